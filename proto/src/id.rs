@@ -1,0 +1,153 @@
+//! Names: of mailboxes, posts, readers, devices. All are random, none is secret, and none is printed in full.
+//!
+//! `Debug` shows the first two bytes only, so that a log line can be followed without giving away what it speaks of.
+
+use std::fmt;
+
+use rand::{CryptoRng, RngCore};
+
+/// A byte string of the wrong length was given where a fixed length is required.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{what} has {got} bytes, expected {expected}")]
+pub struct WrongLength {
+    /// Which name or key.
+    pub what: &'static str,
+    /// The length required, in bytes.
+    pub expected: usize,
+    /// The length given, in bytes.
+    pub got: usize,
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $len:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub [u8; $len]);
+
+        impl $name {
+            /// Length in bytes.
+            pub const LEN: usize = $len;
+
+            /// A fresh random value.
+            pub fn random(rng: &mut (impl RngCore + CryptoRng + ?Sized)) -> Self {
+                let mut bytes = [0; $len];
+                rng.fill_bytes(&mut bytes);
+                Self(bytes)
+            }
+
+            /// The bytes.
+            pub fn as_bytes(&self) -> &[u8; $len] {
+                &self.0
+            }
+        }
+
+        impl TryFrom<&[u8]> for $name {
+            type Error = WrongLength;
+
+            fn try_from(bytes: &[u8]) -> Result<Self, WrongLength> {
+                bytes.try_into().map(Self).map_err(|_| WrongLength {
+                    what: stringify!($name),
+                    expected: $len,
+                    got: bytes.len(),
+                })
+            }
+        }
+
+        impl AsRef<[u8]> for $name {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({:02x}{:02x}..)"), self.0[0], self.0[1])
+            }
+        }
+    };
+}
+
+id!(
+    /// Names a mailbox on its relay.
+    MailboxId, 16);
+id!(
+    /// Names one append; the same id posted again is the same append.
+    PostId, 16);
+id!(
+    /// Names a reader within one mailbox.
+    ReaderId, 16);
+id!(
+    /// Names a device of an account.
+    DeviceId, 16);
+id!(
+    /// Names one life of a relay's store (R10).
+    Incarnation, 16);
+id!(
+    /// A relay's long-term X25519 public key, which names the relay in cards and key derivations.
+    RelayIdentity, 32);
+id!(
+    /// SHA-256 of an access key or a token; what the relay keeps of it.
+    KeyHash, 32);
+
+/// An account's name on its relay: 2 to 32 characters of `a-z 0-9 _ . -`, beginning with a letter.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Handle(String);
+
+/// The text is not a handle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a handle has 2 to 32 characters of a-z 0-9 _ . - and begins with a letter")]
+pub struct BadHandle;
+
+impl Handle {
+    /// Checks and takes a handle. Nothing is folded: upper case is refused, so that no two spellings name one account.
+    pub fn parse(text: &str) -> Result<Self, BadHandle> {
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_.-".contains(&b);
+        let well_formed =
+            (2..=32).contains(&text.len()) && text.as_bytes()[0].is_ascii_lowercase() && text.bytes().all(allowed);
+        well_formed.then(|| Self(text.to_owned())).ok_or(BadHandle)
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Handle(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handles_are_narrow() {
+        for good in ["al", "alice", "a.b-c_9", "abcdefghijklmnopqrstuvwxyz012345"] {
+            assert_eq!(Handle::parse(good).expect(good).as_str(), good);
+        }
+        for bad in ["", "a", "9ab", "Alice", "al ice", "älice", "abcdefghijklmnopqrstuvwxyz0123456", "_ab"] {
+            assert_eq!(Handle::parse(bad), Err(BadHandle), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn debug_does_not_tell_the_whole_name() {
+        assert_eq!(format!("{:?}", MailboxId([0xab; 16])), "MailboxId(abab..)");
+        assert!(!format!("{:?}", Handle::parse("alice").expect("valid")).contains("alice"));
+    }
+
+    #[test]
+    fn wrong_lengths_are_told() {
+        let error = PostId::try_from(&[0u8; 3][..]).expect_err("three bytes");
+        assert_eq!(error.to_string(), "PostId has 3 bytes, expected 16");
+    }
+}

@@ -1,0 +1,86 @@
+//! Every size that the wire knows, in one place. A relay may announce smaller ones in `Hello`, never larger ones.
+
+/// Largest envelope, in bytes. A commit must fit (rule 23).
+pub const ENVELOPE_BYTES: usize = 256 * 1024;
+/// Largest frame in either direction, in bytes: an envelope plus the largest turn, with room for framing.
+pub const FRAME_BYTES: usize = 512 * 1024;
+/// Largest signal payload, in bytes.
+pub const SIGNAL_BYTES: usize = 16 * 1024;
+/// Largest contact card, in bytes.
+pub const CARD_BYTES: usize = 16 * 1024;
+/// Largest key package, in bytes.
+pub const KEY_PACKAGE_BYTES: usize = 16 * 1024;
+/// Most mailboxes in one `Open`.
+pub const OPENINGS_PER_REQUEST: usize = 1024;
+/// Most mailboxes open on one connection.
+pub const OPENINGS_PER_CONNECTION: usize = 4096;
+/// Most unanswered requests of one connection.
+pub const REQUESTS_IN_FLIGHT: usize = 256;
+/// Most readers of one mailbox.
+pub const READERS_PER_MAILBOX: usize = 4096;
+/// Quota of one mailbox, in bytes.
+pub const MAILBOX_BYTES: u64 = 64 * 1024 * 1024;
+/// Longest expiry of a mailbox, in seconds: 90 days.
+pub const EXPIRY_SECONDS: u32 = 90 * 24 * 3600;
+/// A silent connection is closed after this many seconds.
+pub const IDLE_SECONDS: u32 = 90;
+/// Most one-time key packages stored for one device.
+pub const KEY_PACKAGES_PER_DEVICE: usize = 100;
+/// Most creation tokens one device may draw in a day.
+pub const TOKENS_PER_DEVICE: usize = 200;
+/// What every remembered post costs of its mailbox's quota beside its envelope, in bytes, trimmed or not (rule 2).
+pub const POST_OVERHEAD_BYTES: u64 = 64;
+
+/// What a relay accepts, as announced in `Hello`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest frame in either direction, bytes.
+    pub frame_bytes: u32,
+    /// Largest envelope, bytes.
+    pub envelope_bytes: u32,
+    /// Largest signal payload, bytes.
+    pub signal_bytes: u32,
+    /// Largest contact card, bytes.
+    pub card_bytes: u32,
+    /// Largest key package, bytes.
+    pub key_package_bytes: u32,
+    /// Most mailboxes in one `Open`.
+    pub openings_per_request: u32,
+    /// Most mailboxes open on one connection.
+    pub openings_per_connection: u32,
+    /// Most unanswered requests of one connection.
+    pub requests_in_flight: u32,
+    /// Most readers of one mailbox.
+    pub readers_per_mailbox: u32,
+    /// Quota of one mailbox, bytes.
+    pub mailbox_bytes: u64,
+    /// Longest expiry of a mailbox, seconds.
+    pub expiry_seconds: u32,
+    /// A silent connection is closed after this many seconds.
+    pub idle_seconds: u32,
+    /// Most one-time key packages of one device.
+    pub key_packages_per_device: u32,
+    /// Most creation tokens one device may draw in a day.
+    pub tokens_per_device: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            frame_bytes: FRAME_BYTES as u32,
+            envelope_bytes: ENVELOPE_BYTES as u32,
+            signal_bytes: SIGNAL_BYTES as u32,
+            card_bytes: CARD_BYTES as u32,
+            key_package_bytes: KEY_PACKAGE_BYTES as u32,
+            openings_per_request: OPENINGS_PER_REQUEST as u32,
+            openings_per_connection: OPENINGS_PER_CONNECTION as u32,
+            requests_in_flight: REQUESTS_IN_FLIGHT as u32,
+            readers_per_mailbox: READERS_PER_MAILBOX as u32,
+            mailbox_bytes: MAILBOX_BYTES,
+            expiry_seconds: EXPIRY_SECONDS,
+            idle_seconds: IDLE_SECONDS,
+            key_packages_per_device: KEY_PACKAGES_PER_DEVICE as u32,
+            tokens_per_device: TOKENS_PER_DEVICE as u32,
+        }
+    }
+}
