@@ -1,1 +1,6 @@
 //! .
+
+pub mod envelope;
+pub mod identity;
+pub mod inbox;
+pub mod store;

@@ -1,0 +1,83 @@
+//! How a relay is addressed: where it listens, and the key that names it.
+
+use std::fmt;
+
+use posthorn_proto::RelayIdentity;
+
+/// Longest URL of a relay, in bytes.
+const MOST_BYTES: usize = 255;
+
+/// The text is no relay's URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a relay's URL looks like wss://relay.example:443 or ws://127.0.0.1:7443")]
+pub struct BadRelayUrl;
+
+/// `wss://host:port` or `ws://host:port`, optionally with a path. At most 255 ASCII characters, without spaces, user names,
+/// query or fragment.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RelayUrl(String);
+
+impl RelayUrl {
+    /// Checks and takes a URL.
+    pub fn parse(text: &str) -> Result<Self, BadRelayUrl> {
+        let rest = text.strip_prefix("wss://").or_else(|| text.strip_prefix("ws://")).ok_or(BadRelayUrl)?;
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let path_is_plain = path.bytes().all(|b| b.is_ascii_graphic() && !b"?#@\\\"<>".contains(&b));
+        if text.len() <= MOST_BYTES && is_authority(authority) && path_is_plain {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(BadRelayUrl)
+        }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RelayUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for RelayUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RelayUrl({})", self.0)
+    }
+}
+
+/// A relay: where it listens and who it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RelayAddress {
+    /// Where it listens.
+    pub url: RelayUrl,
+    /// The X25519 key that it announces in `Hello`.
+    pub identity: RelayIdentity,
+}
+
+/// `host`, `host:port`, `[v6]` or `[v6]:port`, in lower case.
+pub(super) fn is_authority(text: &str) -> bool {
+    let (host_is_good, rest) = match text.strip_prefix('[') {
+        Some(bracketed) => match bracketed.split_once(']') {
+            Some((host, rest)) => (host.parse::<std::net::Ipv6Addr>().is_ok(), rest),
+            None => return false,
+        },
+        None => {
+            let end = text.find(':').unwrap_or(text.len());
+            (is_host(&text[..end]), &text[end..])
+        }
+    };
+    let port_is_good = match rest.strip_prefix(':') {
+        None => rest.is_empty(),
+        Some(port) => !port.starts_with('+') && port.parse::<u16>().is_ok_and(|port| port != 0),
+    };
+    host_is_good && port_is_good
+}
+
+fn is_host(host: &str) -> bool {
+    !host.is_empty()
+        && !host.starts_with(['-', '.'])
+        && host.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._".contains(&b))
+}

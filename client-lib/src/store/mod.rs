@@ -1,0 +1,323 @@
+//! The local database: one SQLite file, sealed values, one transaction at a time.
+//!
+//! Owns opening, the passphrase, the schema's versions, sealing, and the lock that keeps a second process out. It knows no
+//! conversation and no MLS: other modules bring their tables as migrations (`schema.rs`) and write them through a
+//! [`Transaction`]. Nothing here reads a clock or makes randomness.
+//!
+//! What a thief of the file learns: which tables have how many rows of which size, and columns that a table leaves in
+//! clear. What it cannot do: read or swap sealed values without the passphrase.
+
+mod lock;
+mod passphrase;
+mod schema;
+mod seal;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use rand::{CryptoRng, RngCore, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
+
+pub use passphrase::{KdfCost, Passphrase};
+pub use seal::Place;
+
+use passphrase::DatabaseKey;
+use seal::Sealer;
+
+mod wire {
+    #![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated from the schema, which is documented")]
+    include!(concat!(env!("OUT_DIR"), "/posthorn.store.v1.rs"));
+}
+
+/// Why the database could not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no database where one should be opened.
+    #[error("there is no profile at {path}")]
+    NotFound {
+        /// Where.
+        path: PathBuf,
+    },
+    /// There is a file where a database should be created.
+    #[error("there is a profile already at {path}")]
+    AlreadyExists {
+        /// Where.
+        path: PathBuf,
+    },
+    /// Another process has the profile open.
+    #[error("the profile at {path} is open in another process; close that one first")]
+    AlreadyOpen {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The passphrase does not fit.
+    #[error("wrong passphrase")]
+    WrongPassphrase,
+    /// A database, but not one of ours.
+    #[error("{path} is not a Posthorn profile")]
+    NotOurs {
+        /// Where.
+        path: PathBuf,
+    },
+    /// Written by a later version of Posthorn.
+    #[error("the profile has schema {found}, this version knows up to {known}; update Posthorn")]
+    NewerSchema {
+        /// Its schema version.
+        found: u32,
+        /// The latest known here.
+        known: u32,
+    },
+    /// A value is not what was written: damaged, or tampered with.
+    #[error("the profile is damaged: {0}")]
+    Damaged(&'static str),
+    /// The file system.
+    #[error("{path}: {error}")]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// What it said.
+        error: std::io::Error,
+    },
+    /// SQLite, among it a full disk.
+    #[error("database: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+impl StoreError {
+    /// A stable name for logs, events and records.
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } => "STORE_NOT_FOUND",
+            Self::AlreadyExists { .. } => "STORE_EXISTS",
+            Self::AlreadyOpen { .. } => "STORE_IN_USE",
+            Self::WrongPassphrase => "STORE_PASSPHRASE",
+            Self::NotOurs { .. } => "STORE_FOREIGN",
+            Self::NewerSchema { .. } => "STORE_NEWER",
+            Self::Damaged(_) => "STORE_DAMAGED",
+            Self::Io { .. } => "STORE_IO",
+            Self::Sqlite(_) => "STORE_SQLITE",
+        }
+    }
+}
+
+/// Where a database lives.
+#[derive(Debug, Clone, Copy)]
+pub enum Location<'a> {
+    /// In memory; gone with the [`Database`]. For tests and simulations.
+    Memory,
+    /// In this file, with its companions `-wal`, `-shm` and `.lock` beside it.
+    File(&'a Path),
+}
+
+/// An open database. Its one connection is the only writer there is.
+pub struct Database {
+    conn: Connection,
+    sealer: Sealer,
+    key: DatabaseKey,
+    #[cfg(not(target_family = "wasm"))]
+    _lock: Option<lock::ProfileLock>,
+}
+
+impl Database {
+    /// Makes a new database with a fresh random key, wrapped under `passphrase`.
+    pub fn create(
+        location: Location<'_>,
+        passphrase: &Passphrase,
+        cost: KdfCost,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Self, StoreError> {
+        #[cfg(not(target_family = "wasm"))]
+        let lock = take_lock(location)?;
+        if let Location::File(path) = location
+            && path.exists()
+        {
+            return Err(StoreError::AlreadyExists { path: path.to_owned() });
+        }
+        let key = DatabaseKey::random(rng);
+        let wrapped = key.wrap(passphrase, cost, rng)?;
+        let mut conn = connect(location, OpenFlags::SQLITE_OPEN_CREATE)?;
+        schema::migrate(&mut conn)?;
+        put_wrapped_key(&conn, &wrapped)?;
+        Ok(Self {
+            conn,
+            sealer: Sealer::new(&key),
+            key,
+            #[cfg(not(target_family = "wasm"))]
+            _lock: lock,
+        })
+    }
+
+    /// Opens an existing file. A database in memory cannot be opened, it is [`StoreError::NotFound`].
+    pub fn open(location: Location<'_>, passphrase: &Passphrase) -> Result<Self, StoreError> {
+        let path = match location {
+            Location::File(path) if path.exists() => path,
+            Location::File(path) => return Err(StoreError::NotFound { path: path.to_owned() }),
+            Location::Memory => return Err(StoreError::NotFound { path: PathBuf::from(":memory:") }),
+        };
+        #[cfg(not(target_family = "wasm"))]
+        let lock = take_lock(location)?;
+        let not_ours = || StoreError::NotOurs { path: path.to_owned() };
+        let mut conn = connect(location, OpenFlags::empty()).map_err(|error| match error {
+            StoreError::Sqlite(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase) => {
+                not_ours()
+            }
+            error => error,
+        })?;
+        if !schema::is_ours(&conn)? {
+            return Err(not_ours());
+        }
+        let wrapped: Vec<u8> = conn
+            .query_row("SELECT v FROM meta WHERE k = 'key'", [], |row| row.get(0))
+            .optional()?
+            .ok_or(StoreError::Damaged("no wrapped key"))?;
+        let key = DatabaseKey::unwrap(&wrapped, passphrase)?;
+        schema::migrate(&mut conn)?;
+        Ok(Self {
+            conn,
+            sealer: Sealer::new(&key),
+            key,
+            #[cfg(not(target_family = "wasm"))]
+            _lock: lock,
+        })
+    }
+
+    /// Wraps the database key anew. Whoever kept a copy of the file can still open that with the old passphrase.
+    pub fn change_passphrase(
+        &mut self,
+        passphrase: &Passphrase,
+        cost: KdfCost,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<(), StoreError> {
+        let wrapped = self.key.wrap(passphrase, cost, rng)?;
+        put_wrapped_key(&self.conn, &wrapped)
+    }
+
+    /// Begins the one transaction through which everything is read and written. Dropping it rolls back.
+    ///
+    /// `rng` gives the seed for the nonces of what is sealed in it, and is not kept.
+    pub fn transaction(&mut self, rng: &mut dyn CryptoRng) -> Result<Transaction<'_>, StoreError> {
+        let mut seed = [0; 32];
+        rng.fill_bytes(&mut seed);
+        Ok(Transaction {
+            inner: self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?,
+            sealer: &self.sealer,
+            nonces: RefCell::new(ChaCha20Rng::from_seed(seed)),
+        })
+    }
+
+    /// For looking without writing.
+    pub fn view(&self) -> View<'_> {
+        View { conn: &self.conn, sealer: &self.sealer }
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("path", &self.conn.path()).finish_non_exhaustive()
+    }
+}
+
+/// Reads of a database outside of a transaction.
+#[derive(Clone, Copy)]
+pub struct View<'d> {
+    conn: &'d Connection,
+    sealer: &'d Sealer,
+}
+
+impl<'d> View<'d> {
+    /// For queries only.
+    pub fn sql(&self) -> &'d Connection {
+        self.conn
+    }
+
+    /// Opens a sealed value. Errors: [`StoreError::Damaged`].
+    pub fn open(&self, place: Place<'_>, sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
+        self.sealer.open(place, sealed)
+    }
+}
+
+impl fmt::Debug for View<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("View")
+    }
+}
+
+/// A unit of work: all of it lasts after [`Transaction::commit`], or none of it.
+pub struct Transaction<'d> {
+    inner: rusqlite::Transaction<'d>,
+    sealer: &'d Sealer,
+    nonces: RefCell<ChaCha20Rng>,
+}
+
+impl Transaction<'_> {
+    /// For statements; use `prepare_cached`.
+    pub fn sql(&self) -> &Connection {
+        &self.inner
+    }
+
+    /// Seals a value for its place.
+    pub fn seal(&self, place: Place<'_>, value: &[u8]) -> Vec<u8> {
+        self.sealer.seal(place, value, &mut *self.nonces.borrow_mut())
+    }
+
+    /// Opens a sealed value. Errors: [`StoreError::Damaged`].
+    pub fn open(&self, place: Place<'_>, sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
+        self.sealer.open(place, sealed)
+    }
+
+    /// A row key that tells nothing about `name` to one without the passphrase: HMAC-SHA256.
+    pub fn hidden_name(&self, table: &'static str, name: &[u8]) -> [u8; 32] {
+        self.sealer.name(table, name)
+    }
+
+    /// A random source of this transaction's own, for OpenMLS.
+    pub(crate) fn draw_seed(&self) -> [u8; 32] {
+        let mut seed = [0; 32];
+        self.nonces.borrow_mut().fill_bytes(&mut seed);
+        seed
+    }
+
+    /// Makes everything last: on return it is on stable storage (`synchronous=FULL`).
+    pub fn commit(self) -> Result<(), StoreError> {
+        Ok(self.inner.commit()?)
+    }
+}
+
+impl fmt::Debug for Transaction<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Transaction")
+    }
+}
+
+#[cfg(not(target_family = "wasm"))]
+fn take_lock(location: Location<'_>) -> Result<Option<lock::ProfileLock>, StoreError> {
+    match location {
+        Location::Memory => Ok(None),
+        Location::File(path) => lock::ProfileLock::take(path).map(Some),
+    }
+}
+
+fn connect(location: Location<'_>, extra: OpenFlags) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | extra;
+    let conn = match location {
+        Location::Memory => Connection::open_in_memory()?,
+        Location::File(path) => Connection::open_with_flags(path, flags)?,
+    };
+    // Deleted keys must vanish from the file; an answered write must survive a power cut (fine print, rule 10).
+    conn.pragma_update(None, "secure_delete", "ON")?;
+    #[cfg(not(target_family = "wasm"))]
+    conn.pragma_update(None, "journal_mode", "WAL")?;
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.pragma_update(None, "foreign_keys", "ON")?;
+    conn.set_prepared_statement_cache_capacity(128);
+    Ok(conn)
+}
+
+fn put_wrapped_key(conn: &Connection, wrapped: &[u8]) -> Result<(), StoreError> {
+    conn.execute("INSERT INTO meta (k, v) VALUES ('key', ?1) ON CONFLICT (k) DO UPDATE SET v = excluded.v", [wrapped])?;
+    Ok(())
+}

@@ -1,0 +1,34 @@
+//! The tables, as numbered migrations. `PRAGMA user_version` counts how many of them a database has seen.
+
+use rusqlite::Connection;
+
+use super::StoreError;
+
+/// Marks our files in SQLite's header: "PoHo".
+const APPLICATION_ID: i32 = 0x506F_486F;
+
+/// In order, never changed once released; the next one is appended. Each runs in one transaction with its version.
+const MIGRATIONS: &[&str] = &[include_str!("schema/0001_base.sql")];
+
+/// Brings the tables of an open database to what this version knows.
+pub(super) fn migrate(conn: &mut Connection) -> Result<(), StoreError> {
+    let known = MIGRATIONS.len() as u32;
+    let found: u32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if found > known {
+        return Err(StoreError::NewerSchema { found, known });
+    }
+    for (version, sql) in (1..=known).zip(MIGRATIONS).skip(found as usize) {
+        let tx = conn.transaction()?;
+        tx.execute_batch(sql)?;
+        tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+        tx.pragma_update(None, "user_version", version)?;
+        tx.commit()?;
+    }
+    Ok(())
+}
+
+/// Whether the file behind the connection is one of ours.
+pub(super) fn is_ours(conn: &Connection) -> Result<bool, StoreError> {
+    let id: i32 = conn.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    Ok(id == APPLICATION_ID)
+}
