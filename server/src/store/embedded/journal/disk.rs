@@ -1,0 +1,47 @@
+//! The seam between the journal and the machine: everything the journal asks of a disk, and nothing else.
+//!
+//! Two implementations: [`super::real::RealDisk`] for production and `super::sim::SimDisk` for tests, which forgets what was never synced.
+//! This module owns no state and makes no decision about durability; the journal decides when to sync.
+
+use std::io;
+use std::sync::Arc;
+
+/// One flat folder of files. All methods take names without a path.
+pub(crate) trait Disk: Send + Sync + 'static {
+    /// Names of all files, in no order.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// Creates a file for reading and writing; an existing one is an error.
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+    /// Opens an existing file for reading and writing.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+    /// Renames, replacing the target. Durable only after [`Disk::sync_dir`].
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a name. Durable only after [`Disk::sync_dir`].
+    fn unlink(&self, name: &str) -> io::Result<()>;
+    /// Makes creations, renames and removals durable.
+    fn sync_dir(&self) -> io::Result<()>;
+    /// Bytes that an unprivileged process may still allocate on the file system.
+    fn free_bytes(&self) -> io::Result<u64>;
+}
+
+/// An open file. All methods take `&self`, so that readers go on beside the one writer.
+pub(crate) trait DiskFile: Send + Sync {
+    /// Length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Fills the whole buffer from `offset`, or fails with `UnexpectedEof`.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Writes all of `data` at `offset`. Durable only after [`DiskFile::sync`].
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
+    /// Makes the file at least `len` bytes long, with the space really taken, so that writes below `len` cannot fail for lack of it.
+    fn allocate(&self, len: u64) -> io::Result<()>;
+    /// Cuts the file. Durable only after [`DiskFile::sync`].
+    fn truncate(&self, len: u64) -> io::Result<()>;
+    /// Makes data and length durable. After an error nothing about the file's unsynced part may be believed (rule 19).
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// Whether an error means that space has run out, which passes, rather than that the disk is broken, which does not.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}

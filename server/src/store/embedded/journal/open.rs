@@ -1,0 +1,314 @@
+//! Opening a journal: finding what is there, cutting the torn tail, rewriting the last batch, and replaying.
+//!
+//! The last batch may sit in the page cache without being on the disk (its sync may have failed just before the process stopped), and no
+//! system call tells. So it is *rewritten* into a new segment and synced before anything is served (rule 19). Order, each step
+//! harmless if the power goes: write the new segment under a temporary name, sync, rename, sync the folder; from here on its header
+//! says where the old segment ends; then cut and seal the old one. A segment that was sealed needs no rewriting.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use rand::RngCore;
+
+use super::disk::{Disk, DiskFile, is_full};
+use super::format::{ALIGN, BATCH_HEADER, Ident, SEGMENT_HEADER, SegmentHeader};
+use super::scan::{Outline, Span, outline, records};
+use super::segment::{Found, UNFINISHED, find, load, name_of, number_of, seal};
+use super::{Batch, Current, Damage, Journal, JournalConfig, Location, Position, Reader, Usage};
+
+/// What replay yields, in order.
+#[derive(Debug)]
+pub(crate) enum Replayed<'a> {
+    /// A record, intact.
+    Record {
+        /// Where it stands.
+        at: Location,
+        /// As it was pushed.
+        kind: u8,
+        /// As it was pushed.
+        payload: &'a [u8],
+    },
+    /// Something here no longer reads back. What comes after is still replayed.
+    Damage(Damage),
+}
+
+/// Why a journal does not open. None of these comes from a power cut.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// The disk failed.
+    #[error("the journal cannot be opened: {0}")]
+    Io(#[from] io::Error),
+    /// There is no space even for one small segment.
+    #[error("the disk is full: free at least 1 MiB and start again")]
+    Full,
+    /// Written by a later version.
+    #[error(
+        "segment {segment:016x} has format {version}; this program reads up to {}: update it",
+        super::format::VERSION
+    )]
+    Version {
+        /// Which segment.
+        segment: u32,
+        /// Its format.
+        version: u32,
+    },
+    /// The journal ends before the position asked for. What named that position is worth nothing; replay from the beginning.
+    #[error("the journal ends before {0:?}")]
+    Ahead(Position),
+}
+
+/// The last segment, read and judged.
+struct Tail {
+    found: Found,
+    buf: Vec<u8>,
+    outline: Outline,
+    /// The last batch, which is to be rewritten.
+    rewrite: Option<Span>,
+    /// Where the segment ends when that is done.
+    cut: u32,
+}
+
+impl Journal {
+    /// Opens, and replays what stands at or after `from`, or everything.
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        config: JournalConfig,
+        incarnation: [u8; 16],
+        mut rng: Box<dyn RngCore + Send>,
+        from: Option<Position>,
+        visit: &mut dyn FnMut(Replayed<'_>),
+    ) -> Result<Self, OpenError> {
+        let mut found = find_segments(disk.as_ref())?;
+        let tail = found.pop().map(read_tail).transpose()?;
+        if let Some(from) = from {
+            check_reach(from, tail.as_ref())?;
+        }
+        let mut segments = BTreeMap::new();
+        for (index, segment) in found.iter().enumerate() {
+            let next = found.get(index + 1).or(tail.as_ref().map(|tail| &tail.found));
+            let usage = finish_and_replay(segment, next, index + 1 == found.len(), from, visit)?;
+            segments.insert(segment.number, usage);
+        }
+        let next_number = tail.as_ref().map_or(1, |tail| tail.found.number + 1);
+        let last_batch = tail.as_ref().map_or(0, Tail::last_batch);
+        let header = SegmentHeader {
+            segment: next_number,
+            incarnation,
+            marker: rng.next_u64(),
+            prev_segment: tail.as_ref().map_or(0, |tail| tail.found.number),
+            prev_end: tail.as_ref().map_or(0, |tail| tail.cut),
+            first_batch: tail.as_ref().map_or(1, |tail| tail.rewrite.map_or(last_batch + 1, |span| span.header.number)),
+        };
+        let moved = begin_segment(disk.as_ref(), &header, tail.as_ref())?;
+        if let Some(tail) = &tail {
+            if let Some(usage) = tail.finish(disk.as_ref())? {
+                segments.insert(tail.found.number, usage);
+            }
+            tail.replay(from, visit);
+        }
+        let current = moved.replay(visit);
+        segments.insert(next_number, Usage { len: current.allocated, ..Usage::default() });
+        Ok(Self {
+            reader: Reader::new(Arc::clone(&disk), config.open_files),
+            disk,
+            config,
+            incarnation,
+            rng,
+            current,
+            next_batch: last_batch + 1,
+            segments,
+            failed: false,
+            spare: Vec::new(),
+        })
+    }
+}
+
+/// All segments in order of number.
+fn find_segments(disk: &dyn Disk) -> Result<Vec<Found>, OpenError> {
+    let mut numbers = Vec::new();
+    for name in disk.list()? {
+        if name == UNFINISHED {
+            disk.unlink(&name)?;
+        }
+        numbers.extend(number_of(&name));
+    }
+    numbers.sort_unstable();
+    let open = |number| match find(disk, number)? {
+        Ok(found) => Ok(found),
+        Err(future) => Err(OpenError::Version { segment: number, version: future.0 }),
+    };
+    numbers.into_iter().map(open).collect()
+}
+
+fn read_tail(found: Found) -> Result<Tail, OpenError> {
+    let buf = load(found.file.as_ref(), found.len)?;
+    let outline = match found.marker {
+        Some(marker) => outline(&buf, Ident { segment: found.number, marker }, SEGMENT_HEADER),
+        None => Outline { end: found.len as u32, ..Outline::default() },
+    };
+    let rewrite = outline.spans.last().copied().filter(|_| !outline.sealed);
+    let cut = rewrite.map_or(outline.end, |span| span.offset);
+    Ok(Tail { found, buf, outline, rewrite, cut })
+}
+
+/// A checkpoint is written only when a later batch is on stable storage, so what it names is never rewritten or cut.
+fn check_reach(from: Position, tail: Option<&Tail>) -> Result<(), OpenError> {
+    let reached = tail
+        .map_or(Position { segment: 0, offset: 0 }, |tail| Position { segment: tail.found.number, offset: tail.cut });
+    if from > reached { Err(OpenError::Ahead(from)) } else { Ok(()) }
+}
+
+/// A segment that is not the last: makes sure that it has its end, and replays it.
+fn finish_and_replay(
+    found: &Found,
+    next: Option<&Found>,
+    next_is_last: bool,
+    from: Option<Position>,
+    visit: &mut dyn FnMut(Replayed<'_>),
+) -> Result<Usage, OpenError> {
+    let mut usage = Usage { len: found.len, ..Usage::default() };
+    let Some(marker) = found.marker else {
+        usage.damaged = true;
+        visit(Replayed::Damage(Damage { segment: found.number, offset: 0, len: found.len as u32, what: "segment" }));
+        return Ok(usage);
+    };
+    let ident = Ident { segment: found.number, marker };
+    let told_end = next.and_then(|next| next.header).filter(|header| header.prev_segment == found.number);
+    if let Some(header) = told_end.filter(|_| next_is_last) {
+        // The start before this one may have been interrupted between beginning the next segment and ending this one, and a seal
+        // that is seen may only be in the page cache.
+        seal(found.file.as_ref(), ident, header.prev_end, header.first_batch - 1)?;
+        usage.len = found.file.len()?;
+    }
+    if from.is_some_and(|from| found.number < from.segment) {
+        return Ok(usage);
+    }
+    let buf = load(found.file.as_ref(), u64::MAX)?;
+    let begin = first_offset(from, found.number);
+    let outline = outline(&buf, ident, begin);
+    usage.damaged = report(found, &outline, begin, visit);
+    if !outline.sealed {
+        usage.damaged = true;
+        let len = (buf.len() as u32).saturating_sub(outline.end);
+        visit(Replayed::Damage(Damage { segment: found.number, offset: outline.end, len, what: "end of the segment" }));
+    }
+    for span in &outline.spans {
+        usage.damaged |= replay_span(&buf, ident, span, visit);
+    }
+    Ok(usage)
+}
+
+fn first_offset(from: Option<Position>, segment: u32) -> usize {
+    from.filter(|from| from.segment == segment).map_or(SEGMENT_HEADER, |from| from.offset as usize)
+}
+
+fn report(found: &Found, outline: &Outline, begin: usize, visit: &mut dyn FnMut(Replayed<'_>)) -> bool {
+    let mut any = false;
+    if found.header.is_none() {
+        any = true;
+        let len = SEGMENT_HEADER as u32;
+        visit(Replayed::Damage(Damage { segment: found.number, offset: 0, len, what: "segment header" }));
+    }
+    for damage in outline.damage.iter().filter(|damage| damage.offset as usize >= begin) {
+        any = true;
+        visit(Replayed::Damage(*damage));
+    }
+    any
+}
+
+fn replay_span(buf: &[u8], ident: Ident, span: &Span, visit: &mut dyn FnMut(Replayed<'_>)) -> bool {
+    let mut yield_record = |at, kind, payload: &[u8]| visit(Replayed::Record { at, kind, payload });
+    let damage = records(buf, ident, span, &mut yield_record);
+    if let Some(damage) = damage {
+        visit(Replayed::Damage(damage));
+    }
+    damage.is_some()
+}
+
+impl Tail {
+    fn last_batch(&self) -> u64 {
+        let before = self.found.header.map_or(0, |header| header.first_batch - 1);
+        self.outline.spans.last().map_or(before, |span| span.header.number)
+    }
+
+    /// Cuts and seals what is now the last segment but one. One in which nothing is left is removed instead.
+    fn finish(&self, disk: &dyn Disk) -> Result<Option<Usage>, OpenError> {
+        let Some(marker) = self.found.marker else {
+            return Ok(Some(Usage { len: self.found.len, live: 0, damaged: true }));
+        };
+        let damaged = !self.outline.damage.is_empty() || self.found.header.is_none();
+        if self.cut as usize == SEGMENT_HEADER && !damaged {
+            disk.unlink(&name_of(self.found.number))?;
+            disk.sync_dir()?;
+            return Ok(None);
+        }
+        // A seal that is there already is written again: it too may only be in the page cache.
+        let last = self.last_batch() - u64::from(self.rewrite.is_some());
+        seal(self.found.file.as_ref(), Ident { segment: self.found.number, marker }, self.cut, last)?;
+        let damaged = damaged || self.outline.spans.iter().any(|span| !span.intact);
+        Ok(Some(Usage { len: self.found.file.len()?, live: 0, damaged }))
+    }
+
+    /// Replays all but the batch that was rewritten.
+    fn replay(&self, from: Option<Position>, visit: &mut dyn FnMut(Replayed<'_>)) {
+        let begin = first_offset(from, self.found.number);
+        let Some(marker) = self.found.marker else {
+            let len = self.found.len as u32;
+            return visit(Replayed::Damage(Damage { segment: self.found.number, offset: 0, len, what: "segment" }));
+        };
+        report(&self.found, &self.outline, begin, visit);
+        let ident = Ident { segment: self.found.number, marker };
+        let kept = self.outline.spans.iter().filter(|span| span.offset as usize >= begin && span.offset < self.cut);
+        for span in kept {
+            replay_span(&self.buf, ident, span, visit);
+        }
+    }
+}
+
+/// The segment that was begun for this start.
+struct Begun {
+    current: Current,
+    buf: Vec<u8>,
+}
+
+/// Writes the new segment with the rewritten batch; when this returns, all of it is on stable storage.
+fn begin_segment(disk: &dyn Disk, header: &SegmentHeader, tail: Option<&Tail>) -> Result<Begun, OpenError> {
+    let ident = Ident { segment: header.segment, marker: header.marker };
+    let mut buf = header.encode().to_vec();
+    if let Some((tail, span)) = tail.and_then(|tail| Some((tail, tail.rewrite?))) {
+        let old = Ident { segment: tail.found.number, marker: tail.found.marker.unwrap_or_default() };
+        let room = span.header.body_len as usize;
+        let mut batch = Batch::new(ident, SEGMENT_HEADER as u32, span.header.number, room, Vec::new());
+        records(&tail.buf, old, &span, &mut |_, kind, payload| {
+            batch.push(kind, &[payload]);
+        });
+        batch.finish();
+        buf.extend_from_slice(&batch.buf);
+    }
+    let write = || -> io::Result<Arc<dyn DiskFile>> {
+        if let Some(tail) = tail.filter(|tail| tail.found.marker.is_some() && !tail.outline.sealed) {
+            // What was preallocated and never used goes first: on a full disk it is the space for the new segment.
+            tail.found.file.truncate(u64::from(tail.outline.end))?;
+        }
+        let file = disk.create(UNFINISHED)?;
+        file.allocate((buf.len() + ALIGN + BATCH_HEADER) as u64)?;
+        file.write_at(&buf, 0)?;
+        file.sync()?;
+        disk.rename(UNFINISHED, &name_of(header.segment))?;
+        disk.sync_dir()?;
+        Ok(file)
+    };
+    let file = write().map_err(|error| if is_full(&error) { OpenError::Full } else { error.into() })?;
+    let allocated = (buf.len() + ALIGN + BATCH_HEADER) as u64;
+    Ok(Begun { current: Current { ident, file, end: buf.len() as u32, allocated }, buf })
+}
+
+impl Begun {
+    fn replay(self, visit: &mut dyn FnMut(Replayed<'_>)) -> Current {
+        for span in &outline(&self.buf, self.current.ident, SEGMENT_HEADER).spans {
+            replay_span(&self.buf, self.current.ident, span, visit);
+        }
+        self.current
+    }
+}

@@ -1,0 +1,146 @@
+//! The real disk: a folder on a POSIX file system.
+//!
+//! Owns one open folder handle (for syncing names) and makes the plain system calls. Never retries a failed sync.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::FallocateFlags;
+
+use super::disk::{Disk, DiskFile};
+
+/// How many zero bytes are written at once where the file system cannot preallocate.
+const ZERO_BLOCK: usize = 64 * 1024;
+
+/// A folder of files.
+pub(crate) struct RealDisk {
+    path: PathBuf,
+    folder: File,
+}
+
+impl RealDisk {
+    /// Opens the folder, making it (durably) if it is missing.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        if !path.is_dir() {
+            fs::create_dir_all(path)?;
+            if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                File::open(parent)?.sync_all()?;
+            }
+        }
+        Ok(Self { path: path.to_owned(), folder: File::open(path)? })
+    }
+}
+
+impl Disk for RealDisk {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(self.path.join(name))?;
+        Ok(Arc::new(file))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(OpenOptions::new().read(true).write(true).open(self.path.join(name))?))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn unlink(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.folder.sync_all()
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let stat = rustix::fs::fstatvfs(&self.folder)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+impl DiskFile for File {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        FileExt::read_exact_at(self, buf, offset)
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        FileExt::write_all_at(self, data, offset)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let have = self.metadata()?.len();
+        if have >= len {
+            return Ok(());
+        }
+        match rustix::fs::fallocate(self, FallocateFlags::empty(), have, len - have) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::OPNOTSUPP) => write_zeros(self, have, len),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
+
+/// Preallocation for file systems without `fallocate`.
+fn write_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {
+    let zeros = [0; ZERO_BLOCK];
+    let mut at = from;
+    while at < to {
+        let len = (to - at).min(ZERO_BLOCK as u64) as usize;
+        FileExt::write_all_at(file, &zeros[..len], at)?;
+        at += len as u64;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_survives_its_handle() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let disk = RealDisk::open(&dir.path().join("deep").join("er")).expect("made");
+        let file = disk.create("a").expect("created");
+        file.allocate(10_000).expect("allocated");
+        file.write_at(b"hello", 3).expect("written");
+        file.truncate(8).expect("cut");
+        file.sync().expect("synced");
+        disk.rename("a", "b").expect("renamed");
+        disk.sync_dir().expect("synced");
+        let mut buf = [0; 5];
+        let again = disk.open("b").expect("opened");
+        again.read_at(&mut buf, 3).expect("read");
+        assert_eq!((&buf, again.len().expect("len")), (b"hello", 8));
+        assert!(again.read_at(&mut buf, 4).is_err(), "short reads are errors");
+        assert!(disk.create("b").is_err(), "existing files are not overwritten");
+        assert!(disk.free_bytes().expect("statvfs") > 0);
+        disk.unlink("b").expect("removed");
+        assert_eq!(disk.list().expect("listed"), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,124 @@
+//! Reading a segment's bytes as batches and records, and telling a torn tail from damage.
+//!
+//! The difference: a batch is written only after the one before it was synced. So a bad stretch that is followed by any valid batch of
+//! the same segment was once on stable storage and is *damage*; a bad stretch that nothing follows is a *tail* that was never answered.
+//! Pure; the caller decides what to do about either.
+
+use crc32c::crc32c_append;
+
+use super::format::{ALIGN, BATCH_HEADER, BatchHeader, FRAME_HEADER, Ident, SEAL, frame};
+use super::{Damage, Location};
+
+/// One batch found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span {
+    pub(super) offset: u32,
+    pub(super) header: BatchHeader,
+    /// All frames check and are all there.
+    pub(super) intact: bool,
+}
+
+/// What a segment holds.
+#[derive(Debug, Default)]
+pub(super) struct Outline {
+    /// Batches in order, without the seal and without a torn last one.
+    pub(super) spans: Vec<Span>,
+    /// Stretches between batches that should have been batches.
+    pub(super) damage: Vec<Damage>,
+    /// A seal was found: nothing is missing at the end.
+    pub(super) sealed: bool,
+    /// Where the last batch ends (and the seal stands, if there is one).
+    pub(super) end: u32,
+    /// Something that is not zeros follows `end`.
+    pub(super) torn: bool,
+}
+
+/// Finds all batches from `from` (a batch boundary) to the end of `buf`, which holds the segment from its first byte.
+pub(super) fn outline(buf: &[u8], ident: Ident, from: usize) -> Outline {
+    let mut found = Outline { end: from as u32, ..Outline::default() };
+    let mut at = from;
+    loop {
+        let Some(header) = BatchHeader::decode(buf, ident, at) else {
+            let Some(next) = next_batch(buf, ident, at + ALIGN) else { break };
+            found.damage.push(Damage {
+                segment: ident.segment,
+                offset: at as u32,
+                len: (next - at) as u32,
+                what: "batch header",
+            });
+            at = next;
+            continue;
+        };
+        if header.flags & SEAL != 0 {
+            found.sealed = true;
+            found.end = at as u32;
+            return found;
+        }
+        let intact = is_intact(buf, ident, at, &header);
+        found.spans.push(Span { offset: at as u32, header, intact });
+        // A damaged length would lead past the batches that follow; the next header is then searched for.
+        at = at.saturating_add(header.stride()).min(buf.len());
+        found.end = at as u32;
+    }
+    if let Some(last) = found.spans.pop_if(|last| !last.intact) {
+        found.end = last.offset;
+        found.torn = true;
+    }
+    found.torn |= buf.get(found.end as usize..).is_some_and(|rest| rest.iter().any(|byte| *byte != 0));
+    found
+}
+
+fn next_batch(buf: &[u8], ident: Ident, from: usize) -> Option<usize> {
+    let first = ident.marker.to_le_bytes();
+    (from..buf.len().saturating_sub(BATCH_HEADER - 1))
+        .step_by(ALIGN)
+        .find(|at| buf[*at..*at + 8] == first && BatchHeader::decode(buf, ident, *at).is_some())
+}
+
+fn is_intact(buf: &[u8], ident: Ident, offset: usize, header: &BatchHeader) -> bool {
+    let start = offset + BATCH_HEADER;
+    let Some(body) = start.checked_add(header.body_len as usize).and_then(|end| buf.get(start..end)) else {
+        return false;
+    };
+    let (mut at, mut count, mut crcs) = (0, 0, 0);
+    while let Some((_, payload, crc)) = frame(&body[at..], ident, (start + at) as u32) {
+        crcs = crc32c_append(crcs, &crc.to_le_bytes());
+        count += 1;
+        at += FRAME_HEADER + payload.len();
+    }
+    at == body.len() && count == header.count && crcs == header.body_crc
+}
+
+/// Calls `visit` with the readable records of a batch, in order. In a batch that is not intact the records before and after a damaged
+/// one are still found as long as lengths lead to them; the rest is returned as damage.
+pub(super) fn records<'a>(
+    buf: &'a [u8],
+    ident: Ident,
+    span: &Span,
+    visit: &mut dyn FnMut(Location, u8, &'a [u8]),
+) -> Option<Damage> {
+    let start = span.offset as usize + BATCH_HEADER;
+    let end = (start + span.header.body_len as usize).min(buf.len());
+    let mut at = start;
+    let mut bad: Option<(usize, usize)> = None;
+    while at < end {
+        if let Some((kind, payload, _)) = frame(&buf[at..end], ident, at as u32) {
+            visit(Location { segment: ident.segment, offset: at as u32, len: payload.len() as u32 }, kind, payload);
+            at += FRAME_HEADER + payload.len();
+            continue;
+        }
+        // The length may be the damaged part: frames have no alignment, so every byte may begin the next one. A frame's
+        // checksum covers its place, so a false find has a chance of 2^-32 a byte, and only within an already damaged batch.
+        let next = (at + 1..end).find(|next| frame_is_plausible(&buf[*next..end], ident, *next)).unwrap_or(end);
+        bad = Some((bad.map_or(at, |bad| bad.0), next));
+        at = next;
+    }
+    let (from, to) = bad?;
+    Some(Damage { segment: ident.segment, offset: from as u32, len: (to - from) as u32, what: "record" })
+}
+
+/// Cheap test before the checksum: searching byte by byte would otherwise cost the square of the batch.
+fn frame_is_plausible(buf: &[u8], ident: Ident, offset: usize) -> bool {
+    let kind_is_known = buf.get(8).is_some_and(|kind| (1..64).contains(kind));
+    kind_is_known && frame(buf, ident, offset as u32).is_some()
+}

@@ -1,0 +1,2 @@
+//! The durable engine.
+pub(crate) mod journal;
