@@ -3,4 +3,5 @@
 pub mod envelope;
 pub mod identity;
 pub mod inbox;
+pub mod session;
 pub mod store;

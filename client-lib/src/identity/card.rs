@@ -212,7 +212,10 @@ impl CardDevice {
                 relay: relay.clone(),
                 mailbox: MailboxId::try_from(&inbox.mailbox_id[..]).map_err(|_| Malformed("mailbox id"))?,
                 post_key: PostKey::try_from(&inbox.post_key[..]).map_err(|_| Malformed("post key"))?,
-                key: InboxKey::try_from(&inbox.public_key[..]).map_err(|_| Malformed("inbox key"))?,
+                key: InboxKey::try_from(&inbox.public_key[..])
+                    .ok()
+                    .filter(InboxKey::is_valid)
+                    .ok_or(Malformed("inbox key"))?,
             },
         })
     }

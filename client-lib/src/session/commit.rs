@@ -1,0 +1,194 @@
+//! Commits: what they would change, and whether they may. One judgement for our own and for others'.
+
+use openmls::prelude::{LeafNodeIndex, MlsGroup, OpenMlsCrypto, Proposal, Sender, StagedCommit};
+
+use super::info::GroupInfo;
+use super::key_package::lifetime;
+use super::member::{Bearer, Member};
+use super::{EpochKeys, KeyPackage, Refusal, SessionError};
+
+/// What to change in a group; at least one thing.
+#[derive(Debug, Clone, Default)]
+pub struct Change {
+    /// Devices to add.
+    pub add: Vec<KeyPackage>,
+    /// Leaves to remove.
+    pub remove: Vec<u32>,
+    /// New info.
+    pub info: Option<GroupInfo>,
+    /// Fresh keys for our own leaf, and its inbox as it is now.
+    pub update_self: bool,
+}
+
+impl Change {
+    pub(super) fn is_empty(&self) -> bool {
+        self.add.is_empty() && self.remove.is_empty() && self.info.is_none() && !self.update_self
+    }
+}
+
+/// What a commit makes of the group.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The epoch that it begins.
+    pub epoch: u64,
+    /// Who made it.
+    pub committer: Member,
+    /// Who comes in, with the leaves and readers that they get.
+    pub added: Vec<Member>,
+    /// Who goes.
+    pub removed: Vec<Member>,
+    /// The info from then on; compare with [`super::Session::info`] to see what changed.
+    pub info: GroupInfo,
+    /// The next epoch's keys; none if the commit removes us.
+    pub keys: Option<EpochKeys>,
+    /// Whether the committer's leaf got fresh keys.
+    pub updates_committer: bool,
+}
+
+/// A commit of ours, pending until it is read back or lost its race.
+#[derive(Debug, Clone)]
+pub struct Staged {
+    /// What is posted (sealed under the epoch that it ends).
+    pub commit: Vec<u8>,
+    /// What the added devices need to join, with the tree; leaves once the commit was read back.
+    pub welcome: Option<Vec<u8>>,
+    /// What it makes of the group.
+    pub outcome: Outcome,
+}
+
+/// A commit of another member: valid, judged, not applied. Dropping it refuses it.
+pub struct StagedChange {
+    pub(super) staged: Box<StagedCommit>,
+    pub(super) outcome: Outcome,
+}
+
+impl StagedChange {
+    /// What it would make of the group.
+    pub fn outcome(&self) -> &Outcome {
+        &self.outcome
+    }
+}
+
+impl std::fmt::Debug for StagedChange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StagedChange").field("outcome", &self.outcome).finish_non_exhaustive()
+    }
+}
+
+/// Judges a commit that is valid MLS. A pure function of group and commit.
+pub(super) fn judge(
+    crypto: &impl OpenMlsCrypto,
+    group: &MlsGroup,
+    staged: &StagedCommit,
+    committer: LeafNodeIndex,
+) -> Result<Outcome, SessionError> {
+    let before = GroupInfo::of(group.public_group().group_context())?;
+    let info = GroupInfo::of(staged.group_context())?;
+    let (joining, removed) = proposals(group, staged, committer, &before)?;
+    let stored = stored_member(group, committer, &before)?;
+    let committer = match staged.update_path_leaf_node() {
+        None => stored,
+        Some(leaf) => {
+            let bearer = Bearer::verify(leaf)?;
+            if !stored.is_same_device(&bearer.credential) || bearer.signature_key != stored.signature_key {
+                return Err(Refusal::Identity.into());
+            }
+            bearer.at(stored.leaf, &info.reader_secret)
+        }
+    };
+    let added = seat(group, &removed, joining, &info);
+    refuse_duplicates(group, &before, &removed, &added)?;
+    let keys = match staged.self_removed() {
+        true => None,
+        false => Some(EpochKeys::derive(&info, |label, context, length| {
+            staged.export_secret(crypto, label, context, length)
+        })?),
+    };
+    Ok(Outcome {
+        epoch: staged.group_context().epoch().as_u64(),
+        updates_committer: staged.update_path_leaf_node().is_some(),
+        committer,
+        added,
+        removed,
+        info,
+        keys,
+    })
+}
+
+/// Who is proposed to be added and removed. Errors: [`Refusal::Proposal`], and what makes a joiner unacceptable.
+fn proposals(
+    group: &MlsGroup,
+    staged: &StagedCommit,
+    committer: LeafNodeIndex,
+    info: &GroupInfo,
+) -> Result<(Vec<Bearer>, Vec<Member>), Refusal> {
+    let (mut joining, mut removed) = (Vec::new(), Vec::new());
+    for queued in staged.queued_proposals() {
+        if *queued.sender() != Sender::Member(committer) {
+            return Err(Refusal::Proposal);
+        }
+        match queued.proposal() {
+            Proposal::Add(add) => {
+                let package = add.key_package();
+                lifetime(package).ok_or(Refusal::KeyPackage)?;
+                joining.push(Bearer::verify(package.leaf_node())?);
+            }
+            Proposal::Remove(remove) => removed.push(stored_member(group, remove.removed(), info)?),
+            Proposal::GroupContextExtensions(_) => {}
+            _ => return Err(Refusal::Proposal),
+        }
+    }
+    Ok((joining, removed))
+}
+
+/// Gives the joiners their leaves: the leftmost free ones, after the removals (RFC 9420 sections 7.7 and 12.4.2).
+fn seat(group: &MlsGroup, removed: &[Member], joining: Vec<Bearer>, info: &GroupInfo) -> Vec<Member> {
+    let mut taken: Vec<u32> = group
+        .members()
+        .map(|member| member.index.u32())
+        .filter(|leaf| removed.iter().all(|gone| gone.leaf != *leaf))
+        .collect();
+    taken.sort_unstable();
+    let mut free = (0u32..).filter(move |leaf| taken.binary_search(leaf).is_err());
+    joining
+        .into_iter()
+        .map(|bearer| bearer.at(free.next().expect("a tree has fewer than 2^32 leaves"), &info.reader_secret))
+        .collect()
+}
+
+/// No device may stand in two leaves.
+fn refuse_duplicates(
+    group: &MlsGroup,
+    info: &GroupInfo,
+    removed: &[Member],
+    added: &[Member],
+) -> Result<(), SessionError> {
+    if added.is_empty() {
+        return Ok(());
+    }
+    let key = |member: &Member| (*member.credential.identity().as_bytes(), member.credential.device());
+    let mut seen: std::collections::HashSet<_> = stored_members(group, info)?
+        .iter()
+        .filter(|member| removed.iter().all(|gone| gone.leaf != member.leaf))
+        .map(key)
+        .collect();
+    match added.iter().all(|member| seen.insert(key(member))) {
+        true => Ok(()),
+        false => Err(Refusal::Duplicate.into()),
+    }
+}
+
+/// A member of a stored group.
+pub(super) fn stored_member(group: &MlsGroup, leaf: LeafNodeIndex, info: &GroupInfo) -> Result<Member, Refusal> {
+    let node = group.public_group().leaf(leaf).ok_or(Refusal::Proposal)?;
+    Ok(Bearer::stored(node)?.at(leaf.u32(), &info.reader_secret))
+}
+
+/// All members of a stored group, by leaf.
+pub(super) fn stored_members(group: &MlsGroup, info: &GroupInfo) -> Result<Vec<Member>, Refusal> {
+    group
+        .treesync()
+        .full_leaves()
+        .map(|(leaf, node)| Ok(Bearer::stored(node)?.at(leaf.u32(), &info.reader_secret)))
+        .collect()
+}

@@ -1,0 +1,156 @@
+//! Why a session could not do as asked, sorted by who is to blame: us (`Store`, `Library`), the caller (`Pending`, ..), or
+//! whoever made the bytes (`Malformed`, `Decrypt`, `Refused`, ..).
+
+use super::key_package::KeyPackageError;
+use super::storage::RowError;
+use crate::store::StoreError;
+
+/// A rule of ours that a commit, a Welcome or a leaf breaks. All members judge alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Something else than adding, removing and changing the info, or not proposed by the committer itself.
+    #[error("a commit may only add, remove and change the conversation's info")]
+    Proposal,
+    /// Made by somebody who is not a member.
+    #[error("only a member may commit")]
+    Outsider,
+    /// A leaf without a credential that its identity signed for its signature key.
+    #[error("a device is not signed by the identity that it claims")]
+    Credential,
+    /// A committer that changed its identity, device or signature key.
+    #[error("a member changed who it is")]
+    Identity,
+    /// A leaf without a private inbox.
+    #[error("a device names no private inbox")]
+    Inbox,
+    /// A device that is in the group already.
+    #[error("a device is in the group twice")]
+    Duplicate,
+    /// Group info that is missing, of other rules, or not alone.
+    #[error("the conversation's info is malformed or follows other rules")]
+    Info,
+    /// A key package that is not one of ours.
+    #[error("a key package is malformed")]
+    KeyPackage,
+}
+
+impl Refusal {
+    /// A stable name for logs, events and records.
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::Proposal => "COMMIT_PROPOSAL",
+            Self::Outsider => "COMMIT_OUTSIDER",
+            Self::Credential => "COMMIT_CREDENTIAL",
+            Self::Identity => "COMMIT_IDENTITY",
+            Self::Inbox => "COMMIT_INBOX",
+            Self::Duplicate => "COMMIT_DUPLICATE",
+            Self::Info => "COMMIT_INFO",
+            Self::KeyPackage => "COMMIT_KEY_PACKAGE",
+        }
+    }
+}
+
+/// Why a session could not do as asked. After any of these the session is as it was before the call.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The database. The transaction should be given up.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A row of the database that cannot be read or written. The transaction should be given up.
+    #[error("the session's rows: {0}")]
+    Row(RowError),
+    /// No session of this conversation is stored.
+    #[error("no session of this conversation is stored")]
+    Unknown,
+    /// A commit of ours is pending; it must be merged or cleared first.
+    #[error("a commit of ours is pending")]
+    Pending,
+    /// No commit of ours is pending.
+    #[error("no commit of ours is pending")]
+    NotPending,
+    /// We were removed from the group.
+    #[error("this device was removed from the conversation")]
+    Evicted,
+    /// No member has this leaf.
+    #[error("no member has leaf {0}")]
+    NoMember(u32),
+    /// A change that changes nothing.
+    #[error("the change is empty")]
+    Empty,
+    /// Not an MLS message that we take.
+    #[error("not an MLS message, or one of a kind that is not used")]
+    Malformed,
+    /// Of another conversation.
+    #[error("the message belongs to another conversation")]
+    WrongConversation,
+    /// Made in another epoch than ours.
+    #[error("the message is of epoch {got}, we are in {ours}")]
+    WrongEpoch {
+        /// The message's epoch.
+        got: u64,
+        /// Ours.
+        ours: u64,
+    },
+    /// Does not decrypt: a replay, a forgery, or its key is gone.
+    #[error("the message does not decrypt (a replay, or not made by a member)")]
+    Decrypt,
+    /// Breaks the rules of MLS.
+    #[error("the message breaks MLS: {0}")]
+    Invalid(String),
+    /// Breaks a rule of ours.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The Welcome is for none of our key packages, or its key package was used up.
+    #[error("the invitation is for no key package that we hold")]
+    NoKeyPackage,
+    /// A key package is refused.
+    #[error(transparent)]
+    KeyPackage(#[from] KeyPackageError),
+    /// OpenMLS failed in a way that it should not.
+    #[error("MLS library: {0}")]
+    Library(String),
+}
+
+impl SessionError {
+    /// A stable name for logs, events and records.
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::Store(error) => error.cause(),
+            Self::Row(RowError::Store(error)) => error.cause(),
+            Self::Row(_) => "SESSION_ROW",
+            Self::Unknown => "SESSION_UNKNOWN",
+            Self::Pending => "SESSION_PENDING",
+            Self::NotPending => "SESSION_NOT_PENDING",
+            Self::Evicted => "SESSION_EVICTED",
+            Self::NoMember(_) => "SESSION_NO_MEMBER",
+            Self::Empty => "SESSION_EMPTY",
+            Self::Malformed => "SESSION_MALFORMED",
+            Self::WrongConversation => "SESSION_WRONG_CONVERSATION",
+            Self::WrongEpoch { .. } => "SESSION_WRONG_EPOCH",
+            Self::Decrypt => "SESSION_DECRYPT",
+            Self::Invalid(_) => "SESSION_INVALID",
+            Self::Refused(refusal) => refusal.cause(),
+            Self::NoKeyPackage => "SESSION_NO_KEY_PACKAGE",
+            Self::KeyPackage(error) => error.cause(),
+            Self::Library(_) => "SESSION_LIBRARY",
+        }
+    }
+
+    /// Whether the database failed, so that the transaction cannot be committed with this as its result.
+    pub fn is_storage(&self) -> bool {
+        matches!(self, Self::Store(_) | Self::Row(_))
+    }
+
+    pub(super) fn library(error: impl std::fmt::Display) -> Self {
+        Self::Library(error.to_string())
+    }
+}
+
+impl From<RowError> for SessionError {
+    fn from(error: RowError) -> Self {
+        match error {
+            RowError::Store(error) => Self::Store(error),
+            error => Self::Row(error),
+        }
+    }
+}

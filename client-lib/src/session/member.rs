@@ -1,0 +1,104 @@
+//! Members: leaves of the group, read as devices of people.
+
+use openmls::prelude::{Credential as MlsCredential, CredentialWithKey, LeafNode, SignatureScheme};
+use openmls_traits::signatures::{Signer, SignerError};
+use posthorn_proto::ReaderId;
+
+use super::Refusal;
+use super::info::{CREDENTIAL_TYPE, INBOX_EXTENSION, ReaderSecret};
+use crate::identity::{Credential, Device, UnverifiedCredential};
+use crate::inbox::InboxAddress;
+
+/// A device in a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its place in the tree. Stays its own until it is removed; is then given to another.
+    pub leaf: u32,
+    /// Whose device it is. Verified.
+    pub credential: Credential,
+    /// Its Ed25519 key.
+    pub signature_key: [u8; 32],
+    /// Where Welcomes and repairs for it can be left.
+    pub inbox: InboxAddress,
+    /// What the relay calls it in the conversation's mailbox.
+    pub reader: ReaderId,
+}
+
+/// This device, as it stands in its leaves.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnLeaf<'a> {
+    /// Its keys.
+    pub device: &'a Device,
+    /// That it belongs to the identity.
+    pub credential: &'a Credential,
+    /// Its private inbox.
+    pub inbox: &'a InboxAddress,
+}
+
+/// What a leaf says, once believed.
+pub(super) struct Bearer {
+    pub(super) credential: Credential,
+    pub(super) signature_key: [u8; 32],
+    pub(super) inbox: InboxAddress,
+}
+
+impl Bearer {
+    /// Of a leaf that comes from outside. Errors: [`Refusal::Credential`], [`Refusal::Inbox`].
+    pub(super) fn verify(leaf: &LeafNode) -> Result<Self, Refusal> {
+        let (claimed, signature_key, inbox) = parse(leaf)?;
+        if !inbox.key.is_valid() {
+            return Err(Refusal::Inbox);
+        }
+        let credential = claimed.verify(&signature_key).map_err(|_| Refusal::Credential)?;
+        Ok(Self { credential, signature_key, inbox })
+    }
+
+    /// Of a leaf in a stored group, which was verified on its way in.
+    pub(super) fn stored(leaf: &LeafNode) -> Result<Self, Refusal> {
+        let (claimed, signature_key, inbox) = parse(leaf)?;
+        Ok(Self { credential: claimed.verified_when_stored(), signature_key, inbox })
+    }
+
+    pub(super) fn at(self, leaf: u32, secret: &ReaderSecret) -> Member {
+        let reader = secret.reader_id(&self.signature_key);
+        Member { leaf, credential: self.credential, signature_key: self.signature_key, inbox: self.inbox, reader }
+    }
+}
+
+impl Member {
+    /// Whether both are the same device of the same identity.
+    pub fn is_same_device(&self, other: &Credential) -> bool {
+        self.credential.identity() == other.identity() && self.credential.device() == other.device()
+    }
+}
+
+fn parse(leaf: &LeafNode) -> Result<(UnverifiedCredential, [u8; 32], InboxAddress), Refusal> {
+    let credential = leaf.credential();
+    if credential.credential_type() != CREDENTIAL_TYPE {
+        return Err(Refusal::Credential);
+    }
+    let claimed = UnverifiedCredential::parse(credential.serialized_content()).map_err(|_| Refusal::Credential)?;
+    let signature_key = leaf.signature_key().as_slice().try_into().map_err(|_| Refusal::Credential)?;
+    let inbox = leaf.extensions().unknown(INBOX_EXTENSION).ok_or(Refusal::Inbox)?;
+    let inbox = InboxAddress::decode(&inbox.0).map_err(|_| Refusal::Inbox)?;
+    Ok((claimed, signature_key, inbox))
+}
+
+impl OwnLeaf<'_> {
+    pub(super) fn credential_with_key(&self) -> CredentialWithKey {
+        CredentialWithKey {
+            credential: MlsCredential::new(CREDENTIAL_TYPE, self.credential.encoded().to_vec()),
+            signature_key: self.device.signature_key()[..].into(),
+        }
+    }
+}
+
+impl Signer for OwnLeaf<'_> {
+    fn sign(&self, payload: &[u8]) -> Result<Vec<u8>, SignerError> {
+        Ok(self.device.sign_for_mls(payload).to_vec())
+    }
+
+    fn signature_scheme(&self) -> SignatureScheme {
+        SignatureScheme::ED25519
+    }
+}
