@@ -36,7 +36,12 @@ impl Batch {
 
     /// Whether a record of `len` payload bytes still fits into what was reserved.
     pub(crate) fn fits(&self, len: usize) -> bool {
-        self.buf.len() - BATCH_HEADER + Self::cost(len) <= self.room
+        self.has_room(Self::cost(len))
+    }
+
+    /// Whether records whose [`Batch::cost`]s add up to `cost` still fit.
+    pub(crate) fn has_room(&self, cost: usize) -> bool {
+        self.buf.len() - BATCH_HEADER + cost <= self.room
     }
 
     /// Whether nothing was pushed.

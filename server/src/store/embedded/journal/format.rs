@@ -1,8 +1,8 @@
 //! The bytes of a segment file. Pure: encodes and decodes, touches no disk. All integers are little-endian.
 //!
 //! ```text
-//! segment  = header(64) batch* [seal]
-//! header   = magic(8) version(4) segment(4) incarnation(16) marker(8) prev_segment(4) prev_end(4) first_batch(8) 0(4) crc(4)
+//! segment  = header(72) batch* [seal]
+//! header   = magic(8) version(4) segment(4) incarnation(16) marker(8) prev_segment(4) prev_end(4) first_batch(8) stamp(8) 0(4) crc(4)
 //! batch    = batch header(40) frame* zero padding to a multiple of 8
 //! batch header = marker(8) number(8) body_len(4) count(4) flags(4) body_crc(4) offset(4) crc(4)
 //! frame    = len(4) crc(4) kind(1) payload(len)
@@ -13,6 +13,7 @@
 //! - A frame's crc covers the marker, segment, its own offset, len, kind and payload: a block written to the wrong place is noticed,
 //!   and bytes inside an envelope cannot pass for a record when a damaged batch is searched.
 //! - *prev_end* is where the previous segment ends. Bytes beyond it are a tail that was rewritten here and are ignored.
+//! - *stamp* is a number of the owner's: what it had come to when the segment was begun, or less.
 //! - A *seal* is a batch header with flag 1, no body, and the number of the batch before it: nothing follows it.
 
 use crc32c::{crc32c, crc32c_append};
@@ -22,7 +23,7 @@ pub(crate) const MAGIC: [u8; 8] = *b"PHJSEG\0\0";
 /// The format this code writes, and the only one it reads.
 pub(crate) const VERSION: u32 = 1;
 /// Bytes of a segment header.
-pub(crate) const SEGMENT_HEADER: usize = 64;
+pub(crate) const SEGMENT_HEADER: usize = 72;
 /// Bytes of a batch header.
 pub(crate) const BATCH_HEADER: usize = 40;
 /// Bytes of a frame before its payload.
@@ -41,7 +42,7 @@ pub(crate) struct Ident {
     pub(crate) marker: u64,
 }
 
-/// What the first 64 bytes of a segment say.
+/// What the first 72 bytes of a segment say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
     /// This segment's number; must match the file's name.
@@ -56,6 +57,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) prev_end: u32,
     /// Number of the first batch here.
     pub(crate) first_batch: u64,
+    /// The owner's; see [`super::Journal::stamp`].
+    pub(crate) stamp: u64,
 }
 
 /// What the 40 bytes before a batch's frames say.
@@ -91,7 +94,7 @@ fn u64_at(buf: &[u8], at: usize) -> u64 {
 }
 
 impl SegmentHeader {
-    /// The 64 bytes.
+    /// The 72 bytes.
     pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER] {
         let mut out = [0; SEGMENT_HEADER];
         out[..8].copy_from_slice(&MAGIC);
@@ -102,14 +105,15 @@ impl SegmentHeader {
         out[40..44].copy_from_slice(&self.prev_segment.to_le_bytes());
         out[44..48].copy_from_slice(&self.prev_end.to_le_bytes());
         out[48..56].copy_from_slice(&self.first_batch.to_le_bytes());
-        let crc = crc32c(&out[..60]);
-        out[60..].copy_from_slice(&crc.to_le_bytes());
+        out[56..64].copy_from_slice(&self.stamp.to_le_bytes());
+        let crc = crc32c(&out[..68]);
+        out[68..].copy_from_slice(&crc.to_le_bytes());
         out
     }
 
     /// Reads what [`SegmentHeader::encode`] wrote for this segment number.
     pub(crate) fn decode(buf: &[u8], segment: u32) -> Result<Self, BadHeader> {
-        if buf.len() < SEGMENT_HEADER || buf[..8] != MAGIC || u32_at(buf, 60) != crc32c(&buf[..60]) {
+        if buf.len() < SEGMENT_HEADER || buf[..8] != MAGIC || u32_at(buf, 68) != crc32c(&buf[..68]) {
             return Err(BadHeader::Damaged);
         }
         let version = u32_at(buf, 8);
@@ -125,6 +129,7 @@ impl SegmentHeader {
             prev_segment: u32_at(buf, 40),
             prev_end: u32_at(buf, 44),
             first_batch: u64_at(buf, 48),
+            stamp: u64_at(buf, 56),
         };
         if header.segment == segment { Ok(header) } else { Err(BadHeader::Damaged) }
     }
@@ -211,6 +216,7 @@ mod tests {
             prev_segment: 6,
             prev_end: 4096,
             first_batch: 33,
+            stamp: 12,
         };
         let bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes, 7), Ok(header));
@@ -242,6 +248,7 @@ mod tests {
             prev_segment: 0,
             prev_end: 0,
             first_batch: 1,
+            stamp: 0,
         };
         let hex: String = header.encode().iter().map(|byte| format!("{byte:02x}")).collect();
         assert!(hex.starts_with("50484a5345470000010000000100000"), "{hex}");

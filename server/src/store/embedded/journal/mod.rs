@@ -132,6 +132,8 @@ pub(crate) struct Usage {
     pub(crate) len: u64,
     /// Bytes of records that are still needed, as the owner told.
     pub(crate) live: u64,
+    /// The owner's stamp when it was begun, or less.
+    pub(crate) stamp: u64,
     /// Part of it is damaged; it is kept for the operator and never removed by itself.
     pub(crate) damaged: bool,
 }
@@ -145,6 +147,7 @@ pub(crate) struct Journal {
     reader: Reader,
     current: Current,
     next_batch: u64,
+    stamp: u64,
     /// Every segment on disk, the current one included.
     segments: BTreeMap<u32, Usage>,
     /// A write or sync has failed: nothing may be written any more.
@@ -184,6 +187,18 @@ impl Journal {
     /// Bytes that may still be allocated on the disk.
     pub(crate) fn free_bytes(&self) -> io::Result<u64> {
         self.disk.free_bytes()
+    }
+
+    /// What the owner has come to (a count of its own that never falls): written into the headers of segments begun from now on.
+    pub(crate) fn stamp(&mut self, stamp: u64) {
+        self.stamp = stamp;
+    }
+
+    /// The owner has counted anew what it needs of a segment.
+    pub(crate) fn recounted(&mut self, segment: u32, live: u64) {
+        if let Some(usage) = self.segments.get_mut(&segment) {
+            usage.live = live;
+        }
     }
 
     /// The owner needs this record.
@@ -271,6 +286,7 @@ impl Journal {
             prev_segment: old.ident.segment,
             prev_end: old.end,
             first_batch: self.next_batch,
+            stamp: self.stamp,
         };
         file.write_at(&header.encode(), 0)?;
         file.sync()?;
@@ -278,7 +294,7 @@ impl Journal {
         self.disk.sync_dir()?;
         let ident = Ident { segment: header.segment, marker };
         self.current = Current { ident, file, end: SEGMENT_HEADER as u32, allocated };
-        self.segments.insert(header.segment, Usage { len: allocated, ..Usage::default() });
+        self.segments.insert(header.segment, Usage { len: allocated, stamp: self.stamp, ..Usage::default() });
         Ok(())
     }
 

@@ -99,7 +99,10 @@ impl Journal {
             prev_segment: tail.as_ref().map_or(0, |tail| tail.found.number),
             prev_end: tail.as_ref().map_or(0, |tail| tail.cut),
             first_batch: tail.as_ref().map_or(1, |tail| tail.rewrite.map_or(last_batch + 1, |span| span.header.number)),
+            // What the owner has come to is known only after the replay; the last known number is less, as it may be.
+            stamp: tail.as_ref().and_then(|tail| tail.found.header).map_or(0, |header| header.stamp),
         };
+        let stamp = header.stamp;
         let moved = begin_segment(disk.as_ref(), &header, tail.as_ref())?;
         if let Some(tail) = &tail {
             if let Some(usage) = tail.finish(disk.as_ref())? {
@@ -108,7 +111,7 @@ impl Journal {
             tail.replay(from, visit);
         }
         let current = moved.replay(visit);
-        segments.insert(next_number, Usage { len: current.allocated, ..Usage::default() });
+        segments.insert(next_number, Usage { len: current.allocated, stamp, ..Usage::default() });
         Ok(Self {
             reader: Reader::new(Arc::clone(&disk), config.open_files),
             disk,
@@ -117,6 +120,7 @@ impl Journal {
             rng,
             current,
             next_batch: last_batch + 1,
+            stamp,
             segments,
             failed: false,
             spare: Vec::new(),
@@ -167,7 +171,7 @@ fn finish_and_replay(
     from: Option<Position>,
     visit: &mut dyn FnMut(Replayed<'_>),
 ) -> Result<Usage, OpenError> {
-    let mut usage = Usage { len: found.len, ..Usage::default() };
+    let mut usage = Usage { len: found.len, stamp: found.stamp(), ..Usage::default() };
     let Some(marker) = found.marker else {
         usage.damaged = true;
         visit(Replayed::Damage(Damage { segment: found.number, offset: 0, len: found.len as u32, what: "segment" }));
@@ -235,7 +239,7 @@ impl Tail {
     /// Cuts and seals what is now the last segment but one. One in which nothing is left is removed instead.
     fn finish(&self, disk: &dyn Disk) -> Result<Option<Usage>, OpenError> {
         let Some(marker) = self.found.marker else {
-            return Ok(Some(Usage { len: self.found.len, live: 0, damaged: true }));
+            return Ok(Some(Usage { len: self.found.len, live: 0, stamp: 0, damaged: true }));
         };
         let damaged = !self.outline.damage.is_empty() || self.found.header.is_none();
         if self.cut as usize == SEGMENT_HEADER && !damaged {
@@ -247,7 +251,7 @@ impl Tail {
         let last = self.last_batch() - u64::from(self.rewrite.is_some());
         seal(self.found.file.as_ref(), Ident { segment: self.found.number, marker }, self.cut, last)?;
         let damaged = damaged || self.outline.spans.iter().any(|span| !span.intact);
-        Ok(Some(Usage { len: self.found.file.len()?, live: 0, damaged }))
+        Ok(Some(Usage { len: self.found.file.len()?, live: 0, stamp: self.found.stamp(), damaged }))
     }
 
     /// Replays all but the batch that was rewritten.

@@ -49,6 +49,13 @@ pub(super) struct Found {
     pub(super) marker: Option<u64>,
 }
 
+impl Found {
+    /// The owner's stamp; 0, which claims nothing, if the header is damaged.
+    pub(super) fn stamp(&self) -> u64 {
+        self.header.map_or(0, |header| header.stamp)
+    }
+}
+
 /// The version of a segment that this program cannot read.
 pub(super) struct FromTheFuture(pub(super) u32);
 

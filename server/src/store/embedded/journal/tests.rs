@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::compact::{CompactError, Liveness, Verdict};
+use super::compact::{CompactError, Keep, Liveness};
 use super::sim::SimDisk;
 use super::*;
 
@@ -296,16 +296,16 @@ impl Keys {
 }
 
 impl Liveness for Keys {
-    fn judge(&mut self, at: Location, kind: u8, payload: &[u8]) -> Verdict {
+    fn keep(&self, at: Location, kind: u8, payload: &[u8]) -> Keep {
         let (key, _, newest) = parse(payload);
-        let needed = match kind {
+        let copy = match kind {
             PUT => self.live.get(&key).is_some_and(|entry| entry.1 == at),
             _ => self.dead.get(&key).is_some_and(|entry| entry.1 == at) && self.needs_tombstone(newest),
         };
-        if needed { Verdict::Copy } else { Verdict::Dead }
+        Keep { copy, write: Vec::new() }
     }
 
-    fn moved(&mut self, from: Location, to: &[Location]) {
+    fn carried(&mut self, from: Location, _: u8, _: &[u8], _: &Keep, to: &[Location]) {
         self.live.values_mut().filter(|entry| entry.1 == from).for_each(|entry| entry.1 = to[0]);
         self.dead.values_mut().filter(|entry| entry.1 == from).for_each(|entry| entry.1 = to[0]);
     }
