@@ -16,13 +16,18 @@ pub struct Change {
     pub remove: Vec<u32>,
     /// New info.
     pub info: Option<GroupInfo>,
-    /// Fresh keys for our own leaf, and its inbox as it is now.
+    /// Fresh keys for our own leaf. Removing and changing the info do that too; only adding does not.
     pub update_self: bool,
 }
 
 impl Change {
     pub(super) fn is_empty(&self) -> bool {
-        self.add.is_empty() && self.remove.is_empty() && self.info.is_none() && !self.update_self
+        self.add.is_empty() && !self.has_path()
+    }
+
+    /// Whether the commit carries fresh keys of the committer: always, unless it only adds (RFC 9420 section 12.4).
+    pub(super) fn has_path(&self) -> bool {
+        self.update_self || self.info.is_some() || !self.remove.is_empty()
     }
 }
 
@@ -93,6 +98,9 @@ pub(super) fn judge(
             if !stored.is_same_device(&bearer.credential) || bearer.signature_key != stored.signature_key {
                 return Err(Refusal::Identity.into());
             }
+            if bearer.inbox.is_none() {
+                return Err(Refusal::Inbox.into());
+            }
             bearer.at(stored.leaf, &info.reader_secret)
         }
     };
@@ -131,7 +139,11 @@ fn proposals(
             Proposal::Add(add) => {
                 let package = add.key_package();
                 lifetime(package).ok_or(Refusal::KeyPackage)?;
-                joining.push(Bearer::verify(package.leaf_node())?);
+                let bearer = Bearer::verify(package.leaf_node())?;
+                if bearer.inbox.is_some() {
+                    return Err(Refusal::Inbox);
+                }
+                joining.push(bearer);
             }
             Proposal::Remove(remove) => removed.push(stored_member(group, remove.removed(), info)?),
             Proposal::GroupContextExtensions(_) => {}

@@ -20,8 +20,8 @@ pub enum Refusal {
     /// A committer that changed its identity, device or signature key.
     #[error("a member changed who it is")]
     Identity,
-    /// A leaf without a private inbox.
-    #[error("a device names no private inbox")]
+    /// A leaf with a private inbox that is malformed, a committer's fresh leaf without one, or a newcomer's with one.
+    #[error("a device names no private inbox, or a malformed one, or names one before its time")]
     Inbox,
     /// A device that is in the group already.
     #[error("a device is in the group twice")]

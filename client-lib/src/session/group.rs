@@ -15,8 +15,8 @@ use super::info::{capabilities, leaf_extensions};
 use super::key_package::unlimited;
 use super::provider::Provider;
 use super::{
-    Change, ConversationId, EpochKeys, GroupInfo, MOST_BYTES, Member, OwnLeaf, Refusal, SUITE, SessionError, Staged,
-    StagedChange,
+    Change, ConversationId, EpochKeys, GroupInfo, MOST_BYTES, Member, Outcome, OwnLeaf, Refusal, SUITE, SessionError,
+    Staged, StagedChange,
 };
 
 /// Messages encrypted, handshakes not (inside our own envelope): so that our own commit is known when it comes back.
@@ -123,6 +123,11 @@ impl<'p> Session<'p> {
         self.group.own_leaf_index().u32()
     }
 
+    /// Ourselves, as the others see us.
+    pub fn me(&self) -> Result<Member, SessionError> {
+        self.member(self.own_leaf())
+    }
+
     /// All members, by leaf.
     pub fn members(&self) -> Result<Vec<Member>, SessionError> {
         Ok(stored_members(&self.group, &self.info)?)
@@ -173,7 +178,8 @@ impl<'p> Session<'p> {
                 .force_self_update(change.update_self)
                 .propose_adds(change.add.iter().map(|package| package.mls.clone()))
                 .propose_removals(change.remove.iter().map(|leaf| LeafNodeIndex::new(*leaf)));
-            if change.update_self {
+            // Every fresh leaf names our inbox as it is now.
+            if change.has_path() {
                 builder = builder.leaf_node_parameters(LeafNodeParameters::builder().with_extensions(leaf).build());
             }
             if let Some(extensions) = extensions {
@@ -204,11 +210,13 @@ impl<'p> Session<'p> {
     }
 
     /// Applies our pending commit, now that it was read back. Errors: [`SessionError::NotPending`].
-    pub fn merge_pending(&mut self) -> Result<(), SessionError> {
-        if !self.has_pending() {
-            return Err(SessionError::NotPending);
-        }
-        self.changing(|group, provider| group.merge_pending_commit(provider).map_err(SessionError::library))
+    pub fn merge_pending(&mut self) -> Result<Outcome, SessionError> {
+        self.changing(|group, provider| {
+            let pending = group.pending_commit().ok_or(SessionError::NotPending)?;
+            let outcome = judge(provider.crypto(), group, pending, group.own_leaf_index())?;
+            group.merge_pending_commit(provider).map_err(SessionError::library)?;
+            Ok(outcome)
+        })
     }
 
     /// Drops our pending commit: it will never be read back. No error if there is none.
@@ -245,14 +253,15 @@ impl<'p> Session<'p> {
 
     /// Applies another's commit; a pending one of ours is dropped with that. Errors: [`SessionError::WrongEpoch`] when the
     /// group went on since it was staged.
-    pub fn apply(&mut self, change: StagedChange) -> Result<(), SessionError> {
+    pub fn apply(&mut self, change: StagedChange) -> Result<Outcome, SessionError> {
         let (got, ours) = (change.outcome.epoch, self.epoch() + 1);
         if got != ours {
             return Err(SessionError::WrongEpoch { got, ours });
         }
         self.changing(|group, provider| {
             group.merge_staged_commit(provider, *change.staged).map_err(SessionError::library)
-        })
+        })?;
+        Ok(change.outcome)
     }
 
     /// The message in the bytes, if it is of this conversation and epoch and of a kind that we take.

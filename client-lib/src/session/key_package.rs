@@ -16,12 +16,11 @@ use openmls_traits::OpenMlsProvider as _;
 use openmls_traits::storage::StorageProvider as _;
 use prost::Message;
 
-use super::info::{LIFETIME_EXTENSION, capabilities, leaf_extensions};
+use super::info::{LIFETIME_EXTENSION, capabilities};
 use super::member::Bearer;
 use super::provider::Provider;
 use super::{OwnLeaf, Refusal, SUITE, SessionError, wire};
-use crate::identity::Credential;
-use crate::inbox::InboxAddress;
+use crate::identity::{Credential, IdentityKey};
 
 /// How long a key package is good, in seconds: 84 days.
 pub const LIFETIME_SECONDS: u64 = 84 * 24 * 3600;
@@ -37,8 +36,11 @@ pub enum KeyPackageError {
     /// Its credential is not good.
     #[error("the key package's device is not signed by the identity that it claims")]
     Credential,
-    /// It names no private inbox.
-    #[error("the key package names no private inbox")]
+    /// It is of another identity than the one asked for: the relay, or whoever passed it on, swapped it.
+    #[error("the key package is of another identity than the one asked for")]
+    WrongIdentity,
+    /// It names a private inbox, in clear.
+    #[error("the key package names a private inbox, which does not belong there")]
     Inbox,
     /// It is too old, or of the future.
     #[error("the key package is expired or not yet good")]
@@ -51,6 +53,7 @@ impl KeyPackageError {
         match self {
             Self::Malformed => "KEY_PACKAGE_MALFORMED",
             Self::Credential => "KEY_PACKAGE_CREDENTIAL",
+            Self::WrongIdentity => "KEY_PACKAGE_WRONG_IDENTITY",
             Self::Inbox => "KEY_PACKAGE_INBOX",
             Self::Lifetime => "KEY_PACKAGE_LIFETIME",
         }
@@ -79,7 +82,7 @@ impl fmt::Debug for KeyPackageRef {
 /// A key package of our own, to be published.
 #[derive(Debug, Clone)]
 pub struct MadeKeyPackage {
-    /// What is published; about 4 KiB.
+    /// What is published; about 3 KiB.
     pub bytes: Vec<u8>,
     /// Names its secrets, for [`KeyPackage::forget`].
     pub reference: KeyPackageRef,
@@ -96,7 +99,6 @@ pub struct UnverifiedKeyPackage(KeyPackageIn);
 pub struct KeyPackage {
     pub(super) mls: MlsKeyPackage,
     credential: Credential,
-    inbox: InboxAddress,
 }
 
 impl UnverifiedKeyPackage {
@@ -108,8 +110,13 @@ impl UnverifiedKeyPackage {
         KeyPackageIn::tls_deserialize_exact(bytes).map(Self).map_err(|_| KeyPackageError::Malformed)
     }
 
-    /// Checks everything; `now_ms` in unix milliseconds.
-    pub fn verify(self, provider: &Provider<'_>, now_ms: u64) -> Result<KeyPackage, KeyPackageError> {
+    /// Checks everything, and that it is of `expected`; `now_ms` in unix milliseconds.
+    pub fn verify(
+        self,
+        provider: &Provider<'_>,
+        expected: &IdentityKey,
+        now_ms: u64,
+    ) -> Result<KeyPackage, KeyPackageError> {
         let mls = self.0.validate(provider.crypto(), ProtocolVersion::Mls10).map_err(|_| KeyPackageError::Malformed)?;
         if mls.ciphersuite() != SUITE {
             return Err(KeyPackageError::Malformed);
@@ -118,13 +125,19 @@ impl UnverifiedKeyPackage {
             Refusal::Inbox => KeyPackageError::Inbox,
             _ => KeyPackageError::Credential,
         })?;
+        if bearer.inbox.is_some() {
+            return Err(KeyPackageError::Inbox);
+        }
+        if bearer.credential.identity() != *expected {
+            return Err(KeyPackageError::WrongIdentity);
+        }
         let lifetime = lifetime(&mls).ok_or(KeyPackageError::Malformed)?;
         let now = now_ms / 1000;
         let is_short = lifetime.not_after.saturating_sub(lifetime.not_before) <= LIFETIME_SECONDS + SKEW_SECONDS;
         if !is_short || now < lifetime.not_before || now >= lifetime.not_after {
             return Err(KeyPackageError::Lifetime);
         }
-        Ok(KeyPackage { mls, credential: bearer.credential, inbox: bearer.inbox })
+        Ok(KeyPackage { mls, credential: bearer.credential })
     }
 }
 
@@ -145,7 +158,6 @@ impl KeyPackage {
         let mut builder = MlsKeyPackage::builder()
             .key_package_lifetime(unlimited())
             .leaf_node_capabilities(capabilities())
-            .leaf_node_extensions(leaf_extensions(own.inbox)?)
             .key_package_extensions(Extensions::single(extension).map_err(SessionError::library)?);
         if kind == KeyPackageKind::LastResort {
             builder = builder.mark_as_last_resort();
@@ -171,11 +183,6 @@ impl KeyPackage {
     /// Whose device it adds.
     pub fn credential(&self) -> &Credential {
         &self.credential
-    }
-
-    /// Where that device's Welcome is to be left.
-    pub fn inbox(&self) -> &InboxAddress {
-        &self.inbox
     }
 
     /// Whether it is one for the last resort.

@@ -18,8 +18,9 @@ pub struct Member {
     pub credential: Credential,
     /// Its Ed25519 key.
     pub signature_key: [u8; 32],
-    /// Where Welcomes and repairs for it can be left.
-    pub inbox: InboxAddress,
+    /// Where Welcomes and repairs for it can be left. None until the device's first own commit: key packages lie in the
+    /// directory in clear and do not name it, so that a relay cannot link an account to its private inbox.
+    pub inbox: Option<InboxAddress>,
     /// What the relay calls it in the conversation's mailbox.
     pub reader: ReaderId,
 }
@@ -39,14 +40,14 @@ pub struct OwnLeaf<'a> {
 pub(super) struct Bearer {
     pub(super) credential: Credential,
     pub(super) signature_key: [u8; 32],
-    pub(super) inbox: InboxAddress,
+    pub(super) inbox: Option<InboxAddress>,
 }
 
 impl Bearer {
     /// Of a leaf that comes from outside. Errors: [`Refusal::Credential`], [`Refusal::Inbox`].
     pub(super) fn verify(leaf: &LeafNode) -> Result<Self, Refusal> {
         let (claimed, signature_key, inbox) = parse(leaf)?;
-        if !inbox.key.is_valid() {
+        if inbox.as_ref().is_some_and(|inbox| !inbox.key.is_valid()) {
             return Err(Refusal::Inbox);
         }
         let credential = claimed.verify(&signature_key).map_err(|_| Refusal::Credential)?;
@@ -72,15 +73,15 @@ impl Member {
     }
 }
 
-fn parse(leaf: &LeafNode) -> Result<(UnverifiedCredential, [u8; 32], InboxAddress), Refusal> {
+fn parse(leaf: &LeafNode) -> Result<(UnverifiedCredential, [u8; 32], Option<InboxAddress>), Refusal> {
     let credential = leaf.credential();
     if credential.credential_type() != CREDENTIAL_TYPE {
         return Err(Refusal::Credential);
     }
     let claimed = UnverifiedCredential::parse(credential.serialized_content()).map_err(|_| Refusal::Credential)?;
     let signature_key = leaf.signature_key().as_slice().try_into().map_err(|_| Refusal::Credential)?;
-    let inbox = leaf.extensions().unknown(INBOX_EXTENSION).ok_or(Refusal::Inbox)?;
-    let inbox = InboxAddress::decode(&inbox.0).map_err(|_| Refusal::Inbox)?;
+    let inbox = leaf.extensions().unknown(INBOX_EXTENSION).map(|inbox| InboxAddress::decode(&inbox.0));
+    let inbox = inbox.transpose().map_err(|_| Refusal::Inbox)?;
     Ok((claimed, signature_key, inbox))
 }
 

@@ -74,12 +74,7 @@ fn a_removed_member_is_out_and_its_leaf_free() {
 
     // Two newcomers get the free leaf and the next one, as announced.
     let (mut dave, mut erin) = (Party::new("dave"), Party::new("erin"));
-    let add = [&mut dave, &mut erin]
-        .map(|party| {
-            let package = party.key_package(KeyPackageKind::OneTime);
-            carol.verified(&package)
-        })
-        .into();
+    let add = [&mut dave, &mut erin].map(|party| party.offer(&mut carol)).into();
     let staged = carol.stage(&Change { add, ..Change::default() }).expect("stages");
     let announced: Vec<_> =
         staged.outcome.added.iter().map(|one| (one.leaf, one.credential.handle().as_str().to_owned())).collect();
@@ -157,7 +152,7 @@ fn the_last_resort_serves_twice_and_says_so() {
             }
         });
         alice.start();
-        let verified = alice.verified(&package);
+        let verified = alice.verified(&package, &bob);
         assert!(verified.is_last_resort());
         let staged = alice.stage(&Change { add: vec![verified], ..Change::default() }).expect("stages");
         alice.merge();
@@ -174,7 +169,7 @@ fn a_key_package_serves_once_and_a_dropped_join_costs_nothing() {
     let (mut alice, mut bob) = (Party::new("alice"), Party::new("bob"));
     alice.start();
     let package = bob.key_package(KeyPackageKind::OneTime);
-    let add = vec![alice.verified(&package)];
+    let add = vec![alice.verified(&package, &bob)];
     let staged = alice.stage(&Change { add, ..Change::default() }).expect("stages");
     let welcome = staged.welcome.expect("added");
     alice.merge();
@@ -196,7 +191,7 @@ fn a_key_package_serves_once_and_a_dropped_join_costs_nothing() {
 fn who_comes_back_replaces_its_old_session() {
     let [mut alice, mut bob, mut carol] = three();
     let package = bob.key_package(KeyPackageKind::OneTime);
-    let change = Change { remove: vec![1], add: vec![alice.verified(&package)], ..Change::default() };
+    let change = Change { remove: vec![1], add: vec![alice.verified(&package, &bob)], ..Change::default() };
     let staged = alice.stage(&change).expect("stages");
     alice.merge();
     carol.follow(&staged.commit).expect("applies");
@@ -226,14 +221,38 @@ fn deleting_a_session_leaves_no_row() {
 fn time_is_judged_by_who_adds_and_by_nobody_else() {
     use crate::session::{KeyPackageError, LIFETIME_SECONDS, UnverifiedKeyPackage};
     let mut alice = Party::new("alice");
-    let package = Party::new("bob").key_package(KeyPackageKind::OneTime);
+    let mut bob = Party::new("bob");
+    let package = bob.key_package(KeyPackageKind::OneTime);
+    let (bob, carol) = (bob.me.credential.identity(), Party::new("carol").me.credential.identity());
     let end = NOW + LIFETIME_SECONDS * 1000;
     for (now, good) in [(NOW, true), (end - 1000, true), (end, false), (NOW - 3_601_000, false)] {
-        let verdict =
-            alice.act(|provider, _| UnverifiedKeyPackage::parse(&package).expect("well formed").verify(provider, now));
+        let verdict = alice
+            .act(|provider, _| UnverifiedKeyPackage::parse(&package).expect("well formed").verify(provider, &bob, now));
         match verdict {
             Ok(_) => assert!(good, "{now}"),
             Err(error) => assert_eq!((error, good), (KeyPackageError::Lifetime, false), "{now}"),
         }
     }
+    let swapped = alice
+        .act(|provider, _| UnverifiedKeyPackage::parse(&package).expect("well formed").verify(provider, &carol, NOW));
+    assert_eq!(swapped.err(), Some(KeyPackageError::WrongIdentity));
+}
+
+#[test]
+fn the_private_inbox_shows_with_the_first_own_commit_and_not_before() {
+    let [mut alice, mut bob, _] = three();
+    let inbox = |party: &mut Party, leaf: u32| party.talk(|session, _| session.member(leaf).expect("in").inbox);
+    assert_eq!(inbox(&mut bob, 0), Some(alice.me.inbox.clone()), "who creates a group names its inbox");
+    assert_eq!(inbox(&mut alice, 1), None, "who was added by a key package does not yet");
+    let staged = bob.stage(&Change { update_self: true, ..Change::default() }).expect("stages");
+    let merged = bob.talk(|session, _| session.merge_pending().expect("pending"));
+    assert_eq!(merged.committer.inbox, Some(bob.me.inbox.clone()));
+    alice.follow(&staged.commit).expect("applies");
+    assert_eq!(inbox(&mut alice, 1), Some(bob.me.inbox.clone()));
+    // Any commit with a path carries the inbox as it is now.
+    bob.me.inbox.mailbox = posthorn_proto::MailboxId([0xee; 16]);
+    let staged = bob.stage(&Change { remove: vec![2], ..Change::default() }).expect("stages");
+    alice.follow(&staged.commit).expect("applies");
+    assert_eq!(inbox(&mut alice, 1), Some(bob.me.inbox.clone()));
+    assert_eq!(alice.talk(|session, _| session.member(1)).expect("in").reader, staged.outcome.committer.reader);
 }

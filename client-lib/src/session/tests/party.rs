@@ -104,10 +104,17 @@ impl Party {
         self.act(|provider, me| KeyPackage::make(provider, &me.leaf(), kind, NOW).expect("made").bytes)
     }
 
-    pub(super) fn verified(&mut self, key_package: &[u8]) -> KeyPackage {
+    pub(super) fn verified(&mut self, key_package: &[u8], owner: &Party) -> KeyPackage {
+        let owner = owner.me.credential.identity();
         self.act(|provider, _| {
-            UnverifiedKeyPackage::parse(key_package).and_then(|one| one.verify(provider, NOW)).expect("good")
+            UnverifiedKeyPackage::parse(key_package).and_then(|one| one.verify(provider, &owner, NOW)).expect("good")
         })
+    }
+
+    /// A fresh key package, as `other` takes it.
+    pub(super) fn offer(&mut self, other: &mut Party) -> KeyPackage {
+        let package = self.key_package(KeyPackageKind::OneTime);
+        other.verified(&package, self)
     }
 
     pub(super) fn stage(&mut self, change: &Change) -> Result<Staged, SessionError> {
@@ -133,7 +140,7 @@ impl Party {
     /// Receives and applies another's commit.
     pub(super) fn follow(&mut self, commit: &[u8]) -> Result<(), SessionError> {
         self.talk(|session, _| match session.receive(commit)? {
-            Received::Commit(change) => session.apply(*change),
+            Received::Commit(change) => session.apply(*change).map(|_| ()),
             other => panic!("not a commit: {other:?}"),
         })
     }
@@ -151,13 +158,7 @@ impl Party {
 pub(super) fn gather(parties: &mut [Party]) {
     let (first, others) = parties.split_first_mut().expect("somebody");
     first.start();
-    let add = others
-        .iter_mut()
-        .map(|other| {
-            let package = other.key_package(KeyPackageKind::OneTime);
-            first.verified(&package)
-        })
-        .collect();
+    let add = others.iter_mut().map(|other| other.offer(first)).collect();
     let staged = first.stage(&Change { add, ..Change::default() }).expect("stages");
     first.merge();
     let welcome = staged.welcome.expect("somebody was added");
