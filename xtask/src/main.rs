@@ -1,2 +1,65 @@
-//! .
-fn main() {}
+//! The project's own commands, run as `cargo xtask <command>`.
+//!
+//! Reading guide: [`ci`] is the list of steps that a change must pass and [`step`] runs them one after the other; [`tidy`]
+//! holds the house rules that a program can check; [`sim`] starts the simulation and the long kill loop.
+//!
+//! Invariant: a check lives in the crate it checks, or in `tests/`. What stands here only starts checks, or looks at
+//! source text and at the graph of dependencies; it links no code of the product, so that it builds in seconds.
+
+mod ci;
+mod sim;
+mod step;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// Posthorn's own commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs everything that a change must pass: exactly what `.ci/run` runs.
+    Ci {
+        /// Only formatting, lints, house rules and tests.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Runs the deterministic simulation; its last line is `N passed, M failed`.
+    Sim(sim::SimArguments),
+    /// Kills relay and clients with SIGKILL in a loop while they talk, and compares the histories.
+    Kill {
+        /// How many kills of each side.
+        #[arg(long, default_value_t = 200)]
+        kills: u32,
+    },
+    /// Checks the house rules that a program can check.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Ci { quick } => ci::run(quick),
+        Command::Sim(arguments) => sim::run(&arguments),
+        Command::Kill { kills } => sim::kill(kills),
+        Command::Tidy => tidy::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The names of this program's commands, for the rule that documents name no others.
+fn commands() -> Vec<String> {
+    Arguments::command().get_subcommands().map(|command| command.get_name().to_owned()).collect()
+}

@@ -1,0 +1,92 @@
+//! The steps of `cargo xtask ci`, in the order in which they fail soonest.
+//!
+//! Everything that runs is built once, by one `cargo build --workspace --all-targets` in the dev profile (dependencies
+//! optimized): the tests, the simulation and the demo share its artifacts, which keeps a cold run on two cores short.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+
+use crate::sim::SimArguments;
+use crate::step::{Steps, cargo, root, target_directory};
+use crate::tidy;
+
+const WASM: &str = "wasm32-unknown-unknown";
+
+/// Runs all steps; with `quick`, those that a developer waits for before each commit.
+pub(crate) fn run(quick: bool) -> anyhow::Result<()> {
+    let mut steps = Steps::default();
+    steps.run("format", "run `cargo fmt`", &mut cargo("fmt --all --check"))?;
+    steps.run(
+        "lints",
+        "fix what clippy says; an exception needs `#[allow(..., reason = \"...\")]`",
+        &mut cargo("clippy --workspace --all-targets -- -D warnings"),
+    )?;
+    steps.run("build", "make it compile", &mut cargo("build --workspace --all-targets"))?;
+    steps.call("tidy", "each line above names the rule and the place", tidy::run)?;
+    steps.run(
+        "tests",
+        "run the failing test alone: `cargo test --package <crate> <name>`",
+        &mut cargo("test --workspace"),
+    )?;
+    if !quick {
+        thorough(&mut steps)?;
+    }
+    steps.summary();
+    Ok(())
+}
+
+fn thorough(steps: &mut Steps) -> anyhow::Result<()> {
+    steps.run(
+        "docs",
+        "fix the doc comment that rustdoc names",
+        cargo("doc --workspace --no-deps --quiet").env("RUSTDOCFLAGS", "-D warnings"),
+    )?;
+    steps.call("wasm tools", "install rustup's wasm target and clang by hand, then run again", wasm_tools)?;
+    let mut wasm = cargo("build --package posthorn-proto --package posthorn-client --no-default-features --target");
+    // The result is never run: optimizing it would be the longest part of the step.
+    wasm.arg(WASM).args(["--config", "profile.dev.package.\"*\".opt-level=0"]);
+    steps.run(
+        "wasm",
+        "the client's core must build without threads, clock or sockets: put those behind `native`",
+        &mut wasm,
+    )?;
+
+    let built = target_directory()?.join("debug");
+    let seeds = SimArguments { seeds: 200, seed: None };
+    let mut sim = Command::new(built.join("sim"));
+    steps.run(
+        "simulation",
+        "replay the seed that it printed: `cargo xtask sim --seeds 1 --seed <seed>`",
+        seeds.give(&mut sim).current_dir(root()),
+    )?;
+    let mut demo = Command::new(built.join("posthorn"));
+    steps.run(
+        "demo",
+        "run `cargo run --release --bin posthorn -- demo` and read its table",
+        demo.arg("demo").current_dir(root()),
+    )
+}
+
+/// Makes sure that a C compiler for WebAssembly (SQLite is C) and the target's standard library are there.
+fn wasm_tools() -> anyhow::Result<()> {
+    let installed = Command::new("rustup").args(["target", "list", "--installed"]).current_dir(root()).output();
+    let installed = installed.context("rustup does not start")?;
+    if !String::from_utf8_lossy(&installed.stdout).lines().any(|target| target == WASM) {
+        must(Command::new("rustup").args(["target", "add", WASM]).current_dir(root()))?;
+    }
+    let clang = Command::new("clang").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !clang.is_ok_and(|status| status.success()) {
+        must(Command::new("apt-get").args(["update", "-qq"]))?;
+        must(Command::new("apt-get").args(["install", "-y", "-qq", "clang"]))?;
+    }
+    Ok(())
+}
+
+fn must(command: &mut Command) -> anyhow::Result<()> {
+    let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot start {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?}: {status}");
+    }
+    Ok(())
+}

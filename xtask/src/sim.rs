@@ -1,0 +1,51 @@
+//! Starting the simulation and the long kill loop, which live in `tests/`.
+
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use crate::step::{cargo, root};
+
+/// What to simulate.
+#[derive(Debug, Args)]
+pub(crate) struct SimArguments {
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seeds: u64,
+    /// The first seed: prints and replays one schedule exactly.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+}
+
+impl SimArguments {
+    /// Adds these to the command that starts the simulation.
+    pub(crate) fn give<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command.args(["--seeds", &self.seeds.to_string()]);
+        if let Some(seed) = self.seed {
+            command.args(["--seed", &seed.to_string()]);
+        }
+        command
+    }
+}
+
+/// Runs the simulation with optimization: thousands of seeds are cheap then.
+pub(crate) fn run(arguments: &SimArguments) -> anyhow::Result<()> {
+    finish(arguments.give(&mut cargo("run --release --quiet --package posthorn-tests --bin sim --")))
+}
+
+/// Runs the kill loop of `tests/tests/kill.rs` with more kills than `cargo test` spends on it.
+pub(crate) fn kill(kills: u32) -> anyhow::Result<()> {
+    finish(
+        cargo("test --package posthorn-tests --test kill -- --nocapture --test-threads 1")
+            .env("POSTHORN_KILLS", kills.to_string()),
+    )
+}
+
+fn finish(command: &mut Command) -> anyhow::Result<()> {
+    let status = command.current_dir(root()).status().context("cargo does not start")?;
+    if !status.success() {
+        bail!("it did not pass ({status}); the lines above say why and how to replay it");
+    }
+    Ok(())
+}
