@@ -1,0 +1,59 @@
+//! Contact cards: opaque, one for each account, replaced only by a higher version.
+
+use hashbrown::HashMap;
+use posthorn_proto::Handle;
+
+use super::digest;
+use crate::store::StoreError;
+use crate::store::ledger::Keyed;
+
+/// Where an account's card lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoredCard<L> {
+    pub(crate) version: u64,
+    /// Begin of the card's SHA-256, to recognise a repeat.
+    pub(crate) digest: [u8; 16],
+    pub(crate) bytes: u32,
+    pub(crate) place: L,
+}
+
+/// All cards.
+#[derive(Debug)]
+pub(crate) struct Cards<L> {
+    by_handle: HashMap<Handle, StoredCard<L>, Keyed>,
+}
+
+impl<L: Clone + PartialEq> Cards<L> {
+    /// None yet.
+    pub(crate) fn new(keyed: Keyed) -> Self {
+        Self { by_handle: HashMap::with_hasher(keyed) }
+    }
+
+    /// The account's card, if it published one.
+    pub(crate) fn get(&self, handle: &Handle) -> Option<&StoredCard<L>> {
+        self.by_handle.get(handle)
+    }
+
+    /// Names of the accounts that have a card.
+    pub(crate) fn handles(&self) -> impl Iterator<Item = &Handle> {
+        self.by_handle.keys()
+    }
+
+    /// Whether the card is to be stored: `false` if it already is.
+    pub(crate) fn check(&self, handle: &Handle, version: u64, card: &[u8]) -> Result<bool, StoreError> {
+        match self.get(handle) {
+            Some(stored) if stored.version == version && stored.digest == digest::<16>(card) => Ok(false),
+            Some(stored) if stored.version >= version => Err(StoreError::CardStale),
+            None if version == 0 => Err(StoreError::CardStale),
+            _ => Ok(true),
+        }
+    }
+
+    /// Stores a card, unless a later one is there. Hands back what is no longer needed.
+    pub(crate) fn put(&mut self, handle: &Handle, card: StoredCard<L>) -> Option<StoredCard<L>> {
+        match self.by_handle.get(handle) {
+            Some(present) if present.version > card.version => Some(card),
+            _ => self.by_handle.insert(handle.clone(), card),
+        }
+    }
+}

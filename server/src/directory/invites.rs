@@ -1,0 +1,86 @@
+//! Invites: each makes a number of accounts until it expires.
+
+use hashbrown::HashMap;
+use posthorn_proto::KeyHash;
+
+use crate::store::ledger::Keyed;
+use crate::store::{NewInvite, StoreError};
+
+/// An invite that still has uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Invite {
+    /// Accounts that it may still make; never 0.
+    pub(crate) uses: u32,
+    /// Unix seconds from which on it is void.
+    pub(crate) expires: u64,
+    /// Version of the newest record about it.
+    pub(crate) version: u64,
+}
+
+/// All invites that still have uses.
+#[derive(Debug)]
+pub(crate) struct Invites {
+    by_hash: HashMap<KeyHash, Invite, Keyed>,
+}
+
+impl Invites {
+    /// None yet.
+    pub(crate) fn new(keyed: Keyed) -> Self {
+        Self { by_hash: HashMap::with_hasher(keyed) }
+    }
+
+    /// The invite, if it has uses; it may have expired.
+    pub(crate) fn get(&self, hash: &KeyHash) -> Option<&Invite> {
+        self.by_hash.get(hash)
+    }
+
+    /// All of them.
+    pub(crate) fn hashes(&self) -> impl Iterator<Item = &KeyHash> {
+        self.by_hash.keys()
+    }
+
+    /// Whether minting changes anything.
+    pub(crate) fn is_new(&self, new: &NewInvite) -> bool {
+        match self.get(&new.hash) {
+            Some(invite) => (invite.uses, invite.expires) != (new.uses, new.expires),
+            None => new.uses > 0,
+        }
+    }
+
+    /// How many uses are left after one more.
+    pub(crate) fn use_one(&self, hash: &KeyHash, now: u64) -> Result<u32, StoreError> {
+        let invite = self.get(hash).filter(|invite| now < invite.expires).ok_or(StoreError::InviteInvalid)?;
+        Ok(invite.uses - 1)
+    }
+
+    /// Those that expired by `now`.
+    pub(crate) fn expired(&self, now: u64) -> impl Iterator<Item = &KeyHash> {
+        self.by_hash.iter().filter(move |(_, invite)| invite.expires <= now).map(|(hash, _)| hash)
+    }
+
+    /// Enters an invite as a record states it, unless a later record is known.
+    pub(crate) fn put(&mut self, hash: KeyHash, invite: Invite) {
+        if self.get(&hash).is_some_and(|present| present.version > invite.version) {
+            return;
+        }
+        if invite.uses == 0 {
+            self.by_hash.remove(&hash);
+        } else {
+            self.by_hash.insert(hash, invite);
+        }
+    }
+
+    /// So many uses are left, by the record of this version.
+    pub(crate) fn left(&mut self, hash: &KeyHash, uses: u32, version: u64) {
+        if let Some(present) = self.get(hash).copied().filter(|present| present.version < version) {
+            self.put(*hash, Invite { uses, version, ..present });
+        }
+    }
+
+    /// It is gone, by the record of this version.
+    pub(crate) fn remove(&mut self, hash: &KeyHash, version: u64) {
+        if self.get(hash).is_some_and(|present| present.version < version) {
+            self.by_hash.remove(hash);
+        }
+    }
+}

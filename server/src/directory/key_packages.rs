@@ -1,0 +1,190 @@
+//! Key packages of devices: one-time packages, first in first out and each given out once, and one last-resort package.
+//!
+//! One-time packages are numbered from 1 and taken in order, so that "gone" is one number. As many taken ones as a device
+//! may store are remembered by their digest: a publication that is repeated because its answer was lost must not put a
+//! package on offer that was already given out.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use posthorn_proto::DeviceId;
+
+use super::digest;
+use crate::store::KeyPackageStock;
+use crate::store::ledger::{Change, Keyed};
+
+/// A one-time package, or what is remembered of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OneTime<L> {
+    pub(crate) digest: u64,
+    /// Where it lies and its bytes; `None` once taken.
+    pub(crate) place: Option<(L, u32)>,
+}
+
+/// The reusable package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LastResort<L> {
+    /// Version of the record that holds it: the newest stays.
+    pub(crate) version: u64,
+    /// When it was published, unix seconds.
+    pub(crate) since: u32,
+    pub(crate) digest: u64,
+    pub(crate) bytes: u32,
+    pub(crate) place: L,
+}
+
+/// The packages of one device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Packages<L> {
+    /// Packages below this number are gone.
+    pub(crate) first: u64,
+    pub(crate) one_time: BTreeMap<u64, OneTime<L>>,
+    pub(crate) last_resort: Option<LastResort<L>>,
+}
+
+impl<L> Default for Packages<L> {
+    fn default() -> Self {
+        Self { first: 1, one_time: BTreeMap::new(), last_resort: None }
+    }
+}
+
+/// All devices' packages.
+#[derive(Debug)]
+pub(crate) struct KeyPackages<L> {
+    by_device: HashMap<DeviceId, Packages<L>, Keyed>,
+}
+
+/// The digest by which a package is recognised.
+pub(crate) fn package_digest(key_package: &[u8]) -> u64 {
+    u64::from_le_bytes(digest(key_package))
+}
+
+impl<L: Clone + PartialEq> Packages<L> {
+    /// What is in stock.
+    pub(crate) fn stock(&self) -> KeyPackageStock {
+        KeyPackageStock {
+            one_time: u32::try_from(self.one_time.range(self.first..).count()).unwrap_or(u32::MAX),
+            last_resort_since: self.last_resort.as_ref().map_or(0, |package| u64::from(package.since)),
+        }
+    }
+
+    /// The number that the next package gets.
+    fn next(&self) -> u64 {
+        self.one_time.last_key_value().map_or(1, |(number, _)| number + 1).max(self.first)
+    }
+
+    /// The changes that a publication makes: packages known by their digest are left out, the oldest make room.
+    pub(crate) fn publish(
+        &self,
+        device: DeviceId,
+        one_time: Vec<Bytes>,
+        last_resort: Option<Bytes>,
+        limit: usize,
+    ) -> Vec<Change> {
+        let mut known: Vec<u64> = self.one_time.values().map(|package| package.digest).collect();
+        let mut fresh = Vec::new();
+        for key_package in one_time {
+            let digest = package_digest(&key_package);
+            if !known.contains(&digest) {
+                known.push(digest);
+                fresh.push(key_package);
+            }
+        }
+        fresh.drain(..fresh.len().saturating_sub(limit));
+        let (mut next, mut changes) = (self.next(), Vec::new());
+        for key_package in fresh {
+            changes.push(Change::KeyPackageAdded { device, number: next, key_package });
+            next += 1;
+        }
+        let first = next.saturating_sub(limit as u64);
+        if first > self.first && !changes.is_empty() {
+            changes.push(Change::KeyPackagesTaken { device, first });
+        }
+        if let Some(key_package) = last_resort {
+            let same = self.last_resort.as_ref().is_some_and(|last| last.digest == package_digest(&key_package));
+            if !same {
+                changes.push(Change::LastResort { device, key_package });
+            }
+        }
+        changes
+    }
+
+    /// The package to hand out: its place, whether it is the reusable one, and the change.
+    pub(crate) fn take(&self, device: DeviceId) -> Option<(L, bool, Option<Change>)> {
+        if let Some((number, OneTime { place: Some((place, _)), .. })) = self.one_time.range(self.first..).next() {
+            return Some((place.clone(), false, Some(Change::KeyPackagesTaken { device, first: number + 1 })));
+        }
+        self.last_resort.as_ref().map(|package| (package.place.clone(), true, None))
+    }
+
+    /// The change that discards all one-time packages, if there are any (R10).
+    pub(crate) fn discard(&self, device: DeviceId) -> Option<Change> {
+        (self.first < self.next()).then(|| Change::KeyPackagesTaken { device, first: self.next() })
+    }
+
+    /// Enters a package under its number. A later place of the same one replaces the earlier.
+    pub(crate) fn enter(&mut self, number: u64, mut package: OneTime<L>, limit: usize, freed: &mut dyn FnMut(L, u32)) {
+        if number < self.first {
+            package.place.take().into_iter().for_each(|(place, bytes)| freed(place, bytes));
+            self.one_time.entry(number).or_insert(package);
+            self.forget(limit);
+        } else if let Some(old) = self.one_time.insert(number, package) {
+            old.place.into_iter().for_each(|(place, bytes)| freed(place, bytes));
+        }
+    }
+
+    /// Packages below `first` are gone from now on.
+    pub(crate) fn taken(&mut self, first: u64, limit: usize, freed: &mut dyn FnMut(L, u32)) {
+        self.first = self.first.max(first);
+        for (_, package) in self.one_time.range_mut(..self.first) {
+            package.place.take().into_iter().for_each(|(place, bytes)| freed(place, bytes));
+        }
+        self.forget(limit);
+    }
+
+    /// Remembers at most `limit` of those that are gone, the newest.
+    fn forget(&mut self, limit: usize) {
+        let gone = self.one_time.range(..self.first).count();
+        for _ in limit..gone.max(limit) {
+            self.one_time.pop_first();
+        }
+    }
+
+    /// Replaces the last-resort package by a later one.
+    pub(crate) fn put_last_resort(&mut self, package: LastResort<L>, freed: &mut dyn FnMut(L, u32)) {
+        if self.last_resort.as_ref().is_some_and(|present| present.version > package.version) {
+            return freed(package.place, package.bytes);
+        }
+        if let Some(old) = self.last_resort.replace(package) {
+            freed(old.place, old.bytes);
+        }
+    }
+}
+
+impl<L: Clone + PartialEq> KeyPackages<L> {
+    /// None yet.
+    pub(crate) fn new(keyed: Keyed) -> Self {
+        Self { by_device: HashMap::with_hasher(keyed) }
+    }
+
+    /// The device's packages; none at all if it published none.
+    pub(crate) fn get(&self, device: &DeviceId) -> Option<&Packages<L>> {
+        self.by_device.get(device)
+    }
+
+    /// The device's packages, to be changed.
+    pub(crate) fn of(&mut self, device: DeviceId) -> &mut Packages<L> {
+        self.by_device.entry(device).or_default()
+    }
+
+    /// All devices that ever published some.
+    pub(crate) fn devices(&self) -> impl Iterator<Item = &DeviceId> {
+        self.by_device.keys()
+    }
+
+    /// Takes over a device's packages from a checkpoint.
+    pub(crate) fn restore(&mut self, device: DeviceId, packages: Packages<L>) {
+        self.by_device.insert(device, packages);
+    }
+}

@@ -1,0 +1,61 @@
+//! The lock of a mailbox: whether a key opens it, and what a turn may ask.
+//!
+//! Compares hashes in constant time, so that the time of an answer tells nothing about the stored ones.
+
+use posthorn_proto::{KeyHash, Turn};
+use subtle::ConstantTimeEq;
+
+use super::readers::Readers;
+use crate::store::StoreError;
+
+/// The current post and turn keys' hashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lock {
+    pub(crate) post_key: KeyHash,
+    pub(crate) turn_key: KeyHash,
+}
+
+/// Whether two key hashes are equal, in constant time.
+pub(crate) fn same_key(one: &KeyHash, other: &KeyHash) -> bool {
+    one.0.ct_eq(&other.0).into()
+}
+
+impl Lock {
+    /// Checks the post key and, for an append that turns the lock, the turn key as well. Both are compared before either
+    /// result is used.
+    pub(crate) fn check(&self, post_key: &KeyHash, turn_key: Option<&KeyHash>) -> Result<(), StoreError> {
+        let post = self.post_key.0.ct_eq(&post_key.0);
+        let turn = self.turn_key.0.ct_eq(&turn_key.unwrap_or(&self.turn_key).0);
+        if (post & turn).into() { Ok(()) } else { Err(StoreError::KeyTurned) }
+    }
+
+    /// Checks the turn key alone: for destroying.
+    pub(crate) fn check_turn_key(&self, turn_key: &KeyHash) -> Result<(), StoreError> {
+        if same_key(&self.turn_key, turn_key) { Ok(()) } else { Err(StoreError::KeyTurned) }
+    }
+}
+
+/// Whether the turn's reader changes fit the present readers: evicts only readers that are there, admits only such that
+/// are not, each once, and stays within the limit.
+pub(crate) fn check_reader_changes(turn: &Turn, readers: &Readers, limit: usize) -> Result<(), StoreError> {
+    let mut evicted: Vec<_> = turn.evict.clone();
+    evicted.sort_unstable();
+    if evicted.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(StoreError::BadTurn("a reader is evicted twice"));
+    }
+    if !turn.evict.iter().all(|id| readers.is_active(id)) {
+        return Err(StoreError::BadTurn("an evicted reader is not there"));
+    }
+    let mut admitted: Vec<_> = turn.admit.iter().map(|reader| reader.id).collect();
+    admitted.sort_unstable();
+    if admitted.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(StoreError::BadTurn("a reader is admitted twice"));
+    }
+    if admitted.iter().any(|id| readers.is_active(id)) {
+        return Err(StoreError::BadTurn("an admitted reader is there already"));
+    }
+    if readers.active() - evicted.len() + admitted.len() > limit {
+        return Err(StoreError::BadTurn("too many readers"));
+    }
+    Ok(())
+}

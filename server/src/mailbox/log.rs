@@ -1,0 +1,223 @@
+//! The log of a mailbox: which seqs are stored, and which posts are remembered (rule 2).
+//!
+//! Seqs from `first` to the head are remembered; those from `oldest` are also stored. Both ends only move up. Holds where
+//! a body lies (`L`), never what it says.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashTable;
+use posthorn_proto::PostId;
+use posthorn_proto::limits::POST_OVERHEAD_BYTES;
+
+use crate::store::ledger::{Keyed, ShortFingerprint};
+
+/// Up to this many remembered posts are searched one by one; more get an index.
+const INDEX_ABOVE: usize = 48;
+
+/// A remembered post.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry<L> {
+    pub(crate) post_id: PostId,
+    pub(crate) fingerprint: ShortFingerprint,
+    /// When it was posted, unix seconds.
+    pub(crate) time: u32,
+    /// What it costs while stored, bytes: envelope and turn.
+    pub(crate) bytes: u32,
+    /// Where it lies; `None` once trimmed.
+    pub(crate) place: Option<L>,
+}
+
+/// The remembered posts of one mailbox.
+#[derive(Debug, Clone)]
+pub(crate) struct Log<L> {
+    /// Seq of the first entry; head + 1 if there is none.
+    first: u64,
+    /// Oldest stored seq; head + 1 if none is.
+    oldest: u64,
+    entries: VecDeque<Entry<L>>,
+    /// Sum of `bytes` over the stored ones.
+    stored_bytes: u64,
+    /// Low 32 bits of the seqs, by post id; only while there are more than [`INDEX_ABOVE`].
+    index: Option<Box<HashTable<u32>>>,
+}
+
+/// What is dropped: where it lay and its bytes.
+pub(crate) type Freed<'a, L> = &'a mut dyn FnMut(L, u32);
+
+impl<L: Clone + PartialEq> Log<L> {
+    /// A log of which only the ends are known: everything up to `forgotten` is forgotten, and `oldest` is the oldest stored.
+    pub(crate) fn new(forgotten: u64, oldest: u64) -> Self {
+        Self { first: forgotten + 1, oldest, entries: VecDeque::new(), stored_bytes: 0, index: None }
+    }
+
+    /// Newest seq; 0 = none yet.
+    pub(crate) fn head(&self) -> u64 {
+        self.first + self.entries.len() as u64 - 1
+    }
+
+    /// Oldest stored seq; head + 1 if none.
+    pub(crate) fn oldest(&self) -> u64 {
+        self.oldest
+    }
+
+    /// Newest seq whose post id is forgotten; 0 = none.
+    pub(crate) fn forgotten(&self) -> u64 {
+        self.first - 1
+    }
+
+    /// Remembered posts.
+    pub(crate) fn remembered(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    /// Stored envelopes.
+    pub(crate) fn stored(&self) -> u64 {
+        (self.head() + 1).saturating_sub(self.oldest)
+    }
+
+    /// Bytes of stored envelopes and their turns.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        self.stored_bytes
+    }
+
+    /// What the log takes of the quota, bytes.
+    pub(crate) fn cost(&self) -> u64 {
+        self.stored_bytes + self.remembered() * POST_OVERHEAD_BYTES
+    }
+
+    /// The entry of this seq, if remembered.
+    pub(crate) fn get(&self, seq: u64) -> Option<&Entry<L>> {
+        self.entries.get(usize::try_from(seq.checked_sub(self.first)?).ok()?)
+    }
+
+    /// Remembered entries from this seq on, with their seqs.
+    pub(crate) fn from(&self, seq: u64) -> impl Iterator<Item = (u64, &Entry<L>)> {
+        let start = seq.max(self.first);
+        let skip = usize::try_from(start - self.first).unwrap_or(usize::MAX).min(self.entries.len());
+        (start..).zip(self.entries.range(skip..))
+    }
+
+    /// The post of this id, if it is remembered.
+    pub(crate) fn find(&self, post_id: &PostId, keyed: &Keyed) -> Option<(u64, &Entry<L>)> {
+        let Some(index) = &self.index else {
+            return self.from(self.first).find(|(_, entry)| entry.post_id == *post_id);
+        };
+        let low =
+            index.find(keyed.hash(post_id), |low| self.at(*low).is_some_and(|entry| entry.post_id == *post_id))?;
+        let seq = self.first + u64::from(low.wrapping_sub(self.first as u32));
+        self.get(seq).map(|entry| (seq, entry))
+    }
+
+    /// The entry whose seq ends in these 32 bits.
+    fn at(&self, low: u32) -> Option<&Entry<L>> {
+        self.entries.get(low.wrapping_sub(self.first as u32) as usize)
+    }
+
+    /// Adds the entry of this seq if it is the next one, or renews the place of one that is there. An entry beyond the next
+    /// is handed back: it happens only while a store is rebuilt.
+    pub(crate) fn insert(
+        &mut self,
+        seq: u64,
+        entry: Entry<L>,
+        keyed: &Keyed,
+        freed: Freed<'_, L>,
+    ) -> Result<(), Entry<L>> {
+        if seq < self.first {
+            return Ok(entry.place.into_iter().for_each(|place| freed(place, entry.bytes)));
+        }
+        if seq <= self.head() {
+            self.renew(seq, entry, freed);
+            return Ok(());
+        }
+        if seq > self.head() + 1 {
+            return Err(entry);
+        }
+        self.push(entry, keyed, freed);
+        Ok(())
+    }
+
+    /// A copy of an entry was found: the later one is where it lies from now on.
+    fn renew(&mut self, seq: u64, entry: Entry<L>, freed: Freed<'_, L>) {
+        let stored = seq >= self.oldest;
+        let at = (seq - self.first) as usize;
+        let Some(place) = entry.place else { return };
+        if !stored {
+            return freed(place, entry.bytes);
+        }
+        let present = &mut self.entries[at];
+        if let Some(old) = present.place.replace(place) {
+            freed(old, present.bytes);
+        } else {
+            present.bytes = entry.bytes;
+            self.stored_bytes += u64::from(entry.bytes);
+        }
+    }
+
+    fn push(&mut self, mut entry: Entry<L>, keyed: &Keyed, freed: Freed<'_, L>) {
+        let seq = self.head() + 1;
+        if seq < self.oldest {
+            entry.place.take().into_iter().for_each(|place| freed(place, entry.bytes));
+        } else if entry.place.is_some() {
+            self.stored_bytes += u64::from(entry.bytes);
+        }
+        // Growing by a quarter instead of doubling keeps large logs within their memory budget.
+        if self.entries.len() == self.entries.capacity() {
+            self.entries.reserve_exact((self.entries.len() / 4).max(2));
+        }
+        self.entries.push_back(entry);
+        if self.index.is_some() {
+            self.enter(seq, keyed);
+        } else if self.entries.len() > INDEX_ABOVE {
+            self.index = Some(Box::new(HashTable::with_capacity(self.entries.len() * 2)));
+            (self.first..=seq).for_each(|seq| self.enter(seq, keyed));
+        }
+    }
+
+    fn enter(&mut self, seq: u64, keyed: &Keyed) {
+        let Some(mut index) = self.index.take() else { return };
+        if let Some(entry) = self.get(seq) {
+            let hash = keyed.hash(&entry.post_id);
+            index.insert_unique(hash, seq as u32, |low| self.at(*low).map_or(0, |entry| keyed.hash(&entry.post_id)));
+        }
+        self.index = Some(index);
+    }
+
+    /// Drops what is stored below `oldest`; the posts stay remembered. Never moves down.
+    pub(crate) fn trim(&mut self, oldest: u64, freed: Freed<'_, L>) {
+        if oldest <= self.oldest {
+            return;
+        }
+        let (from, to) = (self.oldest.max(self.first), oldest.min(self.head() + 1));
+        for seq in from..to {
+            let entry = &mut self.entries[(seq - self.first) as usize];
+            if let Some(place) = entry.place.take() {
+                self.stored_bytes -= u64::from(entry.bytes);
+                freed(place, entry.bytes);
+            }
+        }
+        self.oldest = oldest;
+    }
+
+    /// Forgets posts up to and including `forgotten`. Never moves down, never forgets what is stored.
+    pub(crate) fn forget(&mut self, forgotten: u64, keyed: &Keyed) {
+        while self.first <= forgotten && self.first < self.oldest {
+            let Some(entry) = self.entries.pop_front() else {
+                self.first = forgotten + 1;
+                break;
+            };
+            if let Some(index) = &mut self.index {
+                let low = self.first as u32;
+                if let Ok(found) = index.find_entry(keyed.hash(&entry.post_id), |seq| *seq == low) {
+                    found.remove();
+                }
+            }
+            self.first += 1;
+        }
+        if self.entries.len() <= INDEX_ABOVE / 2 {
+            self.index = None;
+        }
+        if self.entries.capacity() > 8 && self.entries.len() < self.entries.capacity() / 4 {
+            self.entries.shrink_to(self.entries.len() * 2);
+        }
+    }
+}

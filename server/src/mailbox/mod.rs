@@ -1,0 +1,355 @@
+//! One mailbox: its lock ([`access`]), its readers ([`readers`]), its log ([`log`]) and what it keeps how long
+//! ([`retention`]).
+//!
+//! Pure: a request is checked against the present state and answered with the change that it would make; applying the
+//! change is another step, so that an engine can make it durable between the two (or replay it later). Knows neither other
+//! mailboxes nor accounts, reads no clock and no disk, and holds bodies only by their place `L`.
+
+pub(crate) mod access;
+pub(crate) mod log;
+pub(crate) mod readers;
+pub(crate) mod retention;
+
+use std::sync::Arc;
+
+use posthorn_proto::limits::POST_OVERHEAD_BYTES;
+use posthorn_proto::{KeyHash, Reader, ReaderId, Turn};
+
+use self::access::{Lock, check_reader_changes};
+use self::log::{Entry, Freed, Log};
+use self::readers::{Active, Evicted, Readers};
+use self::retention::{DAY, reserve, turn_cost};
+use crate::store::ledger::{BadRecord, Keyed, MailboxChange, Parser, ShortFingerprint, Writer};
+use crate::store::{Append, NewMailbox, OpenReader, ReaderView, StoreError, StorePolicy};
+
+/// A mailbox, with bodies at places `L`.
+#[derive(Debug, Clone)]
+pub(crate) struct Mailbox<L> {
+    /// Version of the record that created it: tells two mailboxes of the same id apart.
+    pub(crate) life: u64,
+    /// Version of the newest record about it.
+    pub(crate) version: u64,
+    /// Version of the newest record that states all of it but the log: `Created` or a snapshot.
+    pub(crate) stated: u64,
+    pub(crate) lock: Lock,
+    pub(crate) readers: Readers,
+    pub(crate) log: Log<L>,
+    quota: u64,
+    /// Begin of the hash of the token that paid for it, to recognise a repeated creation.
+    paid: u64,
+    expiry: u32,
+    /// Last day (unix seconds / 86,400) on which it was opened, or that of its creation.
+    opened: u32,
+    /// When the ledger looks at it next, unix seconds; the ledger's to write.
+    pub(crate) scheduled: u32,
+}
+
+/// All of a mailbox but its posts, as a record states it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    head: u64,
+    oldest: u64,
+    forgotten: u64,
+    post_key: KeyHash,
+    turn_key: KeyHash,
+    quota: u64,
+    paid: u64,
+    expiry: u32,
+    opened: u32,
+    active: Vec<Active>,
+    evicted: Vec<Evicted>,
+}
+
+/// What an append came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It was made before, at this seq.
+    Repeated(u64),
+    /// It is to be made.
+    Accepted(MailboxChange),
+}
+
+/// Where an applied change stood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct At {
+    /// The record's version.
+    pub(crate) version: u64,
+    /// Its time, unix seconds.
+    pub(crate) time: u32,
+}
+
+/// An entry that is not the next one of the log: happens only while a store is rebuilt.
+pub(crate) type Stray<L> = Option<(u64, Entry<L>)>;
+
+/// The part of a token's hash that a mailbox keeps.
+pub(crate) fn paid_with(token: &KeyHash) -> u64 {
+    u64::from_le_bytes(std::array::from_fn(|at| token.0[at]))
+}
+
+impl<L: Clone + PartialEq> Mailbox<L> {
+    /// A new mailbox, created by the record that stands at `at`.
+    pub(crate) fn create(new: &NewMailbox, at: At) -> Self {
+        Self {
+            life: at.version,
+            version: at.version,
+            stated: at.version,
+            lock: Lock { post_key: new.post_key, turn_key: new.turn_key },
+            readers: Readers::new(&new.readers),
+            log: Log::new(0, 1),
+            quota: new.quota,
+            paid: paid_with(&new.token),
+            expiry: new.expiry,
+            opened: day(u64::from(at.time)),
+            scheduled: u32::MAX,
+        }
+    }
+
+    /// Whether it is what this request made, and nothing happened since.
+    pub(crate) fn is_as_created(&self, new: &NewMailbox) -> bool {
+        self.log.head() == 0
+            && self.lock == Lock { post_key: new.post_key, turn_key: new.turn_key }
+            && (self.expiry, self.quota, self.paid) == (new.expiry, new.quota, paid_with(&new.token))
+            && self.readers == Readers::new(&new.readers)
+    }
+
+    /// Whether the append may be made. The order of the checks is part of the contract: post id, keys, turn, quota.
+    pub(crate) fn append(&self, append: &Append, keyed: &Keyed, policy: &StorePolicy) -> Result<Verdict, StoreError> {
+        let fingerprint = short(&append.fingerprint.0);
+        if let Some((seq, entry)) = self.log.find(&append.post_id, keyed) {
+            let same = entry.fingerprint == fingerprint;
+            return if same { Ok(Verdict::Repeated(seq)) } else { Err(StoreError::PostIdReused) };
+        }
+        self.lock.check(&append.post_key, append.turn.as_ref().map(|(key, _)| key))?;
+        let seq = self.log.head() + 1;
+        let mut oldest = self.log.oldest();
+        if let Some((_, turn)) = &append.turn {
+            check_reader_changes(turn, &self.readers, policy.readers_per_mailbox)?;
+            let mut readers = self.readers.clone();
+            readers.turn(turn, seq, policy.readers_per_mailbox);
+            oldest = readers.settle(oldest, None);
+        }
+        let bytes = stored_bytes(append.envelope.len(), append.turn.as_ref().map(|(_, turn)| turn));
+        let room = if append.turn.is_some() { self.quota } else { self.quota - reserve(self.quota) };
+        if self.log.cost() + POST_OVERHEAD_BYTES + u64::from(bytes) > room {
+            return Err(StoreError::MailboxFull);
+        }
+        Ok(Verdict::Accepted(MailboxChange::Posted {
+            seq,
+            oldest,
+            post_id: append.post_id,
+            fingerprint,
+            turn: append.turn.as_ref().map(|(_, turn)| Arc::new(turn.clone())),
+            envelope: append.envelope.clone(),
+        }))
+    }
+
+    /// Opens as a reader: the view, and up to two changes (a claim made good, the day noted).
+    pub(crate) fn open(&self, open: &OpenReader, now: u64) -> Result<(ReaderView, Vec<MailboxChange>), StoreError> {
+        let opened = self.readers.open(open)?;
+        let mut changes = Vec::new();
+        if opened.claims {
+            changes.push(MailboxChange::Claimed { reader: open.reader, key: open.key });
+        }
+        if day(now) > self.opened {
+            changes.push(MailboxChange::Opened { day: day(now) });
+        }
+        let view = ReaderView {
+            head: self.log.head(),
+            oldest: self.log.oldest(),
+            cursor: opened.cursor,
+            until: opened.until,
+            post_key: self.lock.post_key,
+            turn_key: self.lock.turn_key,
+        };
+        Ok((view, changes))
+    }
+
+    /// An acknowledgement up to `seq`; `None` if the cursor stays.
+    pub(crate) fn advance(&self, reader: ReaderId, seq: u64) -> Result<Option<MailboxChange>, StoreError> {
+        let Some(cursor) = self.readers.advance_to(&reader, seq, self.log.head())? else { return Ok(None) };
+        let oldest = self.readers.settle(self.log.oldest(), Some((&reader, cursor)));
+        Ok(Some(MailboxChange::Advanced { reader, cursor, oldest }))
+    }
+
+    /// Makes a change. Idempotent: what an equal or later record already said stays. `place` is where the record lies.
+    pub(crate) fn apply(
+        &mut self,
+        change: &MailboxChange,
+        at: At,
+        place: L,
+        context: (&Keyed, &StorePolicy),
+        freed: Freed<'_, L>,
+    ) -> Stray<L> {
+        let (keyed, policy) = context;
+        let newer = at.version > self.version;
+        self.version = self.version.max(at.version);
+        match change {
+            MailboxChange::Posted { seq, oldest, post_id, fingerprint, turn, envelope } => {
+                let bytes = stored_bytes(envelope.len(), turn.as_deref());
+                let entry =
+                    Entry { post_id: *post_id, fingerprint: *fingerprint, time: at.time, bytes, place: Some(place) };
+                let stray = self.log.insert(*seq, entry, keyed, freed).err();
+                if let (Some(turn), true) = (turn, newer) {
+                    self.lock = Lock { post_key: turn.post_key_hash, turn_key: turn.turn_key_hash };
+                    self.readers.turn(turn, *seq, policy.readers_per_mailbox);
+                }
+                self.trim(*oldest, freed);
+                return stray.map(|entry| (*seq, entry));
+            }
+            MailboxChange::Mark { seq, post_id, fingerprint } => {
+                let entry =
+                    Entry { post_id: *post_id, fingerprint: *fingerprint, time: at.time, bytes: 0, place: None };
+                return self.log.insert(*seq, entry, keyed, freed).err().map(|entry| (*seq, entry));
+            }
+            MailboxChange::Advanced { reader, cursor, oldest } => {
+                self.readers.set_cursor(reader, *cursor);
+                self.trim(*oldest, freed);
+            }
+            MailboxChange::Claimed { reader, key } if newer => self.readers.claim(reader, *key),
+            MailboxChange::Opened { day } => self.opened = self.opened.max(*day),
+            MailboxChange::Cut { oldest, forgotten } => {
+                self.trim(*oldest, freed);
+                self.log.forget(*forgotten, keyed);
+            }
+            MailboxChange::Snapshot(snapshot) => self.restate(snapshot, at, keyed, freed),
+            MailboxChange::Claimed { .. } | MailboxChange::Removed => {}
+        }
+        None
+    }
+
+    fn trim(&mut self, oldest: u64, freed: Freed<'_, L>) {
+        if oldest > self.log.oldest() {
+            self.log.trim(oldest, freed);
+            self.readers.trimmed(oldest);
+        }
+    }
+
+    /// Takes over what a snapshot states, unless something later is known. What its time allowed to drop is dropped.
+    fn restate(&mut self, snapshot: &Snapshot, at: At, keyed: &Keyed, freed: Freed<'_, L>) {
+        if at.version < self.version {
+            return;
+        }
+        let log = std::mem::replace(&mut self.log, Log::new(0, 1));
+        *self = Self { log, scheduled: self.scheduled, ..Self::restore(snapshot, self.life, at.version) };
+        self.trim(snapshot.oldest, freed);
+        self.log.forget(snapshot.forgotten, keyed);
+    }
+
+    /// The mailbox that a snapshot states, with a log of which only the ends are known.
+    pub(crate) fn restore(snapshot: &Snapshot, life: u64, version: u64) -> Self {
+        Self {
+            life,
+            version,
+            stated: version,
+            lock: Lock { post_key: snapshot.post_key, turn_key: snapshot.turn_key },
+            readers: Readers::restore(snapshot.active.clone(), snapshot.evicted.clone()),
+            log: Log::new(snapshot.forgotten, snapshot.oldest),
+            quota: snapshot.quota,
+            paid: snapshot.paid,
+            expiry: snapshot.expiry,
+            opened: snapshot.opened,
+            scheduled: u32::MAX,
+        }
+    }
+
+    /// States all but the log.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            head: self.log.head(),
+            oldest: self.log.oldest(),
+            forgotten: self.log.forgotten(),
+            post_key: self.lock.post_key,
+            turn_key: self.lock.turn_key,
+            quota: self.quota,
+            paid: self.paid,
+            expiry: self.expiry,
+            opened: self.opened,
+            active: self.readers.all_active().to_vec(),
+            evicted: self.readers.evicted().to_vec(),
+        }
+    }
+
+    /// Last day on which it was opened.
+    pub(crate) fn opened(&self) -> u32 {
+        self.opened
+    }
+}
+
+impl Snapshot {
+    /// Newest seq.
+    pub(crate) fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// Appends the snapshot's bytes.
+    pub(crate) fn encode(&self, w: &mut Writer<'_>) {
+        w.number(self.head).number(self.oldest).number(self.forgotten);
+        w.fixed(self.post_key).fixed(self.turn_key).number(self.quota).fixed(self.paid.to_le_bytes());
+        w.number(u64::from(self.expiry)).number(u64::from(self.opened));
+        w.number(self.active.len() as u64);
+        for reader in &self.active {
+            w.fixed(reader.id).fixed(reader.key).number(reader.cursor);
+        }
+        w.number(self.evicted.len() as u64);
+        for Evicted { reader, until } in &self.evicted {
+            w.fixed(reader.id).fixed(reader.key).number(reader.cursor).number(*until);
+        }
+    }
+
+    /// Reads what [`Snapshot::encode`] wrote.
+    pub(crate) fn decode(p: &mut Parser) -> Result<Self, BadRecord> {
+        let (head, oldest, forgotten) = (p.number()?, p.number()?, p.number()?);
+        if forgotten >= oldest || oldest.checked_sub(1).is_none_or(|below| below > head) {
+            return Err(BadRecord("seqs out of order"));
+        }
+        let reader = |p: &mut Parser| {
+            Ok::<_, BadRecord>(Active { id: ReaderId(p.array()?), key: p.key()?, cursor: p.number()? })
+        };
+        Ok(Self {
+            head,
+            oldest,
+            forgotten,
+            post_key: p.key()?,
+            turn_key: p.key()?,
+            quota: p.number()?,
+            paid: u64::from_le_bytes(p.array()?),
+            expiry: p.small()?,
+            opened: p.small()?,
+            active: {
+                let count = p.count(49)?;
+                (0..count).map(|_| reader(p)).collect::<Result<_, _>>()?
+            },
+            evicted: {
+                let count = p.count(50)?;
+                (0..count)
+                    .map(|_| Ok(Evicted { reader: reader(p)?, until: p.number()? }))
+                    .collect::<Result<_, BadRecord>>()?
+            },
+        })
+    }
+}
+
+/// What an envelope and its turn cost while stored, bytes.
+pub(crate) fn stored_bytes(envelope: usize, turn: Option<&Turn>) -> u32 {
+    u32::try_from(envelope as u64 + turn.map_or(0, turn_cost)).unwrap_or(u32::MAX)
+}
+
+/// The day of a time.
+pub(crate) fn day(now: u64) -> u32 {
+    u32::try_from(now / DAY).unwrap_or(u32::MAX)
+}
+
+/// The part of a fingerprint that is kept.
+fn short(fingerprint: &[u8; 32]) -> ShortFingerprint {
+    std::array::from_fn(|at| fingerprint[at])
+}
+
+/// Whether readers may be created together: each once, and within the limit.
+pub(crate) fn check_first_readers(readers: &[Reader], limit: usize) -> Result<(), StoreError> {
+    let mut ids: Vec<_> = readers.iter().map(|reader| reader.id).collect();
+    ids.sort_unstable();
+    if ids.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(StoreError::BadTurn("a reader is admitted twice"));
+    }
+    if ids.len() > limit { Err(StoreError::BadTurn("too many readers")) } else { Ok(()) }
+}

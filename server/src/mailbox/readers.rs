@@ -1,0 +1,215 @@
+//! The readers of a mailbox: who may read, how far each has acknowledged, and so what may be trimmed.
+//!
+//! Active readers are sorted by id. An evicted reader stays for as long as there is something that it may still read; it
+//! holds nothing back. Knows nothing of envelopes but their seqs.
+
+use posthorn_proto::{KeyHash, Reader, ReaderId, Turn};
+
+use super::access::same_key;
+use crate::store::{OpenReader, StoreError};
+
+/// A reader that may read everything to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Active {
+    pub(crate) id: ReaderId,
+    pub(crate) key: KeyHash,
+    /// Newest seq acknowledged.
+    pub(crate) cursor: u64,
+}
+
+/// A reader that may read up to the append that evicted it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Evicted {
+    pub(crate) reader: Active,
+    /// The seq of that append. Always above the cursor, else the reader is gone.
+    pub(crate) until: u64,
+}
+
+/// All readers of one mailbox.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Readers {
+    active: Vec<Active>,
+    /// `None` while there is none, which is nearly always; in order of eviction.
+    evicted: Option<Box<Vec<Evicted>>>,
+}
+
+/// How a reader found its door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Opened {
+    pub(crate) cursor: u64,
+    pub(crate) until: Option<u64>,
+    /// The presented key must replace the reader's.
+    pub(crate) claims: bool,
+}
+
+impl Readers {
+    /// The first readers of a mailbox, cursor 0. Duplicates are the caller's to refuse.
+    pub(crate) fn new(readers: &[Reader]) -> Self {
+        let mut all = Self::default();
+        all.active.reserve_exact(readers.len());
+        all.active.extend(readers.iter().map(|reader| Active { id: reader.id, key: reader.key_hash, cursor: 0 }));
+        all.active.sort_unstable_by_key(|reader| reader.id);
+        all
+    }
+
+    /// Readers as a snapshot states them.
+    pub(crate) fn restore(mut active: Vec<Active>, evicted: Vec<Evicted>) -> Self {
+        active.sort_unstable_by_key(|reader| reader.id);
+        active.shrink_to_fit();
+        Self { active, evicted: (!evicted.is_empty()).then(|| Box::new(evicted)) }
+    }
+
+    /// How many are active.
+    pub(crate) fn active(&self) -> usize {
+        self.active.len()
+    }
+
+    /// How many are kept in memory, evicted ones too.
+    pub(crate) fn count(&self) -> usize {
+        self.active.len() + self.evicted().len()
+    }
+
+    /// The active ones, in order of id.
+    pub(crate) fn all_active(&self) -> &[Active] {
+        &self.active
+    }
+
+    /// The evicted ones, in order of eviction.
+    pub(crate) fn evicted(&self) -> &[Evicted] {
+        self.evicted.as_deref().map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether the reader is there and not evicted.
+    pub(crate) fn is_active(&self, id: &ReaderId) -> bool {
+        self.find(id).is_some()
+    }
+
+    /// The reader's cursor, evicted or not.
+    pub(crate) fn cursor(&self, id: &ReaderId) -> Option<u64> {
+        self.find(id)
+            .map(|at| self.active[at].cursor)
+            .or_else(|| self.find_evicted(id).map(|found| found.reader.cursor))
+    }
+
+    fn find(&self, id: &ReaderId) -> Option<usize> {
+        self.active.binary_search_by_key(id, |reader| reader.id).ok()
+    }
+
+    fn find_evicted(&self, id: &ReaderId) -> Option<&Evicted> {
+        self.evicted().iter().find(|evicted| evicted.reader.id == *id)
+    }
+
+    /// Checks the reader's key; a one-time key that fits asks for its replacement.
+    pub(crate) fn open(&self, open: &OpenReader) -> Result<Opened, StoreError> {
+        let (reader, until) = match (self.find(&open.reader), self.find_evicted(&open.reader)) {
+            (Some(at), _) => (&self.active[at], None),
+            (None, Some(evicted)) => (&evicted.reader, Some(evicted.until)),
+            (None, None) => return Err(StoreError::ReaderUnknown),
+        };
+        let (fits, claim_fits) =
+            (same_key(&reader.key, &open.key), open.claim.as_ref().is_some_and(|claim| same_key(&reader.key, claim)));
+        if !fits && !claim_fits {
+            return Err(StoreError::ReadKeyWrong);
+        }
+        Ok(Opened { cursor: reader.cursor, until, claims: !fits })
+    }
+
+    /// Replaces a reader's key.
+    pub(crate) fn claim(&mut self, id: &ReaderId, key: KeyHash) {
+        if let Some(at) = self.find(id) {
+            self.active[at].key = key;
+        } else if let Some(evicted) =
+            self.evicted.iter_mut().flat_map(|all| all.iter_mut()).find(|e| e.reader.id == *id)
+        {
+            evicted.reader.key = key;
+        }
+    }
+
+    /// Where an acknowledgement of `seq` puts the reader's cursor; `None` if it stays. An evicted reader's stops where its
+    /// reading does.
+    pub(crate) fn advance_to(&self, id: &ReaderId, seq: u64, head: u64) -> Result<Option<u64>, StoreError> {
+        let (cursor, end) = match (self.find(id), self.find_evicted(id)) {
+            (Some(at), _) => (self.active[at].cursor, head),
+            (None, Some(evicted)) => (evicted.reader.cursor, evicted.until),
+            (None, None) => return Err(StoreError::ReaderUnknown),
+        };
+        let to = seq.min(end);
+        Ok((to > cursor).then_some(to))
+    }
+
+    /// Moves a cursor, never back. An evicted reader that has read all that it may is gone.
+    pub(crate) fn set_cursor(&mut self, id: &ReaderId, cursor: u64) {
+        if let Some(at) = self.find(id) {
+            self.active[at].cursor = self.active[at].cursor.max(cursor);
+        } else if let Some(all) = &mut self.evicted {
+            if let Some(evicted) = all.iter_mut().find(|evicted| evicted.reader.id == *id) {
+                evicted.reader.cursor = evicted.reader.cursor.max(cursor);
+            }
+            self.drop_evicted(|evicted| evicted.reader.cursor >= evicted.until);
+        }
+    }
+
+    /// Lets go of evicted readers whose last envelope is no longer stored.
+    pub(crate) fn trimmed(&mut self, oldest: u64) {
+        self.drop_evicted(|evicted| evicted.until < oldest);
+    }
+
+    fn drop_evicted(&mut self, gone: impl Fn(&Evicted) -> bool) {
+        if let Some(all) = &mut self.evicted {
+            all.retain(|evicted| !gone(evicted));
+            if all.is_empty() {
+                self.evicted = None;
+            }
+        }
+    }
+
+    /// Evicts and admits, as the append of this seq says. At most `limit` evicted readers are kept, the newest: so that
+    /// turns cannot fill memory.
+    pub(crate) fn turn(&mut self, turn: &Turn, seq: u64, limit: usize) {
+        if !turn.evict.is_empty() {
+            let mut leaving: Vec<ReaderId> = turn.evict.clone();
+            leaving.sort_unstable();
+            let evicted = self.evicted.get_or_insert_default();
+            self.active.retain(|reader| {
+                let leaves = leaving.binary_search(&reader.id).is_ok();
+                if leaves {
+                    evicted.push(Evicted { reader: *reader, until: seq });
+                }
+                !leaves
+            });
+        }
+        if !turn.admit.is_empty() {
+            self.drop_evicted(|evicted| turn.admit.iter().any(|reader| reader.id == evicted.reader.id));
+            self.active.reserve_exact(turn.admit.len());
+            let admitted = turn.admit.iter().map(|reader| Active { id: reader.id, key: reader.key_hash, cursor: seq });
+            self.active.extend(admitted);
+            self.active.sort_by_key(|reader| reader.id);
+            self.active.dedup_by_key(|reader| reader.id);
+        }
+        if let Some(evicted) = &mut self.evicted {
+            let surplus = evicted.len().saturating_sub(limit);
+            evicted.drain(..surplus);
+        }
+        self.drop_evicted(|_| false);
+    }
+
+    /// The oldest seq that must stay stored, given that `oldest` is the oldest stored now: every reader that holds something
+    /// back has acknowledged what is below. A reader that already missed something (by expiry, R3) holds nothing back; with
+    /// nobody to wait for, only expiry trims. `ahead` is a cursor about to be set.
+    pub(crate) fn settle(&self, oldest: u64, ahead: Option<(&ReaderId, u64)>) -> u64 {
+        let mut low = None::<u64>;
+        for reader in &self.active {
+            let cursor = match ahead {
+                Some((id, cursor)) if *id == reader.id => cursor.max(reader.cursor),
+                _ => reader.cursor,
+            };
+            if cursor + 1 == oldest {
+                return oldest;
+            }
+            if cursor >= oldest {
+                low = Some(low.map_or(cursor, |low| low.min(cursor)));
+            }
+        }
+        low.map_or(oldest, |low| low + 1)
+    }
+}

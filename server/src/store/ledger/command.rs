@@ -1,0 +1,98 @@
+//! What can be asked of a [`Ledger`](super::Ledger), and what it answers.
+
+use bytes::Bytes;
+use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId, PostId, ReaderId};
+
+use super::Record;
+use crate::store::{Append, KeyPackageStock, NewAccount, NewInvite, NewMailbox, OpenReader, ReaderView};
+
+/// A request that may change something. Each is a method of [`Store`](crate::store::Store), where it is documented.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Command {
+    Create(NewMailbox),
+    Append(Append),
+    Open(OpenReader),
+    Advance {
+        mailbox: MailboxId,
+        reader: ReaderId,
+        seq: u64,
+    },
+    Destroy {
+        mailbox: MailboxId,
+        turn_key: KeyHash,
+    },
+    Expire,
+    ConfirmClock,
+    MintInvite(NewInvite),
+    Register(NewAccount),
+    PublishCard {
+        device: DeviceId,
+        version: u64,
+        card: Bytes,
+    },
+    PublishKeyPackages {
+        device: DeviceId,
+        one_time: Vec<Bytes>,
+        last_resort: Option<Bytes>,
+    },
+    TakeKeyPackages(Handle),
+    DrawTokens {
+        device: DeviceId,
+        hashes: Vec<KeyHash>,
+    },
+    /// The store was restored from a backup: one-time key packages are discarded, for some were given out since (R10).
+    Restored,
+}
+
+/// What a command came to: the answer, and the records that must be durable, all or none, before it is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Decision<L> {
+    pub(crate) outcome: Outcome<L>,
+    pub(crate) records: Vec<Record>,
+}
+
+/// The answer to a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome<L> {
+    /// To most.
+    Done,
+    /// To `Append`: the seq.
+    Posted(u64),
+    /// To `Open`.
+    Opened(ReaderView),
+    /// To `PublishKeyPackages`.
+    Stock(KeyPackageStock),
+    /// To `TakeKeyPackages`.
+    Taken(Vec<Taken<L>>),
+    /// To `DrawTokens`: how many, from the front.
+    Accepted(u32),
+    /// To `Expire`. It does a bounded amount of work; with `more` it is to be asked again.
+    Expired { more: bool },
+}
+
+/// A key package to be handed out; its bytes must be read before its place can be reused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Taken<L> {
+    pub(crate) device: DeviceId,
+    pub(crate) last_resort: bool,
+    pub(crate) place: L,
+}
+
+/// A stored envelope, by its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Held<L> {
+    pub(crate) seq: u64,
+    pub(crate) post_id: PostId,
+    /// Envelope and turn, bytes.
+    pub(crate) bytes: u32,
+    pub(crate) place: L,
+}
+
+/// An account's card, by its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HeldCard<L> {
+    pub(crate) identity_key: [u8; 32],
+    /// 0 = none published.
+    pub(crate) version: u64,
+    pub(crate) place: Option<L>,
+}

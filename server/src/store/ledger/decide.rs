@@ -1,0 +1,225 @@
+//! Commands against the present state: one function each, which says what would change and changes nothing.
+
+use bytes::Bytes;
+use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId};
+
+use super::{Change, Command, Decision, Ledger, MailboxChange, Outcome, Record, Taken};
+use crate::mailbox::retention::{Expiry, turn_cost};
+use crate::mailbox::{Verdict, check_first_readers, day};
+use crate::store::{Append, NewAccount, NewInvite, NewMailbox, StoreError};
+use posthorn_proto::limits::POST_OVERHEAD_BYTES;
+
+/// Most mailboxes that one `Expire` looks at, so that it never holds up other commands for long.
+const EXPIRE_AT_ONCE: usize = 1024;
+
+type Decided<L> = Result<Decision<L>, StoreError>;
+
+impl<L: Clone + PartialEq> Ledger<L> {
+    /// Checks a command and says what it comes to. `now` is unix seconds, by the guarded clock.
+    pub(crate) fn decide(&mut self, command: Command, now: u64) -> Decided<L> {
+        match command {
+            Command::Create(new) => self.decide_create(new, now),
+            Command::Append(append) => self.decide_append(&append, now),
+            Command::Open(open) => {
+                let (view, changes) = self.mailbox(&open.mailbox)?.open(&open, now)?;
+                Ok(self.decided(Outcome::Opened(view), self.about(open.mailbox, changes), now))
+            }
+            Command::Advance { mailbox, reader, seq } => {
+                let change = self.mailbox(&mailbox)?.advance(reader, seq)?;
+                Ok(self.done(self.about(mailbox, change), now))
+            }
+            Command::Destroy { mailbox, turn_key } => {
+                self.mailbox(&mailbox)?.lock.check_turn_key(&turn_key)?;
+                Ok(self.done(self.about(mailbox, [MailboxChange::Removed]), now))
+            }
+            Command::Expire => Ok(self.decide_expire(now)),
+            Command::ConfirmClock => Ok(self.done([Change::Clock], now)),
+            Command::MintInvite(invite) => Ok(self.decide_mint(invite, now)),
+            Command::Register(new) => self.decide_register(new, now),
+            Command::PublishCard { device, version, card } => self.decide_card(&device, version, card, now),
+            Command::PublishKeyPackages { device, one_time, last_resort } => {
+                self.decide_publish(device, one_time, last_resort, now)
+            }
+            Command::TakeKeyPackages(handle) => self.decide_take(&handle, now),
+            Command::DrawTokens { device, hashes } => self.decide_draw(device, hashes, now),
+            Command::Restored => {
+                let all = self.packages.devices().filter_map(|id| self.packages.get(id)?.discard(*id));
+                Ok(self.done(all.collect::<Vec<_>>(), now))
+            }
+        }
+    }
+
+    /// Numbers the changes as records.
+    fn decided(&self, outcome: Outcome<L>, changes: impl IntoIterator<Item = Change>, now: u64) -> Decision<L> {
+        let time = u32::try_from(now).unwrap_or(u32::MAX);
+        let versions = self.newest.version + 1..;
+        let records = versions.zip(changes).map(|(version, change)| Record { version, time, change }).collect();
+        Decision { outcome, records }
+    }
+
+    fn done(&self, changes: impl IntoIterator<Item = Change>, now: u64) -> Decision<L> {
+        self.decided(Outcome::Done, changes, now)
+    }
+
+    /// Changes of a mailbox that exists.
+    fn about(&self, mailbox: MailboxId, changes: impl IntoIterator<Item = MailboxChange>) -> Vec<Change> {
+        let life = self.mailboxes.get(&mailbox).map_or(0, |present| present.life);
+        changes.into_iter().map(|change| Change::Mailbox { mailbox, life, change }).collect()
+    }
+
+    fn decide_create(&self, new: NewMailbox, now: u64) -> Decided<L> {
+        if let Some(present) = self.mailboxes.get(&new.mailbox) {
+            let same = present.is_as_created(&new);
+            return if same { Ok(self.done([], now)) } else { Err(StoreError::MailboxExists) };
+        }
+        check_first_readers(&new.readers, self.policy.readers_per_mailbox)?;
+        self.tokens.get(&new.token).ok_or(StoreError::TokenUnknown)?;
+        if self.mailboxes.len() as u64 >= self.policy.mailboxes {
+            return Err(StoreError::Quota("mailboxes"));
+        }
+        self.check_room_for_readers(new.readers.len())?;
+        let NewMailbox { mailbox, token, post_key, turn_key, readers, expiry, quota } = new;
+        Ok(self.done([Change::Created { mailbox, token, post_key, turn_key, readers, expiry, quota }], now))
+    }
+
+    fn check_room_for_readers(&self, more: usize) -> Result<(), StoreError> {
+        let fits = self.totals.readers + more as u64 <= self.policy.readers;
+        if more == 0 || fits { Ok(()) } else { Err(StoreError::Quota("readers")) }
+    }
+
+    fn decide_append(&self, append: &Append, now: u64) -> Decided<L> {
+        let change = match self.mailbox(&append.mailbox)?.append(append, &self.keyed, &self.policy)? {
+            Verdict::Repeated(seq) => return Ok(self.decided(Outcome::Posted(seq), [], now)),
+            Verdict::Accepted(change) => change,
+        };
+        let MailboxChange::Posted { seq, .. } = &change else { return Err(StoreError::Damaged) };
+        let seq = *seq;
+        if self.totals.posts >= self.policy.posts {
+            return Err(StoreError::Quota("posts"));
+        }
+        let turn = append.turn.as_ref().map(|(_, turn)| turn);
+        let bytes = append.envelope.len() as u64 + POST_OVERHEAD_BYTES + turn.map_or(0, turn_cost);
+        let held = self.totals.envelope_bytes + self.totals.posts * POST_OVERHEAD_BYTES;
+        if held + bytes > self.policy.total_bytes {
+            return Err(StoreError::Quota("bytes"));
+        }
+        self.check_room_for_readers(turn.map_or(0, |turn| turn.admit.len()))?;
+        Ok(self.decided(Outcome::Posted(seq), self.about(append.mailbox, [change]), now))
+    }
+
+    /// Looks at the mailboxes that are due, invites and tokens. Mailboxes that turn out not to be due are scheduled anew.
+    fn decide_expire(&mut self, now: u64) -> Decision<L> {
+        let mut changes = Vec::new();
+        let mut looked = 0;
+        while let Some(&(due, id)) = self.due.first().filter(|(due, _)| u64::from(*due) <= now) {
+            if looked == EXPIRE_AT_ONCE {
+                break;
+            }
+            looked += 1;
+            let Some(mailbox) = self.mailboxes.get_mut(&id) else {
+                self.due.remove(&(due, id));
+                continue;
+            };
+            let expiry = mailbox.expire(now, &self.policy);
+            // Applying the change finds the true time; until then it is out of the way, so that this loop ends.
+            let later = u32::try_from(mailbox.due(&self.policy).max(now + 1)).unwrap_or(u32::MAX);
+            self.due.remove(&(due, id));
+            self.due.insert((later, id));
+            mailbox.scheduled = later;
+            match expiry {
+                Expiry::Nothing => {}
+                Expiry::Remove => changes.extend(self.about(id, [MailboxChange::Removed])),
+                Expiry::Cut { oldest, forgotten } => {
+                    changes.extend(self.about(id, [MailboxChange::Cut { oldest, forgotten }]));
+                }
+            }
+        }
+        let more = looked == EXPIRE_AT_ONCE;
+        if !more {
+            changes.extend(self.invites.expired(now).map(|hash| Change::InviteGone { hash: *hash }));
+            changes.extend(self.tokens.expire(day(now)).map(|before| Change::TokensExpired { before }));
+            // Once a day the journal learns the time, even if nothing else happens: the next start compares with it.
+            if changes.is_empty() && day(now) > day(self.latest()) {
+                changes.push(Change::Clock);
+            }
+        }
+        self.decided(Outcome::Expired { more }, changes, now)
+    }
+
+    fn decide_mint(&self, invite: NewInvite, now: u64) -> Decision<L> {
+        let NewInvite { hash, uses, expires } = invite;
+        let change = match uses {
+            0 => Change::InviteGone { hash },
+            _ => Change::InviteMinted { hash, uses, expires },
+        };
+        self.done(self.invites.is_new(&invite).then_some(change), now)
+    }
+
+    fn decide_register(&self, new: NewAccount, now: u64) -> Decided<L> {
+        if self.accounts.is_registered(&new) {
+            return Ok(self.done([], now));
+        }
+        let invite = match new.invite {
+            Some(hash) => Some((hash, self.invites.use_one(&hash, now)?)),
+            None => None,
+        };
+        self.accounts.check_free(&new)?;
+        if self.accounts.len() as u64 >= self.policy.accounts {
+            return Err(StoreError::Quota("accounts"));
+        }
+        let NewAccount { handle, identity_key, device, device_key, .. } = new;
+        Ok(self.done([Change::Registered { handle, identity_key, device, device_key, invite }], now))
+    }
+
+    fn decide_card(&self, device: &DeviceId, card_version: u64, card: Bytes, now: u64) -> Decided<L> {
+        let handle = self.accounts.owner(device)?.clone();
+        let new = self.cards.check(&handle, card_version, &card)?;
+        Ok(self.done(new.then_some(Change::CardPublished { handle, card_version, card }), now))
+    }
+
+    fn decide_publish(
+        &self,
+        device: DeviceId,
+        one_time: Vec<Bytes>,
+        last_resort: Option<Bytes>,
+        now: u64,
+    ) -> Decided<L> {
+        self.accounts.owner(&device)?;
+        let (none, limit) = (Default::default(), self.policy.key_packages_per_device);
+        let packages = self.packages.get(&device).unwrap_or(&none);
+        let changes = packages.publish(device, one_time, last_resort, limit);
+        let mut stock = packages.stock();
+        for change in &changes {
+            match change {
+                Change::KeyPackageAdded { .. } => stock.one_time += 1,
+                Change::KeyPackagesTaken { .. } => stock.one_time = stock.one_time.min(limit as u32),
+                Change::LastResort { .. } => stock.last_resort_since = now,
+                _ => {}
+            }
+        }
+        Ok(self.decided(Outcome::Stock(stock), changes, now))
+    }
+
+    fn decide_take(&self, handle: &Handle, now: u64) -> Decided<L> {
+        let (mut taken, mut changes) = (Vec::new(), Vec::new());
+        for (device, _) in &self.accounts.get(handle)?.devices {
+            let found = self.packages.get(device).and_then(|packages| packages.take(*device));
+            if let Some((place, last_resort, change)) = found {
+                taken.push(Taken { device: *device, last_resort, place });
+                changes.extend(change);
+            }
+        }
+        if taken.is_empty() {
+            return Err(StoreError::NoKeyPackage);
+        }
+        Ok(self.decided(Outcome::Taken(taken), changes, now))
+    }
+
+    fn decide_draw(&mut self, device: DeviceId, hashes: Vec<KeyHash>, now: u64) -> Decided<L> {
+        self.accounts.owner(&device)?;
+        let (per_device, total) = (self.policy.tokens_per_device, self.policy.tokens);
+        let (accepted, fresh) = self.tokens.draw(device, hashes, day(now), per_device, total)?;
+        let change = (!fresh.is_empty()).then(|| Change::TokensDrawn { day: day(now), hashes: fresh });
+        Ok(self.decided(Outcome::Accepted(accepted), change, now))
+    }
+}

@@ -1,0 +1,155 @@
+//! What of an old journal segment is still needed, and in which form it is carried forward (rule 18).
+//!
+//! Three kinds of records, and why nothing is lost when a segment goes:
+//! - *Bodies and marks* (posts, cards, key packages, accounts): needed while the state still points at exactly this place, or
+//!   remembers exactly this number.
+//! - *Statements about a mailbox* (turns, claims, cursors): needed until a later snapshot of the mailbox is in the journal.
+//!   If one is still needed, either it is the newest of its kind and is copied, or a fresh snapshot is written instead.
+//! - *Tombstones*: needed while an older segment may hold what they bury. `floor` says whether.
+
+use super::{Change, Ledger, MailboxChange, Record};
+use crate::mailbox::Mailbox;
+
+/// What compaction does for one record that it found in a segment to be removed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Keep {
+    /// Write the record again, byte for byte.
+    pub(crate) copy: bool,
+    /// Write these, before it or instead of it.
+    pub(crate) write: Vec<Record>,
+}
+
+impl Keep {
+    const DROP: Self = Self { copy: false, write: Vec::new() };
+    const COPY: Self = Self { copy: true, write: Vec::new() };
+
+    fn copy_if(copy: bool) -> Self {
+        Self { copy, write: Vec::new() }
+    }
+
+    fn write(record: Record) -> Self {
+        Self { copy: false, write: vec![record] }
+    }
+}
+
+impl<L: Clone + PartialEq> Ledger<L> {
+    /// Says what of `record`, found at `place`, must be carried forward. Ask, journal the answer and
+    /// [`apply`](Self::apply) it (the copy with its new place) in one critical section: a snapshot is only right at the
+    /// place in the journal where it is the state.
+    ///
+    /// `floor` is [`version`](Self::version) at the moment when the oldest segment that remains was begun: whatever remains
+    /// was written with all records up to `floor` in effect, so tombstones up to there bury nothing any more.
+    pub(crate) fn keep(&self, record: &Record, place: &L, floor: u64) -> Keep {
+        let tombstone = Keep::copy_if(record.version > floor);
+        match &record.change {
+            Change::Clock => Keep::copy_if(record.version == self.newest.version),
+            Change::Created { mailbox, token, .. } => {
+                let present = self.mailboxes.get(mailbox).filter(|present| present.life == record.version);
+                if present.is_some_and(|present| present.stated == record.version) {
+                    return Keep::COPY;
+                }
+                let spent = Record { change: Change::TokenSpent { token: *token }, ..*record };
+                if tombstone.copy { Keep::write(spent) } else { Keep::DROP }
+            }
+            Change::Mailbox { mailbox, life, change } => {
+                let present = self.mailboxes.get(mailbox).filter(|present| present.life == *life);
+                match (present, change) {
+                    (Some(present), _) => self.keep_of_mailbox(present, record, place),
+                    (None, MailboxChange::Removed) => tombstone,
+                    (None, _) => Keep::DROP,
+                }
+            }
+            Change::Registered { .. } => Keep::COPY,
+            Change::CardPublished { handle, .. } => {
+                Keep::copy_if(self.cards.get(handle).is_some_and(|card| card.place == *place))
+            }
+            Change::KeyPackageAdded { device, number, .. } | Change::KeyPackageMark { device, number, .. } => {
+                let packages = self.packages.get(device);
+                let Some(package) = packages.and_then(|all| all.one_time.get(number)) else { return Keep::DROP };
+                match &package.place {
+                    Some((present, _)) => Keep::copy_if(present == place),
+                    None => {
+                        let (device, number, digest) = (*device, *number, package.digest);
+                        Keep::write(Record { change: Change::KeyPackageMark { device, number, digest }, ..*record })
+                    }
+                }
+            }
+            Change::LastResort { device, .. } => {
+                let last = self.packages.get(device).and_then(|packages| packages.last_resort.as_ref());
+                Keep::copy_if(last.is_some_and(|last| last.place == *place))
+            }
+            Change::KeyPackagesTaken { device, first } => {
+                Keep::copy_if(self.packages.get(device).is_some_and(|packages| packages.first == *first))
+            }
+            Change::TokensDrawn { day, hashes } => {
+                let drawn = |hash: &_| self.tokens.get(hash).is_some_and(|drawn| drawn.version == record.version);
+                let hashes: Vec<_> = hashes.iter().copied().filter(drawn).collect();
+                let left = Record { change: Change::TokensDrawn { day: *day, hashes }, ..*record };
+                if matches!(&left.change, Change::TokensDrawn { hashes, .. } if hashes.is_empty()) {
+                    return Keep::DROP;
+                }
+                Keep::write(left)
+            }
+            Change::TokensExpired { before } => Keep::copy_if(tombstone.copy && self.tokens.void_before() == *before),
+            Change::InviteMinted { hash, .. } => {
+                let Some(invite) = self.invites.get(hash) else { return Keep::DROP };
+                let change = Change::InviteMinted { hash: *hash, uses: invite.uses, expires: invite.expires };
+                Keep::write(Record { version: invite.version, change, ..*record })
+            }
+            Change::TokenSpent { .. } | Change::InviteGone { .. } => tombstone,
+        }
+    }
+
+    fn keep_of_mailbox(&self, mailbox: &Mailbox<L>, record: &Record, place: &L) -> Keep {
+        let Change::Mailbox { mailbox: id, life, change } = &record.change else { return Keep::DROP };
+        let unstated = record.version > mailbox.stated;
+        let about = |version, time, change| Record {
+            version,
+            time,
+            change: Change::Mailbox { mailbox: *id, life: *life, change },
+        };
+        let snapshot = || {
+            let snapshot = MailboxChange::Snapshot(Box::new(mailbox.snapshot()));
+            vec![about(mailbox.version, self.newest.time, snapshot)]
+        };
+        match change {
+            MailboxChange::Posted { seq, post_id, fingerprint, turn, .. } => {
+                let mark = || MailboxChange::Mark { seq: *seq, post_id: *post_id, fingerprint: *fingerprint };
+                let mut keep = self.keep_post(mailbox, *seq, place, || about(record.version, record.time, mark()));
+                let names_head = *seq == mailbox.log.head() && mailbox.log.get(*seq).is_none();
+                if unstated && (turn.is_some() || names_head) {
+                    keep.write.splice(..0, snapshot());
+                }
+                keep
+            }
+            MailboxChange::Mark { seq, .. } => {
+                let mut keep = self.keep_post(mailbox, *seq, place, || record.clone());
+                if unstated && *seq == mailbox.log.head() && mailbox.log.get(*seq).is_none() {
+                    keep.write.splice(..0, snapshot());
+                }
+                keep
+            }
+            MailboxChange::Advanced { reader, cursor, oldest } if unstated => match mailbox.readers.cursor(reader) {
+                Some(present) => Keep::copy_if(present == *cursor || mailbox.log.oldest() == *oldest),
+                // The reader is gone since the last statement, which still names it.
+                None => Keep { copy: false, write: snapshot() },
+            },
+            MailboxChange::Claimed { .. } if unstated => Keep { copy: false, write: snapshot() },
+            MailboxChange::Opened { day } if unstated => Keep::copy_if(mailbox.opened() == *day),
+            MailboxChange::Cut { oldest, forgotten } if unstated => {
+                Keep::copy_if(mailbox.log.oldest() == *oldest || mailbox.log.forgotten() == *forgotten)
+            }
+            MailboxChange::Snapshot(_) if record.version == mailbox.stated => Keep { copy: false, write: snapshot() },
+            _ => Keep::DROP,
+        }
+    }
+
+    /// A post as such: its envelope if it is stored here, or that it is remembered.
+    fn keep_post(&self, mailbox: &Mailbox<L>, seq: u64, place: &L, mark: impl FnOnce() -> Record) -> Keep {
+        match mailbox.log.get(seq) {
+            Some(entry) if seq < mailbox.log.oldest() && entry.place.is_none() => Keep::write(mark()),
+            Some(entry) => Keep::copy_if(entry.place.as_ref() == Some(place)),
+            None => Keep::DROP,
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! The ledger: the whole live state of a store, in which every rule of the [`Store`](super::Store) trait exists once. Both
+//! engines run it; they differ in where records go and where bodies lie (`L`).
+//!
+//! ```text
+//! command --decide--> answer + records --(the engine makes them durable)--> apply --> state
+//! ```
+//!
+//! - [`Ledger::decide`] changes nothing but a count of tokens in memory; all else changes by [`Ledger::apply`] of records.
+//! - For each command: decide, write its records to the journal, apply them, in one critical section, so that the journal
+//!   is in the order of application. Sync and answer later. Neither step can be undone: see to disk space first.
+//! - Records ([`record`]) are facts with absolute values; [`rebuild`] makes a ledger of checkpoint rows ([`rows`]) and
+//!   records in any order that compaction ([`keep`]) may leave.
+//!
+//! Sans-IO: reads no clock, no disk, no randomness.
+
+mod codec;
+mod command;
+mod decide;
+mod keep;
+mod keyed;
+mod rebuild;
+mod record;
+mod rows;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use hashbrown::{HashMap, HashSet};
+use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId};
+
+pub(crate) use self::codec::{BadRecord, Parser, Writer};
+pub(crate) use self::command::{Command, Decision, Held, HeldCard, Outcome, Taken};
+pub(crate) use self::keep::Keep;
+pub(crate) use self::keyed::Keyed;
+pub(crate) use self::rebuild::{Missing, Rebuild};
+pub(crate) use self::record::{Change, MailboxChange, Record, ShortFingerprint};
+pub(crate) use self::rows::{Place, RowKey};
+use super::{DeviceRecord, NewMailbox, ReadRange, Stats, StoreError, StorePolicy};
+use crate::directory::accounts::{Account, Accounts};
+use crate::directory::cards::{Cards, StoredCard};
+use crate::directory::digest;
+use crate::directory::invites::{Invite, Invites};
+use crate::directory::key_packages::{KeyPackages, LastResort, OneTime, package_digest};
+use crate::directory::tokens::{Drawn, Tokens};
+use crate::mailbox::log::Freed;
+use crate::mailbox::{At, Mailbox, Stray};
+
+/// Sums over all mailboxes, kept beside them so that quotas cost nothing to check.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Totals {
+    envelopes: u64,
+    envelope_bytes: u64,
+    posts: u64,
+    readers: u64,
+}
+
+/// All state of a store, with bodies at places `L`.
+#[derive(Debug)]
+pub(crate) struct Ledger<L> {
+    policy: StorePolicy,
+    keyed: Keyed,
+    /// Version and time of the newest record applied.
+    newest: At,
+    mailboxes: HashMap<MailboxId, Box<Mailbox<L>>, Keyed>,
+    /// When each mailbox is looked at for expiry: exactly one entry each, never later than needed.
+    due: BTreeSet<(u32, MailboxId)>,
+    totals: Totals,
+    accounts: Accounts,
+    cards: Cards<L>,
+    packages: KeyPackages<L>,
+    tokens: Tokens,
+    invites: Invites,
+    /// Rows that differ from the last checkpoint, if anybody makes checkpoints.
+    dirty: Option<HashSet<RowKey, Keyed>>,
+}
+
+impl<L: Clone + PartialEq> Ledger<L> {
+    /// An empty one. The hash keys are random and secret: they keep strangers from choosing ids that collide.
+    pub(crate) fn new(policy: StorePolicy, hash_keys: [u64; 2]) -> Self {
+        let keyed = Keyed::new(hash_keys);
+        Self {
+            policy,
+            keyed,
+            newest: At { version: 0, time: 0 },
+            mailboxes: HashMap::with_hasher(keyed),
+            due: BTreeSet::new(),
+            totals: Totals::default(),
+            accounts: Accounts::new(keyed),
+            cards: Cards::new(keyed),
+            packages: KeyPackages::new(keyed),
+            tokens: Tokens::new(keyed),
+            invites: Invites::new(keyed),
+            dirty: None,
+        }
+    }
+
+    /// Version of the newest record applied.
+    pub(crate) fn version(&self) -> u64 {
+        self.newest.version
+    }
+
+    /// Time of the newest record applied, unix seconds; 0 = there is none.
+    pub(crate) fn latest(&self) -> u64 {
+        u64::from(self.newest.time)
+    }
+
+    /// Version of the newest record about the mailbox; 0 = no such mailbox. What is read of it may be told once this
+    /// version is durable.
+    pub(crate) fn mailbox_version(&self, mailbox: &MailboxId) -> u64 {
+        self.mailboxes.get(mailbox).map_or(0, |mailbox| mailbox.version)
+    }
+
+    fn mailbox(&self, mailbox: &MailboxId) -> Result<&Mailbox<L>, StoreError> {
+        self.mailboxes.get(mailbox).map(AsRef::as_ref).ok_or(StoreError::MailboxUnknown)
+    }
+
+    /// Places of stored envelopes in order of seq: at least one if there is one, then as many as fit the range's bytes.
+    pub(crate) fn read(&self, mailbox: &MailboxId, range: ReadRange) -> Result<Vec<Held<L>>, StoreError> {
+        let log = &self.mailbox(mailbox)?.log;
+        let (mut found, mut bytes) = (Vec::new(), 0usize);
+        for (seq, entry) in log.from(range.from.max(log.oldest())) {
+            bytes = bytes.saturating_add(entry.bytes as usize);
+            if seq > range.to || (bytes > range.bytes && !found.is_empty()) {
+                break;
+            }
+            let Some(place) = entry.place.clone() else {
+                return if found.is_empty() { Err(StoreError::Damaged) } else { Ok(found) };
+            };
+            found.push(Held { seq, post_id: entry.post_id, bytes: entry.bytes, place });
+        }
+        Ok(found)
+    }
+
+    /// Whether this is the mailbox's current post key.
+    pub(crate) fn check_post_key(&self, mailbox: &MailboxId, post_key: &KeyHash) -> Result<(), StoreError> {
+        self.mailbox(mailbox)?.lock.check(post_key, None)
+    }
+
+    /// The device, for authentication.
+    pub(crate) fn device(&self, device: &DeviceId) -> Result<DeviceRecord, StoreError> {
+        self.accounts.device(device)
+    }
+
+    /// The card of an account.
+    pub(crate) fn card(&self, handle: &Handle) -> Result<HeldCard<L>, StoreError> {
+        let identity_key = self.accounts.get(handle)?.identity_key;
+        let card = self.cards.get(handle);
+        Ok(HeldCard {
+            identity_key,
+            version: card.map_or(0, |card| card.version),
+            place: card.map(|card| card.place.clone()),
+        })
+    }
+
+    /// Numbers for the operator; what only the engine knows is left 0.
+    pub(crate) fn stats(&self) -> Stats {
+        Stats {
+            mailboxes: self.mailboxes.len() as u64,
+            envelopes: self.totals.envelopes,
+            envelope_bytes: self.totals.envelope_bytes,
+            posts: self.totals.posts,
+            accounts: self.accounts.len() as u64,
+            disk_bytes: 0,
+            expiry_paused: false,
+        }
+    }
+
+    /// Makes a record's change. `place` is where the record lies, and so its body; `freed` is told each body that is no
+    /// longer needed: its place and its bytes.
+    pub(crate) fn apply(&mut self, record: &Record, place: L, freed: Freed<'_, L>) {
+        let stray = self.apply_any(record, place, freed);
+        debug_assert!(stray.is_none(), "a post arrived out of order");
+    }
+
+    /// Like [`Ledger::apply`], but hands back a post that is not the next one.
+    fn apply_any(&mut self, record: &Record, place: L, freed: Freed<'_, L>) -> Stray<L> {
+        let at = At { version: record.version, time: record.time };
+        if at.version > self.newest.version {
+            self.newest = at;
+        }
+        match &record.change {
+            Change::Clock => {}
+            Change::Created { mailbox, token, post_key, turn_key, readers, expiry, quota } => {
+                self.tokens.spend(token, at.version);
+                self.mark(|| RowKey::Token(*token));
+                let new = NewMailbox {
+                    mailbox: *mailbox,
+                    token: *token,
+                    post_key: *post_key,
+                    turn_key: *turn_key,
+                    readers: readers.clone(),
+                    expiry: *expiry,
+                    quota: *quota,
+                };
+                if self.mailboxes.get(mailbox).is_none_or(|present| present.life < at.version) {
+                    self.remove_mailbox(mailbox, freed);
+                    self.insert_mailbox(*mailbox, Mailbox::create(&new, at));
+                }
+            }
+            Change::Mailbox { mailbox, life, change } => {
+                return self.apply_mailbox(*mailbox, *life, change, at, place, freed);
+            }
+            _ => self.apply_directory(&record.change, at, place, freed),
+        }
+        None
+    }
+
+    fn apply_mailbox(
+        &mut self,
+        id: MailboxId,
+        life: u64,
+        change: &MailboxChange,
+        at: At,
+        place: L,
+        freed: Freed<'_, L>,
+    ) -> Stray<L> {
+        let known = self.mailboxes.get(&id).map_or(0, |mailbox| mailbox.life);
+        match change {
+            MailboxChange::Removed if known == life => self.remove_mailbox(&id, freed),
+            MailboxChange::Snapshot(snapshot) if known < life => {
+                self.remove_mailbox(&id, freed);
+                self.insert_mailbox(id, Mailbox::restore(snapshot, life, at.version));
+            }
+            _ if known == life => {
+                let (keyed, policy) = (self.keyed, self.policy);
+                if let MailboxChange::Posted { seq, .. } | MailboxChange::Mark { seq, .. } = change {
+                    self.mark(|| RowKey::chunk_of(id, *seq));
+                }
+                return self
+                    .change(&id, |mailbox| mailbox.apply(change, at, place, (&keyed, &policy), freed))
+                    .flatten();
+            }
+            _ => {}
+        }
+        None
+    }
+
+    /// Changes a mailbox, keeping totals and schedule true.
+    fn change<T>(&mut self, id: &MailboxId, change: impl FnOnce(&mut Mailbox<L>) -> T) -> Option<T> {
+        let mailbox = self.mailboxes.get_mut(id)?;
+        let before = Totals::of(mailbox);
+        let forgotten = mailbox.log.forgotten();
+        let result = change(mailbox);
+        self.totals.replace(before, Totals::of(mailbox));
+        let due = u32::try_from(mailbox.due(&self.policy)).unwrap_or(u32::MAX);
+        if due < mailbox.scheduled {
+            self.due.remove(&(mailbox.scheduled, *id));
+            self.due.insert((due, *id));
+            mailbox.scheduled = due;
+        }
+        let kept = mailbox.log.forgotten();
+        self.mark(|| RowKey::Mailbox(*id));
+        self.mark_all(rows::forgotten_chunks(*id, forgotten, kept));
+        Some(result)
+    }
+
+    fn insert_mailbox(&mut self, id: MailboxId, mailbox: Mailbox<L>) {
+        self.totals.replace(Totals::default(), Totals::of(&mailbox));
+        self.due.insert((mailbox.scheduled, id));
+        self.mailboxes.insert(id, Box::new(mailbox));
+        self.change(&id, |_| ());
+    }
+
+    fn remove_mailbox(&mut self, id: &MailboxId, freed: Freed<'_, L>) {
+        let Some(mut mailbox) = self.mailboxes.remove(id) else { return };
+        self.totals.replace(Totals::of(&mailbox), Totals::default());
+        self.due.remove(&(mailbox.scheduled, *id));
+        self.mark(|| RowKey::Mailbox(*id));
+        self.mark_all(rows::chunks(*id, mailbox.log.forgotten(), mailbox.log.head()));
+        mailbox.log.trim(mailbox.log.head() + 1, freed);
+    }
+
+    fn apply_directory(&mut self, change: &Change, at: At, place: L, freed: Freed<'_, L>) {
+        let limit = self.policy.key_packages_per_device;
+        match change {
+            Change::Registered { handle, identity_key, device, device_key, invite } => {
+                let account = Account { identity_key: *identity_key, devices: vec![(*device, *device_key)] };
+                self.accounts.enter(handle, account);
+                self.mark(|| RowKey::Account(handle.clone()));
+                if let Some((hash, left)) = invite {
+                    self.invites.left(hash, *left, at.version);
+                    self.mark(|| RowKey::Invite(*hash));
+                }
+            }
+            Change::CardPublished { handle, card_version, card } => {
+                let (digest, bytes) = (digest(card), card.len() as u32);
+                let old = self.cards.put(handle, StoredCard { version: *card_version, digest, bytes, place });
+                old.into_iter().for_each(|old| freed(old.place, old.bytes));
+                self.mark(|| RowKey::Card(handle.clone()));
+            }
+            Change::KeyPackageAdded { device, number, key_package } => {
+                let place = Some((place, key_package.len() as u32));
+                let package = OneTime { digest: package_digest(key_package), place };
+                self.packages.of(*device).enter(*number, package, limit, freed);
+                self.mark(|| RowKey::Packages(*device));
+            }
+            Change::KeyPackageMark { device, number, digest } => {
+                let package = OneTime { digest: *digest, place: None };
+                self.packages.of(*device).enter(*number, package, limit, freed);
+                self.mark(|| RowKey::Packages(*device));
+            }
+            Change::LastResort { device, key_package } => {
+                let (digest, bytes) = (package_digest(key_package), key_package.len() as u32);
+                let package = LastResort { version: at.version, since: at.time, digest, bytes, place };
+                self.packages.of(*device).put_last_resort(package, freed);
+                self.mark(|| RowKey::Packages(*device));
+            }
+            Change::KeyPackagesTaken { device, first } => {
+                self.packages.of(*device).taken(*first, limit, freed);
+                self.mark(|| RowKey::Packages(*device));
+            }
+            Change::TokensDrawn { .. } | Change::TokenSpent { .. } | Change::TokensExpired { .. } => {
+                self.apply_tokens(change, at);
+            }
+            Change::InviteMinted { hash, uses, expires } => {
+                self.invites.put(*hash, Invite { uses: *uses, expires: *expires, version: at.version });
+                self.mark(|| RowKey::Invite(*hash));
+            }
+            Change::InviteGone { hash } => {
+                self.invites.remove(hash, at.version);
+                self.mark(|| RowKey::Invite(*hash));
+            }
+            Change::Clock | Change::Created { .. } | Change::Mailbox { .. } => {}
+        }
+    }
+
+    fn apply_tokens(&mut self, change: &Change, at: At) {
+        match change {
+            Change::TokensDrawn { day, hashes } => {
+                for hash in hashes {
+                    self.tokens.enter(*hash, Drawn { version: at.version, day: *day });
+                    self.mark(|| RowKey::Token(*hash));
+                }
+            }
+            Change::TokenSpent { token } => {
+                self.tokens.spend(token, at.version);
+                self.mark(|| RowKey::Token(*token));
+            }
+            Change::TokensExpired { before } => {
+                let void = self.tokens.void(*before);
+                self.mark_all(void.into_iter().map(RowKey::Token));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Totals {
+    fn of<L: Clone + PartialEq>(mailbox: &Mailbox<L>) -> Self {
+        Self {
+            envelopes: mailbox.log.stored(),
+            envelope_bytes: mailbox.log.stored_bytes(),
+            posts: mailbox.log.remembered(),
+            readers: mailbox.readers.count() as u64,
+        }
+    }
+
+    /// Counts `new` instead of `old`, which was counted before.
+    fn replace(&mut self, old: Self, new: Self) {
+        let swap = |sum: &mut u64, old: u64, new: u64| *sum = *sum + new - old;
+        swap(&mut self.envelopes, old.envelopes, new.envelopes);
+        swap(&mut self.envelope_bytes, old.envelope_bytes, new.envelope_bytes);
+        swap(&mut self.posts, old.posts, new.posts);
+        swap(&mut self.readers, old.readers, new.readers);
+    }
+}

@@ -1,0 +1,166 @@
+//! Making a ledger again, from checkpoint rows and journal records: the tail after a checkpoint, or the whole journal.
+//!
+//! Records come in the order of the journal, in which compaction has put copies of old records behind newer ones. So a post
+//! may come before its predecessors, and before anything says that its mailbox exists; it waits here until the end. Reads
+//! no clock: everything is in the records.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+use posthorn_proto::{MailboxId, PostId};
+
+use super::{Change, Keyed, Ledger, MailboxChange, Record};
+use crate::mailbox::log::{Entry, Log};
+use crate::mailbox::{At, Mailbox, Snapshot, stored_bytes};
+use crate::store::StorePolicy;
+
+/// A mailbox, in one of its lives.
+type Life = (MailboxId, u64);
+
+/// A ledger in the making.
+#[derive(Debug)]
+pub(crate) struct Rebuild<L> {
+    pub(super) ledger: Ledger<L>,
+    /// Posts that are not the next ones of a known log.
+    strays: HashMap<Life, BTreeMap<u64, Entry<L>>, Keyed>,
+    /// The newest seq that a snapshot or row told of.
+    heads: HashMap<Life, u64, Keyed>,
+}
+
+/// A post that should be there and is not: the journal was damaged. It is told as damaged to whoever reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Missing {
+    /// Of which mailbox.
+    pub(crate) mailbox: MailboxId,
+    /// Which.
+    pub(crate) seq: u64,
+}
+
+impl<L: Clone + PartialEq> Rebuild<L> {
+    /// Begins with nothing. The hash keys as in [`Ledger::new`].
+    pub(crate) fn new(policy: StorePolicy, hash_keys: [u64; 2]) -> Self {
+        let ledger = Ledger::new(policy, hash_keys);
+        let (strays, heads) = (HashMap::with_hasher(ledger.keyed), HashMap::with_hasher(ledger.keyed));
+        Self { ledger, strays, heads }
+    }
+
+    /// Makes a record's change, if nothing later did.
+    pub(crate) fn apply(&mut self, record: &Record, place: L) {
+        if let Change::Mailbox { mailbox, life, change } = &record.change {
+            match change {
+                MailboxChange::Snapshot(snapshot) => self.know_head((*mailbox, *life), snapshot.head()),
+                MailboxChange::Removed => drop(self.strays.remove(&(*mailbox, *life))),
+                MailboxChange::Posted { .. } | MailboxChange::Mark { .. } if self.life(mailbox) < *life => {
+                    if let Some((seq, entry)) = entry(change, record.time, place) {
+                        self.stray((*mailbox, *life), seq, entry);
+                    }
+                    return;
+                }
+                _ => {}
+            }
+        }
+        let stray = self.ledger.apply_any(record, place, &mut |_, _| ());
+        if let (Some((seq, entry)), Change::Mailbox { mailbox, life, .. }) = (stray, &record.change) {
+            self.stray((*mailbox, *life), seq, entry);
+        }
+    }
+
+    fn life(&self, mailbox: &MailboxId) -> u64 {
+        self.ledger.mailboxes.get(mailbox).map_or(0, |present| present.life)
+    }
+
+    fn know_head(&mut self, life: Life, head: u64) {
+        let known = self.heads.entry(life).or_insert(0);
+        *known = head.max(*known);
+    }
+
+    /// Keeps a post for later. Of several copies the last one with a body stays.
+    fn stray(&mut self, life: Life, seq: u64, entry: Entry<L>) {
+        let strays = self.strays.entry(life).or_default();
+        if entry.place.is_some() || !strays.contains_key(&seq) {
+            strays.insert(seq, entry);
+        }
+    }
+
+    /// Takes over the newest version and time, and the day before which tokens are void.
+    pub(super) fn import_meta(&mut self, version: u64, time: u32, void_before: u32) {
+        if version > self.ledger.newest.version {
+            self.ledger.newest = At { version, time };
+        }
+        self.ledger.tokens.void(void_before);
+    }
+
+    /// Takes over all of a mailbox but its posts.
+    pub(super) fn import_mailbox(&mut self, id: MailboxId, life: u64, version: u64, stated: u64, snapshot: &Snapshot) {
+        self.know_head((id, life), snapshot.head());
+        if self.life(&id) < life {
+            self.ledger.remove_mailbox(&id, &mut |_, _| ());
+            self.ledger.insert_mailbox(id, Mailbox { stated, ..Mailbox::restore(snapshot, life, version) });
+        }
+    }
+
+    /// Takes over a post of a checkpoint row.
+    pub(super) fn offer(&mut self, id: MailboxId, life: u64, seq: u64, entry: Entry<L>) {
+        let keyed = self.ledger.keyed;
+        let stray = if self.life(&id) == life {
+            let inserted = self.ledger.change(&id, |mailbox| mailbox.log.insert(seq, entry, &keyed, &mut |_, _| ()));
+            inserted.and_then(Result::err)
+        } else {
+            Some(entry)
+        };
+        if let Some(entry) = stray {
+            self.stray((id, life), seq, entry);
+        }
+    }
+
+    /// The ledger, and what is missing in it.
+    pub(crate) fn finish(mut self) -> (Ledger<L>, Vec<Missing>) {
+        let mut missing = Vec::new();
+        let lives: Vec<Life> = self.ledger.mailboxes.iter().map(|(id, mailbox)| (*id, mailbox.life)).collect();
+        for life in lives {
+            let strays = self.strays.remove(&life).unwrap_or_default();
+            let head = self.heads.get(&life).copied().unwrap_or(0);
+            let keyed = self.ledger.keyed;
+            let lost = self.ledger.change(&life.0, |mailbox| join(&mut mailbox.log, strays, head, &keyed));
+            missing.extend(lost.unwrap_or_default().into_iter().map(|seq| Missing { mailbox: life.0, seq }));
+        }
+        (self.ledger, missing)
+    }
+}
+
+/// Puts the posts that waited into the log, in order, and tells the seqs that should be stored and are not.
+fn join<L: Clone + PartialEq>(log: &mut Log<L>, strays: BTreeMap<u64, Entry<L>>, head: u64, keyed: &Keyed) -> Vec<u64> {
+    for (seq, entry) in strays {
+        // What the log has came later in the journal; only a gap in it is filled.
+        if seq > log.head() || log.get(seq).is_some_and(|present| present.place.is_none()) {
+            fill(log, seq - 1, keyed);
+            let _ = log.insert(seq, entry, keyed, &mut |_, _| ());
+        }
+    }
+    fill(log, head, keyed);
+    log.from(log.oldest()).filter(|(_, entry)| entry.place.is_none()).map(|(seq, _)| seq).collect()
+}
+
+/// Adds entries up to this seq that stand for what is lost.
+fn fill<L: Clone + PartialEq>(log: &mut Log<L>, head: u64, keyed: &Keyed) {
+    while log.head() < head {
+        let lost = Entry { post_id: PostId([0; 16]), fingerprint: [0; 16], time: 0, bytes: 0, place: None };
+        let _ = log.insert(log.head() + 1, lost, keyed, &mut |_, _| ());
+    }
+}
+
+/// The entry that a post or mark makes.
+fn entry<L>(change: &MailboxChange, time: u32, place: L) -> Option<(u64, Entry<L>)> {
+    match change {
+        MailboxChange::Posted { seq, post_id, fingerprint, turn, envelope, .. } => {
+            let bytes = stored_bytes(envelope.len(), turn.as_deref());
+            let (post_id, fingerprint) = (*post_id, *fingerprint);
+            Some((*seq, Entry { post_id, fingerprint, time, bytes, place: Some(place) }))
+        }
+        MailboxChange::Mark { seq, post_id, fingerprint } => {
+            let (post_id, fingerprint) = (*post_id, *fingerprint);
+            Some((*seq, Entry { post_id, fingerprint, time, bytes: 0, place: None }))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,336 @@
+//! Checkpoint rows: the ledger as keys and values for an index that may be thrown away.
+//!
+//! | key: tag, name | value |
+//! |---|---|
+//! | 1 | meta: newest version and time, day before which tokens are void |
+//! | 2, mailbox 16 | life, version, stated, [`Snapshot`] |
+//! | 3, mailbox 16, chunk u64 BE | life, first seq, entries: the remembered posts with seqs in chunk × 1024 .. + 1023 |
+//! | 4, handle | identity key, devices |
+//! | 5, handle | card: version, digest, length, place |
+//! | 6, device 16 | key packages |
+//! | 7, token hash 32 | version, day |
+//! | 8, invite hash 32 | uses, expiry, version |
+//!
+//! Every value begins with the format byte. In key order a mailbox comes before its chunks.
+
+use bytes::Bytes;
+use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId, PostId};
+
+use super::codec::{BadRecord, Parser, Writer};
+use super::{Ledger, Rebuild};
+use crate::directory::accounts::Account;
+use crate::directory::cards::StoredCard;
+use crate::directory::invites::Invite;
+use crate::directory::key_packages::{LastResort, OneTime, Packages};
+use crate::directory::tokens::Drawn;
+use crate::mailbox::Snapshot;
+use crate::mailbox::log::Entry;
+
+const FORMAT: u64 = 1;
+/// Seqs in a chunk row.
+const CHUNK: u64 = 1024;
+
+/// A place that can stand in a row.
+pub(crate) trait Place: Clone + PartialEq {
+    /// Appends it.
+    fn put(&self, out: &mut Vec<u8>);
+    /// Takes it from the front of the input; `None` if that is none.
+    fn take(input: &mut &[u8]) -> Option<Self>;
+}
+
+/// Names a row.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum RowKey {
+    Meta,
+    Mailbox(MailboxId),
+    Chunk(MailboxId, u64),
+    Account(Handle),
+    Card(Handle),
+    Packages(DeviceId),
+    Token(KeyHash),
+    Invite(KeyHash),
+}
+
+/// The chunk rows that hold nothing any more when posts up to `forgotten` instead of `before` are forgotten.
+pub(super) fn forgotten_chunks(id: MailboxId, before: u64, forgotten: u64) -> impl Iterator<Item = RowKey> {
+    ((before + 1) / CHUNK..(forgotten + 1) / CHUNK).map(move |chunk| RowKey::Chunk(id, chunk))
+}
+
+/// All chunk rows of a mailbox that remembers the posts after `forgotten` up to `head`.
+pub(super) fn chunks(id: MailboxId, forgotten: u64, head: u64) -> impl Iterator<Item = RowKey> {
+    let end = if head > forgotten { head / CHUNK + 1 } else { 0 };
+    ((forgotten + 1) / CHUNK..end).map(move |chunk| RowKey::Chunk(id, chunk))
+}
+
+impl RowKey {
+    /// The row that holds this post.
+    pub(super) fn chunk_of(id: MailboxId, seq: u64) -> Self {
+        Self::Chunk(id, seq / CHUNK)
+    }
+
+    /// The key's bytes.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let (tag, name, more): (u8, &[u8], &[u8]) = match self {
+            Self::Meta => (1, &[], &[]),
+            Self::Mailbox(id) => (2, id.as_ref(), &[]),
+            Self::Chunk(id, chunk) => (3, id.as_ref(), &chunk.to_be_bytes()),
+            Self::Account(handle) => (4, handle.as_str().as_bytes(), &[]),
+            Self::Card(handle) => (5, handle.as_str().as_bytes(), &[]),
+            Self::Packages(device) => (6, device.as_ref(), &[]),
+            Self::Token(hash) => (7, hash.as_ref(), &[]),
+            Self::Invite(hash) => (8, hash.as_ref(), &[]),
+        };
+        [&[tag], name, more].concat()
+    }
+
+    /// Reads what [`RowKey::bytes`] wrote.
+    fn parse(bytes: &[u8]) -> Result<Self, BadRecord> {
+        let mut p = Parser::new(Bytes::copy_from_slice(bytes));
+        let [tag] = p.array()?;
+        let handle = |p: &mut Parser| {
+            let text = p.rest();
+            let text = std::str::from_utf8(&text).map_err(|_| BadRecord("a handle that is not text"))?;
+            Handle::parse(text).map_err(|_| BadRecord("a handle with other characters"))
+        };
+        let key = match tag {
+            1 => Self::Meta,
+            2 => Self::Mailbox(MailboxId(p.array()?)),
+            3 => Self::Chunk(MailboxId(p.array()?), u64::from_be_bytes(p.array()?)),
+            4 => Self::Account(handle(&mut p)?),
+            5 => Self::Card(handle(&mut p)?),
+            6 => Self::Packages(DeviceId(p.array()?)),
+            7 => Self::Token(p.key()?),
+            8 => Self::Invite(p.key()?),
+            _ => return Err(BadRecord("an unknown row")),
+        };
+        p.end()?;
+        Ok(key)
+    }
+}
+
+fn put_place<L: Place>(w: &mut Writer<'_>, place: &L) {
+    let mut bytes = Vec::new();
+    place.put(&mut bytes);
+    w.counted(&bytes);
+}
+
+fn take_place<L: Place>(p: &mut Parser) -> Result<L, BadRecord> {
+    let len = p.count(1)?;
+    let bytes = p.bytes(len)?;
+    L::take(&mut &bytes[..]).ok_or(BadRecord("not a place"))
+}
+
+fn put_option<T>(w: &mut Writer<'_>, option: Option<&T>, put: impl FnOnce(&mut Writer<'_>, &T)) {
+    w.number(u64::from(option.is_some()));
+    if let Some(value) = option {
+        put(w, value);
+    }
+}
+
+fn take_option<T>(
+    p: &mut Parser,
+    take: impl FnOnce(&mut Parser) -> Result<T, BadRecord>,
+) -> Result<Option<T>, BadRecord> {
+    if p.flag()? { take(p).map(Some) } else { Ok(None) }
+}
+
+impl<L: Clone + PartialEq> Ledger<L> {
+    /// Begins to note which rows change.
+    pub(crate) fn track(&mut self) {
+        self.dirty.get_or_insert_with(|| hashbrown::HashSet::with_hasher(self.keyed));
+    }
+
+    pub(super) fn mark(&mut self, key: impl FnOnce() -> RowKey) {
+        if let Some(dirty) = &mut self.dirty {
+            dirty.insert(key());
+        }
+    }
+
+    pub(super) fn mark_all(&mut self, keys: impl IntoIterator<Item = RowKey>) {
+        if let Some(dirty) = &mut self.dirty {
+            dirty.extend(keys);
+        }
+    }
+
+    /// The rows that changed since the last call, in order; with the meta row, if there are any.
+    pub(crate) fn take_dirty(&mut self) -> Vec<RowKey> {
+        let mut keys: Vec<_> = self.dirty.as_mut().into_iter().flat_map(hashbrown::HashSet::drain).collect();
+        if !keys.is_empty() {
+            keys.push(RowKey::Meta);
+        }
+        keys.sort_unstable();
+        keys
+    }
+
+    /// All rows.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = RowKey> {
+        let mailboxes = self.mailboxes.iter().flat_map(|(id, mailbox)| {
+            let rows = chunks(*id, mailbox.log.forgotten(), mailbox.log.head());
+            std::iter::once(RowKey::Mailbox(*id)).chain(rows)
+        });
+        std::iter::once(RowKey::Meta)
+            .chain(mailboxes)
+            .chain(self.accounts.handles().cloned().map(RowKey::Account))
+            .chain(self.cards.handles().cloned().map(RowKey::Card))
+            .chain(self.packages.devices().copied().map(RowKey::Packages))
+            .chain(self.tokens.unspent().copied().map(RowKey::Token))
+            .chain(self.invites.hashes().copied().map(RowKey::Invite))
+    }
+}
+
+impl<L: Place> Ledger<L> {
+    /// The row's value; `None`: there is no such row (any more).
+    pub(crate) fn export(&self, key: &RowKey) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        let mut w = Writer(&mut out);
+        w.number(FORMAT);
+        match key {
+            RowKey::Meta => {
+                w.number(self.newest.version).number(u64::from(self.newest.time));
+                w.number(u64::from(self.tokens.void_before()));
+            }
+            RowKey::Mailbox(id) => {
+                let mailbox = self.mailboxes.get(id)?;
+                w.number(mailbox.life).number(mailbox.version).number(mailbox.stated);
+                mailbox.snapshot().encode(&mut w);
+            }
+            RowKey::Chunk(id, chunk) => self.export_chunk(id, *chunk, &mut w)?,
+            RowKey::Account(handle) => {
+                let account = self.accounts.get(handle).ok()?;
+                w.fixed(account.identity_key).number(account.devices.len() as u64);
+                for (device, key) in &account.devices {
+                    w.fixed(device).fixed(key);
+                }
+            }
+            RowKey::Card(handle) => {
+                let card = self.cards.get(handle)?;
+                w.number(card.version).fixed(card.digest).number(u64::from(card.bytes));
+                put_place(&mut w, &card.place);
+            }
+            RowKey::Packages(device) => put_packages(self.packages.get(device)?, &mut w),
+            RowKey::Token(hash) => {
+                let drawn = self.tokens.get(hash)?;
+                w.number(drawn.version).number(u64::from(drawn.day));
+            }
+            RowKey::Invite(hash) => {
+                let invite = self.invites.get(hash)?;
+                w.number(u64::from(invite.uses)).number(invite.expires).number(invite.version);
+            }
+        }
+        Some(out)
+    }
+
+    fn export_chunk(&self, id: &MailboxId, chunk: u64, w: &mut Writer<'_>) -> Option<()> {
+        let mailbox = self.mailboxes.get(id)?;
+        let end = (chunk + 1).saturating_mul(CHUNK);
+        let mut entries = mailbox.log.from(chunk * CHUNK).take_while(|(seq, _)| *seq < end).peekable();
+        let (first, _) = entries.peek()?;
+        w.number(mailbox.life).number(*first);
+        for (_, entry) in entries {
+            w.fixed(entry.post_id).fixed(entry.fingerprint).number(u64::from(entry.time));
+            w.number(u64::from(entry.bytes));
+            put_option(w, entry.place.as_ref(), put_place);
+        }
+        Some(())
+    }
+}
+
+fn put_packages<L: Place>(packages: &Packages<L>, w: &mut Writer<'_>) {
+    w.number(packages.first);
+    put_option(w, packages.last_resort.as_ref(), |w, last| {
+        w.number(last.version).number(u64::from(last.since)).fixed(last.digest.to_le_bytes());
+        w.number(u64::from(last.bytes));
+        put_place(w, &last.place);
+    });
+    w.number(packages.one_time.len() as u64);
+    for (number, package) in &packages.one_time {
+        w.number(*number).fixed(package.digest.to_le_bytes());
+        put_option(w, package.place.as_ref(), |w, (place, bytes)| {
+            w.number(u64::from(*bytes));
+            put_place(w, place);
+        });
+    }
+}
+
+fn take_packages<L: Place>(p: &mut Parser) -> Result<Packages<L>, BadRecord> {
+    let first = p.number()?;
+    let last_resort = take_option(p, |p| {
+        Ok(LastResort {
+            version: p.number()?,
+            since: p.small()?,
+            digest: u64::from_le_bytes(p.array()?),
+            bytes: p.small()?,
+            place: take_place(p)?,
+        })
+    })?;
+    let count = p.count(10)?;
+    let mut packages = Packages { first, last_resort, ..Packages::default() };
+    for _ in 0..count {
+        let (number, digest) = (p.number()?, u64::from_le_bytes(p.array()?));
+        let place = take_option(p, |p| {
+            let bytes = p.small()?;
+            Ok((take_place(p)?, bytes))
+        })?;
+        packages.one_time.insert(number, OneTime { digest, place });
+    }
+    Ok(packages)
+}
+
+impl<L: Place> Rebuild<L> {
+    /// Takes over a checkpoint row. Rows may come in any order (key order is fastest) and be of different moments, if the
+    /// journal is then replayed from before the earliest of them.
+    pub(crate) fn import(&mut self, key: &[u8], value: &[u8]) -> Result<(), BadRecord> {
+        let key = RowKey::parse(key)?;
+        let mut p = Parser::new(Bytes::copy_from_slice(value));
+        if p.number()? != FORMAT {
+            return Err(BadRecord("another format"));
+        }
+        match key {
+            RowKey::Meta => {
+                let (version, time, void_before) = (p.number()?, p.small()?, p.small()?);
+                self.import_meta(version, time, void_before);
+            }
+            RowKey::Mailbox(id) => {
+                let (life, version, stated) = (p.number()?, p.number()?, p.number()?);
+                let snapshot = Snapshot::decode(&mut p)?;
+                self.import_mailbox(id, life, version, stated, &snapshot);
+            }
+            RowKey::Chunk(id, _) => {
+                let (life, mut seq) = (p.number()?, p.number()?);
+                while p.end().is_err() {
+                    let entry = Entry {
+                        post_id: PostId(p.array()?),
+                        fingerprint: p.array()?,
+                        time: p.small()?,
+                        bytes: p.small()?,
+                        place: take_option(&mut p, take_place)?,
+                    };
+                    self.offer(id, life, seq, entry);
+                    seq = seq.checked_add(1).ok_or(BadRecord("seqs out of range"))?;
+                }
+            }
+            RowKey::Account(handle) => {
+                let identity_key = p.array()?;
+                let count = p.count(48)?;
+                let devices = (0..count).map(|_| Ok((DeviceId(p.array()?), p.array()?)));
+                let devices = devices.collect::<Result<_, BadRecord>>()?;
+                self.ledger.accounts.enter(&handle, Account { identity_key, devices });
+            }
+            RowKey::Card(handle) => {
+                let (version, digest, bytes) = (p.number()?, p.array()?, p.small()?);
+                let card = StoredCard { version, digest, bytes, place: take_place(&mut p)? };
+                self.ledger.cards.put(&handle, card);
+            }
+            RowKey::Packages(device) => self.ledger.packages.restore(device, take_packages(&mut p)?),
+            RowKey::Token(hash) => {
+                let drawn = Drawn { version: p.number()?, day: p.small()? };
+                self.ledger.tokens.enter(hash, drawn);
+            }
+            RowKey::Invite(hash) => {
+                let invite = Invite { uses: p.small()?, expires: p.number()?, version: p.number()? };
+                self.ledger.invites.put(hash, invite);
+            }
+        }
+        p.end()
+    }
+}

@@ -1,0 +1,294 @@
+//! The memory engine: the ledger with bodies in RAM, behind one lock, answering at once. The readable engine; nothing
+//! outlives the process, but [`MemoryStore::image`] lets a simulation restart a relay on the same state.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use posthorn_proto::{DeviceId, Handle, Incarnation, KeyHash, MailboxId, ReaderId, Turn};
+use rand::{CryptoRng, RngCore};
+
+use super::clock::ClockGuard;
+use super::ledger::{Command, Ledger, Outcome, Rebuild, Record};
+use super::{
+    Answer, Append, CardRecord, Clock, DeviceRecord, KeyPackageStock, NewAccount, NewInvite, NewMailbox, OpenReader,
+    Published, ReadRange, ReaderView, Stats, Store, StoreError, StorePolicy, Stored, TakenKeyPackage,
+};
+
+/// A body in RAM, with the turn if it is an envelope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Body {
+    bytes: Bytes,
+    turn: Option<Arc<Turn>>,
+}
+
+/// A store in RAM.
+pub struct MemoryStore {
+    incarnation: Incarnation,
+    clock: Arc<dyn Clock>,
+    published: Arc<dyn Published>,
+    /// Guards all state; held for the whole of each call, so that events are published in the order of the changes.
+    state: Mutex<State>,
+}
+
+struct State {
+    ledger: Ledger<Body>,
+    guard: ClockGuard,
+    /// Everything that happened, if this store is to be restarted: the journal of a store without a disk.
+    journal: Option<Vec<Record>>,
+    open: bool,
+}
+
+/// What a power cut would leave of a store that keeps a journal. See [`MemoryStore::image`].
+#[derive(Debug, Clone)]
+pub struct MemoryImage {
+    incarnation: Incarnation,
+    journal: Vec<Record>,
+}
+
+impl MemoryStore {
+    /// An empty store. The randomness names its incarnation and keys its hash tables.
+    pub fn new(
+        policy: StorePolicy,
+        clock: Arc<dyn Clock>,
+        published: Arc<dyn Published>,
+        rng: &mut (impl RngCore + CryptoRng + ?Sized),
+    ) -> Self {
+        let ledger = Ledger::new(policy, [rng.next_u64(), rng.next_u64()]);
+        Self::with(ledger, None, Incarnation::random(rng), clock, published)
+    }
+
+    /// An empty store that keeps all that ever happened, so that [`MemoryStore::image`] works. Its memory only grows.
+    pub fn restartable(
+        policy: StorePolicy,
+        clock: Arc<dyn Clock>,
+        published: Arc<dyn Published>,
+        rng: &mut (impl RngCore + CryptoRng + ?Sized),
+    ) -> Self {
+        let image = MemoryImage { incarnation: Incarnation::random(rng), journal: Vec::new() };
+        Self::reopen(image, policy, clock, published, rng)
+    }
+
+    /// Starts again from what [`MemoryStore::image`] left.
+    pub fn reopen(
+        image: MemoryImage,
+        policy: StorePolicy,
+        clock: Arc<dyn Clock>,
+        published: Arc<dyn Published>,
+        rng: &mut (impl RngCore + CryptoRng + ?Sized),
+    ) -> Self {
+        let mut rebuild = Rebuild::new(policy, [rng.next_u64(), rng.next_u64()]);
+        for record in &image.journal {
+            rebuild.apply(record, body(record));
+        }
+        let (ledger, missing) = rebuild.finish();
+        debug_assert!(missing.is_empty(), "a journal in memory has no gaps");
+        Self::with(ledger, Some(image.journal), image.incarnation, clock, published)
+    }
+
+    fn with(
+        ledger: Ledger<Body>,
+        journal: Option<Vec<Record>>,
+        incarnation: Incarnation,
+        clock: Arc<dyn Clock>,
+        published: Arc<dyn Published>,
+    ) -> Self {
+        let guard = ClockGuard::new(clock.unix_seconds(), clock.monotonic_seconds(), ledger.latest());
+        let state = Mutex::new(State { ledger, guard, journal, open: true });
+        Self { incarnation, clock, published, state }
+    }
+
+    /// What is durable now: the same, as long as nothing else is called. `None` unless the store is restartable.
+    pub fn image(&self) -> Option<MemoryImage> {
+        let journal = self.state.lock().journal.clone()?;
+        Some(MemoryImage { incarnation: self.incarnation, journal })
+    }
+
+    /// Runs a command: decide, apply, publish.
+    fn run(&self, command: Command) -> Result<Outcome<Body>, StoreError> {
+        let mut state = self.state.lock();
+        self.run_locked(&mut state, command)
+    }
+
+    fn run_locked(&self, state: &mut State, command: Command) -> Result<Outcome<Body>, StoreError> {
+        if !state.open {
+            return Err(StoreError::Stopped);
+        }
+        let now = state.guard.now(self.clock.unix_seconds(), self.clock.monotonic_seconds());
+        let decision = state.ledger.decide(command, now)?;
+        for record in decision.records {
+            state.ledger.apply(&record, body(&record), &mut |_, _| ());
+            if let Some((mailbox, stored)) = record.stored() {
+                self.published.appended(&mailbox, &stored);
+            }
+            if let Some(mailbox) = record.destroyed() {
+                self.published.destroyed(&mailbox);
+            }
+            state.journal.iter_mut().for_each(|journal| journal.push(record.clone()));
+        }
+        Ok(decision.outcome)
+    }
+
+    /// Runs a command whose answer says nothing.
+    fn quiet(&self, command: Command) -> Answer<'static, (), StoreError> {
+        ready(self.run(command).map(drop))
+    }
+
+    /// Asks without changing anything.
+    fn ask<T>(&self, question: impl FnOnce(&Ledger<Body>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let state = self.state.lock();
+        if state.open { question(&state.ledger) } else { Err(StoreError::Stopped) }
+    }
+}
+
+/// The body of a record, as a place.
+fn body(record: &Record) -> Body {
+    let turn = record.stored().and_then(|(_, stored)| stored.turn);
+    Body { bytes: record.body().cloned().unwrap_or_default(), turn }
+}
+
+/// An answer that needs no waiting.
+fn ready<T: Send + 'static>(result: Result<T, StoreError>) -> Answer<'static, T, StoreError> {
+    Box::pin(std::future::ready(result))
+}
+
+impl Store for MemoryStore {
+    fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    fn create(&self, new: NewMailbox) -> Answer<'_, (), StoreError> {
+        self.quiet(Command::Create(new))
+    }
+
+    fn append(&self, append: Append) -> Answer<'_, u64, StoreError> {
+        ready(self.run(Command::Append(append)).map(|outcome| match outcome {
+            Outcome::Posted(seq) => seq,
+            _ => unreachable!("an append is answered with its seq"),
+        }))
+    }
+
+    fn open(&self, open: OpenReader) -> Answer<'_, ReaderView, StoreError> {
+        ready(self.run(Command::Open(open)).map(|outcome| match outcome {
+            Outcome::Opened(view) => view,
+            _ => unreachable!("an opening is answered with a view"),
+        }))
+    }
+
+    fn read(&self, mailbox: MailboxId, range: ReadRange) -> Answer<'_, Vec<Stored>, StoreError> {
+        ready(self.ask(|ledger| {
+            let held = ledger.read(&mailbox, range)?.into_iter();
+            let stored = held.map(|held| Stored {
+                seq: held.seq,
+                post_id: held.post_id,
+                envelope: held.place.bytes,
+                turn: held.place.turn,
+            });
+            Ok(stored.collect())
+        }))
+    }
+
+    fn advance(&self, mailbox: MailboxId, reader: ReaderId, seq: u64) -> Answer<'_, (), StoreError> {
+        self.quiet(Command::Advance { mailbox, reader, seq })
+    }
+
+    fn check_post_key(&self, mailbox: MailboxId, post_key: KeyHash) -> Answer<'_, (), StoreError> {
+        ready(self.ask(|ledger| ledger.check_post_key(&mailbox, &post_key)))
+    }
+
+    fn destroy(&self, mailbox: MailboxId, turn_key: KeyHash) -> Answer<'_, (), StoreError> {
+        self.quiet(Command::Destroy { mailbox, turn_key })
+    }
+
+    fn expire(&self) -> Answer<'_, (), StoreError> {
+        let mut state = self.state.lock();
+        if !state.open {
+            return ready(Err(StoreError::Stopped));
+        }
+        state.guard.now(self.clock.unix_seconds(), self.clock.monotonic_seconds());
+        while !state.guard.paused() {
+            match self.run_locked(&mut state, Command::Expire) {
+                Ok(Outcome::Expired { more: true }) => {}
+                Ok(_) => break,
+                Err(error) => return ready(Err(error)),
+            }
+        }
+        ready(Ok(()))
+    }
+
+    fn confirm_clock(&self) -> Answer<'_, (), StoreError> {
+        let mut state = self.state.lock();
+        state.guard.confirm(self.clock.unix_seconds(), self.clock.monotonic_seconds());
+        ready(self.run_locked(&mut state, Command::ConfirmClock).map(drop))
+    }
+
+    fn mint_invite(&self, invite: NewInvite) -> Answer<'_, (), StoreError> {
+        self.quiet(Command::MintInvite(invite))
+    }
+
+    fn register(&self, new: NewAccount) -> Answer<'_, (), StoreError> {
+        self.quiet(Command::Register(new))
+    }
+
+    fn device(&self, device: DeviceId) -> Answer<'_, DeviceRecord, StoreError> {
+        ready(self.ask(|ledger| ledger.device(&device)))
+    }
+
+    fn publish_card(&self, device: DeviceId, version: u64, card: Bytes) -> Answer<'_, (), StoreError> {
+        self.quiet(Command::PublishCard { device, version, card })
+    }
+
+    fn publish_key_packages(
+        &self,
+        device: DeviceId,
+        one_time: Vec<Bytes>,
+        last_resort: Option<Bytes>,
+    ) -> Answer<'_, KeyPackageStock, StoreError> {
+        let command = Command::PublishKeyPackages { device, one_time, last_resort };
+        ready(self.run(command).map(|outcome| match outcome {
+            Outcome::Stock(stock) => stock,
+            _ => unreachable!("a publication is answered with the stock"),
+        }))
+    }
+
+    fn card(&self, handle: Handle) -> Answer<'_, CardRecord, StoreError> {
+        ready(self.ask(|ledger| {
+            let card = ledger.card(&handle)?;
+            let bytes = card.place.map(|body| body.bytes).unwrap_or_default();
+            Ok(CardRecord { identity_key: card.identity_key, version: card.version, card: bytes })
+        }))
+    }
+
+    fn take_key_packages(&self, handle: Handle) -> Answer<'_, Vec<TakenKeyPackage>, StoreError> {
+        ready(self.run(Command::TakeKeyPackages(handle)).map(|outcome| {
+            match outcome {
+                Outcome::Taken(all) => all
+                    .into_iter()
+                    .map(|taken| TakenKeyPackage {
+                        device: taken.device,
+                        key_package: taken.place.bytes,
+                        last_resort: taken.last_resort,
+                    })
+                    .collect(),
+                _ => unreachable!("a taking is answered with what was taken"),
+            }
+        }))
+    }
+
+    fn draw_tokens(&self, device: DeviceId, hashes: Vec<KeyHash>) -> Answer<'_, u32, StoreError> {
+        ready(self.run(Command::DrawTokens { device, hashes }).map(|outcome| match outcome {
+            Outcome::Accepted(accepted) => accepted,
+            _ => unreachable!("a drawing is answered with a count"),
+        }))
+    }
+
+    fn stats(&self) -> Stats {
+        let state = self.state.lock();
+        Stats { expiry_paused: state.guard.paused(), ..state.ledger.stats() }
+    }
+
+    fn close(&self) -> Answer<'_, (), StoreError> {
+        self.state.lock().open = false;
+        ready(Ok(()))
+    }
+}

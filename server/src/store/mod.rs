@@ -1,0 +1,448 @@
+//! Where mailboxes and the directory live: the [`Store`] trait, and its engines.
+//!
+//! The trait is in the words of the product and knows no engine: [`memory`] is the readable one, [`embedded`] the durable
+//! default (a journal with sled as its checkpoint and index). Every engine passes [`conformance`].
+//!
+//! What all engines promise:
+//! - **Durable before answered.** When a method that changes something returns `Ok`, the change is on stable storage (R1).
+//! - **Nothing undurable is disclosed.** No method returns, and no [`Published`] event tells, what a power cut could undo.
+//! - **Atomic.** Each call happens as a whole or not at all; concurrent calls are as if one after another.
+//! - **Repeatable.** Where a method says so, the identical call again gives the same answer.
+//!
+//! Keys arrive here as hashes: an engine never holds a key that opens a mailbox.
+
+pub(crate) mod clock;
+pub mod embedded;
+pub(crate) mod ledger;
+pub mod memory;
+
+#[cfg(test)]
+pub(crate) mod conformance;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use posthorn_proto::chain::Fingerprint;
+use posthorn_proto::{DeviceId, ErrorCode, Handle, Incarnation, KeyHash, MailboxId, PostId, Reader, ReaderId, Turn};
+
+/// What a store method returns: engines may need the disk or a network.
+pub type Answer<'a, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
+
+/// A mailbox to be created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewMailbox {
+    /// Its name, chosen by the client.
+    pub mailbox: MailboxId,
+    /// Hash of the creation token that pays for it.
+    pub token: KeyHash,
+    /// Hash of the first post key.
+    pub post_key: KeyHash,
+    /// Hash of the first turn key.
+    pub turn_key: KeyHash,
+    /// First readers; cursor 0.
+    pub readers: Vec<Reader>,
+    /// Seconds after which envelopes are dropped.
+    pub expiry: u32,
+    /// Bytes, already within the relay's limit.
+    pub quota: u64,
+}
+
+/// An append, with the hashes of the keys that were presented.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Append {
+    /// Where.
+    pub mailbox: MailboxId,
+    /// Names the append across retries.
+    pub post_id: PostId,
+    /// Hash of the post key presented.
+    pub post_key: KeyHash,
+    /// What.
+    pub envelope: Bytes,
+    /// Hash of the turn key presented, and the turn, which happens with the append or not at all (R5).
+    pub turn: Option<(KeyHash, Turn)>,
+    /// What the post was, for recognising a repeat (rule 2).
+    pub fingerprint: Fingerprint,
+}
+
+/// Opens a mailbox as a reader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenReader {
+    /// Which mailbox.
+    pub mailbox: MailboxId,
+    /// Which reader.
+    pub reader: ReaderId,
+    /// Hash of the read key presented.
+    pub key: KeyHash,
+    /// Hash of a one-time key presented: if it is the reader's key, `key` replaces it, durably (rule 11).
+    pub claim: Option<KeyHash>,
+}
+
+/// A mailbox as a reader finds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReaderView {
+    /// Newest seq; 0 = none yet.
+    pub head: u64,
+    /// Oldest stored seq; head + 1 if none.
+    pub oldest: u64,
+    /// What this reader acknowledged.
+    pub cursor: u64,
+    /// The newest seq that this reader may read, if it was evicted.
+    pub until: Option<u64>,
+    /// Current post key's hash.
+    pub post_key: KeyHash,
+    /// Current turn key's hash.
+    pub turn_key: KeyHash,
+}
+
+/// A stored envelope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Its place.
+    pub seq: u64,
+    /// Its name.
+    pub post_id: PostId,
+    /// What.
+    pub envelope: Bytes,
+    /// The turn that it carried.
+    pub turn: Option<Arc<Turn>>,
+}
+
+/// How much to read at once. At least one envelope is returned if there is one, whatever its size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadRange {
+    /// First seq wanted.
+    pub from: u64,
+    /// Last seq wanted, inclusive.
+    pub to: u64,
+    /// Stop after this many bytes of envelopes.
+    pub bytes: usize,
+}
+
+/// An account's first registration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewAccount {
+    /// Invite code hash; `None` where registration is open.
+    pub invite: Option<KeyHash>,
+    /// Its name.
+    pub handle: Handle,
+    /// Its Ed25519 identity key.
+    pub identity_key: [u8; 32],
+    /// Its first device.
+    pub device: DeviceId,
+    /// The device's X25519 public key.
+    pub device_key: [u8; 32],
+}
+
+/// A device as the directory knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceRecord {
+    /// Whose.
+    pub handle: Handle,
+    /// Its X25519 public key.
+    pub device_key: [u8; 32],
+}
+
+/// A contact card as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CardRecord {
+    /// The account's identity key.
+    pub identity_key: [u8; 32],
+    /// 0 = none published yet.
+    pub version: u64,
+    /// Opaque.
+    pub card: Bytes,
+}
+
+/// A key package handed out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakenKeyPackage {
+    /// Whose.
+    pub device: DeviceId,
+    /// Opaque.
+    pub key_package: Bytes,
+    /// The reusable one.
+    pub last_resort: bool,
+}
+
+/// A device's stock of key packages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyPackageStock {
+    /// One-time packages.
+    pub one_time: u32,
+    /// When the last-resort package was published, unix seconds; 0 = there is none.
+    pub last_resort_since: u64,
+}
+
+/// An invite to be minted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewInvite {
+    /// SHA-256 of the code.
+    pub hash: KeyHash,
+    /// How many accounts it may make.
+    pub uses: u32,
+    /// Unix seconds after which it is void.
+    pub expires: u64,
+}
+
+/// Why a store refused. One enum for all operations: most can fail in most of these ways, and each variant has one code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// See [`ErrorCode::MailboxUnknown`].
+    #[error("no such mailbox")]
+    MailboxUnknown,
+    /// See [`ErrorCode::MailboxExists`].
+    #[error("another mailbox has this id")]
+    MailboxExists,
+    /// See [`ErrorCode::KeyTurned`].
+    #[error("the lock has turned: read on, then post again")]
+    KeyTurned,
+    /// See [`ErrorCode::ReadKeyWrong`].
+    #[error("the read key does not open this reader")]
+    ReadKeyWrong,
+    /// See [`ErrorCode::ReaderUnknown`].
+    #[error("no such reader in this mailbox")]
+    ReaderUnknown,
+    /// See [`ErrorCode::PostIdReused`].
+    #[error("the post id stands for a different post")]
+    PostIdReused,
+    /// See [`ErrorCode::BadTurn`].
+    #[error("the turn contradicts the readers: {0}")]
+    BadTurn(&'static str),
+    /// See [`ErrorCode::TokenUnknown`].
+    #[error("the token was never drawn, or is spent")]
+    TokenUnknown,
+    /// See [`ErrorCode::InviteInvalid`].
+    #[error("the invite is unknown, used up or expired: ask the relay's host for a new one")]
+    InviteInvalid,
+    /// See [`ErrorCode::HandleTaken`].
+    #[error("the handle belongs to another account: choose another")]
+    HandleTaken,
+    /// See [`ErrorCode::HandleUnknown`].
+    #[error("no account has this handle")]
+    HandleUnknown,
+    /// Another account's device has this id. See [`ErrorCode::AuthenticationFailed`].
+    #[error("the device id belongs to another account: choose another")]
+    DeviceTaken,
+    /// See [`ErrorCode::CardStale`].
+    #[error("the card's version is not above the stored one")]
+    CardStale,
+    /// See [`ErrorCode::NoKeyPackage`].
+    #[error("no device of the account has a key package")]
+    NoKeyPackage,
+    /// No such device. See [`ErrorCode::AuthenticationFailed`].
+    #[error("no such device")]
+    DeviceUnknown,
+    /// See [`ErrorCode::MailboxFull`].
+    #[error("the mailbox is full until its readers acknowledge or it expires")]
+    MailboxFull,
+    /// See [`ErrorCode::Quota`].
+    #[error("the relay is at its quota of {0}")]
+    Quota(&'static str),
+    /// See [`ErrorCode::Busy`].
+    #[error("the relay's queue is full")]
+    Busy,
+    /// See [`ErrorCode::StoreUnavailable`].
+    #[error("the relay cannot write just now")]
+    Unavailable,
+    /// What is stored there failed its checksum; it is never served. See [`ErrorCode::Internal`].
+    #[error("stored data is damaged")]
+    Damaged,
+    /// The store has stopped. See [`ErrorCode::ShuttingDown`].
+    #[error("the relay is stopping")]
+    Stopped,
+}
+
+impl StoreError {
+    /// The one map to the wire.
+    pub fn code(self) -> ErrorCode {
+        match self {
+            Self::MailboxUnknown => ErrorCode::MailboxUnknown,
+            Self::MailboxExists => ErrorCode::MailboxExists,
+            Self::KeyTurned => ErrorCode::KeyTurned,
+            Self::ReadKeyWrong => ErrorCode::ReadKeyWrong,
+            Self::ReaderUnknown => ErrorCode::ReaderUnknown,
+            Self::PostIdReused => ErrorCode::PostIdReused,
+            Self::BadTurn(_) => ErrorCode::BadTurn,
+            Self::TokenUnknown => ErrorCode::TokenUnknown,
+            Self::InviteInvalid => ErrorCode::InviteInvalid,
+            Self::HandleTaken => ErrorCode::HandleTaken,
+            Self::HandleUnknown => ErrorCode::HandleUnknown,
+            Self::CardStale => ErrorCode::CardStale,
+            Self::NoKeyPackage => ErrorCode::NoKeyPackage,
+            Self::DeviceUnknown | Self::DeviceTaken => ErrorCode::AuthenticationFailed,
+            Self::MailboxFull => ErrorCode::MailboxFull,
+            Self::Quota(_) => ErrorCode::Quota,
+            Self::Busy => ErrorCode::Busy,
+            Self::Unavailable => ErrorCode::StoreUnavailable,
+            Self::Damaged => ErrorCode::Internal,
+            Self::Stopped => ErrorCode::ShuttingDown,
+        }
+    }
+}
+
+/// What became durable, told to the live side in the order in which it happened. Implementations must return quickly and
+/// never call back into the store: the committer waits for them.
+pub trait Published: Send + Sync + 'static {
+    /// An envelope was appended. Called in order of seq for each mailbox, after the append is durable, before it is answered.
+    fn appended(&self, mailbox: &MailboxId, stored: &Stored);
+    /// A mailbox was destroyed.
+    fn destroyed(&self, mailbox: &MailboxId);
+}
+
+/// A [`Published`] that nobody listens to.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Unheard;
+
+impl Published for Unheard {
+    fn appended(&self, _: &MailboxId, _: &Stored) {}
+    fn destroyed(&self, _: &MailboxId) {}
+}
+
+/// The relay's clock. Only the engines read it, once a batch; replay reads none.
+pub trait Clock: Send + Sync + 'static {
+    /// Unix seconds.
+    fn unix_seconds(&self) -> u64;
+    /// Seconds since some fixed point, never stepping; to notice jumps of the other.
+    fn monotonic_seconds(&self) -> u64;
+}
+
+/// Bounds and durations that all engines keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StorePolicy {
+    /// Most bytes of stored envelopes over all mailboxes, with the overhead of remembered posts.
+    pub total_bytes: u64,
+    /// Most mailboxes.
+    pub mailboxes: u64,
+    /// Most remembered posts over all mailboxes: bounds RAM.
+    pub posts: u64,
+    /// Most accounts.
+    pub accounts: u64,
+    /// Most readers over all mailboxes, evicted ones that may still read counted: bounds RAM.
+    pub readers: u64,
+    /// Most readers of a mailbox.
+    pub readers_per_mailbox: usize,
+    /// How long a post id is remembered at least, seconds (rule 2).
+    pub post_id_seconds: u32,
+    /// A mailbox that nobody opened for this long is removed, seconds (rule 16).
+    pub unopened_seconds: u64,
+    /// Most one-time key packages of a device; older ones make room.
+    pub key_packages_per_device: usize,
+    /// Most tokens a device may draw in 24 hours.
+    pub tokens_per_device: usize,
+    /// Most unspent tokens over all.
+    pub tokens: u64,
+}
+
+impl Default for StorePolicy {
+    fn default() -> Self {
+        Self {
+            total_bytes: 10 << 30,
+            mailboxes: 1_000_000,
+            posts: 10_000_000,
+            accounts: 100_000,
+            readers: 4_000_000,
+            readers_per_mailbox: posthorn_proto::limits::READERS_PER_MAILBOX,
+            post_id_seconds: 72 * 3600,
+            unopened_seconds: 180 * 24 * 3600,
+            key_packages_per_device: posthorn_proto::limits::KEY_PACKAGES_PER_DEVICE,
+            tokens_per_device: posthorn_proto::limits::TOKENS_PER_DEVICE,
+            tokens: 1_000_000,
+        }
+    }
+}
+
+/// Numbers for the operator.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Stats {
+    /// Mailboxes.
+    pub mailboxes: u64,
+    /// Envelopes stored.
+    pub envelopes: u64,
+    /// Bytes of stored envelopes.
+    pub envelope_bytes: u64,
+    /// Posts remembered, trimmed or not.
+    pub posts: u64,
+    /// Accounts.
+    pub accounts: u64,
+    /// Bytes on disk; 0 in memory.
+    pub disk_bytes: u64,
+    /// Expiry is paused until the operator confirms the clock (rule 20).
+    pub expiry_paused: bool,
+}
+
+/// A store engine.
+pub trait Store: Send + Sync + 'static {
+    /// This life of the store (R10).
+    fn incarnation(&self) -> Incarnation;
+
+    /// Creates a mailbox and spends the token, both or neither. The identical call again is `Ok` while the mailbox is
+    /// still as it was created.
+    fn create(&self, new: NewMailbox) -> Answer<'_, (), StoreError>;
+
+    /// Appends, and turns the lock if asked, atomically. Order of checks: post id (a repeat gets the old seq, rule 2; a
+    /// different post under the same id `PostIdReused`), keys (`KeyTurned`), the turn (`BadTurn`), quota (`MailboxFull`,
+    /// with a reserve of 10 % and at least 4 envelopes for appends that carry a turn, rule 5; `Quota`).
+    fn append(&self, append: Append) -> Answer<'_, u64, StoreError>;
+
+    /// Opens as a reader: checks the key, makes a claim good, notes that the mailbox was opened.
+    fn open(&self, open: OpenReader) -> Answer<'_, ReaderView, StoreError>;
+
+    /// Reads stored envelopes in order of seq, from the later of `range.from` and the oldest stored. Needs no key: the
+    /// caller holds an opening.
+    fn read(&self, mailbox: MailboxId, range: ReadRange) -> Answer<'_, Vec<Stored>, StoreError>;
+
+    /// Moves a reader's cursor to `seq`, never back and never above the head; what all readers passed is trimmed.
+    fn advance(&self, mailbox: MailboxId, reader: ReaderId, seq: u64) -> Answer<'_, (), StoreError>;
+
+    /// Whether this is the mailbox's current post key: for signals.
+    fn check_post_key(&self, mailbox: MailboxId, post_key: KeyHash) -> Answer<'_, (), StoreError>;
+
+    /// Removes a mailbox, if this is the current turn key.
+    fn destroy(&self, mailbox: MailboxId, turn_key: KeyHash) -> Answer<'_, (), StoreError>;
+
+    /// Drops what has expired by the clock now: envelopes (prefixes only, rule 20), post ids, unopened mailboxes, invites.
+    /// Does nothing while a clock jump is unconfirmed.
+    fn expire(&self) -> Answer<'_, (), StoreError>;
+
+    /// The operator vouches for the clock: expiry goes on.
+    fn confirm_clock(&self) -> Answer<'_, (), StoreError>;
+
+    /// Stores an invite.
+    fn mint_invite(&self, invite: NewInvite) -> Answer<'_, (), StoreError>;
+
+    /// Makes an account with its first device and uses the invite, both or neither. The identical call again is `Ok`.
+    fn register(&self, new: NewAccount) -> Answer<'_, (), StoreError>;
+
+    /// Finds a device, for authentication.
+    fn device(&self, device: DeviceId) -> Answer<'_, DeviceRecord, StoreError>;
+
+    /// Replaces the card of the device's account. The identical card at the same version is `Ok`.
+    fn publish_card(&self, device: DeviceId, version: u64, card: Bytes) -> Answer<'_, (), StoreError>;
+
+    /// Adds key packages to a device; the oldest one-time packages make room for new ones over the limit. With nothing to
+    /// add it only tells the stock.
+    fn publish_key_packages(
+        &self,
+        device: DeviceId,
+        one_time: Vec<Bytes>,
+        last_resort: Option<Bytes>,
+    ) -> Answer<'_, KeyPackageStock, StoreError>;
+
+    /// A card by handle.
+    fn card(&self, handle: Handle) -> Answer<'_, CardRecord, StoreError>;
+
+    /// Takes one key package of each device of an account, one-time packages first and each given out once.
+    fn take_key_packages(&self, handle: Handle) -> Answer<'_, Vec<TakenKeyPackage>, StoreError>;
+
+    /// Stores creation tokens' hashes, without the device's name; returns how many were accepted, from the front.
+    /// Repeated hashes count as accepted.
+    fn draw_tokens(&self, device: DeviceId, hashes: Vec<KeyHash>) -> Answer<'_, u32, StoreError>;
+
+    /// Numbers for the operator.
+    fn stats(&self) -> Stats;
+
+    /// Answers what was asked, writes what helps the next start, and stops. Later calls get `Stopped`.
+    fn close(&self) -> Answer<'_, (), StoreError>;
+}
