@@ -123,7 +123,8 @@ pub struct Database {
 }
 
 impl Database {
-    /// Makes a new database with a fresh random key, wrapped under `passphrase`.
+    /// Makes a new database with a fresh random key, wrapped under `passphrase`. It is there whole or not at all: what a
+    /// crash left of an earlier attempt is taken over.
     pub fn create(
         location: Location<'_>,
         passphrase: &Passphrase,
@@ -132,16 +133,13 @@ impl Database {
     ) -> Result<Self, StoreError> {
         #[cfg(not(target_family = "wasm"))]
         let lock = take_lock(location)?;
-        if let Location::File(path) = location
-            && path.exists()
-        {
-            return Err(StoreError::AlreadyExists { path: path.to_owned() });
+        let mut conn = connect(location, OpenFlags::SQLITE_OPEN_CREATE).map_err(|error| foreign(location, error))?;
+        if !schema::is_empty(&conn)? {
+            return Err(StoreError::AlreadyExists { path: path_of(location) });
         }
         let key = DatabaseKey::random(rng);
         let wrapped = key.wrap(passphrase, cost, rng)?;
-        let mut conn = connect(location, OpenFlags::SQLITE_OPEN_CREATE)?;
-        schema::migrate(&mut conn)?;
-        put_wrapped_key(&conn, &wrapped)?;
+        schema::migrate(&mut conn, |tx| put_wrapped_key(tx, &wrapped))?;
         Ok(Self {
             conn,
             sealer: Sealer::new(&key),
@@ -153,29 +151,25 @@ impl Database {
 
     /// Opens an existing file. A database in memory cannot be opened, it is [`StoreError::NotFound`].
     pub fn open(location: Location<'_>, passphrase: &Passphrase) -> Result<Self, StoreError> {
-        let path = match location {
-            Location::File(path) if path.exists() => path,
-            Location::File(path) => return Err(StoreError::NotFound { path: path.to_owned() }),
-            Location::Memory => return Err(StoreError::NotFound { path: PathBuf::from(":memory:") }),
-        };
+        let path = path_of(location);
+        if !path.exists() {
+            return Err(StoreError::NotFound { path });
+        }
         #[cfg(not(target_family = "wasm"))]
         let lock = take_lock(location)?;
-        let not_ours = || StoreError::NotOurs { path: path.to_owned() };
-        let mut conn = connect(location, OpenFlags::empty()).map_err(|error| match error {
-            StoreError::Sqlite(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase) => {
-                not_ours()
-            }
-            error => error,
-        })?;
+        let mut conn = connect(location, OpenFlags::empty()).map_err(|error| foreign(location, error))?;
+        if schema::is_empty(&conn)? {
+            return Err(StoreError::NotFound { path });
+        }
         if !schema::is_ours(&conn)? {
-            return Err(not_ours());
+            return Err(StoreError::NotOurs { path });
         }
         let wrapped: Vec<u8> = conn
             .query_row("SELECT v FROM meta WHERE k = 'key'", [], |row| row.get(0))
             .optional()?
             .ok_or(StoreError::Damaged("no wrapped key"))?;
         let key = DatabaseKey::unwrap(&wrapped, passphrase)?;
-        schema::migrate(&mut conn)?;
+        schema::migrate(&mut conn, |_| Ok(()))?;
         Ok(Self {
             conn,
             sealer: Sealer::new(&key),
@@ -298,6 +292,23 @@ fn take_lock(location: Location<'_>) -> Result<Option<lock::ProfileLock>, StoreE
     match location {
         Location::Memory => Ok(None),
         Location::File(path) => lock::ProfileLock::take(path).map(Some),
+    }
+}
+
+fn path_of(location: Location<'_>) -> PathBuf {
+    match location {
+        Location::Memory => PathBuf::from(":memory:"),
+        Location::File(path) => path.to_owned(),
+    }
+}
+
+/// Says plainly that a file is no database at all.
+fn foreign(location: Location<'_>, error: StoreError) -> StoreError {
+    match error {
+        StoreError::Sqlite(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase) => {
+            StoreError::NotOurs { path: path_of(location) }
+        }
+        error => error,
     }
 }
 

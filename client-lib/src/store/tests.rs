@@ -82,6 +82,17 @@ fn errors_of_opening_are_told_apart() {
 }
 
 #[test]
+fn what_a_crash_left_of_a_creation_is_taken_over() {
+    let folder = Folder::new();
+    // SQLite was opened, in WAL mode, and nothing was committed.
+    connect(Location::File(&folder.path()), OpenFlags::SQLITE_OPEN_CREATE).expect("opens");
+    assert!(folder.path().exists());
+    assert!(matches!(folder.open("x"), Err(StoreError::NotFound { .. })));
+    drop(folder.create());
+    folder.open("correct horse").expect("opens");
+}
+
+#[test]
 fn foreign_files_are_refused() {
     let folder = Folder::new();
     fs::write(folder.path(), vec![0x55; 8192]).expect("writes");
