@@ -9,6 +9,7 @@
 
 mod lock;
 mod passphrase;
+pub(crate) mod record;
 mod schema;
 mod seal;
 #[cfg(test)]

@@ -163,3 +163,26 @@ fn debug_hides_secrets() {
         assert!(shown.contains(hidden), "{shown}");
     }
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+
+    /// A commit stands in clear inside the envelope, so here every byte is looked at by the decoder.
+    #[test]
+    fn no_bent_commit_counts(at in 0usize..1 << 16, bit in 0u8..8) {
+        thread_local! {
+            static SCENE: std::cell::RefCell<(Party, Vec<u8>)> = std::cell::RefCell::new({
+                let [mut alice, bob] = two();
+                let change = Change { update_self: true, ..Change::default() };
+                (bob, alice.stage(&change).expect("stages").commit)
+            });
+        }
+        SCENE.with_borrow_mut(|(bob, commit)| {
+            let mut bent = commit.clone();
+            let at = at % bent.len();
+            bent[at] ^= 1 << bit;
+            let refused = bob.talk(|session, _| session.receive(&bent).map(|_| session.epoch()));
+            assert!(refused.is_err(), "byte {at}, bit {bit}: {refused:?}");
+        });
+    }
+}

@@ -1,0 +1,172 @@
+//! What is sealed to inboxes: invitations, and the answer to one that does not open (rules 11 and 14).
+//!
+//! HPKE base mode authenticates nobody, so an invitation is signed by the inviter's identity, and names its recipient, so
+//! that nobody can pass it on.
+
+use posthorn_proto::chain::Chain;
+use posthorn_proto::{DeviceId, MailboxId, ReadKey, ReaderId, RelayIdentity, WrongLength};
+use prost::Message as _;
+
+use super::{array, wire};
+use crate::conversation::ConversationId;
+use crate::identity::{Card, CardError, Identity, IdentityKey, RelayAddress, RelayUrl, UnverifiedCard};
+
+/// Domain separation of an invitation's signature.
+const INVITATION_LABEL: &str = "posthorn v1 invitation";
+
+/// One message to an inbox, as it came.
+#[derive(Debug)]
+pub enum InboxMessage {
+    /// Join a conversation.
+    Invitation(UnverifiedInvitation),
+    /// Your invitation did not open.
+    WelcomeRefused(WelcomeRefused),
+}
+
+/// Why a message to an inbox is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvitationError {
+    /// Not protobuf of the schema.
+    #[error("the inbox message is malformed")]
+    Malformed,
+    /// A field of a wrong length.
+    #[error(transparent)]
+    Length(#[from] WrongLength),
+    /// The inviter's card is not one.
+    #[error("the inviter's card: {0}")]
+    Card(#[from] CardError),
+    /// Not signed by the card's identity.
+    #[error("the invitation is not signed by the inviter")]
+    Signature,
+    /// Meant for somebody else.
+    #[error("the invitation is for another device")]
+    WrongRecipient,
+    /// Not a relay's URL.
+    #[error("the invitation names no relay")]
+    Relay,
+}
+
+/// An invitation whose signature has not been checked.
+#[derive(Debug)]
+pub struct UnverifiedInvitation(wire::SignedInvitation);
+
+/// An invitation signed by its inviter and meant for us.
+#[derive(Debug)]
+pub struct Invitation {
+    /// The device that this is for, and its identity.
+    pub recipient: (DeviceId, IdentityKey),
+    /// Who invites.
+    pub inviter: Card,
+    /// The conversation, which is also the MLS group id.
+    pub conversation: ConversationId,
+    /// Where its mailbox is.
+    pub relay: RelayAddress,
+    /// Its mailbox.
+    pub mailbox: MailboxId,
+    /// The reader that the commit admitted.
+    pub reader: ReaderId,
+    /// Its one-time key.
+    pub read_key: ReadKey,
+    /// The seq of the commit that admitted it.
+    pub seq: u64,
+    /// The chain there.
+    pub chain: Chain,
+    /// MLS Welcome.
+    pub welcome: Vec<u8>,
+}
+
+/// "Your Welcome does not open; here is a fresh key package."
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WelcomeRefused {
+    /// Of which conversation.
+    pub conversation: ConversationId,
+    /// Whose.
+    pub device: DeviceId,
+    /// To try again with.
+    pub key_package: Vec<u8>,
+    /// Why, as a stable name.
+    pub cause: String,
+}
+
+impl Invitation {
+    /// Signs and encodes, ready to be sealed.
+    pub fn encode(&self, identity: &Identity) -> Vec<u8> {
+        let invitation = wire::Invitation {
+            recipient: self.recipient.0.0.to_vec(),
+            recipient_identity: self.recipient.1.as_bytes().to_vec(),
+            inviter_card: self.inviter.encoded().to_vec(),
+            conversation: self.conversation.0.to_vec(),
+            relay_url: self.relay.url.as_str().to_owned(),
+            relay_identity: self.relay.identity.0.to_vec(),
+            mailbox: self.mailbox.0.to_vec(),
+            reader: self.reader.0.to_vec(),
+            read_key: self.read_key.expose().to_vec(),
+            seq: self.seq,
+            chain: self.chain.0.to_vec(),
+            welcome: self.welcome.clone(),
+        }
+        .encode_to_vec();
+        let signature = identity.sign(INVITATION_LABEL, &[&invitation]).to_vec();
+        let signed = wire::SignedInvitation { invitation, signature };
+        wire::InboxMessage { body: Some(wire::inbox_message::Body::Invitation(signed)) }.encode_to_vec()
+    }
+}
+
+impl UnverifiedInvitation {
+    /// Checks the card, the signature and the recipient.
+    pub fn verify(self, device: DeviceId, identity: &IdentityKey) -> Result<Invitation, InvitationError> {
+        let raw = wire::Invitation::decode(&self.0.invitation[..]).map_err(|_| InvitationError::Malformed)?;
+        let inviter = UnverifiedCard::new(&raw.inviter_card)?.verify(None)?;
+        if !inviter.identity().has_signed(INVITATION_LABEL, &[&self.0.invitation], &self.0.signature) {
+            return Err(InvitationError::Signature);
+        }
+        if raw.recipient != device.0 || raw.recipient_identity != identity.as_bytes() {
+            return Err(InvitationError::WrongRecipient);
+        }
+        Ok(Invitation {
+            recipient: (device, *identity),
+            inviter,
+            conversation: ConversationId::try_from(&raw.conversation[..])?,
+            relay: RelayAddress {
+                url: RelayUrl::parse(&raw.relay_url).map_err(|_| InvitationError::Relay)?,
+                identity: RelayIdentity::try_from(&raw.relay_identity[..])?,
+            },
+            mailbox: MailboxId::try_from(&raw.mailbox[..])?,
+            reader: ReaderId::try_from(&raw.reader[..])?,
+            read_key: ReadKey::try_from(&raw.read_key[..])?,
+            seq: raw.seq,
+            chain: Chain(array("chain", &raw.chain)?),
+            welcome: raw.welcome,
+        })
+    }
+}
+
+impl InboxMessage {
+    /// Parses what an inbox opened.
+    pub fn decode(bytes: &[u8]) -> Result<Self, InvitationError> {
+        use wire::inbox_message::Body;
+        let raw = wire::InboxMessage::decode(bytes).map_err(|_| InvitationError::Malformed)?;
+        match raw.body.ok_or(InvitationError::Malformed)? {
+            Body::Invitation(signed) => Ok(Self::Invitation(UnverifiedInvitation(signed))),
+            Body::WelcomeRefused(refused) => Ok(Self::WelcomeRefused(WelcomeRefused {
+                conversation: ConversationId::try_from(&refused.conversation[..])?,
+                device: DeviceId::try_from(&refused.device[..])?,
+                key_package: refused.key_package,
+                cause: refused.cause.chars().filter(|c| c.is_ascii_graphic()).take(64).collect(),
+            })),
+        }
+    }
+}
+
+impl WelcomeRefused {
+    /// Encodes, ready to be sealed.
+    pub fn encode(&self) -> Vec<u8> {
+        let refused = wire::WelcomeRefused {
+            conversation: self.conversation.0.to_vec(),
+            device: self.device.0.to_vec(),
+            key_package: self.key_package.clone(),
+            cause: self.cause.clone(),
+        };
+        wire::InboxMessage { body: Some(wire::inbox_message::Body::WelcomeRefused(refused)) }.encode_to_vec()
+    }
+}

@@ -1,0 +1,214 @@
+//! The outbox: what has to reach a mailbox, kept until it was read back there (C2).
+//!
+//! A parcel is sealed at most once per epoch and its bytes are kept before they are posted, so that after any crash the
+//! identical post goes out again under the same post id (rule 3).
+
+use posthorn_proto::{DeviceId, KeyHash, MailboxId, PostId, PostKey, Reader, ReaderId, Turn, TurnKey};
+use rusqlite::OptionalExtension as _;
+use serde::{Deserialize, Serialize};
+
+use crate::content::ContentBody;
+use crate::conversation::MessageId;
+use crate::store::{StoreError, Transaction, record};
+
+const TABLE: &str = "outbox";
+
+/// Something on its way to a mailbox.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Parcel {
+    /// A message to a conversation.
+    Message {
+        /// Kept across re-encryption.
+        message: MessageId,
+        /// Unix milliseconds.
+        sent_at: u64,
+        /// What is said.
+        body: ContentBody,
+        /// Its encryption under one epoch; made when its turn comes.
+        sealed: Option<SealedPost>,
+    },
+    /// A commit with its turn.
+    Commit {
+        /// The intent that it makes true.
+        intent: i64,
+        /// The commit, sealed under the epoch that it ends.
+        sealed: SealedPost,
+        /// The turn and the key that permits it.
+        turn: SealedTurn,
+        /// MLS Welcome for those who are added.
+        welcome: Option<Vec<u8>>,
+        /// Who is to be invited once the commit was read back.
+        invitees: Vec<Invitee>,
+        /// Handles of who comes in and who goes, for the notice.
+        added: Vec<String>,
+        removed: Vec<String>,
+    },
+    /// Something sealed to an inbox.
+    Inbox {
+        /// The relay's URL.
+        relay: String,
+        /// The post.
+        sealed: SealedPost,
+    },
+}
+
+/// A post as it goes over the wire.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SealedPost {
+    pub(crate) post: PostId,
+    pub(crate) post_key: record::Secret,
+    #[serde(with = "serde_bytes")]
+    pub(crate) envelope: Vec<u8>,
+    /// The epoch under which it was sealed; 0 for inboxes.
+    pub(crate) epoch: u64,
+    /// The seq that the relay answered.
+    pub(crate) posted: Option<u64>,
+}
+
+/// A turn as a record.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SealedTurn {
+    turn_key: record::Secret,
+    next_post: KeyHash,
+    next_turn: KeyHash,
+    admit: Vec<(ReaderId, KeyHash)>,
+    evict: Vec<ReaderId>,
+}
+
+/// Somebody whom a commit adds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Invitee {
+    pub(crate) device: DeviceId,
+    pub(crate) identity: [u8; 32],
+    /// `InboxAddress`, encoded.
+    #[serde(with = "serde_bytes")]
+    pub(crate) inbox: Vec<u8>,
+    pub(crate) reader: ReaderId,
+    /// The one-time key of the invitation.
+    pub(crate) read_key: record::Secret,
+}
+
+impl SealedPost {
+    pub(crate) fn new(post: PostId, post_key: &PostKey, envelope: Vec<u8>, epoch: u64) -> Self {
+        Self { post, post_key: record::Secret(*post_key.expose()), envelope, epoch, posted: None }
+    }
+}
+
+impl SealedTurn {
+    pub(crate) fn new(turn_key: &TurnKey, turn: &Turn) -> Self {
+        Self {
+            turn_key: record::Secret(*turn_key.expose()),
+            next_post: turn.post_key_hash,
+            next_turn: turn.turn_key_hash,
+            admit: turn.admit.iter().map(|reader| (reader.id, reader.key_hash)).collect(),
+            evict: turn.evict.clone(),
+        }
+    }
+
+    pub(crate) fn key(&self) -> TurnKey {
+        TurnKey::from_bytes(self.turn_key.0)
+    }
+
+    pub(crate) fn turn(&self) -> Turn {
+        Turn {
+            post_key_hash: self.next_post,
+            turn_key_hash: self.next_turn,
+            admit: self.admit.iter().map(|(id, key_hash)| Reader { id: *id, key_hash: *key_hash }).collect(),
+            evict: self.evict.clone(),
+        }
+    }
+}
+
+impl Parcel {
+    /// The post's bytes, if there are any yet.
+    pub(crate) fn sealed(&self) -> Option<&SealedPost> {
+        match self {
+            Self::Message { sealed, .. } => sealed.as_ref(),
+            Self::Commit { sealed, .. } | Self::Inbox { sealed, .. } => Some(sealed),
+        }
+    }
+
+    /// Likewise, to be changed.
+    pub(crate) fn sealed_mut(&mut self) -> Option<&mut SealedPost> {
+        match self {
+            Self::Message { sealed, .. } => sealed.as_mut(),
+            Self::Commit { sealed, .. } | Self::Inbox { sealed, .. } => Some(sealed),
+        }
+    }
+}
+
+/// Keeps a parcel; returns its row.
+pub(crate) fn put(tx: &Transaction<'_>, mailbox: &MailboxId, parcel: &Parcel) -> Result<i64, StoreError> {
+    tx.sql().prepare_cached("INSERT INTO outbox (mailbox, value) VALUES (?1, x'')")?.execute([&mailbox.0[..]])?;
+    let row = tx.sql().last_insert_rowid();
+    update(tx, row, parcel)?;
+    Ok(row)
+}
+
+/// Replaces a parcel.
+pub(crate) fn update(tx: &Transaction<'_>, row: i64, parcel: &Parcel) -> Result<(), StoreError> {
+    let value = record::seal(tx, TABLE, &row.to_be_bytes(), parcel);
+    let post = parcel.sealed().map(|sealed| sealed.post.0.to_vec());
+    tx.sql().prepare_cached("UPDATE outbox SET post = ?2, value = ?3 WHERE row = ?1")?.execute((row, post, value))?;
+    Ok(())
+}
+
+/// Forgets a parcel.
+pub(crate) fn remove(tx: &Transaction<'_>, row: i64) -> Result<(), StoreError> {
+    tx.sql().prepare_cached("DELETE FROM outbox WHERE row = ?1")?.execute([row])?;
+    Ok(())
+}
+
+/// Forgets all parcels for a mailbox.
+pub(crate) fn remove_all(tx: &Transaction<'_>, mailbox: &MailboxId) -> Result<(), StoreError> {
+    tx.sql().prepare_cached("DELETE FROM outbox WHERE mailbox = ?1")?.execute([&mailbox.0[..]])?;
+    Ok(())
+}
+
+/// One parcel.
+pub(crate) fn get(tx: &Transaction<'_>, row: i64) -> Result<Option<Parcel>, StoreError> {
+    let value: Option<Vec<u8>> = tx
+        .sql()
+        .prepare_cached("SELECT value FROM outbox WHERE row = ?1")?
+        .query_row([row], |row| row.get(0))
+        .optional()?;
+    value.map(|value| record::open(tx, TABLE, &row.to_be_bytes(), &value)).transpose()
+}
+
+/// The parcel that was posted to `mailbox` under this post id.
+pub(crate) fn by_post(
+    tx: &Transaction<'_>,
+    mailbox: &MailboxId,
+    post: &PostId,
+) -> Result<Option<(i64, Parcel)>, StoreError> {
+    let found: Option<(i64, Vec<u8>)> = tx
+        .sql()
+        .prepare_cached("SELECT row, value FROM outbox WHERE mailbox = ?1 AND post = ?2")?
+        .query_row((&mailbox.0[..], &post.0[..]), |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    found.map(|(row, value)| Ok((row, record::open(tx, TABLE, &row.to_be_bytes(), &value)?))).transpose()
+}
+
+/// The oldest parcels for a mailbox.
+pub(crate) fn oldest(
+    tx: &Transaction<'_>,
+    mailbox: &MailboxId,
+    limit: usize,
+) -> Result<Vec<(i64, Parcel)>, StoreError> {
+    let mut statement =
+        tx.sql().prepare_cached("SELECT row, value FROM outbox WHERE mailbox = ?1 ORDER BY row LIMIT ?2")?;
+    let rows = statement
+        .query_map((&mailbox.0[..], limit as i64), |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
+    rows.map(|row| {
+        let (row, value) = row?;
+        Ok((row, record::open(tx, TABLE, &row.to_be_bytes(), &value)?))
+    })
+    .collect()
+}
+
+/// The mailboxes that parcels wait for.
+pub(crate) fn mailboxes(tx: &Transaction<'_>) -> Result<Vec<MailboxId>, StoreError> {
+    let mut statement = tx.sql().prepare_cached("SELECT DISTINCT mailbox FROM outbox ORDER BY mailbox")?;
+    let rows = statement.query_map([], |row| row.get::<_, Vec<u8>>(0))?;
+    rows.map(|row| MailboxId::try_from(&row?[..]).map_err(|_| StoreError::Damaged(TABLE))).collect()
+}
