@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use rand::{CryptoRng, RngCore};
+use rand::CryptoRng;
 
 /// A byte string of the wrong length was given where a fixed length is required.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +29,7 @@ macro_rules! id {
             pub const LEN: usize = $len;
 
             /// A fresh random value.
-            pub fn random(rng: &mut (impl RngCore + CryptoRng + ?Sized)) -> Self {
+            pub fn random(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
                 let mut bytes = [0; $len];
                 rng.fill_bytes(&mut bytes);
                 Self(bytes)

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use rand::{CryptoRng, RngCore};
+use rand::CryptoRng;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -22,7 +22,7 @@ macro_rules! key {
             pub const LEN: usize = 32;
 
             /// A fresh random key.
-            pub fn random(rng: &mut (impl RngCore + CryptoRng + ?Sized)) -> Self {
+            pub fn random(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
                 let mut bytes = [0; 32];
                 rng.fill_bytes(&mut bytes);
                 Self(bytes)

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use data_encoding::BASE32_NOPAD;
 use posthorn_proto::WrongLength;
-use rand::{CryptoRng, RngCore};
+use rand::CryptoRng;
 
 /// The text names nothing: 26 characters of base32 are needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -20,7 +20,7 @@ macro_rules! name {
 
         impl $name {
             /// A fresh random name.
-            pub fn random(rng: &mut (impl RngCore + CryptoRng + ?Sized)) -> Self {
+            pub fn random(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
                 let mut bytes = [0; 16];
                 rng.fill_bytes(&mut bytes);
                 Self(bytes)

@@ -14,7 +14,7 @@ use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use posthorn_proto::turn::TurnHash;
 use posthorn_proto::{MailboxId, PostId};
-use rand::{CryptoRng, RngCore};
+use rand::CryptoRng;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 pub use padding::{LONGEST, SHORTEST, is_standard_length, standard_length};
@@ -103,7 +103,7 @@ impl EnvelopeKey {
         &self,
         slot: &Slot,
         data: &[u8],
-        rng: &mut (impl RngCore + CryptoRng + ?Sized),
+        rng: &mut (impl CryptoRng + ?Sized),
     ) -> Result<Vec<u8>, EnvelopeError> {
         let total = standard_length(OVERHEAD + data.len()).ok_or(EnvelopeError::TooLong { got: data.len() })?;
         let padded = Zeroizing::new(pad(data, total - NONCE_BYTES - TAG_BYTES));

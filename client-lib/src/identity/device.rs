@@ -4,7 +4,7 @@ use std::fmt;
 
 use ed25519_dalek::{Signer, SigningKey};
 use posthorn_proto::DeviceId;
-use rand::{CryptoRng, RngCore};
+use rand::CryptoRng;
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
@@ -18,7 +18,7 @@ pub struct Device {
 
 impl Device {
     /// A fresh device.
-    pub fn generate(rng: &mut (impl RngCore + CryptoRng + ?Sized)) -> Self {
+    pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
         let mut seeds = Zeroizing::new([[0; 32]; 2]);
         rng.fill_bytes(&mut seeds[0]);
         rng.fill_bytes(&mut seeds[1]);

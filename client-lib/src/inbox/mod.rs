@@ -15,7 +15,7 @@ use std::fmt;
 
 use posthorn_proto::{MailboxId, PostId, PostKey, RelayIdentity};
 use prost::Message;
-use rand::{CryptoRng, RngCore};
+use rand::CryptoRng;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::envelope::{LONGEST, is_standard_length, pad, standard_length, unpad};
@@ -100,7 +100,7 @@ impl InboxKey {
         mailbox: &MailboxId,
         post: &PostId,
         data: &[u8],
-        rng: &mut (impl RngCore + CryptoRng + ?Sized),
+        rng: &mut (impl CryptoRng + ?Sized),
     ) -> Result<Vec<u8>, InboxError> {
         let total = standard_length(OVERHEAD + data.len()).ok_or(InboxError::TooLong { got: data.len() })?;
         let padded = Zeroizing::new(pad(data, total - hpke::ENCAPSULATED_BYTES - hpke::TAG_BYTES));
@@ -132,7 +132,7 @@ pub struct InboxSecret([u8; 32]);
 
 impl InboxSecret {
     /// A fresh inbox.
-    pub fn generate(rng: &mut (impl RngCore + CryptoRng + ?Sized)) -> Self {
+    pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
         let mut secret = Self([0; 32]);
         rng.fill_bytes(&mut secret.0);
         secret

@@ -12,7 +12,7 @@ use openmls::prelude::{
 };
 use posthorn_proto::{MailboxId, ReaderId, RelayIdentity};
 use prost::Message;
-use rand::{CryptoRng, RngCore};
+use rand::CryptoRng;
 use sha2::Sha256;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -43,7 +43,7 @@ pub struct ReaderSecret([u8; 32]);
 
 impl ReaderSecret {
     /// A fresh secret, for a new conversation.
-    pub fn generate(rng: &mut (impl RngCore + CryptoRng + ?Sized)) -> Self {
+    pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
         let mut secret = Self([0; 32]);
         rng.fill_bytes(&mut secret.0);
         secret

@@ -9,7 +9,7 @@ use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use hkdf::Hkdf;
 use hmac::{Hmac, Mac};
-use rand::{CryptoRng, RngCore};
+use rand::CryptoRng;
 use sha2::Sha256;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -66,7 +66,7 @@ impl Sealer {
         &self,
         place: Place<'_>,
         value: &[u8],
-        rng: &mut (impl RngCore + CryptoRng + ?Sized),
+        rng: &mut (impl CryptoRng + ?Sized),
     ) -> Vec<u8> {
         let mut nonce = [0; NONCE_BYTES];
         rng.fill_bytes(&mut nonce);

@@ -237,6 +237,7 @@ impl CommandError {
 
 /// Somebody to talk to.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "a handful of these live for the time of a command")]
 pub enum Contact {
     /// By link: the identity is known beforehand.
     Link(ContactLink),

@@ -87,17 +87,11 @@ struct Step<'a> {
     effects: Vec<Effect>,
 }
 
-impl std::fmt::Debug for Engine {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("database", &self.database).finish_non_exhaustive()
-    }
-}
-
-impl Engine {
-    /// The engine of a database; whatever was left undone goes on with the first inputs.
-    pub fn open(mut database: Database, mut rng: Randomness, now: u64) -> Result<Self, EngineError> {
-        let mut live = Live { inbox_posts_dirty: true, openings_dirty: true, ..Live::default() };
-        let tx = database.transaction(&mut rng)?;
+impl Live {
+    /// What the database says is to be done.
+    fn begin(database: &mut Database, rng: &mut Randomness, now: u64) -> Result<Self, EngineError> {
+        let mut live = Self { inbox_posts_dirty: true, openings_dirty: true, ..Self::default() };
+        let tx = database.transaction(rng)?;
         for (id, _) in Conversation::all(&tx)? {
             live.dirty.insert(id);
         }
@@ -107,8 +101,24 @@ impl Engine {
         for (_, reading) in Reading::all(&tx)? {
             live.want_relay(&reading.relay, now);
         }
-        drop(tx);
-        Ok(Self { database, rng, live })
+        Ok(live)
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("database", &self.database).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// The engine of a database; whatever was left undone goes on with the first inputs.
+    /// With an error the database comes back, for another try.
+    pub fn open(mut database: Database, mut rng: Randomness, now: u64) -> Result<Self, Box<(EngineError, Database)>> {
+        match Live::begin(&mut database, &mut rng, now) {
+            Ok(live) => Ok(Self { database, rng, live }),
+            Err(error) => Err(Box::new((error, database))),
+        }
     }
 
     /// Handles one input in one transaction. An error is of the database: nothing was done, and the engine must be dropped
