@@ -1,0 +1,309 @@
+//! A person as a process that can be killed: orders go in as lines of JSON, answers come out so.
+//!
+//! [`act`] is the process's side (`src/bin/test-person.rs`); [`Puppet`] is the test's, which kills by id when dropped.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context as _, bail};
+use posthorn_client::client::Client;
+use posthorn_client::conversation::{Body, ConversationId, Message, MessageId, MessageState};
+use posthorn_client::identity::RelayUrl;
+use posthorn_client::sync::{Contact, Event};
+use posthorn_proto::Handle;
+use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::broadcast;
+use tokio::time::timeout;
+
+use crate::person::{EVERYTHING, open_profile};
+use crate::wire::PATIENCE;
+
+/// Texts of one talker that are not on the relay yet: what a crash may catch under way.
+const UNDER_WAY: usize = 6;
+
+/// What the process is told.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "snake_case")]
+pub enum Order {
+    /// Make an account.
+    Register {
+        /// At this relay.
+        relay: String,
+        /// Under this name.
+        handle: String,
+        /// With this code.
+        invite: String,
+    },
+    /// Start a conversation with people of the same relay.
+    Start {
+        /// Their handles.
+        members: Vec<String>,
+    },
+    /// Send `1`, `2`, `3` and so on, going on behind what the history holds.
+    Talk {
+        /// Where.
+        conversation: String,
+    },
+    /// Stop talking.
+    Hush,
+    /// Wait until everything is sent and read.
+    Settle,
+    /// Wait until there is a conversation, and name it.
+    Conversation,
+    /// Tell the whole history.
+    History {
+        /// Of which conversation.
+        conversation: String,
+    },
+}
+
+/// What the process says, one per line.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "saying", rename_all = "snake_case")]
+pub enum Saying {
+    /// The profile is open.
+    Awake,
+    /// An order was carried out.
+    Done {
+        /// What it asked for.
+        answer: serde_json::Value,
+    },
+    /// An order was not carried out.
+    Failed {
+        /// Why.
+        why: String,
+    },
+    /// While talking: this number is durable in the outbox.
+    Said {
+        /// Counts from 1.
+        number: u64,
+    },
+    /// An alarm of the client.
+    Alarm {
+        /// All of it.
+        text: String,
+    },
+}
+
+fn print(saying: &Saying) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", serde_json::to_string(saying)?)?;
+    Ok(out.flush()?)
+}
+
+/// The process's whole life: opens the profile and obeys until its input ends.
+pub async fn act(profile: &Path) -> anyhow::Result<()> {
+    let client = Client::open(open_profile(profile)?)?;
+    let mut events = client.subscribe();
+    print(&Saying::Awake)?;
+    let mut orders = BufReader::new(tokio::io::stdin()).lines();
+    let mut talk: Option<Talk> = None;
+    loop {
+        tokio::select! {
+            line = orders.next_line() => {
+                let Some(line) = line? else { return Ok(()) };
+                match serde_json::from_str(&line)? {
+                    Order::Talk { conversation } => {
+                        talk = Some(Talk::begin(&client, conversation.parse()?).await?);
+                        print(&Saying::Done { answer: serde_json::Value::Null })?;
+                    }
+                    Order::Hush => {
+                        talk = None;
+                        print(&Saying::Done { answer: serde_json::Value::Null })?;
+                    }
+                    order => print(&match obey(&client, order).await {
+                        Ok(answer) => Saying::Done { answer },
+                        Err(error) => Saying::Failed { why: format!("{error:#}") },
+                    })?,
+                }
+            }
+            event = events.recv() => match event {
+                Ok(Event::Alarm { .. }) => print(&Saying::Alarm { text: format!("{event:?}") })?,
+                Ok(Event::MessageState { id, state, .. }) => {
+                    if let Some(talk) = &mut talk && !matches!(state, MessageState::Queued) {
+                        talk.under_way.remove(&id);
+                    }
+                }
+                Ok(_) => {}
+                // Which of ours are under way is not known any more: ask the history.
+                Err(broadcast::error::RecvError::Lagged(_)) => {
+                    if let Some(old) = talk.take() {
+                        talk = Some(Talk::begin(&client, old.conversation).await?);
+                    }
+                }
+                Err(broadcast::error::RecvError::Closed) => bail!("the client stopped"),
+            },
+            // Sending happens in the handler, which nothing cancels: a number must not be sent twice by the test itself.
+            () = std::future::ready(()), if talk.as_ref().is_some_and(Talk::may_go_on) => {
+                if let Some(talk) = &mut talk {
+                    print(&Saying::Said { number: talk.next(&client).await? })?;
+                }
+            }
+        }
+    }
+}
+
+/// Counting aloud in one conversation.
+struct Talk {
+    conversation: ConversationId,
+    last: u64,
+    under_way: HashSet<MessageId>,
+}
+
+impl Talk {
+    async fn begin(client: &Client, conversation: ConversationId) -> anyhow::Result<Self> {
+        let history = client.history(conversation, None, EVERYTHING).await?;
+        let mine: Vec<&Message> = history.iter().filter(|message| message.mine).collect();
+        let number = |message: &&Message| match &message.body {
+            Body::Text(text) => text.parse().ok(),
+            _ => None,
+        };
+        let last = mine.iter().filter_map(number).max().unwrap_or(0);
+        let queued = mine.iter().filter(|message| matches!(message.state, MessageState::Queued));
+        Ok(Self { conversation, last, under_way: queued.map(|message| message.id).collect() })
+    }
+
+    fn may_go_on(&self) -> bool {
+        self.under_way.len() < UNDER_WAY
+    }
+
+    async fn next(&mut self, client: &Client) -> anyhow::Result<u64> {
+        let id = client.send(self.conversation, (self.last + 1).to_string()).await?;
+        self.last += 1;
+        self.under_way.insert(id);
+        Ok(self.last)
+    }
+}
+
+async fn obey(client: &Client, order: Order) -> anyhow::Result<serde_json::Value> {
+    Ok(match order {
+        Order::Register { relay, handle, invite } => {
+            client.register(RelayUrl::parse(&relay)?, Handle::parse(&handle)?, invite).await?;
+            serde_json::Value::Null
+        }
+        Order::Start { members } => {
+            let members =
+                members.iter().map(|name| Handle::parse(name).map(Contact::Handle)).collect::<Result<_, _>>()?;
+            client.start(String::new(), members).await?.to_string().into()
+        }
+        Order::Conversation => {
+            let mut events = client.subscribe();
+            loop {
+                if let [summary, ..] = &client.conversations().await?[..] {
+                    return Ok(summary.id.to_string().into());
+                }
+                events.recv().await?;
+            }
+        }
+        Order::Settle => {
+            client.settled(PATIENCE).await?;
+            serde_json::Value::Null
+        }
+        Order::History { conversation } => {
+            serde_json::to_value(client.history(conversation.parse()?, None, EVERYTHING).await?)?
+        }
+        Order::Talk { .. } | Order::Hush => unreachable!("`act` takes these itself"),
+    })
+}
+
+/// The test's side of the process.
+#[derive(Debug)]
+pub struct Puppet {
+    /// For messages.
+    pub name: String,
+    program: PathBuf,
+    profile: TempDir,
+    running: Option<Running>,
+    /// Alarms heard, in all lives.
+    pub alarms: Vec<String>,
+    /// The largest number that was said to be durable.
+    pub said: u64,
+}
+
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    orders: ChildStdin,
+    sayings: Lines<BufReader<ChildStdout>>,
+}
+
+impl Puppet {
+    /// Starts the process on a new profile.
+    pub async fn start(program: impl Into<PathBuf>, name: &str) -> anyhow::Result<Self> {
+        let profile = tempfile::tempdir()?;
+        let (name, program) = (name.to_owned(), program.into());
+        let mut puppet = Self { name, program, profile, running: None, alarms: Vec::new(), said: 0 };
+        puppet.wake().await?;
+        Ok(puppet)
+    }
+
+    /// Starts the process again on the profile that is there.
+    pub async fn wake(&mut self) -> anyhow::Result<()> {
+        let mut child = Command::new(&self.program)
+            .arg(self.profile.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {}", self.program.display()))?;
+        let orders = child.stdin.take().context("stdin is piped")?;
+        let sayings = BufReader::new(child.stdout.take().context("stdout is piped")?).lines();
+        self.running = Some(Running { child, orders, sayings });
+        match self.hear().await? {
+            Saying::Awake => Ok(()),
+            other => bail!("{} woke with {other:?}", self.name),
+        }
+    }
+
+    /// SIGKILL, and waits until the process is gone.
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
+        let mut running = self.running.take().context("the person does not run")?;
+        Ok(running.child.kill().await?)
+    }
+
+    /// Gives an order and waits for its answer.
+    pub async fn order(&mut self, order: &Order) -> anyhow::Result<serde_json::Value> {
+        let running = self.running.as_mut().context("the person does not run")?;
+        let line = format!("{}\n", serde_json::to_string(order)?);
+        running.orders.write_all(line.as_bytes()).await?;
+        running.orders.flush().await?;
+        loop {
+            match self.hear().await? {
+                Saying::Done { answer } => return Ok(answer),
+                Saying::Failed { why } => bail!("{} cannot {order:?}: {why}", self.name),
+                Saying::Said { .. } | Saying::Alarm { .. } => {}
+                Saying::Awake => bail!("{} woke twice", self.name),
+            }
+        }
+    }
+
+    /// Waits until a talker has said `more` numbers more.
+    pub async fn says_more(&mut self, more: u64) -> anyhow::Result<()> {
+        let goal = self.said + more;
+        while self.said < goal {
+            self.hear().await?;
+        }
+        Ok(())
+    }
+
+    async fn hear(&mut self) -> anyhow::Result<Saying> {
+        let running = self.running.as_mut().context("the person does not run")?;
+        // Settling may take its whole patience before it fails with a reason.
+        let line = timeout(PATIENCE * 2, running.sayings.next_line())
+            .await
+            .with_context(|| format!("{} is mute", self.name))??;
+        let Some(line) = line else { bail!("{} ended: {}", self.name, running.child.wait().await?) };
+        let saying = serde_json::from_str(&line).with_context(|| format!("{} said {line}", self.name))?;
+        match &saying {
+            Saying::Said { number } => self.said = self.said.max(*number),
+            Saying::Alarm { text } => self.alarms.push(text.clone()),
+            _ => {}
+        }
+        Ok(saying)
+    }
+}

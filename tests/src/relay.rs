@@ -1,0 +1,230 @@
+//! Real relay processes: started on a free loopback port, killed by id when dropped, restarted on the same data.
+//!
+//! Owns the process and its data folder. Never reaches into the relay: what it learns stands on the relay's standard output.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context as _, bail};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::wire::{PATIENCE, Wire};
+
+/// Options of a relay that limits no rates: for tests and measurements that ask more than people do.
+pub const NO_RATES: [&str; 0] = [];
+
+/// How to start a relay: the program, and words that come before the relay's own options.
+#[derive(Debug, Clone)]
+pub struct RelayProgram {
+    /// The executable.
+    pub program: PathBuf,
+    /// Its first arguments.
+    pub first: Vec<OsString>,
+}
+
+impl RelayProgram {
+    /// An executable that takes the relay's options itself.
+    pub fn new(program: impl Into<PathBuf>) -> Self {
+        Self { program: program.into(), first: Vec::new() }
+    }
+}
+
+/// A relay process and its data.
+#[derive(Debug)]
+pub struct RelayProcess {
+    program: RelayProgram,
+    options: Vec<OsString>,
+    data: TempDir,
+    /// Fixed after the first start, so that clients find the relay again.
+    address: SocketAddr,
+    invite: String,
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    /// Reads the relay's output to its end; dropped with the process.
+    _readers: JoinSet<()>,
+    said: Arc<Mutex<Vec<String>>>,
+}
+
+impl RelayProcess {
+    /// Starts a relay with an empty store, and waits until it listens.
+    pub async fn start(program: &RelayProgram, options: &[&str]) -> anyhow::Result<Self> {
+        let mut relay = Self {
+            program: program.clone(),
+            options: options.iter().map(OsString::from).collect(),
+            data: tempfile::tempdir()?,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            invite: String::new(),
+            running: None,
+        };
+        relay.restart().await?;
+        Ok(relay)
+    }
+
+    /// Starts the relay on the data that is there and the address that it had, and waits until it listens.
+    pub async fn restart(&mut self) -> anyhow::Result<()> {
+        anyhow::ensure!(self.running.is_none(), "the relay runs already");
+        let mut child = Command::new(&self.program.program)
+            .args(&self.program.first)
+            .arg("--listen")
+            .arg(self.address.to_string())
+            .arg("--data")
+            .arg(self.data.path())
+            .args(&self.options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {}", self.program.program.display()))?;
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let (heard, mut lines) = tokio::sync::mpsc::channel(64);
+        let mut readers = JoinSet::new();
+        let out = child.stdout.take().context("stdout is piped")?;
+        let err = child.stderr.take().context("stderr is piped")?;
+        readers.spawn(read(BufReader::new(out), Arc::clone(&said), Some(heard)));
+        readers.spawn(read(BufReader::new(err), Arc::clone(&said), None));
+        self.running = Some(Running { child, _readers: readers, said });
+
+        let mut address = None;
+        while address.is_none() || self.invite.is_empty() {
+            let line = timeout(PATIENCE, lines.recv()).await.context("the relay says nothing")?;
+            let Some(line) = line else { bail!("the relay ended instead of listening:\n{}", self.said()) };
+            address = address.or_else(|| address_in(&line));
+            if let Some(code) = invite_in(&line) {
+                self.invite = code;
+            }
+        }
+        self.address = address.context("the loop above ends with an address")?;
+        Ok(())
+    }
+
+    /// What people type to name this relay.
+    pub fn client_url(&self) -> String {
+        format!("ws://{}", self.address)
+    }
+
+    /// Where WebSocket is spoken.
+    pub fn url(&self) -> String {
+        format!("ws://{}/v1/ws", self.address)
+    }
+
+    /// Host and port, for those who do not speak WebSocket.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The relay's data folder.
+    pub fn data(&self) -> &Path {
+        self.data.path()
+    }
+
+    /// An invite code that lets register.
+    pub fn invite(&self) -> &str {
+        &self.invite
+    }
+
+    /// A bare connection.
+    pub async fn connect(&self) -> anyhow::Result<Wire> {
+        Wire::connect(&self.url()).await
+    }
+
+    /// SIGKILL, and waits until the process is gone.
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
+        let mut running = self.running.take().context("the relay does not run")?;
+        running.child.kill().await.context("cannot kill the relay")
+    }
+
+    /// SIGTERM, and waits until the process has ended by itself; fails if it ends badly.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        let mut running = self.running.take().context("the relay does not run")?;
+        let id = running.child.id().context("the relay has ended before")?;
+        let sent = Command::new("kill").arg("-TERM").arg(id.to_string()).status().await?;
+        anyhow::ensure!(sent.success(), "cannot send SIGTERM");
+        let status = timeout(PATIENCE, running.child.wait()).await.context("the relay does not stop")??;
+        anyhow::ensure!(status.success(), "the relay ended with {status}");
+        Ok(())
+    }
+
+    /// Fails unless the process still runs.
+    pub fn alive(&mut self) -> anyhow::Result<()> {
+        let said = self.said();
+        let running = self.running.as_mut().context("the relay was stopped")?;
+        match running.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("the relay ended with {status}:\n{said}"),
+        }
+    }
+
+    /// Resident memory in bytes.
+    pub fn memory(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process_id()?))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").trim().parse::<u64>()? * 1024)
+    }
+
+    /// Processor time that the process used so far, in seconds.
+    pub fn processor_seconds(&self) -> anyhow::Result<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process_id()?))?;
+        // The second field is the program's name in parentheses and may hold spaces: count after it.
+        let fields = stat.rsplit_once(") ").context("no name in stat")?.1;
+        let fields: Vec<&str> = fields.split(' ').collect();
+        let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+        Ok(ticks as f64 / 100.0)
+    }
+
+    /// What the relay printed since it was started, for messages of failure.
+    pub fn said(&self) -> String {
+        let Some(running) = &self.running else { return String::new() };
+        running.said.lock().expect("nothing panics while it holds this lock").join("\n")
+    }
+
+    fn process_id(&self) -> anyhow::Result<u32> {
+        self.running.as_ref().and_then(|running| running.child.id()).context("the relay does not run")
+    }
+}
+
+/// Reads to the end, so that the relay never blocks on a full pipe. Lines are passed on until nobody wants them.
+async fn read(
+    from: BufReader<impl tokio::io::AsyncRead + Unpin>,
+    said: Arc<Mutex<Vec<String>>>,
+    mut heard: Option<tokio::sync::mpsc::Sender<String>>,
+) {
+    let mut lines = from.lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        {
+            let mut said = said.lock().expect("nothing panics while it holds this lock");
+            if said.len() < 1000 {
+                said.push(line.clone());
+            }
+        }
+        if let Some(sender) = &heard
+            && sender.send(line).await.is_err()
+        {
+            heard = None;
+        }
+    }
+}
+
+/// The address in `... ws://127.0.0.1:4100 ...`.
+fn address_in(line: &str) -> Option<SocketAddr> {
+    let after = line.split("ws://").nth(1)?;
+    after.split(['/', ' ', '"', ',']).next()?.parse().ok()
+}
+
+/// The code in `... invite: CODE ...` or `... invite CODE`.
+fn invite_in(line: &str) -> Option<String> {
+    let (_, after) = line.split_once("invite")?;
+    let code = after.trim_start_matches([':', ' ', '=']).split_whitespace().next()?;
+    (code.len() >= 8).then(|| code.to_owned())
+}
