@@ -21,7 +21,7 @@ pub(crate) struct Bench {
 /// Starts a relay with the default configuration but without limits on rates, for they would be what is measured.
 pub(crate) async fn start() -> anyhow::Result<Bench> {
     let program = RelayProgram { first: vec![RELAY.into()], ..RelayProgram::new(std::env::current_exe()?) };
-    let relay = RelayProcess::start(&program, &posthorn_tests::relay::NO_RATES).await.context("starting the relay")?;
+    let relay = RelayProcess::start(&program, posthorn_tests::relay::NO_RATES).await.context("starting the relay")?;
     Ok(Bench { relay, rng: ChaCha20Rng::from_os_rng() })
 }
 

@@ -17,8 +17,12 @@ use tokio::time::timeout;
 
 use crate::wire::{PATIENCE, Wire};
 
-/// Options of a relay that limits no rates: for tests and measurements that ask more than people do.
-pub const NO_RATES: [&str; 0] = [];
+/// The environment of a relay that limits no rates: for tests and measurements that ask more than people do.
+pub const NO_RATES: &[(&str, &str)] = &[
+    ("POSTHORN_SERVER_RATES__REQUESTS_PER_SECOND", "0"),
+    ("POSTHORN_SERVER_CONNECTIONS__PER_LOOPBACK_ADDRESS", "20000"),
+    ("POSTHORN_SERVER_CONNECTIONS__TOTAL", "20000"),
+];
 
 /// How to start a relay: the program, and words that come before the relay's own options.
 #[derive(Debug, Clone)]
@@ -40,7 +44,7 @@ impl RelayProgram {
 #[derive(Debug)]
 pub struct RelayProcess {
     program: RelayProgram,
-    options: Vec<OsString>,
+    environment: Vec<(String, String)>,
     data: TempDir,
     /// Fixed after the first start, so that clients find the relay again.
     address: SocketAddr,
@@ -57,11 +61,11 @@ struct Running {
 }
 
 impl RelayProcess {
-    /// Starts a relay with an empty store, and waits until it listens.
-    pub async fn start(program: &RelayProgram, options: &[&str]) -> anyhow::Result<Self> {
+    /// Starts a relay with an empty store and, beside the defaults, what `environment` sets, and waits until it listens.
+    pub async fn start(program: &RelayProgram, environment: &[(&str, &str)]) -> anyhow::Result<Self> {
         let mut relay = Self {
             program: program.clone(),
-            options: options.iter().map(OsString::from).collect(),
+            environment: environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             data: tempfile::tempdir()?,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             invite: String::new(),
@@ -80,7 +84,7 @@ impl RelayProcess {
             .arg(self.address.to_string())
             .arg("--data")
             .arg(self.data.path())
-            .args(&self.options)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

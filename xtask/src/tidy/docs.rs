@@ -88,7 +88,12 @@ fn unnamed_folders(text: &str, paths: &Paths) -> Vec<Finding> {
             .iter()
             .any(|file| file.ends_with(".rs") && file.rsplit_once('/').is_some_and(|(above, _)| above == folder))
     };
-    let folders = paths.folders.iter().filter(|folder| format!("{folder}/").contains("/src/") && holds_code(folder));
+    // Tests stand beside what they test: naming that names them.
+    let in_tests = |folder: &str| {
+        folder.split_once("/src/").is_some_and(|(_, below)| below.split('/').any(|part| part == "tests"))
+    };
+    let folders = paths.folders.iter().filter(|folder| format!("{folder}/").contains("/src/"));
+    let folders = folders.filter(|folder| holds_code(folder) && !in_tests(folder));
     folders
         .filter(|folder| !text.contains(folder.as_str()))
         .map(|folder| Finding::error(MAP, format!("does not name the folder {folder}")))
