@@ -8,7 +8,7 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use hpke_rs::{Context, Hpke, Mode, hpke_types};
 use hpke_rs_rust_crypto::HpkeRustCrypto;
@@ -42,7 +42,7 @@ impl<'t> Provider<'t> {
     pub fn new(tx: &'t Transaction<'t>) -> Self {
         let seeded = || ChaCha20Rng::from_seed(*Zeroizing::new(tx.draw_seed()));
         Self {
-            crypto: Crypto { rust: RustCrypto::default(), rng: Mutex::new(seeded()) },
+            crypto: Crypto { rust: &RUST_CRYPTO, rng: Mutex::new(seeded()) },
             rand: Rand(RefCell::new(seeded())),
             storage: Storage::new(tx),
         }
@@ -96,9 +96,12 @@ impl OpenMlsRand for Rand {
     }
 }
 
+/// One for all: it has no state but a random source, which nothing here draws from.
+static RUST_CRYPTO: LazyLock<RustCrypto> = LazyLock::new(RustCrypto::default);
+
 /// RustCrypto, and suite 0x004D. Only that suite is supported: a group of another one is none of ours.
 pub struct Crypto {
-    rust: RustCrypto,
+    rust: &'static RustCrypto,
     rng: Mutex<ChaCha20Rng>,
 }
 
@@ -163,6 +166,11 @@ impl OpenMlsCrypto for Crypto {
         Ok((encapsulated, secret.into()))
     }
 
+    /// Our signature keys are made by [`crate::identity::Device`]; RustCrypto would take randomness from the system.
+    fn signature_key_gen(&self, _: SignatureScheme) -> Result<(Vec<u8>, Vec<u8>), CryptoError> {
+        Err(CryptoError::UnsupportedSignatureScheme)
+    }
+
     // All that follows is RustCrypto's.
 
     fn hkdf_extract(&self, hash: HashType, salt: &[u8], ikm: &[u8]) -> Result<SecretVLBytes, CryptoError> {
@@ -201,10 +209,6 @@ impl OpenMlsCrypto for Crypto {
         aad: &[u8],
     ) -> Result<Vec<u8>, CryptoError> {
         self.rust.aead_decrypt(alg, key, ct_tag, nonce, aad)
-    }
-
-    fn signature_key_gen(&self, alg: SignatureScheme) -> Result<(Vec<u8>, Vec<u8>), CryptoError> {
-        self.rust.signature_key_gen(alg)
     }
 
     fn verify_signature(

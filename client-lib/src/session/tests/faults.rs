@@ -50,6 +50,27 @@ fn after_a_rollback_a_staged_commit_is_not_pending() {
 }
 
 #[test]
+fn a_staged_commit_counts_once_and_in_its_own_conversation() {
+    use crate::session::ConversationId;
+    let [mut alice, mut bob] = two();
+    let staged = alice.stage(&Change { update_self: true, ..Change::default() }).expect("stages");
+    bob.act(|provider, me| {
+        let mut session = Session::load(provider, &TALK).expect("stored");
+        let mut receive = || match session.receive(&staged.commit) {
+            Ok(Received::Commit(change)) => *change,
+            other => panic!("not a commit: {other:?}"),
+        };
+        let (one, two, three) = (receive(), receive(), receive());
+        let id = ConversationId([1; 16]);
+        let info = super::party::info("other");
+        let mut other = Session::create(provider, &me.leaf(), id, &info).expect("created");
+        assert!(matches!(other.apply(one), Err(SessionError::WrongConversation)));
+        session.apply(two).expect("applies");
+        assert!(matches!(session.apply(three), Err(SessionError::WrongEpoch { got: 2, ours: 3 })));
+    });
+}
+
+#[test]
 fn a_pending_commit_survives_a_restart() {
     let [mut alice, mut bob] = two();
     let staged = alice.stage(&Change { update_self: true, ..Change::default() }).expect("stages");
