@@ -38,11 +38,6 @@ impl Accounts {
         self.by_handle.keys()
     }
 
-    /// All devices.
-    pub(crate) fn devices(&self) -> impl Iterator<Item = &DeviceId> {
-        self.by_device.keys()
-    }
-
     /// Whether exactly this account was registered before.
     pub(crate) fn is_registered(&self, new: &NewAccount) -> bool {
         self.by_handle.get(&new.handle).is_some_and(|account| {

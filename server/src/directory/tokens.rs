@@ -41,11 +41,6 @@ impl Tokens {
         Self { unspent, void_before: 0, today, day: 0, looked: 0 }
     }
 
-    /// How many may be spent.
-    pub(crate) fn len(&self) -> usize {
-        self.unspent.len()
-    }
-
     /// All that may be spent.
     pub(crate) fn unspent(&self) -> impl Iterator<Item = &KeyHash> {
         self.unspent.keys()

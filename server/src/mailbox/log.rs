@@ -21,7 +21,7 @@ pub(crate) struct Entry<L> {
     pub(crate) fingerprint: ShortFingerprint,
     /// When it was posted, unix seconds.
     pub(crate) time: u32,
-    /// What it costs while stored, bytes: envelope and turn.
+    /// What it costs while stored, bytes: envelope and turn. 0 once trimmed.
     pub(crate) bytes: u32,
     /// Where it lies; `None` once trimmed.
     pub(crate) place: Option<L>,
@@ -156,7 +156,8 @@ impl<L: Clone + PartialEq> Log<L> {
     fn push(&mut self, mut entry: Entry<L>, keyed: &Keyed, freed: Freed<'_, L>) {
         let seq = self.head() + 1;
         if seq < self.oldest {
-            entry.place.take().into_iter().for_each(|place| freed(place, entry.bytes));
+            let bytes = std::mem::take(&mut entry.bytes);
+            entry.place.take().into_iter().for_each(|place| freed(place, bytes));
         } else if entry.place.is_some() {
             self.stored_bytes += u64::from(entry.bytes);
         }
@@ -190,9 +191,10 @@ impl<L: Clone + PartialEq> Log<L> {
         let (from, to) = (self.oldest.max(self.first), oldest.min(self.head() + 1));
         for seq in from..to {
             let entry = &mut self.entries[(seq - self.first) as usize];
+            let bytes = std::mem::take(&mut entry.bytes);
             if let Some(place) = entry.place.take() {
-                self.stored_bytes -= u64::from(entry.bytes);
-                freed(place, entry.bytes);
+                self.stored_bytes -= u64::from(bytes);
+                freed(place, bytes);
             }
         }
         self.oldest = oldest;

@@ -292,3 +292,6 @@ impl Store for MemoryStore {
         ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests;

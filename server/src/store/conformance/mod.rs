@@ -1,1 +1,315 @@
-//! One suite that every engine passes.
+//! One suite that every engine passes: each sentence of the [`Store`] trait's documentation, as tests over a [`Fixture`], and
+//! a model against which random operations run ([`model`]).
+//!
+//! An engine joins with `conformance!(MyEngine::new())` in a test module, where the expression makes a fresh [`Engine`].
+//! Tests read no clock and wait for nothing but the store.
+
+pub(crate) mod accounts;
+pub(crate) mod clocks;
+pub(crate) mod expiry;
+pub(crate) mod key_packages;
+pub(crate) mod lifecycle;
+pub(crate) mod model;
+pub(crate) mod names;
+pub(crate) mod operations;
+pub(crate) mod posts;
+pub(crate) mod quotas;
+pub(crate) mod readers;
+pub(crate) mod tokens;
+pub(crate) mod turns;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use posthorn_proto::MailboxId;
+
+use super::{Clock, NewInvite, NewMailbox, Published, ReadRange, Store, StoreError, StorePolicy, Stored};
+use names::{account, expect, handle_of, invite, mailbox, post_key, reader, token, turn_key};
+
+/// The time at which every test begins: noon of some day, so that small steps stay within it.
+pub(crate) const START: u64 = 20_000 * 86_400 + 43_200;
+
+/// A clock that only tests move.
+#[derive(Debug)]
+pub(crate) struct ManualClock {
+    wall: AtomicU64,
+    steady: AtomicU64,
+}
+
+impl ManualClock {
+    fn new() -> Self {
+        Self { wall: AtomicU64::new(START), steady: AtomicU64::new(1000) }
+    }
+
+    /// Lets time pass.
+    pub(crate) fn pass(&self, seconds: u64) {
+        self.wall.fetch_add(seconds, Ordering::SeqCst);
+        self.steady.fetch_add(seconds, Ordering::SeqCst);
+    }
+
+    /// Sets the wall clock, without time passing.
+    pub(crate) fn jump(&self, seconds: i64) {
+        let wall = self.wall.load(Ordering::SeqCst).saturating_add_signed(seconds);
+        self.wall.store(wall, Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn unix_seconds(&self) -> u64 {
+        self.wall.load(Ordering::SeqCst)
+    }
+
+    fn monotonic_seconds(&self) -> u64 {
+        self.steady.load(Ordering::SeqCst)
+    }
+}
+
+/// What a store told its live side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// An envelope became durable.
+    Appended(MailboxId, Stored),
+    /// A mailbox is gone.
+    Destroyed(MailboxId),
+}
+
+/// Remembers events.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder(Mutex<Vec<Event>>);
+
+impl Recorder {
+    /// The events since the last call.
+    pub(crate) fn take(&self) -> Vec<Event> {
+        std::mem::take(&mut self.0.lock())
+    }
+}
+
+impl Published for Recorder {
+    fn appended(&self, mailbox: &MailboxId, stored: &Stored) {
+        self.0.lock().push(Event::Appended(*mailbox, stored.clone()));
+    }
+
+    fn destroyed(&self, mailbox: &MailboxId) {
+        self.0.lock().push(Event::Destroyed(*mailbox));
+    }
+}
+
+/// What a store is opened with.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    pub(crate) policy: StorePolicy,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) heard: Arc<Recorder>,
+}
+
+/// A store being opened.
+pub(crate) type Opening<'a> = Pin<Box<dyn Future<Output = Arc<dyn Store>> + 'a>>;
+
+/// An engine under test.
+pub(crate) trait Engine {
+    /// Opens its store: empty at first; each later call first ends the store (by `close` or like a power cut, as the
+    /// engine likes to test) and opens it again on what is durable.
+    fn open<'a>(&'a mut self, setup: &'a Setup) -> Opening<'a>;
+}
+
+/// A store with its surroundings.
+pub(crate) struct Fixture {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) heard: Arc<Recorder>,
+    engine: Box<dyn Engine>,
+    setup: Setup,
+}
+
+/// Small bounds, so that tests reach them.
+pub(crate) fn small_policy() -> StorePolicy {
+    StorePolicy {
+        total_bytes: 64 << 20,
+        mailboxes: 8,
+        posts: 4096,
+        readers: 64,
+        accounts: 4,
+        readers_per_mailbox: 4,
+        post_id_seconds: 10_000,
+        unopened_seconds: 30 * 86_400,
+        key_packages_per_device: 3,
+        tokens_per_device: 20,
+        tokens: 40,
+    }
+}
+
+/// Seconds after which envelopes expire in mailboxes of [`Fixture::mailbox`].
+pub(crate) const EXPIRY: u32 = 5_000;
+/// Quota of these mailboxes, bytes; half of it is reserve.
+pub(crate) const QUOTA: u64 = 100_000;
+
+impl Fixture {
+    /// An empty store with [`small_policy`].
+    pub(crate) async fn new(engine: impl Engine + 'static) -> Self {
+        Self::with(engine, small_policy()).await
+    }
+
+    /// An empty store.
+    pub(crate) async fn with(engine: impl Engine + 'static, policy: StorePolicy) -> Self {
+        Self::boxed(Box::new(engine), policy).await
+    }
+
+    /// An empty store of an engine that is only known at run time.
+    pub(crate) async fn boxed(mut engine: Box<dyn Engine>, policy: StorePolicy) -> Self {
+        let (clock, heard) = (Arc::new(ManualClock::new()), Arc::new(Recorder::default()));
+        let setup = Setup { policy, clock: clock.clone(), heard: heard.clone() };
+        let store = engine.open(&setup).await;
+        Self { store, clock, heard, engine, setup }
+    }
+
+    /// Ends the store and opens it again on what is durable.
+    pub(crate) async fn restart(&mut self) {
+        self.store = Arc::new(Gone);
+        self.store = self.engine.open(&self.setup).await;
+    }
+
+    /// Changes the bounds, from the next restart on.
+    pub(crate) fn set_policy(&mut self, policy: StorePolicy) {
+        self.setup.policy = policy;
+    }
+
+    /// Account 1 with its device, and tokens 1 to `count`.
+    pub(crate) async fn tokens(&self, count: u8) {
+        expect(self.store.mint_invite(NewInvite { hash: invite(0), uses: 9, expires: START * 2 }).await);
+        let account = super::NewAccount { invite: Some(invite(0)), ..account(1) };
+        expect(self.store.register(account.clone()).await);
+        let hashes = (1..=count).map(token).collect();
+        assert_eq!(self.store.draw_tokens(account.device, hashes).await, Ok(u32::from(count)));
+        assert_eq!(handle_of(1), account.handle);
+    }
+
+    /// Mailbox `n`, paid with token `n`, with these readers; its keys are of generation 0.
+    pub(crate) async fn mailbox(&self, n: u8, readers: &[u8]) -> MailboxId {
+        if n == 1 {
+            self.tokens(8).await;
+        }
+        expect(self.store.create(new_mailbox(n, readers)).await);
+        mailbox(n)
+    }
+
+    /// Head and oldest as reader `n` finds them, its cursor, and how far it may read.
+    pub(crate) async fn view(&self, mailbox: MailboxId, n: u8) -> Result<(u64, u64, u64, Option<u64>), StoreError> {
+        let view = self.store.open(names::open(mailbox, n)).await?;
+        Ok((view.head, view.oldest, view.cursor, view.until))
+    }
+
+    /// Seqs that can be read.
+    pub(crate) async fn stored(&self, mailbox: MailboxId) -> Vec<u64> {
+        let all = ReadRange { from: 0, to: u64::MAX, bytes: usize::MAX };
+        expect(self.store.read(mailbox, all).await).into_iter().map(|stored| stored.seq).collect()
+    }
+}
+
+/// Mailbox `n` as [`Fixture::mailbox`] makes it.
+pub(crate) fn new_mailbox(n: u8, readers: &[u8]) -> NewMailbox {
+    NewMailbox {
+        mailbox: mailbox(n),
+        token: token(n),
+        post_key: post_key(0),
+        turn_key: turn_key(0),
+        readers: readers.iter().map(|n| reader(*n)).collect(),
+        expiry: EXPIRY,
+        quota: QUOTA,
+    }
+}
+
+/// Makes the tests of all engines: `conformance!(engine)`.
+macro_rules! conformance {
+    ($engine:expr) => {
+        $crate::store::conformance::conformance! { @each $engine;
+            posts { seqs_have_no_holes a_repeat_gets_its_old_seq an_id_stands_for_one_post ids_are_remembered_long_enough
+                ids_outlive_the_envelopes_of_slow_mailboxes events_come_in_order ids_are_per_mailbox many_posts_are_found
+                concurrent_posts_get_seqs_of_their_own }
+            turns { both_keys_are_checked a_turn_replaces_the_keys of_two_turns_one_wins a_refused_turn_changes_nothing
+                bad_turns_are_refused the_admitted_begin_behind_the_turn the_evicted_read_up_to_the_turn
+                the_evicted_hold_nothing_back the_evicted_go_when_nothing_is_left the_evicted_may_come_back
+                the_newest_evicted_are_kept readers_are_limited turns_are_delivered }
+            readers { opening_tells_the_state keys_are_checked a_claim_replaces_the_key a_cursor_never_moves_back
+                what_all_passed_is_trimmed without_readers_nothing_is_trimmed ranges_are_kept signals_need_the_post_key }
+            quotas { a_post_costs_envelope_and_memory the_reserve_is_for_turns a_full_mailbox_evicts_who_fills_it
+                turns_cost_too bytes_are_bounded posts_are_bounded mailboxes_are_bounded readers_are_bounded
+                accounts_are_bounded stats_count }
+            expiry { envelopes_expire only_prefixes_expire the_late_hold_nothing_back unopened_mailboxes_go
+                opening_keeps_a_mailbox invites_expire tokens_expire many_mailboxes_expire }
+            clocks { a_jump_stops_expiry a_jump_back_stops_expiry a_long_sleep_stops_expiry stamps_ignore_the_jump
+                a_confirmed_clock_stays_confirmed }
+            accounts { an_invite_makes_accounts registering_again_is_harmless names_are_taken_once invites_can_be_revoked
+                devices_are_found cards_are_versioned }
+            key_packages { one_time_packages_are_given_once the_last_resort_is_copied the_oldest_make_room
+                a_repeated_publication_adds_nothing concurrent_takers_get_different_ones strangers_have_none }
+            tokens { a_token_pays_once creating_again_is_harmless a_different_mailbox_is_refused draws_are_limited
+                draws_may_be_repeated }
+            lifecycle { destroying_needs_the_turn_key a_new_life_knows_nothing_of_the_old the_incarnation_stays
+                a_closed_store_says_so first_readers_are_checked }
+        }
+
+        #[test]
+        fn random_operations_agree_with_the_model() {
+            $crate::store::conformance::operations::random(|| Box::new($engine));
+        }
+
+        #[test]
+        fn found_reproductions_agree_with_the_model() {
+            $crate::store::conformance::operations::reproductions(|| Box::new($engine));
+        }
+    };
+    (@each $engine:expr; $($area:ident { $($test:ident)* })*) => {
+        $(mod $area {
+            #[allow(unused_imports, reason = "the engine's expression names what it needs")]
+            use super::*;
+            $(#[tokio::test]
+            async fn $test() {
+                $crate::store::conformance::$area::$test($crate::store::conformance::Fixture::new($engine).await).await;
+            })*
+        })*
+    };
+}
+pub(crate) use conformance;
+
+/// Stands in while a store is restarted, so that the old one can be dropped.
+struct Gone;
+
+macro_rules! gone {
+    ($($name:ident($($arg:ty),*) -> $answer:ty;)*) => {
+        impl Store for Gone {
+            fn incarnation(&self) -> posthorn_proto::Incarnation {
+                unreachable!("the store is being restarted")
+            }
+            fn stats(&self) -> super::Stats {
+                unreachable!("the store is being restarted")
+            }
+            $(fn $name(&self, $(_: $arg),*) -> super::Answer<'_, $answer, StoreError> {
+                unreachable!("the store is being restarted")
+            })*
+        }
+    };
+}
+
+gone! {
+    create(NewMailbox) -> ();
+    append(super::Append) -> u64;
+    open(super::OpenReader) -> super::ReaderView;
+    read(MailboxId, ReadRange) -> Vec<Stored>;
+    advance(MailboxId, posthorn_proto::ReaderId, u64) -> ();
+    check_post_key(MailboxId, posthorn_proto::KeyHash) -> ();
+    destroy(MailboxId, posthorn_proto::KeyHash) -> ();
+    expire() -> ();
+    confirm_clock() -> ();
+    mint_invite(NewInvite) -> ();
+    register(super::NewAccount) -> ();
+    device(posthorn_proto::DeviceId) -> super::DeviceRecord;
+    publish_card(posthorn_proto::DeviceId, u64, bytes::Bytes) -> ();
+    publish_key_packages(posthorn_proto::DeviceId, Vec<bytes::Bytes>, Option<bytes::Bytes>) -> super::KeyPackageStock;
+    card(posthorn_proto::Handle) -> super::CardRecord;
+    take_key_packages(posthorn_proto::Handle) -> Vec<super::TakenKeyPackage>;
+    draw_tokens(posthorn_proto::DeviceId, Vec<posthorn_proto::KeyHash>) -> u32;
+    close() -> ();
+}

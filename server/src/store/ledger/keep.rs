@@ -7,6 +7,8 @@
 //!   If one is still needed, either it is the newest of its kind and is copied, or a fresh snapshot is written instead.
 //! - *Tombstones*: needed while an older segment may hold what they bury. `floor` says whether.
 
+use posthorn_proto::MailboxId;
+
 use super::{Change, Ledger, MailboxChange, Record};
 use crate::mailbox::Mailbox;
 
@@ -40,16 +42,25 @@ impl<L: Clone + PartialEq> Ledger<L> {
     /// `floor` is [`version`](Self::version) at the moment when the oldest segment that remains was begun: whatever remains
     /// was written with all records up to `floor` in effect, so tombstones up to there bury nothing any more.
     pub(crate) fn keep(&self, record: &Record, place: &L, floor: u64) -> Keep {
-        let tombstone = Keep::copy_if(record.version > floor);
+        // The newest record stays whatever it says: versions are never given out twice.
+        let tombstone = Keep::copy_if(record.version > floor || record.version == self.newest.version);
         match &record.change {
             Change::Clock => Keep::copy_if(record.version == self.newest.version),
             Change::Created { mailbox, token, .. } => {
                 let present = self.mailboxes.get(mailbox).filter(|present| present.life == record.version);
-                if present.is_some_and(|present| present.stated == record.version) {
-                    return Keep::COPY;
+                let mut keep = Keep::DROP;
+                match present {
+                    Some(present) if present.version == record.version => return Keep::COPY,
+                    // What happened since would find no mailbox if it stood before a mere copy.
+                    Some(present) if present.stated == record.version => {
+                        keep.write.push(self.state(mailbox, present));
+                    }
+                    _ => {}
                 }
-                let spent = Record { change: Change::TokenSpent { token: *token }, ..*record };
-                if tombstone.copy { Keep::write(spent) } else { Keep::DROP }
+                if tombstone.copy {
+                    keep.write.push(Record { change: Change::TokenSpent { token: *token }, ..*record });
+                }
+                keep
             }
             Change::Mailbox { mailbox, life, change } => {
                 let present = self.mailboxes.get(mailbox).filter(|present| present.life == *life);
@@ -108,10 +119,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
             time,
             change: Change::Mailbox { mailbox: *id, life: *life, change },
         };
-        let snapshot = || {
-            let snapshot = MailboxChange::Snapshot(Box::new(mailbox.snapshot()));
-            vec![about(mailbox.version, self.newest.time, snapshot)]
-        };
+        let snapshot = || vec![self.state(id, mailbox)];
         match change {
             MailboxChange::Posted { seq, post_id, fingerprint, turn, .. } => {
                 let mark = || MailboxChange::Mark { seq: *seq, post_id: *post_id, fingerprint: *fingerprint };
@@ -142,6 +150,13 @@ impl<L: Clone + PartialEq> Ledger<L> {
             MailboxChange::Snapshot(_) if record.version == mailbox.stated => Keep { copy: false, write: snapshot() },
             _ => Keep::DROP,
         }
+    }
+
+    /// A snapshot of a mailbox as it is.
+    fn state(&self, id: &MailboxId, mailbox: &Mailbox<L>) -> Record {
+        let change = MailboxChange::Snapshot(Box::new(mailbox.snapshot()));
+        let change = Change::Mailbox { mailbox: *id, life: mailbox.life, change };
+        Record { version: mailbox.version, time: self.newest.time, change }
     }
 
     /// A post as such: its envelope if it is stored here, or that it is remembered.

@@ -176,9 +176,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
     /// Like [`Ledger::apply`], but hands back a post that is not the next one.
     fn apply_any(&mut self, record: &Record, place: L, freed: Freed<'_, L>) -> Stray<L> {
         let at = At { version: record.version, time: record.time };
-        if at.version > self.newest.version {
-            self.newest = at;
-        }
+        self.know(at);
         match &record.change {
             Change::Clock => {}
             Change::Created { mailbox, token, post_key, turn_key, readers, expiry, quota } => {
@@ -204,6 +202,13 @@ impl<L: Clone + PartialEq> Ledger<L> {
             _ => self.apply_directory(&record.change, at, place, freed),
         }
         None
+    }
+
+    /// A record of this version and time was seen.
+    fn know(&mut self, at: At) {
+        if at.version > self.newest.version {
+            self.newest = at;
+        }
     }
 
     fn apply_mailbox(

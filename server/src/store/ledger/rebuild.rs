@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use hashbrown::HashMap;
 use posthorn_proto::{MailboxId, PostId};
 
-use super::{Change, Keyed, Ledger, MailboxChange, Record};
+use super::{Change, Keyed, Ledger, MailboxChange, Record, RowKey};
 use crate::mailbox::log::{Entry, Log};
 use crate::mailbox::{At, Mailbox, Snapshot, stored_bytes};
 use crate::store::StorePolicy;
@@ -44,6 +44,11 @@ impl<L: Clone + PartialEq> Rebuild<L> {
         Self { ledger, strays, heads }
     }
 
+    /// From now on notes which rows change: to be called between the rows and the records.
+    pub(crate) fn track(&mut self) {
+        self.ledger.track();
+    }
+
     /// Makes a record's change, if nothing later did.
     pub(crate) fn apply(&mut self, record: &Record, place: L) {
         if let Change::Mailbox { mailbox, life, change } = &record.change {
@@ -54,6 +59,7 @@ impl<L: Clone + PartialEq> Rebuild<L> {
                     if let Some((seq, entry)) = entry(change, record.time, place) {
                         self.stray((*mailbox, *life), seq, entry);
                     }
+                    self.ledger.know(At { version: record.version, time: record.time });
                     return;
                 }
                 _ => {}
@@ -76,6 +82,7 @@ impl<L: Clone + PartialEq> Rebuild<L> {
 
     /// Keeps a post for later. Of several copies the last one with a body stays.
     fn stray(&mut self, life: Life, seq: u64, entry: Entry<L>) {
+        self.ledger.mark(|| RowKey::chunk_of(life.0, seq));
         let strays = self.strays.entry(life).or_default();
         if entry.place.is_some() || !strays.contains_key(&seq) {
             strays.insert(seq, entry);
@@ -84,9 +91,7 @@ impl<L: Clone + PartialEq> Rebuild<L> {
 
     /// Takes over the newest version and time, and the day before which tokens are void.
     pub(super) fn import_meta(&mut self, version: u64, time: u32, void_before: u32) {
-        if version > self.ledger.newest.version {
-            self.ledger.newest = At { version, time };
-        }
+        self.ledger.know(At { version, time });
         self.ledger.tokens.void(void_before);
     }
 
@@ -95,7 +100,9 @@ impl<L: Clone + PartialEq> Rebuild<L> {
         self.know_head((id, life), snapshot.head());
         if self.life(&id) < life {
             self.ledger.remove_mailbox(&id, &mut |_, _| ());
-            self.ledger.insert_mailbox(id, Mailbox { stated, ..Mailbox::restore(snapshot, life, version) });
+            let mut mailbox = Mailbox::restore(snapshot, life, version);
+            mailbox.stated = stated;
+            self.ledger.insert_mailbox(id, mailbox);
         }
     }
 
@@ -117,36 +124,45 @@ impl<L: Clone + PartialEq> Rebuild<L> {
     pub(crate) fn finish(mut self) -> (Ledger<L>, Vec<Missing>) {
         let mut missing = Vec::new();
         let lives: Vec<Life> = self.ledger.mailboxes.iter().map(|(id, mailbox)| (*id, mailbox.life)).collect();
+        let (keyed, most) = (self.ledger.keyed, self.ledger.policy.posts);
         for life in lives {
-            let strays = self.strays.remove(&life).unwrap_or_default();
             let head = self.heads.get(&life).copied().unwrap_or(0);
-            let keyed = self.ledger.keyed;
-            let lost = self.ledger.change(&life.0, |mailbox| join(&mut mailbox.log, strays, head, &keyed));
-            missing.extend(lost.unwrap_or_default().into_iter().map(|seq| Missing { mailbox: life.0, seq }));
+            let short = |ledger: &Ledger<L>| ledger.mailboxes.get(&life.0).is_some_and(|m| m.log.head() < head);
+            let strays = self.strays.remove(&life);
+            if strays.is_some() || short(&self.ledger) {
+                let strays = strays.unwrap_or_default();
+                self.ledger.change(&life.0, |mailbox| join(&mut mailbox.log, strays, head, (&keyed, most)));
+            }
+            let Some(log) = self.ledger.mailboxes.get(&life.0).map(|mailbox| &mailbox.log) else { continue };
+            let lost = log.from(log.oldest()).filter(|(_, entry)| entry.place.is_none());
+            missing.extend(lost.map(|(seq, _)| Missing { mailbox: life.0, seq }));
         }
         (self.ledger, missing)
     }
 }
 
-/// Puts the posts that waited into the log, in order, and tells the seqs that should be stored and are not.
-fn join<L: Clone + PartialEq>(log: &mut Log<L>, strays: BTreeMap<u64, Entry<L>>, head: u64, keyed: &Keyed) -> Vec<u64> {
+/// Puts the posts that waited into the log, in order, and where one is missing, an entry that stands for it.
+fn join<L: Clone + PartialEq>(
+    log: &mut Log<L>,
+    strays: BTreeMap<u64, Entry<L>>,
+    head: u64,
+    (keyed, most): (&Keyed, u64),
+) {
+    // A head beyond all bounds can only be damage: it must not become memory.
+    let fill = |log: &mut Log<L>, head: u64| {
+        while log.head() < head && log.remembered() < most {
+            let lost = Entry { post_id: PostId([0; 16]), fingerprint: [0; 16], time: 0, bytes: 0, place: None };
+            let _ = log.insert(log.head() + 1, lost, keyed, &mut |_, _| ());
+        }
+    };
     for (seq, entry) in strays {
         // What the log has came later in the journal; only a gap in it is filled.
         if seq > log.head() || log.get(seq).is_some_and(|present| present.place.is_none()) {
-            fill(log, seq - 1, keyed);
+            fill(log, seq.saturating_sub(1));
             let _ = log.insert(seq, entry, keyed, &mut |_, _| ());
         }
     }
-    fill(log, head, keyed);
-    log.from(log.oldest()).filter(|(_, entry)| entry.place.is_none()).map(|(seq, _)| seq).collect()
-}
-
-/// Adds entries up to this seq that stand for what is lost.
-fn fill<L: Clone + PartialEq>(log: &mut Log<L>, head: u64, keyed: &Keyed) {
-    while log.head() < head {
-        let lost = Entry { post_id: PostId([0; 16]), fingerprint: [0; 16], time: 0, bytes: 0, place: None };
-        let _ = log.insert(log.head() + 1, lost, keyed, &mut |_, _| ());
-    }
+    fill(log, head);
 }
 
 /// The entry that a post or mark makes.

@@ -152,12 +152,10 @@ impl<L: Clone + PartialEq> Ledger<L> {
         }
     }
 
-    /// The rows that changed since the last call, in order; with the meta row, if there are any.
+    /// The rows that may have changed since the last call, in order; always with the meta row.
     pub(crate) fn take_dirty(&mut self) -> Vec<RowKey> {
-        let mut keys: Vec<_> = self.dirty.as_mut().into_iter().flat_map(hashbrown::HashSet::drain).collect();
-        if !keys.is_empty() {
-            keys.push(RowKey::Meta);
-        }
+        let mut keys = vec![RowKey::Meta];
+        keys.extend(self.dirty.as_mut().into_iter().flat_map(hashbrown::HashSet::drain));
         keys.sort_unstable();
         keys
     }

@@ -1,0 +1,83 @@
+//! Rule 20: a jump of the clock stops expiry until the operator confirms it.
+
+use super::names::{expect, post};
+use super::{EXPIRY, Fixture};
+
+const WEEK: u64 = 7 * 86_400;
+
+/// Whether the only envelope of mailbox 1 survives `expire`.
+async fn survives(f: &Fixture) -> bool {
+    expect(f.store.expire().await);
+    !f.stored(super::mailbox(1)).await.is_empty()
+}
+
+pub(crate) async fn a_jump_stops_expiry(f: Fixture) {
+    let m = f.mailbox(1, &[1]).await;
+    expect(f.store.append(post(m, 1, 0)).await);
+    f.clock.jump(i64::from(EXPIRY));
+    assert!(survives(&f).await, "the clock says that it expired, but the clock jumped");
+    assert!(f.store.stats().expiry_paused);
+    f.clock.pass(u64::from(EXPIRY));
+    assert!(survives(&f).await, "not even what has truly expired");
+    assert_eq!(f.store.append(post(m, 2, 0)).await, Ok(2), "all else goes on");
+    expect(f.store.confirm_clock().await);
+    assert!(!f.store.stats().expiry_paused);
+    expect(f.store.expire().await);
+    assert_eq!(f.stored(m).await, [0; 0], "posted at what was thought to be the time, long before the one confirmed");
+}
+
+pub(crate) async fn a_jump_back_stops_expiry(f: Fixture) {
+    let m = f.mailbox(1, &[1]).await;
+    expect(f.store.append(post(m, 1, 0)).await);
+    f.clock.jump(-3601);
+    f.clock.pass(u64::from(EXPIRY) + 3601);
+    assert!(survives(&f).await);
+    assert!(f.store.stats().expiry_paused);
+    f.clock.jump(3601);
+    assert!(survives(&f).await, "the operator has to look at it");
+    expect(f.store.confirm_clock().await);
+    assert!(!survives(&f).await);
+}
+
+pub(crate) async fn a_long_sleep_stops_expiry(mut f: Fixture) {
+    let m = f.mailbox(1, &[1]).await;
+    expect(f.store.append(post(m, 1, 0)).await);
+    f.clock.pass(WEEK + 1);
+    f.restart().await;
+    assert!(f.store.stats().expiry_paused);
+    assert!(survives(&f).await);
+    f.restart().await;
+    assert!(survives(&f).await, "another start does not confirm it");
+    expect(f.store.confirm_clock().await);
+    assert!(!survives(&f).await);
+}
+
+/// An envelope posted while the clock is in doubt is not dropped early when the clock is set right.
+pub(crate) async fn stamps_ignore_the_jump(f: Fixture) {
+    let m = f.mailbox(1, &[1]).await;
+    f.clock.jump(-1_000_000);
+    expect(f.store.append(post(m, 1, 0)).await);
+    f.clock.jump(1_000_000);
+    expect(f.store.confirm_clock().await);
+    f.clock.pass(u64::from(EXPIRY) - 1);
+    assert!(survives(&f).await);
+    f.clock.pass(1);
+    assert!(!survives(&f).await);
+}
+
+pub(crate) async fn a_confirmed_clock_stays_confirmed(mut f: Fixture) {
+    let m = f.mailbox(1, &[1]).await;
+    expect(f.store.append(post(m, 1, 0)).await);
+    f.clock.pass(2 * WEEK);
+    f.restart().await;
+    expect(f.store.confirm_clock().await);
+    f.restart().await;
+    assert!(!f.store.stats().expiry_paused);
+    f.clock.jump(-2 * WEEK as i64);
+    f.restart().await;
+    assert!(f.store.stats().expiry_paused, "the clock stands before what is recorded");
+    f.clock.jump(2 * WEEK as i64);
+    f.restart().await;
+    assert!(!f.store.stats().expiry_paused, "set right again");
+    assert!(!survives(&f).await);
+}

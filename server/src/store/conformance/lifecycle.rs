@@ -1,0 +1,71 @@
+//! Destroying, lives of mailboxes with the same id, and the life of the store itself.
+
+use super::names::{expect, post, reader_id, sized, turn_key, turning};
+use super::{Event, Fixture, new_mailbox};
+use crate::store::{NewMailbox, ReadRange, StoreError};
+
+pub(crate) async fn destroying_needs_the_turn_key(mut f: Fixture) {
+    let m = f.mailbox(1, &[1]).await;
+    expect(f.store.append(post(m, 1, 0)).await);
+    expect(f.store.append(turning(post(m, 2, 0), 0, &[], &[])).await);
+    f.heard.take();
+    assert_eq!(f.store.destroy(m, turn_key(0)).await, Err(StoreError::KeyTurned));
+    assert_eq!(f.store.destroy(super::mailbox(2), turn_key(0)).await, Err(StoreError::MailboxUnknown));
+    assert_eq!(f.heard.take(), []);
+    expect(f.store.destroy(m, turn_key(1)).await);
+    assert_eq!(f.heard.take(), [Event::Destroyed(m)]);
+    for _ in 0..2 {
+        assert_eq!(f.view(m, 1).await, Err(StoreError::MailboxUnknown));
+        assert_eq!(f.store.append(post(m, 1, 0)).await, Err(StoreError::MailboxUnknown));
+        assert_eq!(f.store.advance(m, reader_id(1), 1).await, Err(StoreError::MailboxUnknown));
+        assert_eq!(f.store.destroy(m, turn_key(1)).await, Err(StoreError::MailboxUnknown));
+        f.restart().await;
+    }
+}
+
+pub(crate) async fn a_new_life_knows_nothing_of_the_old(mut f: Fixture) {
+    let m = f.mailbox(1, &[1, 2]).await;
+    expect(f.store.append(turning(post(m, 1, 0), 0, &[3], &[2])).await);
+    expect(f.store.append(post(m, 2, 1)).await);
+    expect(f.store.destroy(m, turn_key(1)).await);
+    expect(f.store.create(NewMailbox { mailbox: m, ..new_mailbox(2, &[1]) }).await);
+    for _ in 0..2 {
+        assert_eq!(f.view(m, 1).await, Ok((0, 1, 0, None)));
+        for gone in [2, 3] {
+            assert_eq!(f.view(m, gone).await, Err(StoreError::ReaderUnknown));
+        }
+        assert_eq!(f.stored(m).await, [0; 0]);
+        let stats = f.store.stats();
+        assert_eq!((stats.mailboxes, stats.envelopes, stats.envelope_bytes, stats.posts), (1, 0, 0, 0));
+        f.restart().await;
+    }
+    assert_eq!(f.store.append(sized(m, 2, 0, 7)).await, Ok(1), "post ids are new too");
+}
+
+pub(crate) async fn the_incarnation_stays(mut f: Fixture) {
+    let incarnation = f.store.incarnation();
+    f.restart().await;
+    assert_eq!(f.store.incarnation(), incarnation);
+}
+
+pub(crate) async fn a_closed_store_says_so(mut f: Fixture) {
+    let m = f.mailbox(1, &[1]).await;
+    expect(f.store.append(post(m, 1, 0)).await);
+    expect(f.store.close().await);
+    assert_eq!(f.store.append(post(m, 2, 0)).await, Err(StoreError::Stopped));
+    assert_eq!(f.view(m, 1).await, Err(StoreError::Stopped));
+    let range = ReadRange { from: 0, to: 9, bytes: 9 };
+    assert_eq!(f.store.read(m, range).await, Err(StoreError::Stopped));
+    assert_eq!(f.store.expire().await, Err(StoreError::Stopped));
+    f.restart().await;
+    assert_eq!(f.view(m, 1).await, Ok((1, 1, 0, None)));
+}
+
+pub(crate) async fn first_readers_are_checked(f: Fixture) {
+    f.tokens(1).await;
+    for readers in [&[1, 1][..], &[1, 2, 3, 4, 5]] {
+        let refused = f.store.create(new_mailbox(1, readers)).await;
+        assert!(matches!(refused, Err(StoreError::BadTurn(_))), "{readers:?}");
+    }
+    expect(f.store.create(new_mailbox(1, &[1, 2, 3, 4])).await);
+}

@@ -1,0 +1,465 @@
+//! An independent model of a store: a few maps, written as directly as the trait's documentation reads, with no thought of
+//! speed. It shares no code with the ledger but the types of the trait.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use posthorn_proto::limits::{ENVELOPE_BYTES, POST_OVERHEAD_BYTES};
+use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId, ReaderId, Turn};
+
+use super::START;
+use crate::store::{
+    Append, CardRecord, KeyPackageStock, NewAccount, NewInvite, NewMailbox, OpenReader, ReadRange, ReaderView, Stats,
+    StoreError, StorePolicy, Stored, TakenKeyPackage,
+};
+
+const DAY: u64 = 86_400;
+
+#[derive(Debug, Clone)]
+struct ModelReader {
+    id: ReaderId,
+    key: KeyHash,
+    cursor: u64,
+    until: Option<u64>,
+}
+
+#[derive(Debug, Clone)]
+struct ModelPost {
+    append: Append,
+    time: u64,
+}
+
+#[derive(Debug, Clone)]
+struct ModelMailbox {
+    created: NewMailbox,
+    post_key: KeyHash,
+    turn_key: KeyHash,
+    /// In order of admission; evicted ones in order of eviction behind `until`.
+    readers: Vec<ModelReader>,
+    /// All posts ever, by seq.
+    posts: BTreeMap<u64, ModelPost>,
+    stored: BTreeSet<u64>,
+    remembered: BTreeSet<u64>,
+    opened_day: u64,
+}
+
+#[derive(Debug, Default)]
+struct ModelDevice {
+    account: Option<NewAccount>,
+    card: Option<(u64, Bytes)>,
+    packages: Vec<Bytes>,
+    taken: Vec<Bytes>,
+    last_resort: Option<(Bytes, u64)>,
+}
+
+/// The model.
+pub(crate) struct Model {
+    policy: StorePolicy,
+    pub(crate) now: u64,
+    mailboxes: BTreeMap<MailboxId, ModelMailbox>,
+    tokens: BTreeMap<KeyHash, u64>,
+    drawn: BTreeMap<(DeviceId, u64), usize>,
+    invites: BTreeMap<KeyHash, NewInvite>,
+    accounts: BTreeMap<Handle, ModelDevice>,
+}
+
+fn turn_bytes(turn: Option<&Turn>) -> u64 {
+    turn.map_or(0, |turn| 64 + 48 * turn.admit.len() as u64 + 16 * turn.evict.len() as u64)
+}
+
+fn bytes_of(append: &Append) -> u64 {
+    append.envelope.len() as u64 + turn_bytes(append.turn.as_ref().map(|(_, turn)| turn))
+}
+
+impl ModelMailbox {
+    fn head(&self) -> u64 {
+        self.posts.len() as u64
+    }
+
+    fn oldest(&self) -> u64 {
+        self.stored.first().copied().unwrap_or(self.head() + 1)
+    }
+
+    fn used(&self) -> u64 {
+        let stored: u64 = self.stored.iter().map(|seq| bytes_of(&self.posts[seq].append)).sum();
+        stored + self.remembered.len() as u64 * POST_OVERHEAD_BYTES
+    }
+
+    fn active(&self) -> impl Iterator<Item = &ModelReader> {
+        self.readers.iter().filter(|reader| reader.until.is_none())
+    }
+
+    /// Trims what everybody passed who is neither evicted nor already missed something.
+    fn settle(&mut self) {
+        let oldest = self.oldest();
+        let waiting = self.active().map(|reader| reader.cursor).filter(|cursor| cursor + 1 >= oldest);
+        if let Some(low) = waiting.min() {
+            self.stored.retain(|seq| *seq > low);
+        }
+        let oldest = self.oldest();
+        self.readers.retain(|reader| reader.until.is_none_or(|until| reader.cursor < until && until >= oldest));
+    }
+
+    fn check_turn(&self, turn: &Turn, limit: usize) -> Result<(), StoreError> {
+        let bad = Err(StoreError::BadTurn("any"));
+        let there: BTreeSet<ReaderId> = self.active().map(|reader| reader.id).collect();
+        let admitted: BTreeSet<ReaderId> = turn.admit.iter().map(|reader| reader.id).collect();
+        let evicted: BTreeSet<ReaderId> = turn.evict.iter().copied().collect();
+        if admitted.len() < turn.admit.len() || evicted.len() < turn.evict.len() {
+            return bad;
+        }
+        if !evicted.is_subset(&there) || !admitted.is_disjoint(&there) {
+            return bad;
+        }
+        if there.len() - evicted.len() + admitted.len() > limit { bad } else { Ok(()) }
+    }
+
+    fn turn(&mut self, turn: &Turn, seq: u64, limit: usize) {
+        (self.post_key, self.turn_key) = (turn.post_key_hash, turn.turn_key_hash);
+        let (mut leaving, staying): (Vec<_>, Vec<_>) =
+            self.readers.drain(..).partition(|reader| turn.evict.contains(&reader.id) && reader.until.is_none());
+        self.readers = staying;
+        leaving.sort_by_key(|reader| reader.id);
+        self.readers.extend(leaving.into_iter().map(|reader| ModelReader { until: Some(seq), ..reader }));
+        for new in &turn.admit {
+            self.readers.retain(|reader| reader.id != new.id);
+            self.readers.push(ModelReader { id: new.id, key: new.key_hash, cursor: seq, until: None });
+        }
+        while self.readers.iter().filter(|reader| reader.until.is_some()).count() > limit {
+            let first = self.readers.iter().position(|reader| reader.until.is_some());
+            self.readers.remove(first.expect("there are some"));
+        }
+    }
+}
+
+impl Model {
+    /// An empty one.
+    pub(crate) fn new(policy: StorePolicy) -> Self {
+        Self {
+            policy,
+            now: START,
+            mailboxes: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            drawn: BTreeMap::new(),
+            invites: BTreeMap::new(),
+            accounts: BTreeMap::new(),
+        }
+    }
+
+    fn at(&mut self, mailbox: MailboxId) -> Result<&mut ModelMailbox, StoreError> {
+        self.mailboxes.get_mut(&mailbox).ok_or(StoreError::MailboxUnknown)
+    }
+
+    fn all_readers(&self) -> u64 {
+        self.mailboxes.values().map(|mailbox| mailbox.readers.len() as u64).sum()
+    }
+
+    pub(crate) fn create(&mut self, new: NewMailbox) -> Result<(), StoreError> {
+        if let Some(mailbox) = self.mailboxes.get(&new.mailbox) {
+            let claimed = new
+                .readers
+                .iter()
+                .any(|new| !mailbox.readers.iter().any(|reader| reader.id == new.id && reader.key == new.key_hash));
+            let same = mailbox.created == new && mailbox.posts.is_empty() && !claimed;
+            return if same { Ok(()) } else { Err(StoreError::MailboxExists) };
+        }
+        let ids: BTreeSet<_> = new.readers.iter().map(|reader| reader.id).collect();
+        if ids.len() < new.readers.len() || ids.len() > self.policy.readers_per_mailbox {
+            return Err(StoreError::BadTurn("any"));
+        }
+        if !self.tokens.contains_key(&new.token) {
+            return Err(StoreError::TokenUnknown);
+        }
+        if self.mailboxes.len() as u64 >= self.policy.mailboxes {
+            return Err(StoreError::Quota("mailboxes"));
+        }
+        if !new.readers.is_empty() && self.all_readers() + new.readers.len() as u64 > self.policy.readers {
+            return Err(StoreError::Quota("readers"));
+        }
+        self.tokens.remove(&new.token);
+        let readers = new.readers.iter().map(|reader| ModelReader {
+            id: reader.id,
+            key: reader.key_hash,
+            cursor: 0,
+            until: None,
+        });
+        let mailbox = ModelMailbox {
+            post_key: new.post_key,
+            turn_key: new.turn_key,
+            readers: readers.collect(),
+            posts: BTreeMap::new(),
+            stored: BTreeSet::new(),
+            remembered: BTreeSet::new(),
+            opened_day: self.now / DAY,
+            created: new.clone(),
+        };
+        self.mailboxes.insert(new.mailbox, mailbox);
+        Ok(())
+    }
+
+    pub(crate) fn append(&mut self, append: Append) -> Result<u64, StoreError> {
+        let (policy, now) = (self.policy, self.now);
+        let posts: u64 = self.mailboxes.values().map(|mailbox| mailbox.remembered.len() as u64).sum();
+        let used: u64 = self.mailboxes.values().map(ModelMailbox::used).sum();
+        let readers = self.all_readers();
+        let mailbox = self.at(append.mailbox)?;
+        for seq in &mailbox.remembered {
+            let post = &mailbox.posts[seq].append;
+            if post.post_id == append.post_id {
+                let same = post.fingerprint == append.fingerprint;
+                return if same { Ok(*seq) } else { Err(StoreError::PostIdReused) };
+            }
+        }
+        if append.post_key != mailbox.post_key {
+            return Err(StoreError::KeyTurned);
+        }
+        let mut admitted = 0;
+        if let Some((key, turn)) = &append.turn {
+            if *key != mailbox.turn_key {
+                return Err(StoreError::KeyTurned);
+            }
+            mailbox.check_turn(turn, policy.readers_per_mailbox)?;
+            admitted = turn.admit.len() as u64;
+        }
+        let quota = mailbox.created.quota;
+        let four = 4 * (ENVELOPE_BYTES as u64 + POST_OVERHEAD_BYTES);
+        let reserve = if append.turn.is_some() { 0 } else { four.max(quota / 10).min(quota / 2) };
+        let bytes = bytes_of(&append) + POST_OVERHEAD_BYTES;
+        if mailbox.used() + bytes > quota - reserve {
+            return Err(StoreError::MailboxFull);
+        }
+        if posts >= policy.posts {
+            return Err(StoreError::Quota("posts"));
+        }
+        if used + bytes > policy.total_bytes {
+            return Err(StoreError::Quota("bytes"));
+        }
+        if admitted > 0 && readers + admitted > policy.readers {
+            return Err(StoreError::Quota("readers"));
+        }
+        let seq = mailbox.head() + 1;
+        mailbox.posts.insert(seq, ModelPost { append: append.clone(), time: now });
+        mailbox.stored.insert(seq);
+        mailbox.remembered.insert(seq);
+        if let Some((_, turn)) = &append.turn {
+            mailbox.turn(turn, seq, policy.readers_per_mailbox);
+            mailbox.settle();
+        }
+        Ok(seq)
+    }
+
+    pub(crate) fn open(&mut self, open: &OpenReader) -> Result<ReaderView, StoreError> {
+        let now = self.now;
+        let mailbox = self.at(open.mailbox)?;
+        let found = mailbox.readers.iter_mut().find(|reader| reader.id == open.reader);
+        let reader = found.ok_or(StoreError::ReaderUnknown)?;
+        if reader.key != open.key {
+            if open.claim != Some(reader.key) {
+                return Err(StoreError::ReadKeyWrong);
+            }
+            reader.key = open.key;
+        }
+        let (cursor, until) = (reader.cursor, reader.until);
+        mailbox.opened_day = now / DAY;
+        Ok(ReaderView {
+            head: mailbox.head(),
+            oldest: mailbox.oldest(),
+            cursor,
+            until,
+            post_key: mailbox.post_key,
+            turn_key: mailbox.turn_key,
+        })
+    }
+
+    pub(crate) fn read(&mut self, mailbox: MailboxId, range: ReadRange) -> Result<Vec<Stored>, StoreError> {
+        let mailbox = self.at(mailbox)?;
+        let (mut read, mut bytes) = (Vec::new(), 0);
+        for seq in mailbox.stored.iter().copied().filter(|seq| (range.from..=range.to).contains(seq)) {
+            let append = &mailbox.posts[&seq].append;
+            bytes += bytes_of(append) as usize;
+            if bytes > range.bytes && !read.is_empty() {
+                break;
+            }
+            let turn = append.turn.clone().map(|(_, turn)| turn.into());
+            read.push(Stored { seq, post_id: append.post_id, envelope: append.envelope.clone(), turn });
+        }
+        Ok(read)
+    }
+
+    pub(crate) fn advance(&mut self, mailbox: MailboxId, reader: ReaderId, seq: u64) -> Result<(), StoreError> {
+        let mailbox = self.at(mailbox)?;
+        let head = mailbox.head();
+        let found = mailbox.readers.iter_mut().find(|found| found.id == reader);
+        let reader = found.ok_or(StoreError::ReaderUnknown)?;
+        reader.cursor = reader.cursor.max(seq.min(reader.until.unwrap_or(head)));
+        mailbox.settle();
+        Ok(())
+    }
+
+    pub(crate) fn check_post_key(&mut self, mailbox: MailboxId, key: KeyHash) -> Result<(), StoreError> {
+        if self.at(mailbox)?.post_key == key { Ok(()) } else { Err(StoreError::KeyTurned) }
+    }
+
+    pub(crate) fn destroy(&mut self, mailbox: MailboxId, key: KeyHash) -> Result<(), StoreError> {
+        if self.at(mailbox)?.turn_key != key {
+            return Err(StoreError::KeyTurned);
+        }
+        self.mailboxes.remove(&mailbox);
+        Ok(())
+    }
+
+    pub(crate) fn expire(&mut self) {
+        let (policy, now) = (self.policy, self.now);
+        self.mailboxes.retain(|_, mailbox| now < (mailbox.opened_day + 1) * DAY + policy.unopened_seconds);
+        for mailbox in self.mailboxes.values_mut() {
+            let (expiry, posts) = (u64::from(mailbox.created.expiry), &mailbox.posts);
+            let keep = expiry.max(u64::from(policy.post_id_seconds));
+            while mailbox.stored.first().is_some_and(|seq| posts[seq].time + expiry <= now) {
+                mailbox.stored.pop_first();
+            }
+            mailbox.settle();
+            let (oldest, posts) = (mailbox.oldest(), &mailbox.posts);
+            while mailbox.remembered.first().is_some_and(|seq| *seq < oldest && posts[seq].time + keep <= now) {
+                mailbox.remembered.pop_first();
+            }
+        }
+        self.invites.retain(|_, invite| now < invite.expires);
+        self.tokens.retain(|_, day| *day + 180 >= now / DAY);
+    }
+
+    pub(crate) fn mint_invite(&mut self, invite: NewInvite) {
+        self.invites.insert(invite.hash, invite);
+    }
+
+    pub(crate) fn register(&mut self, new: NewAccount) -> Result<(), StoreError> {
+        let without_invite = |account: &NewAccount| NewAccount { invite: None, ..account.clone() };
+        let same = |device: &ModelDevice| device.account.as_ref().map(without_invite) == Some(without_invite(&new));
+        if self.accounts.get(&new.handle).is_some_and(same) {
+            return Ok(());
+        }
+        if let Some(hash) = new.invite {
+            let invite = self.invites.get(&hash).filter(|invite| invite.uses > 0 && self.now < invite.expires);
+            invite.ok_or(StoreError::InviteInvalid)?;
+        }
+        if self.accounts.contains_key(&new.handle) {
+            return Err(StoreError::HandleTaken);
+        }
+        if self.device(new.device).is_ok() {
+            return Err(StoreError::DeviceTaken);
+        }
+        if self.accounts.len() as u64 >= self.policy.accounts {
+            return Err(StoreError::Quota("accounts"));
+        }
+        if let Some(invite) = new.invite.and_then(|hash| self.invites.get_mut(&hash)) {
+            invite.uses -= 1;
+        }
+        self.accounts.insert(new.handle.clone(), ModelDevice { account: Some(new), ..ModelDevice::default() });
+        Ok(())
+    }
+
+    fn device(&mut self, device: DeviceId) -> Result<&mut ModelDevice, StoreError> {
+        let mut all = self.accounts.values_mut();
+        let found = all.find(|found| found.account.as_ref().is_some_and(|account| account.device == device));
+        found.ok_or(StoreError::DeviceUnknown)
+    }
+
+    pub(crate) fn publish_card(&mut self, device: DeviceId, version: u64, card: Bytes) -> Result<(), StoreError> {
+        let device = self.device(device)?;
+        let new = Some((version, card));
+        if new == device.card {
+            return Ok(());
+        }
+        if version <= device.card.as_ref().map_or(0, |(version, _)| *version) {
+            return Err(StoreError::CardStale);
+        }
+        device.card = new;
+        Ok(())
+    }
+
+    pub(crate) fn card(&mut self, handle: &Handle) -> Result<CardRecord, StoreError> {
+        let device = self.accounts.get(handle).ok_or(StoreError::HandleUnknown)?;
+        let (version, card) = device.card.clone().unwrap_or_default();
+        let identity_key = device.account.as_ref().map_or([0; 32], |account| account.identity_key);
+        Ok(CardRecord { identity_key, version, card })
+    }
+
+    pub(crate) fn publish_key_packages(
+        &mut self,
+        device: DeviceId,
+        one_time: Vec<Bytes>,
+        last_resort: Option<Bytes>,
+    ) -> Result<KeyPackageStock, StoreError> {
+        let (limit, now) = (self.policy.key_packages_per_device, self.now);
+        let device = self.device(device)?;
+        let mut fresh = Vec::new();
+        for package in one_time {
+            if ![&device.packages, &device.taken, &fresh].into_iter().any(|known| known.contains(&package)) {
+                fresh.push(package);
+            }
+        }
+        fresh.drain(..fresh.len().saturating_sub(limit));
+        device.packages.extend(fresh);
+        let surplus = device.packages.len().saturating_sub(limit);
+        device.taken.extend(device.packages.drain(..surplus));
+        device.taken.drain(..device.taken.len().saturating_sub(limit));
+        if last_resort.is_some() && last_resort != device.last_resort.as_ref().map(|(package, _)| package.clone()) {
+            device.last_resort = last_resort.map(|package| (package, now));
+        }
+        let last_resort_since = device.last_resort.as_ref().map_or(0, |(_, since)| *since);
+        Ok(KeyPackageStock { one_time: device.packages.len() as u32, last_resort_since })
+    }
+
+    pub(crate) fn take_key_packages(&mut self, handle: &Handle) -> Result<Vec<TakenKeyPackage>, StoreError> {
+        let limit = self.policy.key_packages_per_device;
+        let found = self.accounts.get_mut(handle).ok_or(StoreError::HandleUnknown)?;
+        let device = found.account.as_ref().map(|account| account.device).ok_or(StoreError::HandleUnknown)?;
+        if !found.packages.is_empty() {
+            let key_package = found.packages.remove(0);
+            found.taken.push(key_package.clone());
+            found.taken.drain(..found.taken.len().saturating_sub(limit));
+            return Ok(vec![TakenKeyPackage { device, key_package, last_resort: false }]);
+        }
+        let (key_package, _) = found.last_resort.clone().ok_or(StoreError::NoKeyPackage)?;
+        Ok(vec![TakenKeyPackage { device, key_package, last_resort: true }])
+    }
+
+    pub(crate) fn draw_tokens(&mut self, device: DeviceId, hashes: Vec<KeyHash>) -> Result<u32, StoreError> {
+        self.device(device)?;
+        let day = self.now / DAY;
+        let mut accepted = 0;
+        for hash in hashes {
+            let drawn = self.drawn.entry((device, day)).or_default();
+            if !self.tokens.contains_key(&hash) {
+                if *drawn >= self.policy.tokens_per_device {
+                    break;
+                }
+                if self.tokens.len() as u64 >= self.policy.tokens {
+                    return if accepted == 0 { Err(StoreError::Quota("tokens")) } else { Ok(accepted) };
+                }
+                *drawn += 1;
+                self.tokens.insert(hash, day);
+            }
+            accepted += 1;
+        }
+        Ok(accepted)
+    }
+
+    /// What memory alone held is gone.
+    pub(crate) fn restart(&mut self) {
+        self.drawn.clear();
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let all = || self.mailboxes.values();
+        let stored = |mailbox: &ModelMailbox| mailbox.used() - mailbox.remembered.len() as u64 * POST_OVERHEAD_BYTES;
+        Stats {
+            mailboxes: self.mailboxes.len() as u64,
+            envelopes: all().map(|mailbox| mailbox.stored.len() as u64).sum(),
+            envelope_bytes: all().map(stored).sum(),
+            posts: all().map(|mailbox| mailbox.remembered.len() as u64).sum(),
+            accounts: self.accounts.len() as u64,
+            disk_bytes: 0,
+            expiry_paused: false,
+        }
+    }
+}

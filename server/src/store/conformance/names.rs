@@ -1,0 +1,134 @@
+//! Names, keys and requests that tests use: made of small numbers, so that a failing list of operations can be read.
+
+use bytes::Bytes;
+use posthorn_proto::chain::Fingerprint;
+use posthorn_proto::turn::TurnHash;
+use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId, PostId, Reader, ReaderId, Turn};
+
+use crate::store::{Append, NewAccount, OpenReader};
+
+/// What must be right.
+#[track_caller]
+pub(crate) fn expect<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
+    result.expect("the store does it")
+}
+
+/// Mailbox `n`.
+pub(crate) fn mailbox(n: u8) -> MailboxId {
+    MailboxId([n; 16])
+}
+
+/// Post `n`.
+pub(crate) fn post_id(n: u16) -> PostId {
+    PostId(std::array::from_fn(|at| if at < 2 { n.to_be_bytes()[at] } else { 7 }))
+}
+
+fn key(kind: u8, n: u8) -> KeyHash {
+    let mut hash = [n; 32];
+    hash[0] = kind;
+    KeyHash(hash)
+}
+
+/// The post key of generation `n`.
+pub(crate) fn post_key(n: u8) -> KeyHash {
+    key(1, n)
+}
+
+/// The turn key of generation `n`.
+pub(crate) fn turn_key(n: u8) -> KeyHash {
+    key(2, n)
+}
+
+/// The read key of reader `n`.
+pub(crate) fn read_key(n: u8) -> KeyHash {
+    key(3, n)
+}
+
+/// Token `n`.
+pub(crate) fn token(n: u8) -> KeyHash {
+    key(4, n)
+}
+
+/// Invite `n`.
+pub(crate) fn invite(n: u8) -> KeyHash {
+    key(5, n)
+}
+
+/// Reader `n`'s name.
+pub(crate) fn reader_id(n: u8) -> ReaderId {
+    ReaderId([n; 16])
+}
+
+/// Reader `n`.
+pub(crate) fn reader(n: u8) -> Reader {
+    Reader { id: reader_id(n), key_hash: read_key(n) }
+}
+
+/// Device `n`.
+pub(crate) fn device(n: u8) -> DeviceId {
+    DeviceId([n; 16])
+}
+
+/// The name of account `n`.
+pub(crate) fn handle_of(n: u8) -> Handle {
+    expect(Handle::parse(&format!("account{n}")))
+}
+
+/// Account `n` with device `n`, without an invite.
+pub(crate) fn account(n: u8) -> NewAccount {
+    NewAccount {
+        invite: None,
+        handle: handle_of(n),
+        identity_key: [n; 32],
+        device: device(n),
+        device_key: [n ^ 0x80; 32],
+    }
+}
+
+/// An envelope of this length, filled with a byte.
+pub(crate) fn envelope(fill: u8, len: usize) -> Bytes {
+    vec![fill; len].into()
+}
+
+/// Opens as reader `n` with its own key.
+pub(crate) fn open(mailbox: MailboxId, n: u8) -> OpenReader {
+    OpenReader { mailbox, reader: reader_id(n), key: read_key(n), claim: None }
+}
+
+/// Post `n` with the key of this generation.
+pub(crate) fn post(mailbox: MailboxId, n: u16, generation: u8) -> Append {
+    sized(mailbox, n, generation, 100)
+}
+
+/// Post `n` with an envelope of this length.
+pub(crate) fn sized(mailbox: MailboxId, n: u16, generation: u8, len: usize) -> Append {
+    finger(Append {
+        mailbox,
+        post_id: post_id(n),
+        post_key: post_key(generation),
+        envelope: envelope(n as u8, len),
+        turn: None,
+        fingerprint: Fingerprint([0; 32]),
+    })
+}
+
+/// The same append, turning the lock from its generation to the next, with these readers coming and going.
+pub(crate) fn turning(append: Append, generation: u8, admit: &[u8], evict: &[u8]) -> Append {
+    let turn = Turn {
+        post_key_hash: post_key(generation + 1),
+        turn_key_hash: turn_key(generation + 1),
+        admit: admit.iter().map(|n| reader(*n)).collect(),
+        evict: evict.iter().map(|n| reader_id(*n)).collect(),
+    };
+    finger(Append { turn: Some((turn_key(generation), turn)), ..append })
+}
+
+/// With the fingerprint that it should have.
+pub(crate) fn finger(append: Append) -> Append {
+    let (key, turn) = match &append.turn {
+        Some((key, turn)) => (Some(key), Some(turn)),
+        None => (None, None),
+    };
+    let fingerprint = Fingerprint::of(&append.post_key, key, &TurnHash::of(turn), &append.envelope);
+    Append { fingerprint, ..append }
+}

@@ -1,0 +1,338 @@
+//! Random lists of operations, run on an engine and on the [model](super::model); every answer must agree, with restarts in
+//! between. A list that fails is printed; it can be named here as a reproduction.
+
+use bytes::Bytes;
+use posthorn_proto::KeyHash;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+
+use super::model::Model;
+use super::names::{self, account, device, handle_of, invite, mailbox, post_key, read_key, reader_id, token, turn_key};
+use super::{Engine, Fixture, new_mailbox, small_policy};
+use crate::store::{NewAccount, NewInvite, NewMailbox, OpenReader, ReadRange, StoreError, StorePolicy};
+
+/// One thing done to a store. Numbers name mailboxes, readers, posts and generations of keys as in [`names`].
+#[derive(Debug, Clone)]
+pub(crate) enum Op {
+    Draw { device: u8, tokens: Vec<u8> },
+    Create { mailbox: u8, token: u8, readers: Vec<u8>, expiry: u32 },
+    Post { mailbox: u8, post: u16, generation: Gen, len: usize },
+    Turn { mailbox: u8, post: u16, generation: Gen, admit: Vec<u8>, evict: Vec<u8> },
+    Open { mailbox: u8, reader: u8, key: u8, claim: Option<u8> },
+    Advance { mailbox: u8, reader: u8, seq: u64 },
+    Read { mailbox: u8, from: u64, to: u64, bytes: usize },
+    Signal { mailbox: u8, generation: Gen },
+    Destroy { mailbox: u8, generation: Gen },
+    Pass { seconds: u64 },
+    Expire,
+    Mint { invite: u8, uses: u32, seconds: u64 },
+    Register { account: u8, invite: Option<u8>, variant: bool },
+    Card { device: u8, version: u64, fill: u8 },
+    LookUp { account: u8 },
+    Publish { device: u8, packages: Vec<u8>, last_resort: Option<u8> },
+    Take { account: u8 },
+    Restart,
+}
+
+/// A generation of keys: mostly the current one, so that operations succeed often enough.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Gen {
+    Current,
+    Fixed(u8),
+}
+
+fn ops() -> impl Strategy<Value = Op> {
+    let mailbox = || 1..3u8;
+    let who = || 1..6u8;
+    let generation = || prop_oneof![4 => Just(Gen::Current), 1 => (0..4u8).prop_map(Gen::Fixed)];
+    let names = |max: usize| vec(1..7u8, 0..=max);
+    prop_oneof![
+        2 => (1..3u8, vec(1..12u8, 0..6)).prop_map(|(device, tokens)| Op::Draw { device, tokens }),
+        3 => (mailbox(), 1..12u8, names(4), prop_oneof![Just(500u32), Just(20_000)])
+            .prop_map(|(mailbox, token, readers, expiry)| Op::Create { mailbox, token, readers, expiry }),
+        10 => (mailbox(), 0..30u16, generation(), prop_oneof![Just(1usize), Just(300), Just(700)])
+            .prop_map(|(mailbox, post, generation, len)| Op::Post { mailbox, post, generation, len }),
+        5 => (mailbox(), 0..30u16, generation(), names(2), names(2))
+            .prop_map(|(mailbox, post, generation, admit, evict)| Op::Turn { mailbox, post, generation, admit, evict }),
+        4 => (mailbox(), who(), 1..8u8, proptest::option::of(1..8u8))
+            .prop_map(|(mailbox, reader, key, claim)| Op::Open { mailbox, reader, key, claim }),
+        9 => (mailbox(), who(), prop_oneof![5 => 0..12u64, 1 => Just(u64::MAX)])
+            .prop_map(|(mailbox, reader, seq)| Op::Advance { mailbox, reader, seq }),
+        3 => (mailbox(), 0..12u64, prop_oneof![0..12u64, Just(u64::MAX)], prop_oneof![Just(0usize), Just(900), Just(99_999)])
+            .prop_map(|(mailbox, from, to, bytes)| Op::Read { mailbox, from, to, bytes }),
+        1 => (mailbox(), generation()).prop_map(|(mailbox, generation)| Op::Signal { mailbox, generation }),
+        1 => (mailbox(), generation()).prop_map(|(mailbox, generation)| Op::Destroy { mailbox, generation }),
+        4 => prop_oneof![6 => 1..400u64, 2 => 5_000..12_000u64, 1 => 50_000..300_000u64]
+            .prop_map(|seconds| Op::Pass { seconds }),
+        4 => Just(Op::Expire),
+        1 => (1..3u8, 0..3u32, 100..100_000u64).prop_map(|(invite, uses, seconds)| Op::Mint { invite, uses, seconds }),
+        2 => (1..4u8, proptest::option::of(1..3u8), any::<bool>())
+            .prop_map(|(account, invite, variant)| Op::Register { account, invite, variant }),
+        1 => (1..4u8, 0..4u64, 0..3u8).prop_map(|(device, version, fill)| Op::Card { device, version, fill }),
+        1 => (1..4u8).prop_map(|account| Op::LookUp { account }),
+        2 => (1..3u8, vec(1..9u8, 0..5), proptest::option::of(1..4u8))
+            .prop_map(|(device, packages, last_resort)| Op::Publish { device, packages, last_resort }),
+        2 => (1..4u8).prop_map(|account| Op::Take { account }),
+        3 => Just(Op::Restart),
+    ]
+}
+
+/// Bounds so small that lists of operations meet all of them.
+fn tiny_policy() -> StorePolicy {
+    StorePolicy {
+        total_bytes: 6_000,
+        mailboxes: 8,
+        posts: 24,
+        readers: 9,
+        accounts: 2,
+        readers_per_mailbox: 4,
+        post_id_seconds: 10_000,
+        unopened_seconds: 2 * 86_400,
+        key_packages_per_device: 3,
+        tokens_per_device: 5,
+        tokens: 8,
+        ..small_policy()
+    }
+}
+
+fn package(n: u8) -> Bytes {
+    names::envelope(n, 40)
+}
+
+/// Two answers are alike if they are equal; of a bad turn, the words do not matter.
+fn alike<T: PartialEq + std::fmt::Debug>(
+    real: Result<T, StoreError>,
+    model: Result<T, StoreError>,
+) -> Result<(), String> {
+    match (&real, &model) {
+        (Err(StoreError::BadTurn(_)), Err(StoreError::BadTurn(_))) => Ok(()),
+        _ if real == model => Ok(()),
+        _ => Err(format!("the store answers {real:?}, the model {model:?}")),
+    }
+}
+
+/// An engine and its model side by side.
+struct Pair {
+    fixture: Fixture,
+    model: Model,
+    /// The current generation of each mailbox's keys.
+    generations: [u8; 4],
+}
+
+impl Pair {
+    fn generation(&self, mailbox: u8, generation: Gen) -> u8 {
+        match generation {
+            Gen::Current => self.generations[usize::from(mailbox)],
+            Gen::Fixed(n) => n,
+        }
+    }
+
+    async fn step(&mut self, op: &Op) -> Result<(), String> {
+        match op {
+            Op::Draw { .. }
+            | Op::Mint { .. }
+            | Op::Register { .. }
+            | Op::Card { .. }
+            | Op::LookUp { .. }
+            | Op::Publish { .. }
+            | Op::Take { .. } => self.step_of_directory(op).await?,
+            Op::Pass { seconds } => {
+                self.fixture.clock.pass(*seconds);
+                self.model.now += seconds;
+            }
+            Op::Expire => {
+                alike(self.fixture.store.expire().await, Ok(()))?;
+                self.model.expire();
+            }
+            Op::Restart => {
+                self.fixture.restart().await;
+                self.model.restart();
+            }
+            _ => self.step_of_mailbox(op).await?,
+        }
+        let stats = crate::store::Stats { disk_bytes: 0, ..self.fixture.store.stats() };
+        if stats == self.model.stats() {
+            return Ok(());
+        }
+        Err(format!("the store counts {stats:?}, the model {:?}", self.model.stats()))
+    }
+
+    async fn step_of_mailbox(&mut self, op: &Op) -> Result<(), String> {
+        let (store, model) = (self.fixture.store.clone(), &mut self.model);
+        match op {
+            Op::Create { mailbox, token: paid, readers, expiry } => {
+                let mut new = new_mailbox(*mailbox, readers);
+                new = NewMailbox { token: token(*paid), expiry: *expiry, quota: 4_000, ..new };
+                let answer = model.create(new.clone());
+                if answer == Ok(()) && model.check_post_key(new.mailbox, post_key(0)).is_ok() {
+                    self.generations[usize::from(*mailbox)] = 0;
+                }
+                alike(store.create(new).await, answer)
+            }
+            Op::Post { mailbox: m, post, generation, len } => {
+                let append = names::sized(mailbox(*m), *post, self.generation(*m, *generation), *len);
+                let answer = self.model.append(append.clone());
+                alike(store.append(append).await, answer)
+            }
+            Op::Turn { mailbox: m, post, generation, admit, evict } => {
+                let generation = self.generation(*m, *generation);
+                let append = names::turning(names::post(mailbox(*m), *post, generation), generation, admit, evict);
+                let answer = self.model.append(append.clone());
+                if self.model.check_post_key(mailbox(*m), post_key(generation + 1)).is_ok() {
+                    self.generations[usize::from(*m)] = generation + 1;
+                }
+                alike(store.append(append).await, answer)
+            }
+            Op::Open { mailbox: m, reader, key, claim } => {
+                let claim = claim.map(read_key);
+                let open = OpenReader { mailbox: mailbox(*m), reader: reader_id(*reader), key: read_key(*key), claim };
+                let answer = model.open(&open);
+                alike(store.open(open).await, answer)
+            }
+            Op::Advance { mailbox: m, reader, seq } => {
+                let answer = model.advance(mailbox(*m), reader_id(*reader), *seq);
+                alike(store.advance(mailbox(*m), reader_id(*reader), *seq).await, answer)
+            }
+            Op::Read { mailbox: m, from, to, bytes } => {
+                let range = ReadRange { from: *from, to: *to, bytes: *bytes };
+                alike(store.read(mailbox(*m), range).await, model.read(mailbox(*m), range))
+            }
+            Op::Signal { mailbox: m, generation } => {
+                let key = post_key(self.generation(*m, *generation));
+                let answer = self.model.check_post_key(mailbox(*m), key);
+                alike(store.check_post_key(mailbox(*m), key).await, answer)
+            }
+            Op::Destroy { mailbox: m, generation } => {
+                let key = turn_key(self.generation(*m, *generation));
+                let answer = self.model.destroy(mailbox(*m), key);
+                alike(store.destroy(mailbox(*m), key).await, answer)
+            }
+            other => Err(format!("not about a mailbox: {other:?}")),
+        }
+    }
+
+    async fn step_of_directory(&mut self, op: &Op) -> Result<(), String> {
+        let (store, model) = (self.fixture.store.clone(), &mut self.model);
+        match op {
+            Op::Draw { device: n, tokens } => {
+                let hashes: Vec<KeyHash> = tokens.iter().map(|n| token(*n)).collect();
+                let answer = model.draw_tokens(device(*n), hashes.clone());
+                alike(store.draw_tokens(device(*n), hashes).await, answer)
+            }
+            Op::Mint { invite: n, uses, seconds } => {
+                let new = NewInvite { hash: invite(*n), uses: *uses, expires: model.now + seconds };
+                model.mint_invite(new);
+                alike(store.mint_invite(new).await, Ok(()))
+            }
+            Op::Register { account: n, invite: by, variant } => {
+                let identity_key = [n + u8::from(*variant) * 100; 32];
+                let new = NewAccount { invite: by.map(invite), identity_key, ..account(*n) };
+                let answer = model.register(new.clone());
+                alike(store.register(new).await, answer)
+            }
+            Op::Card { device: n, version, fill } => {
+                let card = names::envelope(*fill, 30);
+                let answer = model.publish_card(device(*n), *version, card.clone());
+                alike(store.publish_card(device(*n), *version, card).await, answer)
+            }
+            Op::LookUp { account } => alike(store.card(handle_of(*account)).await, model.card(&handle_of(*account))),
+            Op::Publish { device: n, packages, last_resort } => {
+                let (packages, last): (Vec<_>, _) =
+                    (packages.iter().map(|n| package(*n)).collect(), last_resort.map(|n| package(n + 100)));
+                let answer = model.publish_key_packages(device(*n), packages.clone(), last.clone());
+                alike(store.publish_key_packages(device(*n), packages, last).await, answer)
+            }
+            Op::Take { account } => {
+                let answer = model.take_key_packages(&handle_of(*account));
+                alike(store.take_key_packages(handle_of(*account)).await, answer)
+            }
+            other => Err(format!("not about the directory: {other:?}")),
+        }
+    }
+
+    /// Looks at everything that can be seen.
+    async fn look(&mut self) -> Result<(), String> {
+        for m in 1..3 {
+            self.step(&Op::Read { mailbox: m, from: 0, to: u64::MAX, bytes: usize::MAX }).await?;
+            for reader in 1..7 {
+                for key in 1..8 {
+                    self.step(&Op::Open { mailbox: m, reader, key, claim: None }).await?;
+                }
+            }
+        }
+        for account in 1..4 {
+            self.step(&Op::LookUp { account }).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs a list on an engine; the error names the operation that went wrong.
+fn run(engine: Box<dyn Engine>, ops: &[Op]) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    runtime.block_on(async {
+        let fixture = Fixture::boxed(engine, tiny_policy()).await;
+        let mut pair = Pair { fixture, model: Model::new(tiny_policy()), generations: [0; 4] };
+        let begin = [
+            Op::Register { account: 1, invite: None, variant: false },
+            Op::Draw { device: 1, tokens: vec![1, 2, 3, 4] },
+            Op::Create { mailbox: 1, token: 1, readers: vec![1, 2], expiry: 500 },
+            Op::Create { mailbox: 2, token: 2, readers: vec![1, 3, 4], expiry: 20_000 },
+        ];
+        for (n, op) in begin.iter().chain(ops).enumerate() {
+            pair.step(op).await.map_err(|error| format!("operation {n}, {op:?}: {error}"))?;
+        }
+        for when in ["at the end", "after a last restart"] {
+            pair.look().await.map_err(|error| format!("{when}: {error}"))?;
+            pair.step(&Op::Restart).await.map_err(|error| format!("{when}: {error}"))?;
+        }
+        Ok(())
+    })
+}
+
+/// Random lists; `POSTHORN_CASES` sets how many.
+pub(crate) fn random(engine: impl Fn() -> Box<dyn Engine>) {
+    let cases = std::env::var("POSTHORN_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(150);
+    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+    let result = runner
+        .run(&vec(ops(), 1..120), |ops| run(engine(), &ops).map_err(|error| TestCaseError::fail(format!("{error}\n"))));
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+}
+
+/// Lists that once failed.
+pub(crate) fn reproductions(engine: impl Fn() -> Box<dyn Engine>) {
+    for (name, ops) in named() {
+        if let Err(error) = run(engine(), &ops) {
+            panic!("{name}: {error}");
+        }
+    }
+}
+
+fn named() -> Vec<(&'static str, Vec<Op>)> {
+    let turn = |post, admit: &[u8], evict: &[u8]| Op::Turn {
+        mailbox: 1,
+        post,
+        generation: Gen::Current,
+        admit: admit.to_vec(),
+        evict: evict.to_vec(),
+    };
+    let post = |post| Op::Post { mailbox: 1, post, generation: Gen::Current, len: 1 };
+    let advance = |reader, seq| Op::Advance { mailbox: 1, reader, seq };
+    vec![
+        (
+            "an evicted reader that is done must not return by a replay of its eviction",
+            vec![turn(1, &[], &[2]), post(2), advance(2, 1), Op::Restart, advance(2, 1), Op::Restart],
+        ),
+        (
+            "everybody evicted, then a newcomer: nobody waits for what came before it",
+            vec![post(1), turn(2, &[], &[1, 2]), post(3), turn(4, &[5], &[]), Op::Restart, advance(5, 9)],
+        ),
+        (
+            "posts forgotten behind a reader that slept through everything",
+            vec![post(1), Op::Pass { seconds: 11_000 }, post(2), Op::Expire, Op::Restart, post(1), advance(1, 3)],
+        ),
+    ]
+}

@@ -1,0 +1,160 @@
+//! Appends: order (R2), repeats (R4, rule 2), events (R1).
+
+use futures_util::future::join_all;
+
+use super::names::{envelope, expect, finger, post, post_id, sized, turning};
+use super::{EXPIRY, Event, Fixture};
+use crate::store::{Append, StoreError, Stored};
+
+pub(crate) async fn seqs_have_no_holes(mut f: Fixture) {
+    let m = f.mailbox(1, &[1]).await;
+    assert_eq!(f.store.append(post(m, 1, 0)).await, Ok(1));
+    assert_eq!(f.store.append(post(m, 2, 9)).await, Err(StoreError::KeyTurned), "refused: takes no seq");
+    assert_eq!(f.store.append(post(m, 3, 0)).await, Ok(2));
+    f.restart().await;
+    assert_eq!(f.store.append(post(m, 4, 0)).await, Ok(3));
+    expect(f.store.advance(m, super::names::reader_id(1), 3).await);
+    f.restart().await;
+    assert_eq!(f.store.append(post(m, 5, 0)).await, Ok(4), "trimming does not reset the count");
+    assert_eq!(f.store.append(post(super::mailbox(9), 1, 0)).await, Err(StoreError::MailboxUnknown));
+}
+
+pub(crate) async fn a_repeat_gets_its_old_seq(mut f: Fixture) {
+    let m = f.mailbox(1, &[1]).await;
+    let (first, turn) = (post(m, 1, 0), turning(post(m, 2, 0), 0, &[2], &[]));
+    assert_eq!(f.store.append(first.clone()).await, Ok(1));
+    assert_eq!(f.store.append(turn.clone()).await, Ok(2));
+    f.heard.take();
+    for round in 0..2 {
+        assert_eq!(f.store.append(first.clone()).await, Ok(1), "the lock has turned since, round {round}");
+        assert_eq!(f.store.append(turn.clone()).await, Ok(2), "the turn itself, round {round}");
+        expect(f.store.advance(m, super::names::reader_id(1), 2).await);
+        assert_eq!(f.stored(m).await, [0; 0], "trimmed");
+        assert_eq!(f.heard.take(), [], "a repeat is not news");
+        f.restart().await;
+    }
+    assert_eq!(f.store.append(post(m, 3, 1)).await, Ok(3));
+}
+
+pub(crate) async fn an_id_stands_for_one_post(mut f: Fixture) {
+    let m = f.mailbox(1, &[1]).await;
+    expect(f.store.append(post(m, 1, 0)).await);
+    let others = [
+        finger(Append { envelope: envelope(9, 100), ..post(m, 1, 0) }),
+        post(m, 1, 1),
+        turning(post(m, 1, 0), 0, &[], &[]),
+    ];
+    for round in 0..2 {
+        for other in &others {
+            assert_eq!(f.store.append(other.clone()).await, Err(StoreError::PostIdReused), "round {round}");
+        }
+        expect(f.store.advance(m, super::names::reader_id(1), 1).await);
+        f.restart().await;
+    }
+    assert_eq!(f.view(m, 1).await, Ok((1, 2, 1, None)), "nothing happened");
+}
+
+pub(crate) async fn ids_are_remembered_long_enough(mut f: Fixture) {
+    let m = f.mailbox(1, &[1]).await;
+    expect(f.store.append(post(m, 1, 0)).await);
+    expect(f.store.advance(m, super::names::reader_id(1), 1).await);
+    f.clock.pass(9_999);
+    expect(f.store.expire().await);
+    f.restart().await;
+    assert_eq!(f.store.append(post(m, 1, 0)).await, Ok(1), "10,000 s are not over");
+    f.clock.pass(1);
+    expect(f.store.expire().await);
+    f.restart().await;
+    assert_eq!(f.store.stats().posts, 0);
+    assert_eq!(f.store.append(post(m, 1, 0)).await, Ok(2), "forgotten, so it is a new post");
+}
+
+pub(crate) async fn ids_outlive_the_envelopes_of_slow_mailboxes(f: Fixture) {
+    f.tokens(1).await;
+    let new = crate::store::NewMailbox { expiry: 20_000, ..super::new_mailbox(1, &[1]) };
+    let m = new.mailbox;
+    expect(f.store.create(new).await);
+    expect(f.store.append(post(m, 1, 0)).await);
+    expect(f.store.advance(m, super::names::reader_id(1), 1).await);
+    f.clock.pass(19_999);
+    expect(f.store.expire().await);
+    assert_eq!(f.store.append(post(m, 1, 0)).await, Ok(1), "as long as the envelope might have lived");
+    f.clock.pass(1);
+    expect(f.store.expire().await);
+    assert_eq!(f.store.append(post(m, 1, 0)).await, Ok(2));
+}
+
+pub(crate) async fn events_come_in_order(mut f: Fixture) {
+    let m = f.mailbox(1, &[1]).await;
+    let appends = [post(m, 1, 0), turning(post(m, 2, 0), 0, &[2], &[]), sized(m, 3, 1, 5000)];
+    let mut told = Vec::new();
+    for (append, seq) in appends.into_iter().zip(1..) {
+        let stored = Stored {
+            seq,
+            post_id: append.post_id,
+            envelope: append.envelope.clone(),
+            turn: append.turn.clone().map(|(_, turn)| turn.into()),
+        };
+        assert_eq!(f.store.append(append).await, Ok(seq));
+        assert_eq!(f.heard.take(), [Event::Appended(m, stored.clone())], "told before it was answered");
+        told.push(stored);
+    }
+    f.restart().await;
+    assert_eq!(f.heard.take(), [], "a restart is not news");
+    let range = crate::store::ReadRange { from: 1, to: 3, bytes: usize::MAX };
+    assert_eq!(f.store.read(m, range).await, Ok(told), "what is read is what was told");
+    assert_eq!(f.store.append(post(m, 4, 0)).await, Err(StoreError::KeyTurned));
+    assert_eq!(f.heard.take(), [], "a refusal is not news");
+}
+
+pub(crate) async fn ids_are_per_mailbox(f: Fixture) {
+    let (one, two) = (f.mailbox(1, &[1]).await, f.mailbox(2, &[1]).await);
+    assert_eq!(f.store.append(post(one, 1, 0)).await, Ok(1));
+    assert_eq!(f.store.append(sized(two, 1, 0, 7)).await, Ok(1));
+}
+
+/// Enough posts that an engine which indexes them does so, and that it meets both ends of the index.
+pub(crate) async fn many_posts_are_found(mut f: Fixture) {
+    let m = f.mailbox(1, &[1]).await;
+    for n in 0..200 {
+        assert_eq!(f.store.append(sized(m, n, 0, 10)).await, Ok(u64::from(n) + 1));
+    }
+    f.restart().await;
+    for n in 0..200 {
+        assert_eq!(f.store.append(sized(m, n, 0, 10)).await, Ok(u64::from(n) + 1));
+    }
+    f.clock.pass(u64::from(EXPIRY));
+    for n in 200..210 {
+        assert_eq!(f.store.append(sized(m, n, 0, 10)).await, Ok(u64::from(n) + 1));
+    }
+    f.clock.pass(10_000 - u64::from(EXPIRY));
+    expect(f.store.expire().await);
+    for round in 0..2 {
+        for n in 200..210 {
+            assert_eq!(f.store.append(sized(m, n, 0, 10)).await, Ok(u64::from(n) + 1), "round {round}");
+        }
+        assert_eq!(f.store.stats().posts, 10);
+        f.restart().await;
+    }
+    assert_eq!(f.store.append(sized(m, 0, 0, 10)).await, Ok(211));
+}
+
+pub(crate) async fn concurrent_posts_get_seqs_of_their_own(f: Fixture) {
+    let m = f.mailbox(1, &[1]).await;
+    let seqs = join_all((0..50).map(|n| f.store.append(post(m, n / 2, 0)))).await;
+    let mut seqs: Vec<u64> = seqs.into_iter().map(expect).collect();
+    seqs.sort_unstable();
+    let expected: Vec<u64> = (0..50).map(|n| n / 2 + 1).collect();
+    assert_eq!(seqs, expected, "each post was made twice at once and got one seq");
+    let told: Vec<u64> = f
+        .heard
+        .take()
+        .into_iter()
+        .map(|event| match event {
+            Event::Appended(_, stored) => stored.seq,
+            Event::Destroyed(_) => 0,
+        })
+        .collect();
+    assert_eq!(told, (1..=25).collect::<Vec<_>>(), "told in order of seq, once each");
+    assert_eq!(post_id(1), post(m, 1, 0).post_id);
+}

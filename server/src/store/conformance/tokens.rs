@@ -1,0 +1,97 @@
+//! Creation and the tokens that pay for it (rule 16).
+
+use super::names::{account, device, expect, post, post_key, reader, token, turn_key};
+use super::{EXPIRY, Fixture, QUOTA, new_mailbox};
+use crate::store::{NewMailbox, OpenReader, StoreError};
+
+pub(crate) async fn a_token_pays_once(mut f: Fixture) {
+    assert_eq!(f.store.create(new_mailbox(1, &[1])).await, Err(StoreError::TokenUnknown));
+    f.tokens(2).await;
+    f.restart().await;
+    expect(f.store.create(new_mailbox(1, &[1])).await);
+    for _ in 0..2 {
+        let second = NewMailbox { token: token(1), ..new_mailbox(2, &[1]) };
+        assert_eq!(f.store.create(second).await, Err(StoreError::TokenUnknown));
+        f.restart().await;
+    }
+    expect(f.store.create(new_mailbox(2, &[1])).await);
+    expect(f.store.destroy(super::mailbox(1), turn_key(0)).await);
+    f.restart().await;
+    assert_eq!(f.store.create(new_mailbox(1, &[1])).await, Err(StoreError::TokenUnknown), "spent is spent");
+}
+
+pub(crate) async fn creating_again_is_harmless(mut f: Fixture) {
+    f.tokens(1).await;
+    for _ in 0..2 {
+        assert_eq!(f.store.create(new_mailbox(1, &[2, 1])).await, Ok(()));
+        assert_eq!(f.store.create(new_mailbox(1, &[2, 1])).await, Ok(()));
+        f.restart().await;
+    }
+    assert_eq!(f.view(super::mailbox(1), 1).await, Ok((0, 1, 0, None)));
+    assert_eq!(f.store.create(new_mailbox(1, &[2, 1])).await, Ok(()), "opening it has changed nothing");
+}
+
+pub(crate) async fn a_different_mailbox_is_refused(mut f: Fixture) {
+    f.tokens(3).await;
+    let new = || new_mailbox(1, &[1]);
+    expect(f.store.create(new()).await);
+    for other in [
+        NewMailbox { token: token(2), ..new() },
+        NewMailbox { post_key: post_key(9), ..new() },
+        NewMailbox { turn_key: turn_key(9), ..new() },
+        NewMailbox { readers: vec![reader(2)], ..new() },
+        NewMailbox { readers: vec![], ..new() },
+        NewMailbox { expiry: EXPIRY + 1, ..new() },
+        NewMailbox { quota: QUOTA + 1, ..new() },
+    ] {
+        assert_eq!(f.store.create(other).await, Err(StoreError::MailboxExists));
+    }
+    f.restart().await;
+    expect(f.store.create(new_mailbox(2, &[1])).await);
+    expect(f.store.append(post(super::mailbox(1), 1, 0)).await);
+    assert_eq!(f.store.create(new()).await, Err(StoreError::MailboxExists), "it is no longer as it was created");
+    let claim = OpenReader {
+        key: super::names::read_key(9),
+        claim: Some(super::names::read_key(1)),
+        ..super::names::open(super::mailbox(2), 1)
+    };
+    expect(f.store.open(claim).await);
+    assert_eq!(f.store.create(new_mailbox(2, &[1])).await, Err(StoreError::MailboxExists));
+}
+
+pub(crate) async fn draws_are_limited(mut f: Fixture) {
+    let draw = |f: &Fixture, n: u8, hashes: std::ops::Range<u8>| {
+        let (store, hashes) = (f.store.clone(), hashes.map(token).collect());
+        async move { store.draw_tokens(device(n), hashes).await }
+    };
+    assert_eq!(draw(&f, 1, 0..1).await, Err(StoreError::DeviceUnknown));
+    for n in 1..=4 {
+        expect(f.store.register(account(n)).await);
+    }
+    assert_eq!(draw(&f, 1, 0..15).await, Ok(15));
+    assert_eq!(draw(&f, 1, 15..30).await, Ok(5), "twenty a day");
+    assert_eq!(draw(&f, 1, 20..21).await, Ok(0));
+    assert_eq!(draw(&f, 1, 10..25).await, Ok(10), "those that are there are accepted again");
+    assert_eq!(draw(&f, 2, 20..35).await, Ok(15), "each device has its own allowance");
+    f.clock.pass(86_400);
+    assert_eq!(draw(&f, 1, 40..44).await, Ok(4), "and a new one each day");
+    assert_eq!(draw(&f, 3, 50..60).await, Ok(1), "forty in all");
+    assert_eq!(draw(&f, 4, 50..60).await, Ok(1), "the one that is there");
+    assert_eq!(draw(&f, 4, 60..70).await, Err(StoreError::Quota("tokens")));
+    f.restart().await;
+    assert_eq!(draw(&f, 4, 60..70).await, Err(StoreError::Quota("tokens")));
+    expect(f.store.create(NewMailbox { token: token(50), ..new_mailbox(1, &[1]) }).await);
+    assert_eq!(draw(&f, 4, 60..70).await, Ok(1), "a spent token makes room");
+}
+
+pub(crate) async fn draws_may_be_repeated(mut f: Fixture) {
+    expect(f.store.register(account(1)).await);
+    let hashes: Vec<_> = [1, 2, 2, 3].map(token).to_vec();
+    for _ in 0..3 {
+        assert_eq!(f.store.draw_tokens(device(1), hashes.clone()).await, Ok(4));
+        f.restart().await;
+    }
+    for n in 1..=3 {
+        expect(f.store.create(new_mailbox(n, &[1])).await);
+    }
+}
