@@ -160,7 +160,12 @@ impl Model {
                 .readers
                 .iter()
                 .any(|new| !mailbox.readers.iter().any(|reader| reader.id == new.id && reader.key == new.key_hash));
-            let same = mailbox.created == new && mailbox.posts.is_empty() && !claimed;
+            let as_set = |new: &NewMailbox| {
+                let mut new = new.clone();
+                new.readers.sort_by_key(|reader| reader.id);
+                new
+            };
+            let same = as_set(&mailbox.created) == as_set(&new) && mailbox.posts.is_empty() && !claimed;
             return if same { Ok(()) } else { Err(StoreError::MailboxExists) };
         }
         let ids: BTreeSet<_> = new.readers.iter().map(|reader| reader.id).collect();

@@ -105,7 +105,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
             Change::InviteMinted { hash, .. } => {
                 let Some(invite) = self.invites.get(hash) else { return Keep::DROP };
                 let change = Change::InviteMinted { hash: *hash, uses: invite.uses, expires: invite.expires };
-                Keep::write(Record { version: invite.version, change, ..*record })
+                Keep::write(Record { version: invite.version, time: self.newest.time, change })
             }
             Change::TokenSpent { .. } | Change::InviteGone { .. } => tombstone,
         }

@@ -1,1 +1,5 @@
-//! Tests of the ledger as such; what it decides is tested through the stores by the conformance suite.
+//! Tests of the ledger as such; what it decides is tested through the stores, by the conformance suite.
+
+mod budget;
+mod carrying;
+mod format;

@@ -1,0 +1,265 @@
+//! Rule 18, one case each: what a removed segment leaves behind. (Random cases run in the memory engine's tests.)
+
+use bytes::Bytes;
+use posthorn_proto::chain::Fingerprint;
+use posthorn_proto::{DeviceId, KeyHash, MailboxId, PostId, Reader, ReaderId, Turn};
+
+use crate::store::ledger::{Change, Command, Keep, Ledger, MailboxChange, Outcome, Rebuild, Record};
+use crate::store::{Append, NewAccount, NewInvite, NewMailbox, OpenReader, StorePolicy};
+
+const NOW: u64 = 1_700_000_000;
+const MAILBOX: MailboxId = MailboxId([1; 16]);
+const DEVICE: DeviceId = DeviceId([2; 16]);
+
+fn key(n: u8) -> KeyHash {
+    KeyHash([n; 32])
+}
+
+fn reader(n: u8) -> Reader {
+    Reader { id: ReaderId([n; 16]), key_hash: key(n) }
+}
+
+/// A ledger and its journal; places are positions in it.
+struct Journaled {
+    ledger: Ledger<u32>,
+    journal: Vec<Record>,
+}
+
+impl Journaled {
+    /// With device, token 9 spent on the mailbox, whose readers are 1 and 2.
+    fn new() -> Self {
+        let mut all = Self { ledger: Ledger::new(StorePolicy::default(), [1, 2]), journal: Vec::new() };
+        all.run(Command::Register(NewAccount {
+            invite: None,
+            handle: posthorn_proto::Handle::parse("alice").expect("well formed"),
+            identity_key: [0; 32],
+            device: DEVICE,
+            device_key: [0; 32],
+        }));
+        all.run(Command::DrawTokens { device: DEVICE, hashes: vec![key(8), key(9)] });
+        all.create(9);
+        all
+    }
+
+    fn create(&mut self, token: u8) {
+        self.run(Command::Create(NewMailbox {
+            mailbox: MAILBOX,
+            token: key(token),
+            post_key: key(100),
+            turn_key: key(200),
+            readers: vec![reader(1), reader(2)],
+            expiry: 1000,
+            quota: 1 << 20,
+        }));
+    }
+
+    fn run(&mut self, command: Command) -> Outcome<u32> {
+        let decision = self.ledger.decide(command, NOW).expect("the command is good");
+        for record in decision.records {
+            self.ledger.apply(&record, self.journal.len() as u32, &mut |_, _| ());
+            self.journal.push(record);
+        }
+        decision.outcome
+    }
+
+    fn post(&mut self, n: u8, turn: Option<Turn>) {
+        let (append, envelope) = (turn.map(|turn| (key(200), turn)), Bytes::from(vec![n; 10]));
+        let post_id = PostId([n; 16]);
+        let fingerprint = Fingerprint([n; 32]);
+        self.run(Command::Append(Append {
+            mailbox: MAILBOX,
+            post_id,
+            post_key: key(100),
+            envelope,
+            turn: append,
+            fingerprint,
+        }));
+    }
+
+    fn advance(&mut self, n: u8, seq: u64) {
+        self.run(Command::Advance { mailbox: MAILBOX, reader: ReaderId([n; 16]), seq });
+    }
+
+    /// What is kept of the record at this place.
+    fn keep(&self, at: usize, floor: u64) -> Keep {
+        self.ledger.keep(&self.journal[at], &(at as u32), floor)
+    }
+
+    /// The place of the newest record.
+    fn last(&self) -> usize {
+        self.journal.len() - 1
+    }
+}
+
+fn drop_it() -> Keep {
+    Keep { copy: false, write: vec![] }
+}
+
+fn copy_it() -> Keep {
+    Keep { copy: true, write: vec![] }
+}
+
+/// The kinds of what is written instead of a record.
+fn written(keep: &Keep) -> Vec<&'static str> {
+    assert!(!keep.copy);
+    keep.write
+        .iter()
+        .map(|record| match &record.change {
+            Change::Mailbox { change: MailboxChange::Snapshot(_), .. } => "snapshot",
+            Change::Mailbox { change: MailboxChange::Mark { .. }, .. } => "mark",
+            Change::TokenSpent { .. } => "spent",
+            Change::TokensDrawn { .. } => "drawn",
+            Change::KeyPackageMark { .. } => "package mark",
+            _ => "other",
+        })
+        .collect()
+}
+
+#[test]
+fn a_stored_envelope_is_copied_from_its_place_only() {
+    let mut all = Journaled::new();
+    all.post(1, None);
+    let at = all.last();
+    assert_eq!(all.keep(at, 0), copy_it());
+    let record = all.journal[at].clone();
+    assert_eq!(all.ledger.keep(&record, &999, 0), drop_it(), "it lies elsewhere by now");
+    let mut freed = Vec::new();
+    all.ledger.apply(&record, 999, &mut |place, bytes| freed.push((place, bytes)));
+    assert_eq!(freed, [(at as u32, 10)], "a copy frees the original");
+    assert_eq!(all.ledger.keep(&record, &999, 0), copy_it());
+}
+
+#[test]
+fn a_trimmed_post_leaves_a_mark_until_it_is_forgotten() {
+    let mut all = Journaled::new();
+    all.post(1, None);
+    let at = all.last();
+    all.post(2, None);
+    all.advance(1, 1);
+    all.advance(2, 1);
+    assert_eq!(written(&all.keep(at, 0)), ["mark"]);
+    let mark = all.keep(at, 0).write[0].clone();
+    assert_eq!((mark.version, mark.time), (all.journal[at].version, all.journal[at].time), "of the post, for its age");
+    assert_eq!(all.ledger.keep(&mark, &5, 0).write, std::slice::from_ref(&mark));
+    let later = NOW + StorePolicy::default().post_id_seconds as u64;
+    let decision = all.ledger.decide(Command::Expire, later).expect("expiry");
+    decision.records.iter().for_each(|record| all.ledger.apply(record, 77, &mut |_, _| ()));
+    assert_eq!(all.keep(at, 0), drop_it(), "a later post names the head");
+    let head = at + 1;
+    assert_eq!(written(&all.keep(head, 0)), ["snapshot"], "nothing else names the head");
+}
+
+#[test]
+fn a_turn_needs_a_snapshot_unless_a_later_one_is_in_the_journal() {
+    let mut all = Journaled::new();
+    let turn = Turn {
+        post_key_hash: key(101),
+        turn_key_hash: key(201),
+        admit: vec![reader(3)],
+        evict: vec![ReaderId([2; 16])],
+    };
+    all.post(1, Some(turn));
+    let at = all.last();
+    let keep = all.keep(at, 0);
+    assert!(keep.copy, "its envelope");
+    assert_eq!(written(&Keep { copy: false, ..keep.clone() }), ["snapshot"], "its turn");
+    all.ledger.apply(&keep.write[0], 50, &mut |_, _| ());
+    assert_eq!(all.keep(at, 0), copy_it(), "the snapshot says the rest");
+}
+
+#[test]
+fn the_newest_cursor_is_copied_and_older_ones_are_not() {
+    let mut all = Journaled::new();
+    all.post(1, None);
+    all.post(2, None);
+    all.advance(1, 1);
+    let old = all.last();
+    all.advance(1, 2);
+    let new = all.last();
+    assert_eq!(all.keep(new, 0), copy_it());
+    // Both name the oldest stored seq that is still the oldest: that is what the first is copied for.
+    assert_eq!(all.keep(old, 0), copy_it());
+    all.advance(2, 1);
+    assert_eq!(all.keep(old, 0), drop_it());
+    assert_eq!(all.keep(new, 0), copy_it());
+}
+
+#[test]
+fn tombstones_stay_while_an_older_segment_may_hold_their_victim() {
+    let mut all = Journaled::new();
+    let created = all.last();
+    all.post(1, None);
+    let posted = all.last();
+    all.run(Command::Destroy { mailbox: MAILBOX, turn_key: key(200) });
+    let removed = all.last();
+    let version = all.journal[removed].version;
+    all.run(Command::MintInvite(NewInvite { hash: key(1), uses: 1, expires: NOW + 1 }));
+    assert_eq!(all.keep(posted, 0), drop_it());
+    assert_eq!(all.keep(removed, version - 1), copy_it());
+    assert_eq!(all.keep(removed, version), drop_it());
+    assert_eq!(written(&all.keep(created, 0)), ["spent"], "the draw of its token may still stand somewhere");
+    assert_eq!(all.keep(created, version), drop_it());
+    let drawn = created - 1;
+    assert_eq!(written(&all.keep(drawn, 0)), ["drawn"]);
+    assert_eq!(
+        all.keep(drawn, 0).write[0].change,
+        Change::TokensDrawn { day: (NOW / 86_400) as u32, hashes: vec![key(8)] },
+        "only what is not spent"
+    );
+}
+
+/// A copy of the creation behind what happened since would come too late: the whole state is written instead.
+#[test]
+fn a_mailbox_with_a_history_is_stated_anew() {
+    let mut all = Journaled::new();
+    let created = all.last();
+    assert_eq!(all.keep(created, 0), copy_it());
+    let claim = OpenReader { mailbox: MAILBOX, reader: ReaderId([1; 16]), key: key(77), claim: Some(key(1)) };
+    all.run(Command::Open(claim));
+    assert_eq!(written(&all.keep(created, 0)), ["snapshot", "spent"]);
+    assert_eq!(written(&all.keep(all.last(), 0)), ["snapshot"]);
+}
+
+/// A removed mailbox must not come back when its records are replayed in whatever order compaction left.
+#[test]
+fn copies_of_an_old_life_do_not_reach_a_new_one() {
+    let mut all = Journaled::new();
+    all.post(1, None);
+    all.run(Command::Destroy { mailbox: MAILBOX, turn_key: key(200) });
+    let old: Vec<Record> = all.journal.clone();
+    all.create(8);
+    all.post(2, None);
+    let new: Vec<Record> = all.journal[old.len()..].to_vec();
+    let mut rebuild = Rebuild::new(StorePolicy::default(), [3, 4]);
+    let tombstone = old.last().expect("the removal");
+    for (at, record) in new.iter().rev().chain([tombstone]).chain(&old[..old.len() - 1]).enumerate() {
+        rebuild.apply(record, at as u32);
+    }
+    let (ledger, missing) = rebuild.finish();
+    assert_eq!(missing, []);
+    let all = crate::store::ReadRange { from: 0, to: 9, bytes: 999 };
+    let held = ledger.read(&MAILBOX, all).expect("it exists");
+    assert_eq!(held.iter().map(|held| (held.seq, held.post_id)).collect::<Vec<_>>(), [(1, PostId([2; 16]))]);
+    assert_eq!(ledger.stats().posts, 1);
+}
+
+/// A post that the journal lost is told as damaged; what stands before and behind it is served.
+#[test]
+fn a_lost_post_is_told() {
+    let mut all = Journaled::new();
+    (1..=3).for_each(|n| all.post(n, None));
+    let lost = all.journal.len() - 2;
+    let mut rebuild = Rebuild::new(StorePolicy::default(), [3, 4]);
+    for (at, record) in all.journal.iter().enumerate().filter(|(at, _)| *at != lost) {
+        rebuild.apply(record, at as u32);
+    }
+    let (ledger, missing) = rebuild.finish();
+    assert_eq!(missing.iter().map(|missing| missing.seq).collect::<Vec<_>>(), [2]);
+    let read = |from| {
+        let held = ledger.read(&MAILBOX, crate::store::ReadRange { from, to: 9, bytes: 999 });
+        held.map(|held| held.iter().map(|held| held.seq).collect::<Vec<_>>())
+    };
+    assert_eq!(read(1), Ok(vec![1]));
+    assert_eq!(read(2), Err(crate::store::StoreError::Damaged));
+    assert_eq!(read(3), Ok(vec![3]));
+}
