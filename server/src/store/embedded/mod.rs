@@ -1,2 +1,412 @@
-//! The durable engine.
+//! The durable engine: a journal with sled as its checkpoint and index. docs/storage.md tells why, with the measurements.
+//!
+//! ```text
+//! caller --Request--> queue --> committer: decide -> batch -> apply -> sync -> publish -> answer     (one thread)
+//!                                  |  \-- upkeep: empties mostly dead segments
+//!                                  |--> checkpointer: changed rows -> sled                           (one thread)
+//! caller --read--> ledger (in memory) -> wait until durable -> journal segments (pread)
+//! ```
+//!
+//! | file | owns |
+//! |---|---|
+//! | [`journal`] | segments, batches, checksums, recovery, carrying forward |
+//! | [`committer`] | the order of decide, write, sync, publish, answer |
+//! | [`shared`] | the ledger beside the durable position; reading |
+//! | [`upkeep`] | when segments are counted and emptied |
+//! | [`checkpoint`], [`checkpointer`] | sled, which may be thrown away at any time |
+//! | [`folder`], [`start`] | lock and incarnation; from files to a running store |
+//!
+//! The rules of mailboxes and directory are not here but in the ledger, which the memory engine shares.
+
+mod checkpoint;
+mod checkpointer;
+mod committer;
+mod folder;
 pub(crate) mod journal;
+mod shared;
+mod start;
+#[cfg(test)]
+mod tests;
+mod upkeep;
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use posthorn_proto::{DeviceId, Handle, Incarnation, KeyHash, MailboxId, ReaderId};
+use rand::{CryptoRng, RngCore};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use self::checkpointer::Checkpointer;
+use self::committer::{Ask, Committer, Reply, Request, size_of};
+use self::folder::{Folder, Life};
+use self::journal::disk::Disk;
+use self::journal::real::RealDisk;
+use self::journal::{JournalConfig, Position};
+use self::shared::{Shared, State};
+use self::start::{Ground, no_thread};
+use self::upkeep::Upkeep;
+use super::clock::ClockGuard;
+use super::ledger::{Command, Outcome};
+use super::{
+    Answer, Append, CardRecord, Clock, DeviceRecord, KeyPackageStock, NewAccount, NewInvite, NewMailbox, OpenReader,
+    Published, ReadRange, ReaderView, Stats, Store, StoreError, StorePolicy, Stored, TakenKeyPackage,
+};
+
+/// Journal records of this kind hold a ledger record.
+const KIND_RECORD: u8 = 1;
+/// Journal records of this kind are empty: they only stand behind a checkpoint's position.
+const KIND_MARK: u8 = 2;
+
+/// Commands that may wait for the committer.
+const QUEUE_COMMANDS: usize = 8192;
+/// The grain in which the queue's bytes are counted.
+const QUEUE_GRAIN: usize = 1024;
+
+/// How an embedded store is set up.
+#[derive(Debug, Clone)]
+pub struct EmbeddedConfig {
+    /// The data folder; made if it is missing.
+    pub path: PathBuf,
+    /// Bounds and durations.
+    pub policy: StorePolicy,
+    /// Length at which a journal segment is ended, bytes. Between 1 MiB and 1 GiB.
+    pub segment_bytes: u32,
+    /// While less than this is free on the disk, bytes, only commands that lead to more space are carried out.
+    pub headroom_bytes: u64,
+    /// A checkpoint is begun when this much was written to the journal since the last, bytes: bounds what a start replays.
+    pub checkpoint_bytes: u64,
+    /// Most bytes of commands that wait for the committer; callers beyond wait for theirs to be taken.
+    pub queue_bytes: usize,
+}
+
+impl EmbeddedConfig {
+    /// The defaults, for a data folder.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            policy: StorePolicy::default(),
+            segment_bytes: 32 << 20,
+            headroom_bytes: 128 << 20,
+            checkpoint_bytes: 64 << 20,
+            queue_bytes: 64 << 20,
+        }
+    }
+
+    fn journal(&self) -> JournalConfig {
+        let segment_bytes = self.segment_bytes.clamp(1 << 20, 1 << 30);
+        JournalConfig { segment_bytes, step_bytes: segment_bytes / 4, ..JournalConfig::default() }
+    }
+}
+
+/// Why a store does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Two relays on one folder would destroy it.
+    #[error("{0} is in use by another relay: stop that one first")]
+    InUse(PathBuf),
+    /// The file system refused.
+    #[error("the data folder {0} cannot be used: {1}")]
+    Folder(PathBuf, std::io::Error),
+    /// No space even to begin.
+    #[error("the disk is full: free at least 1 MiB and start again")]
+    Full,
+    /// The journal is of a later version, or the disk fails.
+    #[error("{0}")]
+    Journal(String),
+    /// The new incarnation could not be made durable, or one-time key packages not be discarded.
+    #[error("the incarnation could not be renewed: {0}")]
+    Renewal(StoreError),
+}
+
+/// The durable store. Dropping it ends it as [`Store::close`] does, and waits for that.
+pub struct EmbeddedStore {
+    incarnation: Incarnation,
+    shared: Arc<Shared>,
+    /// `None` only while it is being dropped.
+    queue: Option<mpsc::Sender<Request>>,
+    /// Bytes of commands that may still be queued, in units of [`QUEUE_GRAIN`].
+    room: Arc<Semaphore>,
+    committer: Option<JoinHandle<()>>,
+    _folder: Option<Folder>,
+}
+
+/// Where a store is opened: the real folder, or a test's.
+struct Site {
+    disk: Arc<dyn Disk>,
+    index: Option<PathBuf>,
+    life: Life,
+    folder: Option<Folder>,
+}
+
+impl EmbeddedStore {
+    /// Opens the store of a data folder, after a crash too. Blocks: reads the index and the journal's tail, or the whole journal.
+    pub fn open(
+        config: &EmbeddedConfig,
+        clock: Arc<dyn Clock>,
+        published: Arc<dyn Published>,
+        rng: &mut (impl RngCore + CryptoRng),
+    ) -> Result<Self, StartError> {
+        let folder = Folder::lock(&config.path)?;
+        let life = folder.life(rng)?;
+        let path = folder.journal();
+        let disk = RealDisk::open(&path).map_err(|error| StartError::Folder(path, error))?;
+        let site = Site { disk: Arc::new(disk), index: Some(folder.index()), life, folder: Some(folder) };
+        Self::open_at(site, config, config.journal(), clock, published, rng)
+    }
+
+    fn open_at(
+        site: Site,
+        config: &EmbeddedConfig,
+        journal: JournalConfig,
+        clock: Arc<dyn Clock>,
+        published: Arc<dyn Published>,
+        rng: &mut dyn RngCore,
+    ) -> Result<Self, StartError> {
+        let incarnation = site.life.incarnation;
+        let ground = Ground {
+            disk: site.disk,
+            index: site.index.as_deref(),
+            journal,
+            policy: config.policy,
+            incarnation: incarnation.0,
+        };
+        let started = ground.start(rng)?;
+        started.report();
+        let guard = ClockGuard::new(clock.unix_seconds(), clock.monotonic_seconds(), started.ledger.latest());
+        // What was replayed is durable: the journal wrote it anew where that was not certain.
+        let shared = Arc::new(Shared::new(started.ledger, started.journal.reader(), started.journal.position()));
+        let checkpointer = match &site.index {
+            Some(index) => {
+                Some(Checkpointer::start(index.clone(), started.checkpoint, Arc::clone(&shared)).map_err(no_thread)?)
+            }
+            None => None,
+        };
+        let (queue, receiver) = mpsc::channel(QUEUE_COMMANDS);
+        let committer = Committer {
+            shared: Arc::clone(&shared),
+            upkeep: Upkeep::after_start(&started.journal),
+            journal: started.journal,
+            queue: receiver,
+            clock,
+            guard,
+            published,
+            checkpointer,
+            headroom: config.headroom_bytes,
+            checkpoint_every: config.checkpoint_bytes,
+            since_checkpoint: started.replayed_bytes,
+            waiting: VecDeque::new(),
+            scratch: Vec::new(),
+        };
+        let thread = std::thread::Builder::new().name("committer".to_owned()).spawn(move || committer.run());
+        let store = Self {
+            incarnation,
+            shared,
+            queue: Some(queue),
+            room: Arc::new(Semaphore::new((config.queue_bytes / QUEUE_GRAIN).max(4096))),
+            committer: Some(thread.map_err(no_thread)?),
+            _folder: site.folder,
+        };
+        if site.life.is_new && started.replayed > 0 {
+            // A journal without its incarnation is not the whole of a data folder: somebody restored it.
+            store.blocking(Command::Restored).map_err(StartError::Renewal)?;
+        }
+        Ok(store)
+    }
+
+    /// For the operator who restored a data folder from a backup (R10): one-time key packages are discarded, for some were given
+    /// out since, then the store gets a new incarnation. The relay must not be running. Repeat it if it fails.
+    pub fn renew_incarnation(
+        config: &EmbeddedConfig,
+        clock: Arc<dyn Clock>,
+        rng: &mut (impl RngCore + CryptoRng),
+    ) -> Result<Incarnation, StartError> {
+        let store = Self::open(config, clock, Arc::new(super::Unheard), rng)?;
+        store.blocking(Command::Restored).map_err(StartError::Renewal)?;
+        drop(store);
+        Ok(Folder::lock(&config.path)?.renew(rng)?)
+    }
+
+    /// Resolves when the disk has failed: nothing is answered any more, and the process must stop (rule 19). The next start finds
+    /// everything that was answered.
+    pub async fn failed(&self) {
+        if self.shared.stopped().await != State::Failed {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Runs a command.
+    async fn run(&self, command: Command) -> Reply {
+        let units = size_of(&command).div_ceil(QUEUE_GRAIN) as u32;
+        let permit = Arc::clone(&self.room).acquire_many_owned(units).await.map_err(|_| StoreError::Stopped)?;
+        self.ask(Ask::Command(command), Some(permit)).await
+    }
+
+    async fn ask(&self, ask: Ask, permit: Option<tokio::sync::OwnedSemaphorePermit>) -> Reply {
+        let (reply, answer) = oneshot::channel();
+        let queue = self.queue.as_ref().ok_or(StoreError::Stopped)?;
+        queue.send(Request { ask, reply, permit }).await.map_err(|_| StoreError::Stopped)?;
+        // Unanswered: the store has failed or closed, and whether it happened is not known.
+        answer.await.unwrap_or(Err(StoreError::Stopped))
+    }
+
+    /// For before there is a runtime.
+    fn blocking(&self, command: Command) -> Reply {
+        let (reply, answer) = oneshot::channel();
+        let queue = self.queue.as_ref().ok_or(StoreError::Stopped)?;
+        let request = Request { ask: Ask::Command(command), reply, permit: None };
+        // Nobody else asks yet, so the queue has room.
+        queue.try_send(request).map_err(|_| StoreError::Stopped)?;
+        answer.blocking_recv().unwrap_or(Err(StoreError::Stopped))
+    }
+
+    /// Runs a command whose answer says nothing.
+    fn quiet(&self, command: Command) -> Answer<'_, (), StoreError> {
+        Box::pin(async move { self.run(command).await.map(drop) })
+    }
+}
+
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        if let Some(committer) = self.committer.take()
+            && committer.join().is_err()
+        {
+            tracing::error!("the committer has panicked");
+            self.shared.stop(State::Failed);
+        }
+    }
+}
+
+impl Store for EmbeddedStore {
+    fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    fn create(&self, new: NewMailbox) -> Answer<'_, (), StoreError> {
+        self.quiet(Command::Create(new))
+    }
+
+    fn append(&self, append: Append) -> Answer<'_, u64, StoreError> {
+        Box::pin(async move {
+            match self.run(Command::Append(append)).await? {
+                Outcome::Posted(seq) => Ok(seq),
+                _ => unreachable!("an append is answered with its seq"),
+            }
+        })
+    }
+
+    fn open(&self, open: OpenReader) -> Answer<'_, ReaderView, StoreError> {
+        Box::pin(async move {
+            match self.run(Command::Open(open)).await? {
+                Outcome::Opened(view) => Ok(view),
+                _ => unreachable!("an opening is answered with a view"),
+            }
+        })
+    }
+
+    fn read(&self, mailbox: MailboxId, range: ReadRange) -> Answer<'_, Vec<Stored>, StoreError> {
+        Box::pin(async move { self.shared.read(&mailbox, range).await })
+    }
+
+    fn advance(&self, mailbox: MailboxId, reader: ReaderId, seq: u64) -> Answer<'_, (), StoreError> {
+        self.quiet(Command::Advance { mailbox, reader, seq })
+    }
+
+    fn check_post_key(&self, mailbox: MailboxId, post_key: KeyHash) -> Answer<'_, (), StoreError> {
+        let nowhere = Position { segment: 0, offset: 0 };
+        Box::pin(async move {
+            let check = |ledger: &super::ledger::Ledger<_>| Ok((ledger.check_post_key(&mailbox, &post_key)?, nowhere));
+            self.shared.look_into(&mailbox, check).await
+        })
+    }
+
+    fn destroy(&self, mailbox: MailboxId, turn_key: KeyHash) -> Answer<'_, (), StoreError> {
+        self.quiet(Command::Destroy { mailbox, turn_key })
+    }
+
+    fn expire(&self) -> Answer<'_, (), StoreError> {
+        Box::pin(async move {
+            while let Outcome::Expired { more: true } = self.run(Command::Expire).await? {}
+            Ok(())
+        })
+    }
+
+    fn confirm_clock(&self) -> Answer<'_, (), StoreError> {
+        self.quiet(Command::ConfirmClock)
+    }
+
+    fn mint_invite(&self, invite: NewInvite) -> Answer<'_, (), StoreError> {
+        self.quiet(Command::MintInvite(invite))
+    }
+
+    fn register(&self, new: NewAccount) -> Answer<'_, (), StoreError> {
+        self.quiet(Command::Register(new))
+    }
+
+    fn device(&self, device: DeviceId) -> Answer<'_, DeviceRecord, StoreError> {
+        Box::pin(async move { self.shared.look(|ledger| ledger.device(&device)).await })
+    }
+
+    fn publish_card(&self, device: DeviceId, version: u64, card: Bytes) -> Answer<'_, (), StoreError> {
+        self.quiet(Command::PublishCard { device, version, card })
+    }
+
+    fn publish_key_packages(
+        &self,
+        device: DeviceId,
+        one_time: Vec<Bytes>,
+        last_resort: Option<Bytes>,
+    ) -> Answer<'_, KeyPackageStock, StoreError> {
+        Box::pin(async move {
+            match self.run(Command::PublishKeyPackages { device, one_time, last_resort }).await? {
+                Outcome::Stock(stock) => Ok(stock),
+                _ => unreachable!("a publication is answered with the stock"),
+            }
+        })
+    }
+
+    fn card(&self, handle: Handle) -> Answer<'_, CardRecord, StoreError> {
+        Box::pin(async move { self.shared.card(&handle).await })
+    }
+
+    fn take_key_packages(&self, handle: Handle) -> Answer<'_, Vec<TakenKeyPackage>, StoreError> {
+        Box::pin(async move {
+            let Outcome::Taken(all) = self.run(Command::TakeKeyPackages(handle)).await? else {
+                unreachable!("a taking is answered with what was taken")
+            };
+            let told = all.into_iter().map(|taken| TakenKeyPackage {
+                device: taken.device,
+                key_package: taken.place,
+                last_resort: taken.last_resort,
+            });
+            Ok(told.collect())
+        })
+    }
+
+    fn draw_tokens(&self, device: DeviceId, hashes: Vec<KeyHash>) -> Answer<'_, u32, StoreError> {
+        Box::pin(async move {
+            match self.run(Command::DrawTokens { device, hashes }).await? {
+                Outcome::Accepted(accepted) => Ok(accepted),
+                _ => unreachable!("a drawing is answered with a count"),
+            }
+        })
+    }
+
+    fn stats(&self) -> Stats {
+        self.shared.stats()
+    }
+
+    fn close(&self) -> Answer<'_, (), StoreError> {
+        Box::pin(async move {
+            // Closing twice is no error.
+            match self.ask(Ask::Close, None).await {
+                Ok(_) => Ok(()),
+                Err(_) if self.shared.stopped().await == State::Closed => Ok(()),
+                Err(error) => Err(error),
+            }
+        })
+    }
+}

@@ -308,7 +308,7 @@ impl Journal {
     }
 
     /// Ends the journal cleanly: the next start has nothing to rewrite.
-    pub(crate) fn close(mut self) -> Result<(), Fatal> {
+    pub(crate) fn close(&mut self) -> Result<(), Fatal> {
         self.check()?;
         self.end_segment().map_err(|error| self.fatal("end the last segment", error))
     }

@@ -1,0 +1,250 @@
+//! The checkpoint: the live state as rows in sled, so that a start replays only the journal's tail.
+//!
+//! sled never has to be durable or even right. Each value carries a checksum; a root row says how many rows there are, the sum
+//! of their hashes, and from which journal position to replay. Opening reads everything and compares; anything odd (also a panic
+//! inside sled) makes the whole index worthless, and it is thrown away and built again from the journal. Nothing in the journal
+//! is ever dropped because a checkpoint holds it (rule 18).
+//!
+//! | key | value |
+//! |---|---|
+//! | 0 | root: format u32, segment u32, offset u32, rows u64, sum u64 (little-endian), crc32c u32 |
+//! | 1, row key | crc32c u32 over key and value, then the value |
+
+use std::fs::{self, File};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use crc32c::{crc32c, crc32c_append};
+use sha2::{Digest, Sha256};
+
+use super::journal::Position;
+
+const FORMAT: u32 = 1;
+const ROOT: &[u8] = &[0];
+const ROW: u8 = 1;
+const ROOT_LEN: usize = 32;
+/// Measured: with sled's default of 512 KiB its own fsync is not enough for mixed value sizes (see docs/storage.md).
+const SLED_SEGMENT: usize = 8 << 20;
+/// sled's page cache, bytes. The index is read once and then only written.
+const SLED_CACHE: u64 = 16 << 20;
+
+/// Why an index is of no use. Never worse than a slow start.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unusable {
+    /// sled reported an error.
+    #[error("sled: {0}")]
+    Sled(#[from] sled::Error),
+    /// sled panicked.
+    #[error("sled panicked: {0}")]
+    Panicked(String),
+    /// The file system refused.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// What it holds is not what was put there.
+    #[error("{0}")]
+    Contradicts(&'static str),
+}
+
+/// The rows of one checkpoint, open for the next.
+pub(super) struct Checkpoint {
+    db: sled::Db,
+    path: PathBuf,
+    rows: u64,
+    sum: u64,
+}
+
+/// Runs what may panic inside sled.
+fn guarded<T>(work: impl FnOnce() -> Result<T, Unusable>) -> Result<T, Unusable> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        Err(Unusable::Panicked(text.unwrap_or("without a word").to_owned()))
+    })
+}
+
+impl Checkpoint {
+    /// Opens the index and hands out its rows; then the position from which to replay. `Ok(None)`: there is none yet.
+    pub(super) fn load(
+        path: &Path,
+        row: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), Unusable>,
+    ) -> Result<Option<(Self, Position)>, Unusable> {
+        if !path.is_dir() {
+            return Ok(None);
+        }
+        guarded(|| {
+            let db = open_sled(path)?;
+            let Some(root) = db.get(ROOT)? else { return Err(Unusable::Contradicts("the root is missing")) };
+            let (position, rows, sum) = parse_root(&root).ok_or(Unusable::Contradicts("the root is damaged"))?;
+            let mut found = Self { db, path: path.to_owned(), rows: 0, sum: 0 };
+            for item in found.db.range::<&[u8], _>(&[ROW][..]..) {
+                let (key, stored) = item?;
+                let value = checked(&key, &stored).ok_or(Unusable::Contradicts("a row is damaged"))?;
+                found.rows += 1;
+                found.sum = found.sum.wrapping_add(row_hash(&key, &stored));
+                row(&key[1..], value)?;
+            }
+            if (found.rows, found.sum) != (rows, sum) {
+                return Err(Unusable::Contradicts("rows are missing or of another moment"));
+            }
+            Ok(Some((found, position)))
+        })
+    }
+
+    /// Begins anew, throwing away what is there.
+    pub(super) fn create(path: &Path) -> Result<Self, Unusable> {
+        if path.exists() {
+            fs::remove_dir_all(path)?;
+        }
+        guarded(|| Ok(Self { db: open_sled(path)?, path: path.to_owned(), rows: 0, sum: 0 }))
+    }
+
+    /// Puts rows, or removes those without a value. Until [`Checkpoint::finish`], the index contradicts its root.
+    pub(super) fn put(&mut self, rows: impl IntoIterator<Item = (Vec<u8>, Option<Vec<u8>>)>) -> Result<(), Unusable> {
+        guarded(|| {
+            for (key, value) in rows {
+                let mut full = vec![ROW];
+                full.extend_from_slice(&key);
+                let old = match value {
+                    Some(value) => {
+                        let stored = [&crc32c_append(crc32c(&full), &value).to_le_bytes()[..], &value].concat();
+                        self.rows += 1;
+                        self.sum = self.sum.wrapping_add(row_hash(&full, &stored));
+                        self.db.insert(&full, stored)?
+                    }
+                    None => self.db.remove(&full)?,
+                };
+                if let Some(old) = old {
+                    self.rows -= 1;
+                    self.sum = self.sum.wrapping_sub(row_hash(&full, &old));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Declares the rows complete: replay may begin at `position`. The records that the rows hold must be durable by now.
+    pub(super) fn finish(&mut self, position: Position) -> Result<(), Unusable> {
+        guarded(|| {
+            self.db.insert(ROOT, root_bytes(position, self.rows, self.sum).to_vec())?;
+            self.db.flush()?;
+            // sled's own flush ends in sync_file_range, which does not reach the disk's cache.
+            sync_all(&self.path)?;
+            Ok(())
+        })
+    }
+}
+
+fn open_sled(path: &Path) -> Result<sled::Db, Unusable> {
+    let config = sled::Config::default().path(path).cache_capacity(SLED_CACHE).flush_every_ms(None);
+    Ok(config.segment_size(SLED_SEGMENT).open()?)
+}
+
+fn sync_all(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_all(&entry.path())?;
+        } else {
+            File::open(entry.path())?.sync_all()?;
+        }
+    }
+    File::open(folder)?.sync_all()
+}
+
+fn checked<'a>(key: &[u8], stored: &'a [u8]) -> Option<&'a [u8]> {
+    let (crc, value) = stored.split_first_chunk::<4>()?;
+    (u32::from_le_bytes(*crc) == crc32c_append(crc32c(key), value)).then_some(value)
+}
+
+/// Hashes of rows are added up, so that the sum does not depend on their order.
+fn row_hash(key: &[u8], stored: &[u8]) -> u64 {
+    let hash = Sha256::new().chain_update((key.len() as u64).to_le_bytes()).chain_update(key).chain_update(stored);
+    let bytes = hash.finalize();
+    u64::from_le_bytes(std::array::from_fn(|at| bytes[at]))
+}
+
+fn root_bytes(position: Position, rows: u64, sum: u64) -> [u8; ROOT_LEN] {
+    let mut out = [0; ROOT_LEN];
+    out[..4].copy_from_slice(&FORMAT.to_le_bytes());
+    out[4..8].copy_from_slice(&position.segment.to_le_bytes());
+    out[8..12].copy_from_slice(&position.offset.to_le_bytes());
+    out[12..20].copy_from_slice(&rows.to_le_bytes());
+    out[20..28].copy_from_slice(&sum.to_le_bytes());
+    let crc = crc32c(&out[..28]);
+    out[28..].copy_from_slice(&crc.to_le_bytes());
+    out
+}
+
+fn parse_root(bytes: &[u8]) -> Option<(Position, u64, u64)> {
+    let bytes: &[u8; ROOT_LEN] = bytes.try_into().ok()?;
+    let u32_at = |at| u32::from_le_bytes(std::array::from_fn(|index| bytes[at + index]));
+    let u64_at = |at| u64::from_le_bytes(std::array::from_fn(|index| bytes[at + index]));
+    if u32_at(28) != crc32c(&bytes[..28]) || u32_at(0) != FORMAT {
+        return None;
+    }
+    Some((Position { segment: u32_at(4), offset: u32_at(8) }, u64_at(12), u64_at(20)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Rows = Vec<(Vec<u8>, Vec<u8>)>;
+
+    fn load(path: &Path) -> Result<Option<(Rows, Position)>, Unusable> {
+        let mut rows = Vec::new();
+        let loaded = Checkpoint::load(path, &mut |key, value| {
+            rows.push((key.to_vec(), value.to_vec()));
+            Ok(())
+        })?;
+        Ok(loaded.map(|(_, position)| (rows, position)))
+    }
+
+    fn row(key: u8, value: u8) -> (Vec<u8>, Option<Vec<u8>>) {
+        (vec![key], Some(vec![value; 100]))
+    }
+
+    #[test]
+    fn a_finished_checkpoint_comes_back_and_an_unfinished_one_is_refused() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("index");
+        assert!(load(&path).expect("nothing yet").is_none());
+        let position = Position { segment: 3, offset: 99 };
+        let mut checkpoint = Checkpoint::create(&path).expect("made");
+        checkpoint.put([row(1, 1), row(2, 2), row(3, 3)]).expect("put");
+        checkpoint.put([row(2, 9), (vec![3], None), (vec![4], None)]).expect("put");
+        checkpoint.finish(position).expect("finished");
+        drop(checkpoint);
+        let want = vec![(vec![1], vec![1; 100]), (vec![2], vec![9; 100])];
+        assert_eq!(load(&path).expect("opens"), Some((want, position)));
+
+        let (mut checkpoint, _) = Checkpoint::load(&path, &mut |_, _| Ok(())).expect("opens").expect("there");
+        checkpoint.put([row(1, 7)]).expect("put");
+        checkpoint.db.flush().expect("flushed");
+        drop(checkpoint);
+        assert!(matches!(load(&path), Err(Unusable::Contradicts(_))), "between two moments");
+        drop(Checkpoint::create(&path).expect("begins anew"));
+        assert!(matches!(load(&path), Err(Unusable::Contradicts(_))), "no root");
+    }
+
+    #[test]
+    fn any_damaged_file_is_noticed_or_harmless() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("index");
+        let mut checkpoint = Checkpoint::create(&path).expect("made");
+        checkpoint.put((0..200).map(|key| row(key, key))).expect("put");
+        checkpoint.finish(Position { segment: 1, offset: 72 }).expect("finished");
+        drop(checkpoint);
+        let good = load(&path).expect("opens").expect("there");
+        let file = path.join("db");
+        let bytes = fs::read(&file).expect("sled's file");
+        for at in (0..bytes.len().min(40_000)).step_by(1301) {
+            let mut bad = bytes.clone();
+            bad[at] ^= 0x10;
+            fs::write(&file, &bad).expect("damaged");
+            if let Ok(Some(found)) = load(&path) {
+                assert_eq!(found, good, "byte {at}");
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The checkpointer: a thread that writes the ledger's changed rows into the index while posts go on.
+//!
+//! The rows of one checkpoint are of different moments, all of them after the position that the root will name; replaying from
+//! there makes them of one moment. The root is written only when everything that the rows hold is durable in the journal. If
+//! anything goes wrong, the index is thrown away and begun anew with all rows: the store itself never notices.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use super::checkpoint::{Checkpoint, Unusable};
+use super::journal::Position;
+use super::shared::Shared;
+use crate::store::ledger::RowKey;
+
+/// Rows exported under one lock of the ledger: bounds how long the committer waits for it.
+const ROWS_AT_ONCE: usize = 8;
+
+struct Job {
+    position: Position,
+    /// The rows that changed since the checkpoint before.
+    changed: Vec<RowKey>,
+}
+
+/// The committer's handle; one checkpoint is under way at a time.
+pub(super) struct Checkpointer {
+    jobs: SyncSender<Job>,
+    busy: Arc<AtomicBool>,
+    /// The index is worth nothing: the next checkpoint has all rows.
+    anew: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Checkpointer {
+    /// Starts the thread. `checkpoint`: the index as it was loaded; `None`: begin it anew.
+    pub(super) fn start(path: PathBuf, checkpoint: Option<Checkpoint>, shared: Arc<Shared>) -> std::io::Result<Self> {
+        let (jobs, queue) = sync_channel(1);
+        let busy = Arc::new(AtomicBool::new(false));
+        let anew = Arc::new(AtomicBool::new(checkpoint.is_none()));
+        let worker = Worker { path, checkpoint, shared, busy: Arc::clone(&busy), anew: Arc::clone(&anew) };
+        let thread = std::thread::Builder::new().name("checkpointer".to_owned()).spawn(move || worker.run(&queue))?;
+        Ok(Self { jobs, busy, anew, thread })
+    }
+
+    /// A checkpoint is being written.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Acquire)
+    }
+
+    /// There is no usable index.
+    pub(super) fn is_behind(&self) -> bool {
+        self.anew.load(Ordering::Acquire)
+    }
+
+    /// Begins a checkpoint from which replay may start at `position`, where the journal and the ledger are now. Waits for the one
+    /// before it, if it is still being written.
+    pub(super) fn begin(&self, position: Position, shared: &Shared) {
+        let changed = shared.ledger.write().take_dirty();
+        self.busy.store(true, Ordering::Release);
+        // The thread ends only with this handle, so the job is taken.
+        let _ = self.jobs.send(Job { position, changed });
+    }
+
+    /// Ends the thread when its work is done.
+    pub(super) fn finish(self) {
+        drop(self.jobs);
+        if self.thread.join().is_err() {
+            tracing::warn!("the checkpointer has panicked; the next start replays the whole journal");
+        }
+    }
+}
+
+struct Worker {
+    path: PathBuf,
+    checkpoint: Option<Checkpoint>,
+    shared: Arc<Shared>,
+    busy: Arc<AtomicBool>,
+    anew: Arc<AtomicBool>,
+}
+
+impl Worker {
+    fn run(mut self, queue: &Receiver<Job>) {
+        while let Ok(job) = queue.recv() {
+            if let Err(error) = self.write(job) {
+                tracing::warn!(%error, "the index is thrown away; the next checkpoint begins it anew");
+                self.checkpoint = None;
+                self.anew.store(true, Ordering::Release);
+                remove(&self.path);
+            }
+            self.busy.store(false, Ordering::Release);
+        }
+    }
+
+    fn write(&mut self, job: Job) -> Result<(), Unusable> {
+        let (mut checkpoint, keys) = match self.checkpoint.take() {
+            Some(checkpoint) => (checkpoint, job.changed),
+            // Whatever became of earlier checkpoints, one that is begun anew has all rows.
+            None => (Checkpoint::create(&self.path)?, self.shared.ledger.read().rows().collect()),
+        };
+        for keys in keys.chunks(ROWS_AT_ONCE) {
+            let rows: Vec<_> = {
+                let ledger = self.shared.ledger.read();
+                keys.iter().map(|key| (key.bytes(), ledger.export(key))).collect()
+            };
+            checkpoint.put(rows)?;
+        }
+        if !self.settled() {
+            return Err(Unusable::Contradicts("the journal failed before the checkpoint was complete"));
+        }
+        checkpoint.finish(job.position)?;
+        self.checkpoint = Some(checkpoint);
+        self.anew.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Waits until everything that the rows may hold is durable.
+    fn settled(&self) -> bool {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.is_ok_and(|runtime| runtime.block_on(self.shared.settled()))
+    }
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, "the index cannot be removed");
+    }
+}

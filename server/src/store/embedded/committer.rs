@@ -1,0 +1,367 @@
+//! The committer: the one thread that writes. It takes whatever is queued, decides it against the ledger, writes one batch, syncs
+//! once, answers all, while the next batch gathers.
+//!
+//! Order within a round: space is taken first ([`Journal::begin`]); then each command is decided, its records are put into the
+//! batch and applied to the ledger; then the batch is synced; then what happened is published; then all is answered. After a
+//! failed sync nothing of the round is answered and the thread ends (rule 19). Between rounds it does a step of [`Upkeep`].
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use posthorn_proto::MailboxId;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use super::checkpointer::Checkpointer;
+use super::journal::{Batch, BeginError, Fatal, Journal, Location};
+use super::shared::{Shared, State, unreadable};
+use super::upkeep::Upkeep;
+use super::{KIND_MARK, KIND_RECORD};
+use crate::store::clock::ClockGuard;
+use crate::store::ledger::{Command, Decision, Outcome, Taken};
+use crate::store::{Clock, Published, StoreError, Stored};
+
+/// Most commands of a round.
+const ROUND_COMMANDS: usize = 1024;
+/// A round takes no more commands when its records come to this, bytes.
+const ROUND_BYTES: usize = 4 << 20;
+/// What a record takes beside the opaque bytes that it carries, bytes; an estimate that need not hold.
+const RECORD_BYTES: usize = 256;
+
+/// The answer to a command, with bodies read.
+pub(super) type Reply = Result<Outcome<Bytes>, StoreError>;
+
+/// What is asked of the committer.
+pub(super) enum Ask {
+    /// A command of the [`Store`](crate::store::Store) trait.
+    Command(Command),
+    /// Answer what came before, and end.
+    Close,
+}
+
+/// One caller waiting.
+pub(super) struct Request {
+    pub(super) ask: Ask,
+    pub(super) reply: oneshot::Sender<Reply>,
+    /// This request's part of the queue's bytes, given back with the answer.
+    pub(super) permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Owned by its thread.
+pub(super) struct Committer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) journal: Journal,
+    pub(super) queue: mpsc::Receiver<Request>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) guard: ClockGuard,
+    pub(super) published: Arc<dyn Published>,
+    pub(super) upkeep: Upkeep,
+    pub(super) checkpointer: Option<Checkpointer>,
+    /// While less than this is free on the disk, bytes, only commands that lead to more space are carried out.
+    pub(super) headroom: u64,
+    /// A checkpoint is begun when this much was written since the last, bytes.
+    pub(super) checkpoint_every: u64,
+    /// Written since the last checkpoint was begun, bytes.
+    pub(super) since_checkpoint: u64,
+    pub(super) waiting: VecDeque<Request>,
+    pub(super) scratch: Vec<u8>,
+}
+
+/// What a round has in flight.
+#[derive(Default)]
+struct Round {
+    /// `None`: the disk is full.
+    batch: Option<Batch>,
+    events: Vec<Event>,
+    answers: Vec<(oneshot::Sender<Reply>, Result<Outcome<Location>, StoreError>, Option<OwnedSemaphorePermit>)>,
+    now: u64,
+    /// The disk is nearly full.
+    tight: bool,
+}
+
+enum Event {
+    Appended(MailboxId, Stored),
+    Destroyed(MailboxId),
+}
+
+impl Committer {
+    /// The thread's whole life.
+    pub(super) fn run(mut self) {
+        let end = match self.serve() {
+            Ok(closing) => self.close().map(|()| closing),
+            Err(fatal) => Err(fatal),
+        };
+        match end {
+            Ok(closing) => {
+                self.shared.stop(State::Closed);
+                if let Some(reply) = closing {
+                    let _ = reply.send(Ok(Outcome::Done));
+                }
+            }
+            Err(fatal) => {
+                tracing::error!(%fatal, "the store has failed; nothing undurable was answered");
+                self.shared.stop(State::Failed);
+            }
+        }
+    }
+
+    /// Serves until asked to close; returns who asked.
+    fn serve(&mut self) -> Result<Option<oneshot::Sender<Reply>>, Fatal> {
+        let mut drained = Vec::with_capacity(ROUND_COMMANDS);
+        loop {
+            if !self.gather(&mut drained) {
+                return Ok(None);
+            }
+            if !self.waiting.is_empty()
+                && let Some(closing) = self.round()?
+            {
+                return Ok(Some(closing));
+            }
+            self.checkpoint_if_due()?;
+            let is_idle = self.queue.is_empty() && self.waiting.is_empty();
+            self.upkeep.step(&mut self.journal, &self.shared, is_idle)?;
+        }
+    }
+
+    /// Takes what is queued; waits for something if there is nothing else to do. `false`: nobody can ask any more.
+    fn gather(&mut self, drained: &mut Vec<Request>) -> bool {
+        if self.waiting.is_empty() && !self.upkeep.is_busy() {
+            self.queue.blocking_recv_many(drained, ROUND_COMMANDS);
+            if drained.is_empty() {
+                return false;
+            }
+        } else {
+            while drained.len() + self.waiting.len() < ROUND_COMMANDS {
+                match self.queue.try_recv() {
+                    Ok(request) => drained.push(request),
+                    Err(mpsc::error::TryRecvError::Empty) => break,
+                    Err(mpsc::error::TryRecvError::Disconnected) if self.waiting.is_empty() && drained.is_empty() => {
+                        return false;
+                    }
+                    Err(mpsc::error::TryRecvError::Disconnected) => break,
+                }
+            }
+        }
+        self.waiting.extend(drained.drain(..));
+        true
+    }
+
+    /// One batch. Returns who asked to close, if somebody did.
+    fn round(&mut self) -> Result<Option<oneshot::Sender<Reply>>, Fatal> {
+        let now = self.guard.now(self.clock.unix_seconds(), self.clock.monotonic_seconds());
+        let version = self.shared.ledger.read().version();
+        self.journal.stamp(version);
+        let tight = self.journal.free_bytes().is_ok_and(|free| free < self.headroom);
+        let mut round = Round { now, tight, ..Round::default() };
+        let (count, bytes) = self.size_up();
+        round.batch = self.begin(bytes)?;
+        let mut closing = None;
+        for _ in 0..count {
+            let Some(request) = self.waiting.pop_front() else { break };
+            match request.ask {
+                Ask::Command(command) => {
+                    let answer = self.execute(command, &mut round)?;
+                    round.answers.push((request.reply, answer, request.permit));
+                }
+                Ask::Close => {
+                    closing = Some(request.reply);
+                    break;
+                }
+            }
+        }
+        self.flush(&mut round)?;
+        self.shared.paused.store(self.guard.paused(), Ordering::Relaxed);
+        Ok(closing)
+    }
+
+    /// How many of the waiting commands make a round, and what their records may take.
+    fn size_up(&self) -> (usize, usize) {
+        let (mut count, mut bytes) = (0, 0);
+        for request in self.waiting.iter().take(ROUND_COMMANDS) {
+            let more = match &request.ask {
+                Ask::Command(command) => size_of(command),
+                Ask::Close => 0,
+            };
+            if count > 0 && bytes + more > ROUND_BYTES {
+                break;
+            }
+            (count, bytes) = (count + 1, bytes + more);
+        }
+        (count, bytes)
+    }
+
+    fn begin(&mut self, bytes: usize) -> Result<Option<Batch>, Fatal> {
+        match self.journal.begin(bytes) {
+            Ok(batch) => Ok(Some(batch)),
+            Err(BeginError::Full) => Ok(None),
+            Err(BeginError::Fatal(fatal)) => Err(fatal),
+        }
+    }
+
+    /// Decides a command, puts its records into the batch and applies them. The inner result is for the caller.
+    fn execute(&mut self, command: Command, round: &mut Round) -> Result<Result<Outcome<Location>, StoreError>, Fatal> {
+        match &command {
+            Command::Expire if self.guard.paused() => return Ok(Ok(Outcome::Expired { more: false })),
+            Command::ConfirmClock => {
+                let (wall, steady) = (self.clock.unix_seconds(), self.clock.monotonic_seconds());
+                self.guard.confirm(wall, steady);
+                round.now = wall;
+            }
+            _ => {}
+        }
+        let refused = round.tight && takes_space(&command);
+        let Decision { outcome, records } = match self.shared.ledger.write().decide(command, round.now) {
+            Ok(decision) => decision,
+            Err(error) => return Ok(Err(error)),
+        };
+        if records.is_empty() {
+            return Ok(Ok(outcome));
+        }
+        if refused {
+            return Ok(Err(StoreError::Unavailable));
+        }
+        self.scratch.clear();
+        let mut ends = Vec::with_capacity(records.len());
+        for record in &records {
+            record.encode(&mut self.scratch);
+            ends.push(self.scratch.len());
+        }
+        let cost = self.scratch.len() + records.len() * Batch::cost(0);
+        if !round.batch.as_ref().is_some_and(|batch| batch.has_room(cost)) {
+            // The estimate did not hold. The decision stands: only this thread changes the ledger.
+            self.flush(round)?;
+            round.batch = self.begin(cost)?;
+        }
+        let Some(batch) = &mut round.batch else { return Ok(Err(StoreError::Unavailable)) };
+        let mut ledger = self.shared.ledger.write();
+        let mut start = 0;
+        for (record, end) in records.iter().zip(ends) {
+            let place = batch.push(KIND_RECORD, &[&self.scratch[start..end]]);
+            start = end;
+            self.journal.note_live(place);
+            ledger.apply(record, place, &mut |freed, _| self.journal.note_dead(freed));
+            self.shared.applied(place);
+            round.events.extend(record.stored().map(|(mailbox, stored)| Event::Appended(mailbox, stored)));
+            round.events.extend(record.destroyed().map(Event::Destroyed));
+        }
+        self.since_checkpoint += cost as u64;
+        Ok(Ok(outcome))
+    }
+
+    /// Makes the round durable, then tells it.
+    fn flush(&mut self, round: &mut Round) -> Result<(), Fatal> {
+        if let Some(batch) = round.batch.take() {
+            self.journal.commit(batch)?;
+        }
+        let version = self.shared.ledger.read().version();
+        self.shared.publish(version, self.journal.position());
+        let disk_bytes = self.journal.segments().values().map(|usage| usage.len).sum();
+        self.shared.disk_bytes.store(disk_bytes, Ordering::Relaxed);
+        for event in round.events.drain(..) {
+            match event {
+                Event::Appended(mailbox, stored) => self.published.appended(&mailbox, &stored),
+                Event::Destroyed(mailbox) => self.published.destroyed(&mailbox),
+            }
+        }
+        for (reply, answer, permit) in round.answers.drain(..) {
+            // Whoever no longer waits does not hear it; it has happened all the same.
+            let _ = reply.send(answer.and_then(|outcome| self.fetch(outcome)));
+            drop(permit);
+        }
+        Ok(())
+    }
+
+    /// Reads the key packages that are being handed out, while they are certainly still there.
+    fn fetch(&self, outcome: Outcome<Location>) -> Reply {
+        Ok(match outcome {
+            Outcome::Taken(all) => {
+                let fetch = |taken: Taken<Location>| {
+                    let body = self.shared.body(taken.place).map_err(|error| unreadable(&error))?;
+                    Ok(Taken { device: taken.device, last_resort: taken.last_resort, place: body })
+                };
+                Outcome::Taken(all.into_iter().map(fetch).collect::<Result<_, StoreError>>()?)
+            }
+            Outcome::Done => Outcome::Done,
+            Outcome::Posted(seq) => Outcome::Posted(seq),
+            Outcome::Opened(view) => Outcome::Opened(view),
+            Outcome::Stock(stock) => Outcome::Stock(stock),
+            Outcome::Accepted(count) => Outcome::Accepted(count),
+            Outcome::Expired { more } => Outcome::Expired { more },
+        })
+    }
+
+    fn checkpoint_if_due(&mut self) -> Result<(), Fatal> {
+        let is_due = self.since_checkpoint >= self.checkpoint_every;
+        if is_due && self.checkpointer.as_ref().is_some_and(|checkpointer| !checkpointer.is_busy()) {
+            self.begin_checkpoint()?;
+        }
+        Ok(())
+    }
+
+    /// Nothing is in flight now, so the journal up to here is exactly what the ledger says. The mark behind it makes sure that a later
+    /// batch is durable: only the journal's last batch can ever be rewritten elsewhere at a start.
+    fn begin_checkpoint(&mut self) -> Result<(), Fatal> {
+        let Some(mut mark) = self.begin(Batch::cost(0))? else { return Ok(()) };
+        let Some(checkpointer) = &self.checkpointer else { return Ok(()) };
+        let position = self.journal.position();
+        mark.push(KIND_MARK, &[]);
+        self.journal.commit(mark)?;
+        let version = self.shared.ledger.read().version();
+        self.shared.publish(version, self.journal.position());
+        checkpointer.begin(position, &self.shared);
+        self.since_checkpoint = 0;
+        Ok(())
+    }
+
+    /// The last checkpoint, and the journal's end.
+    fn close(&mut self) -> Result<(), Fatal> {
+        self.queue.close();
+        if self.checkpointer.as_ref().is_some_and(|checkpointer| self.since_checkpoint > 0 || checkpointer.is_behind())
+        {
+            self.begin_checkpoint()?;
+        }
+        if let Some(checkpointer) = self.checkpointer.take() {
+            checkpointer.finish();
+        }
+        self.journal.close()
+    }
+}
+
+/// Whether it leads to less space, so that it is refused while the disk is nearly full.
+fn takes_space(command: &Command) -> bool {
+    match command {
+        Command::Create(_)
+        | Command::Append(_)
+        | Command::MintInvite(_)
+        | Command::Register(_)
+        | Command::PublishCard { .. }
+        | Command::PublishKeyPackages { .. }
+        | Command::DrawTokens { .. } => true,
+        Command::Open(_)
+        | Command::Advance { .. }
+        | Command::Destroy { .. }
+        | Command::Expire
+        | Command::ConfirmClock
+        | Command::TakeKeyPackages(_)
+        | Command::Restored => false,
+    }
+}
+
+/// What a command's records may take, bytes; also what it takes of the queue.
+pub(super) fn size_of(command: &Command) -> usize {
+    RECORD_BYTES
+        + match command {
+            Command::Create(new) => 48 * new.readers.len(),
+            Command::Append(append) => {
+                let turn = append.turn.as_ref().map_or(0, |(_, turn)| 48 * turn.admit.len() + 16 * turn.evict.len());
+                append.envelope.len() + turn
+            }
+            Command::PublishCard { card, .. } => card.len(),
+            Command::PublishKeyPackages { one_time, last_resort, .. } => {
+                one_time.iter().chain(last_resort).map(|package| package.len() + RECORD_BYTES).sum()
+            }
+            Command::DrawTokens { hashes, .. } => 32 * hashes.len(),
+            _ => 0,
+        }
+}

@@ -1,0 +1,136 @@
+//! The data folder: who may use it (a lock), and which life of the store it is (the incarnation, R10).
+//!
+//! ```text
+//! <data>/lock          held by the running relay
+//! <data>/incarnation   one line of text
+//! <data>/journal/      the truth
+//! <data>/index/        sled's files: may be deleted at any time
+//! ```
+//! Knows nothing of what the journal and the index hold.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use posthorn_proto::Incarnation;
+use rand::RngCore;
+use rustix::fs::{FlockOperation, flock};
+
+/// What the incarnation file begins with.
+const INCARNATION_LABEL: &str = "posthorn incarnation 1 ";
+
+/// A data folder, locked for this process as long as the value lives.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// Why a data folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FolderError {
+    /// Two relays on one folder would destroy it.
+    #[error("{0} is in use by another relay: stop that one first")]
+    InUse(PathBuf),
+    /// The file system refused.
+    #[error("the data folder {0} cannot be used: {1}")]
+    Io(PathBuf, io::Error),
+}
+
+/// The folder's life, and whether it had to be made up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Life {
+    pub(super) incarnation: Incarnation,
+    /// The file was missing or unreadable. With a journal beside it, that looks like a partial restore.
+    pub(super) is_new: bool,
+}
+
+impl Folder {
+    /// Makes the folder if it is missing (only its owner may read it), and locks it.
+    pub(super) fn lock(path: &Path) -> Result<Self, FolderError> {
+        let failed = |error| FolderError::Io(path.to_owned(), error);
+        fs::create_dir_all(path).map_err(failed)?;
+        restrict(path).map_err(failed)?;
+        let lock =
+            OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock")).map_err(failed)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(FolderError::InUse(path.to_owned())),
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+
+    /// Where the journal's segments are.
+    pub(super) fn journal(&self) -> PathBuf {
+        self.path.join("journal")
+    }
+
+    /// Where sled's files are.
+    pub(super) fn index(&self) -> PathBuf {
+        self.path.join("index")
+    }
+
+    /// Reads the incarnation, or makes one.
+    pub(super) fn life(&self, rng: &mut dyn RngCore) -> Result<Life, FolderError> {
+        let read = fs::read_to_string(self.path.join("incarnation"));
+        if let Some(incarnation) = read.ok().as_deref().and_then(parse) {
+            return Ok(Life { incarnation, is_new: false });
+        }
+        Ok(Life { incarnation: self.renew(rng)?, is_new: true })
+    }
+
+    /// Gives the store a new incarnation, durably.
+    pub(super) fn renew(&self, rng: &mut dyn RngCore) -> Result<Incarnation, FolderError> {
+        let mut bytes = [0; 16];
+        rng.fill_bytes(&mut bytes);
+        let line = format!("{INCARNATION_LABEL}{}\n", data_encoding::HEXLOWER.encode(&bytes));
+        let write = || {
+            let temporary = self.path.join("incarnation.tmp");
+            let mut file = File::create(&temporary)?;
+            file.write_all(line.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&temporary, self.path.join("incarnation"))?;
+            File::open(&self.path)?.sync_all()
+        };
+        write().map_err(|error| FolderError::Io(self.path.clone(), error))?;
+        Ok(Incarnation(bytes))
+    }
+}
+
+fn parse(line: &str) -> Option<Incarnation> {
+    let hex = line.strip_prefix(INCARNATION_LABEL)?.trim_end();
+    let bytes = data_encoding::HEXLOWER.decode(hex.as_bytes()).ok()?;
+    Some(Incarnation(bytes.try_into().ok()?))
+}
+
+fn restrict(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    #[test]
+    fn one_relay_and_one_life_at_a_time() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let mut rng = StdRng::seed_from_u64(1);
+        let folder = Folder::lock(dir.path()).expect("locked");
+        assert!(matches!(Folder::lock(dir.path()), Err(FolderError::InUse(_))));
+        let first = folder.life(&mut rng).expect("made");
+        assert!(first.is_new);
+        drop(folder);
+        let folder = Folder::lock(dir.path()).expect("free again");
+        let again = folder.life(&mut rng).expect("read");
+        assert_eq!(again, Life { is_new: false, ..first });
+        let renewed = folder.renew(&mut rng).expect("renewed");
+        assert_ne!(renewed, first.incarnation);
+        assert_eq!(folder.life(&mut rng).expect("read").incarnation, renewed);
+        fs::write(dir.path().join("incarnation"), "nonsense").expect("damaged");
+        assert!(folder.life(&mut rng).expect("made").is_new);
+    }
+}

@@ -1,0 +1,264 @@
+//! What the committer and everybody else look at together: the ledger, how far it is durable, and how the store is doing.
+//!
+//! The ledger runs ahead of the disk: the committer applies a batch's records before the batch is synced. So whoever looks at the
+//! ledger must wait, before telling anybody, until what was seen is durable. Waiting never holds the ledger's lock.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use super::journal::{Location, Position, ReadError, Reader};
+use crate::store::ledger::{Held, Ledger, Place, Record};
+use crate::store::{CardRecord, ReadRange, Stats, StoreError, Stored};
+use posthorn_proto::{Handle, MailboxId};
+
+/// How often a read is repeated when compaction moves what it is after.
+const MOVED_TRIES: usize = 8;
+
+impl Place for Location {
+    fn put(&self, out: &mut Vec<u8>) {
+        for number in [self.segment, self.offset, self.len] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+
+    fn take(input: &mut &[u8]) -> Option<Self> {
+        let mut number = || {
+            let (bytes, rest) = input.split_first_chunk::<4>()?;
+            *input = rest;
+            Some(u32::from_le_bytes(*bytes))
+        };
+        Some(Self { segment: number()?, offset: number()?, len: number()? })
+    }
+}
+
+/// How far the store has come, as everybody may know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Durable {
+    /// The newest record on stable storage.
+    pub(super) version: u64,
+    /// Everything before this place is on stable storage.
+    pub(super) end: Position,
+    pub(super) state: State,
+}
+
+/// Whether the store still works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Running,
+    /// It was closed.
+    Closed,
+    /// The disk failed; the process must stop (rule 19).
+    Failed,
+}
+
+/// Shared by the committer (the only writer), the checkpointer and all callers.
+pub(super) struct Shared {
+    pub(super) ledger: RwLock<Ledger<Location>>,
+    pub(super) reader: Reader,
+    durable: watch::Sender<Durable>,
+    /// The place of the newest record in the ledger, durable or not: segment and offset. Written under the ledger's lock.
+    applied: AtomicU64,
+    /// Written by the committer, for [`Stats`].
+    pub(super) paused: AtomicBool,
+    pub(super) disk_bytes: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn new(ledger: Ledger<Location>, reader: Reader, end: Position) -> Self {
+        let durable = Durable { version: ledger.version(), end, state: State::Running };
+        Self {
+            ledger: RwLock::new(ledger),
+            reader,
+            durable: watch::Sender::new(durable),
+            applied: AtomicU64::new(0),
+            paused: AtomicBool::new(false),
+            disk_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// The committer applied a record that will stand at `place`. The ledger must be locked for writing.
+    pub(super) fn applied(&self, place: Location) {
+        self.applied.store(u64::from(place.segment) << 32 | u64::from(place.offset), Ordering::Release);
+    }
+
+    /// The place of the newest record in the ledger.
+    pub(super) fn newest(&self) -> Position {
+        let packed = self.applied.load(Ordering::Acquire);
+        Position { segment: (packed >> 32) as u32, offset: packed as u32 }
+    }
+
+    /// The committer synced.
+    pub(super) fn publish(&self, version: u64, end: Position) {
+        self.durable.send_if_modified(|durable| {
+            let changed = (durable.version, durable.end) != (version, end);
+            (durable.version, durable.end) = (version, end);
+            changed
+        });
+    }
+
+    /// The store stopped working.
+    pub(super) fn stop(&self, state: State) {
+        self.durable.send_modify(|durable| durable.state = state);
+    }
+
+    /// Waits for the end of the store, and says which.
+    pub(super) async fn stopped(&self) -> State {
+        let mut durable = self.durable.subscribe();
+        durable.wait_for(|durable| durable.state != State::Running).await.map_or(State::Closed, |durable| durable.state)
+    }
+
+    /// Waits until the newest record of what was seen (its version) and its place are durable.
+    pub(super) async fn until(&self, version: u64, place: Position) -> Result<(), StoreError> {
+        let settled = |durable: &Durable| durable.version >= version && durable.end > place;
+        let now = *self.durable.borrow();
+        if now.state == State::Running && settled(&now) {
+            return Ok(());
+        }
+        let mut durable = self.durable.subscribe();
+        let reached = durable.wait_for(|durable| durable.state != State::Running || settled(durable)).await;
+        match reached.map(|durable| durable.state) {
+            Ok(State::Running) => Ok(()),
+            _ => Err(StoreError::Stopped),
+        }
+    }
+
+    /// Waits until everything that is in the ledger now is durable, also while the store is closing.
+    pub(super) async fn settled(&self) -> bool {
+        let place = self.newest();
+        let mut durable = self.durable.subscribe();
+        let reached = durable.wait_for(|durable| durable.state == State::Failed || durable.end > place).await;
+        reached.is_ok_and(|durable| durable.state != State::Failed)
+    }
+
+    /// Looks something up, and tells it when all that it may depend on is durable. Refusals tell something, too.
+    pub(super) async fn look<T>(
+        &self,
+        question: impl FnOnce(&Ledger<Location>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let (answer, place) = {
+            let ledger = self.ledger.read();
+            (question(&ledger), self.newest())
+        };
+        self.until(0, place).await?;
+        answer
+    }
+
+    /// The same for something of one mailbox: other mailboxes' changes are not waited for.
+    pub(super) async fn look_into<T>(
+        &self,
+        mailbox: &MailboxId,
+        question: impl FnOnce(&Ledger<Location>) -> Result<(T, Position), StoreError>,
+    ) -> Result<T, StoreError> {
+        let (answer, version, newest) = {
+            let ledger = self.ledger.read();
+            (question(&ledger), ledger.mailbox_version(mailbox), self.newest())
+        };
+        match answer {
+            Ok((answer, place)) => self.until(version, place).await.map(|()| answer),
+            Err(error) => self.until(0, newest).await.and(Err(error)),
+        }
+    }
+
+    /// Reads stored envelopes. What is damaged ends the answer before it; only if it is the first, it is told.
+    pub(super) async fn read(&self, mailbox: &MailboxId, range: ReadRange) -> Result<Vec<Stored>, StoreError> {
+        for _ in 0..MOVED_TRIES {
+            let held = self.look_into(mailbox, |ledger| locate(ledger, mailbox, range)).await?;
+            let reader = self.reader.clone();
+            let read = tokio::task::spawn_blocking(move || read_all(&reader, held)).await;
+            match read.map_err(|_| StoreError::Stopped)? {
+                Ok(stored) => return Ok(stored),
+                Err(ReadError::Gone(_)) => {}
+                Err(error) => return Err(unreadable(&error)),
+            }
+        }
+        Err(StoreError::Unavailable)
+    }
+
+    /// The body of the record at a place.
+    pub(super) fn body(&self, place: Location) -> Result<Bytes, ReadError> {
+        let record = record_at(&self.reader, place)?;
+        Ok(record.body().cloned().unwrap_or_default())
+    }
+
+    /// An account's card.
+    pub(super) async fn card(&self, handle: &Handle) -> Result<CardRecord, StoreError> {
+        for _ in 0..MOVED_TRIES {
+            let held = self.look(|ledger| ledger.card(handle)).await?;
+            let card = match held.place.map(|place| self.body(place)) {
+                None => Bytes::new(),
+                Some(Ok(card)) => card,
+                Some(Err(ReadError::Gone(_))) => continue,
+                Some(Err(error)) => return Err(unreadable(&error)),
+            };
+            return Ok(CardRecord { identity_key: held.identity_key, version: held.version, card });
+        }
+        Err(StoreError::Unavailable)
+    }
+
+    /// Numbers for the operator.
+    pub(super) fn stats(&self) -> Stats {
+        Stats {
+            disk_bytes: self.disk_bytes.load(Ordering::Relaxed),
+            expiry_paused: self.paused.load(Ordering::Relaxed),
+            ..self.ledger.read().stats()
+        }
+    }
+}
+
+/// Where the envelopes lie, and the last of these places.
+fn locate(
+    ledger: &Ledger<Location>,
+    mailbox: &MailboxId,
+    range: ReadRange,
+) -> Result<(Vec<Held<Location>>, Position), StoreError> {
+    let held = match ledger.read(mailbox, range) {
+        // One that is lost hides those before it: they are asked for one by one.
+        Err(StoreError::Damaged) => {
+            let mut found = Vec::new();
+            for seq in range.from.. {
+                match ledger.read(mailbox, ReadRange { from: seq, to: seq.min(range.to), ..range }) {
+                    Ok(one) if !one.is_empty() => found.extend(one),
+                    Err(error) if found.is_empty() => return Err(error),
+                    _ => break,
+                }
+            }
+            found
+        }
+        other => other?,
+    };
+    let last = held.iter().map(|held| Position { segment: held.place.segment, offset: held.place.offset }).max();
+    Ok((held, last.unwrap_or(Position { segment: 0, offset: 0 })))
+}
+
+fn read_all(reader: &Reader, held: Vec<Held<Location>>) -> Result<Vec<Stored>, ReadError> {
+    let mut all = Vec::with_capacity(held.len());
+    for held in held {
+        let stored = record_at(reader, held.place).and_then(|record| match record.stored() {
+            Some((_, stored)) if stored.seq == held.seq => Ok(stored),
+            _ => Err(ReadError::Damaged(held.place)),
+        });
+        match stored {
+            Ok(stored) => all.push(stored),
+            Err(ReadError::Gone(segment)) => return Err(ReadError::Gone(segment)),
+            Err(error) if all.is_empty() => return Err(error),
+            Err(_) => break,
+        }
+    }
+    Ok(all)
+}
+
+fn record_at(reader: &Reader, place: Location) -> Result<Record, ReadError> {
+    Record::decode(reader.read(place)?).map_err(|_| ReadError::Damaged(place))
+}
+
+/// Tells the operator where, and the caller that.
+pub(super) fn unreadable(error: &ReadError) -> StoreError {
+    tracing::error!(%error, "a stored record cannot be served");
+    match error {
+        ReadError::Damaged(_) => StoreError::Damaged,
+        ReadError::Gone(_) | ReadError::Io(..) => StoreError::Unavailable,
+    }
+}

@@ -1,0 +1,151 @@
+//! The embedded engine: the conformance suite on a real folder and on a simulated disk that loses power at every restart, and
+//! what only this engine has.
+
+mod faults;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use posthorn_proto::Incarnation;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::folder::Life;
+use super::journal::JournalConfig;
+use super::journal::sim::SimDisk;
+use super::{EmbeddedConfig, EmbeddedStore, Site};
+use crate::store::Store;
+use crate::store::conformance::{Engine, Opening, Setup, conformance};
+
+/// So small that every test ends, empties and removes segments.
+const SMALL: JournalConfig = JournalConfig { segment_bytes: 4096, step_bytes: 2048, open_files: 2 };
+
+fn config(path: impl Into<PathBuf>, setup: &Setup) -> EmbeddedConfig {
+    EmbeddedConfig { policy: setup.policy, headroom_bytes: 0, checkpoint_bytes: 3000, ..EmbeddedConfig::new(path) }
+}
+
+/// A real folder with real sizes. The store is closed before each restart.
+struct OnFolder {
+    dir: tempfile::TempDir,
+}
+
+impl OnFolder {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().expect("temp dir") }
+    }
+}
+
+impl Engine for OnFolder {
+    fn open<'a>(&'a mut self, setup: &'a Setup) -> Opening<'a> {
+        Box::pin(async move {
+            let config = config(self.dir.path().join("data"), setup);
+            let mut rng = StdRng::seed_from_u64(7);
+            let (clock, heard) = (setup.clock.clone(), setup.heard.clone());
+            let store = EmbeddedStore::open(&config, clock, heard, &mut rng).expect("opens");
+            Arc::new(store) as Arc<dyn Store>
+        })
+    }
+}
+
+/// A simulated disk with tiny segments. Every restart is a power cut, and the index may be lost or be of an earlier moment.
+struct OnSim {
+    disk: SimDisk,
+    index: tempfile::TempDir,
+    rng: StdRng,
+    restarts: u32,
+}
+
+impl OnSim {
+    fn new() -> Self {
+        let index = tempfile::tempdir().expect("temp dir");
+        Self { disk: SimDisk::default(), index, rng: StdRng::seed_from_u64(3), restarts: 0 }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.index.path().join("index")
+    }
+}
+
+impl Engine for OnSim {
+    fn open<'a>(&'a mut self, setup: &'a Setup) -> Opening<'a> {
+        Box::pin(async move {
+            if self.restarts > 0 {
+                self.disk = self.disk.power_cut(&mut self.rng);
+                if self.rng.random_range(0..3) == 0 {
+                    let _ = std::fs::remove_dir_all(self.path());
+                }
+            }
+            self.restarts += 1;
+            Arc::new(Unplugged { store: open_on(&self.disk, Some(self.path()), setup), disk: self.disk.clone() })
+                as Arc<dyn Store>
+        })
+    }
+}
+
+fn open_on(disk: &SimDisk, index: Option<PathBuf>, setup: &Setup) -> EmbeddedStore {
+    let life = Life { incarnation: Incarnation([9; 16]), is_new: false };
+    let site = Site { disk: Arc::new(disk.clone()), index, life, folder: None };
+    let mut rng = StdRng::seed_from_u64(11);
+    EmbeddedStore::open_at(site, &config("", setup), SMALL, setup.clock.clone(), setup.heard.clone(), &mut rng)
+        .expect("start-up never fails after a power cut")
+}
+
+/// A store that is not closed: when it is dropped, the disk has already stopped.
+struct Unplugged {
+    store: EmbeddedStore,
+    disk: SimDisk,
+}
+
+impl Drop for Unplugged {
+    fn drop(&mut self) {
+        self.disk.stop_after(1);
+    }
+}
+
+macro_rules! delegate {
+    ($($name:ident($($arg:ident: $type:ty),*) -> $answer:ty;)*) => {
+        impl Store for Unplugged {
+            fn incarnation(&self) -> Incarnation {
+                self.store.incarnation()
+            }
+            fn stats(&self) -> crate::store::Stats {
+                self.store.stats()
+            }
+            $(fn $name(&self, $($arg: $type),*) -> crate::store::Answer<'_, $answer, crate::store::StoreError> {
+                self.store.$name($($arg),*)
+            })*
+        }
+    };
+}
+
+delegate! {
+    create(new: crate::store::NewMailbox) -> ();
+    append(append: crate::store::Append) -> u64;
+    open(open: crate::store::OpenReader) -> crate::store::ReaderView;
+    read(mailbox: posthorn_proto::MailboxId, range: crate::store::ReadRange) -> Vec<crate::store::Stored>;
+    advance(mailbox: posthorn_proto::MailboxId, reader: posthorn_proto::ReaderId, seq: u64) -> ();
+    check_post_key(mailbox: posthorn_proto::MailboxId, post_key: posthorn_proto::KeyHash) -> ();
+    destroy(mailbox: posthorn_proto::MailboxId, turn_key: posthorn_proto::KeyHash) -> ();
+    expire() -> ();
+    confirm_clock() -> ();
+    mint_invite(invite: crate::store::NewInvite) -> ();
+    register(new: crate::store::NewAccount) -> ();
+    device(device: posthorn_proto::DeviceId) -> crate::store::DeviceRecord;
+    publish_card(device: posthorn_proto::DeviceId, version: u64, card: bytes::Bytes) -> ();
+    publish_key_packages(device: posthorn_proto::DeviceId, one_time: Vec<bytes::Bytes>, last_resort: Option<bytes::Bytes>)
+        -> crate::store::KeyPackageStock;
+    card(handle: posthorn_proto::Handle) -> crate::store::CardRecord;
+    take_key_packages(handle: posthorn_proto::Handle) -> Vec<crate::store::TakenKeyPackage>;
+    draw_tokens(device: posthorn_proto::DeviceId, hashes: Vec<posthorn_proto::KeyHash>) -> u32;
+    close() -> ();
+}
+
+mod folder {
+    use super::*;
+    conformance!(OnFolder::new());
+}
+
+mod power_cuts {
+    use super::*;
+    conformance!(OnSim::new());
+}
