@@ -62,12 +62,7 @@ impl Sealer {
         Self { seal_key: derive(SEAL_LABEL), name_key: derive(NAME_LABEL) }
     }
 
-    pub(super) fn seal(
-        &self,
-        place: Place<'_>,
-        value: &[u8],
-        rng: &mut (impl CryptoRng + ?Sized),
-    ) -> Vec<u8> {
+    pub(super) fn seal(&self, place: Place<'_>, value: &[u8], rng: &mut (impl CryptoRng + ?Sized)) -> Vec<u8> {
         let mut nonce = [0; NONCE_BYTES];
         rng.fill_bytes(&mut nonce);
         let sealed = XChaCha20Poly1305::new((&self.seal_key).into())
