@@ -223,3 +223,53 @@ impl<L: Clone + PartialEq> Log<L> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(n: u64) -> Entry<u64> {
+        let post_id = PostId(std::array::from_fn(|at| (n >> (at % 8 * 8)) as u8));
+        Entry { post_id, fingerprint: [0; 16], time: 0, bytes: 10, place: Some(n) }
+    }
+
+    #[test]
+    fn the_index_holds_what_is_remembered_and_no_more() {
+        let keyed = Keyed::new([1, 2]);
+        // Seqs that pass the 32 bits which the index keeps.
+        let start = u64::from(u32::MAX) - 100;
+        let mut log = Log::new(start, start + 1);
+        let mut freed = Vec::new();
+        for n in 1..=400 {
+            let seq = start + n;
+            log.insert(seq, entry(seq), &keyed, &mut |place, _| freed.push(place)).expect("it is the next");
+            if n > 100 {
+                log.trim(seq - 99, &mut |place, _| freed.push(place));
+                log.forget(seq - 100, &keyed);
+            }
+            let indexed = log.index.as_ref().map_or(0, |index| index.len());
+            assert!(indexed == 0 || indexed == log.entries.len(), "{indexed} of {}", log.entries.len());
+        }
+        assert!(log.index.is_some());
+        assert_eq!(freed, (1..=300).map(|n| start + n).collect::<Vec<_>>());
+        for n in 1..=400 {
+            let found = log.find(&entry(start + n).post_id, &keyed).map(|(seq, _)| seq);
+            assert_eq!(found, (n > 300).then_some(start + n));
+        }
+        assert_eq!((log.stored(), log.stored_bytes(), log.remembered()), (100, 1000, 100));
+    }
+
+    #[test]
+    fn memory_follows_what_is_remembered() {
+        let keyed = Keyed::new([1, 2]);
+        let mut log = Log::new(0, 1);
+        for n in 1..=1000 {
+            log.insert(n, entry(n), &keyed, &mut |_, _| ()).expect("it is the next");
+        }
+        assert!(log.entries.capacity() <= 1250, "{}", log.entries.capacity());
+        log.trim(991, &mut |_, _| ());
+        log.forget(990, &keyed);
+        assert!(log.entries.capacity() <= 40, "{}", log.entries.capacity());
+        assert!(log.index.is_none());
+    }
+}

@@ -137,15 +137,21 @@ impl<L: Clone + PartialEq> Ledger<L> {
                 }
                 keep
             }
-            MailboxChange::Advanced { reader, cursor, oldest } if unstated => match mailbox.readers.cursor(reader) {
-                Some(present) => Keep::copy_if(present == *cursor || mailbox.log.oldest() == *oldest),
+            MailboxChange::Advanced { reader, cursor, .. } if unstated => match mailbox.readers.cursor(reader) {
+                // If it is not the newest of its reader, that one also names the oldest seq stored.
+                Some(present) => Keep::copy_if(present == *cursor),
                 // The reader is gone since the last statement, which still names it.
                 None => Keep { copy: false, write: snapshot() },
             },
             MailboxChange::Claimed { .. } if unstated => Keep { copy: false, write: snapshot() },
             MailboxChange::Opened { day } if unstated => Keep::copy_if(mailbox.opened() == *day),
             MailboxChange::Cut { oldest, forgotten } if unstated => {
-                Keep::copy_if(mailbox.log.oldest() == *oldest || mailbox.log.forgotten() == *forgotten)
+                match (mailbox.log.oldest() == *oldest, mailbox.log.forgotten() == *forgotten) {
+                    (true, true) => Keep::COPY,
+                    // Cut or trimmed further since: perhaps the last to name the forgotten.
+                    (false, true) => Keep { copy: false, write: snapshot() },
+                    (_, false) => Keep::DROP,
+                }
             }
             MailboxChange::Snapshot(_) if record.version == mailbox.stated => Keep { copy: false, write: snapshot() },
             _ => Keep::DROP,

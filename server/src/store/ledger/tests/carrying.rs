@@ -175,13 +175,31 @@ fn the_newest_cursor_is_copied_and_older_ones_are_not() {
     all.advance(1, 1);
     let old = all.last();
     all.advance(1, 2);
-    let new = all.last();
-    assert_eq!(all.keep(new, 0), copy_it());
-    // Both name the oldest stored seq that is still the oldest: that is what the first is copied for.
-    assert_eq!(all.keep(old, 0), copy_it());
-    all.advance(2, 1);
     assert_eq!(all.keep(old, 0), drop_it());
-    assert_eq!(all.keep(new, 0), copy_it());
+    assert_eq!(all.keep(all.last(), 0), copy_it());
+}
+
+/// While one reader sleeps, expiry cuts again and again; that must not pile up.
+#[test]
+fn of_many_cuts_one_is_kept() {
+    let mut all = Journaled::new();
+    (1..=3).for_each(|n| all.post(n, None));
+    let cut = |oldest, forgotten, version| Record {
+        version,
+        time: NOW as u32,
+        change: Change::Mailbox { mailbox: MAILBOX, life: 3, change: MailboxChange::Cut { oldest, forgotten } },
+    };
+    let cuts = [cut(2, 0, 11), cut(3, 0, 12), cut(3, 1, 13)];
+    let keep = |all: &Journaled, n: usize| all.ledger.keep(&cuts[n], &0, 0);
+    for record in &cuts[..2] {
+        all.ledger.apply(record, 0, &mut |_, _| ());
+    }
+    assert_eq!(keep(&all, 1), copy_it());
+    assert_eq!(written(&keep(&all, 0)), ["snapshot"]);
+    all.ledger.apply(&cuts[2], 0, &mut |_, _| ());
+    assert_eq!([keep(&all, 0), keep(&all, 1), keep(&all, 2)], [drop_it(), drop_it(), copy_it()]);
+    all.ledger.apply(&all.ledger.keep(&all.journal[2], &2, 0).write[0].clone(), 0, &mut |_, _| ());
+    assert_eq!(keep(&all, 2), drop_it(), "the snapshot says it");
 }
 
 #[test]
