@@ -193,7 +193,14 @@ impl Step<'_> {
         };
         let own = OwnDevice::of(profile)?;
         let provider = Provider::new(self.tx);
-        let make = |kind| KeyPackage::make(&provider, &own.leaf(), kind, self.now).map(|made| made.bytes.into());
+        for reference in profile::take_expired_key_packages(self.tx, seconds)? {
+            KeyPackage::forget(&provider, &reference)?;
+        }
+        let make = |kind| -> Result<bytes::Bytes, EngineError> {
+            let made = KeyPackage::make(&provider, &own.leaf(), kind, self.now)?;
+            profile::note_key_package(self.tx, &made)?;
+            Ok(made.bytes.into())
+        };
         let one_time = (0..wanted).map(|_| make(KeyPackageKind::OneTime)).collect::<Result<_, _>>()?;
         let renew = !fresh && (self.live.stock.is_some() || profile.last_resort_since == 0);
         let last_resort = renew.then(|| make(KeyPackageKind::LastResort)).transpose()?;
@@ -270,6 +277,7 @@ impl Step<'_> {
         inbox.token = None;
         let purpose = if link == Link::Account { Purpose::PublicInbox } else { Purpose::PrivateInbox };
         Reading::new(purpose, relay.as_str(), inbox.reader, &inbox.read_key()).save(self.tx, &inbox.mailbox)?;
+        self.live.openings_dirty = true;
         Ok(())
     }
 

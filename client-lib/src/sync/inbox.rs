@@ -3,7 +3,7 @@
 use rand::Rng as _;
 
 use super::account::OwnDevice;
-use super::profile::{Contact, Profile};
+use super::profile::{self, Contact, Profile};
 use super::reading::{self, Purpose, Reading};
 use super::receive::Arrival;
 use super::{EngineError, Event, Step};
@@ -146,6 +146,7 @@ impl Step<'_> {
         let own = OwnDevice::of(profile)?;
         let provider = Provider::new(self.tx);
         let made = KeyPackage::make(&provider, &own.leaf(), KeyPackageKind::OneTime, self.now)?;
+        profile::note_key_package(self.tx, &made)?;
         let answer = WelcomeRefused {
             conversation: invitation.conversation,
             device: profile.device().id(),

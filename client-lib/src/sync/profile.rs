@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::{Card, Credential, Device, Identity, IdentityKey, RelayAddress, RelayUrl, UnverifiedCard};
 use crate::inbox::{InboxAddress, InboxSecret};
+use crate::session::{KeyPackageRef, MadeKeyPackage};
 use crate::store::{StoreError, Transaction, record};
 
 const SETTING: &str = "setting";
@@ -216,6 +217,21 @@ pub(super) fn take_token(tx: &Transaction<'_>) -> Result<Option<Token>, StoreErr
     tx.sql().prepare_cached("DELETE FROM token WHERE hash = ?1")?.execute([&hash[..]])?;
     let secret: record::Secret = record::open(tx, TOKEN, &hash, &value)?;
     Ok(Some(Token::from_bytes(secret.0)))
+}
+
+/// Notes a key package of ours, so that its secrets are deleted when it has run out.
+pub(super) fn note_key_package(tx: &Transaction<'_>, made: &MadeKeyPackage) -> Result<(), StoreError> {
+    tx.sql()
+        .prepare_cached("INSERT OR REPLACE INTO key_package (reference, not_after) VALUES (?1, ?2)")?
+        .execute((&made.reference.0[..], made.not_after))?;
+    Ok(())
+}
+
+/// Key packages of ours that ran out before `seconds`; they are not noted any more.
+pub(super) fn take_expired_key_packages(tx: &Transaction<'_>, seconds: u64) -> Result<Vec<KeyPackageRef>, StoreError> {
+    let mut statement = tx.sql().prepare_cached("DELETE FROM key_package WHERE not_after < ?1 RETURNING reference")?;
+    let rows = statement.query_map([seconds], |row| row.get::<_, Vec<u8>>(0))?;
+    rows.map(|row| row?.try_into().map(KeyPackageRef).map_err(|_| StoreError::Damaged("key_package"))).collect()
 }
 
 /// Somebody we met: their newest card, and the private inboxes of their devices that stood in leaves.

@@ -202,6 +202,9 @@ impl Step<'_> {
         arrival: &Arrival<'_>,
     ) -> Result<After, EngineError> {
         match parcel {
+            Parcel::Message { .. } if arrival.delivery.turn.is_some() => {
+                Ok(After::Stop(Cause::BadTurn, "the relay says that a message of ours turned the lock"))
+            }
             Parcel::Message { message, body, .. } => {
                 outbox::remove(self.tx, row)?;
                 if body == ContentBody::Leave {

@@ -2,6 +2,7 @@
 -- In clear are: how many rows there are, mailbox and conversation ids, seqs, and the order of messages.
 CREATE TABLE setting (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE token (hash BLOB PRIMARY KEY, drawn INTEGER NOT NULL, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE key_package (reference BLOB PRIMARY KEY, not_after INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE contact (name BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE reading (mailbox BLOB PRIMARY KEY, seq INTEGER NOT NULL, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE chain (mailbox BLOB NOT NULL, seq INTEGER NOT NULL, chain BLOB NOT NULL, PRIMARY KEY (mailbox, seq)) WITHOUT ROWID;

@@ -1,0 +1,131 @@
+//! The relay of the simulation: the real store rules, hub and sessions, on a clock that the world sets.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use posthorn_proto::Limits;
+use posthorn_proto::frame::ClientFrame;
+use posthorn_server::command::{Context, ContextParts};
+use posthorn_server::config::Rates;
+use posthorn_server::gateway::session::{Now, Session};
+use posthorn_server::live::Hub;
+use posthorn_server::secret::RelaySecret;
+use posthorn_server::store::memory::{MemoryImage, MemoryStore};
+use posthorn_server::store::{Clock, Store, StorePolicy};
+use rand::rngs::StdRng;
+use rand::{Rng as _, RngCore as _};
+
+use super::world::Wire;
+
+/// Time as the world has it, milliseconds.
+#[derive(Default)]
+pub(super) struct SimClock(AtomicU64);
+
+impl SimClock {
+    pub(super) fn set(&self, now: u64) {
+        self.0.store(now, Ordering::Relaxed);
+    }
+}
+
+impl Clock for SimClock {
+    fn unix_seconds(&self) -> u64 {
+        self.0.load(Ordering::Relaxed) / 1000
+    }
+
+    fn monotonic_seconds(&self) -> u64 {
+        self.unix_seconds()
+    }
+}
+
+pub(super) struct SimRelay {
+    clock: Arc<SimClock>,
+    store: Arc<MemoryStore>,
+    context: Arc<Context>,
+    sessions: BTreeMap<Wire, Session>,
+    identity: [u8; 32],
+}
+
+impl SimRelay {
+    pub(super) fn new(now: u64, rng: &mut StdRng) -> Self {
+        let clock = Arc::new(SimClock::default());
+        clock.set(now);
+        let hub = Hub::new();
+        let store = MemoryStore::restartable(StorePolicy::default(), clock.clone(), hub.clone(), rng);
+        let mut identity = [0; 32];
+        rng.fill_bytes(&mut identity);
+        Self::with(clock, Arc::new(store), hub, identity, rng)
+    }
+
+    fn with(
+        clock: Arc<SimClock>,
+        store: Arc<MemoryStore>,
+        hub: Arc<Hub>,
+        identity: [u8; 32],
+        rng: &mut StdRng,
+    ) -> Self {
+        let context = Context::new(ContextParts {
+            store: store.clone() as Arc<dyn Store>,
+            hub,
+            limits: Limits::default(),
+            outbox_bytes: 1 << 20,
+            rates: Rates::off(),
+            open_registration: true,
+            identity: RelaySecret::from_bytes(identity),
+            seed: rng.random(),
+            software: "simulation".to_owned(),
+        });
+        Self { clock, store, context, sessions: BTreeMap::new(), identity }
+    }
+
+    /// Crashes and starts again: connections and openings are gone, what was answered is not.
+    pub(super) fn restart(&mut self, rng: &mut StdRng) {
+        self.sessions.clear();
+        let image: MemoryImage = self.store.image().expect("made restartable");
+        let hub = Hub::new();
+        let store = MemoryStore::reopen(image, StorePolicy::default(), self.clock.clone(), hub.clone(), rng);
+        *self = Self::with(self.clock.clone(), Arc::new(store), hub, self.identity, rng);
+    }
+
+    pub(super) fn set_time(&self, now: u64) {
+        self.clock.set(now);
+    }
+
+    pub(super) fn connect(&mut self, wire: &Wire) {
+        let millis = self.clock.0.load(Ordering::Relaxed);
+        let now = Now { unix_seconds: millis / 1000, millis };
+        self.sessions.insert(wire.clone(), Session::new(self.context.clone(), None, now));
+    }
+
+    pub(super) fn disconnect(&mut self, wire: &Wire) {
+        self.sessions.remove(wire);
+    }
+
+    /// Gives a frame to its session.
+    pub(super) fn take(&mut self, wire: &Wire, frame: Bytes) {
+        let Some(session) = self.sessions.get_mut(wire) else { return };
+        let millis = self.clock.0.load(Ordering::Relaxed);
+        if let Some(work) = session.on_frame(ClientFrame::decode(frame), millis) {
+            work.now_or_never().expect("the memory engine answers at once");
+        }
+    }
+
+    /// What the sessions have to say, each in order.
+    pub(super) fn outgoing(&mut self) -> Vec<(Wire, Bytes)> {
+        let mut frames = Vec::new();
+        for (wire, session) in &mut self.sessions {
+            loop {
+                while let Some(frame) = session.outbox().pop() {
+                    frames.push((wire.clone(), frame));
+                }
+                match session.catch_up() {
+                    Some(work) => work.now_or_never().expect("the memory engine answers at once"),
+                    None => break,
+                }
+            }
+        }
+        frames
+    }
+}

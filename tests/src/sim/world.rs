@@ -1,0 +1,317 @@
+//! The network, the clock and the schedule.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use posthorn_client::conversation::Cause;
+use posthorn_client::sync::{Answer, Command, CommandError, CommandId, Effect, Input, LinkId, SyncState};
+use posthorn_proto::frame::ServerFrame;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use super::device::Device;
+use super::relay::SimRelay;
+
+/// Nothing is left to do for this long, milliseconds: longer than any jitter.
+const SETTLED_MS: u64 = 60_000;
+
+/// One connection: whose, and which.
+pub(super) type Wire = (usize, LinkId);
+
+/// What a relay that lies does to a frame on its way: the frames that arrive instead.
+pub(super) type Tamper = Box<dyn FnMut(usize, ServerFrame) -> Vec<ServerFrame>>;
+
+/// What is on its way on a connection.
+#[derive(Default)]
+struct Flow {
+    to_relay: VecDeque<Bytes>,
+    to_device: VecDeque<Bytes>,
+}
+
+/// How often things go wrong, per thousand steps.
+#[derive(Debug, Clone, Copy)]
+pub struct Faults {
+    /// A connection breaks.
+    pub cut: u32,
+    /// A device's process dies.
+    pub device_crash: u32,
+    /// A device's process dies after a transaction, before its effects are carried out.
+    pub effects_lost: u32,
+    /// The relay dies.
+    pub relay_crash: u32,
+    /// A connection cannot be made.
+    pub refused: u32,
+}
+
+impl Faults {
+    /// Nothing goes wrong.
+    pub const NONE: Self = Self { cut: 0, device_crash: 0, effects_lost: 0, relay_crash: 0, refused: 0 };
+    /// Much goes wrong.
+    pub const MANY: Self = Self { cut: 12, device_crash: 4, effects_lost: 4, relay_crash: 2, refused: 200 };
+}
+
+pub(super) struct World {
+    pub(super) rng: StdRng,
+    pub(super) now: u64,
+    pub(super) devices: Vec<Device>,
+    pub(super) faults: Faults,
+    pub(super) tamper: Option<Tamper>,
+    relay: SimRelay,
+    wires: BTreeMap<Wire, Flow>,
+    folder: tempfile::TempDir,
+    /// Steps taken, for reports.
+    pub(super) steps: u64,
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let now = 1_790_000_000_000;
+        // Memory file systems make fsync free; whether a disk keeps its word is not what is simulated.
+        let memory = std::path::Path::new("/dev/shm");
+        let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let relay = SimRelay::new(now, &mut rng);
+        Self {
+            relay,
+            rng,
+            now,
+            devices: Vec::new(),
+            faults: Faults::NONE,
+            tamper: None,
+            wires: BTreeMap::new(),
+            folder: folder.expect("a folder for the databases"),
+            steps: 0,
+        }
+    }
+
+    pub(super) fn add_device(&mut self, name: &str) -> usize {
+        let device = Device::new(name, self.folder.path(), self.now, &mut self.rng);
+        self.devices.push(device);
+        self.devices.len() - 1
+    }
+
+    pub(super) fn command(&mut self, device: usize, command: Command) -> CommandId {
+        let (id, effects) = self.devices[device].command(command, self.now);
+        self.carry_out(device, effects);
+        id
+    }
+
+    pub(super) fn ask(&mut self, device: usize, command: Command) -> Result<Answer, CommandError> {
+        let (answer, effects) = self.devices[device].ask(command, self.now);
+        self.carry_out(device, effects);
+        answer
+    }
+
+    fn input(&mut self, device: usize, input: Input) {
+        let effects = self.devices[device].handle(input, self.now);
+        if !effects.is_empty() && self.happens(self.faults.effects_lost) {
+            self.crash_device(device);
+        } else {
+            self.carry_out(device, effects);
+        }
+    }
+
+    fn carry_out(&mut self, device: usize, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Connect(link) => {
+                    let wire = (device, link.clone());
+                    if self.happens(self.faults.refused) {
+                        self.input(device, Input::Disconnected(link, "refused".to_owned()));
+                    } else {
+                        self.relay.connect(&wire);
+                        self.wires.insert(wire, Flow::default());
+                        self.input(device, Input::Connected(link));
+                    }
+                }
+                Effect::Disconnect(link) => self.cut(&(device, link)),
+                Effect::Send(link, frame) => {
+                    if let Some(flow) = self.wires.get_mut(&(device, link)) {
+                        flow.to_relay.push_back(frame.encode());
+                    }
+                }
+                Effect::Event(_) | Effect::Answer(..) => {}
+            }
+        }
+    }
+
+    fn happens(&mut self, per_mille: u32) -> bool {
+        per_mille > 0 && self.rng.random_range(0..1000) < per_mille
+    }
+
+    fn cut(&mut self, wire: &Wire) {
+        if self.wires.remove(wire).is_some() {
+            self.relay.disconnect(wire);
+            self.input(wire.0, Input::Disconnected(wire.1.clone(), "cut".to_owned()));
+        }
+    }
+
+    fn crash_device(&mut self, device: usize) {
+        self.wires.retain(|wire, _| wire.0 != device);
+        for link in [posthorn_client::sync::Link::Account, posthorn_client::sync::Link::Mailboxes] {
+            let relay = relay_url();
+            self.relay.disconnect(&(device, LinkId { relay, link }));
+        }
+        self.devices[device].crash(self.now);
+        self.input_tick(device);
+    }
+
+    fn input_tick(&mut self, device: usize) {
+        let effects = self.devices[device].handle(Input::Tick, self.now);
+        self.carry_out(device, effects);
+    }
+
+    fn crash_relay(&mut self) {
+        let wires: Vec<Wire> = self.wires.keys().cloned().collect();
+        self.wires.clear();
+        self.relay.restart(&mut self.rng);
+        for wire in wires {
+            self.input(wire.0, Input::Disconnected(wire.1, "the relay died".to_owned()));
+        }
+    }
+
+    /// One step of the schedule. Returns false if nothing was on its way, so that time had to pass.
+    pub(super) fn step(&mut self) -> bool {
+        self.steps += 1;
+        self.go_wrong();
+        for (wire, frame) in self.relay.outgoing() {
+            if let Some(flow) = self.wires.get_mut(&wire) {
+                flow.to_device.push_back(frame);
+            }
+        }
+        let busy: Vec<Wire> = self
+            .wires
+            .iter()
+            .filter(|(_, flow)| !flow.to_relay.is_empty() || !flow.to_device.is_empty())
+            .map(|(wire, _)| wire.clone())
+            .collect();
+        if busy.is_empty() {
+            self.pass_time();
+            return false;
+        }
+        let wire = busy[self.rng.random_range(0..busy.len())].clone();
+        // A few milliseconds pass, whatever happens.
+        let passed = self.rng.random_range(0..3);
+        self.set_time(self.now + passed);
+        self.move_frames(&wire);
+        true
+    }
+
+    fn go_wrong(&mut self) {
+        let faults = self.faults;
+        if self.happens(faults.cut)
+            && let Some(wire) = self.wires.keys().nth(self.rng.random_range(0..self.wires.len().max(1))).cloned()
+        {
+            self.cut(&wire);
+        }
+        if self.happens(faults.device_crash) {
+            let device = self.rng.random_range(0..self.devices.len());
+            self.crash_device(device);
+        }
+        if self.happens(faults.relay_crash) {
+            self.crash_relay();
+        }
+    }
+
+    /// Moves a frame to the relay, or some to the device, in order.
+    fn move_frames(&mut self, wire: &Wire) {
+        let Some(flow) = self.wires.get_mut(wire) else { return };
+        let to_relay = !flow.to_relay.is_empty() && (flow.to_device.is_empty() || self.rng.random_bool(0.5));
+        if to_relay {
+            if let Some(frame) = flow.to_relay.pop_front() {
+                self.relay.take(wire, frame);
+            }
+            return;
+        }
+        let count = self.rng.random_range(1..=8).min(flow.to_device.len());
+        let bytes: Vec<Bytes> = flow.to_device.drain(..count).collect();
+        let mut frames = Vec::new();
+        for bytes in bytes {
+            let frame = ServerFrame::decode(bytes).expect("the relay speaks the protocol");
+            match &mut self.tamper {
+                Some(tamper) => frames.extend(tamper(wire.0, frame)),
+                None => frames.push(frame),
+            }
+        }
+        self.input(wire.0, Input::Frames(wire.1.clone(), frames));
+    }
+
+    /// Nothing is on its way: time passes until somebody wants to do something.
+    fn pass_time(&mut self) {
+        let next = self.devices.iter().filter_map(Device::wake_at).min().unwrap_or(self.now + 1000);
+        self.set_time(next.max(self.now + 1));
+        for device in 0..self.devices.len() {
+            if self.devices[device].wake_at().is_some_and(|at| at <= self.now) {
+                self.input(device, Input::Tick);
+            }
+        }
+    }
+
+    fn set_time(&mut self, now: u64) {
+        self.now = now;
+        self.relay.set_time(now);
+    }
+
+    /// Runs until a command is answered.
+    pub(super) fn answered(&mut self, device: usize, id: CommandId) -> Result<Result<Answer, CommandError>, String> {
+        for _ in 0..20_000 {
+            if let Some(answer) = self.devices[device].answer(id) {
+                return Ok(answer);
+            }
+            self.step();
+        }
+        let state = self.state(device);
+        let device = &self.devices[device];
+        Err(format!("{} never got an answer: {state:?}, alarms {:?}", device.name, device.alarms))
+    }
+
+    pub(super) fn state(&mut self, device: usize) -> SyncState {
+        match self.ask(device, Command::State) {
+            Ok(Answer::State(state)) => state,
+            other => panic!("State answers its state, not {other:?}"),
+        }
+    }
+
+    /// Runs without faults until everybody has done everything.
+    pub(super) fn settle(&mut self) -> Result<(), String> {
+        self.faults = Faults::NONE;
+        let mut done_since = None;
+        for _ in 0..60_000 {
+            if self.step() {
+                continue;
+            }
+            let done = |state: SyncState| state.connected && state.caught_up && state.outbox == 0 && state.intents == 0;
+            if !(0..self.devices.len()).all(|device| done(self.state(device))) {
+                done_since = None;
+                continue;
+            }
+            // Jittered updates and receipts may still be to come.
+            let since = *done_since.get_or_insert(self.now);
+            if self.now > since + SETTLED_MS {
+                return Ok(());
+            }
+        }
+        let mut states = Vec::new();
+        for device in 0..self.devices.len() {
+            let state = self.state(device);
+            states.push(format!("{}: {state:?}", self.devices[device].name));
+        }
+        Err(format!("it never settled; {}", states.join("; ")))
+    }
+
+    /// All alarms that are not among `expected`.
+    pub(super) fn unexpected_alarms(&self, expected: &[Cause]) -> Vec<String> {
+        let mut found = Vec::new();
+        for device in &self.devices {
+            for (_, cause, text) in device.alarms.iter().filter(|(_, cause, _)| !expected.contains(cause)) {
+                found.push(format!("{}: {cause}: {text}", device.name));
+            }
+        }
+        found
+    }
+}
+
+/// The one relay's URL.
+pub(super) fn relay_url() -> posthorn_client::identity::RelayUrl {
+    posthorn_client::identity::RelayUrl::parse("ws://127.0.0.1:4100").expect("a relay's URL")
+}

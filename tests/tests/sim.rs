@@ -1,0 +1,28 @@
+//! The simulation in its short form; `cargo xtask sim --seeds N` plays as many seeds as there is time for.
+
+use posthorn_tests::sim::{LIES, Scenario, lie, run};
+
+#[test]
+fn people_talk_while_much_goes_wrong() {
+    for seed in 1..=4 {
+        let report = run(Scenario::Talk, seed).unwrap_or_else(|error| {
+            panic!("seed {seed}: {error}\nreplay: cargo xtask sim --seeds 1 --seed {seed}");
+        });
+        assert!(report.compared > 20, "seed {seed} compared only {} messages", report.compared);
+    }
+}
+
+#[test]
+fn three_commit_at_once() {
+    let report = run(Scenario::Commits(31), 1).unwrap_or_else(|error| panic!("{error}"));
+    assert!(report.compared > 200, "{report:?}");
+}
+
+#[test]
+fn every_lie_is_noticed() {
+    for (kind, causes) in LIES {
+        let found = lie(*kind, 1).unwrap_or_else(|error| panic!("{kind:?}: {error}"));
+        let noticed = found.iter().any(|cause| causes.contains(cause));
+        assert!(noticed, "{kind:?}: expected one of {causes:?}, alarms: {found:?}");
+    }
+}
