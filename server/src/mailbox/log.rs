@@ -123,7 +123,8 @@ impl<L: Clone + PartialEq> Log<L> {
         freed: Freed<'_, L>,
     ) -> Result<(), Entry<L>> {
         if seq < self.first {
-            return Ok(entry.place.into_iter().for_each(|place| freed(place, entry.bytes)));
+            entry.place.into_iter().for_each(|place| freed(place, entry.bytes));
+            return Ok(());
         }
         if seq <= self.head() {
             self.renew(seq, entry, freed);

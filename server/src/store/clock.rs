@@ -4,7 +4,7 @@
 /// far before the newest record.
 const JUMP_SECONDS: u64 = 3600;
 /// At start the relay may have been off: a wall clock up to this far after the newest record, seconds, is believed.
-const OFF_SECONDS: u64 = 7 * 24 * 3600;
+pub(crate) const OFF_SECONDS: u64 = 7 * 24 * 3600;
 
 /// Compares the wall clock with the steady one. A jump pauses expiry until the operator confirms the clock; meanwhile
 /// records are stamped with the time that would be without the jump. Pure: readings come in as parameters.

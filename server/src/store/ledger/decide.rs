@@ -138,8 +138,8 @@ impl<L: Clone + PartialEq> Ledger<L> {
         if !more {
             changes.extend(self.invites.expired(now).map(|hash| Change::InviteGone { hash: *hash }));
             changes.extend(self.tokens.expire(day(now)).map(|before| Change::TokensExpired { before }));
-            // Once a day the journal learns the time, even if nothing else happens: the next start compares with it.
-            if changes.is_empty() && day(now) > day(self.latest()) {
+            // Once a day the journal learns that the time is believed: the next start compares with it.
+            if day(now) != day(u64::from(self.believed.time)) {
                 changes.push(Change::Clock);
             }
         }

@@ -45,7 +45,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
         // The newest record stays whatever it says: versions are never given out twice.
         let tombstone = Keep::copy_if(record.version > floor || record.version == self.newest.version);
         match &record.change {
-            Change::Clock => Keep::copy_if(record.version == self.newest.version),
+            Change::Clock => Keep::copy_if(record.version == self.believed.version),
             Change::Created { mailbox, token, .. } => {
                 let present = self.mailboxes.get(mailbox).filter(|present| present.life == record.version);
                 let mut keep = Keep::DROP;

@@ -31,11 +31,13 @@ use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId};
 
 pub(crate) use self::codec::{BadRecord, Parser, Writer};
 pub(crate) use self::command::{Command, Decision, Held, HeldCard, Outcome, Taken};
+#[cfg(test)]
 pub(crate) use self::keep::Keep;
 pub(crate) use self::keyed::Keyed;
 pub(crate) use self::rebuild::{Missing, Rebuild};
 pub(crate) use self::record::{Change, MailboxChange, Record, ShortFingerprint};
 pub(crate) use self::rows::{Place, RowKey};
+use super::clock::OFF_SECONDS;
 use super::{DeviceRecord, NewMailbox, ReadRange, Stats, StoreError, StorePolicy};
 use crate::directory::accounts::{Account, Accounts};
 use crate::directory::cards::{Cards, StoredCard};
@@ -62,6 +64,8 @@ pub(crate) struct Ledger<L> {
     keyed: Keyed,
     /// Version and time of the newest record applied.
     newest: At,
+    /// Of the newest `Clock` record: the last time that was certainly believed.
+    believed: At,
     mailboxes: HashMap<MailboxId, Box<Mailbox<L>>, Keyed>,
     /// When each mailbox is looked at for expiry: exactly one entry each, never later than needed.
     due: BTreeSet<(u32, MailboxId)>,
@@ -83,6 +87,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
             policy,
             keyed,
             newest: At { version: 0, time: 0 },
+            believed: At { version: 0, time: 0 },
             mailboxes: HashMap::with_hasher(keyed),
             due: BTreeSet::new(),
             totals: Totals::default(),
@@ -100,9 +105,11 @@ impl<L: Clone + PartialEq> Ledger<L> {
         self.newest.version
     }
 
-    /// Time of the newest record applied, unix seconds; 0 = there is none.
+    /// The time of the newest record whose time can be believed, unix seconds; 0 = there is none. Once a day a `Clock` record
+    /// says what is believed; a record much later than that was written in doubt, and must not make the next start believe.
     pub(crate) fn latest(&self) -> u64 {
-        u64::from(self.newest.time)
+        let (newest, believed) = (u64::from(self.newest.time), u64::from(self.believed.time));
+        if self.believed.version > 0 && newest > believed + OFF_SECONDS { believed } else { newest }
     }
 
     /// Version of the newest record about the mailbox; 0 = no such mailbox. What is read of it may be told once this
@@ -178,7 +185,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
         let at = At { version: record.version, time: record.time };
         self.know(at);
         match &record.change {
-            Change::Clock => {}
+            Change::Clock => self.believe(at),
             Change::Created { mailbox, token, post_key, turn_key, readers, expiry, quota } => {
                 self.tokens.spend(token, at.version);
                 self.mark(|| RowKey::Token(*token));
@@ -208,6 +215,13 @@ impl<L: Clone + PartialEq> Ledger<L> {
     fn know(&mut self, at: At) {
         if at.version > self.newest.version {
             self.newest = at;
+        }
+    }
+
+    /// The time of this version was believed.
+    fn believe(&mut self, at: At) {
+        if at.version > self.believed.version {
+            self.believed = at;
         }
     }
 

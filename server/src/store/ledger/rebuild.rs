@@ -89,9 +89,10 @@ impl<L: Clone + PartialEq> Rebuild<L> {
         }
     }
 
-    /// Takes over the newest version and time, and the day before which tokens are void.
-    pub(super) fn import_meta(&mut self, version: u64, time: u32, void_before: u32) {
-        self.ledger.know(At { version, time });
+    /// Takes over the newest version and time, those last believed, and the day before which tokens are void.
+    pub(super) fn import_meta(&mut self, newest: At, believed: At, void_before: u32) {
+        self.ledger.know(newest);
+        self.ledger.believe(believed);
         self.ledger.tokens.void(void_before);
     }
 

@@ -2,7 +2,7 @@
 //!
 //! | key: tag, name | value |
 //! |---|---|
-//! | 1 | meta: newest version and time, day before which tokens are void |
+//! | 1 | meta: newest version and time, version and time last believed, day before which tokens are void |
 //! | 2, mailbox 16 | life, version, stated, [`Snapshot`] |
 //! | 3, mailbox 16, chunk u64 BE | life, first seq, entries: the remembered posts with seqs in chunk × 1024 .. + 1023 |
 //! | 4, handle | identity key, devices |
@@ -23,8 +23,8 @@ use crate::directory::cards::StoredCard;
 use crate::directory::invites::Invite;
 use crate::directory::key_packages::{LastResort, OneTime, Packages};
 use crate::directory::tokens::Drawn;
-use crate::mailbox::Snapshot;
 use crate::mailbox::log::Entry;
+use crate::mailbox::{At, Snapshot};
 
 const FORMAT: u64 = 1;
 /// Seqs in a chunk row.
@@ -184,7 +184,9 @@ impl<L: Place> Ledger<L> {
         w.number(FORMAT);
         match key {
             RowKey::Meta => {
-                w.number(self.newest.version).number(u64::from(self.newest.time));
+                for at in [self.newest, self.believed] {
+                    w.number(at.version).number(u64::from(at.time));
+                }
                 w.number(u64::from(self.tokens.void_before()));
             }
             RowKey::Mailbox(id) => {
@@ -285,8 +287,9 @@ impl<L: Place> Rebuild<L> {
         }
         match key {
             RowKey::Meta => {
-                let (version, time, void_before) = (p.number()?, p.small()?, p.small()?);
-                self.import_meta(version, time, void_before);
+                let newest = At { version: p.number()?, time: p.small()? };
+                let believed = At { version: p.number()?, time: p.small()? };
+                self.import_meta(newest, believed, p.small()?);
             }
             RowKey::Mailbox(id) => {
                 let (life, version, stated) = (p.number()?, p.number()?, p.number()?);

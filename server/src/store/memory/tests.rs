@@ -189,7 +189,7 @@ fn essence(rows: &Rows) -> Rows {
         let mut p = Parser::new(Bytes::copy_from_slice(value));
         let number = |p: &mut Parser| p.number().expect("rows begin with numbers");
         if *key == RowKey::Meta.bytes() {
-            *value = format!("{:?}", [number(&mut p), number(&mut p), number(&mut p)]).into();
+            *value = format!("{:?}", [(); 5].map(|()| number(&mut p))).into();
         } else if key[0] == 2 {
             let [_, life, version, _] = [number(&mut p), number(&mut p), number(&mut p), number(&mut p)];
             *value = [format!("{life} {version} ").as_bytes(), &p.rest()].concat();

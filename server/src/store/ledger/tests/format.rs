@@ -237,6 +237,6 @@ fn other_formats_are_refused() {
     assert!(Record::decode(bytes.into()).is_err());
     let key = RowKey::Meta.bytes();
     let mut rebuild = Rebuild::<Nowhere>::new(StorePolicy::default(), [1, 2]);
-    assert!(rebuild.import(&key, &[1, 0, 0, 0]).is_ok());
-    assert!(rebuild.import(&key, &[2, 0, 0, 0]).is_err());
+    assert!(rebuild.import(&key, &[1, 0, 0, 0, 0, 0]).is_ok());
+    assert!(rebuild.import(&key, &[2, 0, 0, 0, 0, 0]).is_err());
 }
