@@ -1,2 +1,83 @@
-//! .
-fn main() {}
+//! `posthorn`: the terminal client. `docs/cli.md` tells every command.
+//!
+//! Reading guide, in the order of a call: `args` says what can be typed; `profile` finds the folder and opens it
+//! (`passphrase`, `keyring`); `command/` has one file per family of commands, each of them a few calls of the client library;
+//! `name` finds what a person means by "family" or "bob"; `output` prints it for people or as JSON; `problem` is every way
+//! to fail. `chat/` is the full-screen program and `demo/` the tour.
+//!
+//! Invariants: nothing here knows cryptography, the wire or the database; text that came from others is printed only through
+//! [`output::plain`], so that nobody's message can drive somebody else's terminal.
+
+mod args;
+mod chat;
+mod clock;
+mod command;
+mod demo;
+mod keyring;
+mod name;
+mod output;
+mod passphrase;
+mod problem;
+mod profile;
+mod qr;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+
+use args::{Args, What};
+use problem::Problem;
+
+fn main() -> ExitCode {
+    let typed: Vec<OsString> = std::env::args_os().collect();
+    let wants_json = typed.iter().any(|arg| arg == "--json");
+    let args = match Args::try_parse_from(&typed) {
+        Ok(args) => args,
+        Err(error)
+            if wants_json
+                && error.use_stderr()
+                && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand =>
+        {
+            let text = error.render().to_string();
+            let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            Problem::new("USAGE", line).print(true);
+            return ExitCode::from(2);
+        }
+        Err(error) => error.exit(),
+    };
+    start_log(&args.what);
+    let json = args.global.json;
+    match run(args) {
+        Ok(code) => code,
+        Err(problem) => {
+            problem.print(json);
+            ExitCode::from(if problem.is_usage() { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(args: Args) -> Result<ExitCode, Problem> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Problem::new("THREAD", format!("cannot start: {error}")))?;
+    runtime.block_on(async {
+        match args.what {
+            What::DemoRelay(relay) => demo::relay_process(relay).await,
+            What::Demo => demo::run().await,
+            what => command::run(&args.global, what).await.map(|()| ExitCode::SUCCESS),
+        }
+    })
+}
+
+/// Warnings of the libraries go to standard error if `POSTHORN_LOG` asks for them; never over the full-screen chat.
+fn start_log(what: &What) {
+    if let Ok(filter) = std::env::var("POSTHORN_LOG")
+        && !matches!(what, What::Chat(_))
+    {
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
+}

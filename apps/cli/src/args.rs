@@ -1,0 +1,240 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+/// Posthorn: messages through a relay that cannot read them.
+#[derive(Debug, Parser)]
+#[command(name = "posthorn", version, max_term_width = 100, after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) what: What,
+}
+
+const AFTER_HELP: &str = "Begin with `posthorn register --relay ws://127.0.0.1:4100 --handle alice --invite CODE`, \
+then `posthorn chat`.\nTo see everything work on this machine: `posthorn demo`.";
+
+/// What every command takes.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct Global {
+    /// The profile's folder [default: `posthorn` in the system's folder for application data]
+    #[arg(long, global = true, env = "POSTHORN_HOME", value_name = "FOLDER")]
+    pub(crate) home: Option<PathBuf>,
+    /// Read the passphrase from this file (its first line) instead of asking; POSTHORN_PASSPHRASE works too
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Print JSON, one object a line; errors as {"error":{"code","message"}} on standard error
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum What {
+    /// Make an account on a relay, and this profile with it
+    Register(Register),
+    /// Show my contact link, as text and as a QR code
+    Card,
+    /// Start a conversation
+    Start(Start),
+    /// Send a message and wait until the relay has it
+    Send(Send),
+    /// Print what happens, as it happens, until ctrl-c
+    Listen(Listen),
+    /// List conversations
+    Conversations,
+    /// Print a conversation's messages, oldest first, and mark them as read
+    History(History),
+    /// List a conversation's members
+    Members(In),
+    /// Add people to a conversation
+    Add(Add),
+    /// Remove somebody from a conversation
+    Remove(Remove),
+    /// Leave a conversation
+    Leave(In),
+    /// Show the safety number with somebody: equal numbers mean that nobody stands between you
+    Verify(Verify),
+    /// Show the account, the connection, and what is still to be sent
+    Status,
+    /// Full-screen chat
+    Chat(Chat),
+    /// A tour on this machine: a relay, five people, a crash; ends with a table of checks
+    Demo,
+    /// The relay of the tour
+    #[command(hide = true)]
+    DemoRelay(DemoRelay),
+}
+
+/// `register`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Register {
+    /// Where the relay listens: ws://host:port or wss://host[:port]
+    #[arg(long, value_name = "URL")]
+    pub(crate) relay: String,
+    /// Your name there: 2 to 32 characters of a-z 0-9 _ . - beginning with a letter
+    #[arg(long)]
+    pub(crate) handle: String,
+    /// The invite code, where the relay wants one
+    #[arg(long, default_value = "", value_name = "CODE", hide_default_value = true)]
+    pub(crate) invite: String,
+    /// Keep the passphrase in the system's keyring, so that it is not asked for again
+    #[arg(long)]
+    pub(crate) keyring: bool,
+}
+
+/// `start`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Start {
+    /// Contact links, or handles at your own relay
+    #[arg(required = true, value_name = "MEMBER")]
+    pub(crate) members: Vec<String>,
+    /// What the conversation is called
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) patience: Patience,
+}
+
+/// How long a command that needs the relay waits for it.
+#[derive(Debug, Clone, Copy, ClapArgs)]
+pub(crate) struct Patience {
+    /// Give up waiting after this many seconds; what was asked is kept and goes on the next time
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(crate) wait: u64,
+}
+
+/// `send`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Send {
+    /// Its id, the beginning of its id, its name, or the handle of its only other member
+    pub(crate) conversation: String,
+    /// The message; - reads it from standard input
+    #[arg(required_unless_present = "lines", allow_hyphen_values = true)]
+    pub(crate) text: Option<String>,
+    /// Send each line of standard input as a message of its own, as it comes
+    #[arg(long, conflicts_with_all = ["text", "no_wait"])]
+    pub(crate) lines: bool,
+    /// Only queue it: it is sent the next time that this profile is online
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    #[command(flatten)]
+    pub(crate) patience: Patience,
+}
+
+/// `listen`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Listen {
+    /// Stop after this many seconds
+    #[arg(long = "for", value_name = "SECONDS")]
+    pub(crate) seconds: Option<u64>,
+    /// Stop as soon as everything is sent and everything that the relay has is read
+    #[arg(long)]
+    pub(crate) until_settled: bool,
+    /// Do not tell the senders that their messages were read
+    #[arg(long)]
+    pub(crate) peek: bool,
+}
+
+/// `history`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct History {
+    /// Its id, the beginning of its id, its name, or the handle of its only other member
+    pub(crate) conversation: String,
+    /// The newest so many entries
+    #[arg(long, default_value_t = 50)]
+    pub(crate) limit: usize,
+    /// Only entries before this row (JSON key `row`), for paging back
+    #[arg(long, value_name = "ROW")]
+    pub(crate) before: Option<u64>,
+    /// Do not tell the senders that their messages were read
+    #[arg(long)]
+    pub(crate) peek: bool,
+}
+
+/// A conversation.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct In {
+    /// Its id, the beginning of its id, its name, or the handle of its only other member
+    pub(crate) conversation: String,
+    #[command(flatten)]
+    pub(crate) patience: Patience,
+}
+
+/// `add`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Add {
+    /// Its id, the beginning of its id, its name, or the handle of its only other member
+    pub(crate) conversation: String,
+    /// Contact links, or handles at your own relay
+    #[arg(required = true, value_name = "MEMBER")]
+    pub(crate) members: Vec<String>,
+    #[command(flatten)]
+    pub(crate) patience: Patience,
+}
+
+/// `remove`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Remove {
+    /// Its id, the beginning of its id, its name, or the handle of its only other member
+    pub(crate) conversation: String,
+    /// Whom
+    pub(crate) handle: String,
+    #[command(flatten)]
+    pub(crate) patience: Patience,
+}
+
+/// `verify`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Verify {
+    /// Somebody whom you share a conversation with
+    pub(crate) handle: String,
+}
+
+/// `chat`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Chat {
+    /// Open this one: its id, the beginning of its id, its name, or the handle of its only other member
+    pub(crate) conversation: Option<String>,
+}
+
+/// The tour's relay.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DemoRelay {
+    /// The data folder
+    #[arg(long)]
+    pub(crate) data: PathBuf,
+    /// 0 = any free one
+    #[arg(long, default_value_t = 0)]
+    pub(crate) port: u16,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_message_may_begin_with_a_hyphen() {
+        let args = Args::try_parse_from(["posthorn", "send", "bob", "-", "--json"]).expect("stdin");
+        assert!(args.global.json);
+        let args = Args::try_parse_from(["posthorn", "send", "bob", "-5 degrees"]).expect("a text");
+        assert!(matches!(args.what, What::Send(Send { text: Some(text), .. }) if text == "-5 degrees"));
+    }
+
+    #[test]
+    fn lines_and_a_text_exclude_each_other() {
+        assert!(Args::try_parse_from(["posthorn", "send", "bob"]).is_err());
+        assert!(Args::try_parse_from(["posthorn", "send", "bob", "--lines"]).is_ok());
+        assert!(Args::try_parse_from(["posthorn", "send", "bob", "hello", "--lines"]).is_err());
+    }
+}

@@ -1,0 +1,407 @@
+//! The state of the full-screen chat: what happens goes in, orders for the driver come out. Pure: no terminal, no client, no
+//! clock, so that everything here is tested.
+
+use std::collections::HashMap;
+
+use jiff::tz::TimeZone;
+use posthorn_client::conversation::{ConversationId, Message, MessageState};
+use posthorn_client::sync::{Contact, ConversationSummary, Event};
+
+use super::editor::Editor;
+use crate::name;
+
+/// Entries that are loaded at once.
+pub(super) const PAGE: usize = 100;
+/// A note disappears after this long, milliseconds.
+const NOTE_MS: u64 = 8_000;
+/// Alarms that are kept for the screen; all of them stand in `posthorn listen` too.
+const ALARMS: usize = 3;
+
+/// What comes in.
+#[derive(Debug)]
+pub(super) enum Happening {
+    Key(crossterm::event::KeyEvent),
+    Paste(String),
+    /// Whether somebody looks at this terminal.
+    Focus(bool),
+    /// The screen has another size.
+    Resize,
+    /// Unix milliseconds.
+    Time(u64),
+    Client(Event),
+    /// Events were missed: look at everything again.
+    Missed,
+    Conversations(Vec<ConversationSummary>),
+    History {
+        conversation: ConversationId,
+        before: Option<u64>,
+        messages: Vec<Message>,
+    },
+    Online(bool),
+    Started(ConversationId),
+    /// Something was done, in words.
+    Done(String),
+    /// Something was not, in words.
+    Problem(String),
+    /// The text goes back to where it was written.
+    NotSent {
+        conversation: ConversationId,
+        text: String,
+        problem: String,
+    },
+    Show(Popup),
+}
+
+/// What the driver shall do.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Order {
+    LoadConversations,
+    LoadHistory { conversation: ConversationId, before: Option<u64> },
+    AskOnline,
+    MarkRead(ConversationId),
+    Send { conversation: ConversationId, text: String },
+    Start { members: Vec<Contact>, name: String },
+    Add { conversation: ConversationId, members: Vec<Contact> },
+    Remove { conversation: ConversationId, handle: String },
+    Leave(ConversationId),
+    ShowSafetyNumber(String),
+    ShowMembers(ConversationId),
+    Redraw,
+    Quit,
+}
+
+/// Something over the screen, until Esc.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Popup {
+    pub(super) title: String,
+    pub(super) lines: Vec<String>,
+}
+
+/// How the relay is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Connection {
+    Connecting,
+    Online,
+    /// Why not, and the next try in unix milliseconds.
+    Offline {
+        reason: String,
+        retry_at: u64,
+    },
+}
+
+/// A line above the input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Note {
+    pub(super) text: String,
+    pub(super) is_problem: bool,
+    until: u64,
+}
+
+/// What is loaded of a conversation.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    /// By row.
+    pub(super) messages: Vec<Message>,
+    /// There is nothing older.
+    pub(super) complete: bool,
+    loading: bool,
+    /// From this row on, entries came while nobody looked.
+    pub(super) new_from: Option<u64>,
+}
+
+/// What was on the screen last, for scrolling.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Geometry {
+    /// Rows of the history's window.
+    pub(super) height: usize,
+    /// Rows that the history has.
+    pub(super) total: usize,
+    /// Columns of the input.
+    pub(super) input_width: usize,
+}
+
+/// Everything that is on the screen, and a little more.
+#[derive(Debug)]
+pub(super) struct App {
+    pub(super) me: String,
+    pub(super) relay: String,
+    pub(super) link: String,
+    pub(super) zone: TimeZone,
+    pub(super) now: u64,
+    pub(super) connection: Connection,
+    pub(super) conversations: Vec<ConversationSummary>,
+    pub(super) selected: Option<ConversationId>,
+    pub(super) histories: HashMap<ConversationId, History>,
+    pub(super) drafts: HashMap<Option<ConversationId>, Editor>,
+    pub(super) note: Option<Note>,
+    pub(super) alarms: Vec<String>,
+    pub(super) popup: Option<Popup>,
+    /// Rows between the window's end and the history's.
+    pub(super) scroll: usize,
+    /// New entries came below a window that is scrolled up: it shall not move.
+    pub(super) hold: bool,
+    pub(super) geometry: Geometry,
+    focused: bool,
+    /// What the person asked to open at the start, until the list is there.
+    wanted: Option<String>,
+}
+
+impl App {
+    pub(super) fn new(
+        account: &posthorn_client::sync::Account,
+        zone: TimeZone,
+        now: u64,
+        wanted: Option<String>,
+    ) -> Self {
+        Self {
+            me: account.handle.clone(),
+            relay: account.relay.clone(),
+            link: account.link.clone(),
+            zone,
+            now,
+            connection: Connection::Connecting,
+            conversations: Vec::new(),
+            selected: None,
+            histories: HashMap::new(),
+            drafts: HashMap::new(),
+            note: None,
+            alarms: Vec::new(),
+            popup: None,
+            scroll: 0,
+            hold: false,
+            geometry: Geometry::default(),
+            focused: true,
+            wanted,
+        }
+    }
+
+    /// The one way in. Orders come out without repeats.
+    pub(super) fn on(&mut self, happening: Happening) -> Vec<Order> {
+        let mut orders = Vec::new();
+        match happening {
+            Happening::Key(key) => self.key(key, &mut orders),
+            Happening::Paste(text) => self.editor().insert(&text),
+            Happening::Focus(focused) => self.focused = focused,
+            Happening::Resize => {}
+            Happening::Time(now) => self.time(now),
+            Happening::Client(event) => self.event(event, &mut orders),
+            Happening::Missed => {
+                orders.extend([Order::LoadConversations, Order::AskOnline]);
+                orders.extend(self.selected.map(|conversation| Order::LoadHistory { conversation, before: None }));
+            }
+            Happening::Conversations(list) => self.list(list, &mut orders),
+            Happening::History { conversation, before, messages } => self.loaded(conversation, before, messages),
+            Happening::Online(true) => self.connection = Connection::Online,
+            Happening::Online(false) if self.connection == Connection::Online => {
+                self.connection = Connection::Connecting;
+            }
+            Happening::Online(false) => {}
+            Happening::Started(id) => {
+                orders.push(Order::LoadConversations);
+                self.select(id, &mut orders);
+            }
+            Happening::Done(text) => self.tell(text),
+            Happening::Problem(text) => self.complain(text),
+            Happening::NotSent { conversation, text, problem } => {
+                let draft = self.drafts.entry(Some(conversation)).or_default();
+                if draft.is_empty() {
+                    draft.set(text);
+                }
+                self.complain(problem);
+            }
+            Happening::Show(popup) => self.popup = Some(popup),
+        }
+        self.mark_read(&mut orders);
+        orders
+    }
+
+    /// What was drawn, so that scrolling knows its ends.
+    pub(super) fn drawn(&mut self, geometry: Geometry) {
+        if self.hold && geometry.total > self.geometry.total {
+            self.scroll += geometry.total - self.geometry.total;
+        }
+        self.hold = false;
+        self.geometry = geometry;
+        self.scroll = self.scroll.min(geometry.total.saturating_sub(geometry.height));
+    }
+
+    pub(super) fn editor(&mut self) -> &mut Editor {
+        self.drafts.entry(self.selected).or_default()
+    }
+
+    pub(super) fn current(&self) -> Option<&ConversationSummary> {
+        self.conversations.iter().find(|conversation| Some(conversation.id) == self.selected)
+    }
+
+    pub(super) fn history(&self) -> Option<&History> {
+        self.histories.get(&self.selected?)
+    }
+
+    pub(super) fn tell(&mut self, text: impl Into<String>) {
+        self.note = Some(Note { text: text.into(), is_problem: false, until: self.now + NOTE_MS });
+    }
+
+    pub(super) fn complain(&mut self, text: impl Into<String>) {
+        self.note = Some(Note { text: text.into(), is_problem: true, until: self.now + 2 * NOTE_MS });
+    }
+
+    fn time(&mut self, now: u64) {
+        self.now = now;
+        if self.note.as_ref().is_some_and(|note| note.until <= now) {
+            self.note = None;
+        }
+    }
+
+    fn event(&mut self, event: Event, orders: &mut Vec<Order>) {
+        match event {
+            Event::Connected => orders.push(Order::AskOnline),
+            Event::Disconnected { reason, retry_in_ms } => {
+                self.connection = Connection::Offline { reason, retry_at: self.now + retry_in_ms };
+            }
+            Event::Message(message) => {
+                self.arrived(message);
+                orders.push(Order::LoadConversations);
+            }
+            Event::MessageState { conversation, id, state } => {
+                let messages = self.histories.get_mut(&conversation).map(|history| &mut history.messages);
+                if let Some(message) = messages.into_iter().flatten().rev().find(|message| message.id == id) {
+                    message.state = state;
+                }
+                if let MessageState::Failed(cause) = state {
+                    self.complain(format!("a message was not sent ({cause})"));
+                }
+            }
+            Event::Conversation { .. } => orders.push(Order::LoadConversations),
+            Event::Alarm { conversation, cause, text, .. } => {
+                let place = self.conversations.iter().find(|known| Some(known.id) == conversation);
+                let place = place.map_or_else(String::new, |known| format!(" in {}", name::title(known, &self.me)));
+                self.alarms.push(format!("{cause}{place}: {}", crate::output::plain_line(&text)));
+                if self.alarms.len() > ALARMS {
+                    self.alarms.remove(0);
+                }
+                orders.push(Order::LoadConversations);
+            }
+        }
+    }
+
+    /// A new entry; those that are known already change nothing.
+    fn arrived(&mut self, message: Message) {
+        let watched = self.selected == Some(message.conversation) && self.focused && self.scroll == 0;
+        let Some(history) = self.histories.get_mut(&message.conversation) else { return };
+        let at = history.messages.partition_point(|known| known.row < message.row);
+        if history.messages.get(at).is_some_and(|known| known.row == message.row) {
+            return;
+        }
+        if message.mine {
+            history.new_from = None;
+        } else if !watched {
+            history.new_from.get_or_insert(message.row);
+        }
+        if self.selected == Some(message.conversation) {
+            if message.mine {
+                self.scroll = 0;
+            }
+            self.hold |= self.scroll > 0;
+        }
+        history.messages.insert(at, message);
+    }
+
+    fn list(&mut self, list: Vec<ConversationSummary>, orders: &mut Vec<Order>) {
+        self.conversations = list;
+        if let Some(wanted) = self.wanted.take() {
+            match name::find(&self.conversations, &self.me, &wanted).map(|found| found.id) {
+                Ok(id) => return self.select(id, orders),
+                Err(problem) => self.complain(problem.message()),
+            }
+        }
+        if self.selected.is_none()
+            && let Some(first) = self.conversations.first().map(|conversation| conversation.id)
+        {
+            // What was typed before there was a conversation is not lost.
+            if let Some(draft) = self.drafts.remove(&None) {
+                self.drafts.entry(Some(first)).or_insert(draft);
+            }
+            self.select(first, orders);
+        }
+    }
+
+    fn loaded(&mut self, conversation: ConversationId, before: Option<u64>, messages: Vec<Message>) {
+        let unread = self.conversations.iter().find(|known| known.id == conversation).map_or(0, |known| known.unread);
+        let history = self.histories.entry(conversation).or_default();
+        history.loading = false;
+        let short = messages.len() < PAGE;
+        match before {
+            Some(before) => {
+                history.complete = short;
+                let older = messages.into_iter().filter(|message| message.row < before);
+                history.messages.splice(0..0, older);
+            }
+            None => {
+                if unread > 0 {
+                    let first = messages.len().saturating_sub(unread as usize);
+                    history.new_from = messages.get(first).map(|message| message.row);
+                }
+                history.complete = short;
+                history.messages = messages;
+            }
+        }
+        history.messages.dedup_by_key(|message| message.row);
+    }
+
+    /// Opens a conversation.
+    pub(super) fn select(&mut self, id: ConversationId, orders: &mut Vec<Order>) {
+        if self.selected == Some(id) {
+            return;
+        }
+        if let Some(left) = self.selected.and_then(|left| self.histories.get_mut(&left)) {
+            left.new_from = None;
+        }
+        self.selected = Some(id);
+        (self.scroll, self.hold) = (0, false);
+        let history = self.histories.entry(id).or_default();
+        if history.messages.is_empty() && !history.loading {
+            history.loading = true;
+            orders.push(Order::LoadHistory { conversation: id, before: None });
+        }
+    }
+
+    /// The conversation `steps` further down the list, around its ends.
+    pub(super) fn step(&mut self, steps: isize, orders: &mut Vec<Order>) {
+        let count = self.conversations.len() as isize;
+        if count == 0 {
+            return;
+        }
+        let at = self.conversations.iter().position(|conversation| Some(conversation.id) == self.selected);
+        let next = at.map_or(0, |at| (at as isize + steps).rem_euclid(count)) as usize;
+        self.select(self.conversations[next].id, orders);
+    }
+
+    /// Moves the window up (or down, if negative), and asks for older entries when their place comes near.
+    pub(super) fn scroll_by(&mut self, rows: isize, orders: &mut Vec<Order>) {
+        let most = self.geometry.total.saturating_sub(self.geometry.height);
+        self.scroll = self.scroll.saturating_add_signed(rows).min(most);
+        let near_top = self.scroll + 2 * self.geometry.height >= self.geometry.total;
+        let Some(conversation) = self.selected else { return };
+        let Some(history) = self.histories.get_mut(&conversation) else { return };
+        if rows > 0 && near_top && !history.complete && !history.loading {
+            history.loading = true;
+            let before = history.messages.first().map(|message| message.row);
+            orders.push(Order::LoadHistory { conversation, before });
+        }
+    }
+
+    /// What is on a screen that somebody looks at is read.
+    fn mark_read(&mut self, orders: &mut Vec<Order>) {
+        let loaded = self.history().is_some_and(|history| !history.loading);
+        if !self.focused || self.scroll > 0 || self.popup.is_some() || !loaded {
+            return;
+        }
+        let selected = self.selected;
+        if let Some(conversation) =
+            self.conversations.iter_mut().find(|known| Some(known.id) == selected && known.unread > 0)
+        {
+            conversation.unread = 0;
+            orders.push(Order::MarkRead(conversation.id));
+        }
+    }
+}

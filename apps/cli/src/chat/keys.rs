@@ -1,0 +1,188 @@
+//! What keys do. Part of the pure state.
+
+use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use posthorn_client::conversation::ConversationId;
+
+use super::app::{App, Order, Popup};
+use super::slash::{self, Slash};
+use crate::{name, qr};
+
+impl App {
+    pub(super) fn key(&mut self, key: KeyEvent, orders: &mut Vec<Order>) {
+        if key.kind == KeyEventKind::Release {
+            return;
+        }
+        let control = key.modifiers.contains(KeyModifiers::CONTROL);
+        let alt = key.modifiers.contains(KeyModifiers::ALT);
+        match key.code {
+            KeyCode::Char('c' | 'q') if control => orders.push(Order::Quit),
+            KeyCode::Char('l') if control => orders.push(Order::Redraw),
+            KeyCode::Esc => self.escape(),
+            _ if self.popup.is_some() => self.popup = None,
+            KeyCode::F(1) => self.help(),
+            KeyCode::Tab => self.step(1, orders),
+            KeyCode::BackTab => self.step(-1, orders),
+            KeyCode::Char('n') if control => self.step(1, orders),
+            KeyCode::Char('p') if control => self.step(-1, orders),
+            KeyCode::Down if alt => self.step(1, orders),
+            KeyCode::Up if alt => self.step(-1, orders),
+            KeyCode::PageUp => self.scroll_by(self.page(), orders),
+            KeyCode::PageDown => self.scroll_by(-self.page(), orders),
+            KeyCode::Home if control => self.scroll_by(isize::MAX, orders),
+            KeyCode::End if control => self.scroll = 0,
+            KeyCode::Up | KeyCode::Down => self.vertical(key.code == KeyCode::Down, orders),
+            KeyCode::Enter if alt || key.modifiers.contains(KeyModifiers::SHIFT) => self.editor().insert("\n"),
+            KeyCode::Char('j') if control => self.editor().insert("\n"),
+            KeyCode::Enter => self.enter(orders),
+            _ => self.edit(key, control, alt),
+        }
+    }
+
+    fn page(&self) -> isize {
+        self.geometry.height.saturating_sub(1).max(1) as isize
+    }
+
+    /// In a text of several rows the cursor moves, else the history does: that is also what a mouse wheel sends.
+    fn vertical(&mut self, down: bool, orders: &mut Vec<Order>) {
+        let width = self.geometry.input_width;
+        let several = self.editor().layout(width).rows.len() > 1;
+        if !(several && self.editor().vertical(width, down)) {
+            self.scroll_by(if down { -1 } else { 1 }, orders);
+        }
+    }
+
+    fn edit(&mut self, key: KeyEvent, control: bool, alt: bool) {
+        let editor = self.editor();
+        match key.code {
+            KeyCode::Char('a') if control => editor.home(),
+            KeyCode::Char('e') if control => editor.end(),
+            KeyCode::Char('u') if control => editor.delete_to_start(),
+            KeyCode::Char('k') if control => editor.delete_to_end(),
+            KeyCode::Char('w') if control => editor.delete_word(),
+            KeyCode::Backspace if alt || control => editor.delete_word(),
+            KeyCode::Char('b') if alt => editor.word_left(),
+            KeyCode::Char('f') if alt => editor.word_right(),
+            // AltGr arrives as both at once, and makes letters.
+            KeyCode::Char(c) if control == alt => editor.insert(c.encode_utf8(&mut [0; 4])),
+            KeyCode::Left if control || alt => editor.word_left(),
+            KeyCode::Right if control || alt => editor.word_right(),
+            KeyCode::Left => editor.left(),
+            KeyCode::Right => editor.right(),
+            KeyCode::Home => editor.home(),
+            KeyCode::End => editor.end(),
+            KeyCode::Backspace => editor.backspace(),
+            KeyCode::Delete => editor.delete(),
+            _ => {}
+        }
+    }
+
+    /// The nearest thing that can be closed is closed.
+    fn escape(&mut self) {
+        if self.popup.take().is_some() || self.note.take().is_some() {
+            return;
+        }
+        if self.alarms.is_empty() {
+            self.scroll = 0;
+        } else {
+            self.alarms.clear();
+        }
+    }
+
+    fn enter(&mut self, orders: &mut Vec<Order>) {
+        let text = self.editor().text().to_owned();
+        if text.trim().is_empty() {
+            return;
+        }
+        if text.starts_with('/') && !text.starts_with("//") {
+            match slash::parse(&text) {
+                Ok(command) => {
+                    self.editor().take();
+                    self.obey(command, orders);
+                }
+                Err(problem) => self.complain(problem),
+            }
+            return;
+        }
+        let Some(conversation) = self.selected else {
+            self.complain("there is no conversation to write to: /new HANDLE starts one");
+            return;
+        };
+        let text = self.editor().take();
+        let text = if text.starts_with("//") { text[1..].to_owned() } else { text };
+        orders.push(Order::Send { conversation, text });
+    }
+
+    fn obey(&mut self, command: Slash, orders: &mut Vec<Order>) {
+        match command {
+            Slash::New { members, name } => {
+                self.tell("inviting…");
+                orders.push(Order::Start { members, name });
+            }
+            Slash::Help => self.help(),
+            Slash::Card => self.card(),
+            Slash::Quit => orders.push(Order::Quit),
+            Slash::Verify(Some(handle)) => orders.push(Order::ShowSafetyNumber(handle)),
+            _ => match self.selected {
+                Some(conversation) => self.obey_here(command, conversation, orders),
+                None => self.complain("open a conversation first: /new HANDLE starts one"),
+            },
+        }
+    }
+
+    /// Commands that are about the open conversation.
+    fn obey_here(&mut self, command: Slash, conversation: ConversationId, orders: &mut Vec<Order>) {
+        match command {
+            Slash::Add(members) => {
+                self.tell("adding…");
+                orders.push(Order::Add { conversation, members });
+            }
+            Slash::Remove(handle) => {
+                self.tell(format!("removing {handle}…"));
+                orders.push(Order::Remove { conversation, handle });
+            }
+            Slash::Leave { sure: true } => orders.push(Order::Leave(conversation)),
+            Slash::Leave { sure: false } => {
+                let title = self.current().map(|current| name::title(current, &self.me)).unwrap_or_default();
+                self.tell(format!("leave {title}? Type /leave yes"));
+            }
+            Slash::Members => orders.push(Order::ShowMembers(conversation)),
+            Slash::Verify(None) => {
+                let others: Vec<String> = self
+                    .current()
+                    .map(|current| current.members.iter().filter(|member| **member != self.me).cloned().collect())
+                    .unwrap_or_default();
+                match &others[..] {
+                    [only] => orders.push(Order::ShowSafetyNumber(only.clone())),
+                    _ => self.complain(format!("/verify whom? {}", others.join(", "))),
+                }
+            }
+            Slash::New { .. } | Slash::Verify(Some(_)) | Slash::Card | Slash::Help | Slash::Quit => {}
+        }
+    }
+
+    fn help(&mut self) {
+        let keys = [
+            ("Enter", "send"),
+            ("Alt+Enter, Ctrl+J", "a new line in the message"),
+            ("Tab, Shift+Tab", "the next, the previous conversation (also Ctrl+N, Ctrl+P)"),
+            ("PageUp, PageDown", "scroll; also the arrows and the mouse wheel"),
+            ("Ctrl+Home, Ctrl+End", "to the beginning, to the end"),
+            ("Ctrl+W, Ctrl+U, Ctrl+K", "delete a word, to the start, to the end of the line"),
+            ("Esc", "close what is open, dismiss notes and alarms, go to the end"),
+            ("Ctrl+C", "quit"),
+        ];
+        let row = |(left, right): &(&str, &str)| format!("{left:<28} {right}");
+        let mut lines: Vec<String> = keys.iter().map(row).collect();
+        lines.push(String::new());
+        lines.extend(slash::COMMANDS.iter().map(row));
+        lines.push(String::new());
+        lines.push("…  queued    ✓  on the relay    ✓✓  on the others' devices    read".to_owned());
+        self.popup = Some(Popup { title: "Help".to_owned(), lines });
+    }
+
+    fn card(&mut self) {
+        let mut lines = vec![self.link.clone(), String::new()];
+        lines.extend(qr::lines(&self.link).unwrap_or_default());
+        self.popup = Some(Popup { title: "My contact link".to_owned(), lines });
+    }
+}

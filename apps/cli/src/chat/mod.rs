@@ -1,0 +1,252 @@
+//! `chat`: the full-screen program.
+//!
+//! Reading order: `app` is the state (what happens goes in, orders come out) with `keys` and `slash`; `editor` and `wrap` are
+//! its parts; `view` and `entries` draw it; this file is the thin driver between terminal, client and state. `screen` gives
+//! the terminal back whatever happens.
+
+mod app;
+mod editor;
+mod entries;
+mod keys;
+mod screen;
+mod slash;
+#[cfg(test)]
+mod tests;
+mod view;
+mod wrap;
+
+use std::collections::VecDeque;
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use crossterm::event::{Event as Typed, EventStream};
+use futures_util::StreamExt as _;
+use posthorn_client::client::{Client, ClientError};
+use posthorn_client::sync::Event;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::task::JoinSet;
+
+use crate::args::{Chat, Global};
+use crate::command::safety_rows;
+use crate::output::plain_line;
+use crate::problem::Problem;
+use crate::profile::{self, Session};
+use crate::{clock, name};
+use app::{App, Happening, Order, PAGE, Popup};
+use screen::Screen;
+
+/// Events that are taken before the screen is drawn again.
+const BURST: usize = 512;
+/// How long the last receipts and messages get to leave at the end.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Runs until the person quits.
+pub(crate) async fn run(global: &Global, arguments: &Chat) -> Result<(), Problem> {
+    if global.json {
+        return Err(Problem::new(
+            "USAGE",
+            "chat is for people: programs use `posthorn listen --json` and `posthorn send`",
+        ));
+    }
+    if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
+        return Err(Problem::new(
+            "NO_TERMINAL",
+            "chat needs a terminal: `posthorn listen` and `posthorn send` work without",
+        ));
+    }
+    let session = profile::open(global).await?;
+    if let Some(wanted) = &arguments.conversation {
+        let list = session.client.conversations().await?;
+        if let Err(problem) = name::find(&list, &session.account.handle, wanted) {
+            session.client.close().await;
+            return Err(problem);
+        }
+    }
+    let app = App::new(&session.account, clock::local_zone(), clock::now_ms(), arguments.conversation.clone());
+    let done = match Screen::enter() {
+        Ok(screen) => Driver { app, client: session.client.clone(), slow: JoinSet::new() }.run(screen).await,
+        Err(error) => Err(terminal_problem(&error)),
+    };
+    farewell(session).await;
+    done
+}
+
+async fn farewell(session: Session) {
+    if session.client.state().await.is_ok_and(|state| state.connected) {
+        // What does not leave in time leaves the next time.
+        let _ = session.client.settled(FAREWELL).await;
+    }
+    session.client.close().await;
+}
+
+fn terminal_problem(error: &std::io::Error) -> Problem {
+    Problem::new("NO_TERMINAL", format!("the terminal does not work: {error}"))
+}
+
+struct Driver {
+    app: App,
+    client: Client,
+    /// Calls that wait for others.
+    slow: JoinSet<Happening>,
+}
+
+impl Driver {
+    async fn run(mut self, mut screen: Screen) -> Result<(), Problem> {
+        let mut events = self.client.subscribe();
+        let mut typed = EventStream::new();
+        let mut seconds = tokio::time::interval(Duration::from_secs(1));
+        let mut signals = screen::Signals::new().map_err(|error| terminal_problem(&error))?;
+        let mut orders = vec![Order::LoadConversations, Order::AskOnline];
+        loop {
+            if self.obey(&mut screen, orders).await? {
+                return Ok(());
+            }
+            screen.draw(|frame| view::draw(frame, &mut self.app)).map_err(|error| terminal_problem(&error))?;
+            orders = tokio::select! {
+                typed = typed.next() => match typed {
+                    Some(Ok(typed)) => translate(typed).map(|happening| self.app.on(happening)).unwrap_or_default(),
+                    Some(Err(error)) => return Err(terminal_problem(&error)),
+                    None => return Ok(()),
+                },
+                event = events.recv() => match event {
+                    Ok(event) => self.burst(event, &mut events),
+                    Err(RecvError::Lagged(_)) => self.app.on(Happening::Missed),
+                    Err(RecvError::Closed) => return Err(ClientError::Stopped.into()),
+                },
+                Some(done) = self.slow.join_next() => match done {
+                    Ok(happening) => self.app.on(happening),
+                    Err(_) => Vec::new(),
+                },
+                _ = seconds.tick() => self.app.on(Happening::Time(clock::now_ms())),
+                () = signals.end() => return Ok(()),
+            };
+        }
+    }
+
+    /// Takes what else has happened already, so that a flood of messages is drawn once.
+    fn burst(&mut self, first: Event, events: &mut Receiver<Event>) -> Vec<Order> {
+        let mut orders = self.app.on(Happening::Client(first));
+        for _ in 0..BURST {
+            orders.extend(match events.try_recv() {
+                Ok(event) => self.app.on(Happening::Client(event)),
+                Err(TryRecvError::Lagged(_)) => self.app.on(Happening::Missed),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            });
+        }
+        orders
+    }
+
+    /// Carries orders out, and those that follow from them; true = quit.
+    async fn obey(&mut self, screen: &mut Screen, orders: Vec<Order>) -> Result<bool, Problem> {
+        let mut queue: VecDeque<Order> = VecDeque::new();
+        push_new(&mut queue, orders);
+        while let Some(order) = queue.pop_front() {
+            let happening = match order {
+                Order::Quit => return Ok(true),
+                Order::Redraw => {
+                    screen.clear().map_err(|error| terminal_problem(&error))?;
+                    continue;
+                }
+                order => self.carry_out(order).await,
+            };
+            if let Some(happening) = happening {
+                push_new(&mut queue, self.app.on(happening));
+            }
+        }
+        Ok(false)
+    }
+
+    async fn carry_out(&mut self, order: Order) -> Option<Happening> {
+        let client = self.client.clone();
+        let done = match order {
+            Order::LoadConversations => client.conversations().await.map(Happening::Conversations),
+            Order::LoadHistory { conversation, before } => client
+                .history(conversation, before, PAGE)
+                .await
+                .map(|messages| Happening::History { conversation, before, messages }),
+            Order::AskOnline => client.state().await.map(|state| Happening::Online(state.connected)),
+            Order::MarkRead(conversation) => return complaint(client.mark_read(conversation).await),
+            Order::Leave(conversation) => return complaint(client.leave(conversation).await),
+            Order::Send { conversation, text } => {
+                return match client.send(conversation, text.clone()).await {
+                    Ok(_) => None,
+                    Err(error) => Some(Happening::NotSent { conversation, text, problem: words(error) }),
+                };
+            }
+            Order::ShowMembers(conversation) => {
+                client.members(conversation).await.map(|list| Happening::Show(members(&list)))
+            }
+            Order::ShowSafetyNumber(handle) => {
+                let me = self.app.me.clone();
+                client.safety_number(handle.clone()).await.map(|number| Happening::Show(safety(&me, &handle, &number)))
+            }
+            Order::Start { members, name } => {
+                self.slow.spawn(async move { happened(client.start(name, members).await.map(Happening::Started)) });
+                return None;
+            }
+            Order::Add { conversation, members } => {
+                let added = || Happening::Done("added".to_owned());
+                self.slow.spawn(async move { happened(client.add(conversation, members).await.map(|()| added())) });
+                return None;
+            }
+            Order::Remove { conversation, handle } => {
+                self.slow.spawn(async move {
+                    let done = Happening::Done(format!("{handle} is not a member any more"));
+                    happened(client.remove(conversation, handle).await.map(|()| done))
+                });
+                return None;
+            }
+            Order::Quit | Order::Redraw => return None,
+        };
+        Some(happened(done))
+    }
+}
+
+/// Adds orders that are not in the queue already.
+fn push_new(queue: &mut VecDeque<Order>, orders: Vec<Order>) {
+    for order in orders {
+        if !queue.contains(&order) {
+            queue.push_back(order);
+        }
+    }
+}
+
+fn words(error: ClientError) -> String {
+    Problem::from(error).message().to_owned()
+}
+
+fn happened(done: Result<Happening, ClientError>) -> Happening {
+    done.unwrap_or_else(|error| Happening::Problem(words(error)))
+}
+
+fn complaint(done: Result<(), ClientError>) -> Option<Happening> {
+    done.err().map(|error| Happening::Problem(words(error)))
+}
+
+fn translate(typed: Typed) -> Option<Happening> {
+    match typed {
+        Typed::Key(key) => Some(Happening::Key(key)),
+        Typed::Paste(text) => Some(Happening::Paste(text)),
+        Typed::FocusGained => Some(Happening::Focus(true)),
+        Typed::FocusLost => Some(Happening::Focus(false)),
+        Typed::Resize(..) => Some(Happening::Resize),
+        Typed::Mouse(_) => None,
+    }
+}
+
+fn members(list: &[posthorn_client::sync::MemberSummary]) -> Popup {
+    let line = |member: &posthorn_client::sync::MemberSummary| {
+        let key = data_encoding::BASE32_NOPAD.encode(&member.identity_key).to_ascii_lowercase();
+        format!("{:20} identity {}…{}", plain_line(&member.handle), &key[..12], if member.me { " (you)" } else { "" })
+    };
+    Popup { title: "Members".to_owned(), lines: list.iter().map(line).collect() }
+}
+
+fn safety(me: &str, handle: &str, number: &posthorn_client::identity::SafetyNumber) -> Popup {
+    let mut lines = safety_rows(number.groups());
+    lines.push(String::new());
+    lines.push(format!("Compare it with what {handle} sees for you."));
+    lines.push("Equal: nobody stands between you.".to_owned());
+    Popup { title: format!("Safety number of {me} and {}", plain_line(handle)), lines }
+}

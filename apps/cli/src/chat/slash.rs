@@ -1,0 +1,87 @@
+//! What can be typed after a slash. Pure.
+
+use posthorn_client::sync::Contact;
+
+use crate::name;
+
+/// A command, understood.
+#[derive(Debug, PartialEq)]
+pub(super) enum Slash {
+    New { members: Vec<Contact>, name: String },
+    Add(Vec<Contact>),
+    Remove(String),
+    Leave { sure: bool },
+    Verify(Option<String>),
+    Members,
+    Card,
+    Help,
+    Quit,
+}
+
+/// The commands with what they take and do, for the help.
+pub(super) const COMMANDS: &[(&str, &str)] = &[
+    ("/new MEMBER... [--name NAME]", "start a conversation (a member is a handle or a contact link)"),
+    ("/add MEMBER...", "add people to this conversation"),
+    ("/remove HANDLE", "remove somebody from it"),
+    ("/leave", "leave it"),
+    ("/members", "who is in it"),
+    ("/verify [HANDLE]", "the safety number with somebody"),
+    ("/card", "my contact link and its QR code"),
+    ("/quit", "end"),
+    ("//text", "send a text that begins with a slash"),
+];
+
+/// Understands a line that begins with one slash. Errors are for the person.
+pub(super) fn parse(line: &str) -> Result<Slash, String> {
+    let (command, rest) = line.trim().split_once(char::is_whitespace).unwrap_or((line.trim(), ""));
+    let rest = rest.trim();
+    match command {
+        "/new" => {
+            let (members, name) = rest.split_once("--name").unwrap_or((rest, ""));
+            Ok(Slash::New { members: contacts(members, command)?, name: name.trim().trim_matches('"').to_owned() })
+        }
+        "/add" => Ok(Slash::Add(contacts(rest, command)?)),
+        "/remove" if !rest.is_empty() => Ok(Slash::Remove(rest.trim_start_matches('@').to_owned())),
+        "/remove" => Err("/remove whom? Say the handle: /remove bob".to_owned()),
+        "/leave" => Ok(Slash::Leave { sure: rest == "yes" }),
+        "/verify" => Ok(Slash::Verify((!rest.is_empty()).then(|| rest.trim_start_matches('@').to_owned()))),
+        "/members" => Ok(Slash::Members),
+        "/card" => Ok(Slash::Card),
+        "/help" => Ok(Slash::Help),
+        "/quit" => Ok(Slash::Quit),
+        other => {
+            Err(format!("{other} is no command; /help lists them, and //... sends a text that begins with a slash"))
+        }
+    }
+}
+
+fn contacts(text: &str, command: &str) -> Result<Vec<Contact>, String> {
+    let words: Vec<String> =
+        text.split(|c: char| c.is_whitespace() || c == ',').filter(|w| !w.is_empty()).map(str::to_owned).collect();
+    if words.is_empty() {
+        return Err(format!("{command} whom? Say handles or contact links: {command} bob"));
+    }
+    name::contacts(&words).map_err(|problem| problem.message().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_and_what_they_take() {
+        let Ok(Slash::New { members, name }) = parse("/new bob, cleo --name Trip to Ålesund") else { panic!("new") };
+        assert_eq!((members.len(), name.as_str()), (2, "Trip to Ålesund"));
+        assert_eq!(parse("/remove @bob"), Ok(Slash::Remove("bob".into())));
+        assert_eq!(parse("/leave yes"), Ok(Slash::Leave { sure: true }));
+        assert_eq!(parse("/verify"), Ok(Slash::Verify(None)));
+        assert_eq!(parse("/quit"), Ok(Slash::Quit));
+    }
+
+    #[test]
+    fn mistakes_say_what_to_do() {
+        assert!(parse("/new").expect_err("nobody").contains("/new bob"));
+        assert!(parse("/add Bob").expect_err("no handle").contains("neither"));
+        assert!(parse("/nwe bob").expect_err("unknown").contains("/help"));
+    }
+}

@@ -1,0 +1,254 @@
+//! The screen: state in, cells out. Reads the state; decides nothing but places and colours.
+
+use posthorn_client::conversation::{Body, ConversationState, Message, MessageState};
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Margin, Position, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, Borders, Clear, Paragraph};
+use unicode_width::UnicodeWidthStr as _;
+
+use super::app::{App, Connection, Geometry};
+use super::entries;
+use super::wrap::{fit, wrap};
+use crate::output::{body_text, conversation_state, plain_line};
+use crate::{clock, name};
+
+/// Below this many columns the list of conversations is not shown.
+const NARROW: u16 = 64;
+/// Rows that the input may grow to.
+const INPUT_ROWS: usize = 6;
+const PROMPT: &str = "> ";
+
+pub(super) const DIM: Style = Style::new().add_modifier(Modifier::DIM);
+const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
+
+/// Draws everything, and tells the state what was drawn.
+pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App) {
+    let area = frame.area();
+    let list_width = match area.width {
+        ..NARROW => 0,
+        width => (width / 3).clamp(24, 34),
+    };
+    let input_width = usize::from(area.width.saturating_sub(list_width)).saturating_sub(PROMPT.len() + 1).max(2);
+    let input = app.editor().layout(input_width);
+    let input_rows = input.rows.len().clamp(1, INPUT_ROWS) as u16;
+    let notes = app.alarms.len() as u16 + u16::from(app.note.is_some());
+    let [header, body, footer] =
+        Layout::vertical([Constraint::Length(1), Constraint::Min(1), Constraint::Length(1)]).areas(area);
+    let [list, right] = Layout::horizontal([Constraint::Length(list_width), Constraint::Min(1)]).areas(body);
+    let [title, history, note_area, input_area] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Min(1),
+        Constraint::Length(notes),
+        Constraint::Length(input_rows + 1),
+    ])
+    .areas(right);
+    draw_header(frame, app, header);
+    draw_list(frame, app, list);
+    draw_title(frame, app, title);
+    let rows = entries::rows(app, usize::from(history.width));
+    app.drawn(Geometry { height: usize::from(history.height), total: rows.len(), input_width });
+    draw_history(frame, app, rows, history);
+    draw_notes(frame, app, note_area);
+    draw_input(frame, app, &input, input_area);
+    let keys = " Enter send · Tab next conversation · PgUp/PgDn scroll · /help · Ctrl+C quit";
+    frame.render_widget(Line::styled(fit(keys, usize::from(footer.width)), DIM), footer);
+    draw_popup(frame, app, area);
+}
+
+fn draw_header(frame: &mut Frame<'_>, app: &App, area: Rect) {
+    let (text, style) = match &app.connection {
+        Connection::Online => ("● online".to_owned(), Style::new().fg(Color::Green)),
+        Connection::Connecting => ("○ connecting…".to_owned(), Style::new().fg(Color::Yellow)),
+        Connection::Offline { retry_at, .. } => {
+            let seconds = retry_at.saturating_sub(app.now).div_ceil(1000);
+            let text = if seconds == 0 {
+                "○ reconnecting…".to_owned()
+            } else {
+                format!("○ reconnecting in {seconds} s")
+            };
+            (text, Style::new().fg(Color::Yellow).add_modifier(Modifier::BOLD))
+        }
+    };
+    let width = usize::from(area.width);
+    let relay = app.relay.trim_start_matches("wss://").trim_start_matches("ws://");
+    let left = fit(&format!(" Posthorn  {} at {relay}", app.me), width.saturating_sub(text.width() + 3));
+    let gap = width.saturating_sub(left.width() + text.width() + 1);
+    let line = Line::from(vec![Span::styled(left, BOLD), Span::raw(" ".repeat(gap)), Span::styled(text, style)]);
+    frame.render_widget(line, area);
+}
+
+/// Two rows for each conversation: name with time or count, and the newest entry.
+fn draw_list(frame: &mut Frame<'_>, app: &App, area: Rect) {
+    if area.width == 0 {
+        return;
+    }
+    let block = Block::new().borders(Borders::RIGHT | Borders::TOP).border_style(DIM);
+    let inner = block.inner(area);
+    frame.render_widget(block, area);
+    let shown = usize::from(inner.height / 2).max(1);
+    let at = app.conversations.iter().position(|known| Some(known.id) == app.selected).unwrap_or(0);
+    let first = (at + 1).saturating_sub(shown);
+    let width = usize::from(inner.width);
+    let mut lines: Vec<Line<'_>> = Vec::new();
+    for conversation in app.conversations.iter().skip(first).take(shown) {
+        let selected = Some(conversation.id) == app.selected;
+        let base = if selected { Style::new().add_modifier(Modifier::REVERSED) } else { Style::new() };
+        let (right, right_style) = match (&conversation.last, conversation.unread) {
+            (_, unread) if unread > 0 => (format!("({unread}) "), BOLD.fg(Color::Yellow)),
+            (Some(last), _) => (format!("{} ", clock::short(last.sent_at, app.now, &app.zone)), DIM),
+            (None, _) => (String::new(), DIM),
+        };
+        let title = fit(&format!(" {}", name::title(conversation, &app.me)), width.saturating_sub(right.width() + 1));
+        let gap = " ".repeat(width.saturating_sub(title.width() + right.width()));
+        let title_style = if conversation.unread > 0 { base.patch(BOLD) } else { base };
+        lines.push(Line::from(vec![
+            Span::styled(title, title_style),
+            Span::styled(gap, base),
+            Span::styled(right, base.patch(right_style)),
+        ]));
+        lines.push(Line::styled(fit(&format!(" {}", last_line(app, conversation)), width), DIM));
+    }
+    if lines.is_empty() {
+        lines.extend(
+            wrap("No conversations yet. /new HANDLE starts one.", width.saturating_sub(2))
+                .into_iter()
+                .map(|row| Line::styled(format!(" {row}"), DIM)),
+        );
+    }
+    frame.render_widget(Paragraph::new(lines), inner);
+}
+
+fn last_line(app: &App, conversation: &posthorn_client::sync::ConversationSummary) -> String {
+    match conversation_state(conversation.state) {
+        ("active", _) => {}
+        (state, None) => return format!("[{state}]"),
+        (state, Some(cause)) => return format!("[{state}: {cause}]"),
+    }
+    let Some(last) = &conversation.last else { return String::new() };
+    let text = plain_line(&body_text(&last.body));
+    match &last.body {
+        Body::Text(_) if last.mine => format!("you: {text}"),
+        Body::Text(_) if conversation.members.len() > 2 => format!("{}: {text}", plain_line(&last.sender)),
+        _ => plain_line(&text.replace(&format!("{} ", app.me), "you ")),
+    }
+}
+
+fn draw_title(frame: &mut Frame<'_>, app: &App, area: Rect) {
+    let block = Block::new().borders(Borders::TOP).border_style(DIM);
+    let width = usize::from(area.width);
+    let line = match app.current() {
+        None => String::new(),
+        Some(current) => {
+            let title = name::title(current, &app.me);
+            let state = match current.state {
+                ConversationState::Active => String::new(),
+                ConversationState::Creating => " · being made…".to_owned(),
+                ConversationState::Leaving => " · leaving…".to_owned(),
+                ConversationState::Left => " · you left".to_owned(),
+                ConversationState::Removed => " · you were removed".to_owned(),
+                ConversationState::Stopped(cause) => format!(" · stopped: {cause}"),
+            };
+            let members = if current.members.len() > 2 || !current.name.is_empty() {
+                format!(" · {}", current.members.join(", "))
+            } else {
+                String::new()
+            };
+            format!(" {title}{state}{members} ")
+        }
+    };
+    frame.render_widget(block.title(Line::styled(fit(&line, width), BOLD)), area);
+}
+
+fn draw_history(frame: &mut Frame<'_>, app: &App, rows: Vec<Line<'static>>, area: Rect) {
+    let height = usize::from(area.height);
+    let end = rows.len() - app.scroll.min(rows.len());
+    let start = end.saturating_sub(height);
+    // A short history stands at the bottom, beside the input.
+    let top = area.height.saturating_sub((end - start) as u16);
+    let area = Rect { y: area.y + top, height: area.height - top, ..area };
+    frame.render_widget(Paragraph::new(rows[start..end].to_vec()), area);
+    if app.scroll > 0 && area.height > 0 {
+        let text = format!(" ↓ {} more rows · Esc ", app.scroll);
+        let width = (text.width() as u16).min(area.width);
+        let place = Rect { x: area.right() - width, y: area.bottom() - 1, width, height: 1 };
+        frame.render_widget(Line::styled(text, Style::new().add_modifier(Modifier::REVERSED)), place);
+    }
+}
+
+fn draw_notes(frame: &mut Frame<'_>, app: &App, area: Rect) {
+    let width = usize::from(area.width);
+    let alarm = Style::new().fg(Color::White).bg(Color::Red).add_modifier(Modifier::BOLD);
+    let mut lines: Vec<Line<'_>> = app
+        .alarms
+        .iter()
+        .map(|text| Line::styled(format!("{:width$}", fit(&format!(" ! {text}"), width)), alarm))
+        .collect();
+    if let Some(note) = &app.note {
+        let style = if note.is_problem { Style::new().fg(Color::Red) } else { Style::new().fg(Color::Cyan) };
+        lines.push(Line::styled(fit(&format!(" {}", plain_line(&note.text)), width), style));
+    }
+    frame.render_widget(Paragraph::new(lines), area);
+}
+
+fn draw_input(frame: &mut Frame<'_>, app: &App, input: &super::editor::Layout, area: Rect) {
+    let block = Block::new().borders(Borders::TOP).border_style(DIM);
+    let inner = block.inner(area);
+    frame.render_widget(block, area);
+    if inner.height == 0 {
+        return;
+    }
+    // The row of the cursor is always visible.
+    let first = (input.cursor.0 + 1).saturating_sub(usize::from(inner.height));
+    let empty = input.rows.len() == 1 && input.rows[0].is_empty();
+    let mut lines: Vec<Line<'_>> = Vec::new();
+    for (index, row) in input.rows.iter().enumerate().skip(first).take(usize::from(inner.height)) {
+        let prompt = if index == 0 { PROMPT } else { "  " };
+        let text = match (empty, app.selected) {
+            (true, Some(_)) => Span::styled("Write a message, or /help", DIM),
+            (true, None) => Span::styled("/new HANDLE starts a conversation", DIM),
+            (false, _) => Span::raw(row.clone()),
+        };
+        lines.push(Line::from(vec![Span::styled(prompt, BOLD), text]));
+    }
+    frame.render_widget(Paragraph::new(lines), inner);
+    if app.popup.is_none() {
+        let x = inner.x + PROMPT.len() as u16 + input.cursor.1 as u16;
+        let y = inner.y + (input.cursor.0 - first) as u16;
+        frame.set_cursor_position(Position::new(x.min(inner.right().saturating_sub(1)), y));
+    }
+}
+
+fn draw_popup(frame: &mut Frame<'_>, app: &App, area: Rect) {
+    let Some(popup) = &app.popup else { return };
+    let widest = popup.lines.iter().map(|line| line.width()).max().unwrap_or(0).max(popup.title.width() + 2);
+    let width = (widest as u16).saturating_add(4).min(area.width);
+    let inside = usize::from(width.saturating_sub(4)).max(1);
+    let rows: Vec<String> = popup
+        .lines
+        .iter()
+        .flat_map(|line| if line.width() <= inside { vec![line.clone()] } else { wrap(line, inside) })
+        .collect();
+    let height = (rows.len() as u16).saturating_add(2).min(area.height);
+    let place = Rect { x: (area.width - width) / 2, y: (area.height - height) / 2, width, height };
+    frame.render_widget(Clear, place);
+    let block = Block::bordered()
+        .title(format!(" {} ", popup.title))
+        .title_bottom(Line::from(" any key closes ").right_aligned());
+    frame.render_widget(block, place);
+    let text: Vec<Line<'_>> = rows.into_iter().map(Line::raw).collect();
+    frame.render_widget(Paragraph::new(text), place.inner(Margin::new(2, 1)));
+}
+
+/// The sign for how far a message got, in at most four columns.
+pub(super) fn mark(message: &Message) -> Span<'static> {
+    match message.state {
+        MessageState::Queued => Span::styled("…", DIM),
+        MessageState::Sent => Span::styled("✓", DIM),
+        MessageState::Delivered => Span::styled("✓✓", DIM),
+        MessageState::Read => Span::styled("read", Style::new().fg(Color::Cyan)),
+        MessageState::Failed(_) => Span::styled("✗", Style::new().fg(Color::Red).add_modifier(Modifier::BOLD)),
+        MessageState::Received => Span::raw(""),
+    }
+}

@@ -1,0 +1,205 @@
+//! The account: `register`, `card`, `verify`, `status`.
+
+use std::path::Path;
+
+use posthorn_client::client::{Client, ClientError};
+use posthorn_client::identity::RelayUrl;
+use posthorn_client::sync::{Account, CommandError, Event};
+use posthorn_proto::Handle;
+use serde_json::{Value, json};
+
+use super::wait;
+use crate::args::{Global, Register, Verify};
+use crate::output::{line, merge, object, plain_line};
+use crate::problem::Problem;
+use crate::profile::{self, Session};
+use crate::{keyring, passphrase, qr};
+
+/// Where relays speak the protocol; people copy it along with the address.
+const RELAY_PATH: &str = "/v1/ws";
+
+/// What people write for a relay, in the one form that is used.
+fn relay_url(text: &str) -> Result<RelayUrl, Problem> {
+    let text = text.trim();
+    let text = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
+        (Some(rest), _) => format!("wss://{rest}"),
+        (_, Some(rest)) => format!("ws://{rest}"),
+        _ => text.to_owned(),
+    };
+    let text = text.trim_end_matches('/').trim_end_matches(RELAY_PATH);
+    RelayUrl::parse(text)
+        .map_err(|error| Problem::new("BAD_RELAY", format!("\"{}\" is no relay: {error}", plain_line(text))))
+}
+
+/// `register`.
+pub(super) async fn register(global: &Global, arguments: &Register) -> Result<(), Problem> {
+    let relay = relay_url(&arguments.relay)?;
+    let handle = Handle::parse(&arguments.handle)
+        .map_err(|error| Problem::new("BAD_HANDLE", format!("\"{}\": {error}", plain_line(&arguments.handle))))?;
+    let home = profile::home(global)?;
+    let is_new = !profile::database_path(&home).exists();
+    let (database, found) = if is_new {
+        profile::create_database(global, &home)?
+    } else {
+        (profile::open_database(global, &home)?, passphrase::existing(global, &home)?)
+    };
+    let client = Client::open(database)?;
+    let registered = register_online(&client, &relay, handle, &arguments.invite).await;
+    client.close().await;
+    let account = match registered {
+        Ok(account) => account,
+        Err(failure) => {
+            // The relay said no, so there is nothing worth keeping: the next try begins from nothing.
+            if is_new && failure.refused {
+                let _ = profile::remove_database(&home);
+            }
+            return Err(failure.problem);
+        }
+    };
+    let kept = if arguments.keyring { Some(keyring::set(&home, &found.text)) } else { None };
+    if global.json {
+        let mut value = account_json(&account);
+        if let Some(kept) = &kept {
+            merge(&mut value, json!({"keyring": kept.is_ok()}));
+        }
+        object(&value);
+    } else {
+        line(&format!("Registered {} at {}.", account.handle, account.relay));
+        line(&format!("Your contact link, for others: {}", account.link));
+        if let Some(Err(error)) = kept {
+            line(&format!("The keyring did not take the passphrase ({error}): you will be asked for it."));
+        }
+        line("Next: `posthorn start HANDLE_OR_LINK` begins a conversation, `posthorn chat` opens the full screen.");
+    }
+    Ok(())
+}
+
+/// Why there is no account.
+struct Failure {
+    problem: Problem,
+    refused: bool,
+}
+
+async fn register_online(client: &Client, relay: &RelayUrl, handle: Handle, invite: &str) -> Result<Account, Failure> {
+    let mut events = client.subscribe();
+    let unreachable = async {
+        loop {
+            match wait::next(&mut events).await {
+                Some(Event::Disconnected { reason, .. }) => return reason,
+                Some(_) => {}
+                None => std::future::pending().await,
+            }
+        }
+    };
+    let registration = client.register(relay.clone(), handle, invite.to_owned());
+    tokio::select! {
+        biased;
+        account = registration => account.map_err(|error| Failure {
+            refused: matches!(error, ClientError::Command(CommandError::Refused { .. })),
+            problem: error.into(),
+        }),
+        reason = unreachable => Err(Failure {
+            problem: Problem::unreachable(relay.as_str(), &reason, "check the address and try the same command again"),
+            refused: false,
+        }),
+    }
+}
+
+fn account_json(account: &Account) -> Value {
+    json!(account)
+}
+
+/// `card`.
+pub(super) fn card(session: &Session, json: bool) -> Result<(), Problem> {
+    let account = &session.account;
+    if json {
+        object(&account_json(account));
+        return Ok(());
+    }
+    line(&account.link);
+    for row in qr::lines(&account.link).unwrap_or_default() {
+        line(&row);
+    }
+    line("Whoever has this link can write to you, and knows that it is you who answers.");
+    Ok(())
+}
+
+/// `verify`.
+pub(super) async fn verify(session: &Session, json: bool, arguments: &Verify) -> Result<(), Problem> {
+    wait::catch_up(session, json).await;
+    let handle = arguments.handle.trim_start_matches('@');
+    let number = session.client.safety_number(handle.to_owned()).await?;
+    if json {
+        object(&json!({"handle": handle, "digits": number.digits(), "groups": number.groups().collect::<Vec<_>>()}));
+        return Ok(());
+    }
+    line(&format!("Safety number of {} and {handle}:", session.account.handle));
+    line("");
+    for row in safety_rows(number.groups()) {
+        line(&format!("    {row}"));
+    }
+    line("");
+    line(&format!(
+        "Compare it with what {handle} sees for you: read it to each other, or hold the screens side by side."
+    ));
+    line("Equal: nobody stands between you. Different: do not write anything secret, somebody may be reading along.");
+    Ok(())
+}
+
+/// Twelve groups in three rows.
+pub(crate) fn safety_rows<'a>(groups: impl Iterator<Item = &'a str>) -> Vec<String> {
+    groups.collect::<Vec<_>>().chunks(4).map(|row| row.join("  ")).collect()
+}
+
+/// `status`.
+pub(super) async fn status(session: &Session, json: bool, home: &Path) -> Result<(), Problem> {
+    wait::catch_up(session, true).await;
+    let state = session.client.state().await?;
+    let conversations = session.client.conversations().await?;
+    let unread: u64 = conversations.iter().map(|conversation| conversation.unread).sum();
+    if json {
+        let mut value = account_json(&session.account);
+        merge(&mut value, json!(state));
+        merge(&mut value, json!({"home": home, "conversations": conversations.len(), "unread": unread}));
+        object(&value);
+        return Ok(());
+    }
+    let account = &session.account;
+    let connection = match (state.connected, state.caught_up) {
+        (true, true) => "online, everything is read from the relay",
+        (true, false) => "online, still reading from the relay",
+        (false, _) => "offline: the relay cannot be reached",
+    };
+    line(&format!("{:13} {}", "account", account.handle));
+    line(&format!("{:13} {}", "relay", account.relay));
+    line(&format!("{:13} {connection}", "connection"));
+    line(&format!("{:13} {}", "profile", home.display()));
+    line(&format!("{:13} {} ({unread} unread)", "conversations", conversations.len()));
+    line(&format!("{:13} {}", "to be sent", state.outbox));
+    line(&format!("{:13} {}", "to be changed", state.intents));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relays_are_taken_as_people_write_them() {
+        let url = |text: &str| relay_url(text).map(|url| url.to_string()).map_err(|problem| problem.code().to_owned());
+        assert_eq!(url("ws://127.0.0.1:4100/v1/ws").as_deref(), Ok("ws://127.0.0.1:4100"));
+        assert_eq!(url("wss://relay.example/").as_deref(), Ok("wss://relay.example"));
+        assert_eq!(url("https://relay.example:8443").as_deref(), Ok("wss://relay.example:8443"));
+        assert_eq!(url("http://[::1]:4100").as_deref(), Ok("ws://[::1]:4100"));
+        assert_eq!(url("relay.example"), Err("BAD_RELAY".to_owned()));
+        assert_eq!(url("wss://"), Err("BAD_RELAY".to_owned()));
+    }
+
+    #[test]
+    fn twelve_groups_make_three_rows() {
+        let groups: Vec<String> = (0..12).map(|n| format!("{n:05}")).collect();
+        let rows = safety_rows(groups.iter().map(String::as_str));
+        assert_eq!(rows.len(), 3);
+        assert_eq!(rows[2], "00008  00009  00010  00011");
+    }
+}

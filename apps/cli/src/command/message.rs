@@ -1,0 +1,218 @@
+//! Messages: `send` and `history`.
+
+use std::collections::HashSet;
+use std::io::Read as _;
+
+use posthorn_client::conversation::{ConversationId, ConversationState, MessageId, MessageState};
+use posthorn_client::sync::Event;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::{conversation, wait};
+use crate::args::{History, Send};
+use crate::clock;
+use crate::output::{line, merge, message_json, message_line, object, state_name};
+use crate::problem::Problem;
+use crate::profile::Session;
+
+/// How many of the newest entries are looked at when events were missed.
+const LOOK_BACK: usize = 1000;
+
+/// `send`.
+pub(super) async fn send(session: &Session, json: bool, arguments: &Send) -> Result<(), Problem> {
+    let conversation = conversation::find(session, json, &arguments.conversation).await?.id;
+    if arguments.lines {
+        return send_lines(session, json, arguments, conversation).await;
+    }
+    let text = match arguments.text.as_deref() {
+        Some("-") => standard_input()?,
+        text => text.unwrap_or_default().to_owned(),
+    };
+    let mut events = session.client.subscribe();
+    let id = session.client.send(conversation, text).await?;
+    let mut waiting = Waiting { session, conversation, queued: HashSet::from([id]), offline: None };
+    let state = if arguments.no_wait {
+        MessageState::Queued
+    } else {
+        let sent = async {
+            loop {
+                if let Some((_, state)) = waiting.next(&mut events).await?.into_iter().next() {
+                    return Ok::<_, Problem>(state);
+                }
+            }
+        };
+        match tokio::time::timeout(arguments.patience.duration(), sent).await {
+            Ok(state) => state?,
+            Err(_) => {
+                let kept =
+                    "the message is queued and leaves the next time that this profile is online; do not send it again";
+                return Err(wait::too_late(session, arguments.patience, waiting.offline.as_deref(), kept));
+            }
+        }
+    };
+    print_sent(json, conversation, id, state);
+    fail_if_failed(state)
+}
+
+fn standard_input() -> Result<String, Problem> {
+    let mut bytes = Vec::new();
+    let limit = posthorn_client::content::TEXT_BYTES as u64 + 1;
+    std::io::stdin()
+        .lock()
+        .take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Problem::new("STDIN", format!("cannot read standard input: {error}")))?;
+    let mut text = String::from_utf8(bytes).map_err(|_| {
+        Problem::new("BAD_TEXT", "standard input is not UTF-8: convert it, or send it as a file elsewhere")
+    })?;
+    // What `echo` and every editor put at the end is no part of the message.
+    if text.ends_with('\n') {
+        text.pop();
+    }
+    Ok(text)
+}
+
+/// Sends each line as it comes, prints each state that is final for this command, and ends when all are sent.
+async fn send_lines(
+    session: &Session,
+    json: bool,
+    arguments: &Send,
+    conversation: ConversationId,
+) -> Result<(), Problem> {
+    let mut events = session.client.subscribe();
+    let mut input = BufReader::new(tokio::io::stdin()).lines();
+    let mut waiting = Waiting { session, conversation, queued: HashSet::new(), offline: None };
+    let (mut open, mut failed) = (true, None);
+    let mut deadline = None;
+    while open || !waiting.queued.is_empty() {
+        let patience = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            line = input.next_line(), if open => match line {
+                Ok(Some(text)) if text.is_empty() => {}
+                Ok(Some(text)) => {
+                    waiting.queued.insert(session.client.send(conversation, text).await?);
+                }
+                Ok(None) => open = false,
+                Err(error) => return Err(Problem::new("STDIN", format!("cannot read standard input: {error}"))),
+            },
+            done = waiting.next(&mut events) => for (id, state) in done? {
+                print_sent(json, conversation, id, state);
+                failed = failed.or(fail_if_failed(state).err());
+                deadline = None;
+            },
+            () = patience => {
+                let kept = format!("{} messages are queued and leave the next time that this profile is online", waiting.queued.len());
+                return Err(wait::too_late(session, arguments.patience, waiting.offline.as_deref(), &kept));
+            }
+        }
+        if !open && deadline.is_none() {
+            deadline = Some(tokio::time::Instant::now() + arguments.patience.duration());
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// Our messages that are not sent yet.
+struct Waiting<'a> {
+    session: &'a Session,
+    conversation: ConversationId,
+    queued: HashSet<MessageId>,
+    /// Why the relay cannot be reached, if it cannot.
+    offline: Option<String>,
+}
+
+impl Waiting<'_> {
+    /// Waits for an event; returns which of our messages are not queued any more by it.
+    async fn next(&mut self, events: &mut Receiver<Event>) -> Result<Vec<(MessageId, MessageState)>, Problem> {
+        match events.recv().await {
+            Ok(Event::MessageState { id, state, .. }) if state != MessageState::Queued => {
+                Ok(if self.queued.remove(&id) { vec![(id, state)] } else { Vec::new() })
+            }
+            Ok(Event::Disconnected { reason, .. }) => {
+                self.offline = Some(reason);
+                Ok(Vec::new())
+            }
+            Ok(Event::Connected) => {
+                self.offline = None;
+                Ok(Vec::new())
+            }
+            // Waiting for a conversation that has ended would never end.
+            Ok(Event::Conversation { .. }) | Err(RecvError::Lagged(_)) => self.look().await,
+            Ok(_) => Ok(Vec::new()),
+            Err(RecvError::Closed) => Err(posthorn_client::client::ClientError::Stopped.into()),
+        }
+    }
+
+    async fn look(&mut self) -> Result<Vec<(MessageId, MessageState)>, Problem> {
+        let mut done = Vec::new();
+        for message in self.session.client.history(self.conversation, None, LOOK_BACK).await? {
+            if message.state != MessageState::Queued && self.queued.remove(&message.id) {
+                done.push((message.id, message.state));
+            }
+        }
+        let list = self.session.client.conversations().await?;
+        let live = list.iter().find(|conversation| conversation.id == self.conversation).map(|found| found.state);
+        match live {
+            _ if self.queued.is_empty() => Ok(done),
+            Some(ConversationState::Active | ConversationState::Creating) => Ok(done),
+            _ => {
+                let message = "the conversation ended before the message was sent: start another";
+                Err(Problem::new("NOT_ACTIVE", message))
+            }
+        }
+    }
+}
+
+fn print_sent(json: bool, conversation: ConversationId, id: MessageId, state: MessageState) {
+    if json {
+        object(&sent_json(conversation, id, state));
+    } else {
+        line(state_name(state));
+    }
+}
+
+fn sent_json(conversation: ConversationId, id: MessageId, state: MessageState) -> Value {
+    let mut value = json!({"conversation": conversation, "id": id, "state": state_name(state)});
+    if let MessageState::Failed(cause) = state {
+        merge(&mut value, json!({"cause": cause}));
+    }
+    value
+}
+
+fn fail_if_failed(state: MessageState) -> Result<(), Problem> {
+    match state {
+        MessageState::Failed(cause) => {
+            let message = format!(
+                "the message will not be sent ({cause}): `posthorn conversations` shows how the conversation stands"
+            );
+            Err(Problem::new(cause.name(), message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `history`.
+pub(super) async fn history(session: &Session, json: bool, arguments: &History) -> Result<(), Problem> {
+    wait::catch_up(session, json).await;
+    let conversation = conversation::find(session, json, &arguments.conversation).await?;
+    let zone = clock::local_zone();
+    for message in session.client.history(conversation.id, arguments.before, arguments.limit).await? {
+        if json {
+            object(&message_json(&message));
+        } else {
+            line(&message_line(&message, &zone));
+        }
+    }
+    if !arguments.peek && arguments.before.is_none() && conversation.unread > 0 {
+        session.client.mark_read(conversation.id).await?;
+        wait::let_go_out(&session.client).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,53 @@
+//! The commands: one file per family. Each opens the profile, makes a few calls of the client library, prints, and closes.
+
+mod account;
+mod conversation;
+mod listen;
+mod message;
+mod wait;
+
+pub(crate) use account::safety_rows;
+
+use crate::args::{Global, What};
+use crate::problem::Problem;
+use crate::{chat, profile};
+
+/// Runs a command to its end.
+pub(crate) async fn run(global: &Global, what: What) -> Result<(), Problem> {
+    if let What::Register(register) = &what {
+        return account::register(global, register).await;
+    }
+    if let What::Chat(arguments) = &what {
+        return chat::run(global, arguments).await;
+    }
+    check_before_opening(&what)?;
+    let session = profile::open(global).await?;
+    let json = global.json;
+    let done = match &what {
+        What::Card => account::card(&session, json),
+        What::Status => account::status(&session, json, &profile::home(global)?).await,
+        What::Verify(verify) => account::verify(&session, json, verify).await,
+        What::Start(start) => conversation::start(&session, json, start).await,
+        What::Conversations => conversation::list(&session, json).await,
+        What::Members(of) => conversation::members(&session, json, of).await,
+        What::Add(add) => conversation::add(&session, json, add).await,
+        What::Remove(remove) => conversation::remove(&session, json, remove).await,
+        What::Leave(what) => conversation::leave(&session, json, what).await,
+        What::Send(send) => message::send(&session, json, send).await,
+        What::History(history) => message::history(&session, json, history).await,
+        What::Listen(listen) => listen::listen(&session, json, listen).await,
+        What::Register(_) | What::Chat(_) | What::Demo | What::DemoRelay(_) => Ok(()),
+    };
+    session.client.close().await;
+    done
+}
+
+/// Mistakes that can be told without a passphrase.
+fn check_before_opening(what: &What) -> Result<(), Problem> {
+    let members = match what {
+        What::Start(start) => &start.members,
+        What::Add(add) => &add.members,
+        _ => return Ok(()),
+    };
+    crate::name::contacts(members).map(drop)
+}

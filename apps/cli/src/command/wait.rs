@@ -1,0 +1,115 @@
+//! Waiting for the relay: how long, and what is said when it does not answer.
+
+use std::future::Future;
+use std::time::Duration;
+
+use posthorn_client::client::{Client, ClientError};
+use posthorn_client::sync::Event;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::args::Patience;
+use crate::problem::Problem;
+use crate::profile::Session;
+
+/// Reading commands wait this long for what is new.
+const CATCH_UP: Duration = Duration::from_secs(5);
+/// Small things that follow from a command (a receipt, a farewell) get this long.
+const AFTERWARDS: Duration = Duration::from_secs(3);
+
+impl Patience {
+    pub(crate) fn duration(self) -> Duration {
+        Duration::from_secs(self.wait)
+    }
+}
+
+/// The next event; a receiver that lagged goes on with what is left.
+pub(crate) async fn next(events: &mut Receiver<Event>) -> Option<Event> {
+    loop {
+        match events.recv().await {
+            Ok(event) => return Some(event),
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return None,
+        }
+    }
+}
+
+/// Gets what is new, if the relay answers soon; says on standard error if it does not, and what is shown is what is here.
+pub(crate) async fn catch_up(session: &Session, json: bool) {
+    let mut events = session.client.subscribe();
+    let offline = async {
+        loop {
+            match next(&mut events).await {
+                Some(Event::Disconnected { reason, .. }) => return reason,
+                Some(_) => {}
+                None => return "closed".to_owned(),
+            }
+        }
+    };
+    let reason = tokio::select! {
+        settled = session.client.settled(CATCH_UP) => match settled {
+            Ok(()) => return,
+            Err(error) => error.to_string(),
+        },
+        reason = offline => reason,
+    };
+    let problem = Problem::unreachable(&session.account.relay, &reason, "this is what the profile has");
+    if !json {
+        eprintln!("posthorn: {}", problem.message());
+    }
+}
+
+/// Lets what follows from a command leave. Whatever does not is kept and leaves the next time.
+pub(crate) async fn let_go_out(client: &Client) {
+    let _ = client.settled(AFTERWARDS).await;
+}
+
+/// The answer to a call that needs the relay; if it does not come in time, `kept` says what becomes of it.
+pub(crate) async fn answer<T>(
+    session: &Session,
+    patience: Patience,
+    kept: &str,
+    call: impl Future<Output = Result<T, ClientError>>,
+) -> Result<T, Problem> {
+    let mut reason = None;
+    let mut events = session.client.subscribe();
+    let watched = async {
+        tokio::pin!(call);
+        loop {
+            tokio::select! {
+                answer = &mut call => return answer,
+                Some(event) = next(&mut events) => match event {
+                    Event::Disconnected { reason: why, .. } => {
+                        if reason.is_none() {
+                            eprintln_once(session, &why);
+                        }
+                        reason = Some(why);
+                    }
+                    Event::Connected => reason = None,
+                    _ => {}
+                }
+            }
+        }
+    };
+    match tokio::time::timeout(patience.duration(), watched).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(too_late(session, patience, reason.as_deref(), kept)),
+    }
+}
+
+/// Told while waiting goes on, for people only: programs get the error at the end.
+fn eprintln_once(session: &Session, reason: &str) {
+    use std::io::IsTerminal as _;
+    if std::io::stderr().is_terminal() {
+        let problem = Problem::unreachable(&session.account.relay, reason, "still trying (ctrl-c stops the waiting)");
+        eprintln!("posthorn: {}", problem.message());
+    }
+}
+
+/// What is said when patience ends.
+pub(crate) fn too_late(session: &Session, patience: Patience, reason: Option<&str>, kept: &str) -> Problem {
+    match reason {
+        Some(reason) => Problem::unreachable(&session.account.relay, reason, kept),
+        None => Problem::new("NOT_YET", format!("not done within {} s: {kept}", patience.wait)),
+    }
+}

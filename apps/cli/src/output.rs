@@ -1,0 +1,261 @@
+//! How things are printed: for people as text, for programs as JSON with stable keys (`docs/cli.md` lists them).
+
+use std::io::{self, Write as _};
+
+use jiff::tz::TimeZone;
+use posthorn_client::conversation::{Body, Cause, ConversationState, Message, MessageState, Notice};
+use posthorn_client::sync::{ConversationSummary, Event};
+use serde_json::{Value, json};
+
+use crate::clock;
+
+/// Text that came from others, made harmless: control characters (which drive terminals) become visible signs, and those
+/// that turn the direction of writing vanish. Line breaks and tabs stay.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars()
+        .filter_map(|c| match c {
+            '\n' => Some('\n'),
+            '\t' => Some(' '),
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => None,
+            c if (c as u32) < 0x20 => char::from_u32(0x2400 + c as u32),
+            '\u{7f}' => Some('\u{2421}'),
+            '\u{80}'..='\u{9f}' => Some('\u{fffd}'),
+            c => Some(c),
+        })
+        .collect()
+}
+
+/// The same, on one line.
+pub(crate) fn plain_line(text: &str) -> String {
+    plain(text).split('\n').map(str::trim_end).collect::<Vec<_>>().join(" ⏎ ")
+}
+
+/// Prints a line; a reader that went away (`| head`) is a reason to stop, not to panic.
+pub(crate) fn line(text: &str) {
+    let mut out = io::stdout().lock();
+    if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// Prints a JSON object on a line of its own.
+pub(crate) fn object(value: &Value) {
+    line(&value.to_string());
+}
+
+/// One line about something that happened to a conversation.
+pub(crate) fn notice_text(notice: &Notice) -> String {
+    let text = match notice {
+        Notice::Added { by, who } => format!("{by} added {}", list(who)),
+        Notice::Removed { by, who } => format!("{by} removed {}", list(who)),
+        Notice::Joined { by } => format!("{by} invited you"),
+        Notice::Left { who } => format!("{who} left"),
+    };
+    plain_line(&text)
+}
+
+fn list(names: &[String]) -> String {
+    match names {
+        [] => "nobody".to_owned(),
+        [one] => one.clone(),
+        [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
+    }
+}
+
+/// What an entry says, for people.
+pub(crate) fn body_text(body: &Body) -> String {
+    match body {
+        Body::Text(text) => plain(text),
+        Body::Notice(notice) => notice_text(notice),
+        Body::Unreadable(cause) => format!("a message came that cannot be read ({cause})"),
+    }
+}
+
+/// The sign for how far a message got.
+pub(crate) fn mark(state: MessageState) -> String {
+    match state {
+        MessageState::Queued => "…".to_owned(),
+        MessageState::Sent => "✓".to_owned(),
+        MessageState::Delivered => "✓✓".to_owned(),
+        MessageState::Read => "✓✓ read".to_owned(),
+        MessageState::Received => String::new(),
+        MessageState::Failed(cause) => format!("✗ {cause}"),
+    }
+}
+
+/// The stable name of a state.
+pub(crate) fn state_name(state: MessageState) -> &'static str {
+    match state {
+        MessageState::Queued => "queued",
+        MessageState::Sent => "sent",
+        MessageState::Delivered => "delivered",
+        MessageState::Read => "read",
+        MessageState::Received => "received",
+        MessageState::Failed(_) => "failed",
+    }
+}
+
+/// The stable name of where a conversation stands, and why if it stopped.
+pub(crate) fn conversation_state(state: ConversationState) -> (&'static str, Option<Cause>) {
+    match state {
+        ConversationState::Creating => ("creating", None),
+        ConversationState::Active => ("active", None),
+        ConversationState::Leaving => ("leaving", None),
+        ConversationState::Left => ("left", None),
+        ConversationState::Removed => ("removed", None),
+        ConversationState::Stopped(cause) => ("stopped", Some(cause)),
+    }
+}
+
+/// A line of a history.
+pub(crate) fn message_line(message: &Message, zone: &TimeZone) -> String {
+    let time = clock::date_and_time(message.sent_at, zone);
+    let text = body_text(&message.body);
+    if !matches!(message.body, Body::Text(_)) {
+        return format!("{time}  -- {text}");
+    }
+    let indent = format!("\n{:18}", "");
+    let mark = mark(message.state);
+    let gap = if mark.is_empty() { "" } else { "  " };
+    format!("{time}  {}: {}{gap}{mark}", plain_line(&message.sender), text.replace('\n', &indent))
+}
+
+/// An entry of a history, for programs.
+pub(crate) fn message_json(message: &Message) -> Value {
+    let mut value = json!({
+        "id": message.id,
+        "conversation": message.conversation,
+        "row": message.row,
+        "seq": message.seq,
+        "sender": message.sender,
+        "mine": message.mine,
+        "sent_at": clock::rfc3339(message.sent_at),
+        "sent_at_ms": message.sent_at,
+        "state": state_name(message.state),
+    });
+    let more = match &message.body {
+        Body::Text(text) => json!({"kind": "text", "text": text}),
+        Body::Unreadable(cause) => json!({"kind": "unreadable", "cause": cause}),
+        Body::Notice(notice) => {
+            let mut value = match notice {
+                Notice::Added { by, who } => json!({"notice": "added", "by": by, "who": who}),
+                Notice::Removed { by, who } => json!({"notice": "removed", "by": by, "who": who}),
+                Notice::Joined { by } => json!({"notice": "joined", "by": by}),
+                Notice::Left { who } => json!({"notice": "left", "who": [who]}),
+            };
+            merge(&mut value, json!({"kind": "notice", "text": notice_text(notice)}));
+            value
+        }
+    };
+    merge(&mut value, more);
+    if let MessageState::Failed(cause) = message.state {
+        merge(&mut value, json!({"cause": cause}));
+    }
+    value
+}
+
+/// A conversation in a list, for programs.
+pub(crate) fn conversation_json(conversation: &ConversationSummary, me: &str) -> Value {
+    let (state, cause) = conversation_state(conversation.state);
+    let mut value = json!({
+        "id": conversation.id,
+        "name": conversation.name,
+        "title": crate::name::title(conversation, me),
+        "members": conversation.members,
+        "state": state,
+        "unread": conversation.unread,
+        "epoch": conversation.epoch,
+        "last": conversation.last.as_ref().map(message_json),
+    });
+    if let Some(cause) = cause {
+        merge(&mut value, json!({"cause": cause}));
+    }
+    value
+}
+
+/// An event, for programs.
+pub(crate) fn event_json(event: &Event) -> Value {
+    let (name, more) = match event {
+        Event::Connected => ("connected", json!({})),
+        Event::Disconnected { reason, retry_in_ms } => {
+            ("disconnected", json!({"reason": reason, "retry_in_ms": retry_in_ms}))
+        }
+        Event::Message(message) => ("message", message_json(message)),
+        Event::MessageState { conversation, id, state } => {
+            let mut more = json!({"conversation": conversation, "id": id, "state": state_name(*state)});
+            if let MessageState::Failed(cause) = state {
+                merge(&mut more, json!({"cause": cause}));
+            }
+            ("message_state", more)
+        }
+        Event::Conversation { conversation } => ("conversation", json!({"conversation": conversation})),
+        Event::Alarm { conversation, cause, seq, text } => {
+            ("alarm", json!({"conversation": conversation, "cause": cause, "seq": seq, "text": text}))
+        }
+    };
+    let mut value = json!({"event": name});
+    merge(&mut value, more);
+    value
+}
+
+/// Adds the members of one object to another.
+pub(crate) fn merge(into: &mut Value, from: Value) {
+    if let (Value::Object(into), Value::Object(from)) = (into, from) {
+        into.extend(from);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use posthorn_client::conversation::{ConversationId, MessageId};
+
+    use super::*;
+
+    pub(crate) fn message(row: u64, sender: &str, body: Body, state: MessageState) -> Message {
+        Message {
+            row,
+            id: MessageId([row as u8; 16]),
+            conversation: ConversationId([7; 16]),
+            sender: sender.to_owned(),
+            mine: state != MessageState::Received,
+            body,
+            sent_at: 1_795_392_180_000 + row * 60_000,
+            state,
+            seq: (state != MessageState::Queued).then_some(row),
+        }
+    }
+
+    #[test]
+    fn nobody_drives_the_terminal_from_afar() {
+        assert_eq!(plain("a\u{1b}[2Jb\u{7}\u{202e}c\u{9b}d\re"), "a␛[2Jb␇c\u{fffd}d␍e");
+        assert_eq!(plain_line("one\ntwo"), "one ⏎ two");
+        assert_eq!(plain("héllo 👩‍👩‍👧 日本"), "héllo 👩‍👩‍👧 日本");
+    }
+
+    #[test]
+    fn the_keys_of_a_message_are_those_of_the_documentation() {
+        let text = message(1, "ann", Body::Text("hi".into()), MessageState::Sent);
+        assert_eq!(
+            message_json(&text),
+            json!({"id": text.id, "conversation": text.conversation, "row": 1, "seq": 1, "sender": "ann", "mine": true,
+                "sent_at": "2026-11-23T00:04:00.000Z", "sent_at_ms": 1_795_392_240_000_u64, "state": "sent",
+                "kind": "text", "text": "hi"})
+        );
+        let notice = Body::Notice(Notice::Added { by: "ann".into(), who: vec!["bob".into(), "cleo".into()] });
+        let value = message_json(&message(2, "ann", notice, MessageState::Received));
+        assert_eq!(value["notice"], "added");
+        assert_eq!(value["who"], json!(["bob", "cleo"]));
+        assert_eq!(value["text"], "ann added bob and cleo");
+        let value = message_json(&message(3, "", Body::Unreadable(Cause::Gap), MessageState::Failed(Cause::Full)));
+        assert_eq!(
+            (&value["kind"], &value["cause"], &value["state"]),
+            (&json!("unreadable"), &json!("FULL"), &json!("failed"))
+        );
+    }
+
+    #[test]
+    fn lines_of_a_history_are_indented() {
+        let text = message(1, "ann", Body::Text("one\ntwo".into()), MessageState::Delivered);
+        assert_eq!(message_line(&text, &TimeZone::UTC), "2026-11-23 00:04  ann: one\n                  two  ✓✓");
+    }
+}

@@ -1,0 +1,96 @@
+//! Where the passphrase comes from: a file, the environment, the keyring, or the person. Never from an argument, which
+//! other processes can read.
+
+use std::io::IsTerminal as _;
+use std::path::Path;
+
+use posthorn_client::store::Passphrase;
+use zeroize::Zeroizing;
+
+use crate::args::Global;
+use crate::keyring;
+use crate::problem::Problem;
+
+const VARIABLE: &str = "POSTHORN_PASSPHRASE";
+
+/// What unlocks the database, with the text for the keyring.
+pub(crate) struct Found {
+    pub(crate) text: Zeroizing<String>,
+}
+
+impl Found {
+    pub(crate) fn passphrase(&self) -> Passphrase {
+        Passphrase::new(self.text.as_str())
+    }
+}
+
+/// For a profile that exists.
+pub(crate) fn existing(global: &Global, home: &Path) -> Result<Found, Problem> {
+    if let Some(text) = given(global)? {
+        return Ok(Found { text });
+    }
+    if let Some(text) = keyring::get(home) {
+        return Ok(Found { text });
+    }
+    Ok(Found { text: ask("Passphrase: ")? })
+}
+
+/// For a profile that is being made; asked for twice.
+pub(crate) fn fresh(global: &Global) -> Result<Found, Problem> {
+    let text = match given(global)? {
+        Some(text) => text,
+        None => {
+            let text = ask("New passphrase for this profile: ")?;
+            if !text.is_empty() && *ask("The same again: ")? != *text {
+                return Err(Problem::new("PASSPHRASE_DIFFERS", "the two passphrases differ: try again"));
+            }
+            text
+        }
+    };
+    if text.is_empty() {
+        let message = "an empty passphrase protects nothing: choose one (several words are good)";
+        return Err(Problem::new("EMPTY_PASSPHRASE", message));
+    }
+    Ok(Found { text })
+}
+
+fn given(global: &Global) -> Result<Option<Zeroizing<String>>, Problem> {
+    if let Some(file) = &global.passphrase_file {
+        let text = std::fs::read_to_string(file).map(Zeroizing::new).map_err(|error| {
+            Problem::new("PASSPHRASE_FILE", format!("cannot read the passphrase file {}: {error}", file.display()))
+        })?;
+        return Ok(Some(first_line(&text)));
+    }
+    // An empty variable is as good as none: nobody means an empty passphrase by it.
+    Ok(std::env::var(VARIABLE).ok().filter(|text| !text.is_empty()).map(Zeroizing::new))
+}
+
+fn first_line(text: &str) -> Zeroizing<String> {
+    Zeroizing::new(text.lines().next().unwrap_or_default().to_owned())
+}
+
+fn ask(prompt: &str) -> Result<Zeroizing<String>, Problem> {
+    if !std::io::stdin().is_terminal() && !std::io::stderr().is_terminal() {
+        let message =
+            format!("no passphrase: set {VARIABLE}, use --passphrase-file, or run this in a terminal to be asked");
+        return Err(Problem::new("NO_PASSPHRASE", message));
+    }
+    rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|error| {
+        Problem::new(
+            "NO_PASSPHRASE",
+            format!("cannot ask for the passphrase ({error}): set {VARIABLE} or use --passphrase-file"),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_counts_by_its_first_line() {
+        assert_eq!(*first_line("correct horse\nbattery\n"), "correct horse");
+        assert_eq!(*first_line("  spaces stay \r\n"), "  spaces stay ");
+        assert_eq!(*first_line(""), "");
+    }
+}

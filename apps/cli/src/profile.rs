@@ -1,0 +1,139 @@
+//! The profile: one folder, one database, one account.
+
+use std::path::{Path, PathBuf};
+
+use posthorn_client::client::Client;
+use posthorn_client::store::{Database, KdfCost, Location, StoreError};
+use posthorn_client::sync::Account;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
+use crate::args::Global;
+use crate::passphrase::{self, Found};
+use crate::problem::{self, Problem};
+
+/// Makes new profiles with the cheapest passphrase hashing there is, so that tests and the tour are quick. Not for people.
+pub(crate) const CHEAP_VARIABLE: &str = "POSTHORN_TEST_CHEAP_KDF";
+
+/// A profile that is online, and whose it is.
+pub(crate) struct Session {
+    pub(crate) client: Client,
+    pub(crate) account: Account,
+}
+
+/// The folder: `--home`, `POSTHORN_HOME` (through clap), or the system's place.
+pub(crate) fn home(global: &Global) -> Result<PathBuf, Problem> {
+    if let Some(home) = &global.home {
+        return std::path::absolute(home)
+            .map_err(|error| Problem::new("NO_HOME", format!("cannot use {}: {error}", home.display())));
+    }
+    system_home(|name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from))
+        .ok_or_else(|| Problem::new("NO_HOME", "no home folder is known: say where the profile is with --home FOLDER"))
+}
+
+fn system_home(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    if cfg!(windows) {
+        return Some(variable("APPDATA")?.join("posthorn"));
+    }
+    // The XDG specification: a relative path is to be ignored.
+    let data = variable("XDG_DATA_HOME").filter(|path| path.is_absolute());
+    let data = match data {
+        Some(data) => data,
+        None if cfg!(target_os = "macos") => variable("HOME")?.join("Library/Application Support"),
+        None => variable("HOME")?.join(".local/share"),
+    };
+    Some(data.join("posthorn"))
+}
+
+/// The database's file.
+pub(crate) fn database_path(home: &Path) -> PathBuf {
+    home.join("posthorn.db")
+}
+
+/// Opens the profile and begins to sync.
+pub(crate) async fn open(global: &Global) -> Result<Session, Problem> {
+    let home = home(global)?;
+    let database = open_database(global, &home)?;
+    let client = Client::open(database)?;
+    match client.account().await? {
+        Some(account) if account.registered => Ok(Session { client, account }),
+        Some(account) => {
+            client.close().await;
+            let (relay, handle) = (account.relay, account.handle);
+            let message = format!(
+                "the registration of {handle} was cut off: finish it with `posthorn register --relay {relay} --handle {handle}`"
+            );
+            Err(Problem::new("NOT_REGISTERED", message))
+        }
+        None => {
+            client.close().await;
+            Err(Problem::no_profile(&home))
+        }
+    }
+}
+
+/// Opens the database of a profile that exists.
+pub(crate) fn open_database(global: &Global, home: &Path) -> Result<Database, Problem> {
+    let path = database_path(home);
+    if !path.exists() {
+        return Err(Problem::no_profile(home));
+    }
+    let found = passphrase::existing(global, home)?;
+    Database::open(Location::File(&path), &found.passphrase()).map_err(|error| problem::of_store(&error, home))
+}
+
+/// Makes the folder and an empty database in it.
+pub(crate) fn create_database(global: &Global, home: &Path) -> Result<(Database, Found), Problem> {
+    let found = passphrase::fresh(global)?;
+    make_private_folder(home)
+        .map_err(|error| Problem::new("NO_HOME", format!("cannot make the folder {}: {error}", home.display())))?;
+    let cost = if std::env::var_os(CHEAP_VARIABLE).is_some() { KdfCost::CHEAP } else { KdfCost::DEFAULT };
+    let path = database_path(home);
+    let database = Database::create(Location::File(&path), &found.passphrase(), cost, &mut StdRng::from_os_rng())
+        .map_err(|error| problem::of_store(&error, home))?;
+    Ok((database, found))
+}
+
+/// Takes back what [`create_database`] made, after the relay refused the account that it was for.
+pub(crate) fn remove_database(home: &Path) -> Result<(), StoreError> {
+    for companion in ["", "-wal", "-shm", ".lock"] {
+        let mut path = database_path(home).into_os_string();
+        path.push(companion);
+        let path = PathBuf::from(path);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(StoreError::Io { path, error }),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Only its owner may look into a new folder; one that exists is left as it is.
+fn make_private_folder(home: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(home)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_folder_follows_xdg() {
+        let with = |xdg: Option<&'static str>| {
+            system_home(move |name| match name {
+                "XDG_DATA_HOME" => xdg.map(PathBuf::from),
+                "HOME" => Some(PathBuf::from("/home/a")),
+                _ => None,
+            })
+        };
+        assert_eq!(with(Some("/data")), Some(PathBuf::from("/data/posthorn")));
+        assert_eq!(with(Some("data")), Some(PathBuf::from("/home/a/.local/share/posthorn")));
+        assert_eq!(with(None), Some(PathBuf::from("/home/a/.local/share/posthorn")));
+        assert_eq!(system_home(|_| None), None);
+    }
+}
