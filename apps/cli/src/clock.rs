@@ -1,6 +1,6 @@
 //! The one place where this program reads the clock, and how it writes times.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
@@ -9,12 +9,6 @@ use jiff::{Timestamp, Zoned};
 #[allow(clippy::disallowed_methods, reason = "a program has to read the clock somewhere; this is where")]
 pub(crate) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis() as u64
-}
-
-/// For measuring durations.
-#[allow(clippy::disallowed_methods, reason = "a program has to read the clock somewhere; this is where")]
-pub(crate) fn instant() -> Instant {
-    Instant::now()
 }
 
 /// The zone of this machine.

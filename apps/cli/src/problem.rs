@@ -21,6 +21,7 @@ impl Problem {
         Self { code: code.into(), message: message.into() }
     }
 
+    #[cfg(test)]
     pub(crate) fn code(&self) -> &str {
         &self.code
     }

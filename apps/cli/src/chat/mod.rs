@@ -13,7 +13,7 @@ mod slash;
 #[cfg(test)]
 mod tests;
 mod view;
-mod wrap;
+pub(crate) mod wrap;
 
 use std::collections::VecDeque;
 use std::io::IsTerminal as _;

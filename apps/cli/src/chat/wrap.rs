@@ -4,7 +4,7 @@ use unicode_segmentation::UnicodeSegmentation as _;
 use unicode_width::UnicodeWidthStr as _;
 
 /// The text as rows of at most `width` columns, broken between words where that is possible.
-pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(2);
     let mut rows = Vec::new();
     for paragraph in text.split('\n') {
@@ -53,7 +53,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// As much of the text as fits into `width` columns, with an ellipsis if some is missing.
-pub(super) fn fit(text: &str, width: usize) -> String {
+pub(crate) fn fit(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
     }

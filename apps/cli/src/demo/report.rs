@@ -1,0 +1,127 @@
+//! What the tour says: its narration, the checks, and the tables.
+
+use unicode_width::UnicodeWidthStr as _;
+
+use super::stored::Envelope;
+use crate::chat::wrap::{fit, wrap};
+use crate::output::{line, plain_line};
+
+/// Columns that everything fits into.
+const WIDTH: usize = 100;
+/// Columns of what a person read, beside what the relay stored.
+const READ: usize = 44;
+/// Bytes of an envelope that are shown.
+const HEX_BYTES: usize = 19;
+
+/// Says something, wrapped.
+pub(super) fn tell(text: &str) {
+    wrap(text, WIDTH).iter().for_each(|row| line(row));
+}
+
+/// Begins an act.
+pub(super) fn act(number: usize, title: &str) {
+    line("");
+    let text = format!("== {number}. {title} ");
+    line(&format!("{text}{}", "=".repeat(WIDTH.saturating_sub(text.width()))));
+}
+
+/// One thing that must be so.
+#[derive(Debug)]
+struct Check {
+    what: String,
+    passed: bool,
+    detail: String,
+}
+
+/// The checks so far.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    checks: Vec<Check>,
+}
+
+impl Report {
+    /// Notes a check; `detail` is what was seen, or why it failed.
+    pub(super) fn check(&mut self, what: &str, passed: bool, detail: impl Into<String>) {
+        self.checks.push(Check { what: what.to_owned(), passed, detail: plain_line(&detail.into()) });
+    }
+
+    /// Prints the table of checks; true if all passed.
+    pub(super) fn conclude(&self) -> bool {
+        line("");
+        let title = "== Checks ";
+        line(&format!("{title}{}", "=".repeat(WIDTH - title.len())));
+        for check in &self.checks {
+            let sign = if check.passed { '✓' } else { '✗' };
+            let rest = WIDTH.saturating_sub(check.what.width() + 6);
+            match (check.detail.is_empty(), check.passed) {
+                (true, _) => line(&format!(" {sign} {}", check.what)),
+                (false, true) => line(&format!(" {sign} {}: {}", check.what, fit(&check.detail, rest))),
+                // A failure is told in full.
+                (false, false) => {
+                    line(&format!(" {sign} {}:", check.what));
+                    wrap(&check.detail, WIDTH - 4).iter().for_each(|row| line(&format!("    {row}")));
+                }
+            }
+        }
+        let passed = self.checks.iter().filter(|check| check.passed).count();
+        let failed = self.checks.len() - passed;
+        line("");
+        line(&format!("{passed} passed, {failed} failed"));
+        failed == 0
+    }
+}
+
+/// An entry that a person read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Read {
+    pub(super) seq: u64,
+    pub(super) sender: String,
+    pub(super) text: String,
+}
+
+/// What a person read and what the relay stored for it, side by side.
+pub(super) fn side_by_side(person: &str, read: &[&Read], stored: impl Fn(u64) -> Option<Envelope>) {
+    line("");
+    let left = format!("seq  what {person} read");
+    line(&format!("{} │ what the relay stored: bytes, and the first of them", padded(&left, READ + 5)));
+    line(&format!("{}─┼─{}", "─".repeat(READ + 5), "─".repeat(WIDTH - READ - 8)));
+    for entry in read {
+        let text = plain_line(&format!("{}: {}", entry.sender, entry.text));
+        let left = format!("{:>3}  {}", entry.seq, padded(&fit(&text, READ), READ));
+        let right = match stored(entry.seq) {
+            Some(envelope) => format!("{:>5}  {}…", envelope.bytes.len(), hex(&envelope.bytes)),
+            None => "(not kept)".to_owned(),
+        };
+        line(&format!("{left} │ {right}"));
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(&bytes[..bytes.len().min(HEX_BYTES)])
+}
+
+/// Padded to a width in columns.
+fn padded(text: &str, width: usize) -> String {
+    format!("{text}{}", " ".repeat(width.saturating_sub(text.width())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_the_tables_fit() {
+        assert_eq!(padded("日本", 6), "日本  ");
+        // "seq", two spaces, the text, the bar, the size, two spaces, the hex and the ellipsis.
+        assert!(3 + 2 + READ + 3 + 5 + 2 + 2 * HEX_BYTES + 1 <= WIDTH);
+    }
+
+    #[test]
+    fn one_failure_fails_all() {
+        let mut report = Report::default();
+        report.check("one", true, "");
+        assert!(report.conclude());
+        report.check("two", false, "because");
+        assert!(!report.conclude());
+    }
+}

@@ -1,0 +1,364 @@
+//! What happens in the tour, in acts. Each person's deeds are processes; what is compared is what those printed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::report::{Read, Report, act, side_by_side, tell};
+use super::stage::{ANNA, Address, BORIS, CLARA, DAVID, ELENA, EVERYBODY, Failure, Person, Running, Stage};
+use super::stored;
+
+/// The group that everybody is in at the end.
+const GROUP: &str = "Bergtour 🏔 Ålesund";
+/// What people say beyond ASCII.
+const GREETING: &str = "Grüße aus Zürich! 👩‍👩‍👧 日本語も、ελληνικά και русский тоже, مرحبا";
+const ANSWER: &str = "Wie schön 😀 – naïve façade, ¿qué tal?";
+/// One text of each in the group.
+const HELLOS: [(Person, &str); 5] = [
+    (ANNA, "Treffen wir uns am Bahnhof? 🚉"),
+    (BORIS, "Да, в восемь утра ☕"),
+    (CLARA, "D'accord, j'apporte le fromage 🧀"),
+    (DAVID, "山の天気は大丈夫？"),
+    (ELENA, "Ναι, έχει ήλιο ☀️"),
+];
+/// Texts that Anna and Boris each send around the relay's crash.
+const STORM: usize = 60;
+/// After so many of Anna's were answered the relay is killed.
+const KILL_AFTER: usize = 20;
+/// Between two lines of a sender.
+const PACE: std::time::Duration = std::time::Duration::from_millis(12);
+/// The relay stays away for this long.
+const OUTAGE: std::time::Duration = std::time::Duration::from_millis(1500);
+/// Looks at whether everybody agrees, before that counts as failed.
+const LOOKS: usize = 10;
+
+/// All acts.
+pub(super) async fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
+    let (address, links) = registration(stage, report).await?;
+    conversation_of_two(stage, report, &links).await?;
+    group(stage, report).await?;
+    crash(stage, report, &address).await?;
+    inspection(stage, report).await
+}
+
+/// A text of several paragraphs, longer than the largest simple envelope.
+fn long_text() -> String {
+    let line =
+        |n: usize| format!("{n:03}. Über allen Gipfeln ist Ruh, in allen Wipfeln spürest du kaum einen Hauch.\n");
+    (1..=60).map(line).collect::<String>().trim_end().to_owned()
+}
+
+async fn registration(
+    stage: &Stage,
+    report: &mut Report,
+) -> Result<(Address, BTreeMap<&'static str, String>), Failure> {
+    act(1, "A relay, and five people who register there");
+    let address = stage.start_relay(0).await?;
+    tell(&format!("The relay runs as a process of its own at {}, with an empty data folder.", address.url));
+    let registering = EVERYBODY.map(|person| {
+        let (url, invite) = (address.url.clone(), address.invite.clone());
+        async move {
+            let arguments = ["register", "--relay", &url, "--handle", person.0, "--invite", &invite];
+            stage.run(person, &arguments).await.map(|printed| (person.0, text_of(printed.first(), "link")))
+        }
+    });
+    let links: BTreeMap<_, _> = futures_util::future::try_join_all(registering).await?.into_iter().collect();
+    tell("anna, boris, clara, david and elena made their accounts, each with a profile and processes of their own.");
+    tell(&format!("Anna's contact link: {}", links[ANNA.0]));
+    report.check("five people registered with one invite", links.len() == 5, "");
+    Ok((address, links))
+}
+
+async fn conversation_of_two(
+    stage: &Stage,
+    report: &mut Report,
+    links: &BTreeMap<&'static str, String>,
+) -> Result<(), Failure> {
+    act(2, "Anna and Boris talk");
+    let long = long_text();
+    stage.run(ANNA, &["start", &links[BORIS.0]]).await?;
+    tell(&format!("Anna begins a conversation by Boris's contact link and writes: {GREETING}"));
+    stage.run(ANNA, &["send", BORIS.0, GREETING]).await?;
+    stage.run_with_input(ANNA, &["send", BORIS.0, "-"], &long).await?;
+    tell(&format!(
+        "She pipes a poem of {} bytes after it. Boris, who was offline all the time, comes and reads.",
+        long.len()
+    ));
+    let read = read_by(stage, BORIS, ANNA.0).await?;
+    let has = |text: &str| read.iter().any(|entry| entry.text == text);
+    report.check("text beyond ASCII arrives as it was written", has(GREETING), GREETING);
+    report.check("a text over 4 KiB arrives as it was written", has(&long), format!("{} bytes", long.len()));
+    stage.run(BORIS, &["send", ANNA.0, ANSWER]).await?;
+    let answers = read_by(stage, ANNA, BORIS.0).await?;
+    report.check("the answer comes back", answers.iter().any(|entry| entry.text == ANSWER), ANSWER);
+    let history = stage.run(ANNA, &["history", BORIS.0]).await?;
+    let greeting = history.iter().find(|entry| entry["text"] == GREETING);
+    let state = text_of(greeting, "state");
+    report.check("Anna sees that Boris has read her message", state == "read", format!("its state is \"{state}\""));
+    let numbers = tokio::try_join!(stage.run(ANNA, &["verify", BORIS.0]), stage.run(BORIS, &["verify", ANNA.0]))?;
+    let (one, other) = (text_of(numbers.0.first(), "digits"), text_of(numbers.1.first(), "digits"));
+    tell(&format!("Their safety number: {}", groups(&one)));
+    report.check("both see the same safety number", one == other && one.len() == 60, groups(&one));
+    Ok(())
+}
+
+fn groups(digits: &str) -> String {
+    digits.as_bytes().chunks(5).map(String::from_utf8_lossy).collect::<Vec<_>>().join(" ")
+}
+
+async fn group(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
+    act(3, "A group of five, changed by two people at the same moment");
+    stage.run(ANNA, &["start", BORIS.0, CLARA.0, "--name", GROUP]).await?;
+    settle(stage, &[BORIS, CLARA]).await?;
+    tell(&format!(
+        "Anna starts \"{GROUP}\" with Boris and Clara. Then, at the same moment, Anna adds David and Boris adds Elena:"
+    ));
+    tell(
+        "two commits that both want to be the next one. The relay lets exactly one turn the lock; the other begins anew by itself.",
+    );
+    let added = tokio::join!(stage.run(ANNA, &["add", GROUP, DAVID.0]), stage.run(BORIS, &["add", GROUP, ELENA.0]));
+    let outcome = [added.0, added.1].into_iter().filter_map(Result::err).collect::<Vec<_>>().join("; ");
+    report.check("two concurrent changes of the group both happened", outcome.is_empty(), outcome);
+    let (agreed, seen) = agreement(stage).await?;
+    report.check("all five have the same members in the same epoch", agreed, seen);
+    let mut sending = Vec::new();
+    for (person, text) in HELLOS {
+        tell(&format!("{:>6}: {text}", person.0));
+        sending.push(async move { stage.run(person, &["send", GROUP, text]).await });
+    }
+    futures_util::future::try_join_all(sending).await?;
+    let mut complete = Vec::new();
+    for person in EVERYBODY {
+        let read = read_by(stage, person, GROUP).await?;
+        let all = HELLOS.iter().all(|(sender, text)| read.iter().any(|e| e.sender == sender.0 && e.text == *text));
+        complete.push((person.0, all));
+    }
+    let missing: Vec<_> = complete.iter().filter(|(_, all)| !all).map(|(name, _)| *name).collect();
+    report.check("everybody in the group read what everybody said", missing.is_empty(), missing.join(", "));
+    Ok(())
+}
+
+/// Whether all see five members and one epoch; looks again while changes are still under way.
+async fn agreement(stage: &Stage) -> Result<(bool, String), Failure> {
+    let mut seen = String::new();
+    for _ in 0..LOOKS {
+        settle(stage, &EVERYBODY).await?;
+        let lists = stage.run_all(&EVERYBODY, &["conversations"]).await?;
+        let views: BTreeSet<String> = lists
+            .iter()
+            .map(|list| {
+                let group = list.iter().find(|conversation| conversation["name"] == GROUP);
+                let members = group.and_then(|group| group["members"].as_array()).cloned().unwrap_or_default();
+                let mut members: Vec<_> = members.iter().filter_map(Value::as_str).collect();
+                members.sort_unstable();
+                let epoch = group.map_or(0, |group| group["epoch"].as_u64().unwrap_or_default());
+                format!("epoch {epoch}: {}", members.join(", "))
+            })
+            .collect();
+        seen = views.iter().cloned().collect::<Vec<_>>().join(" | ");
+        if views.len() == 1 && EVERYBODY.iter().all(|person| seen.contains(person.0)) {
+            return Ok((true, seen));
+        }
+    }
+    Ok((false, seen))
+}
+
+async fn crash(stage: &Stage, report: &mut Report, address: &Address) -> Result<(), Failure> {
+    act(4, "The relay is killed while two people write, and one of the readers too");
+    tell("Clara goes offline. David and Elena listen. Anna and Boris write sixty messages each, as fast as they come.");
+    let wait = ["--lines", "--wait", "50"];
+    let send = [&["send", GROUP][..], &wait].concat();
+    let (mut anna, mut boris) = (stage.begin(ANNA, &send)?, stage.begin(BORIS, &send)?);
+    let (david, elena) = (stage.begin(DAVID, &["listen"])?, stage.begin(ELENA, &["listen"])?);
+    let storm = async { tokio::try_join!(write_storm(&mut anna, ANNA), write_storm(&mut boris, BORIS)).map(drop) };
+    // The writers go on while the relay is away: the lines wait in their outboxes.
+    let catastrophe = async {
+        tokio::time::sleep(PACE * KILL_AFTER as u32).await;
+        stage.kill_relay().await?;
+        tell(
+            "kill -9 of the relay, in the middle of it. The writers do not notice: what they write waits in their outboxes.",
+        );
+        david.kill().await?;
+        tell("kill -9 of David's client, for good measure.");
+        tokio::time::sleep(OUTAGE).await;
+        let again = stage.start_relay(address.port).await?;
+        tell(&format!("The relay is started again on the same port and the same data: {}", again.url));
+        Ok::<_, Failure>(again.port == address.port)
+    };
+    let (_, same_port) = tokio::try_join!(storm, catastrophe)?;
+    report.check("the relay came back at the same address with the same data", same_port, "");
+    let (by_anna, by_boris) = tokio::try_join!(all_sent(anna), all_sent(boris))?;
+    let sent = by_anna + by_boris;
+    report.check("every message was sent in the end", sent == 2 * STORM, format!("{sent} of {}", 2 * STORM));
+    elena.kill().await?;
+    tell("Clara comes back from offline, David and Elena from the dead, and everybody reads.");
+    settle(stage, &EVERYBODY).await?;
+    compare_histories(stage, report).await
+}
+
+async fn write_storm(running: &mut Running, person: Person) -> Result<(), Failure> {
+    for number in 1..=STORM {
+        running.write(&storm_text(person, number)).await?;
+        tokio::time::sleep(PACE).await;
+    }
+    running.end_input();
+    Ok(())
+}
+
+fn storm_text(person: Person, number: usize) -> String {
+    format!("{} schreibt im Sturm ⛈ Nr. {number:02}", person.0)
+}
+
+/// How many messages a sender was told are sent.
+async fn all_sent(mut running: Running) -> Result<usize, Failure> {
+    let mut sent = BTreeSet::new();
+    while let Some(printed) = running.next().await? {
+        if ["sent", "delivered", "read"].contains(&text_of(Some(&printed), "state").as_str()) {
+            sent.insert(text_of(Some(&printed), "id"));
+        }
+    }
+    running.finish().await?;
+    Ok(sent.len())
+}
+
+async fn compare_histories(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
+    let mut expected: Vec<String> = HELLOS.iter().map(|(person, text)| format!("{}: {text}", person.0)).collect();
+    for person in [ANNA, BORIS] {
+        expected.extend((1..=STORM).map(|number| format!("{}: {}", person.0, storm_text(person, number))));
+    }
+    expected.sort_unstable();
+    let mut orders = BTreeSet::new();
+    let mut wrong = Vec::new();
+    for person in EVERYBODY {
+        let mut read = read_by(stage, person, GROUP).await?;
+        // Who came later has not seen what was said before; everybody was there for all of this.
+        let mut said: Vec<String> = read.iter().map(|entry| format!("{}: {}", entry.sender, entry.text)).collect();
+        said.sort_unstable();
+        if said != expected {
+            wrong.push(format!("{} has {} texts of {}", person.0, said.len(), expected.len()));
+        }
+        read.sort_by_key(|entry| entry.seq);
+        orders.insert(read.iter().map(|entry| (entry.seq, entry.text.clone())).collect::<Vec<_>>());
+    }
+    let detail = if wrong.is_empty() { format!("{} texts for each of five", expected.len()) } else { wrong.join("; ") };
+    report.check("nothing was lost and nothing came twice", wrong.is_empty(), detail);
+    report.check("everybody has the same order", orders.len() == 1, format!("{} different", orders.len()));
+    let in_order = orders.iter().all(|order| {
+        [ANNA, BORIS].iter().all(|person| {
+            let own: Vec<_> =
+                order.iter().filter(|(_, text)| text.starts_with(&format!("{} schreibt", person.0))).collect();
+            own.is_sorted_by_key(|(_, text)| text)
+        })
+    });
+    report.check("each sender's messages are in the order of writing", in_order, "");
+    Ok(())
+}
+
+async fn inspection(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
+    act(5, "What each person read, and what the relay has of it");
+    let mut reads = Vec::new();
+    for person in EVERYBODY {
+        reads.push((person, read_by(stage, person, GROUP).await?));
+    }
+    stage.kill_relay().await?;
+    let mailboxes = stored::envelopes(&stage.relay_data()).map_err(|error| format!("the relay's data: {error}"))?;
+    let nothing = BTreeMap::new();
+    let group = mailboxes.values().max_by_key(|envelopes| envelopes.len()).unwrap_or(&nothing);
+    for (person, read) in &reads {
+        let storm = read.iter().filter(|entry| entry.text.contains("Nr. 21"));
+        let shown: Vec<&Read> = read.iter().take(HELLOS.len()).chain(storm).collect();
+        side_by_side(person.0, &shown, |seq| group.get(&seq).cloned());
+    }
+    let all: Vec<_> = mailboxes.values().flat_map(BTreeMap::values).collect();
+    let turns = all.iter().filter(|envelope| envelope.turned).count();
+    let bytes: usize = all.iter().map(|envelope| envelope.bytes.len()).sum();
+    let mut sizes: BTreeMap<usize, usize> = BTreeMap::new();
+    group.values().for_each(|envelope| *sizes.entry(envelope.bytes.len()).or_default() += 1);
+    tell("");
+    tell(&format!(
+        "In all the relay stored {} envelopes ({bytes} bytes) in {} mailboxes; {turns} of them turned a lock. Sizes in the group's mailbox: {}.",
+        all.len(),
+        mailboxes.len(),
+        sizes.iter().map(|(size, count)| format!("{count} of {size}")).collect::<Vec<_>>().join(", ")
+    ));
+    let stored_all = reads.iter().all(|(_, read)| read.iter().all(|entry| group.contains_key(&entry.seq)));
+    report.check("what was read is what the relay stored, by number", stored_all && !group.is_empty(), "");
+    let odd: Vec<_> = sizes.keys().filter(|size| !stored::is_standard_length(**size)).collect();
+    report.check(
+        "the group's envelopes have standard lengths",
+        odd.is_empty(),
+        format!("{odd:?} are odd").replace("[] are odd", ""),
+    );
+    let unevenness = stored::unevenness(all.iter().map(|envelope| &envelope.bytes[..]));
+    report.check(
+        "the stored bytes are evenly spread",
+        unevenness < 400.0,
+        format!("chi-squared {unevenness:.0}, random is 255 ± 23"),
+    );
+    search_for_words(stage, report)
+}
+
+/// Everything that was said, and what things are called.
+fn secrets() -> Vec<String> {
+    let mut words: Vec<String> = HELLOS.iter().map(|(_, text)| (*text).to_owned()).collect();
+    words.extend([GREETING, ANSWER, GROUP, "Bergtour", "schreibt im Sturm", "Gipfeln"].map(str::to_owned));
+    words.extend((1..=STORM).flat_map(|number| [ANNA, BORIS].map(|person| storm_text(person, number))));
+    words.extend(long_text().lines().map(str::to_owned));
+    words
+}
+
+fn search_for_words(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
+    let words = secrets();
+    let failed = |error: std::io::Error| format!("the search: {error}");
+    let relay = stored::search(&stage.relay_data(), words.iter().map(String::as_str)).map_err(failed)?;
+    let found = |search: &stored::Search| {
+        search
+            .found
+            .iter()
+            .map(|(word, path)| format!("\"{word}\" in {}", path.display()))
+            .collect::<Vec<_>>()
+            .join("; ")
+    };
+    let looked =
+        |search: &stored::Search| format!("{} words, {} files, {} bytes", words.len(), search.files, search.bytes);
+    let detail = |search: &stored::Search| if search.found.is_empty() { looked(search) } else { found(search) };
+    report.check("none of what was said is in the relay's data", relay.found.is_empty(), detail(&relay));
+    let known = stored::search(&stage.relay_data(), EVERYBODY.iter().map(|person| person.0)).map_err(failed)?;
+    let names: BTreeSet<_> = known.found.iter().map(|(word, _)| word.clone()).collect();
+    report.check(
+        "the same search finds what the relay must know: handles",
+        names.len() == 5,
+        names.into_iter().collect::<Vec<_>>().join(", "),
+    );
+    let mut profiles = stored::Search::default();
+    for person in EVERYBODY {
+        let one = stored::search(&stage.home(person), words.iter().map(String::as_str)).map_err(failed)?;
+        profiles.files += one.files;
+        profiles.bytes += one.bytes;
+        profiles.found.extend(one.found);
+    }
+    report.check("nor in the profiles, which are encrypted on disk", profiles.found.is_empty(), detail(&profiles));
+    Ok(())
+}
+
+/// Lets people send and read everything.
+async fn settle(stage: &Stage, people: &[Person]) -> Result<(), Failure> {
+    stage.run_all(people, &["listen", "--until-settled"]).await.map(drop)
+}
+
+/// What a person reads in a conversation, in the person's own order.
+async fn read_by(stage: &Stage, person: Person, conversation: &str) -> Result<Vec<Read>, Failure> {
+    let history = stage.run(person, &["history", conversation, "--limit", "1000"]).await?;
+    let texts = history.iter().filter(|entry| entry["kind"] == "text");
+    Ok(texts
+        .map(|entry| Read {
+            seq: entry["seq"].as_u64().unwrap_or_default(),
+            sender: text_of(Some(entry), "sender"),
+            text: text_of(Some(entry), "text"),
+        })
+        .collect())
+}
+
+fn text_of(value: Option<&Value>, key: &str) -> String {
+    value.and_then(|value| value[key].as_str()).unwrap_or_default().to_owned()
+}
