@@ -1,0 +1,183 @@
+//! The relay's side of the admin socket: one JSON line in, one JSON line out.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::invite::{self, Invite};
+use crate::clock::SystemClock;
+use crate::command::Context;
+use crate::gateway::listener::Doors;
+use crate::store::{Clock as _, NewInvite, Stats, StoreError};
+
+/// Longest request, in bytes.
+const ASK_BYTES: u64 = 4096;
+/// Most askers at once.
+const ASKERS: usize = 16;
+/// How long an asker may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest life of an invite, in days.
+const INVITE_DAYS: u32 = 3650;
+
+/// What the host can ask.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ask {
+    /// A new invite.
+    Invite {
+        /// How many accounts it may make; at least 1.
+        uses: u32,
+        /// For how many days; 1 to 3650.
+        days: u32,
+    },
+    /// Numbers.
+    Stats,
+    /// The clock is right: expiry goes on (rule 20).
+    ConfirmClock,
+}
+
+/// What the relay says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// The invite, and where to use it.
+    Invited {
+        /// The invite.
+        invite: Invite,
+        /// The relay's URL for clients.
+        relay: String,
+    },
+    /// The numbers.
+    Stats(Numbers),
+    /// Done.
+    Done,
+}
+
+/// Numbers of the relay and of its store.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names are the labels that `posthorn-server stats` prints; Stats documents them")]
+pub struct Numbers {
+    pub version: String,
+    pub uptime_seconds: u64,
+    pub connections: u64,
+    pub openings: u64,
+    pub mailboxes: u64,
+    pub envelopes: u64,
+    pub envelope_bytes: u64,
+    pub posts: u64,
+    pub accounts: u64,
+    pub disk_bytes: u64,
+    pub expiry_paused: bool,
+}
+
+/// Answers the host.
+pub(crate) struct Desk {
+    pub(crate) context: Arc<Context>,
+    pub(crate) doors: Arc<Doors>,
+    pub(crate) clock: SystemClock,
+    /// What clients connect to.
+    pub(crate) url: String,
+    /// For invite codes.
+    pub(crate) rng: Mutex<StdRng>,
+}
+
+impl Desk {
+    /// Mints an invite, durably.
+    pub(crate) async fn mint(&self, uses: u32, days: u32) -> Result<Invite, StoreError> {
+        let code = invite::random(&mut *self.rng.lock());
+        let expires = self.clock.unix_seconds() + u64::from(days) * 24 * 3600;
+        self.context.store.mint_invite(NewInvite { hash: invite::hash(&code), uses, expires }).await?;
+        Ok(Invite { code, uses, expires })
+    }
+
+    async fn answer(&self, ask: Ask) -> Result<Answer, String> {
+        match ask {
+            Ask::Invite { uses, days } if uses == 0 || days == 0 || days > INVITE_DAYS => {
+                Err(format!("an invite has at least 1 use and lives for 1 to {INVITE_DAYS} days"))
+            }
+            Ask::Invite { uses, days } => {
+                let invite = self.mint(uses, days).await.map_err(|error| error.to_string())?;
+                Ok(Answer::Invited { invite, relay: self.url.clone() })
+            }
+            Ask::Stats => Ok(Answer::Stats(self.numbers())),
+            Ask::ConfirmClock => {
+                self.context.store.confirm_clock().await.map_err(|error| error.to_string())?;
+                Ok(Answer::Done)
+            }
+        }
+    }
+
+    pub(crate) fn numbers(&self) -> Numbers {
+        let Stats { mailboxes, envelopes, envelope_bytes, posts, accounts, disk_bytes, expiry_paused } =
+            self.context.store.stats();
+        Numbers {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: self.clock.monotonic_seconds(),
+            connections: self.doors.open(),
+            openings: self.context.hub.openings(),
+            mailboxes,
+            envelopes,
+            envelope_bytes,
+            posts,
+            accounts,
+            disk_bytes,
+            expiry_paused,
+        }
+    }
+}
+
+/// Binds the socket of a data folder, for this user only. The folder's lock is held by the store: a socket that is there was
+/// left by a relay that died.
+pub(crate) fn listen(data: &Path) -> io::Result<UnixListener> {
+    let path = data.join(super::SOCKET);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+impl Desk {
+    /// Serves the socket until dropped.
+    pub(crate) async fn run(self: Arc<Self>, listener: UnixListener) {
+        let mut askers = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = listener.accept(), if askers.len() < ASKERS => {
+                    let Ok((stream, _)) = accepted else { return };
+                    let desk = self.clone();
+                    askers.spawn(async move {
+                        // An asker that goes away has its own reasons.
+                        let _ = timeout(PATIENCE, desk.serve(stream)).await;
+                    });
+                }
+                Some(_) = askers.join_next() => {}
+            }
+        }
+    }
+
+    async fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
+        let (read, mut write) = stream.split();
+        let mut line = String::new();
+        BufReader::new(read.take(ASK_BYTES)).read_line(&mut line).await?;
+        let answer = match serde_json::from_str(&line) {
+            Ok(ask) => self.answer(ask).await,
+            Err(error) => Err(format!("not a question: {error}")),
+        };
+        let mut line = serde_json::to_vec(&answer)?;
+        line.push(b'\n');
+        write.write_all(&line).await
+    }
+}

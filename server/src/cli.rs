@@ -1,0 +1,239 @@
+//! The program `posthorn-server`: arguments in, one relay or one question to the running one out.
+//!
+//! Owns what is printed and the exit status. Mistakes are told in one line on standard error, with what to do.
+
+use std::ffi::OsString;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, anyhow};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::admin::{self, Answer, Ask};
+use crate::config::{Config, LogFormat, Sources, default_data};
+use crate::relay::Relay;
+
+/// Stores and forwards end-to-end encrypted messages that it cannot read.
+#[derive(Debug, Parser)]
+#[command(name = "posthorn-server", version, args_conflicts_with_subcommands = false)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Option<Task>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Run the relay (the default).
+    Serve,
+    /// Mint an invite code at the running relay.
+    Invite {
+        /// How many accounts it may make.
+        #[arg(long, default_value_t = 1)]
+        uses: u32,
+        /// For how many days it is valid.
+        #[arg(long, default_value_t = 7)]
+        days: u32,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the running relay's numbers.
+    Stats {
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell the running relay that the clock is right after a jump: expiry goes on.
+    ConfirmClock,
+    /// Check the configuration without starting.
+    CheckConfig,
+}
+
+#[derive(Debug, Args)]
+struct Settings {
+    /// Configuration file [default: posthorn.toml in the data folder, if it is there]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Data folder [default: $XDG_DATA_HOME/posthorn-server or ~/.local/share/posthorn-server]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    /// Address and port to listen on [default: 127.0.0.1:4100]
+    #[arg(long, global = true, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// What clients should connect to, such as wss://relay.example
+    #[arg(long, global = true, value_name = "URL")]
+    public_url: Option<String>,
+    /// Let anybody register, without an invite
+    #[arg(long, global = true)]
+    open_registration: bool,
+    /// embedded, or memory (which forgets everything)
+    #[arg(long, global = true)]
+    engine: Option<String>,
+    /// TLS certificate chain, PEM
+    #[arg(long, global = true, value_name = "FILE")]
+    tls_certificate: Option<PathBuf>,
+    /// TLS private key, PEM
+    #[arg(long, global = true, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// error, warn, info, debug or trace
+    #[arg(long, global = true)]
+    log_level: Option<String>,
+    /// text or json
+    #[arg(long, global = true)]
+    log_format: Option<String>,
+    /// Limit no rates: for measurements
+    #[arg(long, global = true)]
+    no_rates: bool,
+    /// Mint an invite for this many accounts at start, and print it
+    #[arg(long, global = true, value_name = "USES", num_args = 0..=1, default_missing_value = "1")]
+    print_invite: Option<u32>,
+    /// Set any key of the configuration, such as limits.idle_seconds=30
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+/// Runs the program with these arguments, the first of which is its name. Makes its own runtime.
+pub fn cli_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let parsed =
+        Arguments::command().try_get_matches_from(arguments).and_then(|matches| Arguments::from_arg_matches(&matches));
+    let arguments = match parsed {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version come this way too; clap knows which are mistakes.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("posthorn-server: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let config = arguments.settings.load()?;
+    match arguments.task.as_ref().unwrap_or(&Task::Serve) {
+        Task::Serve => serve(config, arguments.settings.print_invite),
+        Task::Invite { uses, days, json } => match ask(&config, &Ask::Invite { uses: *uses, days: *days })? {
+            answer if *json => print_json(&answer),
+            Answer::Invited { invite, relay } => {
+                say(&format!("invite: {}", invite.code))?;
+                say(&format!("posthorn register HANDLE --relay {relay} --invite {}", invite.code))
+            }
+            _ => Err(anyhow!("the relay answered something else: is it of another version?")),
+        },
+        Task::Stats { json } => match ask(&config, &Ask::Stats)? {
+            Answer::Stats(numbers) if *json => print_json(&numbers),
+            Answer::Stats(numbers) => {
+                let value = serde_json::to_value(&numbers)?;
+                let rows = value.as_object().into_iter().flatten();
+                rows.map(|(name, value)| say(&format!("{name:>16}  {}", value.to_string().trim_matches('"')))).collect()
+            }
+            _ => Err(anyhow!("the relay answered something else: is it of another version?")),
+        },
+        Task::ConfirmClock => {
+            ask(&config, &Ask::ConfirmClock)?;
+            say("the clock is confirmed")
+        }
+        Task::CheckConfig => say("the configuration is good"),
+    }
+}
+
+fn ask(config: &Config, ask: &Ask) -> anyhow::Result<Answer> {
+    Ok(admin::ask(&config.data, ask)?)
+}
+
+fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    say(&serde_json::to_string(value)?)
+}
+
+/// One line on standard output, at once: whoever started the program may be waiting for it.
+fn say(line: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}
+
+impl Settings {
+    fn load(&self) -> anyhow::Result<Config> {
+        let mut flags = Vec::new();
+        // Paths are quoted, or a folder named 42 would be a number.
+        let mut text = |key: &str, value: Option<String>| {
+            flags.extend(value.map(|value| (key.to_owned(), toml::Value::String(value).to_string())));
+        };
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        text("data", path(&self.data));
+        text("listen", self.listen.clone());
+        text("public_url", self.public_url.clone());
+        text("engine", self.engine.clone());
+        text("tls.certificate", path(&self.tls_certificate));
+        text("tls.key", path(&self.tls_key));
+        text("log.level", self.log_level.clone());
+        text("log.format", self.log_format.clone());
+        if self.open_registration {
+            flags.push(("open_registration".to_owned(), "true".to_owned()));
+        }
+        if self.no_rates {
+            let off =
+                crate::config::KEYS.iter().filter(|key| key.name.contains("_per_") && key.name.starts_with("rates."));
+            flags.extend(off.map(|key| (key.name.to_owned(), "0".to_owned())));
+        }
+        for set in &self.set {
+            let (key, value) = set.split_once('=').with_context(|| format!("--set {set}: write KEY=VALUE"))?;
+            flags.push((key.trim().to_owned(), value.trim().to_owned()));
+        }
+        let data = default_data(|name| std::env::var_os(name));
+        let data = data.or_else(|| self.data.clone()).context("neither HOME nor XDG_DATA_HOME is set: use --data")?;
+        Ok(Config::load(&Sources { file: self.config.clone(), flags }, data)?)
+    }
+}
+
+fn serve(config: Config, print_invite: Option<u32>) -> anyhow::Result<()> {
+    start_log(&config);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    runtime.block_on(async {
+        // Before starting, so that no signal finds the relay without a handler.
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let data = config.data.display().to_string();
+        let relay = Relay::start(config).await?;
+        say(&format!("posthorn-server listens on {}", relay.url()))?;
+        say(&format!("data: {data}"))?;
+        match print_invite {
+            Some(uses) => say(&format!("invite: {}", relay.mint_invite(uses.max(1), 7).await?.code))?,
+            None => say(&format!("first invite: posthorn-server invite --data {data}"))?,
+        }
+        tracing::info!("started");
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = relay.failed() => return Err(anyhow!("the disk failed: stopping, nothing that was answered is lost")),
+        }
+        tracing::info!("stopping");
+        tokio::select! {
+            closed = relay.shutdown() => closed.context("the store did not close well")?,
+            _ = terminate.recv() => return Err(anyhow!("stopped at once, on the second signal")),
+            _ = interrupt.recv() => return Err(anyhow!("stopped at once, on the second signal")),
+        }
+        tracing::info!("stopped");
+        Ok(())
+    })
+}
+
+/// To standard error. If the program that we are part of has a log already, that one is used.
+fn start_log(config: &Config) {
+    let filter = tracing_subscriber::EnvFilter::new(&config.log.level);
+    let colour = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr);
+    // A second subscriber is refused, which is what we want.
+    let _ = match config.log.format {
+        LogFormat::Text => log.try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
+}

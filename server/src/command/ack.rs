@@ -1,0 +1,64 @@
+//! Ack: moves the reader's cursor and gives credit.
+//!
+//! Most acks want no answer. Those of one opening are handed to the store one at a time, the latest standing for all
+//! before it, so that a client that acknowledges every envelope costs no more than the store can take.
+
+use std::sync::Arc;
+
+use posthorn_proto::ErrorCode;
+use posthorn_proto::frame::{Ack, Refusal, ServerBody};
+
+use super::{Call, Work};
+use crate::gateway::peer::Asked;
+use crate::live::opening::{Opening, closing_words};
+use crate::store::StoreError;
+
+pub(super) fn ack(call: Call, asked: Asked, ack: Ack) -> Option<Work> {
+    let opening = call.peer.opening(&ack.mailbox);
+    let taken = match &opening {
+        None => Err(ErrorCode::NotOpen),
+        Some(opening) => opening.acknowledge(ack.seq, ack.credit),
+    };
+    match (opening, taken) {
+        (Some(opening), Ok(())) if asked.wants_answer() => Some(Box::pin(async move {
+            let reply = advance(&call, &opening, ack.seq).await;
+            asked.answer(reply.map(|()| ServerBody::Done).map_err(Refusal::from));
+        })),
+        (Some(opening), Ok(())) => {
+            let first = opening.note_acknowledged(ack.seq);
+            first.then(|| -> Work { Box::pin(hand_on(call, opening)) })
+        }
+        (opening, Err(code)) => {
+            refuse(&call, asked, ack, opening, code);
+            None
+        }
+        (None, Ok(())) => None,
+    }
+}
+
+async fn hand_on(call: Call, opening: Arc<Opening>) {
+    while let Some(seq) = opening.next_acknowledgement() {
+        if let Err(error) = advance(&call, &opening, seq).await {
+            opening.end(error.code(), false);
+        }
+    }
+}
+
+async fn advance(call: &Call, opening: &Opening, seq: u64) -> Result<(), StoreError> {
+    match call.context.store.advance(opening.mailbox, opening.reader, seq).await {
+        // The store forgets the cursor of an evicted reader, which may still be reading what it is owed.
+        Err(StoreError::ReaderUnknown) if opening.is_evicted() => Ok(()),
+        result => result,
+    }
+}
+
+fn refuse(call: &Call, asked: Asked, ack: Ack, opening: Option<Arc<Opening>>, code: ErrorCode) {
+    if asked.wants_answer() {
+        return asked.answer(Err(Refusal::new(code, closing_words(code))));
+    }
+    match opening {
+        // Ends it and says so, unless it has ended already: then the client was told.
+        Some(opening) => opening.end(code, false),
+        None => call.peer.push_closed(ack.mailbox, code),
+    }
+}

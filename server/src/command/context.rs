@@ -1,0 +1,128 @@
+//! What every command works with: the parts of one relay, without sockets.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use posthorn_proto::{Limits, RelayIdentity};
+
+use crate::config::Rates;
+use crate::gateway::rate::{Buckets, Rate};
+use crate::live::Hub;
+use crate::secret::{Ephemerals, RelaySecret};
+use crate::store::Store;
+
+/// Most keys that one kind of rate remembers: bounds memory at a few megabytes.
+const REMEMBERED: usize = 100_000;
+const HOUR: u32 = 3600;
+
+/// What a [`Context`] is made of.
+pub struct ContextParts {
+    /// Where mailboxes and the directory live. It must publish to `hub`.
+    pub store: Arc<dyn Store>,
+    /// Who has what open.
+    pub hub: Arc<Hub>,
+    /// What is announced and enforced.
+    pub limits: Limits,
+    /// How often things may happen.
+    pub rates: Rates,
+    /// Most bytes of deliveries that wait for one connection.
+    pub outbox_bytes: usize,
+    /// Whether anybody may register.
+    pub open_registration: bool,
+    /// The relay's long-term key.
+    pub identity: RelaySecret,
+    /// Seeds the nonces and ephemeral keys.
+    pub seed: [u8; 32],
+    /// Name and version, for people.
+    pub software: String,
+}
+
+/// One relay as its commands see it. Shared by all sessions.
+pub struct Context {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) limits: Limits,
+    pub(crate) outbox_bytes: usize,
+    pub(crate) open_registration: bool,
+    pub(crate) identity: RelaySecret,
+    pub(crate) ephemerals: Ephemerals,
+    pub(crate) software: String,
+    pub(crate) rates: ContextRates,
+    /// Set once, when the relay begins to stop.
+    draining: AtomicBool,
+}
+
+/// The rates, made ready.
+pub(crate) struct ContextRates {
+    pub(crate) requests: Rate,
+    pub(crate) bad_requests: Rate,
+    pub(crate) takes_by_asker: Buckets,
+    pub(crate) takes_of_target: Buckets,
+    pub(crate) takes_by_asker_of_target: Buckets,
+    pub(crate) registrations: Buckets,
+}
+
+impl Context {
+    /// Puts a relay together.
+    pub fn new(parts: ContextParts) -> Arc<Self> {
+        let rates = &parts.rates;
+        let hourly = |events: u32| Buckets::new(Rate::new(events, HOUR, events), REMEMBERED);
+        Arc::new(Self {
+            rates: ContextRates {
+                requests: Rate::new(rates.requests_per_second, 1, rates.requests_burst),
+                bad_requests: Rate::new(rates.bad_requests_per_minute, 60, rates.bad_requests_per_minute),
+                takes_by_asker: hourly(rates.takes_per_asker_per_hour),
+                takes_of_target: hourly(rates.takes_per_target_per_hour),
+                takes_by_asker_of_target: hourly(rates.takes_per_asker_and_target_per_hour),
+                registrations: hourly(rates.registrations_per_address_per_hour),
+            },
+            store: parts.store,
+            hub: parts.hub,
+            limits: parts.limits,
+            outbox_bytes: parts.outbox_bytes,
+            open_registration: parts.open_registration,
+            identity: parts.identity,
+            ephemerals: Ephemerals::new(parts.seed),
+            software: parts.software,
+            draining: AtomicBool::new(false),
+        })
+    }
+
+    /// The relay's public name.
+    pub fn identity(&self) -> RelayIdentity {
+        self.identity.identity()
+    }
+
+    /// From now on new requests are refused with `SHUTTING_DOWN`.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether the relay is stopping.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+}
+
+/// What counts as one address: an IPv6 customer has at least a /64.
+pub(crate) fn neighbourhood(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_share_an_address() {
+        let of = |text: &str| neighbourhood(text.parse().expect("address"));
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
+        assert_ne!(of("10.0.0.2"), of("10.0.0.1"));
+    }
+}

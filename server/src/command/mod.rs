@@ -1,0 +1,138 @@
+//! What clients can ask: one file per request. Each checks policy, makes one call into the store, and replies.
+//!
+//! The frame is already decoded and its lengths are right; what is left to check are this relay's limits, who is asking,
+//! and how often. No command touches a socket. Rules of mailboxes and of the directory are not here but in the store's
+//! ledger.
+//!
+//! | file | needs |
+//! |---|---|
+//! | [`create`] | a creation token |
+//! | [`post`], [`signal`] | the post key |
+//! | [`open`], [`ack`], [`close`] | a read key |
+//! | [`destroy`] | the turn key |
+//! | [`register`] | an invite, and the device's key |
+//! | [`authenticate`] | the device's key |
+//! | [`publish_card`], [`publish_key_packages`], [`look_up`], [`take_key_packages`], [`draw_tokens`] | an authenticated device |
+
+mod ack;
+mod authenticate;
+mod close;
+mod context;
+mod create;
+mod destroy;
+mod draw_tokens;
+mod look_up;
+mod open;
+mod post;
+mod publish_card;
+mod publish_key_packages;
+mod register;
+mod signal;
+mod take_key_packages;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use posthorn_proto::ErrorCode;
+use posthorn_proto::frame::{Refusal, Request, ServerBody};
+
+pub(crate) use context::neighbourhood;
+pub use context::{Context, ContextParts};
+
+use crate::gateway::peer::{Asked, Peer};
+use crate::store::StoreError;
+
+/// What remains to be done for one request. It answers into the session's outbox by itself. Its first poll is what hands the
+/// request to the store, so poll it once before the session gets another frame.
+pub type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What a request comes to.
+pub(crate) type Reply = Result<ServerBody, Refusal>;
+
+/// What a command works with.
+#[derive(Clone)]
+pub(crate) struct Call {
+    /// The relay.
+    pub(crate) context: Arc<Context>,
+    /// Who asks.
+    pub(crate) peer: Arc<Peer>,
+    /// Steady milliseconds.
+    pub(crate) now: u64,
+}
+
+/// Begins a request. `None` if it is over already.
+pub(crate) fn begin(call: Call, asked: Asked, request: Request) -> Option<Work> {
+    Some(match request {
+        Request::Create(create) => answer(asked, create::create(call, create)),
+        Request::Post(post) => answer(asked, post::post(call, post)),
+        Request::Signal(signal) => answer(asked, signal::signal(call, signal)),
+        Request::Open(open) => Box::pin(open::open(call, asked, open)),
+        Request::Ack(ack) => return ack::ack(call, asked, ack),
+        Request::Close(mailbox) => {
+            asked.answer(close::close(&call, &mailbox));
+            return None;
+        }
+        Request::Destroy { mailbox, turn_key } => answer(asked, destroy::destroy(call, mailbox, turn_key)),
+        Request::Ping => {
+            asked.answer(Ok(ServerBody::Done));
+            return None;
+        }
+        Request::Register(register) => answer(asked, register::register(call, register)),
+        Request::Authenticate(proof) => answer(asked, authenticate::authenticate(call, proof)),
+        Request::PublishCard(publish) => answer(asked, publish_card::publish_card(call, publish)),
+        Request::PublishKeyPackages(publish) => {
+            answer(asked, publish_key_packages::publish_key_packages(call, publish))
+        }
+        Request::LookUp(handle) => answer(asked, look_up::look_up(call, handle)),
+        Request::TakeKeyPackages(handle) => answer(asked, take_key_packages::take_key_packages(call, handle)),
+        Request::DrawTokens(hashes) => answer(asked, draw_tokens::draw_tokens(call, hashes)),
+    })
+}
+
+/// How many bytes the answer may have, for reserving room before the request is begun.
+pub(crate) fn answer_bytes(request: &Request, context: &Context) -> usize {
+    match request {
+        Request::Open(open) => 192 * open.openings.len(),
+        Request::LookUp(_) => context.limits.card_bytes as usize,
+        Request::TakeKeyPackages(_) => context.limits.key_package_bytes as usize * 2,
+        _ => 64,
+    }
+}
+
+/// How much of the connection's budget a request takes.
+pub(crate) fn cost(request: &Request) -> u32 {
+    match request {
+        Request::Open(open) => 1 + open.openings.len() as u32 / 16,
+        _ => 1,
+    }
+}
+
+fn answer(asked: Asked, reply: impl Future<Output = Reply> + Send + 'static) -> Work {
+    Box::pin(async move { asked.answer(reply.await) })
+}
+
+fn too_large(what: &str, got: u64, most: u64) -> Refusal {
+    Refusal::new(ErrorCode::TooLarge, format!("{what}: {got}, at most {most} here"))
+}
+
+fn within(what: &str, got: usize, most: u32) -> Result<(), Refusal> {
+    if got > most as usize { Err(too_large(what, got as u64, most.into())) } else { Ok(()) }
+}
+
+pub(crate) fn rate_limited(retry_after_ms: u32) -> Refusal {
+    let message = "too many of these requests: wait before the next".to_owned();
+    Refusal { code: Some(ErrorCode::RateLimited), message, retry_after_ms }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        let retry_after_ms = match error {
+            StoreError::Busy => 200,
+            StoreError::Unavailable => 5000,
+            StoreError::Stopped => 1000,
+            _ => 0,
+        };
+        Self { code: Some(error.code()), message: error.to_string(), retry_after_ms }
+    }
+}

@@ -1,0 +1,12 @@
+//! Signal: forwards a payload to whoever has the mailbox open now. Stored nowhere; may be lost (rule 21).
+
+use posthorn_proto::frame::{ServerBody, Signal};
+
+use super::{Call, Reply, within};
+
+pub(super) async fn signal(call: Call, signal: Signal) -> Reply {
+    within("signal in bytes", signal.payload.len(), call.context.limits.signal_bytes)?;
+    call.context.store.check_post_key(signal.mailbox, signal.post_key.hash()).await?;
+    call.context.hub.signal(signal.mailbox, signal.payload);
+    Ok(ServerBody::Done)
+}

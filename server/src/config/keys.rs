@@ -1,0 +1,264 @@
+//! Every key of the configuration, described once: the ranges that are checked and the table that people read.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use posthorn_proto::limits;
+
+use super::Config;
+
+/// What is known of one key.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Its path, such as `limits.idle_seconds`.
+    pub name: &'static str,
+    /// Of what it is a number, or its form.
+    pub unit: &'static str,
+    /// The smallest and largest value of a number.
+    pub range: Option<(u64, u64)>,
+    /// What it does.
+    pub help: &'static str,
+}
+
+const fn text(name: &'static str, unit: &'static str, help: &'static str) -> Key {
+    Key { name, unit, range: None, help }
+}
+
+const fn number(name: &'static str, unit: &'static str, least: u64, most: u64, help: &'static str) -> Key {
+    Key { name, unit, range: Some((least, most)), help }
+}
+
+const MIB: u64 = 1 << 20;
+const TIB: u64 = 1 << 40;
+const DAY: u64 = 24 * 3600;
+
+/// Every key, in the order of the documentation.
+pub const KEYS: &[Key] = &[
+    text("listen", "address:port", "Where the relay listens. Port 0 takes a free one."),
+    text(
+        "data",
+        "path",
+        "The data folder. Default: `$XDG_DATA_HOME/posthorn-server`, else `~/.local/share/posthorn-server`.",
+    ),
+    text(
+        "public_url",
+        "URL",
+        "What clients should connect to, if it is not the listening address: `wss://relay.example`.",
+    ),
+    text("open_registration", "true or false", "Whether anybody may register, without an invite."),
+    text("engine", "embedded or memory", "Where mailboxes are kept. `memory` forgets everything when the relay stops."),
+    text(
+        "tls.certificate",
+        "path",
+        "Certificate chain in PEM. Without it the relay speaks plain WebSocket: for loopback, or behind a proxy.",
+    ),
+    text("tls.key", "path", "The certificate's private key in PEM."),
+    number("limits.frame_bytes", "bytes", 8192, limits::FRAME_BYTES as u64, "Largest frame in either direction."),
+    number("limits.envelope_bytes", "bytes", 4096, limits::ENVELOPE_BYTES as u64, "Largest envelope."),
+    number("limits.signal_bytes", "bytes", 256, limits::SIGNAL_BYTES as u64, "Largest signal."),
+    number("limits.card_bytes", "bytes", 1024, limits::CARD_BYTES as u64, "Largest contact card."),
+    number("limits.key_package_bytes", "bytes", 4096, limits::KEY_PACKAGE_BYTES as u64, "Largest key package."),
+    number(
+        "limits.openings_per_request",
+        "mailboxes",
+        1,
+        limits::OPENINGS_PER_REQUEST as u64,
+        "Most mailboxes in one `Open`.",
+    ),
+    number(
+        "limits.openings_per_connection",
+        "mailboxes",
+        1,
+        limits::OPENINGS_PER_CONNECTION as u64,
+        "Most mailboxes open on one connection.",
+    ),
+    number(
+        "limits.requests_in_flight",
+        "requests",
+        1,
+        limits::REQUESTS_IN_FLIGHT as u64,
+        "Unanswered requests of one connection; beyond it the relay stops reading from it.",
+    ),
+    number(
+        "limits.readers_per_mailbox",
+        "readers",
+        2,
+        limits::READERS_PER_MAILBOX as u64,
+        "Most readers of one mailbox.",
+    ),
+    number("limits.mailbox_bytes", "bytes", MIB, limits::MAILBOX_BYTES, "Quota of one mailbox."),
+    number("limits.expiry_seconds", "seconds", 60, limits::EXPIRY_SECONDS as u64, "Longest expiry of a mailbox."),
+    number(
+        "limits.idle_seconds",
+        "seconds",
+        5,
+        limits::IDLE_SECONDS as u64,
+        "A connection that sends nothing for this long is closed.",
+    ),
+    number(
+        "limits.key_packages_per_device",
+        "key packages",
+        1,
+        limits::KEY_PACKAGES_PER_DEVICE as u64,
+        "Most one-time key packages kept for one device.",
+    ),
+    number(
+        "limits.tokens_per_device",
+        "tokens",
+        1,
+        limits::TOKENS_PER_DEVICE as u64,
+        "Most creation tokens that one device may draw in 24 hours.",
+    ),
+    number("connections.total", "connections", 1, 1_000_000, "Most connections; more are refused with HTTP 503."),
+    number(
+        "connections.per_address",
+        "connections",
+        0,
+        1_000_000,
+        "Most connections of one address (an IPv6 /64 counts as one). 0 = no limit.",
+    ),
+    number(
+        "connections.per_loopback_address",
+        "connections",
+        0,
+        1_000_000,
+        "The same for 127.0.0.1 and ::1, where everybody behind a proxy comes from. 0 = no limit.",
+    ),
+    number("connections.handshake_seconds", "seconds", 1, 300, "Time for TLS and the HTTP request."),
+    number(
+        "connections.outbox_bytes",
+        "bytes",
+        16_384,
+        64 * MIB,
+        "Most bytes of deliveries that wait for one connection; beyond it they wait in the store.",
+    ),
+    number("connections.drain_seconds", "seconds", 0, 300, "Time at shutdown for answering what was asked."),
+    number(
+        "rates.requests_per_second",
+        "requests per second",
+        0,
+        1_000_000,
+        "Requests of one connection. 0 = no limit.",
+    ),
+    number("rates.requests_burst", "requests", 1, 10_000_000, "How many of them may come at once."),
+    number(
+        "rates.bad_requests_per_minute",
+        "requests per minute",
+        0,
+        1_000_000,
+        "Malformed requests of one connection; beyond it the connection is closed. 0 = no limit.",
+    ),
+    number(
+        "rates.takes_per_asker_per_hour",
+        "takes per hour",
+        0,
+        1_000_000,
+        "Key package takes by one device. 0 = no limit.",
+    ),
+    number(
+        "rates.takes_per_target_per_hour",
+        "takes per hour",
+        0,
+        1_000_000,
+        "Key package takes from one account, whoever asks. 0 = no limit.",
+    ),
+    number(
+        "rates.takes_per_asker_and_target_per_hour",
+        "takes per hour",
+        0,
+        1_000_000,
+        "Key package takes by one device from one account. 0 = no limit.",
+    ),
+    number(
+        "rates.registrations_per_address_per_hour",
+        "registrations per hour",
+        0,
+        1_000_000,
+        "Attempts to register from one address (an IPv6 /64 counts as one); loopback is not counted. 0 = no limit.",
+    ),
+    number("store.total_bytes", "bytes", MIB, 1024 * TIB, "Most bytes of stored envelopes over all mailboxes."),
+    number("store.mailboxes", "mailboxes", 1, 1_000_000_000, "Most mailboxes."),
+    number(
+        "store.posts",
+        "posts",
+        1000,
+        10_000_000_000,
+        "Most remembered posts over all mailboxes; each costs memory.",
+    ),
+    number("store.accounts", "accounts", 1, 1_000_000_000, "Most accounts."),
+    number("store.readers", "readers", 1, 1_000_000_000, "Most readers over all mailboxes; each costs memory."),
+    number("store.tokens", "tokens", 1, 1_000_000_000, "Most unspent creation tokens over all devices."),
+    number(
+        "store.post_id_seconds",
+        "seconds",
+        60,
+        365 * DAY,
+        "How long a post id is remembered at least, for recognising a repeated post. The protocol promises 259,200 (72 h).",
+    ),
+    number(
+        "store.unopened_seconds",
+        "seconds",
+        60,
+        3650 * DAY,
+        "A mailbox that nobody opened for this long is removed.",
+    ),
+    number("store.segment_bytes", "bytes", MIB, 1 << 30, "Length at which a journal segment is ended."),
+    number(
+        "store.headroom_bytes",
+        "bytes",
+        0,
+        TIB,
+        "While less than this is free on the disk, only what makes room is carried out.",
+    ),
+    number(
+        "store.checkpoint_bytes",
+        "bytes",
+        MIB,
+        TIB,
+        "How much is written between checkpoints: bounds what a start replays.",
+    ),
+    number(
+        "store.queue_bytes",
+        "bytes",
+        4 * MIB,
+        16 << 30,
+        "Most bytes of requests that wait to be written; callers beyond wait.",
+    ),
+    text(
+        "log.level",
+        "level",
+        "`error`, `warn`, `info`, `debug` or `trace`. From `debug` on the log tells more about connections.",
+    ),
+    text("log.format", "text or json", "The form of log lines, which go to standard error."),
+];
+
+/// The configuration as paths and values.
+pub(super) fn flat(config: &Config) -> BTreeMap<String, serde_json::Value> {
+    let mut flat = BTreeMap::new();
+    let value = serde_json::to_value(config).expect("a configuration has no maps with odd keys");
+    for (name, value) in value.as_object().into_iter().flatten() {
+        match value.as_object() {
+            Some(table) => flat.extend(table.iter().map(|(key, value)| (format!("{name}.{key}"), value.clone()))),
+            None => drop(flat.insert(name.clone(), value.clone())),
+        }
+    }
+    flat
+}
+
+/// The table of docs/configuration.md.
+pub fn documentation() -> String {
+    let values = flat(&Config::default());
+    let mut table = String::from("| key | unit | default | range | meaning |\n|---|---|---|---|---|\n");
+    for key in KEYS {
+        let default = match values.get(key.name) {
+            Some(serde_json::Value::String(text)) if text.is_empty() => "see meaning".to_owned(),
+            None | Some(serde_json::Value::Null) => "none".to_owned(),
+            Some(serde_json::Value::String(text)) => format!("`{text}`"),
+            Some(value) => format!("`{value}`"),
+        };
+        let range = key.range.map_or_else(|| "".to_owned(), |(least, most)| format!("{least} to {most}"));
+        writeln!(table, "| `{}` | {} | {default} | {range} | {} |", key.name, key.unit, key.help)
+            .expect("a String takes everything");
+    }
+    table
+}

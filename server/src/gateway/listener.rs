@@ -1,0 +1,250 @@
+//! The listener: accepts connections, caps their number, and owns their tasks.
+//!
+//! Every connection is a task in its set: dropping the listener's future ends them all; draining waits for them, for a
+//! while.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use super::connection::{self, Surroundings};
+use super::session::{Now, Session};
+use super::tls::TlsError;
+use super::{http, tls};
+use crate::clock::SystemClock;
+use crate::command::{Context, neighbourhood};
+use crate::config::{Config, Connections};
+use crate::store::Clock as _;
+
+/// A pause after the system refused a connection (too many open files): trying at once would only spin.
+const BREATHER: Duration = Duration::from_millis(100);
+/// How long a refused connection may take to be told so.
+const REFUSAL: Duration = Duration::from_secs(1);
+
+/// Accepts connections for one relay.
+pub(crate) struct Listener {
+    tcp: TcpListener,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    tls: Option<TlsAcceptor>,
+    context: Arc<Context>,
+    clock: SystemClock,
+    settings: Connections,
+    drain: watch::Receiver<bool>,
+    doors: Arc<Doors>,
+}
+
+/// How many connections there are, in all and by address.
+#[derive(Debug, Default)]
+pub(crate) struct Doors {
+    open: AtomicU64,
+    /// Only addresses with a limit stand here, and only while they have a connection.
+    by_address: Mutex<HashMap<IpAddr, u32>>,
+}
+
+/// One admitted connection; leaves on drop.
+struct Visitor {
+    doors: Arc<Doors>,
+    counted: Option<IpAddr>,
+}
+
+impl Doors {
+    /// Connections open now.
+    pub(crate) fn open(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    fn admit(self: &Arc<Self>, address: IpAddr, settings: &Connections) -> Option<Visitor> {
+        if self.open() >= u64::from(settings.total) {
+            return None;
+        }
+        let address = neighbourhood(address);
+        let most = if address.is_loopback() { settings.per_loopback_address } else { settings.per_address };
+        if most > 0 {
+            let mut by_address = self.by_address.lock();
+            let count = by_address.entry(address).or_insert(0);
+            if *count >= most {
+                return None;
+            }
+            *count += 1;
+        }
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Some(Visitor { doors: self.clone(), counted: (most > 0).then_some(address) })
+    }
+}
+
+impl Drop for Visitor {
+    fn drop(&mut self) {
+        self.doors.open.fetch_sub(1, Ordering::Relaxed);
+        let Some(address) = self.counted else { return };
+        let mut by_address = self.doors.by_address.lock();
+        if let Some(count) = by_address.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                by_address.remove(&address);
+            }
+        }
+    }
+}
+
+impl Listener {
+    pub(crate) fn new(
+        tcp: TcpListener,
+        config: &Config,
+        context: Arc<Context>,
+        clock: SystemClock,
+        drain: watch::Receiver<bool>,
+    ) -> Result<Self, TlsError> {
+        let tls = match (&config.tls.certificate, &config.tls.key) {
+            (Some(certificate), Some(key)) => Some(tls::acceptor(certificate, key)?),
+            _ => None,
+        };
+        let settings = config.connections.clone();
+        Ok(Self { tcp, shared: Arc::new(Shared { tls, context, clock, settings, drain, doors: Arc::default() }) })
+    }
+
+    pub(crate) fn doors(&self) -> Arc<Doors> {
+        self.shared.doors.clone()
+    }
+
+    /// Accepts until the relay stops, then waits until its connections have ended, but no longer than configured.
+    pub(crate) async fn run(self) {
+        let Self { tcp, shared } = self;
+        let mut drain = shared.drain.clone();
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = tcp.accept() => match accepted {
+                    Ok((stream, address)) => admit(&shared, stream, address, &mut connections),
+                    Err(error) => {
+                        tracing::warn!(kind = ?error.kind(), "cannot accept a connection");
+                        tokio::time::sleep(BREATHER).await;
+                    }
+                },
+                Some(ended) = connections.join_next() => report(ended),
+                () = stops(&mut drain) => break,
+            }
+        }
+        drop(tcp);
+        let patience = Duration::from_secs(shared.settings.drain_seconds.into());
+        let all = async {
+            while let Some(ended) = connections.join_next().await {
+                report(ended);
+            }
+        };
+        if timeout(patience, all).await.is_err() {
+            tracing::info!(connections = shared.doors.open(), "connections were cut off at shutdown");
+        }
+    }
+}
+
+/// Resolves when the relay begins to stop, or is dropped.
+async fn stops(drain: &mut watch::Receiver<bool>) {
+    let _ = drain.wait_for(|draining| *draining).await;
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if ended.is_err_and(|error| error.is_panic()) {
+        tracing::error!("a connection failed: this is a defect of the relay");
+    }
+}
+
+fn admit(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr, connections: &mut JoinSet<()>) {
+    let shared = shared.clone();
+    match shared.doors.admit(address.ip(), &shared.settings) {
+        Some(visitor) => {
+            connections.spawn(async move {
+                let _visitor = visitor;
+                welcome(&shared, stream, address.ip()).await;
+            });
+        }
+        // Refusals are bounded too: beyond that the connection is just dropped.
+        None if (connections.len() as u64) < u64::from(shared.settings.total) + 64 => {
+            connections.spawn(async move { turn_away(&shared, stream).await });
+        }
+        None => {}
+    }
+}
+
+async fn turn_away(shared: &Shared, mut stream: TcpStream) {
+    tracing::debug!("a connection over the cap was refused");
+    if shared.tls.is_none() {
+        // What becomes of it is the client's concern.
+        let _ = timeout(REFUSAL, async {
+            stream.write_all(http::FULL).await?;
+            stream.shutdown().await
+        })
+        .await;
+    }
+}
+
+async fn welcome(shared: &Shared, stream: TcpStream, address: IpAddr) {
+    // Frames are gathered by us; the kernel shall not wait for more.
+    let _ = stream.set_nodelay(true);
+    match &shared.tls {
+        None => upgrade_and_serve(shared, stream, address, shared.handshake()).await,
+        Some(acceptor) => {
+            if let Ok(Ok(stream)) = timeout(shared.handshake(), acceptor.accept(stream)).await {
+                upgrade_and_serve(shared, stream, address, shared.handshake()).await;
+            }
+        }
+    }
+}
+
+async fn upgrade_and_serve<S>(shared: &Shared, stream: S, address: IpAddr, patience: Duration)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    // Boxed: what HTTP needs shall not stay with the connection for the rest of its life.
+    let plain = Box::pin(timeout(patience, http::serve(stream, shared.context.clone())));
+    let Ok(Some(upgraded)) = plain.await else { return };
+    let now = Now { unix_seconds: shared.clock.unix_seconds(), millis: shared.clock.millis() };
+    let session = Session::new(shared.context.clone(), Some(address), now);
+    let limits = &shared.context.limits;
+    let surroundings = Surroundings {
+        clock: shared.clock,
+        drain: shared.drain.clone(),
+        frame_bytes: limits.frame_bytes as usize,
+        idle: Duration::from_secs(limits.idle_seconds.into()),
+    };
+    connection::serve(upgraded.io, upgraded.read, session, surroundings).await;
+}
+
+impl Shared {
+    fn handshake(&self) -> Duration {
+        Duration::from_secs(self.settings.handshake_seconds.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doors_count_and_forget() {
+        let doors = Arc::new(Doors::default());
+        let settings = Connections { total: 3, per_address: 1, ..Config::default().connections };
+        let far: IpAddr = "192.0.2.1".parse().expect("address");
+        let near: IpAddr = "127.0.0.1".parse().expect("address");
+        let first = doors.admit(far, &settings).expect("room");
+        assert!(doors.admit(far, &settings).is_none(), "one per address");
+        let others = [doors.admit(near, &settings).expect("room"), doors.admit(near, &settings).expect("room")];
+        assert!(doors.admit(near, &settings).is_none(), "three in all");
+        drop(others);
+        drop(first);
+        assert_eq!(doors.open(), 0);
+        assert!(doors.by_address.lock().is_empty());
+    }
+}

@@ -1,0 +1,216 @@
+//! What the requests of one connection share: its openings, the device that it authenticated as, its challenge, and how much
+//! is unanswered.
+//!
+//! Owns no policy beyond counting, and no socket.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use posthorn_proto::frame::{Refusal, ServerBody, ServerFrame};
+use posthorn_proto::{DeviceId, ErrorCode, MailboxId};
+
+use super::outbox::{ANSWER_BYTES, Outbox};
+use super::session::Ending;
+use crate::command::Reply;
+use crate::live::Seat;
+use crate::live::opening::{Opening, closing_words};
+use crate::secret::Ephemeral;
+
+/// Wrong proofs on one connection before it is closed.
+const WRONG_PROOFS: u32 = 5;
+
+/// One connection as its requests see it.
+pub(crate) struct Peer {
+    pub(crate) outbox: Arc<Outbox>,
+    /// Where it comes from; kept in memory only.
+    pub(crate) address: Option<IpAddr>,
+    ephemeral: Arc<Ephemeral>,
+    nonce: [u8; 16],
+    /// Unanswered requests.
+    requests: AtomicUsize,
+    /// Bytes that their answers may have.
+    reserved: AtomicUsize,
+    /// Never held while anything waits. Dropping a seat takes the hub's lock, so seats are dropped after it is released.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    device: Option<DeviceId>,
+    openings: HashMap<MailboxId, Seat>,
+    /// Openings that unanswered `Open`s may still add.
+    reserved: usize,
+    wrong_proofs: u32,
+    ending: Option<Ending>,
+    /// The connection is gone; nothing is seated any more.
+    gone: bool,
+}
+
+impl Peer {
+    pub(crate) fn new(
+        outbox: Outbox,
+        address: Option<IpAddr>,
+        (ephemeral, nonce): (Arc<Ephemeral>, [u8; 16]),
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            outbox: Arc::new(outbox),
+            address,
+            ephemeral,
+            nonce,
+            requests: AtomicUsize::new(0),
+            reserved: AtomicUsize::new(0),
+            state: Mutex::default(),
+        })
+    }
+
+    /// The secrets and nonce of this connection's `Hello`.
+    pub(crate) fn challenge(&self) -> (&Ephemeral, [u8; 16]) {
+        (&self.ephemeral, self.nonce)
+    }
+
+    pub(crate) fn device(&self) -> Option<DeviceId> {
+        self.state.lock().device
+    }
+
+    /// The authenticated device, or the refusal for a request that needs one.
+    pub(crate) fn authenticated(&self) -> Result<DeviceId, Refusal> {
+        self.device().ok_or_else(|| Refusal::new(ErrorCode::Unauthenticated, "authenticate this connection first"))
+    }
+
+    /// `false` if the connection belongs to another device already.
+    pub(crate) fn authenticate(&self, device: DeviceId) -> bool {
+        *self.state.lock().device.get_or_insert(device) == device
+    }
+
+    pub(crate) fn note_failed_proof(&self) {
+        let mut state = self.state.lock();
+        state.wrong_proofs += 1;
+        let over = state.wrong_proofs >= WRONG_PROOFS;
+        drop(state);
+        if over {
+            self.end(Ending::FLOOD);
+        }
+    }
+
+    /// The connection shall be closed; the first reason stands.
+    pub(crate) fn end(&self, ending: Ending) {
+        self.state.lock().ending.get_or_insert(ending);
+        self.outbox.wake();
+    }
+
+    pub(crate) fn ending(&self) -> Option<Ending> {
+        self.state.lock().ending
+    }
+
+    pub(crate) fn opening(&self, mailbox: &MailboxId) -> Option<Arc<Opening>> {
+        self.state.lock().openings.get(mailbox).map(|seat| seat.opening.clone())
+    }
+
+    /// Room for more openings, until the reservation is dropped; `None` if there would be more than `most`.
+    pub(crate) fn reserve_openings(&self, mailboxes: &HashSet<MailboxId>, most: usize) -> Option<Reserved<'_>> {
+        let mut ended = Vec::new();
+        let mut state = self.state.lock();
+        let new = |state: &State| mailboxes.iter().filter(|mailbox| !state.openings.contains_key(*mailbox)).count();
+        if state.openings.len() + state.reserved + new(&state) > most {
+            // Ended openings stay, so that a late ack is told why; not at the expense of live ones.
+            ended.extend(state.openings.extract_if(|_, seat| seat.opening.ended().is_some()));
+        }
+        let count = new(&state);
+        let fits = state.openings.len() + state.reserved + count <= most;
+        if fits {
+            state.reserved += count;
+        }
+        drop(state);
+        drop(ended);
+        fits.then_some(Reserved { peer: self, count })
+    }
+
+    /// Keeps an opening, in place of an earlier one of the same mailbox.
+    pub(crate) fn seat(&self, seat: Seat) {
+        let mut state = self.state.lock();
+        let former = if state.gone { Some(seat) } else { state.openings.insert(seat.opening.mailbox, seat) };
+        drop(state);
+        drop(former);
+    }
+
+    /// Gives an opening up. `false` if there was no live one.
+    pub(crate) fn unseat(&self, mailbox: &MailboxId) -> bool {
+        let seat = self.state.lock().openings.remove(mailbox);
+        seat.is_some_and(|seat| seat.opening.ended().is_none())
+    }
+
+    /// The connection is gone.
+    pub(crate) fn leave(&self) {
+        self.outbox.shut();
+        let openings = {
+            let mut state = self.state.lock();
+            state.gone = true;
+            std::mem::take(&mut state.openings)
+        };
+        drop(openings);
+    }
+
+    pub(crate) fn push_closed(&self, mailbox: MailboxId, code: ErrorCode) {
+        let reason = Refusal::new(code, closing_words(code));
+        self.outbox.answer(ServerFrame::push(ServerBody::Closed { mailbox, reason }).encode());
+    }
+
+    /// Counts a request until its [`Asked`] is dropped.
+    pub(crate) fn ask(self: &Arc<Self>, request: u64, answer_bytes: usize) -> Asked {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.reserved.fetch_add(answer_bytes, Ordering::Relaxed);
+        Asked { peer: self.clone(), request, answer_bytes }
+    }
+
+    /// Whether another request may be begun.
+    pub(crate) fn accepts(&self, most: usize) -> bool {
+        self.requests.load(Ordering::Relaxed) < most
+            && self.reserved.load(Ordering::Relaxed) + self.outbox.answer_bytes() < ANSWER_BYTES
+    }
+
+    pub(crate) fn unanswered(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+}
+
+/// Room for openings that are being opened.
+pub(crate) struct Reserved<'a> {
+    peer: &'a Peer,
+    count: usize,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.peer.state.lock().reserved -= self.count;
+    }
+}
+
+/// A request that is not answered yet.
+pub(crate) struct Asked {
+    peer: Arc<Peer>,
+    request: u64,
+    answer_bytes: usize,
+}
+
+impl Asked {
+    /// Whether the client gave a number.
+    pub(crate) fn wants_answer(&self) -> bool {
+        self.request != 0
+    }
+
+    /// Answers it.
+    pub(crate) fn answer(self, reply: Reply) {
+        let body = reply.unwrap_or_else(ServerBody::Error);
+        self.peer.outbox.answer(ServerFrame { request: self.request, body }.encode());
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.peer.reserved.fetch_sub(self.answer_bytes, Ordering::Relaxed);
+        self.peer.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}

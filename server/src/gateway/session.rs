@@ -1,0 +1,217 @@
+//! One client's conversation with the relay, without a socket.
+//!
+//! Owns the order of things: frames in, answers and deliveries into the outbox. Reads no clock and needs no runtime: time
+//! comes in, and the [`Work`] that comes out is polled by whoever drives the session: a connection, or a simulation.
+//!
+//! ```text
+//! frame --on_frame--> Work --first poll--> store ...  --> answer in the outbox --pop--> client
+//! append becomes durable --> hub --> outbox (or "behind" --catch_up--> Work --> store.read --> outbox)
+//! ```
+//!
+//! A driver keeps to four rules:
+//! 1. Call [`Session::on_frame`] only while [`Session::accepts_frames`].
+//! 2. Poll each `Work` once before the next `on_frame`: that hands it to the store, and posts keep their order.
+//! 3. After frames were taken from the outbox, and whenever it wakes, ask [`Session::catch_up`]; it allows one at a time.
+//! 4. When [`Session::ending`] says so, close the connection as soon as the outbox is empty.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use posthorn_proto::auth::Challenge;
+use posthorn_proto::frame::{ClientFrame, FrameError, Hello, Refusal, Request, ServerBody, ServerFrame};
+use posthorn_proto::{DeviceId, ErrorCode, VERSION};
+
+use super::outbox::Outbox;
+use super::peer::Peer;
+use super::rate::Bucket;
+use crate::command::{self, Call, Context, rate_limited};
+use crate::live::catch_up::catch_up;
+
+pub use crate::command::Work;
+
+/// A moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// The wall clock, unix seconds.
+    pub unix_seconds: u64,
+    /// The steady clock, milliseconds.
+    pub millis: u64,
+}
+
+/// Why the relay closes a connection: a WebSocket close code and a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ending {
+    /// RFC 6455, section 7.4; from 4000 on our own.
+    pub code: u16,
+    /// One word for people and programs.
+    pub reason: &'static str,
+}
+
+impl Ending {
+    /// The relay stops.
+    pub const GOING_AWAY: Self = Self { code: 1001, reason: "GOING_AWAY" };
+    /// A text message.
+    pub const TEXT: Self = Self { code: 1003, reason: "TEXT_MESSAGE" };
+    /// Not a frame of this protocol.
+    pub const BAD_FRAME: Self = Self { code: 1007, reason: "BAD_FRAME" };
+    /// Too much bad input, too many wrong proofs, or requests far above the rate.
+    pub const FLOOD: Self = Self { code: 1008, reason: "FLOOD" };
+    /// Longer than the announced frame.
+    pub const TOO_LARGE: Self = Self { code: 1009, reason: "TOO_LARGE" };
+    /// Nothing came for `limits.idle_seconds`.
+    pub const IDLE: Self = Self { code: 4000, reason: "IDLE" };
+}
+
+/// One client's conversation. Dropping it ends all its openings.
+pub struct Session {
+    context: Arc<Context>,
+    peer: Arc<Peer>,
+    requests: Bucket,
+    bad_requests: Bucket,
+    /// A catch-up is under way.
+    catching_up: Arc<AtomicBool>,
+}
+
+/// Clears the flag when the catch-up is over or dropped.
+struct CatchingUp(Arc<AtomicBool>);
+
+impl Drop for CatchingUp {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+impl Session {
+    /// A new connection from `address`. Its `Hello` is in the outbox.
+    pub fn new(context: Arc<Context>, address: Option<IpAddr>, now: Now) -> Self {
+        let (ephemeral, nonce) = context.ephemerals.draw(now.millis);
+        let challenge = Challenge { relay_identity: context.identity(), ephemeral: ephemeral.public, nonce };
+        let hello = Hello {
+            version: VERSION,
+            challenge,
+            incarnation: context.store.incarnation(),
+            limits: context.limits,
+            time: now.unix_seconds,
+            software: context.software.clone(),
+        };
+        let peer = Peer::new(Outbox::new(context.outbox_bytes), address, (ephemeral, nonce));
+        peer.outbox.answer(ServerFrame::push(ServerBody::Hello(hello)).encode());
+        Self {
+            context,
+            peer,
+            requests: Bucket::default(),
+            bad_requests: Bucket::default(),
+            catching_up: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    /// Whether another frame may be handed in now. If not, some answers have to leave first.
+    pub fn accepts_frames(&self) -> bool {
+        self.peer.accepts(self.context.limits.requests_in_flight as usize)
+    }
+
+    /// Takes a frame, or the reason why what came is none. `now` is steady milliseconds.
+    pub fn on_frame(&mut self, frame: Result<ClientFrame, FrameError>, now: u64) -> Option<Work> {
+        if self.ending().is_some() {
+            return None;
+        }
+        let ClientFrame { request, body } = match frame {
+            Ok(frame) => frame,
+            Err(error) => {
+                self.on_bad_frame(&error, now);
+                return None;
+            }
+        };
+        let asked = self.peer.ask(request, command::answer_bytes(&body, &self.context));
+        if let Err(refusal) = self.admit(&body, request, now) {
+            asked.answer(Err(refusal));
+            return None;
+        }
+        let call = Call { context: self.context.clone(), peer: self.peer.clone(), now };
+        command::begin(call, asked, body)
+    }
+
+    /// A sign of life that is no frame (a WebSocket ping or pong). It takes part in the budget, too.
+    pub fn on_control(&mut self, now: u64) {
+        if !self.requests.owe(self.context.rates.requests, 1, now) {
+            self.peer.end(Ending::FLOOD);
+        }
+    }
+
+    /// What came cannot be a frame: the connection ends.
+    pub fn end(&self, ending: Ending) {
+        self.peer.end(ending);
+    }
+
+    fn admit(&mut self, body: &Request, request: u64, now: u64) -> Result<(), Refusal> {
+        let rate = self.context.rates.requests;
+        if request == 0 {
+            // It cannot be told to wait, and a lost ack would stall the client: it goes into debt, to an end.
+            if !self.requests.owe(rate, 1, now) {
+                self.peer.end(Ending::FLOOD);
+            }
+            return Ok(());
+        }
+        self.requests.take(rate, command::cost(body), now).map_err(rate_limited)?;
+        if self.context.is_draining() && !matches!(body, Request::Ack(_)) {
+            return Err(Refusal::new(ErrorCode::ShuttingDown, "the relay is stopping: reconnect"));
+        }
+        Ok(())
+    }
+
+    fn on_bad_frame(&mut self, error: &FrameError, now: u64) {
+        let flood = self.bad_requests.take(self.context.rates.bad_requests, 1, now).is_err();
+        match error.request() {
+            Some(request) if request != 0 && !flood => {
+                let reply = Err(Refusal::new(error.code(), error.to_string()));
+                self.peer.ask(request, 0).answer(reply);
+            }
+            _ => self.peer.end(if flood { Ending::FLOOD } else { Ending::BAD_FRAME }),
+        }
+    }
+
+    /// Serves openings that fell behind. `None` if there is nothing to do, no room to do it in, or one is at it already.
+    pub fn catch_up(&mut self) -> Option<Work> {
+        if !self.peer.outbox.has_work_behind() || self.catching_up.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        let running = CatchingUp(self.catching_up.clone());
+        let (store, peer) = (self.context.store.clone(), self.peer.clone());
+        Some(Box::pin(async move {
+            let _running = running;
+            catch_up(store, peer.outbox.clone(), |mailbox| peer.opening(mailbox)).await;
+        }))
+    }
+
+    /// What waits to be sent.
+    pub fn outbox(&self) -> &Outbox {
+        &self.peer.outbox
+    }
+
+    /// Set when the connection has to be closed, after the outbox is empty.
+    pub fn ending(&self) -> Option<Ending> {
+        self.peer.ending()
+    }
+
+    /// The device that the connection has authenticated as.
+    pub fn device(&self) -> Option<DeviceId> {
+        self.peer.device()
+    }
+
+    /// How many requests are not answered yet.
+    pub fn unanswered(&self) -> usize {
+        self.peer.unanswered()
+    }
+
+    /// The relay stops: tell the client.
+    pub fn going_away(&self, reconnect_after_ms: u32) {
+        self.peer.outbox.answer(ServerFrame::push(ServerBody::GoingAway { reconnect_after_ms }).encode());
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.peer.leave();
+    }
+}

@@ -1,0 +1,32 @@
+//! Serving openings that fell behind, from the store, as room allows.
+//!
+//! Owns nothing: it moves envelopes from the store to one connection's outbox, one batch at a time, in turns between the
+//! openings that wait. At most one of these runs per connection, so that its memory is one batch.
+
+use std::sync::Arc;
+
+use posthorn_proto::MailboxId;
+
+use super::opening::Opening;
+use crate::gateway::outbox::Outbox;
+use crate::store::Store;
+
+/// Most bytes of envelopes read at once.
+const BATCH_BYTES: usize = 64 * 1024;
+
+/// Serves the openings that are behind until all have caught up or the outbox is full enough.
+pub(crate) async fn catch_up(
+    store: Arc<dyn Store>,
+    outbox: Arc<Outbox>,
+    find: impl Fn(&MailboxId) -> Option<Arc<Opening>> + Send,
+) {
+    while let Some((mailbox, room)) = outbox.take_behind() {
+        let Some(opening) = find(&mailbox) else { continue };
+        let Some(range) = opening.wants(room.min(BATCH_BYTES)) else { continue };
+        match store.read(mailbox, range).await {
+            Ok(batch) => opening.fill(range, &batch),
+            // A destroyed mailbox is told by the hub too; to end twice is to end once.
+            Err(error) => opening.end(error.code(), false),
+        }
+    }
+}

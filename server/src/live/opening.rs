@@ -1,0 +1,300 @@
+//! One opening: a reader's place in a mailbox on one connection.
+//!
+//! Owns what decides whether an envelope may be sent now: the next seq, credit, eviction, the end of the opening. Never
+//! waits, never reads the store, and is never locked while anything waits.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use posthorn_proto::frame::{Delivery, Refusal, ServerBody, ServerFrame};
+use posthorn_proto::{ErrorCode, MailboxId, ReaderId};
+
+use crate::gateway::outbox::Outbox;
+use crate::store::{ReadRange, ReaderView, Stored};
+
+/// A reader's place in a mailbox on one connection.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    pub(crate) mailbox: MailboxId,
+    pub(crate) reader: ReaderId,
+    outbox: Arc<Outbox>,
+    /// Taken under the hub's shard lock or alone; the outbox's lock may be taken while it is held.
+    progress: Mutex<Progress>,
+}
+
+#[derive(Debug)]
+struct Progress {
+    phase: Phase,
+    /// The next seq to deliver: everything below was delivered, or is not owed.
+    next: u64,
+    /// The newest durable seq that we know of.
+    head: u64,
+    /// The last seq that an evicted reader may read.
+    until: Option<u64>,
+    /// Envelopes that the client still wants.
+    credit: u64,
+    /// Stands in the outbox's list of openings that are behind.
+    queued: bool,
+    /// The highest seq that was acknowledged without wanting an answer, until it has been handed to the store.
+    acknowledged: Option<u64>,
+    /// Somebody is handing acknowledgements to the store.
+    acknowledging: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The store has not said yet whether the key fits; the opening only listens.
+    Asked,
+    /// The key fits: this opening owns the reader. Nothing is delivered before the answer is on its way.
+    Owner,
+    /// Envelopes are delivered.
+    Live,
+    /// Over, for this reason. `Closed` is sent by whoever ends a live opening.
+    Ended(ErrorCode),
+}
+
+/// The one encoding of an append that all openings share; made when the first of them needs it.
+pub(crate) struct Shared<'a> {
+    mailbox: &'a MailboxId,
+    pub(crate) stored: &'a Stored,
+    encoded: Option<Bytes>,
+}
+
+impl<'a> Shared<'a> {
+    pub(crate) fn new(mailbox: &'a MailboxId, stored: &'a Stored) -> Self {
+        Self { mailbox, stored, encoded: None }
+    }
+
+    fn bytes(&mut self) -> &Bytes {
+        self.encoded.get_or_insert_with(|| encode(self.mailbox, self.stored))
+    }
+
+    fn evicts(&self, reader: &ReaderId) -> bool {
+        self.stored.turn.as_ref().is_some_and(|turn| turn.evict.contains(reader))
+    }
+}
+
+fn encode(mailbox: &MailboxId, stored: &Stored) -> Bytes {
+    let delivery = Delivery {
+        mailbox: *mailbox,
+        seq: stored.seq,
+        post_id: stored.post_id,
+        envelope: stored.envelope.clone(),
+        turn: stored.turn.as_deref().cloned(),
+    };
+    ServerFrame::push(ServerBody::Delivery(delivery)).encode()
+}
+
+impl Opening {
+    pub(crate) fn new(mailbox: MailboxId, reader: ReaderId, outbox: Arc<Outbox>, credit: u32) -> Self {
+        let progress = Progress {
+            phase: Phase::Asked,
+            next: 0,
+            head: 0,
+            until: None,
+            credit: credit.into(),
+            queued: false,
+            acknowledged: None,
+            acknowledging: false,
+        };
+        Self { mailbox, reader, outbox, progress: Mutex::new(progress) }
+    }
+
+    /// Whether both belong to the same connection.
+    pub(crate) fn same_connection(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.outbox, &other.outbox)
+    }
+
+    /// Whether this opening owns its reader (rule 10).
+    pub(crate) fn owns(&self) -> bool {
+        matches!(self.progress.lock().phase, Phase::Owner | Phase::Live)
+    }
+
+    /// Why the opening is over, if it is.
+    pub(crate) fn ended(&self) -> Option<ErrorCode> {
+        match self.progress.lock().phase {
+            Phase::Ended(code) => Some(code),
+            _ => None,
+        }
+    }
+
+    /// The store accepted the key. `false` if the opening has ended meanwhile.
+    pub(crate) fn own(&self) -> bool {
+        let mut progress = self.progress.lock();
+        if progress.phase == Phase::Asked {
+            progress.phase = Phase::Owner;
+        }
+        progress.phase == Phase::Owner
+    }
+
+    /// The answer is in the outbox: deliver from now on. If the opening was ended between the answer and now, say so.
+    pub(crate) fn begin(&self, view: &ReaderView) {
+        let mut progress = self.progress.lock();
+        match progress.phase {
+            Phase::Owner => {}
+            Phase::Ended(code) => return self.tell_closed(code),
+            Phase::Asked | Phase::Live => return,
+        }
+        progress.phase = Phase::Live;
+        progress.next = (view.cursor + 1).max(view.oldest);
+        progress.head = progress.head.max(view.head);
+        // An eviction that we heard of is newer than the view only if its append is.
+        progress.until = match progress.until {
+            Some(heard) if heard > view.head => Some(heard),
+            _ => view.until,
+        };
+        self.settle(&mut progress);
+    }
+
+    /// An append became durable. Called in order of seq.
+    pub(crate) fn appended(&self, shared: &mut Shared<'_>) {
+        let seq = shared.stored.seq;
+        let mut progress = self.progress.lock();
+        progress.head = progress.head.max(seq);
+        if progress.phase != Phase::Live {
+            if shared.evicts(&self.reader) {
+                progress.until = Some(seq);
+            }
+            return;
+        }
+        if progress.until.is_none() && shared.evicts(&self.reader) {
+            progress.until = Some(seq);
+        }
+        let next = progress.next == seq && progress.credit > 0 && progress.until.is_none_or(|until| seq <= until);
+        if next && self.outbox.deliver(shared.bytes()) {
+            progress.next += 1;
+            progress.credit -= 1;
+        }
+        self.settle(&mut progress);
+    }
+
+    /// Forwards a signal if there is room; a lost one is nobody's loss (rule 21).
+    pub(crate) fn signal(&self, bytes: &Bytes) {
+        if self.progress.lock().phase == Phase::Live {
+            self.outbox.deliver(bytes);
+        }
+    }
+
+    /// What to read next from the store, when it is this opening's turn to catch up.
+    pub(crate) fn wants(&self, bytes: usize) -> Option<ReadRange> {
+        let mut progress = self.progress.lock();
+        progress.queued = false;
+        let to = progress.owed()?;
+        let to = to.min(progress.next.saturating_add(progress.credit - 1));
+        Some(ReadRange { from: progress.next, to, bytes })
+    }
+
+    /// Puts what was read into the outbox, as far as it goes. If there is more to send, the opening queues again behind the
+    /// others of its connection.
+    pub(crate) fn fill(&self, range: ReadRange, batch: &[Stored]) {
+        let mut progress = self.progress.lock();
+        if progress.phase != Phase::Live {
+            return;
+        }
+        for stored in batch.iter().filter(|stored| stored.seq >= range.from) {
+            if stored.seq < progress.next || stored.seq > range.to || progress.credit == 0 {
+                break;
+            }
+            if !self.outbox.deliver(&encode(&self.mailbox, stored)) {
+                break;
+            }
+            // A jump means that what lies between has expired; the client sees it by the seq (R3).
+            progress.next = stored.seq + 1;
+            progress.credit -= 1;
+        }
+        if batch.is_empty() {
+            // All of the range has expired since; go on behind it.
+            progress.next = progress.next.max(range.to.saturating_add(1));
+        }
+        self.settle(&mut progress);
+    }
+
+    /// Takes an acknowledgement: gives credit, and notes the seq for the store. `BadRequest` if that seq was never
+    /// delivered here.
+    pub(crate) fn acknowledge(&self, seq: u64, credit: u32) -> Result<(), ErrorCode> {
+        let mut progress = self.progress.lock();
+        match progress.phase {
+            Phase::Live => {}
+            Phase::Ended(code) => return Err(code),
+            Phase::Asked | Phase::Owner => return Err(ErrorCode::NotOpen),
+        }
+        if seq >= progress.next {
+            return Err(ErrorCode::BadRequest);
+        }
+        progress.credit = progress.credit.saturating_add(credit.into());
+        self.settle(&mut progress);
+        Ok(())
+    }
+
+    /// Notes an acknowledgement that wants no answer. `true` if the caller must now hand it to the store, by
+    /// [`Self::next_acknowledgement`]; otherwise somebody is at it and will take this one along.
+    pub(crate) fn note_acknowledged(&self, seq: u64) -> bool {
+        let mut progress = self.progress.lock();
+        progress.acknowledged = Some(progress.acknowledged.unwrap_or(0).max(seq));
+        !std::mem::replace(&mut progress.acknowledging, true)
+    }
+
+    /// The acknowledgement to hand to the store now; `None` when none is left or the opening has ended.
+    pub(crate) fn next_acknowledgement(&self) -> Option<u64> {
+        let mut progress = self.progress.lock();
+        let next = progress.acknowledged.take().filter(|_| progress.phase == Phase::Live);
+        progress.acknowledging = next.is_some();
+        next
+    }
+
+    /// Whether the reader was evicted: the store no longer keeps its cursor, and that is no fault of the client.
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.progress.lock().until.is_some()
+    }
+
+    /// Ends the opening. A live one tells its client, unless `quietly`.
+    pub(crate) fn end(&self, code: ErrorCode, quietly: bool) {
+        let mut progress = self.progress.lock();
+        let before = std::mem::replace(&mut progress.phase, Phase::Ended(code));
+        match before {
+            Phase::Live if !quietly => self.tell_closed(code),
+            Phase::Ended(earlier) => progress.phase = Phase::Ended(earlier),
+            _ => {}
+        }
+    }
+
+    /// After every change: queue for catching up if something can be sent, end if an evicted reader has read all.
+    fn settle(&self, progress: &mut Progress) {
+        if progress.phase != Phase::Live {
+            return;
+        }
+        if progress.until.is_some_and(|until| progress.next > until) {
+            progress.phase = Phase::Ended(ErrorCode::ReaderUnknown);
+            self.tell_closed(ErrorCode::ReaderUnknown);
+        } else if progress.owed().is_some() && !progress.queued {
+            progress.queued = true;
+            self.outbox.mark_behind(self.mailbox);
+        }
+    }
+
+    fn tell_closed(&self, code: ErrorCode) {
+        let reason = Refusal::new(code, closing_words(code));
+        self.outbox.answer(ServerFrame::push(ServerBody::Closed { mailbox: self.mailbox, reason }).encode());
+    }
+}
+
+impl Progress {
+    /// The last seq that may be sent now, if there is one to send.
+    fn owed(&self) -> Option<u64> {
+        let last = self.until.map_or(self.head, |until| until.min(self.head));
+        (self.phase == Phase::Live && self.credit > 0 && self.next <= last).then_some(last)
+    }
+}
+
+/// One line for a person.
+pub(crate) fn closing_words(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::OpenedElsewhere => "a later opening of the same reader took over",
+        ErrorCode::ReaderUnknown => "the reader was evicted, and all that it may read is delivered",
+        ErrorCode::MailboxUnknown => "the mailbox was destroyed",
+        ErrorCode::NotOpen => "this connection has not opened the mailbox",
+        ErrorCode::BadRequest => "the acknowledged seq was never delivered here",
+        _ => "the opening ended",
+    }
+}

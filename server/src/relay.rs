@@ -1,0 +1,226 @@
+//! The relay put together: store, hub, listener, admin socket, and the tasks that keep them going.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use posthorn_proto::RelayIdentity;
+use rand::rngs::StdRng;
+use rand::{RngCore as _, SeedableRng as _};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::admin::{self, Desk, Invite};
+use crate::clock::SystemClock;
+use crate::command::{Context, ContextParts};
+use crate::config::{Config, ConfigError, Engine};
+use crate::gateway::TlsError;
+use crate::gateway::listener::Listener;
+use crate::live::Hub;
+use crate::secret::{RelaySecret, SecretError};
+use crate::store::embedded::{self, EmbeddedStore};
+use crate::store::memory::MemoryStore;
+use crate::store::{Clock, Store, StoreError};
+
+/// How often what has expired is dropped.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
+/// Longest path of a unix socket on Linux, in bytes, without the final zero.
+const SOCKET_PATH_BYTES: usize = 107;
+
+/// A running relay. Dropping it ends every task at once; [`Relay::shutdown`] is the polite way.
+pub struct Relay {
+    address: SocketAddr,
+    desk: Arc<Desk>,
+    drain: watch::Sender<bool>,
+    embedded: Option<Arc<EmbeddedStore>>,
+    /// The listener, which owns the connections.
+    listener: JoinSet<()>,
+    /// Expiry and the admin socket.
+    upkeep: JoinSet<()>,
+}
+
+/// Why a relay does not start. Each says what to do in one line.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// See [`ConfigError`].
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data folder cannot be made.
+    #[error("the data folder {0} cannot be made: {1}")]
+    Data(PathBuf, io::Error),
+    /// The address is taken, or not ours.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, io::Error),
+    /// See [`TlsError`].
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// See [`SecretError`].
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// See [`embedded::StartError`].
+    #[error(transparent)]
+    Store(#[from] embedded::StartError),
+    /// The admin socket cannot be made.
+    #[error("the admin socket in {0} cannot be made: {1}")]
+    Admin(PathBuf, io::Error),
+    /// A defect: opening the store panicked.
+    #[error("opening the store failed: this is a defect")]
+    Defect,
+}
+
+impl Relay {
+    /// Starts a relay. It listens when this returns.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        config.check()?;
+        let clock = SystemClock::start();
+        let mut rng = StdRng::from_os_rng();
+        let on_disk = config.engine == Engine::Embedded;
+        if on_disk {
+            make_folder(&config)?;
+        }
+        // The port first: two relays on one port is the commoner mistake, and costs nothing to find.
+        let listen = |error| StartError::Listen(config.listen, error);
+        let tcp = TcpListener::bind(config.listen).await.map_err(listen)?;
+        let address = tcp.local_addr().map_err(listen)?;
+
+        let hub = Hub::new();
+        let (store, embedded) = open_store(&config, clock, hub.clone(), &mut rng).await?;
+        let identity = match on_disk {
+            true => RelaySecret::load_or_create(&config.data, &mut rng)?,
+            false => RelaySecret::random(&mut rng),
+        };
+        let mut seed = [0; 32];
+        rng.fill_bytes(&mut seed);
+        let context = Context::new(ContextParts {
+            store,
+            hub,
+            limits: (&config.limits).into(),
+            rates: config.rates.clone(),
+            outbox_bytes: config.connections.outbox_bytes as usize,
+            open_registration: config.open_registration,
+            identity,
+            seed,
+            software: concat!("posthorn-server ", env!("CARGO_PKG_VERSION")).to_owned(),
+        });
+
+        let (drain, draining) = watch::channel(false);
+        let gate = Listener::new(tcp, &config, context.clone(), clock, draining)?;
+        let url = config.public_url.clone().unwrap_or_else(|| {
+            let scheme = if config.tls.certificate.is_some() { "wss" } else { "ws" };
+            format!("{scheme}://{address}")
+        });
+        let desk = Arc::new(Desk { context: context.clone(), doors: gate.doors(), clock, url, rng: Mutex::new(rng) });
+        let mut upkeep = JoinSet::new();
+        if on_disk {
+            let socket = admin::listen(&config.data).map_err(|e| StartError::Admin(config.data.clone(), e))?;
+            upkeep.spawn(desk.clone().run(socket));
+        }
+        upkeep.spawn(expire(context.store.clone()));
+        let mut listener = JoinSet::new();
+        listener.spawn(gate.run());
+        Ok(Self { address, desk, drain, embedded, listener, upkeep })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What clients are told to connect to: the public URL, or the listening address, without a path.
+    pub fn public_url(&self) -> &str {
+        &self.desk.url
+    }
+
+    /// Where WebSocket is spoken, such as `ws://127.0.0.1:4100/v1/ws`.
+    pub fn url(&self) -> String {
+        format!("{}{}", self.desk.url.trim_end_matches('/'), crate::gateway::WS_PATH)
+    }
+
+    /// Its long-term public key.
+    pub fn identity(&self) -> RelayIdentity {
+        self.desk.context.identity()
+    }
+
+    /// Mints an invite for `uses` accounts within `days`.
+    pub async fn mint_invite(&self, uses: u32, days: u32) -> Result<Invite, StoreError> {
+        self.desk.mint(uses, days).await
+    }
+
+    /// Its numbers now.
+    pub fn numbers(&self) -> admin::Numbers {
+        self.desk.numbers()
+    }
+
+    /// Resolves if the disk failed: the process must stop (rule 19).
+    pub async fn failed(&self) {
+        match &self.embedded {
+            Some(store) => store.failed().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops politely: no new connections, clients are told, what was asked is answered (for as long as configured), then
+    /// the store is closed.
+    pub async fn shutdown(mut self) -> Result<(), StoreError> {
+        self.desk.context.drain();
+        self.drain.send_replace(true);
+        while self.listener.join_next().await.is_some() {}
+        self.upkeep.shutdown().await;
+        self.desk.context.store.close().await
+    }
+}
+
+fn make_folder(config: &Config) -> Result<(), StartError> {
+    let failed = |error| StartError::Data(config.data.clone(), error);
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data).map_err(failed)?;
+    let socket = config.data.as_os_str().len() + "/admin.sock".len();
+    if socket > SOCKET_PATH_BYTES {
+        return Err(failed(io::Error::other(format!(
+            "its path is too long for a unix socket by {} bytes: choose a shorter one with --data",
+            socket - SOCKET_PATH_BYTES
+        ))));
+    }
+    Ok(())
+}
+
+type Opened = (Arc<dyn Store>, Option<Arc<EmbeddedStore>>);
+
+async fn open_store(
+    config: &Config,
+    clock: SystemClock,
+    hub: Arc<Hub>,
+    rng: &mut StdRng,
+) -> Result<Opened, StartError> {
+    let clock: Arc<dyn Clock> = Arc::new(clock);
+    match config.engine {
+        Engine::Memory => Ok((Arc::new(MemoryStore::new(config.policy(), clock, hub, rng)), None)),
+        Engine::Embedded => {
+            let (embedded, mut rng) = (config.embedded(), StdRng::from_rng(rng));
+            let opening = tokio::task::spawn_blocking(move || EmbeddedStore::open(&embedded, clock, hub, &mut rng));
+            let store = Arc::new(opening.await.map_err(|_| StartError::Defect)??);
+            Ok((store.clone(), Some(store)))
+        }
+    }
+}
+
+async fn expire(store: Arc<dyn Store>) {
+    let mut interval = tokio::time::interval(EXPIRY_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut paused = false;
+    loop {
+        interval.tick().await;
+        if let Err(error) = store.expire().await {
+            tracing::warn!(%error, "cannot drop what has expired");
+        }
+        let now_paused = store.stats().expiry_paused;
+        if now_paused && !paused {
+            tracing::warn!("the clock jumped: nothing expires until `posthorn-server confirm-clock`");
+        }
+        paused = now_paused;
+    }
+}
