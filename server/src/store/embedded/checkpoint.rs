@@ -7,27 +7,32 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | 0 | root: format u32, segment u32, offset u32, rows u64, sum u64 (little-endian), crc32c u32 |
+//! | 0 | root: format u32, segment u32, offset u32, version u64, rows u64, sum u64, crc32c u32 (little-endian) |
 //! | 1, row key | crc32c u32 over key and value, then the value |
 
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crc32c::{crc32c, crc32c_append};
 use sha2::{Digest, Sha256};
 
-use super::journal::Position;
+use super::journal::{Position, Resume};
 
 const FORMAT: u32 = 1;
 const ROOT: &[u8] = &[0];
 const ROW: u8 = 1;
-const ROOT_LEN: usize = 32;
+const ROOT_LEN: usize = 40;
 /// Measured: with sled's default of 512 KiB its own fsync is not enough for mixed value sizes (see docs/storage.md).
 const SLED_SEGMENT: usize = 8 << 20;
 /// sled's page cache, bytes. The index is read once and then only written.
 const SLED_CACHE: u64 = 16 << 20;
+
+/// How long a start waits for the index of a store that was closed just before, in the same process.
+const LOCK_TRIES: u32 = 200;
+const LOCK_WAIT: Duration = Duration::from_millis(10);
 
 /// Why an index is of no use. Never worse than a slow start.
 #[derive(Debug, thiserror::Error)]
@@ -67,14 +72,14 @@ impl Checkpoint {
     pub(super) fn load(
         path: &Path,
         row: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), Unusable>,
-    ) -> Result<Option<(Self, Position)>, Unusable> {
+    ) -> Result<Option<(Self, Resume)>, Unusable> {
         if !path.is_dir() {
             return Ok(None);
         }
         guarded(|| {
             let db = open_sled(path)?;
             let Some(root) = db.get(ROOT)? else { return Err(Unusable::Contradicts("the root is missing")) };
-            let (position, rows, sum) = parse_root(&root).ok_or(Unusable::Contradicts("the root is damaged"))?;
+            let (resume, rows, sum) = parse_root(&root).ok_or(Unusable::Contradicts("the root is damaged"))?;
             let mut found = Self { db, path: path.to_owned(), rows: 0, sum: 0 };
             for item in found.db.range::<&[u8], _>(&[ROW][..]..) {
                 let (key, stored) = item?;
@@ -86,7 +91,7 @@ impl Checkpoint {
             if (found.rows, found.sum) != (rows, sum) {
                 return Err(Unusable::Contradicts("rows are missing or of another moment"));
             }
-            Ok(Some((found, position)))
+            Ok(Some((found, resume)))
         })
     }
 
@@ -122,10 +127,10 @@ impl Checkpoint {
         })
     }
 
-    /// Declares the rows complete: replay may begin at `position`. The records that the rows hold must be durable by now.
-    pub(super) fn finish(&mut self, position: Position) -> Result<(), Unusable> {
+    /// Declares the rows complete: replay may begin at `resume`. The records that the rows hold must be durable by now.
+    pub(super) fn finish(&mut self, resume: Resume) -> Result<(), Unusable> {
         guarded(|| {
-            self.db.insert(ROOT, root_bytes(position, self.rows, self.sum).to_vec())?;
+            self.db.insert(ROOT, root_bytes(resume, self.rows, self.sum).to_vec())?;
             self.db.flush()?;
             // sled's own flush ends in sync_file_range, which does not reach the disk's cache.
             sync_all(&self.path)?;
@@ -136,7 +141,17 @@ impl Checkpoint {
 
 fn open_sled(path: &Path) -> Result<sled::Db, Unusable> {
     let config = sled::Config::default().path(path).cache_capacity(SLED_CACHE).flush_every_ms(None);
-    Ok(config.segment_size(SLED_SEGMENT).open()?)
+    let config = config.segment_size(SLED_SEGMENT);
+    for _ in 0..LOCK_TRIES {
+        match config.open() {
+            // sled's own threads let go of its file a moment after the last handle is dropped.
+            Err(sled::Error::Io(error)) if error.to_string().contains("acquire lock") => {
+                std::thread::sleep(LOCK_WAIT);
+            }
+            other => return Ok(other?),
+        }
+    }
+    Ok(config.open()?)
 }
 
 fn sync_all(folder: &Path) -> io::Result<()> {
@@ -163,26 +178,28 @@ fn row_hash(key: &[u8], stored: &[u8]) -> u64 {
     u64::from_le_bytes(std::array::from_fn(|at| bytes[at]))
 }
 
-fn root_bytes(position: Position, rows: u64, sum: u64) -> [u8; ROOT_LEN] {
+fn root_bytes(resume: Resume, rows: u64, sum: u64) -> [u8; ROOT_LEN] {
     let mut out = [0; ROOT_LEN];
     out[..4].copy_from_slice(&FORMAT.to_le_bytes());
-    out[4..8].copy_from_slice(&position.segment.to_le_bytes());
-    out[8..12].copy_from_slice(&position.offset.to_le_bytes());
-    out[12..20].copy_from_slice(&rows.to_le_bytes());
-    out[20..28].copy_from_slice(&sum.to_le_bytes());
-    let crc = crc32c(&out[..28]);
-    out[28..].copy_from_slice(&crc.to_le_bytes());
+    out[4..8].copy_from_slice(&resume.position.segment.to_le_bytes());
+    out[8..12].copy_from_slice(&resume.position.offset.to_le_bytes());
+    out[12..20].copy_from_slice(&resume.stamp.to_le_bytes());
+    out[20..28].copy_from_slice(&rows.to_le_bytes());
+    out[28..36].copy_from_slice(&sum.to_le_bytes());
+    let crc = crc32c(&out[..36]);
+    out[36..].copy_from_slice(&crc.to_le_bytes());
     out
 }
 
-fn parse_root(bytes: &[u8]) -> Option<(Position, u64, u64)> {
+fn parse_root(bytes: &[u8]) -> Option<(Resume, u64, u64)> {
     let bytes: &[u8; ROOT_LEN] = bytes.try_into().ok()?;
     let u32_at = |at| u32::from_le_bytes(std::array::from_fn(|index| bytes[at + index]));
     let u64_at = |at| u64::from_le_bytes(std::array::from_fn(|index| bytes[at + index]));
-    if u32_at(28) != crc32c(&bytes[..28]) || u32_at(0) != FORMAT {
+    if u32_at(36) != crc32c(&bytes[..36]) || u32_at(0) != FORMAT {
         return None;
     }
-    Some((Position { segment: u32_at(4), offset: u32_at(8) }, u64_at(12), u64_at(20)))
+    let position = Position { segment: u32_at(4), offset: u32_at(8) };
+    Some((Resume { position, stamp: u64_at(12) }, u64_at(20), u64_at(28)))
 }
 
 #[cfg(test)]
@@ -191,13 +208,13 @@ mod tests {
 
     type Rows = Vec<(Vec<u8>, Vec<u8>)>;
 
-    fn load(path: &Path) -> Result<Option<(Rows, Position)>, Unusable> {
+    fn load(path: &Path) -> Result<Option<(Rows, Resume)>, Unusable> {
         let mut rows = Vec::new();
         let loaded = Checkpoint::load(path, &mut |key, value| {
             rows.push((key.to_vec(), value.to_vec()));
             Ok(())
         })?;
-        Ok(loaded.map(|(_, position)| (rows, position)))
+        Ok(loaded.map(|(_, resume)| (rows, resume)))
     }
 
     fn row(key: u8, value: u8) -> (Vec<u8>, Option<Vec<u8>>) {
@@ -209,14 +226,14 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         let path = dir.path().join("index");
         assert!(load(&path).expect("nothing yet").is_none());
-        let position = Position { segment: 3, offset: 99 };
+        let resume = Resume { position: Position { segment: 3, offset: 99 }, stamp: 12 };
         let mut checkpoint = Checkpoint::create(&path).expect("made");
         checkpoint.put([row(1, 1), row(2, 2), row(3, 3)]).expect("put");
         checkpoint.put([row(2, 9), (vec![3], None), (vec![4], None)]).expect("put");
-        checkpoint.finish(position).expect("finished");
+        checkpoint.finish(resume).expect("finished");
         drop(checkpoint);
         let want = vec![(vec![1], vec![1; 100]), (vec![2], vec![9; 100])];
-        assert_eq!(load(&path).expect("opens"), Some((want, position)));
+        assert_eq!(load(&path).expect("opens"), Some((want, resume)));
 
         let (mut checkpoint, _) = Checkpoint::load(&path, &mut |_, _| Ok(())).expect("opens").expect("there");
         checkpoint.put([row(1, 7)]).expect("put");
@@ -233,7 +250,8 @@ mod tests {
         let path = dir.path().join("index");
         let mut checkpoint = Checkpoint::create(&path).expect("made");
         checkpoint.put((0..200).map(|key| row(key, key))).expect("put");
-        checkpoint.finish(Position { segment: 1, offset: 72 }).expect("finished");
+        let resume = Resume { position: Position { segment: 1, offset: 72 }, stamp: 0 };
+        checkpoint.finish(resume).expect("finished");
         drop(checkpoint);
         let good = load(&path).expect("opens").expect("there");
         let file = path.join("db");

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use super::checkpoint::{Checkpoint, Unusable};
-use super::journal::Position;
+use super::journal::Resume;
 use super::shared::Shared;
 use crate::store::ledger::RowKey;
 
@@ -19,7 +19,7 @@ use crate::store::ledger::RowKey;
 const ROWS_AT_ONCE: usize = 8;
 
 struct Job {
-    position: Position,
+    resume: Resume,
     /// The rows that changed since the checkpoint before.
     changed: Vec<RowKey>,
 }
@@ -54,13 +54,13 @@ impl Checkpointer {
         self.anew.load(Ordering::Acquire)
     }
 
-    /// Begins a checkpoint from which replay may start at `position`, where the journal and the ledger are now. Waits for the one
+    /// Begins a checkpoint from which replay may start at `resume`, where the journal and the ledger are now. Waits for the one
     /// before it, if it is still being written.
-    pub(super) fn begin(&self, position: Position, shared: &Shared) {
+    pub(super) fn begin(&self, resume: Resume, shared: &Shared) {
         let changed = shared.ledger.write().take_dirty();
         self.busy.store(true, Ordering::Release);
         // The thread ends only with this handle, so the job is taken.
-        let _ = self.jobs.send(Job { position, changed });
+        let _ = self.jobs.send(Job { resume, changed });
     }
 
     /// Ends the thread when its work is done.
@@ -109,7 +109,7 @@ impl Worker {
         if !self.settled() {
             return Err(Unusable::Contradicts("the journal failed before the checkpoint was complete"));
         }
-        checkpoint.finish(job.position)?;
+        checkpoint.finish(job.resume)?;
         self.checkpoint = Some(checkpoint);
         self.anew.store(false, Ordering::Release);
         Ok(())

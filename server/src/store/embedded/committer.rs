@@ -14,7 +14,7 @@ use posthorn_proto::MailboxId;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::checkpointer::Checkpointer;
-use super::journal::{Batch, BeginError, Fatal, Journal, Location};
+use super::journal::{Batch, BeginError, Fatal, Journal, Location, Resume};
 use super::shared::{Shared, State, unreadable};
 use super::upkeep::Upkeep;
 use super::{KIND_MARK, KIND_RECORD};
@@ -68,6 +68,17 @@ pub(super) struct Committer {
     pub(super) scratch: Vec<u8>,
 }
 
+/// Whoever waits must hear of the end, also if it is a panic.
+struct LastWord<'a>(&'a Shared);
+
+impl Drop for LastWord<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop(State::Failed);
+        }
+    }
+}
+
 /// What a round has in flight.
 #[derive(Default)]
 struct Round {
@@ -88,6 +99,8 @@ enum Event {
 impl Committer {
     /// The thread's whole life.
     pub(super) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let _last_word = LastWord(&shared);
         let end = match self.serve() {
             Ok(closing) => self.close().map(|()| closing),
             Err(fatal) => Err(fatal),
@@ -102,6 +115,9 @@ impl Committer {
             Err(fatal) => {
                 tracing::error!(%fatal, "the store has failed; nothing undurable was answered");
                 self.shared.stop(State::Failed);
+                if let Some(checkpointer) = self.checkpointer.take() {
+                    checkpointer.finish();
+                }
             }
         }
     }
@@ -170,8 +186,8 @@ impl Committer {
                 }
             }
         }
-        self.flush(&mut round)?;
         self.shared.paused.store(self.guard.paused(), Ordering::Relaxed);
+        self.flush(&mut round)?;
         Ok(closing)
     }
 
@@ -304,12 +320,12 @@ impl Committer {
     fn begin_checkpoint(&mut self) -> Result<(), Fatal> {
         let Some(mut mark) = self.begin(Batch::cost(0))? else { return Ok(()) };
         let Some(checkpointer) = &self.checkpointer else { return Ok(()) };
-        let position = self.journal.position();
+        let version = self.shared.ledger.read().version();
+        let resume = Resume { position: self.journal.position(), stamp: version };
         mark.push(KIND_MARK, &[]);
         self.journal.commit(mark)?;
-        let version = self.shared.ledger.read().version();
         self.shared.publish(version, self.journal.position());
-        checkpointer.begin(position, &self.shared);
+        checkpointer.begin(resume, &self.shared);
         self.since_checkpoint = 0;
         Ok(())
     }

@@ -32,6 +32,7 @@ mod upkeep;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
@@ -178,6 +179,7 @@ impl EmbeddedStore {
         let guard = ClockGuard::new(clock.unix_seconds(), clock.monotonic_seconds(), started.ledger.latest());
         // What was replayed is durable: the journal wrote it anew where that was not certain.
         let shared = Arc::new(Shared::new(started.ledger, started.journal.reader(), started.journal.position()));
+        shared.paused.store(guard.paused(), Ordering::Relaxed);
         let checkpointer = match &site.index {
             Some(index) => {
                 Some(Checkpointer::start(index.clone(), started.checkpoint, Arc::clone(&shared)).map_err(no_thread)?)

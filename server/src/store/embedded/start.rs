@@ -11,7 +11,7 @@ use rand::{RngCore, SeedableRng};
 use super::checkpoint::{Checkpoint, Unusable};
 use super::folder::FolderError;
 use super::journal::disk::Disk;
-use super::journal::{Damage, Journal, JournalConfig, Location, OpenError, Position, Replayed};
+use super::journal::{Damage, Journal, JournalConfig, Location, OpenError, Replayed, Resume};
 use super::{KIND_MARK, StartError};
 use crate::store::StorePolicy;
 use crate::store::ledger::{Ledger, Missing, Rebuild, Record};
@@ -61,9 +61,11 @@ impl Ground<'_> {
     pub(super) fn start(&self, rng: &mut dyn RngCore) -> Result<Started, StartError> {
         if let Some(index) = self.index {
             match self.load(index, rng) {
-                Ok(Some((rebuild, checkpoint, position))) => match self.replay(rebuild, Some(position), rng) {
+                Ok(Some((rebuild, checkpoint, resume))) => match self.replay(rebuild, Some(resume), rng) {
                     Ok(started) => return Ok(Started { checkpoint: Some(checkpoint), ..started }),
-                    Err(OpenError::Ahead(_)) => tracing::warn!("the index is ahead of the journal and is thrown away"),
+                    Err(OpenError::Elsewhere(_)) => {
+                        tracing::info!("the index is not of this journal's time and is begun anew")
+                    }
                     Err(error) => return Err(error.into()),
                 },
                 Ok(None) => {}
@@ -81,18 +83,18 @@ impl Ground<'_> {
         &self,
         index: &Path,
         rng: &mut dyn RngCore,
-    ) -> Result<Option<(Rebuild<Location>, Checkpoint, Position)>, Unusable> {
+    ) -> Result<Option<(Rebuild<Location>, Checkpoint, Resume)>, Unusable> {
         let mut rebuild = self.rebuild(rng);
         let mut import =
             |key: &[u8], value: &[u8]| rebuild.import(key, value).map_err(|_| Unusable::Contradicts("a row is odd"));
         let found = Checkpoint::load(index, &mut import)?;
-        Ok(found.map(|(checkpoint, position)| (rebuild, checkpoint, position)))
+        Ok(found.map(|(checkpoint, resume)| (rebuild, checkpoint, resume)))
     }
 
     fn replay(
         &self,
         mut rebuild: Rebuild<Location>,
-        from: Option<Position>,
+        from: Option<Resume>,
         rng: &mut dyn RngCore,
     ) -> Result<Started, OpenError> {
         // What the tail changes must be in the next checkpoint.

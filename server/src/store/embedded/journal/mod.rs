@@ -69,6 +69,15 @@ pub(crate) struct Position {
     pub(crate) offset: u32,
 }
 
+/// Where a replay may begin, for an owner that remembers what was before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Resume {
+    /// Everything before this place is remembered.
+    pub(crate) position: Position,
+    /// What the owner had come to there ([`Journal::stamp`]).
+    pub(crate) stamp: u64,
+}
+
 /// A stretch that was once on stable storage and no longer reads back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Damage {
@@ -208,10 +217,9 @@ impl Journal {
         }
     }
 
-    /// The owner no longer needs this record.
+    /// The owner no longer needs this record. An estimate: after a start everything counts as needed until it is counted anew.
     pub(crate) fn note_dead(&mut self, at: Location) {
         if let Some(usage) = self.segments.get_mut(&at.segment) {
-            debug_assert!(usage.live >= at.footprint(), "a record was declared dead twice");
             usage.live = usage.live.saturating_sub(at.footprint());
         }
     }

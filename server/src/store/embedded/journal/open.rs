@@ -15,7 +15,7 @@ use super::disk::{Disk, DiskFile, is_full};
 use super::format::{ALIGN, BATCH_HEADER, Ident, SEGMENT_HEADER, SegmentHeader};
 use super::scan::{Outline, Span, outline, records};
 use super::segment::{Found, UNFINISHED, find, load, name_of, number_of, seal};
-use super::{Batch, Current, Damage, Journal, JournalConfig, Location, Position, Reader, Usage};
+use super::{Batch, Current, Damage, Journal, JournalConfig, Location, Position, Reader, Resume, Usage};
 
 /// What replay yields, in order.
 #[derive(Debug)]
@@ -53,9 +53,10 @@ pub(crate) enum OpenError {
         /// Its format.
         version: u32,
     },
-    /// The journal ends before the position asked for. What named that position is worth nothing; replay from the beginning.
-    #[error("the journal ends before {0:?}")]
-    Ahead(Position),
+    /// The journal ends before the place asked for, or what supersedes things that were remembered there is no longer in it. What is
+    /// remembered is worth nothing; replay from the beginning.
+    #[error("the journal does not reach, or no longer reaches, to {0:?}")]
+    Elsewhere(Resume),
 }
 
 /// The last segment, read and judged.
@@ -76,14 +77,15 @@ impl Journal {
         config: JournalConfig,
         incarnation: [u8; 16],
         mut rng: Box<dyn RngCore + Send>,
-        from: Option<Position>,
+        from: Option<Resume>,
         visit: &mut dyn FnMut(Replayed<'_>),
     ) -> Result<Self, OpenError> {
         let mut found = find_segments(disk.as_ref())?;
         let tail = found.pop().map(read_tail).transpose()?;
         if let Some(from) = from {
-            check_reach(from, tail.as_ref())?;
+            check_reach(from, &found, tail.as_ref())?;
         }
+        let from = from.map(|from| from.position);
         let mut segments = BTreeMap::new();
         for (index, segment) in found.iter().enumerate() {
             let next = found.get(index + 1).or(tail.as_ref().map(|tail| &tail.found));
@@ -111,6 +113,8 @@ impl Journal {
             tail.replay(from, visit);
         }
         let current = moved.replay(visit);
+        // What is needed the owner has yet to say; until then nothing is taken for garbage.
+        segments.values_mut().for_each(|usage| usage.live = usage.len);
         segments.insert(next_number, Usage { len: current.allocated, stamp, ..Usage::default() });
         Ok(Self {
             reader: Reader::new(Arc::clone(&disk), config.open_files),
@@ -156,11 +160,15 @@ fn read_tail(found: Found) -> Result<Tail, OpenError> {
     Ok(Tail { found, buf, outline, rewrite, cut })
 }
 
-/// A checkpoint is written only when a later batch is on stable storage, so what it names is never rewritten or cut.
-fn check_reach(from: Position, tail: Option<&Tail>) -> Result<(), OpenError> {
+/// A checkpoint is written only when a later batch is on stable storage, so what it names is never rewritten or cut. And it holds
+/// things whose tombstones compaction may since have dropped: those are at most as new as the stamp of the oldest segment, so a
+/// checkpoint that is as new as that one knows of them.
+fn check_reach(from: Resume, found: &[Found], tail: Option<&Tail>) -> Result<(), OpenError> {
     let reached = tail
         .map_or(Position { segment: 0, offset: 0 }, |tail| Position { segment: tail.found.number, offset: tail.cut });
-    if from > reached { Err(OpenError::Ahead(from)) } else { Ok(()) }
+    let oldest = found.iter().chain(tail.map(|tail| &tail.found)).find_map(|found| found.header);
+    let buried = oldest.map_or(0, |header| header.stamp);
+    if from.position > reached || from.stamp < buried { Err(OpenError::Elsewhere(from)) } else { Ok(()) }
 }
 
 /// A segment that is not the last: makes sure that it has its end, and replays it.

@@ -16,7 +16,7 @@ const DELETE: u8 = 2;
 
 type Replay = (Journal, Vec<(Location, u8, Vec<u8>)>, Vec<Damage>);
 
-fn open_from(disk: &SimDisk, from: Option<Position>) -> Result<Replay, OpenError> {
+fn open_from(disk: &SimDisk, from: Option<Resume>) -> Result<Replay, OpenError> {
     let (mut records, mut damage) = (Vec::new(), Vec::new());
     let mut visit = |item: Replayed<'_>| match item {
         Replayed::Record { at, kind, payload } => records.push((at, kind, payload.to_vec())),
@@ -223,13 +223,38 @@ fn a_clean_end_leaves_nothing_to_rewrite_and_replay_starts_where_asked() {
     let disk = SimDisk::default();
     let (mut journal, ..) = open(&disk);
     append(&mut journal, &[vec![1; 50]]).expect("written");
-    let middle = journal.position();
+    let middle = Resume { position: journal.position(), stamp: 0 };
     let places = append(&mut journal, &[vec![2; 50]]).expect("written");
     journal.close().expect("sealed");
     let (journal, records, _) = open_from(&disk, Some(middle)).expect("opened");
     assert_eq!(records, [(places[0], PUT, vec![2; 50])], "at its old place, and not what was before");
-    let beyond = Position { segment: journal.position().segment + 1, offset: 0 };
-    assert!(matches!(open_from(&disk.restart(), Some(beyond)), Err(OpenError::Ahead(_))));
+    let position = Position { segment: journal.position().segment + 1, offset: 0 };
+    let beyond = Resume { position, stamp: 0 };
+    assert!(matches!(open_from(&disk.restart(), Some(beyond)), Err(OpenError::Elsewhere(_))));
+}
+
+/// Compaction drops a tombstone when no older segment holds its victim. A checkpoint from before still does.
+#[test]
+fn what_is_remembered_from_before_a_dropped_tombstone_is_refused() {
+    let disk = SimDisk::default();
+    let (mut journal, ..) = open(&disk);
+    let (mut keys, mut rng) = (Keys::default(), StdRng::seed_from_u64(5));
+    let mut resumes = Vec::new();
+    for step in 1..100 {
+        journal.stamp(step);
+        resumes.push(Resume { position: journal.position(), stamp: step });
+        change(&mut journal, &mut keys, &mut rng).expect("written");
+    }
+    let oldest = *journal.segments().keys().next().expect("there are some");
+    (keys.emptying, keys.segments) = (oldest, journal.segments().keys().copied().collect());
+    let mut work = journal.start_compaction(oldest).expect("intact");
+    while !journal.compact_step(&mut work, &mut keys).expect("space") {}
+    let buried = journal.segments().values().next().expect("there are some").stamp;
+    assert!(buried > 1);
+    for resume in resumes {
+        let opened = open_from(&disk.restart(), Some(resume));
+        assert_eq!(opened.is_ok(), resume.stamp >= buried, "{resume:?}, buried {buried}");
+    }
 }
 
 #[test]
