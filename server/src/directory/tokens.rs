@@ -93,11 +93,9 @@ impl Tokens {
         Ok((accepted, fresh))
     }
 
-    /// Enters a token, unless it is void.
+    /// Enters a token.
     pub(crate) fn enter(&mut self, token: KeyHash, drawn: Drawn) {
-        if drawn.day >= self.void_before {
-            self.unspent.insert(token, drawn);
-        }
+        self.unspent.insert(token, drawn);
     }
 
     /// The token is spent by the record of this version.

@@ -179,7 +179,9 @@ impl Readers {
             });
         }
         if !turn.admit.is_empty() {
-            self.drop_evicted(|evicted| turn.admit.iter().any(|reader| reader.id == evicted.reader.id));
+            let mut coming: Vec<ReaderId> = turn.admit.iter().map(|reader| reader.id).collect();
+            coming.sort_unstable();
+            self.drop_evicted(|evicted| coming.binary_search(&evicted.reader.id).is_ok());
             self.active.reserve_exact(turn.admit.len());
             let admitted = turn.admit.iter().map(|reader| Active { id: reader.id, key: reader.key_hash, cursor: seq });
             self.active.extend(admitted);
@@ -203,13 +205,13 @@ impl Readers {
                 Some((id, cursor)) if *id == reader.id => cursor.max(reader.cursor),
                 _ => reader.cursor,
             };
-            if cursor + 1 == oldest {
+            if cursor.checked_add(1) == Some(oldest) {
                 return oldest;
             }
             if cursor >= oldest {
                 low = Some(low.map_or(cursor, |low| low.min(cursor)));
             }
         }
-        low.map_or(oldest, |low| low + 1)
+        low.map_or(oldest, |low| low.saturating_add(1))
     }
 }

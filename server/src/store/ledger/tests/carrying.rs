@@ -226,6 +226,29 @@ fn tombstones_stay_while_an_older_segment_may_hold_their_victim() {
     );
 }
 
+#[test]
+fn the_last_opening_is_copied() {
+    let mut all = Journaled::new();
+    let opened = |day, version| Record {
+        version,
+        time: NOW as u32,
+        change: Change::Mailbox { mailbox: MAILBOX, life: 3, change: MailboxChange::Opened { day } },
+    };
+    let today = (NOW / 86_400) as u32;
+    let records = [opened(today + 1, 10), opened(today + 2, 11)];
+    records.iter().for_each(|record| all.ledger.apply(record, 0, &mut |_, _| ()));
+    assert_eq!(all.ledger.keep(&records[0], &0, 0), drop_it());
+    assert_eq!(all.ledger.keep(&records[1], &0, 0), copy_it());
+}
+
+/// The newest record stays, whatever it says, so that no version is given out twice.
+#[test]
+fn versions_are_never_given_out_twice() {
+    let mut all = Journaled::new();
+    all.run(Command::Destroy { mailbox: MAILBOX, turn_key: key(200) });
+    assert_eq!(all.keep(all.last(), u64::MAX), copy_it());
+}
+
 /// A copy of the creation behind what happened since would come too late: the whole state is written instead.
 #[test]
 fn a_mailbox_with_a_history_is_stated_anew() {
