@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rand::Rng;
 use rand::rngs::StdRng;
 
@@ -52,9 +52,14 @@ struct State {
     /// The syncs counted, and the one that fails.
     syncs: u64,
     fail_sync: Option<u64>,
+    /// While closed, syncs of files wait.
+    gate: Gate,
     /// Bytes that all files together may take.
     capacity: Option<usize>,
 }
+
+/// Lets syncs pass, or not.
+type Gate = Arc<(Mutex<bool>, Condvar)>;
 
 /// A simulated folder; clones share it.
 #[derive(Clone, Default)]
@@ -101,6 +106,13 @@ impl SimDisk {
         state.fail_sync = Some(state.syncs + n);
     }
 
+    /// From now on syncs of files wait, or go on.
+    pub(crate) fn hold_syncs(&self, hold: bool) {
+        let gate = Arc::clone(&self.0.lock().gate);
+        *gate.0.lock() = hold;
+        gate.1.notify_all();
+    }
+
     /// Limits the bytes of all files together.
     pub(crate) fn set_capacity(&self, bytes: Option<usize>) {
         self.0.lock().capacity = bytes;
@@ -128,10 +140,20 @@ impl SimDisk {
         }
     }
 
+    /// Where these bytes stand: file and offset.
+    pub(crate) fn find(&self, needle: &[u8]) -> Vec<(String, usize)> {
+        let state = self.0.lock();
+        let place = |(name, inode): (&String, &usize)| {
+            let at = state.inodes[*inode].seen.windows(needle.len()).position(|window| window == needle)?;
+            Some((name.clone(), at))
+        };
+        state.seen.iter().filter_map(place).collect()
+    }
+
     /// The same disk for the next process: the page cache is still there.
     pub(crate) fn restart(&self) -> Self {
         let mut state = self.0.lock().clone();
-        (state.stop_at, state.fail_sync) = (None, None);
+        (state.stop_at, state.fail_sync, state.gate) = (None, None, Gate::default());
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -292,6 +314,8 @@ impl DiskFile for SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        let gate = Arc::clone(&self.state.lock().gate);
+        gate.1.wait_while(&mut gate.0.lock(), |held| *held);
         let mut state = self.state.lock();
         state.operate()?;
         state.syncs += 1;

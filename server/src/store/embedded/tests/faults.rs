@@ -1,1 +1,268 @@
-//! Faults.
+//! What may befall this engine: power cuts among concurrent posts, a lost or damaged index, a full disk, a failing sync.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use posthorn_proto::MailboxId;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::*;
+use crate::store::conformance::names::{expect, mailbox, open, post, reader_id, sized, token, turn_key};
+use crate::store::conformance::{Event, Fixture, new_mailbox, small_policy};
+use crate::store::{ReadRange, StoreError, StorePolicy, Stored};
+
+const ALL: ReadRange = ReadRange { from: 0, to: u64::MAX, bytes: usize::MAX };
+
+/// Room for thousands of posts.
+fn roomy() -> StorePolicy {
+    StorePolicy { posts: 100_000, ..small_policy() }
+}
+
+/// A store on a simulated disk with mailboxes 1 and 2, which reader 1 reads.
+async fn on_sim() -> (Fixture, SimDisk) {
+    let engine = OnSim::new();
+    let disk = engine.disk.clone();
+    let f = Fixture::with(engine, roomy()).await;
+    f.mailbox(1, &[1]).await;
+    f.mailbox(2, &[1]).await;
+    (f, disk)
+}
+
+async fn seqs(store: &dyn Store, mailbox: MailboxId) -> Vec<Stored> {
+    expect(store.read(mailbox, ALL).await)
+}
+
+/// R1, R2 among concurrent posters: wherever the power goes, what was answered is there, in its place, and nothing has holes.
+#[tokio::test]
+async fn concurrent_posts_survive_power_cuts() {
+    for seed in 0..40 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let (mut f, disk) = on_sim().await;
+        disk.stop_after(rng.random_range(1..60));
+        let store = f.store.clone();
+        let posts = (0..200u16).map(|n| {
+            let (store, to) = (store.clone(), mailbox(1 + (n % 2) as u8));
+            async move { (to, n, store.append(post(to, n, 0)).await) }
+        });
+        let answers = join_all(posts).await;
+        drop(store);
+        let heard = f.heard.take();
+        f.restart().await;
+        for to in [mailbox(1), mailbox(2)] {
+            let stored = seqs(&*f.store, to).await;
+            assert!(stored.iter().map(|stored| stored.seq).eq(1..=stored.len() as u64), "seed {seed}: holes");
+            let answered = answers.iter().filter(|(mailbox, ..)| *mailbox == to);
+            for (_, n, seq) in answered.filter_map(|(to, n, answer)| answer.as_ref().ok().map(|seq| (to, n, seq))) {
+                let found = stored.get(*seq as usize - 1).expect("answered, so stored");
+                assert_eq!(found.post_id, post(to, *n, 0).post_id, "seed {seed}");
+                assert_eq!(f.store.append(post(to, *n, 0)).await, Ok(*seq), "seed {seed}: R4");
+            }
+            for event in &heard {
+                let Event::Appended(at, told) = event else { continue };
+                assert!(*at != to || stored.contains(told), "seed {seed}: something was told and then lost");
+            }
+        }
+    }
+}
+
+/// Nobody is told of what is not yet on stable storage: not by reading, not by an answer, not by an event.
+#[tokio::test]
+async fn nothing_undurable_is_disclosed() {
+    let (f, disk) = on_sim().await;
+    let (store, to) = (f.store.clone(), mailbox(1));
+    expect(store.append(post(to, 1, 0)).await);
+    f.heard.take();
+    disk.hold_syncs(true);
+    let mut append = store.append(post(to, 2, 0));
+    assert!((&mut append).now_or_never().is_none());
+    // The committer applies before it syncs: from then on the ledger shows the post.
+    while store.stats().envelopes < 2 {
+        tokio::task::yield_now().await;
+    }
+    let mut read = store.read(to, ALL);
+    assert!((&mut read).now_or_never().is_none(), "a read that saw the post waits");
+    let mut elsewhere = store.check_post_key(mailbox(2), new_mailbox(2, &[]).post_key);
+    assert_eq!((&mut elsewhere).now_or_never(), Some(Ok(())), "other mailboxes do not wait");
+    assert_eq!(f.heard.take(), vec![]);
+    assert!((&mut append).now_or_never().is_none());
+    disk.hold_syncs(false);
+    assert_eq!(append.await, Ok(2));
+    assert_eq!(expect(read.await).len(), 2);
+    assert_eq!(f.heard.take().len(), 1);
+}
+
+/// Rule 19.
+#[tokio::test]
+async fn a_failed_sync_ends_the_store_and_answers_nothing() {
+    let (mut f, disk) = on_sim().await;
+    let to = mailbox(1);
+    expect(f.store.append(post(to, 1, 0)).await);
+    f.heard.take();
+    disk.fail_sync_after(1);
+    assert_eq!(f.store.append(post(to, 2, 0)).await, Err(StoreError::Stopped));
+    assert_eq!(f.store.append(post(to, 2, 0)).await, Err(StoreError::Stopped), "no retry");
+    assert_eq!(f.store.read(to, ALL).await, Err(StoreError::Stopped), "what is in memory may not be believed");
+    assert_eq!(f.heard.take(), vec![]);
+    f.restart().await;
+    assert_eq!(seqs(&*f.store, to).await[0].seq, 1);
+}
+
+#[tokio::test]
+async fn whoever_runs_the_store_hears_of_its_failure() {
+    let disk = SimDisk::default();
+    let f = Fixture::new(OnFolder::new()).await;
+    let setup = Setup { policy: roomy(), clock: f.clock.clone(), heard: f.heard.clone() };
+    let store = open_on(&disk, None, &setup);
+    assert!(store.failed().now_or_never().is_none());
+    disk.fail_sync_after(1);
+    assert!(store.confirm_clock().await.is_err());
+    store.failed().await;
+}
+
+/// A full disk refuses posts, keeps serving, still takes what leads to more space, and recovers by itself.
+#[tokio::test]
+async fn a_full_disk_recovers() {
+    let (f, disk) = on_sim().await;
+    let (store, to) = (&f.store, mailbox(1));
+    disk.set_capacity(Some(disk.used() + 30_000));
+    let mut last = 0;
+    let refusal = loop {
+        match store.append(sized(to, last as u16 + 1, 0, 900)).await {
+            Ok(seq) => last = seq,
+            Err(error) => break error,
+        }
+        assert!(last < 200, "the disk never ran full");
+    };
+    assert_eq!(refusal, StoreError::Unavailable);
+    assert_eq!(seqs(&**store, to).await.len() as u64, last, "reads go on");
+    assert_eq!(store.append(sized(to, 1, 0, 900)).await, Ok(1), "repeats are answered");
+    disk.set_capacity(Some(disk.used() + 20_000));
+    expect(store.advance(to, reader_id(1), last).await);
+    // The emptied segments come back while posts are tried.
+    while store.append(sized(to, 999, 0, 900)).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    disk.set_capacity(None);
+    assert_eq!(store.append(sized(to, 1000, 0, 900)).await, Ok(last + 2));
+}
+
+/// Space comes back, also for many small records that supersede each other.
+#[tokio::test]
+async fn acknowledged_envelopes_give_their_space_back() {
+    let (f, disk) = on_sim().await;
+    let (store, to) = (&f.store, mailbox(1));
+    let mut most = 0;
+    for n in 1..=1500u16 {
+        if n == 1450 {
+            expect(store.append(post(mailbox(2), 1, 0)).await);
+        }
+        let seq = expect(store.append(sized(to, n, 0, 200)).await);
+        expect(store.advance(to, reader_id(1), seq).await);
+        most = most.max(disk.used());
+        f.clock.pass(60);
+        expect(store.expire().await);
+    }
+    assert!(most < 150_000, "{most} bytes at most, though {} were written", 1500 * 500);
+    assert_eq!(seqs(&**store, mailbox(2)).await.len(), 1, "what was not acknowledged is still there");
+}
+
+fn index_of(dir: &Path) -> std::path::PathBuf {
+    dir.join("data").join("index")
+}
+
+/// The index is a shortcut: without it, and with any damage to it, the store is the same.
+#[tokio::test]
+async fn the_index_may_be_lost_or_damaged() {
+    let engine = OnFolder::new();
+    let dir = engine.dir.path().to_owned();
+    let mut f = Fixture::with(engine, roomy()).await;
+    let (one, two) = (f.mailbox(1, &[1]).await, f.mailbox(2, &[1]).await);
+    for n in 1..=60 {
+        expect(f.store.append(sized(one, n, 0, 300)).await);
+        expect(f.store.append(sized(two, n, 0, 300)).await);
+    }
+    expect(f.store.advance(one, reader_id(1), 30).await);
+    let before = (seqs(&*f.store, one).await, seqs(&*f.store, two).await, f.store.stats());
+    let mut rng = StdRng::seed_from_u64(4);
+    for round in 0..12 {
+        f.store =
+            Arc::new(Unplugged { store: open_on(&SimDisk::default(), None, &setup_of(&f)), disk: SimDisk::default() });
+        let index = index_of(&dir);
+        match round % 4 {
+            0 => fs::remove_dir_all(&index).expect("there is an index"),
+            1 => {
+                let file = index.join("db");
+                let len = fs::metadata(&file).expect("sled's file").len();
+                let file = fs::OpenOptions::new().write(true).open(file).expect("writable");
+                file.set_len(rng.random_range(0..len)).expect("cut");
+            }
+            2 => {
+                let mut bytes = fs::read(index.join("db")).expect("sled's file");
+                (0..200).for_each(|_| bytes[rng.random_range(0..9000)] ^= 1 << rng.random_range(0..8));
+                fs::write(index.join("db"), bytes).expect("damaged");
+            }
+            _ => {}
+        }
+        f.restart().await;
+        let after = (seqs(&*f.store, one).await, seqs(&*f.store, two).await, f.store.stats());
+        assert_eq!((&after.0, &after.1), (&before.0, &before.1), "round {round}");
+        assert_eq!(after.2.posts, before.2.posts);
+        assert_eq!(expect(f.store.open(open(one, 1)).await).cursor, 30);
+    }
+}
+
+fn setup_of(f: &Fixture) -> Setup {
+    Setup { policy: roomy(), clock: f.clock.clone(), heard: f.heard.clone() }
+}
+
+/// R10.
+#[tokio::test]
+async fn a_restored_store_gets_a_new_life_without_one_time_key_packages() {
+    let engine = OnFolder::new();
+    let dir = engine.dir.path().join("data");
+    let mut f = Fixture::with(engine, roomy()).await;
+    f.mailbox(1, &[1]).await;
+    expect(f.store.append(post(mailbox(1), 1, 0)).await);
+    let device = crate::store::conformance::names::device(1);
+    let stock = f.store.publish_key_packages(device, vec!["a".into(), "b".into()], Some("last".into())).await;
+    assert_eq!(expect(stock).one_time, 2);
+    let old = f.store.incarnation();
+    expect(f.store.close().await);
+    f.store =
+        Arc::new(Unplugged { store: open_on(&SimDisk::default(), None, &setup_of(&f)), disk: SimDisk::default() });
+    let (config, clock) = (config(&dir, &setup_of(&f)), f.clock.clone());
+    let renewed = tokio::task::spawn_blocking(move || {
+        EmbeddedStore::renew_incarnation(&config, clock, &mut StdRng::seed_from_u64(77)).expect("renewed")
+    });
+    let renewed = renewed.await.expect("it ran");
+    assert_ne!(renewed, old);
+    f.restart().await;
+    assert_eq!(f.store.incarnation(), renewed);
+    let stock = expect(f.store.publish_key_packages(device, vec![], None).await);
+    assert_eq!(stock.one_time, 0);
+    assert!(stock.last_resort_since > 0);
+    assert_eq!(seqs(&*f.store, mailbox(1)).await.len(), 1, "envelopes stay");
+    assert_eq!(f.store.destroy(mailbox(1), turn_key(0)).await, Ok(()));
+    assert_eq!(token(1), new_mailbox(1, &[]).token);
+}
+
+/// What is damaged is never served, and the rest is.
+#[tokio::test]
+async fn a_damaged_envelope_is_told_and_its_neighbours_are_served() {
+    let (f, disk) = on_sim().await;
+    let (store, to) = (&f.store, mailbox(1));
+    for n in 1..=9 {
+        expect(store.append(sized(to, n, 0, 500)).await);
+    }
+    let names = disk.find(&sized(to, 5, 0, 500).post_id.0);
+    assert!(!names.is_empty(), "the post is somewhere");
+    names.iter().for_each(|(name, at)| disk.flip(name, at + 100));
+    let first = expect(store.read(to, ALL).await);
+    assert_eq!(first.iter().map(|stored| stored.seq).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    assert_eq!(store.read(to, ReadRange { from: 5, ..ALL }).await, Err(StoreError::Damaged));
+    assert_eq!(expect(store.read(to, ReadRange { from: 6, ..ALL }).await).len(), 4);
+}
