@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use posthorn_proto::{DeviceId, Handle, Incarnation, KeyHash, MailboxId, ReaderId, Turn};
-use rand::{CryptoRng, RngCore};
+use rand::CryptoRng;
 
 use super::clock::ClockGuard;
 use super::ledger::{Command, Ledger, Outcome, Rebuild, Record};
@@ -52,7 +52,7 @@ impl MemoryStore {
         policy: StorePolicy,
         clock: Arc<dyn Clock>,
         published: Arc<dyn Published>,
-        rng: &mut (impl RngCore + CryptoRng + ?Sized),
+        rng: &mut (impl CryptoRng + ?Sized),
     ) -> Self {
         let ledger = Ledger::new(policy, [rng.next_u64(), rng.next_u64()]);
         Self::with(ledger, None, Incarnation::random(rng), clock, published)
@@ -63,7 +63,7 @@ impl MemoryStore {
         policy: StorePolicy,
         clock: Arc<dyn Clock>,
         published: Arc<dyn Published>,
-        rng: &mut (impl RngCore + CryptoRng + ?Sized),
+        rng: &mut (impl CryptoRng + ?Sized),
     ) -> Self {
         let image = MemoryImage { incarnation: Incarnation::random(rng), journal: Vec::new() };
         Self::reopen(image, policy, clock, published, rng)
@@ -75,7 +75,7 @@ impl MemoryStore {
         policy: StorePolicy,
         clock: Arc<dyn Clock>,
         published: Arc<dyn Published>,
-        rng: &mut (impl RngCore + CryptoRng + ?Sized),
+        rng: &mut (impl CryptoRng + ?Sized),
     ) -> Self {
         let mut rebuild = Rebuild::new(policy, [rng.next_u64(), rng.next_u64()]);
         for record in &image.journal {

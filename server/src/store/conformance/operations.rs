@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
 use super::model::Model;
 use super::names::{self, account, device, handle_of, invite, mailbox, post_key, read_key, reader_id, token, turn_key};
-use super::{Engine, Fixture, new_mailbox, small_policy};
+use super::{Engine, Fixture, new_mailbox};
 use crate::store::{NewAccount, NewInvite, NewMailbox, OpenReader, ReadRange, StoreError, StorePolicy};
 
 /// One thing done to a store. Numbers name mailboxes, readers, posts and generations of keys as in [`names`].
@@ -92,7 +92,6 @@ fn tiny_policy() -> StorePolicy {
         key_packages_per_device: 3,
         tokens_per_device: 5,
         tokens: 8,
-        ..small_policy()
     }
 }
 

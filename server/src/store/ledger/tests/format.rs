@@ -40,9 +40,13 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
         w.number(forgotten + trimmed + kept).number(forgotten + trimmed + 1).number(forgotten);
         w.fixed([1; 32]).fixed([2; 32]).number(n).fixed([3; 8]).number(7).number(8);
         w.number(one.len() as u64);
-        one.iter().for_each(|reader| drop(w.fixed(reader.id).fixed(reader.key_hash).number(n)));
+        for reader in &one {
+            w.fixed(reader.id).fixed(reader.key_hash).number(n);
+        }
         w.number(two.len() as u64);
-        two.iter().for_each(|reader| drop(w.fixed(reader.id).fixed(reader.key_hash).number(1).number(n)));
+        for reader in &two {
+            w.fixed(reader.id).fixed(reader.key_hash).number(1).number(n);
+        }
         Snapshot::decode(&mut Parser::new(out.into())).expect("it is well formed")
     })
 }
