@@ -24,7 +24,7 @@ pub struct BareDevice {
 
 impl BareDevice {
     /// A new device.
-    pub fn new(rng: &mut (impl CryptoRng)) -> Self {
+    pub fn new(rng: &mut impl CryptoRng) -> Self {
         let mut secret = [0; 32];
         rng.fill_bytes(&mut secret);
         Self { id: DeviceId::random(rng), secret: StaticSecret::from(secret) }
@@ -54,7 +54,7 @@ impl BareDevice {
     }
 
     /// Draws creation tokens on the connection on which this device registered or authenticated.
-    pub async fn draw(&self, wire: &mut Wire, count: usize, rng: &mut (impl CryptoRng)) -> anyhow::Result<Vec<Token>> {
+    pub async fn draw(&self, wire: &mut Wire, count: usize, rng: &mut impl CryptoRng) -> anyhow::Result<Vec<Token>> {
         let tokens: Vec<Token> = (0..count).map(|_| Token::random(rng)).collect();
         match wire.ask(Request::DrawTokens(tokens.iter().map(Token::hash).collect())).await? {
             ServerBody::TokensDrawn(accepted) if accepted as usize == count => Ok(tokens),
@@ -80,7 +80,7 @@ pub struct BareMailbox {
 
 impl BareMailbox {
     /// Names and keys of a new mailbox, which the relay does not know yet.
-    pub fn new(rng: &mut (impl CryptoRng)) -> Self {
+    pub fn new(rng: &mut impl CryptoRng) -> Self {
         Self {
             id: MailboxId::random(rng),
             post_key: PostKey::random(rng),
@@ -135,7 +135,7 @@ impl BareMailbox {
 
     /// The same mailbox with the next post and turn keys.
     #[must_use]
-    pub fn with_new_keys(&self, rng: &mut (impl CryptoRng)) -> Self {
+    pub fn with_new_keys(&self, rng: &mut impl CryptoRng) -> Self {
         Self { post_key: PostKey::random(rng), turn_key: TurnKey::random(rng), ..self.clone() }
     }
 

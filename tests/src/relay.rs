@@ -17,12 +17,11 @@ use tokio::time::timeout;
 
 use crate::wire::{PATIENCE, Wire};
 
-/// The environment of a relay that limits no rates: for tests and measurements that ask more than people do.
-pub const NO_RATES: &[(&str, &str)] = &[
-    ("POSTHORN_SERVER_RATES__REQUESTS_PER_SECOND", "0"),
-    ("POSTHORN_SERVER_CONNECTIONS__PER_LOOPBACK_ADDRESS", "20000"),
-    ("POSTHORN_SERVER_CONNECTIONS__TOTAL", "20000"),
-];
+/// Options of a relay that limits no rates: for tests and measurements that ask more than people do.
+pub const NO_RATES: &[&str] = &["--no-rates", "--set", "connections.total=20000"];
+
+/// Accounts that the first start's invite makes, more than any test needs.
+const ACCOUNTS: &str = "1000";
 
 /// How to start a relay: the program, and words that come before the relay's own options.
 #[derive(Debug, Clone)]
@@ -44,7 +43,7 @@ impl RelayProgram {
 #[derive(Debug)]
 pub struct RelayProcess {
     program: RelayProgram,
-    environment: Vec<(String, String)>,
+    options: Vec<String>,
     data: TempDir,
     /// Fixed after the first start, so that clients find the relay again.
     address: SocketAddr,
@@ -61,11 +60,11 @@ struct Running {
 }
 
 impl RelayProcess {
-    /// Starts a relay with an empty store and, beside the defaults, what `environment` sets, and waits until it listens.
-    pub async fn start(program: &RelayProgram, environment: &[(&str, &str)]) -> anyhow::Result<Self> {
+    /// Starts a relay with an empty store and these options, and waits until it listens.
+    pub async fn start(program: &RelayProgram, options: &[&str]) -> anyhow::Result<Self> {
         let mut relay = Self {
             program: program.clone(),
-            environment: environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            options: options.iter().map(|option| (*option).to_owned()).collect(),
             data: tempfile::tempdir()?,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             invite: String::new(),
@@ -84,7 +83,8 @@ impl RelayProcess {
             .arg(self.address.to_string())
             .arg("--data")
             .arg(self.data.path())
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .args(&self.options)
+            .args(self.invite.is_empty().then_some(["--print-invite", ACCOUNTS]).into_iter().flatten())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -226,9 +226,7 @@ fn address_in(line: &str) -> Option<SocketAddr> {
     after.split(['/', ' ', '"', ',']).next()?.parse().ok()
 }
 
-/// The code in `... invite: CODE ...` or `... invite CODE`.
+/// The code in `invite: CODE`.
 fn invite_in(line: &str) -> Option<String> {
-    let (_, after) = line.split_once("invite")?;
-    let code = after.trim_start_matches([':', ' ', '=']).split_whitespace().next()?;
-    (code.len() >= 8).then(|| code.to_owned())
+    line.strip_prefix("invite: ").map(str::to_owned)
 }

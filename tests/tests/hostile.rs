@@ -344,7 +344,7 @@ async fn acks_out_of_order_move_nothing_back_and_nothing_ahead() -> Outcome {
     assert!(
         matches!(wire.pushed().await?, ServerBody::Closed { reason, .. } if reason.code == Some(ErrorCode::OpenedElsewhere))
     );
-    assert_eq!(wire.refused(mailbox.acknowledgement(2, 1)).await?, ErrorCode::NotOpen);
+    assert_eq!(wire.refused(mailbox.acknowledgement(2, 1)).await?, ErrorCode::OpenedElsewhere);
     fixture.still_serves().await
 }
 

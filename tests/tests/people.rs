@@ -80,6 +80,7 @@ async fn marks_go_from_queued_to_sent_to_delivered_to_read() -> Outcome {
         Ok::<_, anyhow::Error>(history.last().map(|message| message.state))
     };
     bob.settle().await?;
+    bob.client().mark_read(conversation).await?;
     bob.sleep().await?;
     relay.kill().await?;
     alice.say(conversation, "are you there?").await?;

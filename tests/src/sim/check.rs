@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use posthorn_client::conversation::{Body, ConversationId, ConversationState, Message, MessageState};
+use posthorn_client::conversation::{Body, ConversationId, ConversationState, Message, MessageState, Notice};
 use posthorn_client::sync::{Answer, Command, ConversationSummary};
 
 use super::world::World;
@@ -122,8 +122,9 @@ fn everything_sent(world: &World, id: &ConversationId, views: &[View], sent: &[S
             return Err(format!("{}: {text:?} of {conversation} has seqs {seqs:?}", world.devices[*device].name));
         };
         for view in views.iter().filter(|view| is_active(view) && view.device != *device) {
-            // A device has everything from the seq of its first entry on, which is the one that it joined at.
-            let joined = view.messages.iter().filter_map(|message| message.seq).min().unwrap_or(0);
+            // A device has everything since it joined last; who began the conversation never joined.
+            let joined = view.messages.iter().filter(|m| matches!(m.body, Body::Notice(Notice::Joined { .. })));
+            let joined = joined.filter_map(|message| message.seq).max().unwrap_or(0);
             let count = view.messages.iter().filter(|message| message.body == body).count();
             if joined < seq && count != 1 {
                 let name = &world.devices[view.device].name;

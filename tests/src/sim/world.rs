@@ -30,24 +30,24 @@ struct Flow {
 
 /// How often things go wrong, per thousand steps.
 #[derive(Debug, Clone, Copy)]
-pub struct Faults {
+pub(super) struct Faults {
     /// A connection breaks.
-    pub cut: u32,
+    pub(super) cut: u32,
     /// A device's process dies.
-    pub device_crash: u32,
+    pub(super) device_crash: u32,
     /// A device's process dies after a transaction, before its effects are carried out.
-    pub effects_lost: u32,
+    pub(super) effects_lost: u32,
     /// The relay dies.
-    pub relay_crash: u32,
+    pub(super) relay_crash: u32,
     /// A connection cannot be made.
-    pub refused: u32,
+    pub(super) refused: u32,
 }
 
 impl Faults {
     /// Nothing goes wrong.
-    pub const NONE: Self = Self { cut: 0, device_crash: 0, effects_lost: 0, relay_crash: 0, refused: 0 };
+    pub(super) const NONE: Self = Self { cut: 0, device_crash: 0, effects_lost: 0, relay_crash: 0, refused: 0 };
     /// Much goes wrong.
-    pub const MANY: Self = Self { cut: 12, device_crash: 4, effects_lost: 4, relay_crash: 2, refused: 200 };
+    pub(super) const MANY: Self = Self { cut: 12, device_crash: 4, effects_lost: 4, relay_crash: 2, refused: 200 };
 }
 
 pub(super) struct World {
