@@ -80,6 +80,11 @@ impl Conversation {
         }
     }
 
+    /// Whether it is over for us, so that nothing of it is kept but its history.
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.state, ConversationState::Left | ConversationState::Removed)
+    }
+
     /// Reads a row.
     pub(crate) fn load(tx: &Transaction<'_>, id: &ConversationId) -> Result<Option<Self>, StoreError> {
         let row: Option<Vec<u8>> = tx

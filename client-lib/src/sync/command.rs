@@ -16,7 +16,7 @@ use crate::conversation::{
 };
 use crate::identity::{IdentityKey, safety_number};
 use crate::outbox::{self, Parcel};
-use crate::session::{GroupInfo, NAME_BYTES, Provider, ReaderSecret, Session};
+use crate::session::{GroupInfo, NAME_BYTES, Provider, ReaderSecret, Session, SessionError};
 
 /// An answer, or why not; or the database failed.
 type Done = Result<Result<Answer, CommandError>, EngineError>;
@@ -258,7 +258,11 @@ impl Step<'_> {
         }
         let own = Profile::load(self.tx)?.map(|profile| profile.identity().key());
         let provider = Provider::new(self.tx);
-        let members = Session::load(&provider, conversation)?.members()?;
+        let members = match Session::load(&provider, conversation) {
+            // It is over for us, and who is in it now is not ours to know.
+            Err(SessionError::Unknown) => Vec::new(),
+            session => session?.members()?,
+        };
         let summary = |member: &crate::session::Member| MemberSummary {
             handle: member.credential.handle().to_string(),
             identity_key: *member.credential.identity().as_bytes(),

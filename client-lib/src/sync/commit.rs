@@ -359,8 +359,11 @@ impl Step<'_> {
         record.save(self.tx, id)?;
         let provider = Provider::new(self.tx);
         match Session::load(&provider, id) {
+            // The secrets of what is over are not kept.
+            Ok(session) if record.has_ended() => session.delete()?,
             Ok(mut session) if session.is_member() => session.clear_pending()?,
-            _ => {}
+            Ok(_) | Err(SessionError::Unknown) => {}
+            Err(error) => return Err(error.into()),
         }
         Ok(())
     }

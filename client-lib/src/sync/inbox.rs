@@ -90,7 +90,9 @@ impl Step<'_> {
         if let Err(declined) = fits(invitation, &join) {
             return Ok(Err(declined));
         }
-        if join.replaces() && !was_member(&provider, invitation)? {
+        // Only members know a conversation's id; one that has ended for us may begin anew with others.
+        let going_on = known.as_ref().is_some_and(|record| !record.has_ended());
+        if going_on && join.replaces() && !was_member(&provider, invitation)? {
             let text = "an invitation to a conversation that we are in, by somebody who is not";
             return Ok(Err(Declined::new(Cause::BadInvitation, text)));
         }
