@@ -51,6 +51,9 @@ pub(super) enum Unusable {
     Contradicts(&'static str),
 }
 
+/// Takes a row's key and value.
+pub(super) type Row<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<(), Unusable>;
+
 /// The rows of one checkpoint, open for the next.
 pub(super) struct Checkpoint {
     db: sled::Db,
@@ -69,10 +72,7 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, Unusable>) -> Result<T, Unusable>
 
 impl Checkpoint {
     /// Opens the index and hands out its rows; then the position from which to replay. `Ok(None)`: there is none yet.
-    pub(super) fn load(
-        path: &Path,
-        row: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), Unusable>,
-    ) -> Result<Option<(Self, Resume)>, Unusable> {
+    pub(super) fn load(path: &Path, row: Row<'_>) -> Result<Option<(Self, Resume)>, Unusable> {
         if !path.is_dir() {
             return Ok(None);
         }

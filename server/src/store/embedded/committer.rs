@@ -35,7 +35,7 @@ pub(super) type Reply = Result<Outcome<Bytes>, StoreError>;
 /// What is asked of the committer.
 pub(super) enum Ask {
     /// A command of the [`Store`](crate::store::Store) trait.
-    Command(Command),
+    Command(Box<Command>),
     /// Answer what came before, and end.
     Close,
 }
@@ -85,10 +85,17 @@ struct Round {
     /// `None`: the disk is full.
     batch: Option<Batch>,
     events: Vec<Event>,
-    answers: Vec<(oneshot::Sender<Reply>, Result<Outcome<Location>, StoreError>, Option<OwnedSemaphorePermit>)>,
+    answers: Vec<Answered>,
     now: u64,
     /// The disk is nearly full.
     tight: bool,
+}
+
+/// An answer that waits for the sync.
+struct Answered {
+    reply: oneshot::Sender<Reply>,
+    answer: Result<Outcome<Location>, StoreError>,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 enum Event {
@@ -177,8 +184,8 @@ impl Committer {
             let Some(request) = self.waiting.pop_front() else { break };
             match request.ask {
                 Ask::Command(command) => {
-                    let answer = self.execute(command, &mut round)?;
-                    round.answers.push((request.reply, answer, request.permit));
+                    let answer = self.execute(*command, &mut round)?;
+                    round.answers.push(Answered { reply: request.reply, answer, permit: request.permit });
                 }
                 Ask::Close => {
                     closing = Some(request.reply);
@@ -280,7 +287,7 @@ impl Committer {
                 Event::Destroyed(mailbox) => self.published.destroyed(&mailbox),
             }
         }
-        for (reply, answer, permit) in round.answers.drain(..) {
+        for Answered { reply, answer, permit } in round.answers.drain(..) {
             // Whoever no longer waits does not hear it; it has happened all the same.
             let _ = reply.send(answer.and_then(|outcome| self.fetch(outcome)));
             drop(permit);

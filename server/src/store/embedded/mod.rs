@@ -148,7 +148,7 @@ impl EmbeddedStore {
         config: &EmbeddedConfig,
         clock: Arc<dyn Clock>,
         published: Arc<dyn Published>,
-        rng: &mut (impl RngCore + CryptoRng),
+        rng: &mut impl CryptoRng,
     ) -> Result<Self, StartError> {
         let folder = Folder::lock(&config.path)?;
         let life = folder.life(rng)?;
@@ -223,7 +223,7 @@ impl EmbeddedStore {
     pub fn renew_incarnation(
         config: &EmbeddedConfig,
         clock: Arc<dyn Clock>,
-        rng: &mut (impl RngCore + CryptoRng),
+        rng: &mut impl CryptoRng,
     ) -> Result<Incarnation, StartError> {
         let store = Self::open(config, clock, Arc::new(super::Unheard), rng)?;
         store.blocking(Command::Restored).map_err(StartError::Renewal)?;
@@ -243,7 +243,7 @@ impl EmbeddedStore {
     async fn run(&self, command: Command) -> Reply {
         let units = size_of(&command).div_ceil(QUEUE_GRAIN) as u32;
         let permit = Arc::clone(&self.room).acquire_many_owned(units).await.map_err(|_| StoreError::Stopped)?;
-        self.ask(Ask::Command(command), Some(permit)).await
+        self.ask(Ask::Command(Box::new(command)), Some(permit)).await
     }
 
     async fn ask(&self, ask: Ask, permit: Option<tokio::sync::OwnedSemaphorePermit>) -> Reply {
@@ -258,7 +258,7 @@ impl EmbeddedStore {
     fn blocking(&self, command: Command) -> Reply {
         let (reply, answer) = oneshot::channel();
         let queue = self.queue.as_ref().ok_or(StoreError::Stopped)?;
-        let request = Request { ask: Ask::Command(command), reply, permit: None };
+        let request = Request { ask: Ask::Command(Box::new(command)), reply, permit: None };
         // Nobody else asks yet, so the queue has room.
         queue.try_send(request).map_err(|_| StoreError::Stopped)?;
         answer.blocking_recv().unwrap_or(Err(StoreError::Stopped))
