@@ -125,7 +125,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             answer if *json => print_json(&answer),
             Answer::Invited { invite, relay } => {
                 say(&format!("invite: {}", invite.code))?;
-                say(&format!("posthorn register HANDLE --relay {relay} --invite {}", invite.code))
+                say(&format!("posthorn register --relay {relay} --handle NAME --invite {}", invite.code))
             }
             _ => Err(anyhow!("the relay answered something else: is it of another version?")),
         },

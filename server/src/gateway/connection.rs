@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Sink as _, Stream as _, StreamExt as _};
 use posthorn_proto::frame::ClientFrame;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::Sleep;
 use tokio_tungstenite::WebSocketStream;
@@ -74,6 +74,7 @@ where
         }),
         phase: Phase::Open,
         unflushed: false,
+        broken: false,
         session,
     };
     std::future::poll_fn(|cx| connection.poll(cx)).await;
@@ -94,6 +95,9 @@ struct Connection<S> {
     phase: Phase,
     /// Frames were handed to the socket and not flushed yet.
     unflushed: bool,
+    /// What comes is no WebSocket any more, or too large a message: it is thrown away unread, so that the client finds the
+    /// close frame and not a reset connection.
+    broken: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,6 +178,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if matches!(self.phase, Phase::Closing(_)) {
             return Ok(false);
         }
+        if self.broken {
+            return self.discard(cx);
+        }
         let mut some = false;
         for _ in 0..BURST {
             if self.phase != Phase::Closed && (!self.session.accepts_frames() || self.session.ending().is_some()) {
@@ -183,7 +190,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             some = true;
             match came {
                 None => return Err(Gone),
-                Some(Err(error)) => self.session.end(ending_of(&error).ok_or(Gone)?),
+                Some(Err(error)) => {
+                    self.session.end(ending_of(&error).ok_or(Gone)?);
+                    self.broken = true;
+                    break;
+                }
                 Some(Ok(_)) if self.phase == Phase::Closed => {}
                 Some(Ok(message)) => self.take(message, cx),
             }
@@ -192,6 +203,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.heard = self.clock.millis();
         }
         Ok(some)
+    }
+
+    /// Says that nothing more will be sent, then throws away what comes until the client has closed, too.
+    fn discard(&mut self, cx: &mut Context<'_>) -> Result<bool, Gone> {
+        if self.phase != Phase::Closed || self.unflushed {
+            return Ok(false);
+        }
+        let stream = self.socket.get_mut();
+        if let Poll::Ready(shut) = Pin::new(&mut *stream).poll_shutdown(cx) {
+            shut.map_err(|_| Gone)?;
+        }
+        let mut waste = [0; 4096];
+        for _ in 0..BURST {
+            let mut waste = ReadBuf::new(&mut waste);
+            let Poll::Ready(read) = Pin::new(&mut *stream).poll_read(cx, &mut waste) else { return Ok(false) };
+            if read.is_err() || waste.filled().is_empty() {
+                return Err(Gone);
+            }
+        }
+        Ok(true)
     }
 
     fn take(&mut self, message: Message, cx: &mut Context<'_>) {

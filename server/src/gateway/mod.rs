@@ -8,6 +8,8 @@
 //! Invariant: below [`session`] nothing knows that sockets exist. The simulation drives sessions by hand.
 
 pub(crate) mod connection;
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 pub(crate) mod listener;
 pub mod outbox;

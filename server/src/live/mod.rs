@@ -12,6 +12,3 @@ pub(crate) mod opening;
 
 pub use hub::Hub;
 pub(crate) use hub::Seat;
-
-#[cfg(test)]
-mod tests;

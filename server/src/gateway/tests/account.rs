@@ -1,0 +1,137 @@
+//! The account connection: registering, authenticating, and what needs it.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use posthorn_proto::auth::Proof;
+use posthorn_proto::frame::{PublishCard, PublishKeyPackages, Request, ServerBody};
+use posthorn_proto::{ErrorCode, Handle};
+
+use super::support::*;
+use crate::config::Rates;
+use crate::gateway::session::Ending;
+
+fn handle(text: &str) -> Handle {
+    Handle::parse(text).expect("a handle")
+}
+
+#[test]
+fn an_invite_makes_an_account_and_both_sides_prove_themselves() {
+    let relay = TestRelay::new(Setup { open_registration: false, ..Setup::default() });
+    relay.mint("abcd-efgh", 1);
+    let mut stranger = relay.connect();
+    assert_eq!(code(stranger.register(1, "alice", "wrong")), ErrorCode::InviteInvalid);
+    let mut alice = relay.connect();
+    let hello = alice.hello();
+    let ServerBody::Registered(proof) = alice.ask(registration(&hello, 1, "alice", "ABCD EFGH")) else {
+        panic!("not registered")
+    };
+    account_key(&hello, 1).check_relay(&proof).expect("the relay holds its key");
+    let again = alice.ask(registration(&hello, 1, "alice", "abcdefgh"));
+    assert!(matches!(again, ServerBody::Registered(_)), "repeating is harmless");
+    assert_eq!(code(relay.connect().register(2, "bob", "abcd-efgh")), ErrorCode::InviteInvalid, "used up");
+
+    let mut later = relay.connect();
+    let hello = later.hello();
+    let key = account_key(&hello, 1);
+    let ServerBody::Authenticated(proof) = later.ask(authentication(1, key.device_proof())) else {
+        panic!("not authenticated")
+    };
+    key.check_relay(&proof).expect("the relay holds its key");
+    assert!(later.session.device().is_some());
+    assert_eq!(code(later.ask(registration(&hello, 2, "bob", "x"))), ErrorCode::BadRequest, "another device");
+}
+
+#[test]
+fn a_replayed_or_wrong_proof_fails_and_five_end_the_connection() {
+    let relay = TestRelay::new(Setup::default());
+    let mut alice = relay.connect();
+    let hello = alice.hello();
+    assert!(matches!(alice.ask(registration(&hello, 1, "alice", "")), ServerBody::Registered(_)));
+    let replayed = account_key(&hello, 1).device_proof();
+    let mut mallory = relay.connect();
+    assert_eq!(mallory.refused(authentication(1, replayed)), ErrorCode::AuthenticationFailed);
+    assert_eq!(mallory.refused(authentication(9, Proof([0; 32]))), ErrorCode::AuthenticationFailed, "no such device");
+    for _ in 0..3 {
+        assert_eq!(mallory.session.ending(), None);
+        assert_eq!(mallory.refused(authentication(1, Proof([0; 32]))), ErrorCode::AuthenticationFailed);
+    }
+    assert_eq!(mallory.session.ending(), Some(Ending::FLOOD));
+    assert_eq!(mallory.session.device(), None);
+}
+
+#[test]
+fn account_requests_need_an_authenticated_device() {
+    let relay = TestRelay::new(Setup::default());
+    let mut nobody = relay.connect();
+    let card = PublishCard { version: 1, card: Bytes::from_static(b"card") };
+    let packages = PublishKeyPackages { one_time: vec![], last_resort: None };
+    for request in [
+        Request::PublishCard(card.clone()),
+        Request::PublishKeyPackages(packages),
+        Request::LookUp(handle("alice")),
+        Request::TakeKeyPackages(handle("alice")),
+        Request::DrawTokens(vec![]),
+    ] {
+        assert_eq!(nobody.refused(request), ErrorCode::Unauthenticated);
+    }
+    let mut alice = relay.connect();
+    alice.register(1, "alice", "");
+    assert_eq!(alice.ask(Request::PublishCard(card)), ServerBody::Done);
+    let stale = PublishCard { version: 1, card: Bytes::from_static(b"other") };
+    assert_eq!(alice.refused(Request::PublishCard(stale)), ErrorCode::CardStale);
+    assert!(matches!(alice.ask(Request::LookUp(handle("alice"))), ServerBody::Card(c) if c.version == 1));
+    assert_eq!(alice.refused(Request::LookUp(handle("nobody"))), ErrorCode::HandleUnknown);
+    assert_eq!(code(relay.connect().register(2, "alice", "")), ErrorCode::HandleTaken);
+}
+
+fn publish(client: &mut Client, one_time: &[&'static [u8]]) -> ServerBody {
+    client.ask(Request::PublishKeyPackages(PublishKeyPackages {
+        one_time: one_time.iter().map(|package| Bytes::from_static(package)).collect(),
+        last_resort: Some(Bytes::from_static(b"last")),
+    }))
+}
+
+#[test]
+fn takes_are_limited_by_asker_and_by_target() {
+    let rates = Rates {
+        takes_per_asker_per_hour: 5,
+        takes_per_target_per_hour: 4,
+        takes_per_asker_and_target_per_hour: 3,
+        ..Rates::off()
+    };
+    let relay = TestRelay::new(Setup { rates, ..Setup::default() });
+    let mut alice = relay.connect();
+    alice.register(1, "alice", "");
+    assert!(matches!(publish(&mut alice, &[b"one"]), ServerBody::KeyPackageStock { one_time: 1, .. }));
+    let take = || Request::TakeKeyPackages(handle("alice"));
+    let (mut bob, mut carol) = (relay.connect(), relay.connect());
+    bob.register(2, "bob", "");
+    carol.register(3, "carol", "");
+    let ServerBody::KeyPackages(first) = bob.ask(take()) else { panic!("taken") };
+    assert!(!first[0].last_resort);
+    let ServerBody::KeyPackages(second) = bob.ask(take()) else { panic!("taken") };
+    assert!(second[0].last_resort);
+    bob.ask(take());
+    let ServerBody::Error(refusal) = bob.ask(take()) else { panic!("one asker has three") };
+    assert_eq!(refusal.code, Some(ErrorCode::RateLimited));
+    assert_eq!(refusal.retry_after_ms, 1_200_000, "the next in a third of an hour");
+    assert!(matches!(carol.ask(take()), ServerBody::KeyPackages(_)), "what one asks does not stop another");
+    assert_eq!(carol.refused(take()), ErrorCode::RateLimited, "the target grants four to all");
+    relay.pass(3_600_000);
+    assert!(matches!(bob.ask(take()), ServerBody::KeyPackages(_)));
+}
+
+#[test]
+fn registrations_are_limited_by_address_but_not_on_loopback() {
+    let rates = Rates { registrations_per_address_per_hour: 1, ..Rates::off() };
+    let relay = TestRelay::new(Setup { rates, ..Setup::default() });
+    let from = |text: &str| Some(text.parse::<IpAddr>().expect("address"));
+    assert!(matches!(relay.connect_from(from("192.0.2.1")).register(1, "alice", ""), ServerBody::Registered(_)));
+    assert_eq!(code(relay.connect_from(from("192.0.2.1")).register(2, "bob", "")), ErrorCode::RateLimited);
+    assert!(matches!(relay.connect_from(from("192.0.2.2")).register(2, "bob", ""), ServerBody::Registered(_)));
+    for device in 3..6 {
+        let body = relay.connect_from(from("127.0.0.1")).register(device, &format!("user{device}"), "");
+        assert!(matches!(body, ServerBody::Registered(_)));
+    }
+}

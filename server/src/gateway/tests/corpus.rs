@@ -1,0 +1,119 @@
+//! The corpus of the fuzz target `session`, replayed. The inputs below are where the fuzzer starts from; write them anew with
+//! `POSTHORN_CORPUS=write cargo test -p posthorn-server --lib corpus`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use posthorn_proto::frame::{Ack, ClientFrame, Request, Signal};
+use posthorn_proto::{Limits, PostKey, Reader, Token, TurnKey};
+
+use super::super::fuzzing::session;
+use super::support::*;
+use crate::command::{Context, ContextParts};
+use crate::config::Rates;
+use crate::live::Hub;
+use crate::secret::RelaySecret;
+use crate::store::StorePolicy;
+use crate::store::memory::MemoryStore;
+
+const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/session");
+
+#[test]
+fn the_corpus_is_survived() {
+    if std::env::var_os("POSTHORN_CORPUS").is_some() {
+        for (name, input) in seeds() {
+            std::fs::write(Path::new(CORPUS).join(name), input).expect("written");
+        }
+    }
+    let entries = std::fs::read_dir(CORPUS).expect("the corpus is checked in");
+    let inputs: Vec<Vec<u8>> =
+        entries.map(|entry| std::fs::read(entry.expect("entry").path()).expect("readable")).collect();
+    assert!(inputs.len() >= 5, "only {} inputs", inputs.len());
+    for input in &inputs {
+        session(input);
+        // Cut anywhere, and with a damaged byte anywhere, it is survived as well.
+        for at in (0..input.len()).step_by(41) {
+            session(&input[..at]);
+            let mut damaged = input.clone();
+            damaged[at] ^= 0x15;
+            session(&damaged);
+        }
+    }
+}
+
+/// Lets the first client take its frames and speak.
+const FIRST: u8 = 0b10;
+/// The second client speaks without taking its frames.
+const SECOND: u8 = 0b01;
+
+fn play(steps: &[(u8, Request)]) -> Vec<u8> {
+    let mut input = Vec::new();
+    for (number, (step, request)) in steps.iter().enumerate() {
+        let number = if matches!(request, Request::Ack(_)) { 0 } else { number as u64 + 1 };
+        let frame = ClientFrame { request: number, body: request.clone() }.encode();
+        input.push(*step);
+        input.extend((frame.len() as u16).to_be_bytes());
+        input.extend(frame);
+    }
+    input
+}
+
+/// The target's relay is the same in every run, so a registration can be prepared for it.
+fn prepared() -> Vec<(u8, Request)> {
+    let hub = Hub::new();
+    let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::from_seed([1; 32]);
+    let store = MemoryStore::new(StorePolicy::default(), Arc::new(TestClock::default()), hub.clone(), &mut rng);
+    let context = Context::new(ContextParts {
+        store: Arc::new(store),
+        hub,
+        limits: Limits::default(),
+        rates: Rates::off(),
+        outbox_bytes: 1024,
+        open_registration: true,
+        identity: RelaySecret::from_bytes([2; 32]),
+        seed: [3; 32],
+        software: String::new(),
+    });
+    let relay = TestRelay { context, clock: Arc::default() };
+    let token = Token::from_bytes([9; 32]);
+    vec![
+        (FIRST, registration(&relay.connect().hello(), 1, "alice", "")),
+        (FIRST, Request::DrawTokens(vec![token.hash()])),
+        (FIRST, creation(token)),
+    ]
+}
+
+fn seeds() -> Vec<(&'static str, Vec<u8>)> {
+    let with = |more: &[(u8, Request)]| play(&[prepared(), more.to_vec()].concat());
+    let ack = |seq, credit| Request::Ack(Ack { mailbox: MAILBOX, seq, credit });
+    let key = || PostKey::from_bytes(POST_KEY);
+    let signal = Request::Signal(Signal { mailbox: MAILBOX, post_key: key(), payload: vec![1; 64].into() });
+    let destroy = Request::Destroy { mailbox: MAILBOX, turn_key: TurnKey::from_bytes(TURN_KEY) };
+    let admit = vec![Reader { id: READER, key_hash: key_hash(READ_KEY) }];
+    let opened = (SECOND, open(READER, READ_KEY, 3));
+    let first_open = (FIRST, open(READER, READ_KEY, 3));
+    let posts: Vec<_> = (1..=6).map(|id| (FIRST, post(id, &[id; 9000]))).collect();
+    vec![
+        ("nothing", vec![]),
+        ("ping", play(&[(FIRST, Request::Ping), (SECOND, Request::Ping)])),
+        (
+            "behind",
+            with(&[vec![opened.clone()], posts.clone(), vec![(SECOND, ack(2, 9)), (FIRST, ack(0, 0))]].concat()),
+        ),
+        (
+            "live",
+            with(&[posts, vec![(0b11, open(READER, READ_KEY, 9)), (0b11, ack(3, 1)), (0b11, ack(99, 1))]].concat()),
+        ),
+        ("elsewhere", with(&[opened.clone(), first_open, (SECOND, ack(0, 5)), (FIRST, post(1, b"x"))])),
+        (
+            "evicted",
+            with(&[
+                opened.clone(),
+                (FIRST, turning(1, vec![], vec![READER])),
+                (SECOND, ack(1, 1)),
+                (FIRST, turning(2, admit, vec![])),
+            ]),
+        ),
+        ("destroyed", with(&[opened, (FIRST, signal), (FIRST, destroy), (SECOND, Request::Close(MAILBOX))])),
+    ]
+}

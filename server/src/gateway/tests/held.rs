@@ -1,0 +1,90 @@
+//! A store whose appends wait until they are let through: the disk of a busy relay.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use posthorn_proto::{DeviceId, Handle, Incarnation, KeyHash, MailboxId, PostId, ReaderId};
+use tokio::sync::Semaphore;
+
+use crate::store::*;
+
+/// Lets appends through one permit each; notes the order in which they came.
+pub(super) static GATE: Semaphore = Semaphore::const_new(0);
+pub(super) static CAME: Mutex<Vec<PostId>> = Mutex::new(Vec::new());
+
+/// Delegates everything; appends wait for [`GATE`].
+pub(super) struct Held(pub(super) Arc<dyn Store>);
+
+impl Store for Held {
+    fn append(&self, append: Append) -> Answer<'_, u64, StoreError> {
+        Box::pin(async move {
+            CAME.lock().push(append.post_id);
+            GATE.acquire().await.map_err(|_| StoreError::Stopped)?.forget();
+            self.0.append(append).await
+        })
+    }
+
+    fn incarnation(&self) -> Incarnation {
+        self.0.incarnation()
+    }
+    fn create(&self, new: NewMailbox) -> Answer<'_, (), StoreError> {
+        self.0.create(new)
+    }
+    fn open(&self, open: OpenReader) -> Answer<'_, ReaderView, StoreError> {
+        self.0.open(open)
+    }
+    fn read(&self, mailbox: MailboxId, range: ReadRange) -> Answer<'_, Vec<Stored>, StoreError> {
+        self.0.read(mailbox, range)
+    }
+    fn advance(&self, mailbox: MailboxId, reader: ReaderId, seq: u64) -> Answer<'_, (), StoreError> {
+        self.0.advance(mailbox, reader, seq)
+    }
+    fn check_post_key(&self, mailbox: MailboxId, post_key: KeyHash) -> Answer<'_, (), StoreError> {
+        self.0.check_post_key(mailbox, post_key)
+    }
+    fn destroy(&self, mailbox: MailboxId, turn_key: KeyHash) -> Answer<'_, (), StoreError> {
+        self.0.destroy(mailbox, turn_key)
+    }
+    fn expire(&self) -> Answer<'_, (), StoreError> {
+        self.0.expire()
+    }
+    fn confirm_clock(&self) -> Answer<'_, (), StoreError> {
+        self.0.confirm_clock()
+    }
+    fn mint_invite(&self, invite: NewInvite) -> Answer<'_, (), StoreError> {
+        self.0.mint_invite(invite)
+    }
+    fn register(&self, new: NewAccount) -> Answer<'_, (), StoreError> {
+        self.0.register(new)
+    }
+    fn device(&self, device: DeviceId) -> Answer<'_, DeviceRecord, StoreError> {
+        self.0.device(device)
+    }
+    fn publish_card(&self, device: DeviceId, version: u64, card: Bytes) -> Answer<'_, (), StoreError> {
+        self.0.publish_card(device, version, card)
+    }
+    fn publish_key_packages(
+        &self,
+        device: DeviceId,
+        one_time: Vec<Bytes>,
+        last_resort: Option<Bytes>,
+    ) -> Answer<'_, KeyPackageStock, StoreError> {
+        self.0.publish_key_packages(device, one_time, last_resort)
+    }
+    fn card(&self, handle: Handle) -> Answer<'_, CardRecord, StoreError> {
+        self.0.card(handle)
+    }
+    fn take_key_packages(&self, handle: Handle) -> Answer<'_, Vec<TakenKeyPackage>, StoreError> {
+        self.0.take_key_packages(handle)
+    }
+    fn draw_tokens(&self, device: DeviceId, hashes: Vec<KeyHash>) -> Answer<'_, u32, StoreError> {
+        self.0.draw_tokens(device, hashes)
+    }
+    fn stats(&self) -> Stats {
+        self.0.stats()
+    }
+    fn close(&self) -> Answer<'_, (), StoreError> {
+        self.0.close()
+    }
+}

@@ -1,0 +1,146 @@
+//! Bad input, limits and rates: a code or a closed connection, never growth (R7, R9).
+
+use bytes::Bytes;
+use posthorn_proto::frame::{Open, Opening, Request, ServerBody};
+use posthorn_proto::{ErrorCode, Limits, MailboxId, ReadKey};
+
+use super::support::*;
+use crate::config::Rates;
+use crate::gateway::outbox::ANSWER_BYTES;
+use crate::gateway::session::Ending;
+
+#[test]
+fn hello_comes_first_and_says_what_is_accepted() {
+    let relay = TestRelay::new(Setup::default());
+    let (mut first, mut second) = (relay.connect(), relay.connect());
+    let (one, two) = (first.hello(), second.hello());
+    assert_eq!((one.version, one.limits), (1, Limits::default()));
+    assert_eq!(one.challenge.relay_identity, relay.context.identity());
+    assert_eq!(one.challenge.ephemeral, two.challenge.ephemeral);
+    assert_ne!(one.challenge.nonce, two.challenge.nonce);
+    assert_eq!(first.ask(Request::Ping), ServerBody::Done);
+}
+
+#[test]
+fn what_is_no_frame_ends_the_connection() {
+    let relay = TestRelay::new(Setup::default());
+    let mut client = relay.connect();
+    client.send_bytes(Bytes::from_static(b"\x08\x07\x52\x0a\x0a"));
+    assert_eq!(client.session.ending(), Some(Ending::BAD_FRAME));
+    client.send(Request::Ping);
+    client.pump();
+    assert!(client.answers.is_empty(), "nothing is done after that");
+}
+
+#[test]
+fn bad_requests_are_answered_until_they_are_too_many() {
+    let rates = Rates { bad_requests_per_minute: 10, ..Rates::off() };
+    let relay = TestRelay::new(Setup { rates, ..Setup::default() });
+    let mut client = relay.connect();
+    // Close of a mailbox with a name of three bytes, request 7.
+    let bad = Bytes::from_static(b"\x08\x07\x7a\x05\x0a\x03\x01\x02\x03");
+    for _ in 0..10 {
+        client.send_bytes(bad.clone());
+        client.pump();
+        let (number, body) = client.answers.pop_front().expect("an answer");
+        assert_eq!((number, code(body)), (7, ErrorCode::BadRequest));
+    }
+    assert_eq!(client.session.ending(), None);
+    client.send_bytes(bad);
+    assert_eq!(client.session.ending(), Some(Ending::FLOOD));
+}
+
+#[test]
+fn announced_limits_are_kept() {
+    let limits = Limits {
+        envelope_bytes: 4096,
+        signal_bytes: 256,
+        openings_per_request: 2,
+        openings_per_connection: 3,
+        readers_per_mailbox: 2,
+        ..Limits::default()
+    };
+    let relay = TestRelay::new(Setup { limits, ..Setup::default() });
+    let mut client = relay.connect();
+    client.create();
+    assert_eq!(client.refused(post(1, &[0; 4097])), ErrorCode::TooLarge);
+    assert!(matches!(client.ask(post(1, &[0; 4096])), ServerBody::Posted { seq: 1 }));
+    let open = |names: &[u8]| {
+        let opening = |name: &u8| Opening {
+            mailbox: MailboxId([*name; 16]),
+            reader: READER,
+            read_key: ReadKey::from_bytes(READ_KEY),
+            claim: None,
+            credit: 1,
+        };
+        Request::Open(Open { openings: names.iter().map(opening).collect() })
+    };
+    assert_eq!(client.refused(open(&[1, 2, 3])), ErrorCode::TooLarge);
+    assert_eq!(client.refused(open(&[1, 1])), ErrorCode::BadRequest);
+    let ServerBody::Opened(results) = client.ask(open(&[0xaa, 1])) else { panic!("answered") };
+    assert!(results[0].result.is_ok());
+    let refusal = results[1].result.as_ref().expect_err("there is no such mailbox");
+    assert_eq!(refusal.code, Some(ErrorCode::MailboxUnknown));
+    assert_eq!(relay.context.hub.openings(), 1, "a refused opening listens no more");
+}
+
+#[test]
+fn requests_above_the_rate_are_told_when_to_come_back() {
+    let rates = Rates { requests_per_second: 10, requests_burst: 5, ..Rates::off() };
+    let relay = TestRelay::new(Setup { rates, ..Setup::default() });
+    let mut client = relay.connect();
+    for _ in 0..5 {
+        assert_eq!(client.ask(Request::Ping), ServerBody::Done);
+    }
+    let ServerBody::Error(refusal) = client.ask(Request::Ping) else { panic!("refused") };
+    assert_eq!((refusal.code, refusal.retry_after_ms), (Some(ErrorCode::RateLimited), 100));
+    relay.pass(100);
+    assert_eq!(client.ask(Request::Ping), ServerBody::Done);
+    for _ in 0..4 {
+        client.ack(0, 0);
+    }
+    assert_eq!(client.session.ending(), None, "acks may go into debt");
+    for _ in 0..4 {
+        client.ack(0, 0);
+    }
+    assert_eq!(client.session.ending(), Some(Ending::FLOOD), "to an end");
+}
+
+#[test]
+fn who_does_not_take_its_answers_is_not_asked_for_more() {
+    let relay = TestRelay::new(Setup::default());
+    let mut client = relay.connect();
+    client.create();
+    let mut asked = 0;
+    while client.session.accepts_frames() {
+        client.send(Request::Ping);
+        asked += 1;
+        assert!(asked < 100_000, "there is an end");
+    }
+    assert!(client.session.outbox().answer_bytes() <= ANSWER_BYTES + 1024);
+    client.pump();
+    assert!(client.session.accepts_frames());
+    // Acks without number that are refused fill the same room.
+    while client.session.accepts_frames() {
+        client.send_as(0, Request::Ack(posthorn_proto::frame::Ack { mailbox: MailboxId([1; 16]), seq: 0, credit: 0 }));
+        asked += 1;
+        assert!(asked < 100_000, "there is an end");
+    }
+}
+
+#[test]
+fn a_stopping_relay_refuses_new_requests() {
+    let relay = TestRelay::new(Setup::default());
+    let mut client = relay.connect();
+    client.create();
+    client.open(10);
+    client.post(1);
+    relay.context.drain();
+    client.session.going_away(500);
+    assert_eq!(client.refused(post(2, b"x")), ErrorCode::ShuttingDown);
+    client.ack(1, 0);
+    client.pump();
+    assert!(client.pushed.contains(&ServerBody::GoingAway { reconnect_after_ms: 500 }));
+    let state = relay.connect().session;
+    drop(state);
+}

@@ -1,0 +1,10 @@
+//! Sessions against the memory engine, each promise of the wire by itself; and the few things that only sockets show.
+
+mod account;
+mod corpus;
+mod delivery;
+mod held;
+mod manners;
+mod pipelining;
+mod sockets;
+mod support;

@@ -1,0 +1,303 @@
+//! What only real sockets show: handshakes, caps, close codes, shutdown, the log, the admin socket.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt as _, StreamExt as _};
+use parking_lot::Mutex;
+use posthorn_proto::frame::{ClientFrame, Hello, Request, ServerBody, ServerFrame};
+use posthorn_proto::{SUBPROTOCOL, Token};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+use super::support::*;
+use crate::admin::{Answer, Ask, AskError, ask};
+use crate::config::{Config, Engine};
+use crate::relay::Relay;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Wire {
+    socket: WebSocketStream<TcpStream>,
+    number: u64,
+}
+
+impl Wire {
+    async fn connect(address: SocketAddr) -> Result<(Self, Hello), Error> {
+        let mut request = format!("ws://{address}/v1/ws").into_client_request().expect("a URL");
+        request.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL.parse().expect("a header"));
+        let stream = TcpStream::connect(address).await?;
+        let (socket, _) = client_async(request, stream).await?;
+        let mut wire = Self { socket, number: 0 };
+        let ServerBody::Hello(hello) = wire.next().await.body else { panic!("not a hello") };
+        Ok((wire, hello))
+    }
+
+    async fn next(&mut self) -> ServerFrame {
+        match self.message().await {
+            Message::Binary(bytes) => ServerFrame::decode(bytes).expect("a frame"),
+            other => panic!("not a frame: {other:?}"),
+        }
+    }
+
+    async fn message(&mut self) -> Message {
+        timeout(PATIENCE, self.socket.next()).await.expect("in time").expect("open").expect("well-formed")
+    }
+
+    async fn send(&mut self, body: Request) {
+        self.number += 1;
+        let bytes = ClientFrame { request: self.number, body }.encode();
+        self.socket.send(Message::Binary(bytes)).await.expect("sent");
+    }
+
+    async fn ask(&mut self, body: Request) -> ServerBody {
+        self.send(body).await;
+        loop {
+            let frame = self.next().await;
+            if frame.request == self.number {
+                return frame.body;
+            }
+        }
+    }
+
+    /// The code and word with which the relay closes.
+    async fn closing(&mut self) -> (u16, String) {
+        loop {
+            if let Message::Close(frame) = self.message().await {
+                let frame = frame.expect("a reason");
+                return (frame.code.into(), frame.reason.to_string());
+            }
+        }
+    }
+}
+
+async fn relay(change: impl FnOnce(&mut Config)) -> Relay {
+    let mut config = Config { open_registration: true, ..Config::for_tests() };
+    change(&mut config);
+    Relay::start(config).await.expect("started")
+}
+
+/// A plain request; returns what comes until the relay closes.
+async fn plain(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("connected");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = Vec::new();
+    // The relay may reset a connection that it refused while we still sent.
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("in time");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn the_whole_way_over_a_socket() {
+    let relay = relay(|_| {}).await;
+    let (mut alice, hello) = Wire::connect(relay.address()).await.expect("connected");
+    assert_eq!(hello.challenge.relay_identity, relay.identity());
+    assert!(matches!(alice.ask(registration(&hello, 1, "alice", "")).await, ServerBody::Registered(_)));
+    let token = Token::from_bytes([9; 32]);
+    assert_eq!(alice.ask(Request::DrawTokens(vec![token.hash()])).await, ServerBody::TokensDrawn(1));
+    let (mut bob, _) = Wire::connect(relay.address()).await.expect("connected");
+    assert_eq!(bob.ask(creation(token)).await, ServerBody::Created);
+    assert!(matches!(bob.ask(open(READER, READ_KEY, 100)).await, ServerBody::Opened(_)));
+    let envelope = vec![7; 200_000];
+    for id in 1..=20 {
+        alice.send(post(id, &envelope)).await;
+    }
+    for seq in 1..=20 {
+        let ServerBody::Delivery(delivery) = bob.next().await.body else { panic!("not a delivery") };
+        assert_eq!((delivery.seq, delivery.envelope.len()), (seq, 200_000));
+        assert_eq!(alice.next().await.body, ServerBody::Posted { seq });
+    }
+    bob.socket.send(Message::Ping(Bytes::from_static(b"there?"))).await.expect("sent");
+    assert_eq!(bob.message().await, Message::Pong(Bytes::from_static(b"there?")));
+    assert_eq!(relay.numbers().connections, 2);
+    relay.shutdown().await.expect("closed");
+}
+
+#[tokio::test]
+async fn plain_requests_and_refused_upgrades() {
+    let relay = relay(|_| {}).await;
+    let get =
+        |path: &str, headers: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close{headers}\r\n\r\n");
+    let status = |answer: String| answer.split(' ').nth(1).map(str::to_owned).unwrap_or_default();
+    let address = relay.address();
+    assert!(plain(address, &get("/health", "")).await.ends_with("{\"status\":\"ok\"}\n"));
+    assert!(plain(address, &get("/", "")).await.contains("Posthorn relay"));
+    assert_eq!(status(plain(address, &get("/etc", "")).await), "404");
+    assert_eq!(status(plain(address, "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await), "405");
+    assert_eq!(status(plain(address, &get("/v1/ws", "")).await), "426");
+    let upgrade = ", upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+    assert_eq!(status(plain(address, &get("/v1/ws", &format!("{upgrade}\r\nSec-WebSocket-Version: 8"))).await), "426");
+    let answer = plain(address, &get("/v1/ws", &format!("{upgrade}\r\nSec-WebSocket-Version: 13"))).await;
+    assert!(answer.contains("posthorn.v1"), "{answer}");
+    assert_eq!(status(answer), "400");
+    assert_eq!(status(plain(address, "\x16\x03\x01 no HTTP\r\n\r\n").await), "400");
+}
+
+#[tokio::test]
+async fn close_codes_tell_why() {
+    let relay = relay(|_| {}).await;
+    for (message, code, word) in [
+        (Message::text("hello"), 1003, "TEXT_MESSAGE"),
+        (Message::binary(vec![0xff; 9]), 1007, "BAD_FRAME"),
+        (Message::binary(vec![0; 600 * 1024]), 1009, "TOO_LARGE"),
+    ] {
+        let (mut wire, _) = Wire::connect(relay.address()).await.expect("connected");
+        // The relay may close before all has been sent.
+        let _ = wire.socket.send(message).await;
+        assert_eq!(wire.closing().await, (code, word.to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn connections_are_capped_and_handshakes_timed() {
+    let relay = relay(|config| {
+        config.connections.total = 2;
+        config.connections.handshake_seconds = 1;
+    })
+    .await;
+    // One that never says what it wants, and one that says it forever.
+    let mut silent = TcpStream::connect(relay.address()).await.expect("connected");
+    let mut slow = TcpStream::connect(relay.address()).await.expect("connected");
+    slow.write_all(b"GET /v1/ws HTTP/1.1\r\nX: ").await.expect("sent");
+    while relay.numbers().connections < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert!(plain(relay.address(), "GET / HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 503 "));
+    for stream in [&mut silent, &mut slow] {
+        let mut rest = Vec::new();
+        let _ = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("cut off in time");
+    }
+    while relay.numbers().connections > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(Wire::connect(relay.address()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_silent_client_is_sent_away() {
+    let relay = relay(|config| config.limits.idle_seconds = 5).await;
+    let (mut wire, _) = Wire::connect(relay.address()).await.expect("connected");
+    assert_eq!(wire.closing().await, (4000, "IDLE".to_owned()));
+}
+
+#[tokio::test]
+async fn shutdown_answers_what_was_asked_and_says_goodbye() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let relay = relay(|config| {
+        config.engine = Engine::Embedded;
+        config.data = dir.path().to_owned();
+        config.store.headroom_bytes = 0;
+    })
+    .await;
+    let identity = relay.identity();
+    let (mut wire, hello) = Wire::connect(relay.address()).await.expect("connected");
+    assert!(matches!(wire.ask(registration(&hello, 1, "alice", "")).await, ServerBody::Registered(_)));
+    let token = Token::from_bytes([9; 32]);
+    wire.ask(Request::DrawTokens(vec![token.hash()])).await;
+    assert_eq!(wire.ask(creation(token)).await, ServerBody::Created);
+    for id in 1..=50 {
+        wire.send(post(id, b"x")).await;
+    }
+    assert_eq!(wire.next().await.body, ServerBody::Posted { seq: 1 });
+    let address = relay.address();
+    let stopping = tokio::task::JoinSet::from_iter([relay.shutdown()]);
+    let (mut posted, mut told) = (1, false);
+    let closing: u16 = loop {
+        match wire.message().await {
+            Message::Binary(bytes) => match ServerFrame::decode(bytes).expect("a frame").body {
+                ServerBody::Posted { .. } => posted += 1,
+                ServerBody::GoingAway { .. } => told = true,
+                ServerBody::Error(refusal) => assert_eq!(refusal.code.map(|c| c.name()), Some("SHUTTING_DOWN")),
+                other => panic!("unexpected: {other:?}"),
+            },
+            Message::Close(frame) => break frame.expect("a reason").code.into(),
+            _ => {}
+        }
+    };
+    assert!(told);
+    assert_eq!(closing, 1001);
+    drop(wire);
+    stopping.join_all().await.into_iter().for_each(|closed| closed.expect("the store closed well"));
+    assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+
+    let mut config = Config { engine: Engine::Embedded, data: dir.path().to_owned(), ..Config::for_tests() };
+    config.store.headroom_bytes = 0;
+    let again = Relay::start(config).await.expect("started again");
+    assert_eq!(again.identity(), identity);
+    assert!(again.numbers().envelopes >= posted, "what was answered is there");
+    let data = dir.path().to_owned();
+    let asked = tokio::task::spawn_blocking(move || {
+        let bad = ask(&data, &Ask::Invite { uses: 0, days: 1 }).expect_err("no uses");
+        assert!(matches!(bad, AskError::Refused(_)));
+        (ask(&data, &Ask::Invite { uses: 2, days: 1 }).expect("minted"), ask(&data, &Ask::Stats).expect("told"))
+    });
+    let (Answer::Invited { invite, relay }, Answer::Stats(numbers)) = asked.await.expect("asked") else {
+        panic!("other answers")
+    };
+    assert_eq!((invite.uses, relay), (2, format!("ws://{}", again.address())));
+    assert_eq!(numbers.accounts, 1);
+    again.shutdown().await.expect("closed");
+    let gone = ask(dir.path(), &Ask::Stats).expect_err("nobody is there").to_string();
+    assert!(gone.starts_with("no relay is running on"), "{gone}");
+}
+
+/// Gathers a log.
+#[derive(Clone, Default)]
+struct Ears(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Ears {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// R8: everything that a busy session says is searched for in the log at the default level.
+#[test]
+fn the_log_gives_nothing_away() {
+    let ears = Ears::default();
+    let writer = ears.clone();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(Config::default().log.level)
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::with_default(log, || {
+        tracing::info!("listening");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let relay = relay(|_| {}).await;
+            let (mut wire, hello) = Wire::connect(relay.address()).await.expect("connected");
+            wire.ask(registration(&hello, 1, "alice-of-log", "")).await;
+            wire.ask(authentication(1, posthorn_proto::auth::Proof([0x77; 32]))).await;
+            let token = Token::from_bytes([9; 32]);
+            wire.ask(Request::DrawTokens(vec![token.hash()])).await;
+            wire.ask(creation(token)).await;
+            wire.ask(open(READER, READ_KEY, 1)).await;
+            wire.ask(post(1, b"secret words")).await;
+            wire.ask(post(1, b"other words")).await;
+            wire.ask(Request::Ping).await;
+            wire.socket.send(Message::binary(vec![0xff; 9])).await.expect("sent");
+            wire.closing().await;
+            relay.shutdown().await.expect("closed");
+        });
+    });
+    let heard = String::from_utf8_lossy(&ears.0.lock()).to_lowercase();
+    assert!(heard.contains("listening"), "the log is heard: {heard}");
+    let hex = |byte: u8| format!("{byte:02x}").repeat(3);
+    let hidden = [0xaa, 0x11, 0x22, 0x33, 0x01, 0x77].map(hex);
+    let words = ["alice-of-log", "secret words", "other words", "127.0.0.1", "aaaa.."].map(str::to_owned);
+    for secret in hidden.iter().chain(&words) {
+        assert!(!heard.contains(secret.as_str()), "the log says {secret}: {heard}");
+    }
+}
