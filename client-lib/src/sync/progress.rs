@@ -483,7 +483,11 @@ impl Step<'_> {
                 self.alarm(conversation, Cause::Full, None, format!("{}; it is tried again", refusal.message));
             }
             (Some(Code::KeyTurned), Some(id)) => {
-                self.live.turned.entry(id).or_insert(self.now);
+                // The answer may come behind the delivery of the commit that turned the lock. Then that has been read
+                // already, and waiting for more to read would be in vain.
+                if self.is_of_this_epoch(row, &id)? {
+                    self.live.turned.entry(id).or_insert(self.now);
+                }
                 self.live.dirty.insert(id);
             }
             (Some(Code::MailboxUnknown), Some(_)) => {
@@ -501,6 +505,17 @@ impl Step<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a parcel is still there, and sealed for the epoch in which its conversation is now.
+    fn is_of_this_epoch(&self, row: i64, id: &ConversationId) -> Result<bool, EngineError> {
+        let sealed = match outbox::get(self.tx, row)? {
+            Some(Parcel::Message { sealed, .. }) => sealed,
+            Some(Parcel::Commit { sealed, .. }) => Some(sealed),
+            Some(Parcel::Inbox { .. }) | None => None,
+        };
+        let epoch = Conversation::load(self.tx, id)?.map(|record| record.epoch);
+        Ok(sealed.is_some_and(|sealed| Some(sealed.epoch) == epoch))
     }
 
     /// The relay refuses these bytes for good.
