@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -17,6 +17,8 @@ use crate::store::ledger::RowKey;
 
 /// Rows exported under one lock of the ledger: bounds how long the committer waits for it.
 const ROWS_AT_ONCE: usize = 8;
+/// Checkpoints write at most one part in this many of what the journal writes (before sled's own amplification).
+const FAIR_PART: u64 = 8;
 
 struct Job {
     resume: Resume,
@@ -30,6 +32,8 @@ pub(super) struct Checkpointer {
     busy: Arc<AtomicBool>,
     /// The index is worth nothing: the next checkpoint has all rows.
     anew: Arc<AtomicBool>,
+    /// Bytes of rows that the last checkpoint wrote.
+    written: Arc<AtomicU64>,
     thread: JoinHandle<()>,
 }
 
@@ -39,14 +43,21 @@ impl Checkpointer {
         let (jobs, queue) = sync_channel(1);
         let busy = Arc::new(AtomicBool::new(false));
         let anew = Arc::new(AtomicBool::new(checkpoint.is_none()));
-        let worker = Worker { path, checkpoint, shared, busy: Arc::clone(&busy), anew: Arc::clone(&anew) };
+        let written = Arc::new(AtomicU64::new(0));
+        let (own_busy, own_anew, own_written) = (Arc::clone(&busy), Arc::clone(&anew), Arc::clone(&written));
+        let worker = Worker { path, checkpoint, shared, busy: own_busy, anew: own_anew, written: own_written };
         let thread = std::thread::Builder::new().name("checkpointer".to_owned()).spawn(move || worker.run(&queue))?;
-        Ok(Self { jobs, busy, anew, thread })
+        Ok(Self { jobs, busy, anew, written, thread })
     }
 
     /// A checkpoint is being written.
     pub(super) fn is_busy(&self) -> bool {
         self.busy.load(Ordering::Acquire)
+    }
+
+    /// How much must be written to the journal between two checkpoints, at least, for them to cost no more than a part of it, bytes.
+    pub(super) fn fair_interval(&self) -> u64 {
+        self.written.load(Ordering::Relaxed).saturating_mul(FAIR_PART)
     }
 
     /// There is no usable index.
@@ -78,6 +89,7 @@ struct Worker {
     shared: Arc<Shared>,
     busy: Arc<AtomicBool>,
     anew: Arc<AtomicBool>,
+    written: Arc<AtomicU64>,
 }
 
 impl Worker {
@@ -99,13 +111,16 @@ impl Worker {
             // Whatever became of earlier checkpoints, one that is begun anew has all rows.
             None => (Checkpoint::create(&self.path)?, self.shared.ledger.read().rows().collect()),
         };
+        let mut written = 0;
         for keys in keys.chunks(ROWS_AT_ONCE) {
-            let rows: Vec<_> = {
+            let rows: Vec<(_, Option<Vec<u8>>)> = {
                 let ledger = self.shared.ledger.read();
                 keys.iter().map(|key| (key.bytes(), ledger.export(key))).collect()
             };
+            written += rows.iter().filter_map(|(_, row)| row.as_ref()).map(Vec::len).sum::<usize>();
             checkpoint.put(rows)?;
         }
+        self.written.store(written as u64, Ordering::Relaxed);
         if !self.settled() {
             return Err(Unusable::Contradicts("the journal failed before the checkpoint was complete"));
         }

@@ -60,7 +60,7 @@ pub(super) struct Committer {
     pub(super) checkpointer: Option<Checkpointer>,
     /// While less than this is free on the disk, bytes, only commands that lead to more space are carried out.
     pub(super) headroom: u64,
-    /// A checkpoint is begun when this much was written since the last, bytes.
+    /// A checkpoint is begun when this much was written since the last, bytes, or more if the last one was large.
     pub(super) checkpoint_every: u64,
     /// Written since the last checkpoint was begun, bytes.
     pub(super) since_checkpoint: u64,
@@ -315,8 +315,9 @@ impl Committer {
     }
 
     fn checkpoint_if_due(&mut self) -> Result<(), Fatal> {
-        let is_due = self.since_checkpoint >= self.checkpoint_every;
-        if is_due && self.checkpointer.as_ref().is_some_and(|checkpointer| !checkpointer.is_busy()) {
+        let Some(checkpointer) = &self.checkpointer else { return Ok(()) };
+        let interval = self.checkpoint_every.max(checkpointer.fair_interval());
+        if self.since_checkpoint >= interval && !checkpointer.is_busy() {
             self.begin_checkpoint()?;
         }
         Ok(())
