@@ -53,7 +53,7 @@ fn thorough(steps: &mut Steps) -> anyhow::Result<()> {
     )?;
 
     let built = target_directory()?.join("debug");
-    let seeds = SimArguments { seeds: 200, seed: None };
+    let seeds = SimArguments { seeds: 40, seed: None, rounds: 40 };
     let mut sim = Command::new(built.join("sim"));
     steps.run(
         "simulation",

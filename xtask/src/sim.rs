@@ -16,12 +16,15 @@ pub(crate) struct SimArguments {
     /// The first seed: prints and replays one schedule exactly.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
+    /// Rounds of three concurrent commits each, played once beside the seeds.
+    #[arg(long, default_value_t = 20)]
+    pub(crate) rounds: u32,
 }
 
 impl SimArguments {
     /// Adds these to the command that starts the simulation.
     pub(crate) fn give<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        command.args(["--seeds", &self.seeds.to_string()]);
+        command.args(["--seeds", &self.seeds.to_string(), "--rounds", &self.rounds.to_string()]);
         if let Some(seed) = self.seed {
             command.args(["--seed", &seed.to_string()]);
         }

@@ -14,8 +14,8 @@ struct Args {
     /// The first seed; to replay a failure, its seed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Rounds of three concurrent commits each, played once with the first seed; 0 leaves it out.
-    #[arg(long, default_value_t = 0)]
+    /// Rounds of three concurrent commits each, played once with the first seed; 0 leaves it out. 500 take some minutes.
+    #[arg(long, default_value_t = 20)]
     rounds: u32,
 }
 
