@@ -133,8 +133,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             Answer::Stats(numbers) if *json => print_json(&numbers),
             Answer::Stats(numbers) => {
                 let value = serde_json::to_value(&numbers)?;
-                let rows = value.as_object().into_iter().flatten();
-                rows.map(|(name, value)| say(&format!("{name:>16}  {}", value.to_string().trim_matches('"')))).collect()
+                let mut rows = value.as_object().into_iter().flatten();
+                rows.try_for_each(|(name, value)| say(&format!("{name:>16}  {}", value.to_string().trim_matches('"'))))
             }
             _ => Err(anyhow!("the relay answered something else: is it of another version?")),
         },

@@ -11,7 +11,7 @@ use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
 use posthorn_proto::RelayIdentity;
 use rand::rngs::StdRng;
-use rand::{CryptoRng, RngCore, SeedableRng as _};
+use rand::{CryptoRng, RngCore as _, SeedableRng as _};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
@@ -51,14 +51,14 @@ impl RelaySecret {
     }
 
     /// A fresh key.
-    pub fn random(rng: &mut (impl RngCore + CryptoRng + ?Sized)) -> Self {
+    pub fn random(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
         let mut bytes = Zeroizing::new([0; 32]);
         rng.fill_bytes(&mut *bytes);
         Self::from_bytes(*bytes)
     }
 
     /// The key of a data folder; made at the first start, durably.
-    pub fn load_or_create(data: &Path, rng: &mut (impl RngCore + CryptoRng)) -> Result<Self, SecretError> {
+    pub fn load_or_create(data: &Path, rng: &mut impl CryptoRng) -> Result<Self, SecretError> {
         let path = data.join(FILE);
         let failed = |error| SecretError::File(path.clone(), error);
         match std::fs::read(&path) {

@@ -2,7 +2,7 @@
 
 use data_encoding::BASE32_NOPAD;
 use posthorn_proto::KeyHash;
-use rand::{CryptoRng, RngCore};
+use rand::CryptoRng;
 use sha2::{Digest as _, Sha256};
 
 /// Domain separation of [`hash`].
@@ -22,7 +22,7 @@ pub struct Invite {
 }
 
 /// A fresh code.
-pub(crate) fn random(rng: &mut (impl RngCore + CryptoRng + ?Sized)) -> String {
+pub(crate) fn random(rng: &mut (impl CryptoRng + ?Sized)) -> String {
     let mut bytes = [0; RANDOM_BYTES];
     rng.fill_bytes(&mut bytes);
     let text = BASE32_NOPAD.encode(&bytes).to_lowercase();

@@ -21,11 +21,13 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use super::gulp::Gulp;
 use super::session::{Ending, Session, Work};
 use crate::clock::SystemClock;
 
-/// What an idle connection holds for reading: most connections are idle. Larger messages get their own memory.
-const READ_BYTES: usize = 4096;
+/// What a connection keeps for reading all its life: little, because most connections are idle. The socket is read in
+/// larger gulps, and larger messages get their own memory.
+const READ_BYTES: usize = 1024;
 /// Frames gather up to this many bytes before they are written, if no more is to come they are written at once.
 const WRITE_BYTES: usize = 16 * 1024;
 /// Frames read before others get their turn.
@@ -48,8 +50,9 @@ pub(crate) struct Surroundings {
     pub(crate) idle: Duration,
 }
 
-/// Serves a client until it is gone.
-pub(crate) async fn serve<S>(io: S, read: Bytes, session: Session, surroundings: Surroundings)
+/// Begins to serve a client; the future that comes out ends when it is gone. It holds nothing but what a connection needs
+/// for the rest of its life, which is why it is a value of its own.
+pub(crate) async fn begin<S>(io: S, read: Bytes, session: Session, surroundings: Surroundings) -> Connection<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -59,10 +62,9 @@ where
         .max_write_buffer_size(usize::MAX)
         .max_message_size(Some(surroundings.frame_bytes))
         .max_frame_size(Some(surroundings.frame_bytes));
-    let socket = WebSocketStream::from_partially_read(io, read.into(), Role::Server, Some(config)).await;
     let Surroundings { clock, mut drain, idle, .. } = surroundings;
-    let mut connection = Connection {
-        socket,
+    Connection {
+        socket: WebSocketStream::from_raw_socket(Gulp::new(io, read), Role::Server, Some(config)).await,
         works: FuturesUnordered::new(),
         heard: clock.millis(),
         clock,
@@ -76,12 +78,23 @@ where
         unflushed: false,
         broken: false,
         session,
-    };
-    std::future::poll_fn(|cx| connection.poll(cx)).await;
+    }
 }
 
-struct Connection<S> {
-    socket: WebSocketStream<S>,
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Connection<S> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match self.get_mut().rounds(cx) {
+            Ok(()) => Poll::Pending,
+            Err(Gone) => Poll::Ready(()),
+        }
+    }
+}
+
+/// A client that is being served.
+pub(crate) struct Connection<S> {
+    socket: WebSocketStream<Gulp<S>>,
     /// Dropped before the session, whose openings they may be making.
     works: FuturesUnordered<Work>,
     session: Session,
@@ -115,13 +128,6 @@ enum Phase {
 struct Gone;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.rounds(cx) {
-            Ok(()) => Poll::Pending,
-            Err(Gone) => Poll::Ready(()),
-        }
-    }
-
     fn rounds(&mut self, cx: &mut Context<'_>) -> Result<(), Gone> {
         self.timers(cx)?;
         for _ in 0..ROUNDS {

@@ -4,7 +4,9 @@
 //! while.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -167,7 +169,12 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr, connectio
         Some(visitor) => {
             connections.spawn(async move {
                 let _visitor = visitor;
-                welcome(&shared, stream, address.ip()).await;
+                // Boxed, and dropped before the connection begins: what the handshake needs shall not stay with the
+                // connection for the rest of its life.
+                let welcomed = Box::pin(welcome(shared, stream, address.ip())).await;
+                if let Some(connection) = welcomed {
+                    connection.await;
+                }
             });
         }
         // Refusals are bounded too: beyond that the connection is just dropped.
@@ -190,26 +197,26 @@ async fn turn_away(shared: &Shared, mut stream: TcpStream) {
     }
 }
 
-async fn welcome(shared: &Shared, stream: TcpStream, address: IpAddr) {
+/// A connection, whatever its socket.
+type Served = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+async fn welcome(shared: Arc<Shared>, stream: TcpStream, address: IpAddr) -> Option<Served> {
     // Frames are gathered by us; the kernel shall not wait for more.
     let _ = stream.set_nodelay(true);
     match &shared.tls {
-        None => upgrade_and_serve(shared, stream, address, shared.handshake()).await,
+        None => upgrade(&shared, stream, address).await,
         Some(acceptor) => {
-            if let Ok(Ok(stream)) = timeout(shared.handshake(), acceptor.accept(stream)).await {
-                upgrade_and_serve(shared, stream, address, shared.handshake()).await;
-            }
+            let stream = timeout(shared.handshake(), acceptor.accept(stream)).await.ok()?.ok()?;
+            upgrade(&shared, stream, address).await
         }
     }
 }
 
-async fn upgrade_and_serve<S>(shared: &Shared, stream: S, address: IpAddr, patience: Duration)
+async fn upgrade<S>(shared: &Shared, stream: S, address: IpAddr) -> Option<Served>
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    // Boxed: what HTTP needs shall not stay with the connection for the rest of its life.
-    let plain = Box::pin(timeout(patience, http::serve(stream, shared.context.clone())));
-    let Ok(Some(upgraded)) = plain.await else { return };
+    let upgraded = timeout(shared.handshake(), http::serve(stream, shared.context.clone())).await.ok()??;
     let now = Now { unix_seconds: shared.clock.unix_seconds(), millis: shared.clock.millis() };
     let session = Session::new(shared.context.clone(), Some(address), now);
     let limits = &shared.context.limits;
@@ -219,7 +226,7 @@ where
         frame_bytes: limits.frame_bytes as usize,
         idle: Duration::from_secs(limits.idle_seconds.into()),
     };
-    connection::serve(upgraded.io, upgraded.read, session, surroundings).await;
+    Some(Box::pin(connection::begin(upgraded.io, upgraded.read, session, surroundings).await))
 }
 
 impl Shared {

@@ -10,6 +10,7 @@
 pub(crate) mod connection;
 #[doc(hidden)]
 pub mod fuzzing;
+mod gulp;
 mod http;
 pub(crate) mod listener;
 pub mod outbox;
