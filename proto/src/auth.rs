@@ -151,7 +151,10 @@ mod tests {
         relay.check_device(&device.device_proof()).expect("device proves itself");
         device.check_relay(&relay.relay_proof()).expect("relay proves itself");
         assert_eq!(relay.check_device(&relay.relay_proof()), Err(WrongProof), "a reflected proof is refused");
-        assert_eq!(data_encoding::HEXLOWER.encode(&device.device_proof().0), "2a15d9430a1858a698c38ba275fd2053833ce245d1c1fb9cd92050f71e57d8c5");
+        assert_eq!(
+            data_encoding::HEXLOWER.encode(&device.device_proof().0),
+            "2a15d9430a1858a698c38ba275fd2053833ce245d1c1fb9cd92050f71e57d8c5"
+        );
     }
 
     #[test]

@@ -127,14 +127,14 @@ fn commits(world: &mut World, rounds: u32) -> Result<usize, String> {
     let mut sent: Vec<Sent> = Vec::new();
     for round in 0..rounds {
         // The fourth is added and removed by turns, by all three at once; one commit wins, the others find it done.
-        for device in 0..3 {
+        for (device, name) in NAMES.iter().enumerate().take(3) {
             let command = if round % 2 == 0 {
                 Command::Add { conversation, members: vec![contact(NAMES[3])] }
             } else {
                 Command::Remove { conversation, handle: NAMES[3].to_owned() }
             };
             world.command(device, command);
-            let text = format!("{} in round {round}", NAMES[device]);
+            let text = format!("{name} in round {round}");
             if world.ask(device, Command::Send { conversation, text: text.clone() }).is_ok() {
                 sent.push((device, conversation, text));
             }
@@ -150,10 +150,10 @@ fn commits(world: &mut World, rounds: u32) -> Result<usize, String> {
         return Err(format!("alarms without a cause: {unexpected:?}"));
     }
     let compared = consistent(world, &sent)?;
-    for device in 0..3 {
+    for (device, name) in NAMES.iter().enumerate().take(3) {
         match world.ask(device, Command::Conversations) {
             Ok(Answer::Conversations(list)) if list[0].state == ConversationState::Active => {}
-            other => return Err(format!("{} is not in any more: {other:?}", NAMES[device])),
+            other => return Err(format!("{name} is not in any more: {other:?}")),
         }
     }
     if rounds % 2 == 1 {

@@ -85,15 +85,17 @@ pub(super) fn side_by_side(person: &str, read: &[&Read], stored: impl Fn(u64) ->
     let left = format!("seq  what {person} read");
     line(&format!("{} │ what the relay stored: bytes, and the first of them", padded(&left, READ + 5)));
     line(&format!("{}─┼─{}", "─".repeat(READ + 5), "─".repeat(WIDTH - READ - 8)));
-    for entry in read {
-        let text = plain_line(&format!("{}: {}", entry.sender, entry.text));
-        let left = format!("{:>3}  {}", entry.seq, padded(&fit(&text, READ), READ));
-        let right = match stored(entry.seq) {
-            Some(envelope) => format!("{:>5}  {}…", envelope.bytes.len(), hex(&envelope.bytes)),
-            None => "(not kept)".to_owned(),
-        };
-        line(&format!("{left} │ {right}"));
-    }
+    read.iter().for_each(|entry| line(&row(entry, stored(entry.seq).as_ref())));
+}
+
+fn row(entry: &Read, stored: Option<&Envelope>) -> String {
+    let text = plain_line(&format!("{}: {}", entry.sender, entry.text));
+    let left = format!("{:>3}  {}", entry.seq, padded(&fit(&text, READ), READ));
+    let right = match stored {
+        Some(envelope) => format!("{:>5}  {}…", envelope.bytes.len(), hex(&envelope.bytes)),
+        None => "(not kept)".to_owned(),
+    };
+    format!("{left} │ {right}")
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -112,8 +114,10 @@ mod tests {
     #[test]
     fn rows_of_the_tables_fit() {
         assert_eq!(padded("日本", 6), "日本  ");
-        // "seq", two spaces, the text, the bar, the size, two spaces, the hex and the ellipsis.
-        assert!(3 + 2 + READ + 3 + 5 + 2 + 2 * HEX_BYTES + 1 <= WIDTH);
+        let read = Read { seq: 999, sender: "anna".into(), text: "日本語".repeat(30) };
+        let stored = Envelope { turned: false, bytes: vec![7; 65_536] };
+        assert_eq!(row(&read, Some(&stored)).width(), WIDTH - 1);
+        assert!(row(&read, None).width() < WIDTH);
     }
 
     #[test]
