@@ -43,30 +43,28 @@ pub(crate) fn object(value: &Value) {
     line(&value.to_string());
 }
 
-/// One line about something that happened to a conversation.
-pub(crate) fn notice_text(notice: &Notice) -> String {
+/// One line about something that happened to a conversation; whoever is called `me` is "you".
+pub(crate) fn notice_text(notice: &Notice, me: &str) -> String {
+    let one = |name: &String| if name == me { "you".to_owned() } else { name.clone() };
+    let list = |names: &[String]| match names.iter().map(one).collect::<Vec<_>>().as_slice() {
+        [] => "nobody".to_owned(),
+        [only] => only.clone(),
+        [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
+    };
     let text = match notice {
-        Notice::Added { by, who } => format!("{by} added {}", list(who)),
-        Notice::Removed { by, who } => format!("{by} removed {}", list(who)),
+        Notice::Added { by, who } => format!("{} added {}", one(by), list(who)),
+        Notice::Removed { by, who } => format!("{} removed {}", one(by), list(who)),
         Notice::Joined { by } => format!("{by} invited you"),
-        Notice::Left { who } => format!("{who} left"),
+        Notice::Left { who } => format!("{} left", one(who)),
     };
     plain_line(&text)
 }
 
-fn list(names: &[String]) -> String {
-    match names {
-        [] => "nobody".to_owned(),
-        [one] => one.clone(),
-        [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
-    }
-}
-
 /// What an entry says, for people.
-pub(crate) fn body_text(body: &Body) -> String {
+pub(crate) fn body_text(body: &Body, me: &str) -> String {
     match body {
         Body::Text(text) => plain(text),
-        Body::Notice(notice) => notice_text(notice),
+        Body::Notice(notice) => notice_text(notice, me),
         Body::Unreadable(cause) => format!("a message came that cannot be read ({cause})"),
     }
 }
@@ -108,9 +106,9 @@ pub(crate) fn conversation_state(state: ConversationState) -> (&'static str, Opt
 }
 
 /// A line of a history.
-pub(crate) fn message_line(message: &Message, zone: &TimeZone) -> String {
+pub(crate) fn message_line(message: &Message, me: &str, zone: &TimeZone) -> String {
     let time = clock::date_and_time(message.sent_at, zone);
-    let text = body_text(&message.body);
+    let text = body_text(&message.body, me);
     if !matches!(message.body, Body::Text(_)) {
         return format!("{time}  -- {text}");
     }
@@ -143,7 +141,7 @@ pub(crate) fn message_json(message: &Message) -> Value {
                 Notice::Joined { by } => json!({"notice": "joined", "by": by}),
                 Notice::Left { who } => json!({"notice": "left", "who": [who]}),
             };
-            merge(&mut value, json!({"kind": "notice", "text": notice_text(notice)}));
+            merge(&mut value, json!({"kind": "notice", "text": notice_text(notice, "")}));
             value
         }
     };
@@ -256,6 +254,6 @@ pub(crate) mod tests {
     #[test]
     fn lines_of_a_history_are_indented() {
         let text = message(1, "ann", Body::Text("one\ntwo".into()), MessageState::Delivered);
-        assert_eq!(message_line(&text, &TimeZone::UTC), "2026-11-23 00:04  ann: one\n                  two  ✓✓");
+        assert_eq!(message_line(&text, "bob", &TimeZone::UTC), "2026-11-23 00:04  ann: one\n                  two  ✓✓");
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use jiff::tz::TimeZone;
-use posthorn_client::conversation::{ConversationId, Message, MessageState};
+use posthorn_client::conversation::{Cause, ConversationId, Message, MessageState};
 use posthorn_client::sync::{Contact, ConversationSummary, Event};
 
 use super::editor::Editor;
@@ -183,7 +183,7 @@ impl App {
             Happening::Paste(text) => self.editor().insert(&text),
             Happening::Focus(focused) => self.focused = focused,
             Happening::Resize => {}
-            Happening::Time(now) => self.time(now),
+            Happening::Time(now) => self.time(now, &mut orders),
             Happening::Client(event) => self.event(event, &mut orders),
             Happening::Missed => {
                 orders.extend([Order::LoadConversations, Order::AskOnline]);
@@ -245,8 +245,12 @@ impl App {
         self.note = Some(Note { text: text.into(), is_problem: true, until: self.now + 2 * NOTE_MS });
     }
 
-    fn time(&mut self, now: u64) {
+    fn time(&mut self, now: u64, orders: &mut Vec<Order>) {
         self.now = now;
+        // Being connected has steps that no event tells of.
+        if self.connection != Connection::Online {
+            orders.push(Order::AskOnline);
+        }
         if self.note.as_ref().is_some_and(|note| note.until <= now) {
             self.note = None;
         }
@@ -275,11 +279,15 @@ impl App {
             Event::Alarm { conversation, cause, text, .. } => {
                 let place = self.conversations.iter().find(|known| Some(known.id) == conversation);
                 let place = place.map_or_else(String::new, |known| format!(" in {}", name::title(known, &self.me)));
+                orders.push(Order::LoadConversations);
+                // Who is removed cannot read the commit that says so: this is how one learns of it, and nothing is wrong.
+                if cause == Cause::Evicted {
+                    return self.tell(format!("you were removed{place}"));
+                }
                 self.alarms.push(format!("{cause}{place}: {}", crate::output::plain_line(&text)));
                 if self.alarms.len() > ALARMS {
                     self.alarms.remove(0);
                 }
-                orders.push(Order::LoadConversations);
             }
         }
     }

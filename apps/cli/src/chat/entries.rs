@@ -43,7 +43,11 @@ pub(super) fn rows(app: &App, width: usize) -> Vec<Line<'static>> {
         match &message.body {
             Body::Text(text) => say(&mut rows, app, message, text, names, width, follows),
             Body::Notice(_) => {
-                let text = format!("{} · {}", clock::time_of_day(message.sent_at, &app.zone), body_text(&message.body));
+                let text = format!(
+                    "{} · {}",
+                    clock::time_of_day(message.sent_at, &app.zone),
+                    body_text(&message.body, &app.me)
+                );
                 rows.extend(
                     wrap(&text, width)
                         .into_iter()
@@ -51,7 +55,7 @@ pub(super) fn rows(app: &App, width: usize) -> Vec<Line<'static>> {
                 );
             }
             Body::Unreadable(_) => {
-                let text = format!("! {}", body_text(&message.body));
+                let text = format!("! {}", body_text(&message.body, &app.me));
                 rows.extend(wrap(&text, width).into_iter().map(|row| Line::styled(row, Style::new().fg(Color::Red))));
             }
         }

@@ -267,10 +267,21 @@ fn the_state_of_the_connection_is_told() {
     assert_eq!(app.connection, Connection::Online);
     app.on(Happening::Client(Event::Disconnected { reason: "gone".into(), retry_in_ms: 2_000 }));
     assert!(shown(&mut app, 80, 8).contains("reconnecting in 2 s"));
-    app.on(Happening::Time(NOW + 1_500));
+    assert_eq!(app.on(Happening::Time(NOW + 1_500)), [Order::AskOnline], "until it is up");
     assert!(shown(&mut app, 80, 8).contains("reconnecting in 1 s"));
     app.on(Happening::Online(false));
     assert!(matches!(app.connection, Connection::Offline { .. }), "not up yet");
+}
+
+#[test]
+fn being_removed_is_news_and_no_alarm() {
+    let mut app = busy();
+    let conversation = Some(ConversationId([8; 16]));
+    let orders =
+        app.on(Happening::Client(Event::Alarm { conversation, cause: Cause::Evicted, seq: None, text: String::new() }));
+    assert_eq!(orders, [Order::LoadConversations]);
+    assert!(app.alarms.is_empty());
+    assert!(app.note.as_ref().is_some_and(|note| note.text == "you were removed in bob" && !note.is_problem));
 }
 
 #[test]

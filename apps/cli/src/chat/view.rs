@@ -127,11 +127,11 @@ fn last_line(app: &App, conversation: &posthorn_client::sync::ConversationSummar
         (state, Some(cause)) => return format!("[{state}: {cause}]"),
     }
     let Some(last) = &conversation.last else { return String::new() };
-    let text = plain_line(&body_text(&last.body));
+    let text = plain_line(&body_text(&last.body, &app.me));
     match &last.body {
         Body::Text(_) if last.mine => format!("you: {text}"),
         Body::Text(_) if conversation.members.len() > 2 => format!("{}: {text}", plain_line(&last.sender)),
-        _ => plain_line(&text.replace(&format!("{} ", app.me), "you ")),
+        _ => text,
     }
 }
 

@@ -45,12 +45,13 @@ pub(super) async fn register(global: &Global, arguments: &Register) -> Result<()
     };
     let client = Client::open(database)?;
     let registered = register_online(&client, &relay, handle, &arguments.invite).await;
+    let is_empty = client.account().await.is_ok_and(|account| account.is_none());
     client.close().await;
     let account = match registered {
         Ok(account) => account,
         Err(failure) => {
             // The relay said no, so there is nothing worth keeping: the next try begins from nothing.
-            if is_new && failure.refused {
+            if is_empty && failure.refused {
                 let _ = profile::remove_database(&home);
             }
             return Err(failure.problem);

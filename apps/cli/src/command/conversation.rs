@@ -1,12 +1,12 @@
 //! Conversations: `start`, `conversations`, `members`, `add`, `remove`, `leave`.
 
-use posthorn_client::conversation::{ConversationId, ConversationState};
+use posthorn_client::conversation::{Body, ConversationId, ConversationState, Message};
 use posthorn_client::sync::ConversationSummary;
 use serde_json::json;
 
 use super::wait;
 use crate::args::{Add, In, Remove, Start};
-use crate::output::{conversation_json, conversation_state, line, object, plain_line};
+use crate::output::{body_text, conversation_json, conversation_state, line, object, plain_line};
 use crate::problem::Problem;
 use crate::profile::Session;
 use crate::{clock, name};
@@ -79,18 +79,18 @@ pub(super) async fn list(session: &Session, json: bool) -> Result<(), Problem> {
         line(&format!("{id}  {}{unread}{state}", name::title(conversation, me)));
         if let Some(last) = &conversation.last {
             let time = clock::short(last.sent_at, now, &zone);
-            line(&format!("          {time}  {}", last_line(last)));
+            line(&format!("          {time}  {}", last_line(last, me)));
         }
     }
     Ok(())
 }
 
 /// The newest entry on one line, with its sender.
-pub(crate) fn last_line(last: &posthorn_client::conversation::Message) -> String {
-    let text = plain_line(&crate::output::body_text(&last.body));
+fn last_line(last: &Message, me: &str) -> String {
+    let text = plain_line(&body_text(&last.body, me));
     let text = if text.chars().count() > 60 { text.chars().take(59).chain(['…']).collect() } else { text };
     match &last.body {
-        posthorn_client::conversation::Body::Text(_) => format!("{}: {text}", plain_line(&last.sender)),
+        Body::Text(_) => format!("{}: {text}", plain_line(&last.sender)),
         _ => text,
     }
 }

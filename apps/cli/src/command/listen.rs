@@ -114,7 +114,7 @@ impl Printer<'_> {
             Event::Message(message) => {
                 let title = self.title(message.conversation).await?;
                 let time = clock::time_of_day(message.sent_at, &clock::local_zone());
-                let text = body_text(&message.body);
+                let text = body_text(&message.body, &self.session.account.handle);
                 match &message.body {
                     Body::Text(_) => line(&format!("{time} [{title}] {}: {text}", plain_line(&message.sender))),
                     _ => line(&format!("{time} [{title}] -- {text}")),

@@ -207,7 +207,7 @@ pub(super) async fn history(session: &Session, json: bool, arguments: &History) 
         if json {
             object(&message_json(&message));
         } else {
-            line(&message_line(&message, &zone));
+            line(&message_line(&message, &session.account.handle, &zone));
         }
     }
     if !arguments.peek && arguments.before.is_none() && conversation.unread > 0 {

@@ -1,8 +1,12 @@
 //! What happens in the tour, in acts. Each person's deeds are processes; what is compared is what those printed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::ChildStdin;
+use tokio::sync::oneshot;
 
 use super::report::{Read, Report, act, side_by_side, tell};
 use super::stage::{ANNA, Address, BORIS, CLARA, DAVID, ELENA, EVERYBODY, Failure, Person, Running, Stage};
@@ -170,25 +174,38 @@ async fn crash(stage: &Stage, report: &mut Report, address: &Address) -> Result<
     let send = [&["send", GROUP][..], &wait].concat();
     let (mut anna, mut boris) = (stage.begin(ANNA, &send)?, stage.begin(BORIS, &send)?);
     let (david, elena) = (stage.begin(DAVID, &["listen"])?, stage.begin(ELENA, &["listen"])?);
-    let storm = async { tokio::try_join!(write_storm(&mut anna, ANNA), write_storm(&mut boris, BORIS)).map(drop) };
+    let writing = (write_storm(anna.take_input()?, ANNA), write_storm(boris.take_input()?, BORIS));
+    let answered = AtomicUsize::new(0);
+    let (reached, enough) = oneshot::channel();
     // The writers go on while the relay is away: the lines wait in their outboxes.
+    let storm = async {
+        let reading = (all_sent(anna, &answered, Some(reached)), all_sent(boris, &answered, None));
+        tokio::try_join!(writing.0, writing.1, reading.0, reading.1).map(|((), (), anna, boris)| anna + boris)
+    };
     let catastrophe = async {
-        tokio::time::sleep(PACE * KILL_AFTER as u32).await;
+        // If the sender is gone before, the count of the messages tells.
+        let _ = enough.await;
+        let before = answered.load(Ordering::Relaxed);
         stage.kill_relay().await?;
-        tell(
-            "kill -9 of the relay, in the middle of it. The writers do not notice: what they write waits in their outboxes.",
-        );
+        tell(&format!(
+            "kill -9 of the relay after {before} of {} messages. The writers go on: their outboxes keep what they write.",
+            2 * STORM
+        ));
         david.kill().await?;
         tell("kill -9 of David's client, for good measure.");
         tokio::time::sleep(OUTAGE).await;
         let again = stage.start_relay(address.port).await?;
         tell(&format!("The relay is started again on the same port and the same data: {}", again.url));
-        Ok::<_, Failure>(again.port == address.port)
+        Ok::<_, Failure>((before, again.port == address.port))
     };
-    let (_, same_port) = tokio::try_join!(storm, catastrophe)?;
-    report.check("the relay came back at the same address with the same data", same_port, "");
-    let (by_anna, by_boris) = tokio::try_join!(all_sent(anna), all_sent(boris))?;
-    let sent = by_anna + by_boris;
+    let (sent, (before, same_port)) = tokio::try_join!(storm, catastrophe)?;
+    let in_the_middle = (KILL_AFTER..2 * STORM).contains(&before);
+    report.check(
+        "the relay was killed while messages were under way",
+        in_the_middle,
+        format!("{before} were answered"),
+    );
+    report.check("it came back at the same address with the same data", same_port, "");
     report.check("every message was sent in the end", sent == 2 * STORM, format!("{sent} of {}", 2 * STORM));
     elena.kill().await?;
     tell("Clara comes back from offline, David and Elena from the dead, and everybody reads.");
@@ -196,12 +213,12 @@ async fn crash(stage: &Stage, report: &mut Report, address: &Address) -> Result<
     compare_histories(stage, report).await
 }
 
-async fn write_storm(running: &mut Running, person: Person) -> Result<(), Failure> {
+async fn write_storm(mut input: ChildStdin, person: Person) -> Result<(), Failure> {
     for number in 1..=STORM {
-        running.write(&storm_text(person, number)).await?;
+        let line = format!("{}\n", storm_text(person, number));
+        input.write_all(line.as_bytes()).await.map_err(|error| format!("{} takes no more lines: {error}", person.0))?;
         tokio::time::sleep(PACE).await;
     }
-    running.end_input();
     Ok(())
 }
 
@@ -209,12 +226,24 @@ fn storm_text(person: Person, number: usize) -> String {
     format!("{} schreibt im Sturm ⛈ Nr. {number:02}", person.0)
 }
 
-/// How many messages a sender was told are sent.
-async fn all_sent(mut running: Running) -> Result<usize, Failure> {
+/// How many messages a sender was told are sent; says when the first [`KILL_AFTER`] are.
+async fn all_sent(
+    mut running: Running,
+    answered: &AtomicUsize,
+    mut reached: Option<oneshot::Sender<()>>,
+) -> Result<usize, Failure> {
     let mut sent = BTreeSet::new();
     while let Some(printed) = running.next().await? {
-        if ["sent", "delivered", "read"].contains(&text_of(Some(&printed), "state").as_str()) {
-            sent.insert(text_of(Some(&printed), "id"));
+        if ["sent", "delivered", "read"].contains(&text_of(Some(&printed), "state").as_str())
+            && sent.insert(text_of(Some(&printed), "id"))
+        {
+            answered.fetch_add(1, Ordering::Relaxed);
+        }
+        if sent.len() >= KILL_AFTER
+            && let Some(reached) = reached.take()
+        {
+            // Whoever waits for it is in the same future.
+            let _ = reached.send(());
         }
     }
     running.finish().await?;
@@ -242,7 +271,11 @@ async fn compare_histories(stage: &Stage, report: &mut Report) -> Result<(), Fai
     }
     let detail = if wrong.is_empty() { format!("{} texts for each of five", expected.len()) } else { wrong.join("; ") };
     report.check("nothing was lost and nothing came twice", wrong.is_empty(), detail);
-    report.check("everybody has the same order", orders.len() == 1, format!("{} different", orders.len()));
+    report.check(
+        "everybody has the same order",
+        orders.len() == 1,
+        if orders.len() == 1 { String::new() } else { format!("{} different ones", orders.len()) },
+    );
     let in_order = orders.iter().all(|order| {
         [ANNA, BORIS].iter().all(|person| {
             let own: Vec<_> =

@@ -182,18 +182,9 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Writes a line to it.
-    pub(super) async fn write(&mut self, text: &str) -> Result<(), Failure> {
-        let input = self.input.as_mut().ok_or("its input is closed")?;
-        input
-            .write_all(format!("{text}\n").as_bytes())
-            .await
-            .map_err(|error| format!("{} takes no more lines: {error}", self.person.0))
-    }
-
-    /// Nothing more will be written.
-    pub(super) fn end_input(&mut self) {
-        self.input = None;
+    /// Its standard input, to be written beside reading what it prints. Dropping it ends the input.
+    pub(super) fn take_input(&mut self) -> Result<ChildStdin, Failure> {
+        self.input.take().ok_or_else(|| "its input is closed".to_owned())
     }
 
     /// The next object that it prints; `None` when it has ended.
