@@ -26,13 +26,14 @@ const ROOT: &[u8] = &[0];
 const ROW: u8 = 1;
 const ROOT_LEN: usize = 40;
 /// Measured: with sled's default of 512 KiB its own fsync is not enough for mixed value sizes (see docs/storage.md).
-const SLED_SEGMENT: usize = 8 << 20;
+/// sled writes whole segments, so the tests, which make thousands of small indexes, take smaller ones.
+const SLED_SEGMENT: usize = if cfg!(test) { 1 << 20 } else { 8 << 20 };
 /// sled's page cache, bytes. The index is read once and then only written.
 const SLED_CACHE: u64 = 16 << 20;
 
 /// How long a start waits for the index of a store that was closed just before, in the same process.
-const LOCK_TRIES: u32 = 200;
-const LOCK_WAIT: Duration = Duration::from_millis(10);
+const LOCK_TRIES: u32 = 2000;
+const LOCK_WAIT: Duration = Duration::from_millis(1);
 
 /// Why an index is of no use. Never worse than a slow start.
 #[derive(Debug, thiserror::Error)]

@@ -9,12 +9,12 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | [`journal`] | segments, batches, checksums, recovery, carrying forward |
-//! | [`committer`] | the order of decide, write, sync, publish, answer |
-//! | [`shared`] | the ledger beside the durable position; reading |
-//! | [`upkeep`] | when segments are counted and emptied |
-//! | [`checkpoint`], [`checkpointer`] | sled, which may be thrown away at any time |
-//! | [`folder`], [`start`] | lock and incarnation; from files to a running store |
+//! | `journal` | segments, batches, checksums, recovery, carrying forward |
+//! | `committer` | the order of decide, write, sync, publish, answer |
+//! | `shared` | the ledger beside the durable position; reading |
+//! | `upkeep` | when segments are counted and emptied |
+//! | `checkpoint`, `checkpointer` | sled, which may be thrown away at any time |
+//! | `folder`, `start` | lock and incarnation; from files to a running store |
 //!
 //! The rules of mailboxes and directory are not here but in the ledger, which the memory engine shares.
 
@@ -128,7 +128,7 @@ pub struct EmbeddedStore {
     shared: Arc<Shared>,
     /// `None` only while it is being dropped.
     queue: Option<mpsc::Sender<Request>>,
-    /// Bytes of commands that may still be queued, in units of [`QUEUE_GRAIN`].
+    /// Bytes of commands that may still be queued, in units of `QUEUE_GRAIN`.
     room: Arc<Semaphore>,
     committer: Option<JoinHandle<()>>,
     _folder: Option<Folder>,

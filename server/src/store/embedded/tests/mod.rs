@@ -24,6 +24,12 @@ fn config(path: impl Into<PathBuf>, setup: &Setup) -> EmbeddedConfig {
     EmbeddedConfig { policy: setup.policy, headroom_bytes: 0, checkpoint_bytes: 3000, ..EmbeddedConfig::new(path) }
 }
 
+/// A folder in memory where there is one: these tests open thousands of stores, and none of them is about the disk.
+fn quick_dir() -> tempfile::TempDir {
+    let quick = tempfile::tempdir_in("/dev/shm");
+    quick.or_else(|_| tempfile::tempdir()).expect("temp dir")
+}
+
 /// A real folder with real sizes. The store is closed before each restart.
 struct OnFolder {
     dir: tempfile::TempDir,
@@ -31,14 +37,15 @@ struct OnFolder {
 
 impl OnFolder {
     fn new() -> Self {
-        Self { dir: tempfile::tempdir().expect("temp dir") }
+        Self { dir: quick_dir() }
     }
 }
 
 impl Engine for OnFolder {
     fn open<'a>(&'a mut self, setup: &'a Setup) -> Opening<'a> {
         Box::pin(async move {
-            let config = config(self.dir.path().join("data"), setup);
+            // Checkpoints at each end only: sled writes 8 MiB at least for each.
+            let config = EmbeddedConfig { checkpoint_bytes: 1 << 20, ..config(self.dir.path().join("data"), setup) };
             let mut rng = StdRng::seed_from_u64(7);
             let (clock, heard) = (setup.clock.clone(), setup.heard.clone());
             let store = EmbeddedStore::open(&config, clock, heard, &mut rng).expect("opens");
@@ -57,7 +64,7 @@ struct OnSim {
 
 impl OnSim {
     fn new() -> Self {
-        let index = tempfile::tempdir().expect("temp dir");
+        let index = quick_dir();
         Self { disk: SimDisk::default(), index, rng: StdRng::seed_from_u64(3), restarts: 0 }
     }
 
