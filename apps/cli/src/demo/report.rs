@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(padded("日本", 6), "日本  ");
         let read = Read { seq: 999, sender: "anna".into(), text: "日本語".repeat(30) };
         let stored = Envelope { turned: false, bytes: vec![7; 65_536] };
-        assert_eq!(row(&read, Some(&stored)).width(), WIDTH - 1);
+        assert_eq!(row(&read, Some(&stored)).width(), 98);
         assert!(row(&read, None).width() < WIDTH);
     }
 
