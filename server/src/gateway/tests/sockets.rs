@@ -10,9 +10,13 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use parking_lot::Mutex;
 use posthorn_proto::frame::{ClientFrame, Hello, Request, ServerBody, ServerFrame};
 use posthorn_proto::{SUBPROTOCOL, Token};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
@@ -118,6 +122,44 @@ async fn the_whole_way_over_a_socket() {
     assert_eq!(bob.message().await, Message::Pong(Bytes::from_static(b"there?")));
     assert_eq!(relay.numbers().connections, 2);
     relay.shutdown().await.expect("closed");
+}
+
+#[tokio::test]
+async fn tls_from_files() {
+    // A self-signed certificate for localhost, made for this test alone.
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/gateway/tests/tls");
+    let file = |name: &str| Some(std::path::Path::new(folder).join(name));
+    let relay = relay(|config| {
+        config.tls.certificate = file("certificate.pem");
+        config.tls.key = file("key.pem");
+    })
+    .await;
+    assert!(relay.url().starts_with("wss://"));
+    let mut roots = RootCertStore::empty();
+    let certificate = CertificateDer::from_pem_file(file("certificate.pem").expect("a path")).expect("PEM");
+    roots.add(certificate).expect("a certificate");
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(relay.address()).await.expect("connected");
+    let name = ServerName::try_from("localhost").expect("a name");
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("a handshake");
+    let mut request = "wss://localhost/v1/ws".into_client_request().expect("a URL");
+    request.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL.parse().expect("a header"));
+    let (mut socket, _) = client_async(request, stream).await.expect("upgraded");
+    let Some(Ok(Message::Binary(hello))) = socket.next().await else { panic!("not a frame") };
+    let ServerBody::Hello(hello) = ServerFrame::decode(hello).expect("a frame").body else { panic!("not a hello") };
+    assert_eq!(hello.challenge.relay_identity, relay.identity());
+
+    let missing = Config {
+        tls: crate::config::Tls { certificate: file("none.pem"), key: file("key.pem") },
+        ..Config::for_tests()
+    };
+    let error = Relay::start(missing).await.err().expect("no such file").to_string();
+    assert!(error.contains("none.pem") && !error.contains('\n'), "{error}");
 }
 
 #[tokio::test]
