@@ -26,7 +26,8 @@ fn others<'a>(conversation: &'a ConversationSummary, me: &str) -> Vec<&'a str> {
     conversation.members.iter().map(String::as_str).filter(|member| *member != me).collect()
 }
 
-fn is_live(conversation: &ConversationSummary) -> bool {
+/// It takes messages.
+pub(crate) fn is_live(conversation: &ConversationSummary) -> bool {
     matches!(conversation.state, ConversationState::Active | ConversationState::Creating)
 }
 

@@ -197,6 +197,7 @@ impl App {
             }
             Happening::Online(false) => {}
             Happening::Started(id) => {
+                self.note = None;
                 orders.push(Order::LoadConversations);
                 self.select(id, &mut orders);
             }

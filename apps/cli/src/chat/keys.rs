@@ -140,7 +140,10 @@ impl App {
                 self.tell(format!("removing {handle}…"));
                 orders.push(Order::Remove { conversation, handle });
             }
-            Slash::Leave { sure: true } => orders.push(Order::Leave(conversation)),
+            Slash::Leave { sure: true } => {
+                self.tell("leaving…");
+                orders.push(Order::Leave(conversation));
+            }
             Slash::Leave { sure: false } => {
                 let title = self.current().map(|current| name::title(current, &self.me)).unwrap_or_default();
                 self.tell(format!("leave {title}? Type /leave yes"));

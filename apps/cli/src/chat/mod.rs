@@ -167,7 +167,10 @@ impl Driver {
                 .map(|messages| Happening::History { conversation, before, messages }),
             Order::AskOnline => client.state().await.map(|state| Happening::Online(state.connected)),
             Order::MarkRead(conversation) => return complaint(client.mark_read(conversation).await),
-            Order::Leave(conversation) => return complaint(client.leave(conversation).await),
+            Order::Leave(conversation) => {
+                let left = || Happening::Done("you left; the history stays here".to_owned());
+                client.leave(conversation).await.map(|()| left())
+            }
             Order::Send { conversation, text } => {
                 return match client.send(conversation, text.clone()).await {
                     Ok(_) => None,

@@ -18,6 +18,8 @@ use crate::{clock, name};
 const NARROW: u16 = 64;
 /// Rows that the input may grow to.
 const INPUT_ROWS: usize = 6;
+/// Rows that an alarm or a note may have.
+const NOTE_ROWS: usize = 3;
 const PROMPT: &str = "> ";
 
 pub(super) const DIM: Style = Style::new().add_modifier(Modifier::DIM);
@@ -33,14 +35,14 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App) {
     let input_width = usize::from(area.width.saturating_sub(list_width)).saturating_sub(PROMPT.len() + 1).max(2);
     let input = app.editor().layout(input_width);
     let input_rows = input.rows.len().clamp(1, INPUT_ROWS) as u16;
-    let notes = app.alarms.len() as u16 + u16::from(app.note.is_some());
     let [header, body, footer] =
         Layout::vertical([Constraint::Length(1), Constraint::Min(1), Constraint::Length(1)]).areas(area);
     let [list, right] = Layout::horizontal([Constraint::Length(list_width), Constraint::Min(1)]).areas(body);
+    let notes = notes(app, usize::from(right.width));
     let [title, history, note_area, input_area] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Min(1),
-        Constraint::Length(notes),
+        Constraint::Length(notes.len() as u16),
         Constraint::Length(input_rows + 1),
     ])
     .areas(right);
@@ -50,7 +52,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App) {
     let rows = entries::rows(app, usize::from(history.width));
     app.drawn(Geometry { height: usize::from(history.height), total: rows.len(), input_width });
     draw_history(frame, app, rows, history);
-    draw_notes(frame, app, note_area);
+    frame.render_widget(Paragraph::new(notes), note_area);
     draw_input(frame, app, &input, input_area);
     let keys = " Enter send · Tab next conversation · PgUp/PgDn scroll · /help · Ctrl+C quit";
     frame.render_widget(Line::styled(fit(keys, usize::from(footer.width)), DIM), footer);
@@ -177,19 +179,23 @@ fn draw_history(frame: &mut Frame<'_>, app: &App, rows: Vec<Line<'static>>, area
     }
 }
 
-fn draw_notes(frame: &mut Frame<'_>, app: &App, area: Rect) {
-    let width = usize::from(area.width);
+/// Alarms and the note, wrapped; each may have a few rows.
+fn notes(app: &App, width: usize) -> Vec<Line<'static>> {
     let alarm = Style::new().fg(Color::White).bg(Color::Red).add_modifier(Modifier::BOLD);
-    let mut lines: Vec<Line<'_>> = app
-        .alarms
-        .iter()
-        .map(|text| Line::styled(format!("{:width$}", fit(&format!(" ! {text}"), width)), alarm))
-        .collect();
-    if let Some(note) = &app.note {
-        let style = if note.is_problem { Style::new().fg(Color::Red) } else { Style::new().fg(Color::Cyan) };
-        lines.push(Line::styled(fit(&format!(" {}", plain_line(&note.text)), width), style));
+    let mut lines = Vec::new();
+    for text in &app.alarms {
+        let rows = wrap(&format!("! {text}"), width.saturating_sub(2));
+        lines.extend(rows.into_iter().take(NOTE_ROWS).map(|row| {
+            let pad = " ".repeat(width.saturating_sub(row.width() + 1));
+            Line::styled(format!(" {row}{pad}"), alarm)
+        }));
     }
-    frame.render_widget(Paragraph::new(lines), area);
+    if let Some(note) = &app.note {
+        let style = Style::new().fg(if note.is_problem { Color::Red } else { Color::Cyan });
+        let rows = wrap(&plain_line(&note.text), width.saturating_sub(2));
+        lines.extend(rows.into_iter().take(NOTE_ROWS).map(|row| Line::styled(format!(" {row}"), style)));
+    }
+    lines
 }
 
 fn draw_input(frame: &mut Frame<'_>, app: &App, input: &super::editor::Layout, area: Rect) {
@@ -201,11 +207,13 @@ fn draw_input(frame: &mut Frame<'_>, app: &App, input: &super::editor::Layout, a
     }
     // The row of the cursor is always visible.
     let first = (input.cursor.0 + 1).saturating_sub(usize::from(inner.height));
+    let open = app.current().is_none_or(|current| name::is_live(current));
     let empty = input.rows.len() == 1 && input.rows[0].is_empty();
     let mut lines: Vec<Line<'_>> = Vec::new();
     for (index, row) in input.rows.iter().enumerate().skip(first).take(usize::from(inner.height)) {
         let prompt = if index == 0 { PROMPT } else { "  " };
         let text = match (empty, app.selected) {
+            (true, Some(_)) if !open => Span::styled("This conversation has ended for you. /new starts one", DIM),
             (true, Some(_)) => Span::styled("Write a message, or /help", DIM),
             (true, None) => Span::styled("/new HANDLE starts a conversation", DIM),
             (false, _) => Span::raw(row.clone()),

@@ -58,18 +58,29 @@ pub(super) async fn send(session: &Session, json: bool, arguments: &Send) -> Res
 
 fn standard_input() -> Result<String, Problem> {
     let mut bytes = Vec::new();
-    let limit = posthorn_client::content::TEXT_BYTES as u64 + 1;
+    let most = posthorn_client::content::TEXT_BYTES;
     std::io::stdin()
         .lock()
-        .take(limit)
+        // One more may be the line end, and another tells that it is too long.
+        .take(most as u64 + 2)
         .read_to_end(&mut bytes)
         .map_err(|error| Problem::new("STDIN", format!("cannot read standard input: {error}")))?;
-    let mut text = String::from_utf8(bytes).map_err(|_| {
-        Problem::new("BAD_TEXT", "standard input is not UTF-8: convert it, or send it as a file elsewhere")
-    })?;
+    // Cut in the middle of a character, it is too long and not malformed.
+    let cut = bytes.len() > most + 1;
+    let mut text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) if cut => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+        Err(_) => return Err(Problem::new("BAD_TEXT", "standard input is not UTF-8: convert it first")),
+    };
     // What `echo` and every editor put at the end is no part of the message.
     if text.ends_with('\n') {
         text.pop();
+    }
+    if text.len() > most {
+        return Err(Problem::new(
+            "BAD_TEXT",
+            format!("a message has at most {most} bytes, standard input has more: send it in parts"),
+        ));
     }
     Ok(text)
 }
