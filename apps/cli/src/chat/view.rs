@@ -207,7 +207,7 @@ fn draw_input(frame: &mut Frame<'_>, app: &App, input: &super::editor::Layout, a
     }
     // The row of the cursor is always visible.
     let first = (input.cursor.0 + 1).saturating_sub(usize::from(inner.height));
-    let open = app.current().is_none_or(|current| name::is_live(current));
+    let open = app.current().is_none_or(name::is_live);
     let empty = input.rows.len() == 1 && input.rows[0].is_empty();
     let mut lines: Vec<Line<'_>> = Vec::new();
     for (index, row) in input.rows.iter().enumerate().skip(first).take(usize::from(inner.height)) {
