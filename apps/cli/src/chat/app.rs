@@ -5,9 +5,10 @@ use std::collections::HashMap;
 
 use jiff::tz::TimeZone;
 use posthorn_client::conversation::{Cause, ConversationId, Message, MessageState};
-use posthorn_client::sync::{Contact, ConversationSummary, Event};
+use posthorn_client::sync::{ConversationSummary, Event};
 
 use super::editor::Editor;
+use super::exchange::{Happening, Order, Popup};
 use crate::name;
 
 /// Entries that are loaded at once.
@@ -16,66 +17,6 @@ pub(super) const PAGE: usize = 100;
 const NOTE_MS: u64 = 8_000;
 /// Alarms that are kept for the screen; all of them stand in `posthorn listen` too.
 const ALARMS: usize = 3;
-
-/// What comes in.
-#[derive(Debug)]
-pub(super) enum Happening {
-    Key(crossterm::event::KeyEvent),
-    Paste(String),
-    /// Whether somebody looks at this terminal.
-    Focus(bool),
-    /// The screen has another size.
-    Resize,
-    /// Unix milliseconds.
-    Time(u64),
-    Client(Event),
-    /// Events were missed: look at everything again.
-    Missed,
-    Conversations(Vec<ConversationSummary>),
-    History {
-        conversation: ConversationId,
-        before: Option<u64>,
-        messages: Vec<Message>,
-    },
-    Online(bool),
-    Started(ConversationId),
-    /// Something was done, in words.
-    Done(String),
-    /// Something was not, in words.
-    Problem(String),
-    /// The text goes back to where it was written.
-    NotSent {
-        conversation: ConversationId,
-        text: String,
-        problem: String,
-    },
-    Show(Popup),
-}
-
-/// What the driver shall do.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Order {
-    LoadConversations,
-    LoadHistory { conversation: ConversationId, before: Option<u64> },
-    AskOnline,
-    MarkRead(ConversationId),
-    Send { conversation: ConversationId, text: String },
-    Start { members: Vec<Contact>, name: String },
-    Add { conversation: ConversationId, members: Vec<Contact> },
-    Remove { conversation: ConversationId, handle: String },
-    Leave(ConversationId),
-    ShowSafetyNumber(String),
-    ShowMembers(ConversationId),
-    Redraw,
-    Quit,
-}
-
-/// Something over the screen, until Esc.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Popup {
-    pub(super) title: String,
-    pub(super) lines: Vec<String>,
-}
 
 /// How the relay is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,8 @@
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use posthorn_client::conversation::ConversationId;
 
-use super::app::{App, Order, Popup};
+use super::app::App;
+use super::exchange::{Order, Popup};
 use super::slash::{self, Slash};
 use crate::{name, qr};
 

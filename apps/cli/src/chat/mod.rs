@@ -1,12 +1,13 @@
 //! `chat`: the full-screen program.
 //!
-//! Reading order: `app` is the state (what happens goes in, orders come out) with `keys` and `slash`; `editor` and `wrap` are
+//! Reading order: `app` is the state (what happens goes in, orders come out: `exchange`) with `keys` and `slash`; `editor` and `wrap` are
 //! its parts; `view` and `entries` draw it; this file is the thin driver between terminal, client and state. `screen` gives
 //! the terminal back whatever happens.
 
 mod app;
 mod editor;
 mod entries;
+mod exchange;
 mod keys;
 mod screen;
 mod slash;
@@ -33,7 +34,8 @@ use crate::output::plain_line;
 use crate::problem::Problem;
 use crate::profile::{self, Session};
 use crate::{clock, name};
-use app::{App, Happening, Order, PAGE, Popup};
+use app::{App, PAGE};
+use exchange::{Happening, Order, Popup};
 use screen::Screen;
 
 /// Events that are taken before the screen is drawn again.

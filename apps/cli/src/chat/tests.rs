@@ -7,7 +7,8 @@ use posthorn_client::sync::{Account, ConversationSummary, Event};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
-use super::app::{App, Connection, Happening, Order, PAGE, Popup};
+use super::app::{App, Connection, PAGE};
+use super::exchange::{Happening, Order, Popup};
 use super::view;
 use crate::name::tests::conversation;
 use crate::output::tests::message;
