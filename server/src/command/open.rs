@@ -40,9 +40,9 @@ pub(super) async fn open(call: Call, asked: Asked, open: Open) {
         });
         answer.push(Opened { mailbox: opening.mailbox, result: state });
     }
-    asked.answer(Ok(ServerBody::Opened(answer)));
+    let answered = asked.answer_first(ServerBody::Opened(answer));
     for (opening, view) in begun {
-        opening.begin(&view);
+        opening.begin(&view, &answered);
     }
 }
 

@@ -208,6 +208,25 @@ impl Asked {
     }
 }
 
+/// An answer is in the outbox. Who holds this may let deliveries follow it.
+pub(crate) struct Answered(());
+
+impl Asked {
+    /// Answers it, with proof of that.
+    pub(crate) fn answer_first(self, body: ServerBody) -> Answered {
+        self.answer(Ok(body));
+        Answered(())
+    }
+}
+
+#[cfg(test)]
+impl Answered {
+    /// For tests of what follows an answer, without one.
+    pub(crate) fn in_test() -> Self {
+        Self(())
+    }
+}
+
 impl Drop for Asked {
     fn drop(&mut self) {
         self.peer.reserved.fetch_sub(self.answer_bytes, Ordering::Relaxed);

@@ -12,3 +12,6 @@ pub(crate) mod opening;
 
 pub use hub::Hub;
 pub(crate) use hub::Seat;
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ use posthorn_proto::frame::{Delivery, Refusal, ServerBody, ServerFrame};
 use posthorn_proto::{ErrorCode, MailboxId, ReaderId};
 
 use crate::gateway::outbox::Outbox;
+use crate::gateway::peer::Answered;
 use crate::store::{ReadRange, ReaderView, Stored};
 
 /// A reader's place in a mailbox on one connection.
@@ -129,7 +130,7 @@ impl Opening {
     }
 
     /// The answer is in the outbox: deliver from now on. If the opening was ended between the answer and now, say so.
-    pub(crate) fn begin(&self, view: &ReaderView) {
+    pub(crate) fn begin(&self, view: &ReaderView, _: &Answered) {
         let mut progress = self.progress.lock();
         match progress.phase {
             Phase::Owner => {}

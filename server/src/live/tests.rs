@@ -1,0 +1,117 @@
+//! What happens between the question to the store and the answer to the client: threads that real relays have and
+//! single-threaded sessions do not.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use posthorn_proto::frame::{ServerBody, ServerFrame};
+use posthorn_proto::{ErrorCode, KeyHash, MailboxId, PostId, ReaderId, Turn};
+
+use super::Hub;
+use crate::gateway::outbox::Outbox;
+use crate::gateway::peer::Answered;
+use crate::store::{Published as _, ReadRange, ReaderView, Stored};
+
+const MAILBOX: MailboxId = MailboxId([1; 16]);
+const READER: ReaderId = ReaderId([2; 16]);
+
+fn stored(seq: u64, evict: &[ReaderId]) -> Stored {
+    let hash = KeyHash([0; 32]);
+    let turn = Turn { post_key_hash: hash, turn_key_hash: hash, admit: vec![], evict: evict.to_vec() };
+    let turn = (!evict.is_empty()).then(|| Arc::new(turn));
+    Stored { seq, post_id: PostId([seq as u8; 16]), envelope: Bytes::from_static(b"x"), turn }
+}
+
+fn view(head: u64, until: Option<u64>) -> ReaderView {
+    let hash = KeyHash([0; 32]);
+    ReaderView { head, oldest: 1, cursor: 0, until, post_key: hash, turn_key: hash }
+}
+
+fn pushed(outbox: &Outbox) -> Option<ServerBody> {
+    outbox.pop().map(|bytes| ServerFrame::decode(bytes).expect("a frame").body)
+}
+
+fn closed(outbox: &Outbox) -> Option<ErrorCode> {
+    match pushed(outbox)? {
+        ServerBody::Closed { reason, .. } => reason.code,
+        other => panic!("not a closing: {other:?}"),
+    }
+}
+
+#[test]
+fn appends_around_the_stores_answer_are_neither_early_nor_lost() {
+    let (hub, outbox) = (Hub::new(), Arc::new(Outbox::new(10_000)));
+    let seat = hub.listen(MAILBOX, READER, outbox.clone(), 10);
+    hub.appended(&MAILBOX, &stored(1, &[]));
+    // The store saw one append; another comes before the client has its answer.
+    assert!(!hub.take_over(&seat.opening));
+    hub.appended(&MAILBOX, &stored(2, &[]));
+    assert!(outbox.is_empty(), "nothing before the answer");
+    seat.opening.begin(&view(1, None), &Answered::in_test());
+    assert_eq!(outbox.take_behind(), Some((MAILBOX, 10_000)));
+    assert_eq!(seat.opening.wants(500), Some(ReadRange { from: 1, to: 2, bytes: 500 }));
+    seat.opening.fill(ReadRange { from: 1, to: 2, bytes: 500 }, &[stored(1, &[]), stored(2, &[])]);
+    hub.appended(&MAILBOX, &stored(3, &[]));
+    for seq in 1..=3 {
+        assert!(matches!(pushed(&outbox), Some(ServerBody::Delivery(d)) if d.seq == seq));
+    }
+}
+
+#[test]
+fn an_end_between_answer_and_beginning_is_told() {
+    let (hub, outbox) = (Hub::new(), Arc::new(Outbox::new(10_000)));
+    let first = hub.listen(MAILBOX, READER, outbox.clone(), 10);
+    hub.take_over(&first.opening);
+    let second = hub.listen(MAILBOX, READER, Arc::new(Outbox::new(10_000)), 10);
+    assert!(hub.take_over(&second.opening), "the first is displaced though it is not live yet");
+    assert!(outbox.is_empty(), "its answer is still to come");
+    first.opening.begin(&view(0, None), &Answered::in_test());
+    assert_eq!(closed(&outbox), Some(ErrorCode::OpenedElsewhere));
+    hub.appended(&MAILBOX, &stored(1, &[]));
+    assert!(outbox.is_empty());
+
+    let third = hub.listen(MAILBOX, READER, outbox.clone(), 10);
+    hub.take_over(&third.opening);
+    hub.destroyed(&MAILBOX);
+    assert_eq!(third.opening.ended(), Some(ErrorCode::MailboxUnknown));
+    assert!(outbox.is_empty(), "the answer says it");
+}
+
+#[test]
+fn an_eviction_that_the_store_has_not_told_of_counts_and_an_older_one_does_not() {
+    let evicting = stored(2, &[READER]);
+    let (hub, outbox) = (Hub::new(), Arc::new(Outbox::new(10_000)));
+    let seat = hub.listen(MAILBOX, READER, outbox.clone(), 10);
+    hub.take_over(&seat.opening);
+    hub.appended(&MAILBOX, &evicting);
+    seat.opening.begin(&view(1, None), &Answered::in_test());
+    assert_eq!(seat.opening.wants(500), Some(ReadRange { from: 1, to: 2, bytes: 500 }));
+    seat.opening.fill(ReadRange { from: 1, to: 2, bytes: 500 }, &[stored(1, &[]), evicting.clone()]);
+    assert!(matches!(pushed(&outbox), Some(ServerBody::Delivery(_))));
+    assert!(matches!(pushed(&outbox), Some(ServerBody::Delivery(_))));
+    assert_eq!(closed(&outbox), Some(ErrorCode::ReaderUnknown));
+
+    // Evicted and admitted again before the store was asked: what was heard of the eviction is old.
+    let seat = hub.listen(MAILBOX, READER, outbox.clone(), 10);
+    hub.appended(&MAILBOX, &stored(3, &[READER]));
+    hub.take_over(&seat.opening);
+    seat.opening.begin(&ReaderView { cursor: 4, ..view(4, None) }, &Answered::in_test());
+    hub.appended(&MAILBOX, &stored(5, &[]));
+    assert!(matches!(pushed(&outbox), Some(ServerBody::Delivery(d)) if d.seq == 5));
+}
+
+#[test]
+fn what_expired_while_a_reader_was_behind_is_jumped_over() {
+    let (hub, outbox) = (Hub::new(), Arc::new(Outbox::new(10_000)));
+    let seat = hub.listen(MAILBOX, READER, outbox.clone(), 3);
+    hub.take_over(&seat.opening);
+    seat.opening.begin(&view(9, None), &Answered::in_test());
+    let range = seat.opening.wants(500).expect("behind");
+    assert_eq!((range.from, range.to), (1, 3), "as far as the credit goes");
+    seat.opening.fill(range, &[]);
+    let range = seat.opening.wants(500).expect("still behind");
+    assert_eq!((range.from, range.to), (4, 6));
+    seat.opening.fill(range, &[stored(6, &[])]);
+    assert!(matches!(pushed(&outbox), Some(ServerBody::Delivery(d)) if d.seq == 6));
+    assert_eq!(seat.opening.wants(500).map(|range| (range.from, range.to)), Some((7, 8)), "no credit was lost");
+}
