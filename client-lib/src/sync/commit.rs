@@ -9,9 +9,9 @@ use super::profile::{Contact, Profile};
 use super::reading::Reading;
 use super::receive::{After, Arrival};
 use super::{Answer, CommandError, EngineError, Event, Step};
-use crate::content::Invitation;
+use crate::content::{Invitation, Receipt};
 use crate::conversation::{
-    Cause, Conversation, ConversationId, Intent, Notice, intents, remove_intent, remove_intents,
+    Cause, Conversation, ConversationId, Intent, Notice, intents, remove_intent, remove_intents, set_receipt,
 };
 use crate::envelope::Slot;
 use crate::identity::IdentityKey;
@@ -150,6 +150,7 @@ impl Step<'_> {
         session.merge_pending()?;
         outbox::remove(self.tx, row)?;
         let Some(profile) = Profile::load(self.tx)? else { return Ok(After::Go) };
+        self.newcomers(id, invitees.iter().map(|invitee| invitee.device), arrival.delivery.seq)?;
         for invitee in invitees {
             if let Some(welcome) = &welcome {
                 self.invite(id, &profile, session, invitee, welcome.clone(), arrival)?;
@@ -187,6 +188,8 @@ impl Step<'_> {
             record.save(self.tx, id)?;
         }
         let handles = |members: &[Member]| members.iter().map(|m| m.credential.handle().to_string()).collect();
+        let newcomers = outcome.added.iter().map(|member| member.credential.device());
+        self.newcomers(id, newcomers, arrival.delivery.seq)?;
         let committer = outcome.committer.credential.handle().to_string();
         let (added, removed) = (handles(&outcome.added), handles(&outcome.removed));
         self.epoch_began(id, session, &committer, added, removed, arrival.delivery.seq)?;
@@ -194,6 +197,19 @@ impl Step<'_> {
             return Ok(After::Stop(Cause::Removed, "a member removed this device"));
         }
         Ok(After::Go)
+    }
+
+    /// Nobody waits for newcomers to get what was said before they came.
+    fn newcomers(
+        &mut self,
+        id: &ConversationId,
+        devices: impl Iterator<Item = DeviceId>,
+        seq: u64,
+    ) -> Result<(), EngineError> {
+        for device in devices {
+            set_receipt(self.tx, id, &device.0, Receipt { delivered: seq, read: seq })?;
+        }
+        Ok(())
     }
 
     /// What follows from any commit, whoever made it.
