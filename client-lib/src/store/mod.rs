@@ -9,6 +9,7 @@
 //! values that were deleted lately (used message keys among them) in the write-ahead log: up to 1,000 pages (4 MiB) until
 //! the next checkpoint, none after a clean close.
 
+#[cfg(not(target_family = "wasm"))]
 mod lock;
 mod passphrase;
 pub(crate) mod record;

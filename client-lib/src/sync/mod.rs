@@ -9,7 +9,7 @@
 //! conversation does next: create, commit, post), `commit` (intents into commits, and what follows from one), `command`
 //! (what the person asks), and the tables `reading` and `profile`.
 //!
-//! Invariant: facts live in the database only. What [`Live`] holds is of this run: connections, requests in flight, what
+//! Invariant: facts live in the database only. What `Live` holds is of this run: connections, requests in flight, what
 //! to look at next. A crash loses it, and the first pass after a start finds everything again.
 
 mod account;
