@@ -72,7 +72,7 @@ pub(crate) enum What {
 /// `register`.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Register {
-    /// Where the relay listens: ws://host:port or wss://host[:port]
+    /// Where the relay listens: ws://host:port, wss://host or wss://host:port
     #[arg(long, value_name = "URL")]
     pub(crate) relay: String,
     /// Your name there: 2 to 32 characters of a-z 0-9 _ . - beginning with a letter
