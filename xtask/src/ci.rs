@@ -40,7 +40,8 @@ fn thorough(steps: &mut Steps) -> anyhow::Result<()> {
     steps.run(
         "docs",
         "fix the doc comment that rustdoc names",
-        cargo("doc --workspace --no-deps --document-private-items --quiet").env("RUSTDOCFLAGS", "-D warnings"),
+        cargo("doc --workspace --no-deps --document-private-items --quiet")
+            .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links"),
     )?;
     steps.call("wasm tools", "install rustup's wasm target and clang by hand, then run again", wasm_tools)?;
     let mut wasm = cargo("build --package posthorn-proto --package posthorn-client --no-default-features --target");

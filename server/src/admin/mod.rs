@@ -1,7 +1,7 @@
 //! What the relay's host does: invites, numbers, the clock. Spoken over a unix socket in the data folder, which only the
 //! relay's user can reach; never over the network.
 //!
-//! [`invite`] is what an invite code is; [`socket`] the relay's side; [`ask`] the side of `posthorn-server invite` and its
+//! [`invite`] is what an invite code is; [`socket`] the relay's side; [`mod@ask`] the side of `posthorn-server invite` and its
 //! siblings.
 
 mod ask;

@@ -1,7 +1,7 @@
 //! Where mailboxes and the directory live: the [`Store`] trait, and its engines.
 //!
 //! The trait is in the words of the product and knows no engine: [`memory`] is the readable one, [`embedded`] the durable
-//! default (a journal with sled as its checkpoint and index). Every engine passes [`conformance`].
+//! default (a journal with sled as its checkpoint and index). Every engine passes `conformance`.
 //!
 //! What all engines promise:
 //! - **Durable before answered.** When a method that changes something returns `Ok`, the change is on stable storage (R1).

@@ -11,7 +11,7 @@
 //! - **Records are opaque.** What is still needed is for the owner to say ([`compact::Liveness`]); a segment is removed only after
 //!   the copies of what was needed are on stable storage.
 //!
-//! It never decodes a payload, reads no clock, and has no thread of its own. The format is in [`format`]; docs/storage.md tells it.
+//! It never decodes a payload, reads no clock, and has no thread of its own. The format is in [`mod@format`]; docs/storage.md tells it.
 
 pub(crate) mod batch;
 pub(crate) mod compact;
