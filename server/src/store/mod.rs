@@ -13,6 +13,7 @@
 
 pub(crate) mod clock;
 pub mod embedded;
+pub mod fuzzing;
 pub(crate) mod ledger;
 pub mod memory;
 
@@ -289,17 +290,6 @@ pub trait Published: Send + Sync + 'static {
     fn appended(&self, mailbox: &MailboxId, stored: &Stored);
     /// A mailbox was destroyed, or removed because nobody opened it.
     fn destroyed(&self, mailbox: &MailboxId);
-}
-
-/// Whether the bytes are one journal record, and its only encoding. For fuzzing; tells nothing else.
-#[doc(hidden)]
-pub fn is_record(bytes: &[u8]) -> bool {
-    ledger::Record::decode(Bytes::copy_from_slice(bytes)).is_ok_and(|record| {
-        let mut again = Vec::new();
-        record.encode(&mut again);
-        assert_eq!(again, bytes, "an accepted record is exactly its encoding");
-        true
-    })
 }
 
 /// A [`Published`] that nobody listens to.

@@ -22,7 +22,7 @@ mod rebuild;
 mod record;
 mod rows;
 #[cfg(test)]
-mod tests;
+pub(in crate::store) mod tests;
 
 use std::collections::BTreeSet;
 

@@ -22,6 +22,7 @@ pub(crate) mod reader;
 pub(crate) mod real;
 mod scan;
 mod segment;
+mod survey;
 
 #[cfg(test)]
 pub(crate) mod sim;
@@ -41,6 +42,7 @@ use format::{ALIGN, BATCH_HEADER, FRAME_HEADER, Ident, SEGMENT_HEADER, SegmentHe
 pub(crate) use open::{OpenError, Replayed};
 pub(crate) use reader::{ReadError, Reader};
 use segment::{UNFINISHED, name_of, seal};
+pub(crate) use survey::survey;
 
 /// Where a record stands. 12 bytes: this is what a retained envelope costs in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,4 +2,4 @@
 
 mod budget;
 mod carrying;
-mod format;
+pub(in crate::store) mod format;
