@@ -2,6 +2,7 @@
 //! what only this engine has.
 
 mod faults;
+mod format;
 
 use std::path::PathBuf;
 use std::sync::Arc;

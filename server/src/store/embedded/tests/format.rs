@@ -1,0 +1,129 @@
+//! Data folders as they were written by released formats, kept beside this file: whatever changes, these still open and say the
+//! same. A new format gets a new folder and a new test; these stay.
+//!
+//! `version-1/` was written by [`write_version_1`] (`cargo test -p posthorn-server write_version_1 -- --ignored` writes what
+//! today's code makes of the same requests into `$POSTHORN_FIXTURE`). Its last segment has no end, as after a kill.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::*;
+use crate::store::conformance::names::{
+    account, device, envelope, expect, handle_of, invite, mailbox, open, post, post_key, read_key, reader_id, sized,
+    token, turn_key, turning,
+};
+use crate::store::conformance::{Fixture, new_mailbox, small_policy};
+use crate::store::{NewInvite, OpenReader, ReadRange, StoreError};
+
+const ALL: ReadRange = ReadRange { from: 0, to: u64::MAX, bytes: usize::MAX };
+
+/// Where the kept folders are.
+fn kept(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/embedded/tests").join(name)
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("made");
+    for entry in fs::read_dir(from).expect("there").map(|entry| entry.expect("readable")) {
+        let target = to.join(entry.file_name());
+        match entry.file_type().expect("known").is_dir() {
+            true => copy(&entry.path(), &target),
+            false => _ = fs::copy(entry.path(), target).expect("copied"),
+        }
+    }
+}
+
+/// The requests whose records are in `version-1`.
+async fn fill(f: &mut Fixture) {
+    let (one, two) = (f.mailbox(1, &[1, 2]).await, f.mailbox(2, &[1]).await);
+    f.mailbox(3, &[1]).await;
+    for n in 1..=5 {
+        expect(f.store.append(sized(one, n, 0, 40 * usize::from(n))).await);
+    }
+    expect(f.store.append(turning(post(one, 6, 0), 0, &[3], &[2])).await);
+    expect(f.store.append(post(one, 7, 1)).await);
+    expect(f.store.advance(one, reader_id(1), 3).await);
+    expect(f.store.destroy(mailbox(3), turn_key(0)).await);
+    f.clock.pass(86_400);
+    expect(f.store.expire().await);
+    f.restart().await;
+
+    let packages = vec![envelope(1, 50), envelope(2, 50), envelope(3, 50)];
+    expect(f.store.publish_key_packages(device(1), packages, Some(envelope(9, 60))).await);
+    assert_eq!(expect(f.store.take_key_packages(handle_of(1)).await)[0].key_package, envelope(1, 50));
+    expect(f.store.publish_card(device(1), 4, envelope(4, 80)).await);
+    expect(f.store.mint_invite(NewInvite { hash: invite(7), uses: 2, expires: u64::from(u32::MAX) }).await);
+    f.restart().await;
+
+    for n in 1..=3 {
+        expect(f.store.append(post(two, n, 0)).await);
+    }
+    let claim = OpenReader { key: read_key(8), claim: Some(read_key(1)), ..open(two, 1) };
+    expect(f.store.open(claim).await);
+    expect(f.store.advance(two, reader_id(1), 1).await);
+}
+
+#[tokio::test]
+#[ignore = "writes a fixture; see the module"]
+async fn write_version_1() {
+    let engine = OnFolder::new();
+    let dir = engine.dir.path().join("data");
+    let mut f = Fixture::new(engine).await;
+    fill(&mut f).await;
+    let target = PathBuf::from(std::env::var_os("POSTHORN_FIXTURE").expect("POSTHORN_FIXTURE names a folder"));
+    copy(&dir.join("journal"), &target.join("journal"));
+    fs::copy(dir.join("incarnation"), target.join("incarnation")).expect("copied");
+    // What was only preallocated need not be kept.
+    for entry in fs::read_dir(target.join("journal")).expect("there") {
+        let path = entry.expect("readable").path();
+        let mut bytes = fs::read(&path).expect("read");
+        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        bytes.truncate(used.next_multiple_of(64) + 64);
+        fs::write(&path, bytes).expect("written");
+    }
+}
+
+#[tokio::test]
+async fn version_1_opens() {
+    let engine = OnFolder::new();
+    let dir = engine.dir.path().join("data");
+    copy(&kept("version-1"), &dir);
+    let segments = fs::read_dir(dir.join("journal")).expect("the fixture is there").count();
+    assert_eq!(segments, 2);
+    let f = Fixture::with(engine, small_policy()).await;
+    f.clock.pass(86_400);
+    let (store, one, two) = (&f.store, mailbox(1), mailbox(2));
+    let line = fs::read_to_string(kept("version-1").join("incarnation")).expect("the fixture is there");
+    let name = data_encoding::HEXLOWER.encode(&store.incarnation().0);
+    assert!(line.contains(&name), "the incarnation stays: {line} {name}");
+    assert_eq!(store.stats().mailboxes, 2);
+
+    assert_eq!(f.stored(one).await, [4, 5, 6, 7]);
+    let stored = expect(store.read(one, ALL).await);
+    assert_eq!(stored[0].envelope, envelope(4, 160));
+    assert!(stored[2].turn.as_ref().is_some_and(|turn| turn.admit[0].id == reader_id(3)));
+    assert_eq!(f.view(one, 1).await, Ok((7, 4, 3, None)));
+    assert_eq!(f.view(one, 2).await, Ok((7, 4, 0, Some(6))), "evicted by the turn");
+    assert_eq!(f.view(one, 3).await, Ok((7, 4, 6, None)), "admitted by the turn");
+    assert_eq!(store.append(sized(one, 2, 0, 80)).await, Ok(2), "remembered though trimmed");
+    assert_eq!(store.append(sized(one, 2, 0, 81)).await, Err(StoreError::PostIdReused));
+    assert_eq!(store.append(post(one, 8, 0)).await, Err(StoreError::KeyTurned));
+    assert_eq!(store.append(post(one, 8, 1)).await, Ok(8));
+
+    assert_eq!(f.stored(two).await, [2, 3]);
+    assert_eq!(store.open(open(two, 1)).await, Err(StoreError::ReadKeyWrong), "the key was claimed");
+    let view = expect(store.open(OpenReader { key: read_key(8), ..open(two, 1) }).await);
+    assert_eq!((view.head, view.cursor, view.post_key), (3, 1, post_key(0)));
+    assert_eq!(store.append(post(mailbox(3), 1, 0)).await, Err(StoreError::MailboxUnknown), "destroyed");
+    assert_eq!(store.create(new_mailbox(3, &[1])).await, Err(StoreError::TokenUnknown), "its token is spent");
+
+    assert_eq!(expect(store.device(device(1)).await).device_key, account(1).device_key);
+    let card = expect(store.card(handle_of(1)).await);
+    assert_eq!((card.version, card.card), (4, envelope(4, 80)));
+    let taken = expect(store.take_key_packages(handle_of(1)).await);
+    assert_eq!(taken[0].key_package, envelope(2, 50), "the first was given out before");
+    let invited = crate::store::NewAccount { invite: Some(invite(7)), ..account(2) };
+    assert_eq!(store.register(invited).await, Ok(()));
+    assert_eq!(store.create(crate::store::NewMailbox { token: token(4), ..new_mailbox(4, &[1]) }).await, Ok(()));
+}
