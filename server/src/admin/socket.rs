@@ -78,6 +78,7 @@ pub struct Numbers {
     pub accounts: u64,
     pub disk_bytes: u64,
     pub expiry_paused: bool,
+    pub damaged: u64,
 }
 
 /// Answers the host.
@@ -118,7 +119,7 @@ impl Desk {
     }
 
     pub(crate) fn numbers(&self) -> Numbers {
-        let Stats { mailboxes, envelopes, envelope_bytes, posts, accounts, disk_bytes, expiry_paused } =
+        let Stats { mailboxes, envelopes, envelope_bytes, posts, accounts, disk_bytes, expiry_paused, damaged } =
             self.context.store.stats();
         Numbers {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -132,6 +133,7 @@ impl Desk {
             accounts,
             disk_bytes,
             expiry_paused,
+            damaged,
         }
     }
 }

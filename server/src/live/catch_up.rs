@@ -9,7 +9,7 @@ use posthorn_proto::MailboxId;
 
 use super::opening::Opening;
 use crate::gateway::outbox::Outbox;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// Most bytes of envelopes read at once.
 const BATCH_BYTES: usize = 64 * 1024;
@@ -25,6 +25,8 @@ pub(crate) async fn catch_up(
         let Some(range) = opening.wants(room.min(BATCH_BYTES)) else { continue };
         match store.read(mailbox, range).await {
             Ok(batch) => opening.fill(range, &batch),
+            // What is damaged is lost; its reader sees a jump of seq, as over what has expired, and gets the rest.
+            Err(StoreError::Damaged) => opening.skip(range.from),
             // A destroyed mailbox is told by the hub too; to end twice is to end once.
             Err(error) => opening.end(error.code(), false),
         }

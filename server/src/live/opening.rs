@@ -211,6 +211,13 @@ impl Opening {
         self.settle(&mut progress);
     }
 
+    /// The envelope of this seq cannot be read: go on behind it.
+    pub(crate) fn skip(&self, seq: u64) {
+        let mut progress = self.progress.lock();
+        progress.next = progress.next.max(seq.saturating_add(1));
+        self.settle(&mut progress);
+    }
+
     /// Takes an acknowledgement: gives credit, and notes the seq for the store. `BadRequest` if that seq was never
     /// delivered here.
     pub(crate) fn acknowledge(&self, seq: u64, credit: u32) -> Result<(), ErrorCode> {

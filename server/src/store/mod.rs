@@ -372,6 +372,8 @@ pub struct Stats {
     pub disk_bytes: u64,
     /// Expiry is paused until the operator confirms the clock (rule 20).
     pub expiry_paused: bool,
+    /// Stretches of the disk and envelopes that no longer read back; `damage` in the data folder names them.
+    pub damaged: u64,
 }
 
 /// A store engine.

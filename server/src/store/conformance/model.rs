@@ -465,6 +465,7 @@ impl Model {
             accounts: self.accounts.len() as u64,
             disk_bytes: 0,
             expiry_paused: false,
+            damaged: 0,
         }
     }
 }

@@ -177,7 +177,7 @@ impl Committer {
         self.journal.stamp(version);
         let tight = self.journal.free_bytes().is_ok_and(|free| free < self.headroom);
         let mut round = Round { now, tight, ..Round::default() };
-        let (count, bytes) = self.size_up();
+        let (count, bytes) = self.size_up(tight);
         round.batch = self.begin(bytes)?;
         let mut closing = None;
         for _ in 0..count {
@@ -198,11 +198,13 @@ impl Committer {
         Ok(closing)
     }
 
-    /// How many of the waiting commands make a round, and what their records may take.
-    fn size_up(&self) -> (usize, usize) {
+    /// How many of the waiting commands make a round, and what their records may take. On a nearly full disk nothing is taken for what
+    /// will be refused, so that what makes room still finds some.
+    fn size_up(&self, tight: bool) -> (usize, usize) {
         let (mut count, mut bytes) = (0, 0);
         for request in self.waiting.iter().take(ROUND_COMMANDS) {
             let more = match &request.ask {
+                Ask::Command(command) if tight && takes_space(command) => 0,
                 Ask::Command(command) => size_of(command),
                 Ask::Close => 0,
             };
@@ -234,6 +236,8 @@ impl Committer {
             _ => {}
         }
         let refused = round.tight && takes_space(&command);
+        // That it was opened today need not be noted where there is no space: reading goes on.
+        let needs_no_note = matches!(&command, Command::Open(open) if open.claim.is_none());
         let Decision { outcome, records } = match self.shared.ledger.write().decide(command, round.now) {
             Ok(decision) => decision,
             Err(error) => return Ok(Err(error)),
@@ -243,6 +247,9 @@ impl Committer {
         }
         if refused {
             return Ok(Err(StoreError::Unavailable));
+        }
+        if needs_no_note && round.batch.is_none() {
+            return Ok(Ok(outcome));
         }
         self.scratch.clear();
         let mut ends = Vec::with_capacity(records.len());

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! <data>/lock          held by the running relay
-//! <data>/incarnation   one line of text
+//! <data>/incarnation   one line of text, with a checksum
+//! <data>/damage        what could not be read back, if anything
 //! <data>/journal/      the truth
 //! <data>/index/        sled's files: may be deleted at any time
 //! ```
@@ -16,7 +17,8 @@ use posthorn_proto::Incarnation;
 use rand::RngCore;
 use rustix::fs::{FlockOperation, flock};
 
-/// What the incarnation file begins with.
+/// What the incarnation file begins with. Behind the number stands the crc32c of all before it, in hexadecimal; files that were written
+/// before there was one are read as well.
 const INCARNATION_LABEL: &str = "posthorn incarnation 1 ";
 
 /// A data folder, locked for this process as long as the value lives.
@@ -41,7 +43,7 @@ pub(super) enum FolderError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Life {
     pub(super) incarnation: Incarnation,
-    /// The file was missing or unreadable. With a journal beside it, that looks like a partial restore.
+    /// The file was missing or unreadable, and is still to be written. With a journal beside it, that looks like a partial restore.
     pub(super) is_new: bool,
 }
 
@@ -51,6 +53,12 @@ impl Folder {
         let failed = |error| FolderError::Io(path.to_owned(), error);
         fs::create_dir_all(path).map_err(failed)?;
         restrict(path).map_err(failed)?;
+        // A folder whose name is lost takes everything along. (Where the parent may not be opened, somebody else made the folder.)
+        if let Some(parent) = fs::canonicalize(path).map_err(failed)?.parent()
+            && let Ok(parent) = File::open(parent)
+        {
+            parent.sync_all().map_err(failed)?;
+        }
         let lock =
             OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock")).map_err(failed)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -70,20 +78,31 @@ impl Folder {
         self.path.join("index")
     }
 
-    /// Reads the incarnation, or makes one.
-    pub(super) fn life(&self, rng: &mut dyn RngCore) -> Result<Life, FolderError> {
+    /// The folder itself.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the incarnation, or makes one up, which is to be [written](Self::write) when the store is ready for it.
+    pub(super) fn life(&self, rng: &mut dyn RngCore) -> Life {
         let read = fs::read_to_string(self.path.join("incarnation"));
-        if let Some(incarnation) = read.ok().as_deref().and_then(parse) {
-            return Ok(Life { incarnation, is_new: false });
+        match read.ok().as_deref().and_then(parse) {
+            Some(incarnation) => Life { incarnation, is_new: false },
+            None => Life { incarnation: fresh(rng), is_new: true },
         }
-        Ok(Life { incarnation: self.renew(rng)?, is_new: true })
     }
 
     /// Gives the store a new incarnation, durably.
     pub(super) fn renew(&self, rng: &mut dyn RngCore) -> Result<Incarnation, FolderError> {
-        let mut bytes = [0; 16];
-        rng.fill_bytes(&mut bytes);
-        let line = format!("{INCARNATION_LABEL}{}\n", data_encoding::HEXLOWER.encode(&bytes));
+        let incarnation = fresh(rng);
+        self.write(incarnation)?;
+        Ok(incarnation)
+    }
+
+    /// Writes the incarnation, durably.
+    pub(super) fn write(&self, incarnation: Incarnation) -> Result<(), FolderError> {
+        let line = format!("{INCARNATION_LABEL}{}", data_encoding::HEXLOWER.encode(&incarnation.0));
+        let line = format!("{line} {:08x}\n", crc32c::crc32c(line.as_bytes()));
         let write = || {
             let temporary = self.path.join("incarnation.tmp");
             let mut file = File::create(&temporary)?;
@@ -92,13 +111,24 @@ impl Folder {
             fs::rename(&temporary, self.path.join("incarnation"))?;
             File::open(&self.path)?.sync_all()
         };
-        write().map_err(|error| FolderError::Io(self.path.clone(), error))?;
-        Ok(Incarnation(bytes))
+        write().map_err(|error| FolderError::Io(self.path.clone(), error))
     }
 }
 
+fn fresh(rng: &mut dyn RngCore) -> Incarnation {
+    let mut bytes = [0; 16];
+    rng.fill_bytes(&mut bytes);
+    Incarnation(bytes)
+}
+
 fn parse(line: &str) -> Option<Incarnation> {
-    let hex = line.strip_prefix(INCARNATION_LABEL)?.trim_end();
+    let line = line.strip_suffix('\n')?;
+    let line = match line.rsplit_once(' ').filter(|(_, crc)| crc.len() == 8) {
+        Some((before, crc)) if crc == format!("{:08x}", crc32c::crc32c(before.as_bytes())) => before,
+        Some(_) => return None,
+        None => line,
+    };
+    let hex = line.strip_prefix(INCARNATION_LABEL)?;
     let bytes = data_encoding::HEXLOWER.decode(hex.as_bytes()).ok()?;
     Some(Incarnation(bytes.try_into().ok()?))
 }
@@ -121,16 +151,29 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(1);
         let folder = Folder::lock(dir.path()).expect("locked");
         assert!(matches!(Folder::lock(dir.path()), Err(FolderError::InUse(_))));
-        let first = folder.life(&mut rng).expect("made");
+        let first = folder.life(&mut rng);
         assert!(first.is_new);
+        folder.write(first.incarnation).expect("written");
         drop(folder);
         let folder = Folder::lock(dir.path()).expect("free again");
-        let again = folder.life(&mut rng).expect("read");
+        let again = folder.life(&mut rng);
         assert_eq!(again, Life { is_new: false, ..first });
         let renewed = folder.renew(&mut rng).expect("renewed");
         assert_ne!(renewed, first.incarnation);
-        assert_eq!(folder.life(&mut rng).expect("read").incarnation, renewed);
-        fs::write(dir.path().join("incarnation"), "nonsense").expect("damaged");
-        assert!(folder.life(&mut rng).expect("made").is_new);
+        assert_eq!(folder.life(&mut rng).incarnation, renewed);
+        let good = fs::read(dir.path().join("incarnation")).expect("written");
+        for at in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[at / 8] ^= 1 << (at % 8);
+            fs::write(dir.path().join("incarnation"), bad).expect("damaged");
+            assert!(folder.life(&mut rng).is_new, "bit {at}");
+        }
+        for len in 0..good.len() {
+            fs::write(dir.path().join("incarnation"), &good[..len]).expect("cut");
+            assert!(folder.life(&mut rng).is_new, "{len} bytes");
+        }
+        fs::write(dir.path().join("incarnation"), "posthorn incarnation 1 000102030405060708090a0b0c0d0e0f\n")
+            .expect("old");
+        assert!(!folder.life(&mut rng).is_new, "from before there was a checksum");
     }
 }

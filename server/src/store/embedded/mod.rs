@@ -15,12 +15,14 @@
 //! | `upkeep` | when segments are counted and emptied |
 //! | `checkpoint`, `checkpointer` | sled, which may be thrown away at any time |
 //! | `folder`, `start` | lock and incarnation; from files to a running store |
+//! | `damage` | what no longer reads back, for the operator |
 //!
 //! The rules of mailboxes and directory are not here but in the ledger, which the memory engine shares.
 
 mod checkpoint;
 mod checkpointer;
 mod committer;
+mod damage;
 mod folder;
 pub(crate) mod journal;
 mod shared;
@@ -42,6 +44,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::checkpointer::Checkpointer;
 use self::committer::{Ask, Committer, Reply, Request, size_of};
+use self::damage::Known;
 use self::folder::{Folder, Life};
 use self::journal::disk::Disk;
 use self::journal::real::RealDisk;
@@ -117,6 +120,9 @@ pub enum StartError {
     /// The journal is of a later version, or the disk fails.
     #[error("{0}")]
     Journal(String),
+    /// Damage was found, and could not be written down.
+    #[error("damage was found, but {0} cannot be written: {1}")]
+    Damage(PathBuf, std::io::Error),
     /// The new incarnation could not be made durable, or one-time key packages not be discarded.
     #[error("the incarnation could not be renewed: {0}")]
     Renewal(StoreError),
@@ -131,7 +137,7 @@ pub struct EmbeddedStore {
     /// Bytes of commands that may still be queued, in units of `QUEUE_GRAIN`.
     room: Arc<Semaphore>,
     committer: Option<JoinHandle<()>>,
-    _folder: Option<Folder>,
+    folder: Option<Folder>,
 }
 
 /// Where a store is opened: the real folder, or a test's.
@@ -151,7 +157,7 @@ impl EmbeddedStore {
         rng: &mut impl CryptoRng,
     ) -> Result<Self, StartError> {
         let folder = Folder::lock(&config.path)?;
-        let life = folder.life(rng)?;
+        let life = folder.life(rng);
         let path = folder.journal();
         let disk = RealDisk::open(&path).map_err(|error| StartError::Folder(path, error))?;
         let site = Site { disk: Arc::new(disk), index: Some(folder.index()), life, folder: Some(folder) };
@@ -166,7 +172,7 @@ impl EmbeddedStore {
         published: Arc<dyn Published>,
         rng: &mut dyn RngCore,
     ) -> Result<Self, StartError> {
-        let incarnation = site.life.incarnation;
+        let mut incarnation = site.life.incarnation;
         let ground = Ground {
             disk: site.disk,
             index: site.index.as_deref(),
@@ -175,10 +181,14 @@ impl EmbeddedStore {
             incarnation: incarnation.0,
         };
         let started = ground.start(rng)?;
-        started.report();
+        let folder = site.folder.as_ref().map(Folder::path);
+        started.report(folder);
+        let (known, losses) = (Known::of(folder), started.losses());
+        let is_empty = started.ledger.version() == 0;
+        let lost_unknown = !known.knows(started.unknown_losses().iter());
         let guard = ClockGuard::new(clock.unix_seconds(), clock.monotonic_seconds(), started.ledger.latest());
         // What was replayed is durable: the journal wrote it anew where that was not certain.
-        let shared = Arc::new(Shared::new(started.ledger, started.journal.reader(), started.journal.position()));
+        let shared = Arc::new(Shared::new(started.ledger, started.journal.reader(), started.journal.position(), known));
         shared.paused.store(guard.paused(), Ordering::Relaxed);
         let checkpointer = match &site.index {
             Some(index) => {
@@ -203,17 +213,33 @@ impl EmbeddedStore {
             scratch: Vec::new(),
         };
         let thread = std::thread::Builder::new().name("committer".to_owned()).spawn(move || committer.run());
-        let store = Self {
+        let mut store = Self {
             incarnation,
             shared,
             queue: Some(queue),
             room: Arc::new(Semaphore::new((config.queue_bytes / QUEUE_GRAIN).max(4096))),
             committer: Some(thread.map_err(no_thread)?),
-            _folder: site.folder,
+            folder: site.folder,
         };
-        if site.life.is_new && started.replayed > 0 {
-            // A journal without its incarnation is not the whole of a data folder: somebody restored it.
+        // A journal without its incarnation is not the whole of a data folder: somebody restored it. And where any record may be
+        // lost, the store is as good as one that was restored: keys may be those of before a turn, a package may be given out again.
+        if (site.life.is_new && !is_empty) || lost_unknown {
             store.blocking(Command::Restored).map_err(StartError::Renewal)?;
+            if !site.life.is_new {
+                rng.fill_bytes(&mut incarnation.0);
+                tracing::error!("records may be lost: the store begins a new incarnation, as after a restore");
+            }
+        }
+        if let Some(folder) = &store.folder
+            && (site.life.is_new || lost_unknown)
+        {
+            folder.write(incarnation)?;
+        }
+        store.incarnation = incarnation;
+        // Last: if the power goes before, the next start does all of this again.
+        if let Err(error) = store.shared.damage.add(losses) {
+            let folder = store.folder.as_ref().map(|folder| folder.path().join("damage"));
+            return Err(StartError::Damage(folder.unwrap_or_default(), error));
         }
         Ok(store)
     }

@@ -9,8 +9,9 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use super::journal::{Location, Position, ReadError, Reader};
-use crate::store::ledger::{Held, Ledger, Place, Record};
+use super::damage::{Known, envelope, stretch};
+use super::journal::{Damage, Location, Position, ReadError, Reader};
+use crate::store::ledger::{Held, Ledger, Missing, Place, Record};
 use crate::store::{CardRecord, ReadRange, Stats, StoreError, Stored};
 use posthorn_proto::{Handle, MailboxId};
 
@@ -64,10 +65,12 @@ pub(super) struct Shared {
     /// Written by the committer, for [`Stats`].
     pub(super) paused: AtomicBool,
     pub(super) disk_bytes: AtomicU64,
+    /// What does not read back.
+    pub(super) damage: Known,
 }
 
 impl Shared {
-    pub(super) fn new(ledger: Ledger<Location>, reader: Reader, end: Position) -> Self {
+    pub(super) fn new(ledger: Ledger<Location>, reader: Reader, end: Position, damage: Known) -> Self {
         let durable = Durable { version: ledger.version(), end, state: State::Running };
         Self {
             ledger: RwLock::new(ledger),
@@ -76,6 +79,7 @@ impl Shared {
             applied: AtomicU64::new(0),
             paused: AtomicBool::new(false),
             disk_bytes: AtomicU64::new(0),
+            damage,
         }
     }
 
@@ -164,33 +168,55 @@ impl Shared {
 
     /// Reads stored envelopes. What is damaged ends the answer before it; only if it is the first, it is told.
     pub(super) async fn read(&self, mailbox: &MailboxId, range: ReadRange) -> Result<Vec<Stored>, StoreError> {
+        let mut gone = None;
         for _ in 0..MOVED_TRIES {
             let held = self.look_into(mailbox, |ledger| locate(ledger, mailbox, range)).await?;
+            let first = held.first().map(|held| held.seq);
             let reader = self.reader.clone();
-            let read = tokio::task::spawn_blocking(move || read_all(&reader, held)).await;
+            let read = tokio::task::spawn_blocking(move || read_all(&reader, held, gone)).await;
             match read.map_err(|_| StoreError::Stopped)? {
                 Ok(stored) => return Ok(stored),
-                Err(ReadError::Gone(_)) => {}
-                Err(error) => return Err(unreadable(&error)),
+                Err(ReadError::Gone(segment)) => gone = Some(segment),
+                Err(error) => {
+                    if let (ReadError::Damaged(at), Some(seq)) = (&error, first) {
+                        self.note(*at);
+                        self.damage.found(envelope(&Missing { mailbox: *mailbox, seq }));
+                    }
+                    return Err(unreadable(&error));
+                }
             }
         }
         Err(StoreError::Unavailable)
     }
 
+    /// The record at this place does not read back.
+    fn note(&self, Location { segment, offset, len }: Location) {
+        self.damage.found(stretch(&Damage { segment, offset, len, what: "record" }));
+    }
+
     /// The body of the record at a place.
     pub(super) fn body(&self, place: Location) -> Result<Bytes, ReadError> {
-        let record = record_at(&self.reader, place)?;
+        let record = record_at(&self.reader, place).inspect_err(|error| {
+            if let ReadError::Damaged(at) = error {
+                self.note(*at);
+            }
+        })?;
         Ok(record.body().cloned().unwrap_or_default())
     }
 
     /// An account's card.
     pub(super) async fn card(&self, handle: &Handle) -> Result<CardRecord, StoreError> {
+        let mut gone = None;
         for _ in 0..MOVED_TRIES {
             let held = self.look(|ledger| ledger.card(handle)).await?;
             let card = match held.place.map(|place| self.body(place)) {
                 None => Bytes::new(),
                 Some(Ok(card)) => card,
-                Some(Err(ReadError::Gone(_))) => continue,
+                Some(Err(ReadError::Gone(segment))) if gone != Some(segment) => {
+                    gone = Some(segment);
+                    continue;
+                }
+                Some(Err(ReadError::Gone(_))) => return Err(StoreError::Damaged),
                 Some(Err(error)) => return Err(unreadable(&error)),
             };
             return Ok(CardRecord { identity_key: held.identity_key, version: held.version, card });
@@ -203,6 +229,7 @@ impl Shared {
         Stats {
             disk_bytes: self.disk_bytes.load(Ordering::Relaxed),
             expiry_paused: self.paused.load(Ordering::Relaxed),
+            damaged: self.damage.count(),
             ..self.ledger.read().stats()
         }
     }
@@ -233,7 +260,8 @@ fn locate(
     Ok((held, last.unwrap_or(Position { segment: 0, offset: 0 })))
 }
 
-fn read_all(reader: &Reader, held: Vec<Held<Location>>) -> Result<Vec<Stored>, ReadError> {
+/// `gone`: a segment that was found missing before the places were looked up again. What is still said to lie there is lost.
+fn read_all(reader: &Reader, held: Vec<Held<Location>>, gone: Option<u32>) -> Result<Vec<Stored>, ReadError> {
     let mut all = Vec::with_capacity(held.len());
     for held in held {
         let stored = record_at(reader, held.place).and_then(|record| match record.stored() {
@@ -242,7 +270,8 @@ fn read_all(reader: &Reader, held: Vec<Held<Location>>) -> Result<Vec<Stored>, R
         });
         match stored {
             Ok(stored) => all.push(stored),
-            Err(ReadError::Gone(segment)) => return Err(ReadError::Gone(segment)),
+            Err(ReadError::Gone(segment)) if gone != Some(segment) => return Err(ReadError::Gone(segment)),
+            Err(ReadError::Gone(_)) if all.is_empty() => return Err(ReadError::Damaged(held.place)),
             Err(error) if all.is_empty() => return Err(error),
             Err(_) => break,
         }

@@ -9,12 +9,16 @@ use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 
 use super::checkpoint::{Checkpoint, Unusable};
+use super::damage::{envelope, stretch};
 use super::folder::FolderError;
 use super::journal::disk::Disk;
-use super::journal::{Damage, Journal, JournalConfig, Location, OpenError, Replayed, Resume};
+use super::journal::{Damage, Journal, JournalConfig, Location, OpenError, Position, Replayed, Resume};
 use super::{KIND_MARK, StartError};
 use crate::store::StorePolicy;
 use crate::store::ledger::{Ledger, Missing, Rebuild, Record};
+
+/// The only damage that certainly costs no record.
+const HEADER: &str = "segment header";
 
 /// What a start found.
 pub(super) struct Started {
@@ -22,6 +26,8 @@ pub(super) struct Started {
     pub(super) journal: Journal,
     /// `None`: there is no usable index.
     pub(super) checkpoint: Option<Checkpoint>,
+    /// The torn end that was cut.
+    pub(super) torn: Option<Damage>,
     /// Records replayed, and their bytes.
     pub(super) replayed: u64,
     pub(super) replayed_bytes: u64,
@@ -66,6 +72,13 @@ impl Ground<'_> {
                     Err(OpenError::Elsewhere(_)) => {
                         tracing::info!("the index is not of this journal's time and is begun anew")
                     }
+                    Err(OpenError::Short(Resume { position, .. })) => {
+                        // The index was written only when the journal reached there, durably.
+                        let Position { segment, offset } = position;
+                        let mut started = self.replay(self.rebuild(rng), None, rng)?;
+                        started.damage.push(Damage { segment, offset, len: 0, what: "end of the journal" });
+                        return Ok(started);
+                    }
                     Err(error) => return Err(error.into()),
                 },
                 Ok(None) => {}
@@ -99,9 +112,10 @@ impl Ground<'_> {
     ) -> Result<Started, OpenError> {
         // What the tail changes must be in the next checkpoint.
         rebuild.track();
-        let (mut replayed, mut replayed_bytes, mut damage) = (0, 0, Vec::new());
+        let (mut replayed, mut replayed_bytes, mut damage, mut torn) = (0, 0, Vec::new(), None);
         let mut visit = |item: Replayed<'_>| match item {
             Replayed::Damage(bad) => damage.push(bad),
+            Replayed::Torn(end) => torn = Some(end),
             Replayed::Record { kind: KIND_MARK, .. } => {}
             Replayed::Record { at, payload, .. } => {
                 (replayed, replayed_bytes) = (replayed + 1, replayed_bytes + at.footprint());
@@ -116,19 +130,35 @@ impl Ground<'_> {
         };
         let own = Box::new(StdRng::seed_from_u64(rng.next_u64()));
         let journal = Journal::open(Arc::clone(&self.disk), self.journal, self.incarnation, own, from, &mut visit)?;
-        let (ledger, missing) = rebuild.finish();
-        Ok(Started { ledger, journal, checkpoint: None, replayed, replayed_bytes, damage, missing })
+        let (ledger, missing) = rebuild.finish_where(&|place| journal.segments().contains_key(&place.segment));
+        Ok(Started { ledger, journal, checkpoint: None, torn, replayed, replayed_bytes, damage, missing })
     }
 }
 
 impl Started {
+    /// Lines of the stretches in which any record may have stood: a key that was turned, a package that was given out.
+    pub(super) fn unknown_losses(&self) -> Vec<String> {
+        self.damage.iter().filter(|damage| damage.what != HEADER).map(stretch).collect()
+    }
+
+    /// Lines of everything that is lost.
+    pub(super) fn losses(&self) -> Vec<String> {
+        self.damage.iter().map(stretch).chain(self.missing.iter().map(envelope)).collect()
+    }
+
     /// Tells the operator.
-    pub(super) fn report(&self) {
+    pub(super) fn report(&self, folder: Option<&Path>) {
         for damage in &self.damage {
             tracing::error!(%damage, "the journal is damaged; the rest is served");
         }
         if !self.missing.is_empty() {
-            tracing::error!(envelopes = self.missing.len(), "stored envelopes are lost; they are told as damaged");
+            tracing::error!(envelopes = self.missing.len(), "stored envelopes are lost; their readers see a gap");
+        }
+        if let Some(file) = folder.filter(|_| !self.damage.is_empty() || !self.missing.is_empty()) {
+            tracing::error!("what is lost, and what to do, stands in {}", file.join("damage").display());
+        }
+        if let Some(torn) = &self.torn {
+            tracing::info!(%torn, "the relay was stopped while it wrote; what nobody was answered for was cut off");
         }
         tracing::info!(
             records = self.replayed,

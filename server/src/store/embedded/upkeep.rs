@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::damage::stretch;
 use super::journal::compact::{CompactError, Compaction, Keep, Liveness};
-use super::journal::{Fatal, Journal, Location};
+use super::journal::{Damage, Fatal, Journal, Location};
 use super::shared::Shared;
 use super::{KIND_MARK, KIND_RECORD};
 use crate::store::ledger::Record;
@@ -30,9 +31,15 @@ pub(super) struct Upkeep {
     current: u32,
     /// Where the round of recounts has come to.
     counted: u32,
-    /// There was no space to carry anything; try again when a segment is begun or something was freed.
-    stuck: bool,
+    /// There was no space to carry anything; the version that the ledger had. Tried again when a segment is begun, or when so much has
+    /// happened since that something may have been freed.
+    stuck: Option<u64>,
+    /// A segment was just emptied: there may be another.
+    again: bool,
 }
+
+/// Records after which a compaction that found no space is tried again.
+const RETRY_RECORDS: u64 = 64;
 
 impl Upkeep {
     /// After a start all segments are counted: what was freed before is not known.
@@ -44,7 +51,7 @@ impl Upkeep {
 
     /// Whether there is something to do without anybody asking.
     pub(super) fn is_busy(&self) -> bool {
-        self.work.is_some() || !self.recount.is_empty()
+        self.work.is_some() || self.again || !self.recount.is_empty()
     }
 
     /// Does one step: one batch carried forward, or one segment counted.
@@ -52,14 +59,18 @@ impl Upkeep {
         self.notice_new_segment(journal);
         if self.work.is_none() {
             self.work = self.choose(journal, shared);
+            self.again = false;
         }
         if let Some(mut work) = self.work.take() {
             journal.stamp(shared.ledger.read().version());
             let mut owner = Owner::new(journal, shared, work.segment());
             match journal.compact_step(&mut work, &mut owner) {
-                Ok(true) => tracing::debug!(segment = work.segment(), "a journal segment was emptied and removed"),
+                Ok(true) => {
+                    tracing::debug!(segment = work.segment(), "a journal segment was emptied and removed");
+                    self.again = true;
+                }
                 Ok(false) => self.work = Some(work),
-                Err(CompactError::Full) => self.stuck = true,
+                Err(CompactError::Full) => self.stuck = Some(shared.ledger.read().version()),
                 Err(CompactError::Damaged(segment)) => tracing::error!(segment, "a damaged journal segment is kept"),
                 Err(CompactError::Fatal(fatal)) => return Err(fatal),
             }
@@ -76,7 +87,7 @@ impl Upkeep {
         if current == self.current {
             return;
         }
-        (self.current, self.stuck) = (current, false);
+        (self.current, self.stuck) = (current, None);
         for _ in 0..RECOUNT_AT_ONCE {
             let sealed = |from: u32| journal.segments().range(from..current).next().map(|(number, _)| *number);
             let Some(next) = sealed(self.counted + 1).or_else(|| sealed(0)) else { break };
@@ -89,8 +100,11 @@ impl Upkeep {
 
     /// A segment that is worth emptying by an exact count.
     fn choose(&mut self, journal: &mut Journal, shared: &Arc<Shared>) -> Option<Compaction> {
-        if self.stuck {
-            return None;
+        if let Some(version) = self.stuck {
+            if shared.ledger.read().version() < version + RETRY_RECORDS {
+                return None;
+            }
+            self.stuck = None;
         }
         let segment = journal.worst_segment(LIVE_PERCENT)?;
         let (work, live) = count(journal, shared, segment)?;
@@ -108,6 +122,12 @@ fn count(journal: &mut Journal, shared: &Arc<Shared>, segment: u32) -> Option<(C
         Ok(work) => work,
         Err(error) => {
             tracing::error!(%error, "a journal segment cannot be read back whole; it is kept");
+            shared.damage.found(stretch(&Damage {
+                segment,
+                offset: 0,
+                len: 0,
+                what: "part of the segment (it is kept)",
+            }));
             return None;
         }
     };

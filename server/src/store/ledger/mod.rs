@@ -170,6 +170,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
             accounts: self.accounts.len() as u64,
             disk_bytes: 0,
             expiry_paused: false,
+            damaged: 0,
         }
     }
 
@@ -286,7 +287,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
         self.totals.replace(Totals::of(&mailbox), Totals::default());
         self.due.remove(&(mailbox.scheduled, *id));
         self.mark(|| RowKey::Mailbox(*id));
-        self.mark_all(rows::chunks(*id, mailbox.log.forgotten(), mailbox.log.head()));
+        self.mark_all(rows::remaining_chunks(*id, mailbox.log.forgotten(), mailbox.log.head()));
         mailbox.log.trim(mailbox.log.head() + 1, freed);
     }
 

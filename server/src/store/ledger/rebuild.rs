@@ -4,7 +4,7 @@
 //! may come before its predecessors, and before anything says that its mailbox exists; it waits here until the end. Reads
 //! no clock: everything is in the records.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
 use posthorn_proto::{MailboxId, PostId};
@@ -23,6 +23,8 @@ pub(crate) struct Rebuild<L> {
     pub(super) ledger: Ledger<L>,
     /// Posts that are not the next ones of a known log.
     strays: HashMap<Life, BTreeMap<u64, Entry<L>>, Keyed>,
+    /// Lives of which a record was a stray. (A row may be left over from a mailbox that is gone.)
+    told: BTreeSet<Life>,
     /// The newest seq that a snapshot or row told of.
     heads: HashMap<Life, u64, Keyed>,
 }
@@ -41,7 +43,7 @@ impl<L: Clone + PartialEq> Rebuild<L> {
     pub(crate) fn new(policy: StorePolicy, hash_keys: [u64; 2]) -> Self {
         let ledger = Ledger::new(policy, hash_keys);
         let (strays, heads) = (HashMap::with_hasher(ledger.keyed), HashMap::with_hasher(ledger.keyed));
-        Self { ledger, strays, heads }
+        Self { ledger, strays, told: BTreeSet::new(), heads }
     }
 
     /// From now on notes which rows change: to be called between the rows and the records.
@@ -57,6 +59,7 @@ impl<L: Clone + PartialEq> Rebuild<L> {
                 MailboxChange::Removed => drop(self.strays.remove(&(*mailbox, *life))),
                 MailboxChange::Posted { .. } | MailboxChange::Mark { .. } if self.life(mailbox) < *life => {
                     if let Some((seq, entry)) = entry(change, record.time, place) {
+                        self.told.insert((*mailbox, *life));
                         self.stray((*mailbox, *life), seq, entry);
                     }
                     self.ledger.know(At { version: record.version, time: record.time });
@@ -122,7 +125,12 @@ impl<L: Clone + PartialEq> Rebuild<L> {
     }
 
     /// The ledger, and what is missing in it.
-    pub(crate) fn finish(mut self) -> (Ledger<L>, Vec<Missing>) {
+    pub(crate) fn finish(self) -> (Ledger<L>, Vec<Missing>) {
+        self.finish_where(&|_| true)
+    }
+
+    /// The same, where some places may be gone: what lies there is missing.
+    pub(crate) fn finish_where(mut self, is_there: &dyn Fn(&L) -> bool) -> (Ledger<L>, Vec<Missing>) {
         let mut missing = Vec::new();
         let lives: Vec<Life> = self.ledger.mailboxes.iter().map(|(id, mailbox)| (*id, mailbox.life)).collect();
         let (keyed, most) = (self.ledger.keyed, self.ledger.policy.posts);
@@ -135,8 +143,12 @@ impl<L: Clone + PartialEq> Rebuild<L> {
                 self.ledger.change(&life.0, |mailbox| join(&mut mailbox.log, strays, head, (&keyed, most)));
             }
             let Some(log) = self.ledger.mailboxes.get(&life.0).map(|mailbox| &mailbox.log) else { continue };
-            let lost = log.from(log.oldest()).filter(|(_, entry)| entry.place.is_none());
+            let lost = log.from(log.oldest()).filter(|(_, entry)| !entry.place.as_ref().is_some_and(is_there));
             missing.extend(lost.map(|(seq, _)| Missing { mailbox: life.0, seq }));
+        }
+        // Posts of a mailbox whose keys are lost; one that was removed has taken its own along.
+        for ((mailbox, _), strays) in self.strays.iter().filter(|(life, _)| self.told.contains(*life)) {
+            missing.extend(strays.keys().map(|seq| Missing { mailbox: *mailbox, seq: *seq }));
         }
         (self.ledger, missing)
     }

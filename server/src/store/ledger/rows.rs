@@ -62,6 +62,11 @@ pub(super) fn chunks(id: MailboxId, forgotten: u64, head: u64) -> impl Iterator<
     ((forgotten + 1) / CHUNK..end).map(move |chunk| RowKey::Chunk(id, chunk))
 }
 
+/// All chunk rows of a mailbox that may have been written and not removed: also the one in which the last post was forgotten.
+pub(super) fn remaining_chunks(id: MailboxId, forgotten: u64, head: u64) -> impl Iterator<Item = RowKey> {
+    (forgotten / CHUNK..=head / CHUNK).map(move |chunk| RowKey::Chunk(id, chunk))
+}
+
 impl RowKey {
     /// The row that holds this post.
     pub(super) fn chunk_of(id: MailboxId, seq: u64) -> Self {

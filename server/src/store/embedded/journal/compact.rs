@@ -4,7 +4,7 @@
 //! a record is dropped only when the owner says that a later journal record supersedes it; what the owner keeps is on stable storage
 //! in a later segment before the old one is unlinked; and no checkpoint is ever asked.
 
-use super::format::{Ident, SEGMENT_HEADER};
+use super::format::{Ident, SEGMENT_HEADER, is_own};
 use super::scan::{outline, records};
 use super::segment::{load, marker_of, name_of};
 use super::{Batch, BeginError, FRAME_HEADER, Fatal, Journal, Location};
@@ -102,7 +102,11 @@ impl Journal {
         let outline = outline(&buf, ident, SEGMENT_HEADER);
         let mut found = Vec::new();
         for span in &outline.spans {
-            let mut collect = |at, kind, _: &[u8]| found.push((at, kind));
+            let mut collect = |at, kind, _: &[u8]| {
+                if !is_own(kind) {
+                    found.push((at, kind));
+                }
+            };
             if records(&buf, ident, span, &mut collect).is_some() {
                 return None;
             }
@@ -144,7 +148,7 @@ impl Journal {
         if work.next < work.records.len() {
             return Ok(false);
         }
-        self.remove(&[work.segment])?;
+        self.remove(work.segment)?;
         Ok(true)
     }
 

@@ -14,7 +14,10 @@
 //!   and bytes inside an envelope cannot pass for a record when a damaged batch is searched.
 //! - *prev_end* is where the previous segment ends. Bytes beyond it are a tail that was rewritten here and are ignored.
 //! - *stamp* is a number of the owner's: what it had come to when the segment was begun, or less.
-//! - A *seal* is a batch header with flag 1, no body, and the number of the batch before it: nothing follows it.
+//! - A *seal* is a batch header with flag 1, no body, and the number of the batch before it: nothing follows it. With flag 2 as well
+//!   the journal was ended cleanly there; without, a later segment was on stable storage before.
+//! - A frame of kind 60 is the *roster*: the numbers (4 bytes each) of all segments that exist, the first frame of every segment. One of kind
+//!   61 says of one segment (4 bytes) that it may be gone from now on. Together they tell a removed segment from a lost one.
 
 use crc32c::{crc32c, crc32c_append};
 
@@ -32,6 +35,17 @@ pub(crate) const FRAME_HEADER: usize = 9;
 pub(crate) const ALIGN: usize = 8;
 /// Flag of a seal.
 pub(crate) const SEAL: u32 = 1;
+/// Flag of a seal behind which the journal ends: no later segment was ever begun.
+pub(crate) const CLOSED: u32 = 2;
+/// Kind of a frame that lists the segments.
+pub(crate) const ROSTER: u8 = 60;
+/// Kind of a frame that says that a segment may be gone.
+pub(crate) const REMOVED: u8 = 61;
+
+/// Whether a frame is the journal's own, and no record of its owner.
+pub(crate) const fn is_own(kind: u8) -> bool {
+    matches!(kind, ROSTER | REMOVED)
+}
 
 /// What binds checksums to one segment of one store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +84,7 @@ pub(crate) struct BatchHeader {
     pub(crate) body_len: u32,
     /// Frames.
     pub(crate) count: u32,
-    /// [`SEAL`] or 0.
+    /// [`SEAL`], perhaps with [`CLOSED`], or 0.
     pub(crate) flags: u32,
     /// Checksum of the frames' checksums.
     pub(crate) body_crc: u32,

@@ -29,7 +29,7 @@ pub(crate) mod sim;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -38,10 +38,10 @@ use rand::RngCore;
 
 pub(crate) use batch::Batch;
 use disk::{Disk, DiskFile, is_full};
-use format::{ALIGN, BATCH_HEADER, FRAME_HEADER, Ident, SEGMENT_HEADER, SegmentHeader};
+use format::{ALIGN, BATCH_HEADER, FRAME_HEADER, Ident, REMOVED, ROSTER, SEGMENT_HEADER, SegmentHeader};
 pub(crate) use open::{OpenError, Replayed};
 pub(crate) use reader::{ReadError, Reader};
-use segment::{UNFINISHED, name_of, seal};
+use segment::{UNFINISHED, name_of, seal, seal_last};
 pub(crate) use survey::survey;
 
 /// Where a record stands. 12 bytes: this is what a retained envelope costs in memory.
@@ -161,6 +161,8 @@ pub(crate) struct Journal {
     stamp: u64,
     /// Every segment on disk, the current one included.
     segments: BTreeMap<u32, Usage>,
+    /// Segments that should exist and do not: named in every roster, so that their loss is never forgotten.
+    lost: BTreeSet<u32>,
     /// A write or sync has failed: nothing may be written any more.
     failed: bool,
     /// A used batch buffer, to save allocations.
@@ -170,11 +172,16 @@ pub(crate) struct Journal {
 struct Current {
     ident: Ident,
     file: Arc<dyn DiskFile>,
+    /// Where the first batch behind the roster goes.
+    first: u32,
     /// Where the next batch goes.
     end: u32,
     /// The file's length: writes below it need no further space.
     allocated: u64,
 }
+
+/// Space that every batch leaves behind it in its segment: for saying that a segment may be gone, however full the disk is.
+const REMOVAL: usize = (BATCH_HEADER + Batch::cost(4)).next_multiple_of(ALIGN);
 
 /// Most bytes of batch buffer kept between batches.
 const SPARE_BYTES: usize = 2 << 20;
@@ -229,8 +236,8 @@ impl Journal {
     /// Takes space for a batch whose records' [`Batch::cost`]s add up to at most `bytes`.
     pub(crate) fn begin(&mut self, bytes: usize) -> Result<Batch, BeginError> {
         self.check()?;
-        let need = (BATCH_HEADER + bytes).next_multiple_of(ALIGN) + BATCH_HEADER;
-        let is_begun = self.current.end as usize > SEGMENT_HEADER;
+        let need = (BATCH_HEADER + bytes).next_multiple_of(ALIGN) + BATCH_HEADER + REMOVAL;
+        let is_begun = self.current.end > self.current.first;
         if is_begun && self.current.end as usize + need > self.config.segment_bytes as usize {
             self.roll(need)?;
         }
@@ -268,13 +275,19 @@ impl Journal {
 
     /// Ends the current segment and begins another with room for `need` bytes. All space is taken first: on `Full` nothing changed.
     fn roll(&mut self, need: usize) -> Result<(), BeginError> {
-        let next = match self.prepare(SEGMENT_HEADER + need) {
+        let number = self.current.ident.segment + 1;
+        let ident = Ident { segment: number, marker: self.rng.next_u64() };
+        let roster = roster(ident, self.next_batch, self.segments.keys().chain(&self.lost).copied());
+        let next = match self.prepare(SEGMENT_HEADER + roster.buf.len() + need) {
             Ok(next) => next,
-            Err(error) if is_full(&error) => return Err(BeginError::Full),
+            Err(error) if is_full(&error) => {
+                // What it took of the last space is given back; if that fails, the next attempt does it.
+                let _ = self.disk.unlink(UNFINISHED);
+                return Err(BeginError::Full);
+            }
             Err(error) => return Err(self.fatal("begin a segment", error).into()),
         };
-        let marker = self.rng.next_u64();
-        self.switch(next, marker).map_err(|error| self.fatal("end a segment", error).into())
+        self.switch(next, ident, roster).map_err(|error| self.fatal("end a segment", error).into())
     }
 
     fn prepare(&mut self, bytes: usize) -> io::Result<(Arc<dyn DiskFile>, u64)> {
@@ -286,55 +299,72 @@ impl Journal {
         Ok((file, allocated))
     }
 
-    fn switch(&mut self, (file, allocated): (Arc<dyn DiskFile>, u64), marker: u64) -> io::Result<()> {
-        self.end_segment()?;
+    /// The new segment first, durably, then the old one's end: so an ended segment without a later one has lost it.
+    fn switch(&mut self, (file, allocated): (Arc<dyn DiskFile>, u64), ident: Ident, roster: Batch) -> io::Result<()> {
         let old = &self.current;
         let header = SegmentHeader {
-            segment: old.ident.segment + 1,
+            segment: ident.segment,
             incarnation: self.incarnation,
-            marker,
+            marker: ident.marker,
             prev_segment: old.ident.segment,
             prev_end: old.end,
             first_batch: self.next_batch,
             stamp: self.stamp,
         };
-        file.write_at(&header.encode(), 0)?;
+        let begin = [&header.encode()[..], &roster.buf].concat();
+        file.write_at(&begin, 0)?;
         file.sync()?;
         self.disk.rename(UNFINISHED, &name_of(header.segment))?;
         self.disk.sync_dir()?;
-        let ident = Ident { segment: header.segment, marker };
-        self.current = Current { ident, file, end: SEGMENT_HEADER as u32, allocated };
-        self.segments.insert(header.segment, Usage { len: allocated, stamp: self.stamp, ..Usage::default() });
-        Ok(())
-    }
-
-    /// Seals the current segment.
-    fn end_segment(&mut self) -> io::Result<()> {
         let current = &mut self.current;
         seal(current.file.as_ref(), current.ident, current.end, self.next_batch - 1)?;
         current.allocated = u64::from(current.end) + BATCH_HEADER as u64;
         self.note_length();
+        self.next_batch += 1;
+        let end = begin.len() as u32;
+        self.current = Current { ident, file, first: end, end, allocated };
+        self.segments.insert(header.segment, Usage { len: allocated, stamp: self.stamp, ..Usage::default() });
         Ok(())
     }
 
     /// Ends the journal cleanly: the next start has nothing to rewrite.
     pub(crate) fn close(&mut self) -> Result<(), Fatal> {
         self.check()?;
-        self.end_segment().map_err(|error| self.fatal("end the last segment", error))
+        let current = &mut self.current;
+        let sealed = seal_last(current.file.as_ref(), current.ident, current.end, self.next_batch - 1);
+        sealed.map_err(|error| self.fatal("end the last segment", error))?;
+        self.current.allocated = u64::from(self.current.end) + BATCH_HEADER as u64;
+        self.note_length();
+        Ok(())
     }
 
-    /// Removes segments, whose needed records must have been copied and committed before.
-    fn remove(&mut self, segments: &[u32]) -> Result<(), Fatal> {
+    /// Removes a segment, whose needed records must have been copied and committed before. First it is said that it may be gone, or
+    /// the next start would miss it.
+    fn remove(&mut self, segment: u32) -> Result<(), BeginError> {
         self.check()?;
-        for segment in segments {
-            assert!(*segment != self.current.ident.segment, "the current segment is never removed");
-            self.reader.forget(*segment);
-            if let Err(error) = self.disk.unlink(&name_of(*segment)) {
-                return Err(self.fatal("remove a segment", error));
-            }
-            self.segments.remove(segment);
+        assert!(segment != self.current.ident.segment, "the current segment is never removed");
+        let mut batch = self.begin_in_reserve()?;
+        batch.push(REMOVED, &[&segment.to_le_bytes()]);
+        self.commit(batch)?;
+        self.reader.forget(segment);
+        if let Err(error) = self.disk.unlink(&name_of(segment)) {
+            return Err(self.fatal("remove a segment", error).into());
         }
-        self.disk.sync_dir().map_err(|error| self.fatal("sync the folder", error))
+        self.segments.remove(&segment);
+        self.disk.sync_dir().map_err(|error| self.fatal("sync the folder", error).into())
+    }
+
+    /// A batch for one number, in the space that the batch before left for it if there is no other.
+    fn begin_in_reserve(&mut self) -> Result<Batch, BeginError> {
+        let cost = Batch::cost(4);
+        match self.begin(cost) {
+            Err(BeginError::Full)
+                if u64::from(self.current.end) + (REMOVAL + BATCH_HEADER) as u64 <= self.current.allocated =>
+            {
+                Ok(Batch::new(self.current.ident, self.current.end, self.next_batch, cost, Vec::new()))
+            }
+            other => other,
+        }
     }
 
     fn note_length(&mut self) {
@@ -355,6 +385,15 @@ impl Journal {
         self.failed = true;
         Fatal { during, source }
     }
+}
+
+/// The batch that begins a segment: which segments exist.
+fn roster(ident: Ident, number: u64, segments: impl Iterator<Item = u32>) -> Batch {
+    let names: Vec<u8> = segments.chain([ident.segment]).flat_map(u32::to_le_bytes).collect();
+    let mut batch = Batch::new(ident, SEGMENT_HEADER as u32, number, Batch::cost(names.len()), Vec::new());
+    batch.push(ROSTER, &[&names]);
+    batch.finish();
+    batch
 }
 
 /// Preallocates to at least `need`, by whole steps if the disk has them. Returns the new length.

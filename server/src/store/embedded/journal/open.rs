@@ -4,18 +4,21 @@
 //! system call tells. So it is *rewritten* into a new segment and synced before anything is served (rule 19). Order, each step
 //! harmless if the power goes: write the new segment under a temporary name, sync, rename, sync the folder; from here on its header
 //! says where the old segment ends; then cut and seal the old one. A segment that was sealed needs no rewriting.
+//!
+//! Each segment begins with a roster of the segments there are, and nothing is removed before a record says so. So a segment that is
+//! lost, or one that was removed and is back (from a backup, say), is noticed; the latter is left alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
 use rand::RngCore;
 
 use super::disk::{Disk, DiskFile, is_full};
-use super::format::{ALIGN, BATCH_HEADER, Ident, SEGMENT_HEADER, SegmentHeader};
+use super::format::{ALIGN, BATCH_HEADER, Ident, REMOVED, ROSTER, SEGMENT_HEADER, SegmentHeader, is_own};
 use super::scan::{Outline, Span, outline, records};
 use super::segment::{Found, UNFINISHED, find, load, name_of, number_of, seal};
-use super::{Batch, Current, Damage, Journal, JournalConfig, Location, Position, Reader, Resume, Usage};
+use super::{Batch, Current, Damage, Journal, JournalConfig, Location, Position, REMOVAL, Reader, Resume, Usage};
 
 /// What replay yields, in order.
 #[derive(Debug)]
@@ -31,6 +34,9 @@ pub(crate) enum Replayed<'a> {
     },
     /// Something here no longer reads back. What comes after is still replayed.
     Damage(Damage),
+    /// The journal's end was torn, and cut: a batch that was being written and never answered. Damage of the very last batch, where
+    /// the journal was not ended cleanly, looks the same.
+    Torn(Damage),
 }
 
 /// Why a journal does not open. None of these comes from a power cut.
@@ -53,10 +59,13 @@ pub(crate) enum OpenError {
         /// Its format.
         version: u32,
     },
-    /// The journal ends before the place asked for, or what supersedes things that were remembered there is no longer in it. What is
-    /// remembered is worth nothing; replay from the beginning.
-    #[error("the journal does not reach, or no longer reaches, to {0:?}")]
+    /// What supersedes things that were remembered there is no longer in the journal. What is remembered is worth nothing; replay from
+    /// the beginning.
+    #[error("the journal no longer reaches back to {0:?}")]
     Elsewhere(Resume),
+    /// The journal ends before the place asked for, which was on stable storage: its end is lost. Replay from the beginning.
+    #[error("the journal does not reach to {0:?}")]
+    Short(Resume),
 }
 
 /// The last segment, read and judged.
@@ -82,6 +91,7 @@ impl Journal {
     ) -> Result<Self, OpenError> {
         let mut found = find_segments(disk.as_ref())?;
         let tail = found.pop().map(read_tail).transpose()?;
+        let lost = call_the_roll(disk.as_ref(), &mut found, tail.as_ref(), visit)?;
         if let Some(from) = from {
             check_reach(from, &found, tail.as_ref())?;
         }
@@ -92,7 +102,8 @@ impl Journal {
             let usage = finish_and_replay(segment, next, index + 1 == found.len(), from, visit)?;
             segments.insert(segment.number, usage);
         }
-        let next_number = tail.as_ref().map_or(1, |tail| tail.found.number + 1);
+        // The number of one that is lost is not given again, or its loss would be forgotten.
+        let next_number = tail.as_ref().map_or(1, |tail| tail.found.number.max(lost.last().copied().unwrap_or(0)) + 1);
         let last_batch = tail.as_ref().map_or(0, Tail::last_batch);
         let header = SegmentHeader {
             segment: next_number,
@@ -105,7 +116,9 @@ impl Journal {
             stamp: tail.as_ref().and_then(|tail| tail.found.header).map_or(0, |header| header.stamp),
         };
         let stamp = header.stamp;
-        let moved = begin_segment(disk.as_ref(), &header, tail.as_ref())?;
+        let all: Vec<u32> =
+            segments.keys().chain(tail.iter().map(|tail| &tail.found.number)).chain(&lost).copied().collect();
+        let moved = begin_segment(disk.as_ref(), &header, &all, tail.as_ref())?;
         if let Some(tail) = &tail {
             if let Some(usage) = tail.finish(disk.as_ref())? {
                 segments.insert(tail.found.number, usage);
@@ -123,9 +136,10 @@ impl Journal {
             incarnation,
             rng,
             current,
-            next_batch: last_batch + 1,
+            next_batch: header.first_batch.max(last_batch) + 1,
             stamp,
             segments,
+            lost,
             failed: false,
             spare: Vec::new(),
         })
@@ -142,11 +156,49 @@ fn find_segments(disk: &dyn Disk) -> Result<Vec<Found>, OpenError> {
         numbers.extend(number_of(&name));
     }
     numbers.sort_unstable();
+    // A name that is seen may only be in the page cache, and what is done next relies on it: ending the segment before it, say.
+    disk.sync_dir()?;
     let open = |number| match find(disk, number)? {
         Ok(found) => Ok(found),
         Err(future) => Err(OpenError::Version { segment: number, version: future.0 }),
     };
     numbers.into_iter().map(open).collect()
+}
+
+/// Compares the segments that are there with the roster of the last one. Returns those that are lost; takes those out that were removed.
+fn call_the_roll(
+    disk: &dyn Disk,
+    found: &mut Vec<Found>,
+    tail: Option<&Tail>,
+    visit: &mut dyn FnMut(Replayed<'_>),
+) -> Result<BTreeSet<u32>, OpenError> {
+    let Some((tail, (named, removed))) = tail.and_then(|tail| Some((tail, tail.roster()?))) else {
+        return Ok(BTreeSet::new());
+    };
+    let present: BTreeSet<u32> = found.iter().map(|found| found.number).chain([tail.found.number]).collect();
+    let mut lost: BTreeSet<u32> = &(&named - &removed) - &present;
+    if tail.outline.sealed && !tail.outline.closed {
+        // It was ended only when a later one was on stable storage.
+        lost.insert(tail.found.number + 1);
+    }
+    for segment in &lost {
+        visit(Replayed::Damage(Damage { segment: *segment, offset: 0, len: 0, what: "segment that is missing" }));
+    }
+    let mut unlinked = false;
+    for segment in found.iter().map(|found| found.number) {
+        if removed.contains(&segment) {
+            disk.unlink(&name_of(segment))?;
+            unlinked = true;
+        } else if !named.contains(&segment) {
+            let what = "segment that was removed and is back (it is not read)";
+            visit(Replayed::Damage(Damage { segment, offset: 0, len: 0, what }));
+        }
+    }
+    if unlinked {
+        disk.sync_dir()?;
+    }
+    found.retain(|found| named.contains(&found.number) && !removed.contains(&found.number));
+    Ok(lost)
 }
 
 fn read_tail(found: Found) -> Result<Tail, OpenError> {
@@ -168,7 +220,11 @@ fn check_reach(from: Resume, found: &[Found], tail: Option<&Tail>) -> Result<(),
         .map_or(Position { segment: 0, offset: 0 }, |tail| Position { segment: tail.found.number, offset: tail.cut });
     let oldest = found.iter().chain(tail.map(|tail| &tail.found)).find_map(|found| found.header);
     let buried = oldest.map_or(0, |header| header.stamp);
-    if from.position > reached || from.stamp < buried { Err(OpenError::Elsewhere(from)) } else { Ok(()) }
+    match from.position > reached {
+        true => Err(OpenError::Short(from)),
+        false if from.stamp < buried => Err(OpenError::Elsewhere(from)),
+        false => Ok(()),
+    }
 }
 
 /// A segment that is not the last: makes sure that it has its end, and replays it.
@@ -230,7 +286,11 @@ fn report(found: &Found, outline: &Outline, begin: usize, visit: &mut dyn FnMut(
 }
 
 fn replay_span(buf: &[u8], ident: Ident, span: &Span, visit: &mut dyn FnMut(Replayed<'_>)) -> bool {
-    let mut yield_record = |at, kind, payload: &[u8]| visit(Replayed::Record { at, kind, payload });
+    let mut yield_record = |at, kind, payload: &[u8]| {
+        if !is_own(kind) {
+            visit(Replayed::Record { at, kind, payload });
+        }
+    };
     let damage = records(buf, ident, span, &mut yield_record);
     if let Some(damage) = damage {
         visit(Replayed::Damage(damage));
@@ -244,13 +304,39 @@ impl Tail {
         self.outline.spans.last().map_or(before, |span| span.header.number)
     }
 
+    fn is_damaged(&self) -> bool {
+        !self.outline.damage.is_empty() || self.found.header.is_none()
+    }
+
+    /// Whether nothing is left in it when its last batch is rewritten.
+    fn is_emptied(&self) -> bool {
+        self.found.marker.is_some() && self.cut as usize == SEGMENT_HEADER && !self.is_damaged()
+    }
+
+    /// The segments that exist as this one says, and those that may since be gone. `None`: it says nothing that can be read.
+    fn roster(&self) -> Option<(BTreeSet<u32>, BTreeSet<u32>)> {
+        let ident = Ident { segment: self.found.number, marker: self.found.marker? };
+        let (mut named, mut removed) = (None, BTreeSet::new());
+        let mut take = |_, kind, payload: &[u8]| {
+            let numbers = payload.chunks_exact(4).map(|four| u32::from_le_bytes([four[0], four[1], four[2], four[3]]));
+            match kind {
+                ROSTER => named = Some(numbers.collect()),
+                REMOVED => removed.extend(numbers),
+                _ => {}
+            }
+        };
+        for span in &self.outline.spans {
+            let _ = records(&self.buf, ident, span, &mut take);
+        }
+        Some((named?, removed))
+    }
+
     /// Cuts and seals what is now the last segment but one. One in which nothing is left is removed instead.
     fn finish(&self, disk: &dyn Disk) -> Result<Option<Usage>, OpenError> {
         let Some(marker) = self.found.marker else {
             return Ok(Some(Usage { len: self.found.len, live: 0, stamp: 0, damaged: true }));
         };
-        let damaged = !self.outline.damage.is_empty() || self.found.header.is_none();
-        if self.cut as usize == SEGMENT_HEADER && !damaged {
+        if self.is_emptied() {
             disk.unlink(&name_of(self.found.number))?;
             disk.sync_dir()?;
             return Ok(None);
@@ -258,7 +344,7 @@ impl Tail {
         // A seal that is there already is written again: it too may only be in the page cache.
         let last = self.last_batch() - u64::from(self.rewrite.is_some());
         seal(self.found.file.as_ref(), Ident { segment: self.found.number, marker }, self.cut, last)?;
-        let damaged = damaged || self.outline.spans.iter().any(|span| !span.intact);
+        let damaged = self.is_damaged() || self.outline.spans.iter().any(|span| !span.intact);
         Ok(Some(Usage { len: self.found.file.len()?, live: 0, stamp: self.found.stamp(), damaged }))
     }
 
@@ -270,6 +356,11 @@ impl Tail {
             return visit(Replayed::Damage(Damage { segment: self.found.number, offset: 0, len, what: "segment" }));
         };
         report(&self.found, &self.outline, begin, visit);
+        if self.outline.torn && !self.outline.sealed {
+            let (segment, offset) = (self.found.number, self.outline.end);
+            let used = self.buf.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u32 + 1);
+            visit(Replayed::Torn(Damage { segment, offset, len: used.saturating_sub(offset), what: "torn end" }));
+        }
         let ident = Ident { segment: self.found.number, marker };
         let kept = self.outline.spans.iter().filter(|span| span.offset as usize >= begin && span.offset < self.cut);
         for span in kept {
@@ -284,27 +375,41 @@ struct Begun {
     buf: Vec<u8>,
 }
 
-/// Writes the new segment with the rewritten batch; when this returns, all of it is on stable storage.
-fn begin_segment(disk: &dyn Disk, header: &SegmentHeader, tail: Option<&Tail>) -> Result<Begun, OpenError> {
+/// Writes the new segment with the roster and the rewritten batch; when this returns, all of it is on stable storage.
+fn begin_segment(
+    disk: &dyn Disk,
+    header: &SegmentHeader,
+    all: &[u32],
+    tail: Option<&Tail>,
+) -> Result<Begun, OpenError> {
     let ident = Ident { segment: header.segment, marker: header.marker };
-    let mut buf = header.encode().to_vec();
-    if let Some((tail, span)) = tail.and_then(|tail| Some((tail, tail.rewrite?))) {
-        let old = Ident { segment: tail.found.number, marker: tail.found.marker.unwrap_or_default() };
-        let room = span.header.body_len as usize;
-        let mut batch = Batch::new(ident, SEGMENT_HEADER as u32, span.header.number, room, Vec::new());
-        records(&tail.buf, old, &span, &mut |_, kind, payload| {
-            batch.push(kind, &[payload]);
-        });
-        batch.finish();
-        buf.extend_from_slice(&batch.buf);
+    let names: Vec<u8> = all.iter().copied().chain([header.segment]).flat_map(u32::to_le_bytes).collect();
+    let rewrite = tail.and_then(|tail| Some((tail, tail.rewrite?)));
+    let room = Batch::cost(names.len()) + Batch::cost(4) + rewrite.map_or(0, |(_, span)| span.header.body_len as usize);
+    // What is rewritten keeps its number, and with it its place in the order; the roster alone takes the next.
+    let mut batch = Batch::new(ident, SEGMENT_HEADER as u32, header.first_batch, room, Vec::new());
+    batch.push(ROSTER, &[&names]);
+    if let Some(tail) = tail.filter(|tail| tail.is_emptied()) {
+        batch.push(REMOVED, &[&tail.found.number.to_le_bytes()]);
     }
+    if let Some((tail, span)) = rewrite {
+        let old = Ident { segment: tail.found.number, marker: tail.found.marker.unwrap_or_default() };
+        let _ = records(&tail.buf, old, &span, &mut |_, kind, payload| {
+            if !is_own(kind) {
+                batch.push(kind, &[payload]);
+            }
+        });
+    }
+    batch.finish();
+    let buf = [&header.encode()[..], &batch.buf].concat();
+    let allocated = (buf.len() + ALIGN + BATCH_HEADER + REMOVAL) as u64;
     let write = || -> io::Result<Arc<dyn DiskFile>> {
         if let Some(tail) = tail.filter(|tail| tail.found.marker.is_some() && !tail.outline.sealed) {
             // What was preallocated and never used goes first: on a full disk it is the space for the new segment.
             tail.found.file.truncate(u64::from(tail.outline.end))?;
         }
         let file = disk.create(UNFINISHED)?;
-        file.allocate((buf.len() + ALIGN + BATCH_HEADER) as u64)?;
+        file.allocate(allocated)?;
         file.write_at(&buf, 0)?;
         file.sync()?;
         disk.rename(UNFINISHED, &name_of(header.segment))?;
@@ -312,8 +417,9 @@ fn begin_segment(disk: &dyn Disk, header: &SegmentHeader, tail: Option<&Tail>) -
         Ok(file)
     };
     let file = write().map_err(|error| if is_full(&error) { OpenError::Full } else { error.into() })?;
-    let allocated = (buf.len() + ALIGN + BATCH_HEADER) as u64;
-    Ok(Begun { current: Current { ident, file, end: buf.len() as u32, allocated }, buf })
+    let end = buf.len() as u32;
+    let first = if rewrite.is_some() { SEGMENT_HEADER as u32 } else { end };
+    Ok(Begun { current: Current { ident, file, first, end, allocated }, buf })
 }
 
 impl Begun {

@@ -94,8 +94,11 @@ impl Reader {
             io::ErrorKind::NotFound => ReadError::Gone(number),
             _ => ReadError::Io(number, error),
         })?;
-        let mut head = [0; SEGMENT_HEADER + BATCH_HEADER];
-        file.read_at(&mut head, 0).map_err(|error| ReadError::Io(number, error))?;
+        let failed = |error| ReadError::Io(number, error);
+        // One that was cut by somebody else may be shorter than any that was ever written.
+        let len = file.len().map_err(failed)?.min((SEGMENT_HEADER + BATCH_HEADER) as u64);
+        let mut head = vec![0; len as usize];
+        file.read_at(&mut head, 0).map_err(failed)?;
         let damaged = ReadError::Damaged(Location { segment: number, offset: 0, len: 0 });
         let marker = marker_of(&head, number).ok_or(damaged)?;
         Ok(OpenSegment { ident: Ident { segment: number, marker }, file })

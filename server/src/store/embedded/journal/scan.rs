@@ -6,7 +6,7 @@
 
 use crc32c::crc32c_append;
 
-use super::format::{ALIGN, BATCH_HEADER, BatchHeader, FRAME_HEADER, Ident, SEAL, frame};
+use super::format::{ALIGN, BATCH_HEADER, BatchHeader, CLOSED, FRAME_HEADER, Ident, SEAL, frame};
 use super::{Damage, Location};
 
 /// One batch found.
@@ -27,6 +27,8 @@ pub(super) struct Outline {
     pub(super) damage: Vec<Damage>,
     /// A seal was found: nothing is missing at the end.
     pub(super) sealed: bool,
+    /// The seal says that the journal ended here.
+    pub(super) closed: bool,
     /// Where the last batch ends (and the seal stands, if there is one).
     pub(super) end: u32,
     /// Something that is not zeros follows `end`.
@@ -51,6 +53,7 @@ pub(super) fn outline(buf: &[u8], ident: Ident, from: usize) -> Outline {
         };
         if header.flags & SEAL != 0 {
             found.sealed = true;
+            found.closed = header.flags & CLOSED != 0;
             found.end = at as u32;
             return found;
         }

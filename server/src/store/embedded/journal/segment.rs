@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
-use super::format::{BATCH_HEADER, BadHeader, BatchHeader, Ident, SEAL, SEGMENT_HEADER, SegmentHeader};
+use super::format::{BATCH_HEADER, BadHeader, BatchHeader, CLOSED, Ident, SEAL, SEGMENT_HEADER, SegmentHeader};
 
 const SUFFIX: &str = ".seg";
 /// A segment is written under this name until its beginning is on stable storage, so that a `.seg` file never begins with a torn write.
@@ -30,9 +30,19 @@ pub(super) fn marker_of(head: &[u8], segment: u32) -> Option<u64> {
     BatchHeader::decode(head, Ident { segment, marker }, SEGMENT_HEADER).map(|_| marker)
 }
 
-/// Ends a segment at `end` for good: cuts what follows, writes the seal, syncs. `last_batch` is the number of its last batch.
+/// Ends a segment at `end` for good: cuts what follows, writes the seal, syncs. `last_batch` is the number of its last batch. A later
+/// segment must be on stable storage already, so that one without is known to have lost it; the journal's clean end is [`seal_last`].
 pub(super) fn seal(file: &dyn DiskFile, ident: Ident, end: u32, last_batch: u64) -> io::Result<()> {
-    let seal = BatchHeader { number: last_batch, body_len: 0, count: 0, flags: SEAL, body_crc: 0 };
+    seal_with(file, ident, end, last_batch, SEAL)
+}
+
+/// Ends the last segment: none follows it.
+pub(super) fn seal_last(file: &dyn DiskFile, ident: Ident, end: u32, last_batch: u64) -> io::Result<()> {
+    seal_with(file, ident, end, last_batch, SEAL | CLOSED)
+}
+
+fn seal_with(file: &dyn DiskFile, ident: Ident, end: u32, last_batch: u64, flags: u32) -> io::Result<()> {
+    let seal = BatchHeader { number: last_batch, body_len: 0, count: 0, flags, body_crc: 0 };
     file.write_at(&seal.encode(ident, end), u64::from(end))?;
     file.truncate(u64::from(end) + BATCH_HEADER as u64)?;
     file.sync()

@@ -21,6 +21,7 @@ fn open_from(disk: &SimDisk, from: Option<Resume>) -> Result<Replay, OpenError> 
     let mut visit = |item: Replayed<'_>| match item {
         Replayed::Record { at, kind, payload } => records.push((at, kind, payload.to_vec())),
         Replayed::Damage(bad) => damage.push(bad),
+        Replayed::Torn(_) => {}
     };
     let rng = Box::new(StdRng::seed_from_u64(disk.syncs()));
     let journal = Journal::open(Arc::new(disk.clone()), CONFIG, [7; 16], rng, from, &mut visit)?;
@@ -159,6 +160,60 @@ fn damage_is_reported_never_served_and_costs_nothing_else() {
     assert!(reported > 150, "flips in padding aside, damage must be seen: {reported}");
 }
 
+/// Whichever segment is lost, the next start says so, and every start after it.
+#[test]
+fn a_lost_segment_is_missed() {
+    for closed in [false, true] {
+        let disk = SimDisk::default();
+        let (mut journal, ..) = open(&disk);
+        let mut rng = StdRng::seed_from_u64(7);
+        while journal.segments().len() < 6 {
+            append(&mut journal, &payloads(&mut rng, 2)).expect("written");
+        }
+        if closed {
+            journal.close().expect("closed");
+        }
+        let all: Vec<u32> = journal.segments().keys().copied().collect();
+        for lost in all {
+            let disk = disk.restart();
+            disk.unlink(&segment::name_of(lost)).expect("it was there");
+            let (journal, records, damage) = open(&disk);
+            let is_missed = |damage: &[Damage]| damage.iter().any(|bad| (bad.segment, bad.len) == (lost, 0));
+            assert!(is_missed(&damage), "segment {lost}, closed {closed}: {damage:?}");
+            assert!(records.iter().all(|(at, ..)| at.segment != lost));
+            drop(journal);
+            assert!(is_missed(&open(&disk).2), "segment {lost}, closed {closed}, the next start");
+        }
+    }
+}
+
+/// A segment from a backup, put back after it was removed, must not bring back what is gone.
+#[test]
+fn a_removed_segment_that_is_back_is_left_alone() {
+    let disk = SimDisk::default();
+    let (mut journal, ..) = open(&disk);
+    let (mut keys, mut rng) = (Keys::default(), StdRng::seed_from_u64(8));
+    while journal.segments().len() < 5 {
+        change(&mut journal, &mut keys, &mut rng).expect("written");
+    }
+    let name = segment::name_of(1);
+    let backup = segment::load(disk.open(&name).expect("there").as_ref(), u64::MAX).expect("read");
+    keys.segments = journal.segments().keys().copied().collect();
+    keys.emptying = 1;
+    let mut work = journal.start_compaction(1).expect("intact");
+    while !journal.compact_step(&mut work, &mut keys).expect("space") {}
+    let back = disk.create(&name).expect("it is gone");
+    back.write_at(&backup, 0).expect("written");
+    // Between the removal's record and the removal the power may go: then it is there, too, and is removed now.
+    let (journal, _, damage) = open(&disk);
+    assert_eq!((damage, disk.list().expect("listed").contains(&name)), (vec![], false));
+    drop(journal);
+    disk.create(&name).expect("it is gone").write_at(&backup, 0).expect("written");
+    let (_, records, damage) = open(&disk);
+    assert!(records.iter().all(|(at, ..)| at.segment != 1));
+    assert_eq!((damage.len(), damage[0].segment), (1, 1), "{damage:?}");
+}
+
 /// The raft-engine prototype loses the whole last file to one flipped bit in its header. Here nothing is lost.
 #[test]
 fn a_damaged_header_of_the_last_segment_costs_no_record() {
@@ -229,7 +284,7 @@ fn a_clean_end_leaves_nothing_to_rewrite_and_replay_starts_where_asked() {
     assert_eq!(records, [(places[0], PUT, vec![2; 50])], "at its old place, and not what was before");
     let position = Position { segment: journal.position().segment + 1, offset: 0 };
     let beyond = Resume { position, stamp: 0 };
-    assert!(matches!(open_from(&disk.restart(), Some(beyond)), Err(OpenError::Elsewhere(_))));
+    assert!(matches!(open_from(&disk.restart(), Some(beyond)), Err(OpenError::Short(_))), "its end is lost");
 }
 
 /// Compaction drops a tombstone when no older segment holds its victim. A checkpoint from before still does.

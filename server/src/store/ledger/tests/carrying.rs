@@ -304,3 +304,35 @@ fn a_lost_post_is_told() {
     assert_eq!(read(2), Err(crate::store::StoreError::Damaged));
     assert_eq!(read(3), Ok(vec![3]));
 }
+
+/// The row of posts that were forgotten, but not all of its chunk, goes with the mailbox; else it would stay in the index for ever.
+#[test]
+fn a_removed_mailbox_leaves_no_rows() {
+    let mut all = Journaled::new();
+    (1..=2).for_each(|n| all.post(n, None));
+    all.ledger.track();
+    let about = |change, version| Record {
+        version,
+        time: NOW as u32,
+        change: Change::Mailbox { mailbox: MAILBOX, life: 3, change },
+    };
+    all.ledger.apply(&about(MailboxChange::Cut { oldest: 3, forgotten: 2 }, 11), 0, &mut |_, _| ());
+    all.ledger.take_dirty();
+    all.ledger.apply(&about(MailboxChange::Removed, 12), 0, &mut |_, _| ());
+    assert!(all.ledger.take_dirty().contains(&crate::store::ledger::RowKey::Chunk(MAILBOX, 0)));
+}
+
+/// Posts whose mailbox the journal no longer tells of are missed, too.
+#[test]
+fn posts_of_a_lost_mailbox_are_told() {
+    let mut all = Journaled::new();
+    (1..=3).for_each(|n| all.post(n, None));
+    let mut rebuild = Rebuild::new(StorePolicy::default(), [3, 4]);
+    let created = |record: &Record| matches!(record.change, Change::Created { .. });
+    for (at, record) in all.journal.iter().enumerate().filter(|(_, record)| !created(record)) {
+        rebuild.apply(record, at as u32);
+    }
+    let (ledger, missing) = rebuild.finish();
+    assert_eq!(ledger.stats().mailboxes, 0);
+    assert_eq!(missing.iter().map(|missing| missing.seq).collect::<Vec<_>>(), [1, 2, 3]);
+}

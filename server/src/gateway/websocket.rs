@@ -1,0 +1,260 @@
+//! WebSocket frames (RFC 6455, section 5) as a relay meets them, without a socket: bytes in, whole messages out.
+//!
+//! Owns the bytes of a message until it is whole, and how frames are written. Knows neither sockets nor sessions.
+//!
+//! Why not the crate that clients use: a connection here holds nothing while it is idle, a payload is copied once (while
+//! it is unmasked), and memory grows with the bytes that came, never with those that were promised.
+
+use bytes::Bytes;
+
+/// Longest header of a client's frame: two bytes, eight of length, four of mask.
+const HEADER_BYTES: usize = 14;
+/// Longest payload of a control frame (RFC 6455, section 5.5).
+const CONTROL_BYTES: usize = 125;
+
+/// What came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// A whole binary message.
+    Binary(Bytes),
+    /// To be answered with the same bytes.
+    Ping(Bytes),
+    /// Asks for nothing.
+    Pong,
+    /// The client closes; to be answered with the same code.
+    Close(Option<u16>),
+}
+
+/// Why what came cannot go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Not WebSocket, or not a client's.
+    Protocol,
+    /// A text message: this protocol has none.
+    Text,
+    /// A message above the limit. Told by its header, before its bytes are there.
+    TooLarge,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Binary,
+    Continuation,
+    Close,
+    Ping,
+    Pong,
+}
+
+impl Kind {
+    fn is_control(self) -> bool {
+        matches!(self, Self::Close | Self::Ping | Self::Pong)
+    }
+}
+
+/// A frame whose header has come.
+#[derive(Debug)]
+struct Frame {
+    kind: Kind,
+    last: bool,
+    /// Rotated so that its first byte is for the next byte of payload.
+    mask: [u8; 4],
+    /// Bytes of payload that are still to come.
+    left: usize,
+}
+
+/// Makes messages of bytes.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    /// Largest message, bytes.
+    most: usize,
+    /// The beginning of a header that has not come whole.
+    header: [u8; HEADER_BYTES],
+    header_bytes: u8,
+    frame: Option<Frame>,
+    /// The message so far; the first frame was not its last.
+    fragmented: bool,
+    message: Vec<u8>,
+    /// The payload of a control frame, which may come between a message's fragments. Empty most of the time.
+    control: Vec<u8>,
+}
+
+impl Decoder {
+    /// For messages of at most `most` bytes.
+    pub(crate) fn new(most: usize) -> Self {
+        Self {
+            most,
+            header: [0; HEADER_BYTES],
+            header_bytes: 0,
+            frame: None,
+            fragmented: false,
+            message: Vec::new(),
+            control: Vec::new(),
+        }
+    }
+
+    /// Takes bytes from the front of `input` until something is whole. `None`: all of it was taken, and more has to come.
+    /// After a fault there is nothing more to be had.
+    pub(crate) fn take(&mut self, input: &mut &[u8]) -> Result<Option<Event>, Fault> {
+        loop {
+            let mut frame = match self.frame.take() {
+                Some(frame) => frame,
+                None => match self.take_header(input)? {
+                    Some(frame) => frame,
+                    None => return Ok(None),
+                },
+            };
+            let buffer = if frame.kind.is_control() { &mut self.control } else { &mut self.message };
+            frame.take(input, buffer);
+            if frame.left > 0 {
+                self.frame = Some(frame);
+                return Ok(None);
+            }
+            match frame.kind {
+                Kind::Binary | Kind::Continuation if frame.last => {
+                    self.fragmented = false;
+                    return Ok(Some(Event::Binary(std::mem::take(&mut self.message).into())));
+                }
+                Kind::Binary | Kind::Continuation => self.fragmented = true,
+                Kind::Ping => return Ok(Some(Event::Ping(std::mem::take(&mut self.control).into()))),
+                Kind::Pong => {
+                    self.control = Vec::new();
+                    return Ok(Some(Event::Pong));
+                }
+                Kind::Close => return Ok(Some(Event::Close(closing_code(&std::mem::take(&mut self.control))?))),
+            }
+        }
+    }
+
+    fn take_header(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, Fault> {
+        if self.header_bytes == 0
+            && let Some((frame, rest)) = self.parse(input)?
+        {
+            *input = rest;
+            return Ok(Some(frame));
+        }
+        // It comes in pieces: gather it byte by byte.
+        while let Some((first, rest)) = input.split_first() {
+            self.header[usize::from(self.header_bytes)] = *first;
+            self.header_bytes += 1;
+            *input = rest;
+            if let Some((frame, _)) = self.parse(&self.header[..usize::from(self.header_bytes)])? {
+                self.header_bytes = 0;
+                return Ok(Some(frame));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A header and what follows it, if it is there whole. Refused as soon as it can be seen that it must be.
+    fn parse<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Frame, &'a [u8])>, Fault> {
+        let [first, second, rest @ ..] = bytes else { return Ok(None) };
+        let last = first & 0x80 != 0;
+        if first & 0x70 != 0 || second & 0x80 == 0 {
+            return Err(Fault::Protocol);
+        }
+        let kind = match first & 0x0f {
+            0 if self.fragmented => Kind::Continuation,
+            1 if !self.fragmented => return Err(Fault::Text),
+            2 if !self.fragmented => Kind::Binary,
+            8 => Kind::Close,
+            9 => Kind::Ping,
+            10 => Kind::Pong,
+            _ => return Err(Fault::Protocol),
+        };
+        let (length, rest) = match second & 0x7f {
+            126 => match rest.split_first_chunk() {
+                Some((length, rest)) => (u64::from(u16::from_be_bytes(*length)), rest),
+                None => return Ok(None),
+            },
+            127 => match rest.split_first_chunk() {
+                Some((length, rest)) => (u64::from_be_bytes(*length), rest),
+                None => return Ok(None),
+            },
+            short => (u64::from(short), rest),
+        };
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        if kind.is_control() && (length > CONTROL_BYTES || !last) {
+            return Err(Fault::Protocol);
+        }
+        if !kind.is_control() && length > self.most - self.message.len() {
+            return Err(Fault::TooLarge);
+        }
+        let Some((mask, rest)) = rest.split_first_chunk() else { return Ok(None) };
+        Ok(Some((Frame { kind, last, mask: *mask, left: length }, rest)))
+    }
+}
+
+impl Frame {
+    /// Moves what is there of the payload into the buffer, which grows with what comes.
+    fn take(&mut self, input: &mut &[u8], buffer: &mut Vec<u8>) {
+        let (masked, rest) = input.split_at(self.left.min(input.len()));
+        *input = rest;
+        if buffer.capacity() - buffer.len() < masked.len() {
+            // Twice what there is, but never more than the frame needs: a message that comes at once has a buffer of its
+            // own length.
+            buffer.reserve_exact(self.left.min(masked.len().max(buffer.len())));
+        }
+        unmask(buffer, masked, self.mask);
+        self.left -= masked.len();
+        self.mask.rotate_left(masked.len() % 4);
+    }
+}
+
+fn unmask(buffer: &mut Vec<u8>, masked: &[u8], mask: [u8; 4]) {
+    let start = buffer.len();
+    buffer.extend_from_slice(masked);
+    let (words, rest) = buffer[start..].as_chunks_mut::<4>();
+    let key = u32::from_ne_bytes(mask);
+    for word in words {
+        *word = (u32::from_ne_bytes(*word) ^ key).to_ne_bytes();
+    }
+    for (byte, key) in rest.iter_mut().zip(mask) {
+        *byte ^= key;
+    }
+}
+
+/// The code of a close frame (RFC 6455, sections 5.5.1 and 7.4).
+fn closing_code(payload: &[u8]) -> Result<Option<u16>, Fault> {
+    let Some((code, reason)) = payload.split_first_chunk() else {
+        return if payload.is_empty() { Ok(None) } else { Err(Fault::Protocol) };
+    };
+    let code = u16::from_be_bytes(*code);
+    let is_allowed = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
+    if is_allowed && std::str::from_utf8(reason).is_ok() { Ok(Some(code)) } else { Err(Fault::Protocol) }
+}
+
+/// Begins a binary message of this length; its bytes follow.
+pub(crate) fn begin_binary(length: usize, out: &mut Vec<u8>) {
+    begin(2, length, out);
+}
+
+/// Answers a ping.
+pub(crate) fn pong(payload: &[u8], out: &mut Vec<u8>) {
+    begin(10, payload.len(), out);
+    out.extend_from_slice(payload);
+}
+
+/// Closes, with a code and a word of at most 123 bytes.
+pub(crate) fn close(code: Option<u16>, reason: &str, out: &mut Vec<u8>) {
+    let code = code.map(u16::to_be_bytes);
+    let code = code.as_ref().map_or(&[][..], |code| &code[..]);
+    begin(8, code.len() + reason.len(), out);
+    out.extend_from_slice(code);
+    out.extend_from_slice(reason.as_bytes());
+}
+
+/// A relay's frame is not masked and never fragmented.
+fn begin(opcode: u8, length: usize, out: &mut Vec<u8>) {
+    out.push(0x80 | opcode);
+    match length {
+        0..=125 => out.push(length as u8),
+        126..=0xffff => {
+            out.push(126);
+            out.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+        _ => {
+            out.push(127);
+            out.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+}

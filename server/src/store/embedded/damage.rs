@@ -1,0 +1,120 @@
+//! What is known of damage: a count for the operator, and a file in the data folder that remembers.
+//!
+//! ```text
+//! <data>/damage    one line for each stretch of the journal and each envelope that is lost, under a few words on what to do
+//! ```
+//! Owns that file. It exists so that damage is acted upon once and not at every start, and so that names of mailboxes, which the
+//! log does not tell, are somewhere. Deleting it does no harm: what is found again counts as new.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+
+use super::journal::Damage;
+use crate::store::ledger::Missing;
+
+const HEAD: &str = "\
+# Parts of this store could not be read back. What follows is lost; everything else is served.
+# What to do: find out why (`dmesg`, SMART), copy the data folder to a good disk, and start again; or restore a backup, and begin
+# a new incarnation. A segment that is named here is kept as it is. This file may be deleted.
+";
+
+/// Most lines that are remembered from running; what a start finds is never cut.
+const MOST: usize = 10_000;
+
+/// The lines that are known.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    path: Option<PathBuf>,
+    /// Guards the lines and the file.
+    lines: Mutex<BTreeSet<String>>,
+}
+
+/// The line of a stretch of the journal.
+pub(super) fn stretch(damage: &Damage) -> String {
+    damage.to_string()
+}
+
+/// The line of an envelope.
+pub(super) fn envelope(missing: &Missing) -> String {
+    format!("envelope {} of mailbox {}", missing.seq, data_encoding::HEXLOWER.encode(missing.mailbox.as_ref()))
+}
+
+impl Known {
+    /// Reads what a data folder knows. An unreadable file knows nothing.
+    pub(super) fn of(folder: Option<&Path>) -> Self {
+        let path = folder.map(|folder| folder.join("damage"));
+        let text = path.as_ref().and_then(|path| fs::read(path).ok()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        Self { path, lines: Mutex::new(lines.map(str::to_owned).collect()) }
+    }
+
+    /// Whether all of these are known.
+    pub(super) fn knows<'a>(&self, mut lines: impl Iterator<Item = &'a String>) -> bool {
+        let known = self.lines.lock();
+        lines.all(|line| known.contains(line))
+    }
+
+    /// How many are known.
+    pub(super) fn count(&self) -> u64 {
+        self.lines.lock().len() as u64
+    }
+
+    /// Adds lines, durably.
+    pub(super) fn add(&self, lines: impl IntoIterator<Item = String>) -> io::Result<()> {
+        let mut known = self.lines.lock();
+        let fresh: Vec<String> = lines.into_iter().filter(|line| !known.contains(line)).collect();
+        let Some(path) = self.path.as_ref().filter(|_| !fresh.is_empty()) else {
+            known.extend(fresh);
+            return Ok(());
+        };
+        let is_new = !path.exists();
+        let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+        let mut text = if is_new { HEAD.to_owned() } else { String::new() };
+        fresh.iter().for_each(|line| text.extend([line.as_str(), "\n"]));
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        if let Some(folder) = path.parent() {
+            File::open(folder)?.sync_all()?;
+        }
+        known.extend(fresh);
+        Ok(())
+    }
+
+    /// Something that was found while running. It is told to the operator's numbers whether or not it can be written down.
+    pub(super) fn found(&self, line: String) {
+        if self.count() >= MOST as u64 {
+            return;
+        }
+        if let Err(error) = self.add([line.clone()]) {
+            tracing::warn!(%error, "damage cannot be written down");
+            self.lines.lock().insert(line);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_stays_known() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let known = Known::of(Some(dir.path()));
+        let lines = ["one".to_owned(), "two".to_owned()];
+        assert!(!known.knows(lines.iter()));
+        known.add(lines.clone()).expect("written");
+        known.found("three".to_owned());
+        let again = Known::of(Some(dir.path()));
+        assert!(again.knows(lines.iter()));
+        assert_eq!(again.count(), 3);
+        let text = fs::read_to_string(dir.path().join("damage")).expect("there");
+        assert!(text.starts_with(HEAD) && text.ends_with("three\n"));
+        fs::write(dir.path().join("damage"), [0xff, 0]).expect("damaged");
+        assert!(!Known::of(Some(dir.path())).knows(lines.iter()));
+    }
+}
