@@ -73,6 +73,8 @@ causes! {
     Refused "REFUSED",
     /// The relay or the mailbox is full; we keep trying.
     Full "FULL",
+    /// Several members' identities call themselves alike: all but one are not who they say.
+    NameTwice "NAME_TWICE",
     /// Somebody could not be added: no such account, no key package, a wrong card.
     CannotAdd "CANNOT_ADD",
     /// The commit or the invitation does not fit one envelope.
