@@ -1,9 +1,16 @@
 //! The load generator's only clock.
 
+use std::sync::OnceLock;
 use std::time::Instant;
 
 /// Now, on the monotonic clock.
 #[allow(clippy::disallowed_methods, reason = "this program's clock module; it measures real time")]
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+/// Nanoseconds since the first call: a time that fits into a payload.
+pub(crate) fn nanos() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(now).elapsed().as_nanos() as u64
 }

@@ -1,55 +1,146 @@
-//! A relay to measure, with mailboxes on it.
+//! Mailboxes on a relay: devices register, draw tokens, and spend them on connections that never authenticate.
+//!
+//! Owns that procedure, as any client would do it; nothing is put into the relay by a side door.
 
-use anyhow::Context as _;
-use posthorn_tests::mailbox::{BareDevice, BareMailbox};
-use posthorn_tests::relay::{RelayProcess, RelayProgram};
-use posthorn_tests::wire::Wire;
-use rand::SeedableRng as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::bail;
+use posthorn_proto::auth::AccountKey;
+use posthorn_proto::frame::{ClientFrame, Create, Register, Request, ServerBody};
+use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId, PostKey, ReadKey, Reader, Token, TurnKey};
+use rand::{RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha20Rng;
+use tokio::task::JoinSet;
+use x25519_dalek::{PublicKey, StaticSecret};
 
-/// The word that makes this program the relay.
-pub(crate) const RELAY: &str = "relay";
-/// Larger requests would be refused.
-const TOKENS_PER_REQUEST: usize = 50;
+use crate::host::Host;
+use crate::wire::posthorn::{POST_KEY, READ_KEY, decode, reader};
+use crate::wire::socket::{Door, Socket, message};
 
-/// A running relay on an empty store.
-pub(crate) struct Bench {
-    pub(crate) relay: RelayProcess,
-    pub(crate) rng: ChaCha20Rng,
+/// Tokens that one device may draw in a day.
+const TOKENS: usize = 200;
+/// Devices that are made at the same time.
+const WORKERS: usize = 16;
+/// Handles must differ over the life of a relay.
+static DEVICES: AtomicUsize = AtomicUsize::new(0);
+
+/// Makes mailboxes with this many readers each (see [`reader`] for their names).
+pub(crate) async fn mailboxes(host: &Host, count: usize, readers: usize) -> anyhow::Result<Vec<MailboxId>> {
+    let readers =
+        (0..readers).map(|index| Reader { id: reader(index), key_hash: ReadKey::from_bytes(READ_KEY).hash() });
+    let form = Arc::new(Form {
+        door: host.door(),
+        post_key_hash: PostKey::from_bytes(POST_KEY).hash(),
+        turn_key_hash: TurnKey::from_bytes([4; 32]).hash(),
+        readers: readers.collect(),
+        left: AtomicUsize::new(count),
+    });
+    let mut workers = JoinSet::new();
+    for _ in 0..WORKERS.min(count.div_ceil(TOKENS)) {
+        workers.spawn(Arc::clone(&form).work());
+    }
+    let mut mailboxes = Vec::with_capacity(count);
+    while let Some(made) = workers.join_next().await {
+        mailboxes.extend(made??);
+    }
+    Ok(mailboxes)
 }
 
-/// Starts a relay with the default configuration but without limits on rates, for they would be what is measured.
-pub(crate) async fn start() -> anyhow::Result<Bench> {
-    let program = RelayProgram { first: vec![RELAY.into()], ..RelayProgram::new(std::env::current_exe()?) };
-    let relay = RelayProcess::start(&program, posthorn_tests::relay::NO_RATES).await.context("starting the relay")?;
-    Ok(Bench { relay, rng: ChaCha20Rng::from_os_rng() })
+/// What all mailboxes have in common.
+struct Form {
+    door: Door,
+    post_key_hash: KeyHash,
+    turn_key_hash: KeyHash,
+    readers: Vec<Reader>,
+    /// Mailboxes that nobody has begun to make.
+    left: AtomicUsize,
 }
 
-impl Bench {
-    /// Creates mailboxes, as many as one device may.
-    pub(crate) async fn mailboxes(&mut self, count: usize) -> anyhow::Result<Vec<BareMailbox>> {
-        let mut account = self.relay.connect().await?;
-        let device = BareDevice::new(&mut self.rng);
-        device.register(&mut account, "bench", self.relay.invite()).await?;
-        let mut mailboxes = Vec::with_capacity(count);
-        let mut wire = self.relay.connect().await?;
-        while mailboxes.len() < count {
-            let some = TOKENS_PER_REQUEST.min(count - mailboxes.len());
-            for token in device.draw(&mut account, some, &mut self.rng).await? {
-                let mailbox = BareMailbox::new(&mut self.rng);
-                mailbox.create(&mut wire, token).await?;
+impl Form {
+    async fn work(self: Arc<Self>) -> anyhow::Result<Vec<MailboxId>> {
+        let mut rng = ChaCha20Rng::from_os_rng();
+        let mut socket = Socket::connect(&self.door, 16 * 1024).await?;
+        let mut mailboxes = Vec::new();
+        loop {
+            let take = |left: usize| Some(left.saturating_sub(TOKENS));
+            let left = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).unwrap_or(0);
+            if left == 0 {
+                return Ok(mailboxes);
+            }
+            let tokens = draw(&self.door, left.min(TOKENS), &mut rng).await?;
+            let expected = mailboxes.len() + tokens.len();
+            for token in tokens {
+                let mailbox = MailboxId::random(&mut rng);
                 mailboxes.push(mailbox);
+                self.ask(&mut socket, mailboxes.len() as u64, mailbox, token);
+            }
+            socket.flush().await?;
+            let mut created = expected - left.min(TOKENS);
+            while created < expected {
+                match hear(&mut socket).await? {
+                    ServerBody::Created => created += 1,
+                    ServerBody::Hello(_) => {}
+                    other => bail!("creating a mailbox: {other:?}"),
+                }
             }
         }
-        Ok(mailboxes)
     }
 
-    /// Connections to the relay.
-    pub(crate) async fn connections(&self, count: usize) -> anyhow::Result<Vec<Wire>> {
-        let mut wires = Vec::with_capacity(count);
-        for _ in 0..count {
-            wires.push(self.relay.connect().await?);
+    fn ask(&self, socket: &mut Socket, request: u64, mailbox: MailboxId, token: Token) {
+        let create = Create {
+            mailbox,
+            token,
+            post_key_hash: self.post_key_hash,
+            turn_key_hash: self.turn_key_hash,
+            readers: self.readers.clone(),
+            expiry: posthorn_proto::limits::EXPIRY_SECONDS,
+            quota: 0,
+        };
+        message(&mut socket.out, &ClientFrame { request, body: Request::Create(create) }.encode());
+    }
+}
+
+/// Registers a device and draws tokens.
+async fn draw(door: &Door, count: usize, rng: &mut ChaCha20Rng) -> anyhow::Result<Vec<Token>> {
+    let mut account = Socket::connect(door, 4096).await?;
+    let ServerBody::Hello(hello) = hear(&mut account).await? else { bail!("no hello") };
+    let mut secret = [0; 32];
+    rng.fill_bytes(&mut secret);
+    let secret = StaticSecret::from(secret);
+    let register = Request::Register(Register {
+        invite: String::new(),
+        handle: Handle::parse(&format!("bench{}", DEVICES.fetch_add(1, Ordering::Relaxed)))?,
+        identity_key: [7; 32],
+        device: DeviceId::random(rng),
+        device_key: PublicKey::from(&secret).to_bytes(),
+        proof: AccountKey::of_device(&secret, &hello.challenge)?.device_proof(),
+    });
+    match ask(&mut account, 1, register).await? {
+        ServerBody::Registered(_) => {}
+        other => bail!("registering: {other:?}"),
+    }
+    let tokens: Vec<Token> = (0..count).map(|_| Token::random(rng)).collect();
+    match ask(&mut account, 2, Request::DrawTokens(tokens.iter().map(Token::hash).collect())).await? {
+        ServerBody::TokensDrawn(accepted) if accepted as usize == count => {}
+        other => bail!("drawing {count} tokens: {other:?}"),
+    }
+    account.close().await?;
+    Ok(tokens)
+}
+
+async fn ask(socket: &mut Socket, request: u64, body: Request) -> anyhow::Result<ServerBody> {
+    message(&mut socket.out, &ClientFrame { request, body }.encode());
+    socket.flush().await?;
+    hear(socket).await
+}
+
+/// The next frame.
+pub(crate) async fn hear(socket: &mut Socket) -> anyhow::Result<ServerBody> {
+    loop {
+        if let Some(message) = socket.next()? {
+            return Ok(decode(socket.bytes(message).0)?.body);
         }
-        Ok(wires)
+        socket.fill().await?;
     }
 }

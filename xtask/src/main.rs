@@ -1,11 +1,12 @@
 //! The project's own commands, run as `cargo xtask <command>`.
 //!
 //! Reading guide: [`ci`] is the list of steps that a change must pass and [`step`] runs them one after the other; [`tidy`]
-//! holds the house rules that a program can check; [`sim`] starts the simulation and the long kill loop.
+//! holds the house rules that a program can check; [`sim`] starts the simulation and the long kill loop, [`bench`] the measured comparison.
 //!
 //! Invariant: a check lives in the crate it checks, or in `tests/`. What stands here only starts checks, or looks at
 //! source text and at the graph of dependencies; it links no code of the product, so that it builds in seconds.
 
+mod bench;
 mod ci;
 mod sim;
 mod step;
@@ -39,6 +40,8 @@ enum Command {
         #[arg(long, default_value_t = 200)]
         kills: u32,
     },
+    /// Measures the relay beside its limits and its peers; exit status 1 if a target is missed.
+    Bench(bench::BenchArguments),
     /// Checks the house rules that a program can check.
     Tidy,
 }
@@ -48,6 +51,12 @@ fn main() -> ExitCode {
         Command::Ci { quick } => ci::run(quick),
         Command::Sim(arguments) => sim::run(&arguments),
         Command::Kill { kills } => sim::kill(kills),
+        Command::Bench(arguments) => match bench::run(&arguments) {
+            Ok(true) => Ok(()),
+            // Its table says which.
+            Ok(false) => return ExitCode::FAILURE,
+            Err(error) => Err(error),
+        },
         Command::Tidy => tidy::run(),
     };
     match outcome {

@@ -1,0 +1,67 @@
+//! A speaker on a socket.
+
+use super::socket::{Door, Socket};
+use super::speaker::{Heard, Speaker};
+
+/// A connection that speaks a protocol.
+pub(crate) struct Line {
+    pub(crate) socket: Socket,
+    pub(crate) speaker: Box<dyn Speaker>,
+    pub(crate) heard: Heard,
+}
+
+impl Line {
+    /// Connects, begins, and waits until that is answered. `room` is the size of the read buffer.
+    pub(crate) async fn open(door: &Door, speaker: Box<dyn Speaker>, room: usize) -> anyhow::Result<Self> {
+        let mut line = Self { socket: Socket::connect(door, room).await?, speaker, heard: Heard::default() };
+        line.begin().await?;
+        Ok(line)
+    }
+
+    /// Says what comes first, and waits until that is answered.
+    pub(crate) async fn begin(&mut self) -> anyhow::Result<()> {
+        self.speaker.begin(&mut self.socket.out);
+        self.socket.flush().await?;
+        // What came right behind the handshake lies there already.
+        self.digest().await?;
+        while !self.heard.ready {
+            self.listen().await?;
+        }
+        Ok(())
+    }
+
+    /// Posts with the next flush.
+    pub(crate) fn post(&mut self, payload: &[u8]) {
+        self.speaker.post(payload, &mut self.socket.out);
+    }
+
+    /// Takes what lies in the socket's buffer, and answers it.
+    pub(crate) async fn digest(&mut self) -> anyhow::Result<()> {
+        while let Some(message) = self.socket.next()? {
+            let (bytes, out) = self.socket.bytes(message);
+            self.speaker.hear(bytes, out, &mut self.heard)?;
+        }
+        self.socket.flush().await
+    }
+
+    /// Waits for bytes and takes them.
+    pub(crate) async fn listen(&mut self) -> anyhow::Result<()> {
+        self.socket.fill().await?;
+        self.digest().await
+    }
+
+    /// Listens until `delivered` payloads have come in all.
+    pub(crate) async fn receive(&mut self, delivered: u64) -> anyhow::Result<()> {
+        self.digest().await?;
+        while self.heard.delivered < delivered {
+            self.listen().await?;
+        }
+        Ok(())
+    }
+
+    /// Acknowledges all that came, and says goodbye.
+    pub(crate) async fn close(mut self) -> anyhow::Result<()> {
+        self.speaker.acknowledge(&mut self.socket.out);
+        self.socket.close().await
+    }
+}

@@ -1,0 +1,97 @@
+//! What the protocols have in common: posting numbered payloads, and checking those that come.
+//!
+//! Owns the payload's form. Never touches a socket.
+
+use anyhow::ensure;
+
+use crate::clock;
+
+/// The payload of every message, bytes.
+pub(crate) const PAYLOAD: usize = 1024;
+
+/// One side of a protocol on one connection. Everything is appended to `out`, which leaves in one write after a burst.
+pub(crate) trait Speaker: Send {
+    /// Says what comes first on the connection.
+    fn begin(&mut self, out: &mut Vec<u8>);
+
+    /// Posts a payload.
+    fn post(&mut self, payload: &[u8], out: &mut Vec<u8>);
+
+    /// Takes one WebSocket message.
+    fn hear(&mut self, message: &[u8], out: &mut Vec<u8>, heard: &mut Heard) -> anyhow::Result<()>;
+
+    /// Acknowledges whatever was delivered and is not acknowledged yet, where the protocol lets it wait.
+    fn acknowledge(&mut self, _out: &mut Vec<u8>) {}
+}
+
+/// What was heard on a connection so far.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    /// The beginning is over: it may be posted, or deliveries come.
+    pub(crate) ready: bool,
+    /// Posts that were answered.
+    pub(crate) answered: u64,
+    /// Payloads that were delivered; the next one must have this number.
+    pub(crate) delivered: u64,
+    /// From post to delivery, in microseconds, of each payload; only if `timed`.
+    pub(crate) latencies: Vec<u32>,
+    pub(crate) timed: bool,
+}
+
+impl Heard {
+    /// Takes a delivered payload: whole, and the next one.
+    pub(crate) fn payload(&mut self, payload: &[u8]) -> anyhow::Result<()> {
+        ensure!(payload.len() == PAYLOAD, "a payload of {} bytes", payload.len());
+        let (number, time, end) = (word(payload, 0), word(payload, 8), word(payload, PAYLOAD - 8));
+        ensure!(number == end, "a payload begins as number {number} and ends as {end}");
+        ensure!(number == self.delivered, "payload {number} came instead of {}", self.delivered);
+        self.delivered += 1;
+        if self.timed {
+            self.latencies.push((clock::nanos().saturating_sub(time) / 1000) as u32);
+        }
+        Ok(())
+    }
+}
+
+/// One of a payload's numbers: its own number stands first.
+pub(crate) fn word(bytes: &[u8], at: usize) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(word)
+}
+
+/// A payload to be numbered.
+pub(crate) fn blank() -> Vec<u8> {
+    // Not constant, so that nothing on the way can take it for zeros.
+    (0..PAYLOAD).map(|at| (at * 31 % 251) as u8).collect()
+}
+
+/// Makes `payload` number `number`, posted at `time` (see [`clock::nanos`]).
+pub(crate) fn number(payload: &mut [u8], number: u64, time: u64) {
+    let end = payload.len() - 8;
+    payload[..8].copy_from_slice(&number.to_le_bytes());
+    payload[8..16].copy_from_slice(&time.to_le_bytes());
+    payload[end..].copy_from_slice(&number.to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payloads_come_once_in_order_and_whole() {
+        let (mut heard, mut payload) = (Heard::default(), blank());
+        number(&mut payload, 0, 0);
+        heard.payload(&payload).expect("the first");
+        assert!(heard.payload(&payload).is_err(), "repeated");
+        number(&mut payload, 2, 0);
+        assert!(heard.payload(&payload).is_err(), "skipped");
+        number(&mut payload, 1, 0);
+        assert!(heard.payload(&payload[..PAYLOAD - 1]).is_err(), "cut");
+        payload[PAYLOAD - 1] ^= 1;
+        assert!(heard.payload(&payload).is_err(), "changed");
+        payload[PAYLOAD - 1] ^= 1;
+        heard.payload(&payload).expect("the second");
+        assert_eq!(heard.delivered, 2);
+    }
+}

@@ -1,0 +1,187 @@
+//! W6: what changes as the store grows by decades: appending, reading from the beginning, starting again after SIGKILL,
+//! and memory for each retained envelope; then memory for each of many idle mailboxes.
+//!
+//! Nobody acknowledges, so everything posted is retained. The rates are told; judged is processor time, which a busy machine
+//! disturbs less.
+
+use tokio::task::JoinSet;
+
+use super::Bench;
+use crate::clock;
+use crate::host::{Host, Kind};
+use crate::measure::{Cost, Meter};
+use crate::setup;
+use crate::table::{Row, Target};
+use crate::wire::line::Line;
+use crate::wire::posthorn::{Poster, Reader};
+use crate::wire::speaker::{blank, number};
+
+/// Mailboxes into which posts go in turns.
+const MAILBOXES: usize = 1000;
+/// Connections that post, each to its share of the mailboxes.
+const POSTERS: usize = 50;
+/// Unanswered posts of each.
+const WINDOW: u64 = 32;
+/// Mailboxes that are read for the rate of catching up, at most.
+const READ: usize = 100;
+/// Envelopes that are read, at most.
+const ENVELOPES: usize = 100_000;
+
+/// What was found at one size.
+struct Decade {
+    envelopes: u64,
+    append: Cost,
+    appended: u64,
+    read: Cost,
+    were_read: u64,
+    /// Seconds from the start of the process until it listens, after SIGKILL.
+    start: f64,
+    /// Resident bytes: before the kill and after the start, whichever is more.
+    memory: u64,
+}
+
+pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
+    let mut host = bench.host(Kind::Posthorn, MAILBOXES, 1).await?;
+    let (mut decades, mut there) = (Vec::<Decade>::new(), 0);
+    for envelopes in [10_000, 100_000, 1_000_000, 10_000_000u64] {
+        if envelopes > bench.size(1_000_000, 10_000_000) {
+            break;
+        }
+        // The last stretch of each decade is what is measured; nothing else is in the store's way then.
+        let measured = (envelopes / 2).min(200_000);
+        append(&host, there, envelopes - measured - there).await?;
+        let meter = Meter::start(&host)?;
+        append(&host, envelopes - measured, measured).await?;
+        let cost = meter.stop(&host)?;
+        there = envelopes;
+        let meter = Meter::start(&host)?;
+        let were_read = read(&host, envelopes).await?;
+        let read = meter.stop(&host)?;
+        let memory = host.process.memory()?;
+        host.process.kill()?;
+        let start = host.restart().await?.as_secs_f64();
+        let memory = memory.max(host.process.memory()?);
+        eprintln!(
+            "  {envelopes} envelopes: append {:.0}/s, read {:.0}/s, start {start:.2} s, RSS {} MiB",
+            measured as f64 / cost.seconds,
+            were_read as f64 / read.seconds,
+            memory >> 20
+        );
+        decades.push(Decade { envelopes, append: cost, appended: measured, read, were_read, start, memory });
+    }
+    // Everything is still there, once and in order, after all those kills.
+    read(&host, there).await?;
+    tell(bench, &decades);
+    drop(host);
+    mailboxes(bench).await
+}
+
+fn tell(bench: &mut Bench, decades: &[Decade]) {
+    let mut row = |figure: String, target, value| {
+        bench.table.push(Row::new("W6", figure, target).with(Kind::Posthorn, value));
+    };
+    let append_cpu = |decade: &Decade| decade.append.cpu / decade.appended as f64 * 1e5;
+    let read_cpu = |decade: &Decade| decade.read.cpu / decade.were_read as f64 * 1e5;
+    for decade in decades {
+        let size = power(decade.envelopes);
+        row(format!("append/s at {size}"), Target::None, decade.appended as f64 / decade.append.seconds);
+        row(format!("append CPU s / 100k at {size}"), Target::None, append_cpu(decade));
+        row(format!("catch-up envelopes/s at {size}"), Target::None, decade.were_read as f64 / decade.read.seconds);
+        let target = match decade.envelopes {
+            1_000_000 => Target::AtMost(3.0),
+            10_000_000 => Target::AtMost(15.0),
+            _ => Target::None,
+        };
+        row(format!("start after SIGKILL, s, at {size}"), target, decade.start);
+    }
+    // The smallest decade is too short to be measured well in ticks of 10 ms: the second one is the base.
+    let [first, base, .., last] = decades else { return };
+    let sizes = format!("{} : {}", power(last.envelopes), power(base.envelopes));
+    row(format!("append CPU, {sizes}"), Target::AtMost(1.5), append_cpu(last) / append_cpu(base));
+    row(format!("catch-up CPU, {sizes}"), Target::AtMost(1.5), read_cpu(last) / read_cpu(base));
+    let each = last.memory.saturating_sub(first.memory) as f64 / (last.envelopes - first.envelopes) as f64;
+    row("RAM bytes / retained envelope".into(), Target::AtMost(100.0), each);
+}
+
+fn power(envelopes: u64) -> String {
+    format!("10^{}", envelopes.ilog10())
+}
+
+/// Posts `count` envelopes to all mailboxes in turns; `before` are there.
+async fn append(host: &Host, before: u64, count: u64) -> anyhow::Result<()> {
+    let (each_before, each) = (before / MAILBOXES as u64, count / MAILBOXES as u64);
+    let share = MAILBOXES / POSTERS;
+    let mut posters = JoinSet::new();
+    for (name, chunk) in host.mailboxes.chunks(share).enumerate() {
+        let (door, chunk) = (host.door(), chunk.to_vec());
+        // Post ids differ from all earlier ones.
+        let name = before << 16 | name as u64;
+        posters.spawn(async move {
+            let total = each * chunk.len() as u64;
+            let share = chunk.len() as u64;
+            let mut line =
+                Line::open(&door, Box::new(Poster::new(chunk, each_before, name)), super::super::pair::ROOM).await?;
+            let (mut payload, mut sent) = (blank(), 0);
+            while line.heard.answered < total {
+                while sent < total.min(line.heard.answered + WINDOW) {
+                    // Each mailbox's payloads are numbered by themselves.
+                    number(&mut payload, each_before + sent / share, 0);
+                    line.post(&payload);
+                    sent += 1;
+                }
+                line.socket.flush().await?;
+                line.listen().await?;
+            }
+            line.close().await
+        });
+    }
+    while let Some(poster) = posters.join_next().await {
+        poster??;
+    }
+    Ok(())
+}
+
+/// Reads some mailboxes from the beginning, and returns how many envelopes that were.
+async fn read(host: &Host, envelopes: u64) -> anyhow::Result<u64> {
+    let each = envelopes as usize / MAILBOXES;
+    let mailboxes = READ.min(MAILBOXES);
+    let each = each.min(ENVELOPES / mailboxes) as u64;
+    let mut readers = JoinSet::new();
+    for mailbox in host.mailboxes.iter().step_by(MAILBOXES / mailboxes) {
+        let (door, speaker) = (host.door(), Reader::new(*mailbox, 0).only_reads(each as u32));
+        readers.spawn(async move {
+            let mut line = Line::open(&door, Box::new(speaker), super::super::pair::ROOM).await?;
+            line.receive(each).await?;
+            // Nothing is acknowledged: the next reader begins at the beginning again.
+            drop(line);
+            anyhow::Ok(())
+        });
+    }
+    let mut count = 0;
+    while let Some(reader) = readers.join_next().await {
+        reader??;
+        count += each;
+    }
+    Ok(count)
+}
+
+/// Memory of mailboxes that nobody has open and in which nothing is.
+async fn mailboxes(bench: &mut Bench) -> anyhow::Result<()> {
+    let count = bench.size(200_000, 1_000_000);
+    let mut host = bench.host(Kind::Posthorn, 1000, 1).await?;
+    let before = host.process.memory()?;
+    let begun = clock::now();
+    setup::mailboxes(&host, count, 1).await?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let after = host.process.memory()?;
+    host.process.kill()?;
+    let start = host.restart().await?.as_secs_f64();
+    let each = after.max(host.process.memory()?).saturating_sub(before) as f64 / count as f64;
+    let mut row = |figure: String, target, value| {
+        bench.table.push(Row::new("W6", figure, target).with(Kind::Posthorn, value));
+    };
+    row(format!("RAM bytes / idle mailbox, of {count}"), Target::AtMost(400.0), each);
+    row(format!("start after SIGKILL, s, {count} mailboxes"), Target::None, start);
+    row("mailboxes created/s".into(), Target::None, count as f64 / seconds);
+    Ok(())
+}

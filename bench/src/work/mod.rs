@@ -1,0 +1,120 @@
+//! The workloads, one file each; what each measures and why stands at its head.
+//!
+//! Owns which servers take part, and that nothing runs forever.
+
+mod fan_out;
+mod growth;
+mod idle;
+mod offline;
+mod paced;
+mod saturated;
+mod storm;
+
+use std::future::Future;
+use std::time::Duration;
+
+use crate::host::{Host, Kind, Programs};
+use crate::setup;
+use crate::table::Table;
+
+/// A workload that takes longer has failed: quick, and full.
+const PATIENCE: [Duration; 2] = [Duration::from_secs(150), Duration::from_secs(1800)];
+
+/// What can be run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Workload {
+    /// 100 online pairs, saturated.
+    W1,
+    /// The same at 5,000 messages a second.
+    W1p,
+    /// Posting while the readers are offline, then draining.
+    W2,
+    /// One poster, 1,000 readers.
+    W3,
+    /// Idle connections.
+    W4,
+    /// Every device comes back at once.
+    W5,
+    /// Growth to millions of envelopes and mailboxes.
+    W6,
+}
+
+impl Workload {
+    pub(crate) const ALL: [Self; 7] = [Self::W1, Self::W1p, Self::W2, Self::W3, Self::W4, Self::W5, Self::W6];
+}
+
+/// A run.
+pub(crate) struct Bench {
+    pub(crate) programs: Programs,
+    pub(crate) quick: bool,
+    /// Files that this process, and each server, may have open.
+    pub(crate) files: u64,
+    /// The peers that were asked for and are there, and why others are not.
+    pub(crate) peers: Vec<Kind>,
+    pub(crate) absent: Vec<(Kind, String)>,
+    pub(crate) table: Table,
+}
+
+impl Bench {
+    /// Runs one workload; a failure is a row of the table, too.
+    pub(crate) async fn run(&mut self, workload: Workload) {
+        let name = format!("{workload:?}");
+        eprintln!("{name} ...");
+        let begun = crate::clock::now();
+        let patience = PATIENCE[usize::from(!self.quick)];
+        let done = match workload {
+            Workload::W1 => bounded(patience, saturated::run(self)).await,
+            Workload::W1p => bounded(patience, paced::run(self)).await,
+            Workload::W2 => bounded(patience, offline::run(self)).await,
+            Workload::W3 => bounded(patience, fan_out::run(self)).await,
+            Workload::W4 => bounded(patience, idle::run(self)).await,
+            Workload::W5 => bounded(patience, storm::run(self)).await,
+            Workload::W6 => bounded(patience, growth::run(self)).await,
+        };
+        if let Err(error) = done {
+            self.table.failed(&name, &error);
+        }
+        eprintln!("{name}: {:.0} s", begun.elapsed().as_secs_f64());
+    }
+
+    /// The larger of two sizes, unless it shall be quick.
+    fn size<T>(&self, quick: T, full: T) -> T {
+        if self.quick { quick } else { full }
+    }
+
+    /// The servers of a workload, with the peers that take part between limits and Posthorn.
+    fn kinds(&mut self, workload: &'static str, limits: &[Kind]) -> Vec<Kind> {
+        for (kind, reason) in &self.absent {
+            self.table.not_run(workload, *kind, reason.clone());
+        }
+        let mut kinds = limits.to_vec();
+        kinds.extend(&self.peers);
+        kinds.push(Kind::Posthorn);
+        kinds
+    }
+
+    /// Starts a server and makes it ready for `topics` with this many readers each.
+    async fn host(&self, kind: Kind, topics: usize, readers: usize) -> anyhow::Result<Host> {
+        let mut host = Host::start(kind, &self.programs).await?;
+        if kind == Kind::Posthorn {
+            host.mailboxes = setup::mailboxes(&host, topics, readers).await?;
+        }
+        Ok(host)
+    }
+
+    /// A peer that fails is told as not run; a limit or Posthorn that fails is a failure.
+    fn peer_failed(&mut self, workload: &'static str, kind: Kind, error: anyhow::Error) -> anyhow::Result<()> {
+        if !matches!(kind, Kind::Mosquitto | Kind::Nats | Kind::NatsAlways) {
+            return Err(error.context(kind.name()));
+        }
+        self.table.not_run(workload, kind, format!("{error:#}"));
+        Ok(())
+    }
+}
+
+async fn bounded(patience: Duration, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    match tokio::time::timeout(patience, work).await {
+        Ok(done) => done,
+        Err(_) => anyhow::bail!("not done after {} s", patience.as_secs()),
+    }
+}

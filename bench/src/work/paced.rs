@@ -1,0 +1,176 @@
+//! W1p: the same pairs at 5,000 messages a second in all, one each 200 microseconds: what an unbatched message costs, and how
+//! long it takes from the moment at which it was due to its delivery.
+//!
+//! A thread of its own keeps time, because the runtime's timers tick in milliseconds. If it is late, that counts as latency:
+//! it is late for all servers alike.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::task::JoinSet;
+
+use super::Bench;
+use super::saturated::PAIRS;
+use crate::clock;
+use crate::host::{Host, Kind};
+use crate::measure::{Cost, Meter, quantile, sync_seconds};
+use crate::pair::ROOM;
+use crate::table::{Row, Target};
+use crate::wire::line::Line;
+use crate::wire::speaker::{Speaker, blank, number};
+
+/// Between two messages.
+const GAP: Duration = Duration::from_micros(200);
+
+/// One server with its load.
+struct Contestant {
+    host: Host,
+    /// Posters, who only listen here, and readers.
+    lines: Vec<Line>,
+    pacers: Vec<Pacer>,
+}
+
+/// Who posts when it is time.
+struct Pacer {
+    speaker: Box<dyn Speaker>,
+    write: Arc<OwnedWriteHalf>,
+    sent: u64,
+}
+
+/// The figures of all rounds.
+#[derive(Default)]
+struct Figures {
+    cpu: BTreeMap<Kind, Vec<f64>>,
+    /// In the order of [`SHARES`].
+    latency: [BTreeMap<Kind, Vec<f64>>; 3],
+    /// How long one sync took just before each round, in ms.
+    sync: Vec<f64>,
+}
+
+const SHARES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
+
+pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
+    let mut contestants = Vec::new();
+    for kind in bench.kinds("W1p", &[Kind::LimitMem, Kind::LimitWal]) {
+        match enter(bench, kind).await {
+            Ok(contestant) => contestants.push(contestant),
+            Err(error) => bench.peer_failed("W1p", kind, error)?,
+        }
+    }
+    let (mut figures, mut running) = (Figures::default(), Vec::new());
+    for number in 0..bench.size(3, 6) {
+        for mut contestant in contestants.drain(..) {
+            let kind = contestant.host.kind;
+            let messages = if number == 0 { 5_000 } else { bench.size(15_000, 50_000) };
+            let sync = sync_seconds()? * 1e3;
+            match round(&mut contestant, messages).await {
+                // The first round is for warming up.
+                Ok((cost, latencies)) if number > 0 => {
+                    figures.cpu.entry(kind).or_default().push(cost.cpu / messages as f64 * 1e5);
+                    for (map, (_, share)) in figures.latency.iter_mut().zip(SHARES) {
+                        map.entry(kind).or_default().push(quantile(&latencies, share) / 1e3);
+                    }
+                    figures.sync.push(sync);
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    bench.peer_failed("W1p", kind, error)?;
+                    continue;
+                }
+            }
+            running.push(contestant);
+        }
+        contestants.append(&mut running);
+    }
+    figures.tell(bench);
+    Ok(())
+}
+
+impl Figures {
+    fn tell(self, bench: &mut Bench) {
+        let times = Target::Times(1.3, Kind::LimitWal);
+        bench.table.push(Row::new("W1p", "server CPU s / 100k messages", times).rounds(&self.cpu));
+        let sync = crate::measure::median(self.sync);
+        for (map, (name, share)) in self.latency.iter().zip(SHARES) {
+            let target = if share == 0.5 { Target::AtMost(sync + 1.0) } else { Target::None };
+            bench.table.push(Row::new("W1p", format!("latency {name} ms"), target).rounds(map));
+        }
+        let sync = Row::new("W1p", "one fsync ms, on this disk now", Target::None).with(Kind::LimitWal, sync);
+        bench.table.push(sync);
+    }
+}
+
+async fn enter(bench: &Bench, kind: Kind) -> anyhow::Result<Contestant> {
+    let host = bench.host(kind, PAIRS, 1).await?;
+    let (mut lines, mut pacers) = (Vec::new(), Vec::new());
+    for index in 0..PAIRS {
+        let mut reader = Line::open(&host.door(), host.reader(index, 0, false), ROOM).await?;
+        reader.heard.timed = true;
+        let poster = Line::open(&host.door(), host.poster(index, 0), ROOM).await?;
+        pacers.push(Pacer { speaker: host.poster(index, 0), write: poster.socket.sender(), sent: 0 });
+        lines.extend([reader, poster]);
+    }
+    Ok(Contestant { host, lines, pacers })
+}
+
+/// Returns what it cost, and the sorted latencies in microseconds.
+async fn round(contestant: &mut Contestant, messages: usize) -> anyhow::Result<(Cost, Vec<u32>)> {
+    let meter = Meter::start(&contestant.host)?;
+    let each = (messages / PAIRS) as u64;
+    let mut tasks = JoinSet::new();
+    for mut line in contestant.lines.drain(..) {
+        tasks.spawn(async move {
+            let target = line.heard.answered.max(line.heard.delivered) + each;
+            // A poster is answered, a reader is delivered to.
+            while line.heard.answered.max(line.heard.delivered) < target {
+                line.listen().await?;
+            }
+            anyhow::Ok(line)
+        });
+    }
+    let pacers = std::mem::take(&mut contestant.pacers);
+    let pacing = tokio::task::spawn_blocking(move || pace(pacers, messages));
+    let limit = GAP * messages as u32 * 4 + Duration::from_secs(5);
+    let mut latencies = Vec::with_capacity(messages);
+    let all = async {
+        while let Some(line) = tasks.join_next().await {
+            let mut line = line??;
+            latencies.append(&mut line.heard.latencies);
+            contestant.lines.push(line);
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(limit, all).await.map_err(|_| anyhow::anyhow!("5,000 messages a second are too many"))??;
+    contestant.pacers = pacing.await??;
+    latencies.sort_unstable();
+    Ok((meter.stop(&contestant.host)?, latencies))
+}
+
+fn pace(mut pacers: Vec<Pacer>, messages: usize) -> anyhow::Result<Vec<Pacer>> {
+    let (mut payload, mut out) = (blank(), Vec::new());
+    let start = clock::nanos() + 1_000_000;
+    for message in 0..messages {
+        let due = start + GAP.as_nanos() as u64 * message as u64;
+        let early = due.saturating_sub(clock::nanos());
+        if early > 0 {
+            std::thread::sleep(Duration::from_nanos(early));
+        }
+        let at = message % pacers.len();
+        let pacer = &mut pacers[at];
+        number(&mut payload, pacer.sent, due);
+        out.clear();
+        pacer.speaker.post(&payload, &mut out);
+        pacer.sent += 1;
+        let mut written = 0;
+        while written < out.len() {
+            match pacer.write.try_write(&out[written..]) {
+                Ok(some) => written += some,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => std::thread::yield_now(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(pacers)
+}
