@@ -200,9 +200,12 @@ fn relay(program: &Path, address: SocketAddr, folder: &Path) -> Command {
 /// As distributed, but with bounds that would drop messages taken away. It keeps messages in memory only.
 fn mosquitto(programs: &Programs, address: SocketAddr, folder: &Path) -> anyhow::Result<Command> {
     let program = programs.mosquitto.as_ref().context("mosquitto is not there")?;
+    // It refuses to start with nothing but WebSocket.
+    let plain = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
     let configuration = format!(
-        "listener {} 127.0.0.1\nprotocol websockets\nallow_anonymous true\npersistence false\nset_tcp_nodelay true\n\
-         max_inflight_messages 1000\nmax_queued_messages 0\nlog_dest none\nconnection_messages false\nuser root\n",
+        "listener {} 127.0.0.1\nlistener {} 127.0.0.1\nprotocol websockets\nallow_anonymous true\npersistence false\nset_tcp_nodelay true\n\
+         max_inflight_messages 1000\nmax_queued_messages 0\nlog_dest stderr\nlog_type error\nconnection_messages false\nuser root\n",
+        plain.port(),
         address.port()
     );
     std::fs::write(folder.join("mosquitto.conf"), configuration)?;

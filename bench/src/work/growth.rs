@@ -10,6 +10,7 @@ use super::Bench;
 use crate::clock;
 use crate::host::{Host, Kind};
 use crate::measure::{Cost, Meter};
+use crate::pair::ROOM;
 use crate::setup;
 use crate::table::{Row, Target};
 use crate::wire::line::Line;
@@ -20,8 +21,8 @@ use crate::wire::speaker::{blank, number};
 const MAILBOXES: usize = 1000;
 /// Connections that post, each to its share of the mailboxes.
 const POSTERS: usize = 50;
-/// Unanswered posts of each.
-const WINDOW: u64 = 32;
+/// Unanswered posts of each: one in each of its mailboxes.
+const WINDOW: u64 = (MAILBOXES / POSTERS) as u64;
 /// Mailboxes that are read for the rate of catching up, at most.
 const READ: usize = 100;
 /// Envelopes that are read, at most.
@@ -119,8 +120,7 @@ async fn append(host: &Host, before: u64, count: u64) -> anyhow::Result<()> {
         posters.spawn(async move {
             let total = each * chunk.len() as u64;
             let share = chunk.len() as u64;
-            let mut line =
-                Line::open(&door, Box::new(Poster::new(chunk, each_before, name)), super::super::pair::ROOM).await?;
+            let mut line = Line::open(&door, Box::new(Poster::new(chunk, each_before, name)), ROOM).await?;
             let (mut payload, mut sent) = (blank(), 0);
             while line.heard.answered < total {
                 while sent < total.min(line.heard.answered + WINDOW) {
@@ -150,7 +150,7 @@ async fn read(host: &Host, envelopes: u64) -> anyhow::Result<u64> {
     for mailbox in host.mailboxes.iter().step_by(MAILBOXES / mailboxes) {
         let (door, speaker) = (host.door(), Reader::new(*mailbox, 0).only_reads(each as u32));
         readers.spawn(async move {
-            let mut line = Line::open(&door, Box::new(speaker), super::super::pair::ROOM).await?;
+            let mut line = Line::open(&door, Box::new(speaker), ROOM).await?;
             line.receive(each).await?;
             // Nothing is acknowledged: the next reader begins at the beginning again.
             drop(line);
