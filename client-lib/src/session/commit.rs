@@ -3,7 +3,7 @@
 use openmls::prelude::{LeafNodeIndex, MlsGroup, OpenMlsCrypto, Proposal, Sender, StagedCommit};
 
 use super::info::GroupInfo;
-use super::key_package::lifetime;
+use super::key_package::{is_unlimited, lifetime};
 use super::member::{Bearer, Member};
 use super::{EpochKeys, KeyPackage, Refusal, SessionError};
 
@@ -95,7 +95,10 @@ pub(super) fn judge(
         None => stored,
         Some(leaf) => {
             let bearer = Bearer::verify(leaf)?;
-            if !stored.is_same_device(&bearer.credential) || bearer.signature_key != stored.signature_key {
+            let is_same = stored.is_same_device(&bearer.credential)
+                && bearer.credential.handle() == stored.credential.handle()
+                && bearer.signature_key == stored.signature_key;
+            if !is_same {
                 return Err(Refusal::Identity.into());
             }
             if bearer.inbox.is_none() {
@@ -138,7 +141,7 @@ fn proposals(
         match queued.proposal() {
             Proposal::Add(add) => {
                 let package = add.key_package();
-                lifetime(package).ok_or(Refusal::KeyPackage)?;
+                lifetime(package).filter(|_| is_unlimited(package)).ok_or(Refusal::KeyPackage)?;
                 let bearer = Bearer::verify(package.leaf_node())?;
                 if bearer.inbox.is_some() {
                     return Err(Refusal::Inbox);

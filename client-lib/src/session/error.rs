@@ -17,7 +17,7 @@ pub enum Refusal {
     /// A leaf without a credential that its identity signed for its signature key.
     #[error("a device is not signed by the identity that it claims")]
     Credential,
-    /// A committer that changed its identity, device or signature key.
+    /// A committer that changed its identity, device, handle or signature key.
     #[error("a member changed who it is")]
     Identity,
     /// A leaf with a private inbox that is malformed, a committer's fresh leaf without one, or a newcomer's with one.
@@ -29,7 +29,7 @@ pub enum Refusal {
     /// Group info that is missing, of other rules, or not alone.
     #[error("the conversation's info is malformed or follows other rules")]
     Info,
-    /// A key package that is not one of ours.
+    /// A key package that is not one of ours, or one whose validity would depend on a clock.
     #[error("a key package is malformed")]
     KeyPackage,
 }
@@ -94,6 +94,9 @@ pub enum SessionError {
     /// Does not decrypt: a replay, a forgery, or its key is gone.
     #[error("the message does not decrypt (a replay, or not made by a member)")]
     Decrypt,
+    /// A commit that we signed, and know nothing of: this database is older than it.
+    #[error("a commit of this device's own that it does not know")]
+    OwnCommitLost,
     /// Breaks the rules of MLS.
     #[error("the message breaks MLS: {0}")]
     Invalid(String),
@@ -128,6 +131,7 @@ impl SessionError {
             Self::WrongConversation => "SESSION_WRONG_CONVERSATION",
             Self::WrongEpoch { .. } => "SESSION_WRONG_EPOCH",
             Self::Decrypt => "SESSION_DECRYPT",
+            Self::OwnCommitLost => "SESSION_OWN_COMMIT_LOST",
             Self::Invalid(_) => "SESSION_INVALID",
             Self::Refused(refusal) => refusal.cause(),
             Self::NoKeyPackage => "SESSION_NO_KEY_PACKAGE",

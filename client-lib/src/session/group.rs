@@ -6,7 +6,8 @@ use openmls::prelude::tls_codec::Deserialize as _;
 use openmls::prelude::{
     ContentType, GroupId, LeafNodeIndex, LeafNodeParameters, MIXED_PLAINTEXT_WIRE_FORMAT_POLICY, MlsGroup,
     MlsGroupJoinConfig, MlsGroupStateError, MlsMessageBodyIn, MlsMessageIn, ProcessMessageError,
-    ProcessedMessageContent, ProtocolMessage, Sender, SenderRatchetConfiguration, ValidationError, WireFormatPolicy,
+    ProcessedMessageContent, ProtocolMessage, Sender, SenderRatchetConfiguration, StageCommitError, ValidationError,
+    WireFormatPolicy,
 };
 use openmls_traits::OpenMlsProvider as _;
 
@@ -14,6 +15,7 @@ use super::commit::{judge, stored_member, stored_members};
 use super::info::{capabilities, leaf_extensions};
 use super::key_package::unlimited;
 use super::provider::Provider;
+use super::storage::RowError;
 use super::{
     Change, ConversationId, EpochKeys, GroupInfo, MOST_BYTES, Member, Outcome, OwnLeaf, Refusal, SUITE, SessionError,
     Staged, StagedChange,
@@ -347,9 +349,11 @@ fn invalid(error: impl fmt::Display) -> SessionError {
     SessionError::Invalid(error.to_string())
 }
 
-fn refused<E: fmt::Display>(error: ProcessMessageError<E>) -> SessionError {
+fn refused(error: ProcessMessageError<RowError>) -> SessionError {
     match error {
-        ProcessMessageError::StorageError(error) => SessionError::library(error),
+        // Not the message's fault: it must not be recorded as one that cannot be read.
+        ProcessMessageError::StorageError(error) => error.into(),
+        ProcessMessageError::InvalidCommit(StageCommitError::OwnCommitMismatch) => SessionError::OwnCommitLost,
         ProcessMessageError::LibraryError(error) => SessionError::library(error),
         ProcessMessageError::GroupStateError(MlsGroupStateError::UseAfterEviction) => SessionError::Evicted,
         ProcessMessageError::ValidationError(ValidationError::UnableToDecrypt(_)) => SessionError::Decrypt,

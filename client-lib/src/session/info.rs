@@ -83,6 +83,11 @@ impl GroupInfo {
         [&self.relay.identity.0[..], &self.mailbox.0].concat()
     }
 
+    /// Whether both name the same mailbox on the same relay, and its readers alike.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        (&self.relay, &self.mailbox, &self.reader_secret) == (&other.relay, &other.mailbox, &other.reader_secret)
+    }
+
     fn encode(&self) -> Vec<u8> {
         wire::ConversationInfo {
             rules: RULES,

@@ -131,7 +131,7 @@ impl UnverifiedKeyPackage {
         if bearer.credential.identity() != *expected {
             return Err(KeyPackageError::WrongIdentity);
         }
-        let lifetime = lifetime(&mls).ok_or(KeyPackageError::Malformed)?;
+        let lifetime = lifetime(&mls).filter(|_| is_unlimited(&mls)).ok_or(KeyPackageError::Malformed)?;
         let now = now_ms / 1000;
         let is_short = lifetime.not_after.saturating_sub(lifetime.not_before) <= LIFETIME_SECONDS + SKEW_SECONDS;
         if !is_short || now < lifetime.not_before || now >= lifetime.not_after {
@@ -194,6 +194,12 @@ impl KeyPackage {
 /// The lifetime that we gave a key package, or `None` if it has none.
 pub(super) fn lifetime(mls: &MlsKeyPackage) -> Option<wire::KeyPackageLifetime> {
     wire::KeyPackageLifetime::decode(&mls.extensions().unknown(LIFETIME_EXTENSION)?.0[..]).ok()
+}
+
+/// Whether MLS's own field is left unlimited. With any other value a commit that adds it would be valid for who reads it
+/// early and not for who reads it late (fine print, rule 6).
+pub(super) fn is_unlimited(mls: &MlsKeyPackage) -> bool {
+    *mls.life_time() == unlimited()
 }
 
 /// For MLS's own field.

@@ -5,7 +5,8 @@ use openmls::group::Initial;
 use openmls::prelude::tls_codec::Serialize as _;
 use openmls::prelude::{
     CommitBuilder, Credential as MlsCredential, CredentialWithKey, Extension, ExtensionType, Extensions, GroupId,
-    KeyPackage as Mls, LeafNodeIndex, LeafNodeParameters, MlsGroup, RequiredCapabilitiesExtension, UnknownExtension,
+    KeyPackage as Mls, LeafNodeIndex, LeafNodeParameters, Lifetime, MlsGroup, RequiredCapabilitiesExtension,
+    UnknownExtension,
 };
 use openmls_traits::OpenMlsProvider as _;
 use posthorn_proto::{DeviceId, Handle};
@@ -69,18 +70,20 @@ struct Claim {
     credential: Vec<u8>,
     lifetime: bool,
     inbox: bool,
+    /// MLS's own lifetime.
+    clock: Lifetime,
 }
 
 impl Claim {
     fn honest(identity: &Identity, device: Device) -> Self {
         let handle = Handle::parse("dave").expect("a handle");
         let credential = Credential::issue(identity, &device, &handle, 0).encoded().to_vec();
-        Self { device, credential, lifetime: true, inbox: false }
+        Self { device, credential, lifetime: true, inbox: false, clock: unlimited() }
     }
 
     fn make(&self, party: &mut Party) -> Mls {
         party.act(|provider, me| {
-            let mut builder = Mls::builder().key_package_lifetime(unlimited()).leaf_node_capabilities(capabilities());
+            let mut builder = Mls::builder().key_package_lifetime(self.clock).leaf_node_capabilities(capabilities());
             if self.inbox {
                 builder = builder.leaf_node_extensions(leaf_extensions(&me.inbox).expect("fits"));
             }
@@ -125,6 +128,12 @@ fn bad_newcomers_are_refused_by_who_takes_the_key_package_and_by_everybody_else(
             Refusal::KeyPackage,
         ),
         (Claim { inbox: true, ..Claim::honest(&dave, some_device(1)) }, KeyPackageError::Inbox, Refusal::Inbox),
+        // Good today, and not when somebody reads the commit next year: the members would part there.
+        (
+            Claim { clock: Lifetime::new(3600), ..Claim::honest(&dave, some_device(1)) },
+            KeyPackageError::Malformed,
+            Refusal::KeyPackage,
+        ),
     ];
     for (claim, at_adding, in_the_group) in cases {
         let mut parties = three();
@@ -159,6 +168,25 @@ fn a_committer_stays_who_it_is() {
     let eve = Identity::from_seed(&[0xe; 32]);
     let (commit, _) = raw_commit(&mut parties[1], |builder, me| {
         let credential = Credential::issue(&eve, &me.device, me.credential.handle(), 0);
+        builder.leaf_node_parameters(
+            LeafNodeParameters::builder()
+                .with_credential_with_key(CredentialWithKey {
+                    credential: MlsCredential::new(CREDENTIAL_TYPE, credential.encoded().to_vec()),
+                    signature_key: me.device.signature_key()[..].into(),
+                })
+                .with_extensions(leaf_extensions(&me.inbox).expect("fits"))
+                .build(),
+        )
+    });
+    all_refuse(&mut parties, &commit, Refusal::Identity);
+    // Nor does it take another's name.
+    let mut seed = [0; 32];
+    seed[..7].copy_from_slice(b"mallory");
+    let mallory = Identity::generate(&mut ChaCha20Rng::from_seed(seed));
+    let mut parties = three();
+    let (commit, _) = raw_commit(&mut parties[1], |builder, me| {
+        let handle = Handle::parse("alice").expect("a handle");
+        let credential = Credential::issue(&mallory, &me.device, &handle, 0);
         builder.leaf_node_parameters(
             LeafNodeParameters::builder()
                 .with_credential_with_key(CredentialWithKey {
