@@ -53,6 +53,8 @@ pub(crate) fn notice_text(notice: &Notice, me: &str) -> String {
     };
     let text = match notice {
         Notice::Added { by, who } => format!("{} added {}", one(by), list(who)),
+        // The commit that says by whom is not to be had any more.
+        Notice::Removed { by, who } if by.is_empty() => format!("removed: {}", list(who)),
         Notice::Removed { by, who } => format!("{} removed {}", one(by), list(who)),
         Notice::Joined { by } => format!("{by} invited you"),
         Notice::Left { who } => format!("{} left", one(who)),

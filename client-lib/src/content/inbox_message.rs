@@ -13,6 +13,8 @@ use crate::identity::{Card, CardError, Identity, IdentityKey, RelayAddress, Rela
 
 /// Domain separation of an invitation's signature.
 const INVITATION_LABEL: &str = "posthorn v1 invitation";
+/// The highest seq that an invitation may name. No mailbox gets there, and every place behind it can still be counted.
+const MOST_SEQ: u64 = 1 << 53;
 
 /// One message to an inbox, as it came.
 #[derive(Debug)]
@@ -41,6 +43,9 @@ pub enum InvitationError {
     /// Meant for somebody else.
     #[error("the invitation is for another device")]
     WrongRecipient,
+    /// A seq that no mailbox has.
+    #[error("the invitation names a place that no mailbox has")]
+    Place,
     /// Not a relay's URL.
     #[error("the invitation names no relay")]
     Relay,
@@ -122,6 +127,9 @@ impl UnverifiedInvitation {
         }
         if raw.recipient != device.0 || raw.recipient_identity != identity.as_bytes() {
             return Err(InvitationError::WrongRecipient);
+        }
+        if raw.seq > MOST_SEQ {
+            return Err(InvitationError::Place);
         }
         Ok(Invitation {
             recipient: (device, *identity),

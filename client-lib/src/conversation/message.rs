@@ -157,6 +157,28 @@ pub(crate) fn set_message_seq(
     Ok(changed > 0)
 }
 
+/// Notes that a queued message of ours will not be sent. Returns whether it was there.
+pub(crate) fn fail_message(
+    tx: &Transaction<'_>,
+    conversation: &ConversationId,
+    sender_key: &[u8],
+    id: &MessageId,
+    cause: Cause,
+) -> Result<bool, StoreError> {
+    let name = tx.hidden_name(TABLE, &[sender_key, &id.0].concat());
+    let found: Option<(i64, Vec<u8>)> = tx
+        .sql()
+        .prepare_cached("SELECT row, value FROM message WHERE conversation = ?1 AND name = ?2 AND seq IS NULL")?
+        .query_row((&conversation.0[..], &name[..]), |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((row, value)) = found else { return Ok(false) };
+    let mut record: Record = record::open(tx, TABLE, &row.to_be_bytes(), &value)?;
+    record.failed = Some(cause);
+    let value = record::seal(tx, TABLE, &row.to_be_bytes(), &record);
+    tx.sql().prepare_cached("UPDATE message SET value = ?2 WHERE row = ?1")?.execute((row, value))?;
+    Ok(true)
+}
+
 /// Entries before a row (or the newest), oldest first. `everyone` is what all other members got and read at least.
 pub(crate) fn history(
     tx: &Transaction<'_>,

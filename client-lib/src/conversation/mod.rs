@@ -15,7 +15,7 @@ pub use intent::{Candidate, Intent, Package};
 pub(crate) use intent::{get_intent, intents, put_intent, remove_intent, remove_intents, update_intent};
 pub use message::{Body, Message, MessageState, Notice};
 pub(crate) use message::{
-    NewMessage, history, insert_message, last_message, mark_read, message_rows_between, newest_seq, receipt_of,
-    set_message_seq, set_receipt, unread_count,
+    NewMessage, fail_message, history, insert_message, last_message, mark_read, message_rows_between, newest_seq,
+    receipt_of, set_message_seq, set_receipt, unread_count,
 };
 pub use record::{Conversation, ConversationState};

@@ -12,6 +12,8 @@ use crate::conversation::MessageId;
 use crate::store::{StoreError, Transaction, record};
 
 const TABLE: &str = "outbox";
+/// How many parcels for a mailbox may wait to be read back before the next is posted.
+pub(crate) const UNREAD_PARCELS: usize = 64;
 
 /// Something on its way to a mailbox.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -150,6 +152,20 @@ pub(crate) fn update(tx: &Transaction<'_>, row: i64, parcel: &Parcel) -> Result<
     let value = record::seal(tx, TABLE, &row.to_be_bytes(), parcel);
     let post = parcel.sealed().map(|sealed| sealed.post.0.to_vec());
     tx.sql().prepare_cached("UPDATE outbox SET post = ?2, value = ?3 WHERE row = ?1")?.execute((row, post, value))?;
+    Ok(())
+}
+
+/// Forgets what the relay answered about parcels for a mailbox whose seqs are like this: they will be posted again, the
+/// identical bytes.
+pub(crate) fn unpost(tx: &Transaction<'_>, mailbox: &MailboxId, like: impl Fn(u64) -> bool) -> Result<(), StoreError> {
+    for (row, mut parcel) in oldest(tx, mailbox, UNREAD_PARCELS)? {
+        if let Some(sealed) = parcel.sealed_mut()
+            && sealed.posted.is_some_and(&like)
+        {
+            sealed.posted = None;
+            update(tx, row, &parcel)?;
+        }
+    }
     Ok(())
 }
 

@@ -2,15 +2,16 @@
 //! tokens, the two inboxes).
 
 use posthorn_proto::auth::AccountKey;
+use posthorn_proto::code::Retry;
 use posthorn_proto::frame::{
     Authenticate, Create, PublishCard, PublishKeyPackages, Refusal, Register, Request, ServerBody,
 };
-use posthorn_proto::{ErrorCode, KeyHash, Reader, Token};
+use posthorn_proto::{ErrorCode, KeyHash, MailboxId, Reader, Token};
 
 use super::link::Pending;
 use super::profile::{self, Inbox, Profile};
 use super::reading::{Purpose, Reading};
-use super::{Account, Answer, CommandError, Effect, EngineError, Link, LinkId, Step};
+use super::{Account, Answer, CommandError, Effect, EngineError, Event, Link, LinkId, Step};
 use crate::conversation::Cause;
 use crate::identity::{Card, CardDevice, ContactLink, Credential, Device};
 use crate::inbox::InboxAddress;
@@ -243,6 +244,7 @@ impl Step<'_> {
                 if let Some(up) = self.live.links.get_mut(id).and_then(|link| link.up_mut()) {
                     up.authenticated = true;
                 }
+                self.event(Event::Connected);
                 self.look_everywhere();
             }
             (Pending::DrawTokens(hashes), ServerBody::TokensDrawn(accepted)) => {
@@ -258,7 +260,11 @@ impl Step<'_> {
                 profile.last_resort_since = last_resort_since;
             }
             (Pending::PublishCard(version), ServerBody::Done) => profile.card_version = version,
-            _ => return Ok(()),
+            _ => {
+                // An answer to another question: asking again at once would go on for ever.
+                self.back_off(id, &Refusal::new(ErrorCode::Internal, ""));
+                return Ok(());
+            }
         }
         profile.save(self.tx)?;
         if profile.complete()
@@ -281,6 +287,24 @@ impl Step<'_> {
         Ok(())
     }
 
+    /// The relay does not have an inbox any more (it was restored, or nobody opened it for half a year): it is made again
+    /// under the same address, which stands in cards and leaves.
+    pub(super) fn inbox_gone(&mut self, mailbox: &MailboxId, purpose: Purpose) -> Result<(), EngineError> {
+        let Some(mut profile) = Profile::load(self.tx)? else { return Ok(()) };
+        let inbox = profile.inbox_mut(if purpose == Purpose::PublicInbox { Link::Account } else { Link::Mailboxes });
+        inbox.created = false;
+        inbox.token = None;
+        profile.save(self.tx)?;
+        Reading::delete(self.tx, mailbox)?;
+        self.alarm(
+            None,
+            Cause::MailboxGone,
+            None,
+            "the relay does not have an inbox of this device any more; it is made again",
+        );
+        Ok(())
+    }
+
     /// A refusal of one of this module's requests.
     pub(super) fn account_refused(
         &mut self,
@@ -290,6 +314,8 @@ impl Step<'_> {
     ) -> Result<(), EngineError> {
         let Some(mut profile) = Profile::load(self.tx)? else { return Ok(()) };
         match (pending, refusal.code) {
+            // Busy is not no. What an earlier try may have stored must not lose its keys.
+            (Pending::Register(_), Some(code)) if matches!(code.retry(), Retry::Later | Retry::Reconnect) => {}
             (Pending::Register(_), _) => {
                 Profile::delete(self.tx)?;
                 for link in [Link::Account, Link::Mailboxes] {

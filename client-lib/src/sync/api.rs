@@ -317,7 +317,8 @@ pub struct SyncState {
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// A connection to our relay is up and greeted.
+    /// A connection to a relay can be used: one for mailboxes is greeted, the account's is authenticated. `Command::State`
+    /// tells whether both to our own relay are.
     Connected,
     /// A connection ended.
     Disconnected {

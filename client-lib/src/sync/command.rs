@@ -5,18 +5,19 @@ use posthorn_proto::{MailboxId, ReadKey};
 use super::account::OwnDevice;
 use super::profile::{Contact as Known, Profile};
 use super::reading::{Purpose, Reading};
+use super::receive::name_among;
 use super::{
     Answer, Command, CommandError, CommandId, Contact, ConversationSummary, EngineError, Event, Link, MemberSummary,
     Step, SyncState,
 };
 use crate::content::{ContentBody, TEXT_BYTES};
 use crate::conversation::{
-    Body, Candidate, Conversation, ConversationId, ConversationState, Intent, MessageId, NewMessage, history, intents,
-    last_message, mark_read, newest_seq, put_intent, unread_count,
+    Body, Candidate, Cause, Conversation, ConversationId, ConversationState, Intent, MessageId, NewMessage, history,
+    intents, last_message, mark_read, newest_seq, put_intent, unread_count,
 };
 use crate::identity::{IdentityKey, safety_number};
 use crate::outbox::{self, Parcel};
-use crate::session::{GroupInfo, NAME_BYTES, Provider, ReaderSecret, Session, SessionError};
+use crate::session::{GroupInfo, Member, NAME_BYTES, Provider, ReaderSecret, Session, SessionError};
 
 /// An answer, or why not; or the database failed.
 type Done = Result<Result<Answer, CommandError>, EngineError>;
@@ -112,7 +113,7 @@ impl Step<'_> {
         if name.len() > NAME_BYTES {
             refuse!(CommandError::BadName { limit: NAME_BYTES });
         }
-        let candidates = granted!(candidates(&profile, members)?);
+        let candidates = granted!(self.candidates(&profile, members)?);
         let relay = profile.relay()?;
         let (conversation, mailbox) = (ConversationId::random(self.rng), MailboxId::random(self.rng));
         let info = GroupInfo { relay: relay.clone(), mailbox, reader_secret: ReaderSecret::generate(self.rng), name };
@@ -126,7 +127,7 @@ impl Step<'_> {
         let read_key = ReadKey::random(self.rng);
         let mut reading = Reading::new(Purpose::Conversation(conversation), relay.url.as_str(), reader, &read_key);
         // Nothing to open before the relay has it.
-        reading.stopped = Some(crate::conversation::Cause::MailboxGone);
+        reading.stopped = Some(Cause::MailboxGone);
         reading.save(self.tx, &mailbox)?;
         let row = put_intent(self.tx, &conversation, &Intent::Add(candidates))?;
         self.live.dirty.insert(conversation);
@@ -140,7 +141,7 @@ impl Step<'_> {
             return Ok(());
         };
         let wanted = match self.active(conversation)? {
-            Ok(_) => candidates(&profile, members)?,
+            Ok(_) => self.candidates(&profile, members)?,
             Err(error) => Err(error),
         };
         self.want(id, conversation, wanted.map(Intent::Add))
@@ -160,10 +161,19 @@ impl Step<'_> {
         let provider = Provider::new(self.tx);
         let session = Session::load(&provider, conversation)?;
         let members = session.members()?;
-        let Some(member) = members.iter().find(|member| member.credential.handle().as_str() == handle) else {
+        // By the handle if only one identity claims it, else by the longer name that the list of members shows.
+        let is_meant =
+            |m: &&Member| m.credential.handle().as_str() == handle || name_among(&members, m).as_str() == handle;
+        let mut meant = members.iter().filter(is_meant);
+        let Some(identity) = meant.next().map(|member| member.credential.identity()) else {
             refuse!(CommandError::UnknownPerson(handle.to_owned()));
         };
-        let identity = member.credential.identity();
+        if meant.any(|other| other.credential.identity() != identity) {
+            refuse!(CommandError::Failed {
+                cause: "AMBIGUOUS",
+                reason: format!("several members claim the handle {handle}: name one as the list of members shows it"),
+            });
+        }
         if Profile::load(self.tx)?.is_some_and(|profile| profile.identity().key() == identity) {
             refuse!(CommandError::Yourself);
         }
@@ -222,7 +232,7 @@ impl Step<'_> {
             record.state = ConversationState::Left;
             record.save(self.tx, conversation)?;
             self.abandon_intents(conversation, &mut record)?;
-            outbox::remove_all(self.tx, &record.mailbox)?;
+            self.abandon_parcels(conversation, &record.mailbox, Cause::Removed)?;
         } else {
             record.state = ConversationState::Leaving;
             record.save(self.tx, conversation)?;
@@ -332,6 +342,40 @@ impl Step<'_> {
         Ok(Ok(Answer::State(SyncState { connected, caught_up, outbox: outbox as u64, intents: wanted, registered })))
     }
 
+    /// The people to be added, each once.
+    fn candidates(
+        &self,
+        profile: &Profile,
+        members: Vec<Contact>,
+    ) -> Result<Result<Vec<Candidate>, CommandError>, EngineError> {
+        let mut candidates: Vec<Candidate> = Vec::new();
+        for contact in members {
+            let (handle, identity) = match contact {
+                // Whom the relay named once is who is meant.
+                Contact::Handle(handle) => {
+                    let known = Known::known_as(self.tx, &handle)?;
+                    (handle, known)
+                }
+                Contact::Link(link) if link.relay != profile.relay_url()? => {
+                    let (handle, relay) = (link.handle.to_string(), link.relay.to_string());
+                    refuse!(CommandError::OtherRelay { handle, relay });
+                }
+                Contact::Link(link) => (link.handle, Some(*link.identity.as_bytes())),
+            };
+            if handle == profile.handle()? {
+                refuse!(CommandError::Yourself);
+            }
+            if !candidates.iter().any(|known| known.handle == handle.as_str()) {
+                let handle = handle.to_string();
+                candidates.push(Candidate { handle, identity, card: None, packages: Vec::new() });
+            }
+        }
+        if candidates.is_empty() {
+            refuse!(CommandError::Nobody);
+        }
+        Ok(Ok(candidates))
+    }
+
     /// The conversation, if it takes messages and changes.
     fn active(&self, id: &ConversationId) -> Result<Result<Conversation, CommandError>, EngineError> {
         Ok(match Conversation::load(self.tx, id)? {
@@ -344,30 +388,4 @@ impl Step<'_> {
             },
         })
     }
-}
-
-/// The people to be added, each once.
-fn candidates(profile: &Profile, members: Vec<Contact>) -> Result<Result<Vec<Candidate>, CommandError>, EngineError> {
-    let mut candidates: Vec<Candidate> = Vec::new();
-    for contact in members {
-        let (handle, identity) = match contact {
-            Contact::Handle(handle) => (handle, None),
-            Contact::Link(link) if link.relay != profile.relay_url()? => {
-                let (handle, relay) = (link.handle.to_string(), link.relay.to_string());
-                refuse!(CommandError::OtherRelay { handle, relay });
-            }
-            Contact::Link(link) => (link.handle, Some(*link.identity.as_bytes())),
-        };
-        if handle == profile.handle()? {
-            refuse!(CommandError::Yourself);
-        }
-        if !candidates.iter().any(|known| known.handle == handle.as_str()) {
-            let handle = handle.to_string();
-            candidates.push(Candidate { handle, identity, card: None, packages: Vec::new() });
-        }
-    }
-    if candidates.is_empty() {
-        refuse!(CommandError::Nobody);
-    }
-    Ok(Ok(candidates))
 }

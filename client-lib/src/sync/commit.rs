@@ -7,14 +7,14 @@ use posthorn_proto::{DeviceId, KeyHash, PostId, ReadKey, Reader, ReaderId, Turn}
 use super::account::OwnDevice;
 use super::profile::{Contact, Profile};
 use super::reading::Reading;
-use super::receive::{After, Arrival};
+use super::receive::{After, Arrival, name_among, receipt_name};
 use super::{Answer, CommandError, EngineError, Event, Step};
 use crate::content::{Invitation, Receipt};
 use crate::conversation::{
-    Cause, Conversation, ConversationId, Intent, Notice, intents, remove_intent, remove_intents, set_receipt,
+    Cause, Conversation, ConversationId, Intent, Notice, Package, intents, remove_intent, remove_intents, set_receipt,
 };
 use crate::envelope::Slot;
-use crate::identity::IdentityKey;
+use crate::identity::{Credential, IdentityKey};
 use crate::inbox::{InboxAddress, MOST_DATA};
 use crate::outbox::{self, Invitee, Parcel, SealedPost, SealedTurn};
 use crate::session::{
@@ -150,7 +150,7 @@ impl Step<'_> {
         session.merge_pending()?;
         outbox::remove(self.tx, row)?;
         let Some(profile) = Profile::load(self.tx)? else { return Ok(After::Go) };
-        self.newcomers(id, invitees.iter().map(|invitee| invitee.device), arrival.delivery.seq)?;
+        self.newcomers(id, session, &invitees, arrival.delivery.seq)?;
         for invitee in invitees {
             if let Some(welcome) = &welcome {
                 self.invite(id, &profile, session, invitee, welcome.clone(), arrival)?;
@@ -159,7 +159,8 @@ impl Step<'_> {
         let committer = profile.handle()?.to_string();
         self.epoch_began(id, session, &committer, added, removed, arrival.delivery.seq)?;
         let still_wanted = intents(self.tx, id)?.into_iter().any(|(kept, wish)| {
-            kept == intent && matches!(wish, Intent::Readmit { device, .. } if !has_device(session, &device))
+            kept == intent
+                && matches!(wish, Intent::Readmit { device, identity, .. } if !has_device(session, &identity, &device))
         });
         if !still_wanted {
             self.intent_done(intent, Ok(Answer::Done))?;
@@ -177,6 +178,11 @@ impl Step<'_> {
         arrival: &Arrival<'_>,
     ) -> Result<After, EngineError> {
         let outcome = change.outcome().clone();
+        if !session.info().is_same_place(&outcome.info) {
+            let text = "a commit moves the conversation, which only a repair may do";
+            self.unreadable(id, arrival, Cause::BadCommit)?;
+            return Ok(After::Stop(Cause::BadTurn, text));
+        }
         if !turn_fits(turn, &outcome) {
             return Ok(After::Stop(Cause::BadTurn, "the lock was turned in another way than its commit says"));
         }
@@ -188,8 +194,9 @@ impl Step<'_> {
             record.save(self.tx, id)?;
         }
         let handles = |members: &[Member]| members.iter().map(|m| m.credential.handle().to_string()).collect();
-        let newcomers = outcome.added.iter().map(|member| member.credential.device());
-        self.newcomers(id, newcomers, arrival.delivery.seq)?;
+        for member in &outcome.added {
+            self.newcomer(id, &member.credential, arrival.delivery.seq)?;
+        }
         let committer = outcome.committer.credential.handle().to_string();
         let (added, removed) = (handles(&outcome.added), handles(&outcome.removed));
         self.epoch_began(id, session, &committer, added, removed, arrival.delivery.seq)?;
@@ -200,14 +207,20 @@ impl Step<'_> {
     }
 
     /// Nobody waits for newcomers to get what was said before they came.
+    fn newcomer(&mut self, id: &ConversationId, credential: &Credential, seq: u64) -> Result<(), EngineError> {
+        Ok(set_receipt(self.tx, id, &receipt_name(credential), Receipt { delivered: seq, read: seq })?)
+    }
+
+    /// Likewise those whom our own commit added.
     fn newcomers(
         &mut self,
         id: &ConversationId,
-        devices: impl Iterator<Item = DeviceId>,
+        session: &Session<'_>,
+        invitees: &[Invitee],
         seq: u64,
     ) -> Result<(), EngineError> {
-        for device in devices {
-            set_receipt(self.tx, id, &device.0, Receipt { delivered: seq, read: seq })?;
+        for member in session.members()?.iter().filter(|m| invitees.iter().any(|invitee| invitee.reader == m.reader)) {
+            self.newcomer(id, &member.credential, seq)?;
         }
         Ok(())
     }
@@ -251,7 +264,12 @@ impl Step<'_> {
     /// Copies who the members are, and keeps what their leaves say.
     pub(super) fn note_members(&mut self, session: &Session<'_>, record: &mut Conversation) -> Result<(), EngineError> {
         let members = session.members()?;
-        record.members = members.iter().map(|member| member.credential.handle().to_string()).collect();
+        let names: Vec<String> = members.iter().map(|member| name_among(&members, member)).collect();
+        if let Some(name) = names.iter().find(|name| name.contains('#') && !record.members.contains(name)) {
+            let text = format!("several members claim one handle, one of them is {name}: compare safety numbers");
+            self.alarm(Some(session.id()), Cause::NameTwice, None, text);
+        }
+        record.members = names;
         record.members.dedup();
         record.name.clone_from(&session.info().name);
         for member in &members {
@@ -392,7 +410,8 @@ fn wanted(provider: &Provider<'_>, session: &Session<'_>, intent: &Intent, now: 
         Intent::Add(candidates) => {
             for candidate in candidates {
                 let Some(identity) = candidate.identity_key() else { continue };
-                for package in candidate.packages.iter().filter(|package| !has_device(session, &package.device)) {
+                let missing = |package: &&Package| !has_device(session, identity.as_bytes(), &package.device);
+                for package in candidate.packages.iter().filter(missing) {
                     // Verified when it was taken; by now it may have run out, and then only this device is left out.
                     let parsed = UnverifiedKeyPackage::parse(&package.bytes);
                     change.add.extend(parsed.and_then(|p| p.verify(provider, &identity, now)).ok());
@@ -407,7 +426,7 @@ fn wanted(provider: &Provider<'_>, session: &Session<'_>, intent: &Intent, now: 
         Intent::Update { .. } => change.update_self = true,
         Intent::Readmit { device, identity, key_package } => {
             let members = session.members()?;
-            match members.iter().find(|member| member.credential.device() == *device) {
+            match members.iter().find(|member| is_device(member, identity, device)) {
                 // Its reader has the same id: it must be gone before it can be admitted anew.
                 Some(member) => change.remove = vec![member.leaf],
                 None => {
@@ -423,8 +442,13 @@ fn wanted(provider: &Provider<'_>, session: &Session<'_>, intent: &Intent, now: 
     Ok(if nothing { Wanted::Nothing } else { Wanted::Change(Box::new(change)) })
 }
 
-fn has_device(session: &Session<'_>, device: &DeviceId) -> bool {
-    session.members().is_ok_and(|members| members.iter().any(|member| member.credential.device() == *device))
+fn has_device(session: &Session<'_>, identity: &[u8; 32], device: &DeviceId) -> bool {
+    session.members().is_ok_and(|members| members.iter().any(|member| is_device(member, identity, device)))
+}
+
+/// Devices choose their ids: only with the identity they name somebody.
+fn is_device(member: &Member, identity: &[u8; 32], device: &DeviceId) -> bool {
+    member.credential.identity().as_bytes() == identity && member.credential.device() == *device
 }
 
 fn turn_of(staged: &Staged, next: &EpochKeys, invitees: &[Invitee]) -> Turn {

@@ -16,6 +16,10 @@ use crate::sync::Effect;
 /// First wait after a connection ended, milliseconds; doubled up to [`LONGEST_WAIT`].
 const FIRST_WAIT: u64 = 500;
 const LONGEST_WAIT: u64 = 60_000;
+/// A relay's advice on when to come back is taken up to here, milliseconds: 10 minutes.
+pub(super) const LONGEST_ADVICE: u64 = 600_000;
+/// Longest words of a relay that are passed on, in characters.
+const MOST_WORDS: usize = 300;
 /// A connection on which nothing was sent for this long is pinged, milliseconds.
 const PING_AFTER: u64 = 25_000;
 /// A connection on which nothing came for this long although something was asked is given up, milliseconds.
@@ -57,6 +61,8 @@ pub(super) struct Opening {
     pub(super) head: u64,
     /// Told and applied: nothing known is outstanding.
     pub(super) caught_up: bool,
+    /// The hashes of post key and turn key at that head.
+    pub(super) lock: [KeyHash; 2],
 }
 
 /// A connection.
@@ -76,6 +82,8 @@ pub(super) enum LinkState {
 /// A connection that is up.
 pub(super) struct Up {
     pub(super) hello: Option<Hello>,
+    /// Tries since something went well on this link.
+    attempts: u32,
     pub(super) authenticated: bool,
     next_request: u64,
     pub(super) pending: BTreeMap<u64, Pending>,
@@ -165,8 +173,14 @@ impl Live {
 
 impl Step<'_> {
     pub(super) fn link_connected(&mut self, id: &LinkId) {
+        let attempts = match self.live.links.get(id) {
+            Some(LinkState::Down { attempts, .. } | LinkState::Connecting { attempts }) => *attempts,
+            Some(LinkState::Up(up)) => up.attempts,
+            None => 0,
+        };
         let up = Up {
             hello: None,
+            attempts: attempts + 1,
             authenticated: false,
             next_request: 1,
             pending: BTreeMap::new(),
@@ -184,11 +198,11 @@ impl Step<'_> {
         let Some(state) = self.live.links.get_mut(id) else { return };
         let (attempts, hint) = match state {
             LinkState::Down { attempts, .. } | LinkState::Connecting { attempts } => (*attempts + 1, None),
-            LinkState::Up(up) => (u32::from(up.hello.is_none()), up.reconnect_after),
+            LinkState::Up(up) => (up.attempts, up.reconnect_after),
         };
         let backoff = (FIRST_WAIT << attempts.min(7)).min(LONGEST_WAIT);
         // Half of it is random, so that a restarted relay is not met by everybody at once.
-        let wait = hint.unwrap_or(0) + backoff / 2 + self.rng.random_range(0..=backoff / 2);
+        let wait = hint.unwrap_or(0).min(LONGEST_ADVICE) + backoff / 2 + self.rng.random_range(0..=backoff / 2);
         *state = LinkState::Down { retry_at: self.now + wait, attempts };
         self.event(Event::Disconnected { reason, retry_in_ms: wait });
     }
@@ -237,18 +251,23 @@ impl Step<'_> {
     ) -> Result<(), EngineError> {
         let Some(LinkState::Up(up)) = self.live.links.get_mut(id) else { return Ok(()) };
         let pending = up.pending.remove(&frame.request);
+        if up.hello.is_none() && !matches!(frame.body, ServerBody::Hello(_)) {
+            // Nothing can be asked before the greeting, and nothing else is waited for.
+            self.effects.push(Effect::Disconnect(id.clone()));
+            return Ok(());
+        }
         up.waiting_since = (!up.pending.is_empty()).then_some(self.now);
         match (frame.body, pending) {
             (ServerBody::Hello(hello), _) => self.greeted(id, hello),
             (ServerBody::Delivery(delivery), _) => self.delivered(id, delivery, moved),
-            (ServerBody::Closed { mailbox, reason }, _) => self.opening_ended(id, &mailbox, reason),
+            (ServerBody::Closed { mailbox, reason }, _) => self.opening_ended(id, &mailbox, plain(reason)),
             (ServerBody::GoingAway { reconnect_after_ms }, _) => {
                 up.reconnect_after = Some(u64::from(reconnect_after_ms));
                 Ok(())
             }
             // Signals carry typing and calls, which this version does not speak.
             (ServerBody::Signalled { .. }, _) => Ok(()),
-            (ServerBody::Error(refusal), Some(pending)) => self.refused(id, pending, refusal),
+            (ServerBody::Error(refusal), Some(pending)) => self.refused(id, pending, plain(refusal)),
             (body, Some(pending)) => self.answered(id, pending, body),
             // An answer that nothing waits for: the relay repeats itself or lies, and either is harmless.
             (_, None) => Ok(()),
@@ -284,7 +303,12 @@ impl Step<'_> {
         if let Some(LinkState::Up(up)) = self.live.links.get_mut(id) {
             up.hello = Some(hello);
         }
-        self.event(Event::Connected);
+        match id.link {
+            // Of use as it is.
+            Link::Mailboxes => self.event(Event::Connected),
+            // Of use, and told, once it is authenticated. What the directory has may be another's store by now.
+            Link::Account => self.live.stock = None,
+        }
         self.look_everywhere();
         Ok(())
     }
@@ -293,7 +317,7 @@ impl Step<'_> {
     pub(super) fn back_off(&mut self, id: &LinkId, refusal: &Refusal) {
         let Some(up) = self.live.links.get_mut(id).and_then(LinkState::up_mut) else { return };
         up.refusals = (up.refusals + 1).min(6);
-        let wait = u64::from(refusal.retry_after_ms).max(500 << up.refusals);
+        let wait = u64::from(refusal.retry_after_ms).min(LONGEST_ADVICE).max(500 << up.refusals);
         up.not_before = self.now + wait;
     }
 
@@ -301,6 +325,13 @@ impl Step<'_> {
     pub(super) fn went_well(&mut self, id: &LinkId) {
         if let Some(up) = self.live.links.get_mut(id).and_then(LinkState::up_mut) {
             up.refusals = 0;
+            up.attempts = 0;
         }
     }
+}
+
+/// A relay's words, fit to be shown: without control characters, and not too many.
+fn plain(mut refusal: Refusal) -> Refusal {
+    refusal.message = refusal.message.chars().filter(|c| !c.is_control()).take(MOST_WORDS).collect();
+    refusal
 }

@@ -7,7 +7,7 @@
 //! Reading order: `api` (inputs, effects, commands, events), `link` (a connection to a relay), `account` (registration and
 //! upkeep), `open` (opening mailboxes), `receive` (deliveries to conversations), `inbox` (to inboxes), `progress` (what a
 //! conversation does next: create, commit, post), `commit` (intents into commits, and what follows from one), `command`
-//! (what the person asks), and the tables `reading` and `profile`.
+//! (what the person asks), and the tables `reading`, `profile` and `strangers`.
 //!
 //! Invariant: facts live in the database only. What `Live` holds is of this run: connections, requests in flight, what
 //! to look at next. A crash loses it, and the first pass after a start finds everything again.
@@ -24,6 +24,9 @@ mod profile;
 mod progress;
 mod reading;
 mod receive;
+mod strangers;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 

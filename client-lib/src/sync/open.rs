@@ -1,16 +1,19 @@
 //! Opening mailboxes: what the relay says of them, held against what we know (rules 7, 8, 10 and 11).
 
 use posthorn_proto::frame::{Ack, Open, OpenState, Opened, Opening as OpenRequest, Refusal, Request};
-use posthorn_proto::{ErrorCode, MailboxId};
+use posthorn_proto::{ErrorCode, KeyHash, MailboxId};
 
 use super::link::{Opening, Pending};
+use super::profile::Profile;
 use super::reading::{Purpose, Reading};
 use super::{EngineError, Event, Link, LinkId, Step};
-use crate::conversation::{Cause, Conversation, ConversationId, ConversationState};
+use crate::conversation::{Cause, Conversation, ConversationId, ConversationState, MessageState, Notice, fail_message};
 use crate::identity::RelayUrl;
-use crate::outbox;
-use crate::session::{Provider, Session};
+use crate::outbox::{self, Parcel};
+use crate::session::{Provider, Session, SessionError};
 
+/// What is said when they do.
+pub(super) const LOCK_DIFFERS: &str = "everything is read, and the lock is not the one of our epoch";
 /// Envelopes that the relay may send ahead of our acknowledgement, for each mailbox.
 const CREDIT: u32 = 64;
 
@@ -66,10 +69,15 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// The relay's answer about each.
-    pub(super) fn opened(&mut self, id: &LinkId, results: Vec<Opened>) -> Result<(), EngineError> {
+    /// The relay's answer about each that was asked for.
+    pub(super) fn opened(&mut self, id: &LinkId, asked: &[MailboxId], results: Vec<Opened>) -> Result<(), EngineError> {
         for Opened { mailbox, result } in results {
-            let Some(reading) = Reading::load(self.tx, &mailbox)? else { continue };
+            let Some(reading) = Reading::load(self.tx, &mailbox)?.filter(|reading| reading.is_read_on(id)) else {
+                continue;
+            };
+            if !asked.contains(&mailbox) || reading.stopped.is_some() {
+                continue;
+            }
             match result {
                 Ok(state) => self.opened_one(id, mailbox, reading, &state)?,
                 Err(refusal) => self.opening_ended(id, &mailbox, refusal)?,
@@ -97,31 +105,55 @@ impl Step<'_> {
             reading.save(self.tx, &mailbox)?;
         }
         if let Some((cause, text)) = contradiction(&reading, state) {
-            return self.stop_reading(id, &mailbox, reading, cause, text);
+            if reading.purpose.conversation().is_none() {
+                self.skip_in_inbox(&mailbox, &mut reading, state, cause, text)?;
+            } else {
+                return self.stop_reading(id, &mailbox, reading, cause, text);
+            }
         }
         let caught_up = state.head == reading.seq;
+        let lock = [state.post_key_hash, state.turn_key_hash];
         if let Some(up) = self.live.links.get_mut(id).and_then(|link| link.up_mut()) {
-            up.openings.insert(mailbox, Opening { head: state.head, caught_up });
+            up.openings.insert(mailbox, Opening { head: state.head, caught_up, lock });
         }
+        // What the relay answered and does not have (any more) is posted again, the identical bytes (rule 8).
+        outbox::unpost(self.tx, &mailbox, |posted| posted > state.head)?;
         if state.cursor < reading.seq {
             self.acknowledge(id, &mailbox, 0)?;
         }
         if let Some(conversation) = reading.purpose.conversation() {
-            if caught_up && self.lock_differs(&conversation, state)? {
-                let text = "everything is read, and the lock is not the one of our epoch";
-                return self.stop_reading(id, &mailbox, reading, Cause::KeyMismatch, text);
+            if caught_up && self.lock_differs(&conversation, lock)? {
+                return self.stop_reading(id, &mailbox, reading, Cause::KeyMismatch, LOCK_DIFFERS);
             }
             self.live.dirty.insert(conversation);
         }
         Ok(())
     }
 
+    /// Nothing refers to what lies in an inbox, and nothing is sent there: reading goes on behind the hole.
+    fn skip_in_inbox(
+        &mut self,
+        mailbox: &MailboxId,
+        reading: &mut Reading,
+        state: &OpenState,
+        cause: Cause,
+        text: &str,
+    ) -> Result<(), EngineError> {
+        let first = state.oldest.clamp(1, state.head.saturating_add(1)) - 1;
+        reading.skip_to(self.tx, mailbox, state.cursor.min(state.head).max(first))?;
+        self.alarm(None, cause, Some(reading.seq), text);
+        Ok(())
+    }
+
     /// Whether the lock that the relay told is another than our epoch's.
-    fn lock_differs(&self, id: &ConversationId, state: &OpenState) -> Result<bool, EngineError> {
+    pub(super) fn lock_differs(&self, id: &ConversationId, told: [KeyHash; 2]) -> Result<bool, EngineError> {
         let provider = Provider::new(self.tx);
-        let session = Session::load(&provider, id)?;
+        let session = match Session::load(&provider, id) {
+            Err(SessionError::Unknown) => return Ok(false),
+            session => session?,
+        };
         let Ok(keys) = session.keys() else { return Ok(false) };
-        Ok(keys.post.hash() != state.post_key_hash || keys.turn.hash() != state.turn_key_hash)
+        Ok([keys.post.hash(), keys.turn.hash()] != told)
     }
 
     /// Acknowledges what is applied, and gives back as much credit as was used.
@@ -141,7 +173,9 @@ impl Step<'_> {
         if let Some(up) = self.live.links.get_mut(id).and_then(|link| link.up_mut()) {
             up.openings.remove(mailbox);
         }
-        let Some(reading) = Reading::load(self.tx, mailbox)? else { return Ok(()) };
+        let Some(reading) = Reading::load(self.tx, mailbox)?.filter(|reading| reading.is_read_on(id)) else {
+            return Ok(());
+        };
         let (cause, text) = match why.code {
             Some(ErrorCode::MailboxUnknown) => (Cause::MailboxGone, "the relay does not have the mailbox any more"),
             Some(ErrorCode::ReaderUnknown) => (Cause::Evicted, "the relay says that this device was removed"),
@@ -156,7 +190,29 @@ impl Step<'_> {
                 return Ok(());
             }
         };
+        if cause == Cause::MailboxGone && reading.purpose.conversation().is_none() {
+            return self.inbox_gone(mailbox, reading.purpose);
+        }
         self.stop_reading(id, mailbox, reading, cause, text)
+    }
+
+    /// What was still to be said there never will be, and says so (C2).
+    pub(super) fn abandon_parcels(
+        &mut self,
+        conversation: &ConversationId,
+        mailbox: &MailboxId,
+        cause: Cause,
+    ) -> Result<(), EngineError> {
+        let own = Profile::load(self.tx)?.map(|profile| profile.identity().key());
+        for (_, parcel) in outbox::oldest(self.tx, mailbox, usize::MAX >> 1)? {
+            if let (Parcel::Message { message, .. }, Some(own)) = (parcel, &own)
+                && fail_message(self.tx, conversation, own.as_bytes(), &message, cause)?
+            {
+                let (id, state) = (message, MessageState::Failed(cause));
+                self.event(Event::MessageState { conversation: *conversation, id, state });
+            }
+        }
+        Ok(outbox::remove_all(self.tx, mailbox)?)
     }
 
     /// A mailbox cannot go on by itself. What was read stays; nothing is sent there any more.
@@ -189,7 +245,13 @@ impl Step<'_> {
             };
             record.save(self.tx, &conversation)?;
             self.abandon_intents(&conversation, &mut record)?;
-            outbox::remove_all(self.tx, mailbox)?;
+            self.abandon_parcels(&conversation, mailbox, cause)?;
+            if cause == Cause::Evicted && record.state == ConversationState::Removed {
+                // The commit that says so cannot be read any more: who did it stays unknown.
+                let who = Profile::load(self.tx)?.map(|profile| profile.handle()).transpose()?;
+                let who = who.map(|handle| handle.to_string()).into_iter().collect();
+                self.notice(&conversation, None, Notice::Removed { by: String::new(), who })?;
+            }
             self.event(Event::Conversation { conversation });
         }
         // That we left or were removed is a notice in the history, and nothing is wrong.
@@ -197,6 +259,13 @@ impl Step<'_> {
             self.alarm(conversation, cause, Some(reading.seq), text);
         }
         Ok(())
+    }
+}
+
+impl Reading {
+    /// Whether it is read on that link: what one relay says of another's mailboxes is nothing.
+    fn is_read_on(&self, id: &LinkId) -> bool {
+        self.relay == id.relay.as_str() && self.purpose.link() == id.link
     }
 }
 

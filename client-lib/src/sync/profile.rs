@@ -167,6 +167,18 @@ impl Profile {
         Device::from_seeds(self.device_id, &self.signature.0, &self.account.0)
     }
 
+    /// A device may give itself any id.
+    #[cfg(test)]
+    pub(super) fn borrow_device_id(&mut self, id: DeviceId) {
+        self.device_id = id;
+    }
+
+    /// An identity may call itself as it likes, outside of its relay's directory.
+    #[cfg(test)]
+    pub(super) fn borrow_handle(&mut self, handle: &str) {
+        handle.clone_into(&mut self.handle);
+    }
+
     pub(super) fn credential(&self) -> Result<Credential, StoreError> {
         Ok(Credential::issue(&self.identity(), &self.device(), &self.handle()?, 0))
     }
@@ -241,6 +253,9 @@ pub(super) struct Contact {
     pub(super) identity: [u8; 32],
     card: Option<Vec<u8>>,
     private: Vec<(DeviceId, Vec<u8>)>,
+    /// Our relay's directory gave this card for this handle once; a card that came by an invitation names itself.
+    #[serde(default)]
+    looked_up: bool,
 }
 
 impl Contact {
@@ -285,6 +300,20 @@ impl Contact {
         contact.identity = *card.identity().as_bytes();
         contact.card = Some(card.encoded().to_vec());
         contact.save(tx)
+    }
+
+    /// Keeps a verified card that our relay's directory gave for its handle.
+    pub(super) fn found(tx: &Transaction<'_>, card: &Card) -> Result<(), StoreError> {
+        Self::meet(tx, card)?;
+        let Some(mut contact) = Self::load(tx, &card.identity())? else { return Ok(()) };
+        contact.looked_up = true;
+        contact.save(tx)
+    }
+
+    /// The identity that the directory gave for a handle before: the relay must not give another one later, unseen.
+    pub(super) fn known_as(tx: &Transaction<'_>, handle: &Handle) -> Result<Option<[u8; 32]>, StoreError> {
+        let mut all = Self::all(tx)?.into_iter();
+        Ok(all.find(|contact| contact.looked_up && contact.handle == handle.as_str()).map(|contact| contact.identity))
     }
 
     /// Keeps what a member's leaf says.

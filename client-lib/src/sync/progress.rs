@@ -6,7 +6,7 @@ use posthorn_proto::turn::TurnHash;
 use posthorn_proto::{ErrorCode, Handle, MailboxId, PostId, Reader, Token, TurnRequest};
 
 use super::account::{EXPIRY_SECONDS, OwnDevice};
-use super::link::Pending;
+use super::link::{LONGEST_ADVICE, Pending};
 use super::profile::{self, Contact, Profile};
 use super::reading::Reading;
 use super::receive::RECEIPT_MEMBERS;
@@ -18,7 +18,7 @@ use crate::conversation::{
 };
 use crate::envelope::Slot;
 use crate::identity::{RelayUrl, UnverifiedCard};
-use crate::outbox::{self, Parcel, SealedPost};
+use crate::outbox::{self, Parcel, SealedPost, UNREAD_PARCELS};
 use crate::session::{Provider, Session, UnverifiedKeyPackage};
 
 /// A lock that turned should be read about within this time, milliseconds; else the connection is made anew, and the
@@ -26,8 +26,6 @@ use crate::session::{Provider, Session, UnverifiedKeyPackage};
 const TURN_PATIENCE: u64 = 20_000;
 /// How long a full mailbox is left alone, milliseconds.
 const FULL_PAUSE: u64 = 30_000;
-/// How many parcels may wait to be read back before the next is posted.
-const UNREAD_PARCELS: usize = 64;
 
 impl Step<'_> {
     pub(super) fn progress_conversation(&mut self, id: &ConversationId) -> Result<(), EngineError> {
@@ -92,10 +90,47 @@ impl Step<'_> {
             return Ok(());
         }
         let Some(reading) = Reading::load(self.tx, &mailbox)? else { return Ok(()) };
+        if self.make_lost_anew(id, record, reading.seq)? {
+            self.live.paused.insert(mailbox, self.now + FULL_PAUSE);
+            let text = "the relay answered a post of ours and showed something else there; it is made and posted anew";
+            self.alarm(Some(*id), Cause::EchoDiffers, Some(reading.seq), text);
+            return Ok(());
+        }
         if record.commit_row.is_some() || self.stage_commit(id, record, &reading)? {
             return self.post_commit(id, record, &link);
         }
         self.post_message(id, record, &reading, &link)
+    }
+
+    /// Looks for posts whose seq was answered and has been read, and which were not there: the relay lies to us, or to the
+    /// others. They are made anew, under other post ids: for who has the first after all, the message's own id tells that
+    /// the second is a repeat.
+    fn make_lost_anew(
+        &mut self,
+        id: &ConversationId,
+        record: &mut Conversation,
+        read: u64,
+    ) -> Result<bool, EngineError> {
+        let is_lost = |parcel: &Parcel| parcel.sealed().and_then(|sealed| sealed.posted).is_some_and(|at| at <= read);
+        let mut found = false;
+        for (row, parcel) in outbox::oldest(self.tx, &record.mailbox, UNREAD_PARCELS)? {
+            match parcel {
+                parcel if !is_lost(&parcel) => continue,
+                Parcel::Message { message, sent_at, body, .. } => {
+                    outbox::update(self.tx, row, &Parcel::Message { message, sent_at, body, sealed: None })?;
+                }
+                Parcel::Commit { .. } => {
+                    let provider = Provider::new(self.tx);
+                    Session::load(&provider, id)?.clear_pending()?;
+                    outbox::remove(self.tx, row)?;
+                    record.commit_row = None;
+                    record.save(self.tx, id)?;
+                }
+                Parcel::Inbox { .. } => continue,
+            }
+            found = true;
+        }
+        Ok(found)
     }
 
     /// Posts our commit, or waits to read it back: what is said meanwhile would be of an epoch that ends.
@@ -276,7 +311,7 @@ impl Step<'_> {
     pub(super) fn answered(&mut self, id: &LinkId, pending: Pending, body: ServerBody) -> Result<(), EngineError> {
         self.went_well(id);
         match (pending, body) {
-            (Pending::Open(_), ServerBody::Opened(results)) => self.opened(id, results),
+            (Pending::Open(asked), ServerBody::Opened(results)) => self.opened(id, &asked, results),
             (Pending::Post { row, mailbox, conversation }, ServerBody::Posted { seq }) => {
                 self.posted(row, mailbox, conversation, seq)
             }
@@ -364,7 +399,7 @@ impl Step<'_> {
                 Ok(_) => return refuse("the relay gave the card of somebody else".to_owned()),
                 Err(error) => return refuse(error.to_string()),
             };
-            Contact::meet(step.tx, &card)?;
+            Contact::found(step.tx, &card)?;
             candidate.identity = Some(*card.identity().as_bytes());
             candidate.card = Some(card.encoded().to_vec());
             Ok(Ok(()))
@@ -385,7 +420,9 @@ impl Step<'_> {
             for bytes in packages {
                 // The relay can offer what it wants; only devices of the identity that was looked up count.
                 let parsed = UnverifiedKeyPackage::parse(&bytes).and_then(|p| p.verify(&provider, &identity, step.now));
-                if let Ok(package) = parsed {
+                if let Ok(package) = parsed
+                    && candidate.packages.iter().all(|known| known.device != package.credential().device())
+                {
                     candidate.packages.push(Package { device: package.credential().device(), bytes });
                 }
             }
@@ -479,7 +516,8 @@ impl Step<'_> {
                 self.back_off(link, refusal);
             }
             (Some(Code::MailboxFull | Code::Quota), _) => {
-                self.live.paused.insert(mailbox, self.now + FULL_PAUSE.max(u64::from(refusal.retry_after_ms)));
+                let pause = FULL_PAUSE.max(u64::from(refusal.retry_after_ms)).min(LONGEST_ADVICE);
+                self.live.paused.insert(mailbox, self.now + pause);
                 self.alarm(conversation, Cause::Full, None, format!("{}; it is tried again", refusal.message));
             }
             (Some(Code::KeyTurned), Some(id)) => {

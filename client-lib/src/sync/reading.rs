@@ -101,6 +101,14 @@ impl Reading {
         self.save(tx, mailbox)
     }
 
+    /// Goes on behind a hole: the chain of what is in it is not known.
+    pub(super) fn skip_to(&mut self, tx: &Transaction<'_>, mailbox: &MailboxId, seq: u64) -> Result<(), StoreError> {
+        tx.sql().prepare_cached("DELETE FROM chain WHERE mailbox = ?1")?.execute([&mailbox.0[..]])?;
+        self.seq = seq;
+        self.chain = Chain::START.0;
+        self.save(tx, mailbox)
+    }
+
     pub(super) fn load(tx: &Transaction<'_>, mailbox: &MailboxId) -> Result<Option<Self>, StoreError> {
         let row: Option<(u64, Vec<u8>)> = tx
             .sql()

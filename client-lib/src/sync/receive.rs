@@ -15,11 +15,11 @@ use super::{EngineError, Event, LinkId, Step};
 use crate::content::{Content, ContentBody, Receipt};
 use crate::conversation::{
     Body, Cause, Conversation, ConversationId, ConversationState, Intent, MessageId, NewMessage, Notice,
-    insert_message, message_rows_between, put_intent, receipt_of, set_message_seq, set_receipt,
+    insert_message, intents, message_rows_between, put_intent, receipt_of, set_message_seq, set_receipt,
 };
 use crate::envelope::Slot;
-use crate::identity::IdentityKey;
-use crate::outbox::{self, Parcel};
+use crate::identity::{Credential, IdentityKey};
+use crate::outbox::{self, Parcel, SealedPost};
 use crate::session::{Member, Provider, Received, Session, SessionError};
 
 /// How long a receipt waits for a message to ride on, milliseconds.
@@ -63,6 +63,11 @@ impl Step<'_> {
         if delivery.seq <= reading.seq {
             return self.seen_before(&reading, &delivery, &turn);
         }
+        if delivery.seq > reading.seq + 1 && reading.purpose.conversation().is_none() {
+            // Nothing refers to what lies in an inbox.
+            self.alarm(None, Cause::Gap, Some(delivery.seq), "the relay has lost something that lay in an inbox");
+            reading.skip_to(self.tx, &mailbox, delivery.seq - 1)?;
+        }
         if delivery.seq > reading.seq + 1 {
             let text = "the relay skipped envelopes that it had not told to be expired";
             return self.stop_reading(id, &mailbox, reading, Cause::Gap, text);
@@ -80,13 +85,23 @@ impl Step<'_> {
         if let After::Stop(cause, text) = after {
             return self.stop_reading(id, &mailbox, reading, cause, text);
         }
-        if let Some(up) = self.live.links.get_mut(id).and_then(|link| link.up_mut())
-            && let Some(opening) = up.openings.get_mut(&mailbox)
-        {
-            opening.caught_up |= reading.seq >= opening.head;
-        }
         if let Some(conversation) = reading.purpose.conversation() {
             self.live.dirty.insert(conversation);
+        }
+        self.caught_up(id, &mailbox, reading)
+    }
+
+    /// Notes that the head which the opening told is reached. The lock that it told must be the one of our epoch (rule 7).
+    fn caught_up(&mut self, id: &LinkId, mailbox: &MailboxId, reading: Reading) -> Result<(), EngineError> {
+        let up = self.live.links.get_mut(id).and_then(|link| link.up_mut());
+        let Some(opening) = up.and_then(|up| up.openings.get_mut(mailbox)) else { return Ok(()) };
+        opening.caught_up |= reading.seq >= opening.head;
+        let lock = opening.lock;
+        if let Some(conversation) = reading.purpose.conversation()
+            && reading.seq == opening.head
+            && self.lock_differs(&conversation, lock)?
+        {
+            return self.stop_reading(id, mailbox, reading, Cause::KeyMismatch, super::open::LOCK_DIFFERS);
         }
         Ok(())
     }
@@ -107,7 +122,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn conversation_delivery(
+    pub(super) fn conversation_delivery(
         &mut self,
         id: &ConversationId,
         reading: &Reading,
@@ -120,7 +135,11 @@ impl Step<'_> {
             session => session?,
         };
         if let Some((row, parcel)) = outbox::by_post(self.tx, &arrival.mailbox, &delivery.post_id)? {
-            if parcel.sealed().is_some_and(|sealed| sealed.envelope == delivery.envelope) {
+            let is_ours = |sealed: &SealedPost| {
+                // One that comes only now, after its epoch, is nothing that the others could read.
+                sealed.envelope == delivery.envelope && sealed.epoch == session.epoch()
+            };
+            if parcel.sealed().is_some_and(is_ours) {
                 return self.read_back(id, &mut session, row, parcel, arrival);
             }
             let text = "the relay stored something else under a post id of ours";
@@ -138,7 +157,15 @@ impl Step<'_> {
                 Some(turn) => self.foreign_commit(id, &mut session, *change, turn, arrival),
                 None => self.unreadable(id, arrival, Cause::CommitWithoutTurn),
             },
+            Ok(Received::OwnMessage) if delivery.turn.is_none() => self.own_unknown(id, arrival),
             Ok(_) => self.unreadable(id, arrival, Cause::MessageUnreadable),
+            Err(SessionError::OwnCommitLost) if delivery.turn.is_some() => {
+                self.unreadable(id, arrival, Cause::RolledBack)?;
+                Ok(After::Stop(
+                    Cause::RolledBack,
+                    "a commit of this device that this profile does not know: it is an old copy",
+                ))
+            }
             Err(error @ (SessionError::Store(_) | SessionError::Row(_) | SessionError::Unknown)) => Err(error.into()),
             Err(_) if delivery.turn.is_some() => self.unreadable(id, arrival, Cause::BadCommit),
             Err(_) => self.unreadable(id, arrival, Cause::MessageUnreadable),
@@ -146,7 +173,12 @@ impl Step<'_> {
     }
 
     /// Records that something came which cannot be shown. If it turned the lock, our epoch ends here (rule 7).
-    fn unreadable(&mut self, id: &ConversationId, arrival: &Arrival<'_>, cause: Cause) -> Result<After, EngineError> {
+    pub(super) fn unreadable(
+        &mut self,
+        id: &ConversationId,
+        arrival: &Arrival<'_>,
+        cause: Cause,
+    ) -> Result<After, EngineError> {
         let seq = arrival.delivery.seq;
         let entry = NewMessage {
             id: MessageId::random(self.rng),
@@ -159,11 +191,29 @@ impl Step<'_> {
             unread: true,
         };
         self.insert(id, entry)?;
-        self.alarm(Some(*id), cause, Some(seq), "an envelope came that this device cannot take; it is recorded");
+        let text = match cause {
+            Cause::RolledBack => {
+                "something of this device's own came that this profile does not know: it may be an older copy; its keys \
+                 are renewed before anything else is said"
+            }
+            _ => "an envelope came that this device cannot take; it is recorded",
+        };
+        self.alarm(Some(*id), cause, Some(seq), text);
         if arrival.delivery.turn.is_some() {
             return Ok(After::Stop(Cause::BadTurn, "the lock was turned by something other than a valid commit"));
         }
         Ok(After::Go)
+    }
+
+    /// A message that says it is this device's own, and that it does not know: an older copy of this database was put back
+    /// after it was sent, or somebody plays a trick. Its keys may have served already, so that nothing is said in this epoch
+    /// any more (rule 10): the next commit makes fresh ones for everybody.
+    fn own_unknown(&mut self, id: &ConversationId, arrival: &Arrival<'_>) -> Result<After, EngineError> {
+        let is_update = |intent: &Intent| matches!(intent, Intent::Update { not_before } if *not_before <= self.now);
+        if !intents(self.tx, id)?.iter().any(|(_, intent)| is_update(intent)) {
+            put_intent(self.tx, id, &Intent::Update { not_before: self.now })?;
+        }
+        self.unreadable(id, arrival, Cause::RolledBack)
     }
 
     /// Inserts an entry and tells the app, unless it is a repeat.
@@ -253,7 +303,8 @@ impl Step<'_> {
         let own = profile.identity().key();
         let mine = sender.credential.identity() == own;
         self.receipt(id, session, &mut record, &own, sender, content.receipt, seq)?;
-        let handle = sender.credential.handle().to_string();
+        let members = session.members()?;
+        let handle = name_among(&members, sender);
         match content.body {
             ContentBody::Text(text) => {
                 let is_new = self.insert(
@@ -269,7 +320,7 @@ impl Step<'_> {
                         unread: !mine,
                     },
                 )?;
-                let small = session.members()?.len() <= RECEIPT_MEMBERS;
+                let small = members.len() <= RECEIPT_MEMBERS;
                 if is_new && !mine && small && record.receipt_due == 0 && record.state == ConversationState::Active {
                     record.receipt_due = self.now + RECEIPT_DELAY;
                     self.wake_conversation(*id, record.receipt_due);
@@ -316,7 +367,12 @@ impl Step<'_> {
     ) -> Result<(), EngineError> {
         let claimed = content.position;
         if claimed.seq >= seq {
-            self.alarm(Some(*id), Cause::BadPosition, Some(seq), "a member claims to have seen what was not yet there");
+            self.alarm(
+                Some(*id),
+                Cause::BadPosition,
+                Some(seq),
+                "a member has seen more than this device was shown, or says so",
+            );
             return Ok(());
         }
         let ours = match claimed.seq {
@@ -350,7 +406,7 @@ impl Step<'_> {
             return Ok(());
         }
         let receipt = Receipt { delivered: receipt.delivered.min(seq), read: receipt.read.min(seq) };
-        set_receipt(self.tx, id, &sender.credential.device().0, receipt)?;
+        set_receipt(self.tx, id, &receipt_name(&sender.credential), receipt)?;
         let before = record.everyone;
         record.everyone = self.everyone(id, session, own)?;
         let marks = [(before.delivered, record.everyone.delivered), (before.read, record.everyone.read)];
@@ -373,13 +429,31 @@ impl Step<'_> {
         let others: Vec<&Member> = members.iter().filter(|member| member.credential.identity() != *own).collect();
         let mut people: BTreeMap<[u8; 32], Receipt> = BTreeMap::new();
         for member in others {
-            let device = member.credential.device();
-            let receipt = receipt_of(self.tx, id, &device.0)?;
+            let receipt = receipt_of(self.tx, id, &receipt_name(&member.credential))?;
             let person = people.entry(*member.credential.identity().as_bytes()).or_default();
             person.delivered = person.delivered.max(receipt.delivered);
             person.read = person.read.max(receipt.read);
         }
         let least = |of: fn(&Receipt) -> u64| people.values().map(of).min().unwrap_or(0);
         Ok(Receipt { delivered: least(|r| r.delivered.max(r.read)), read: least(|r| r.read) })
+    }
+}
+
+/// What a member's receipts are kept under. Devices choose their ids: only with the identity they name somebody.
+pub(super) fn receipt_name(credential: &Credential) -> [u8; 48] {
+    let mut name = [0; 48];
+    name[..32].copy_from_slice(credential.identity().as_bytes());
+    name[32..].copy_from_slice(&credential.device().0);
+    name
+}
+
+/// What a member is called: its handle; and where several identities claim one handle, the beginning of its key beside it.
+pub(super) fn name_among(members: &[Member], member: &Member) -> String {
+    let (handle, identity) = (member.credential.handle(), member.credential.identity());
+    let claimed = |other: &Member| other.credential.handle() == handle && other.credential.identity() != identity;
+    if members.iter().any(claimed) {
+        format!("{handle}#{}", data_encoding::HEXLOWER.encode(&identity.as_bytes()[..8]))
+    } else {
+        handle.to_string()
     }
 }
