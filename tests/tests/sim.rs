@@ -1,6 +1,6 @@
 //! The simulation in its short form; `cargo xtask sim --seeds N` plays as many seeds as there is time for.
 
-use posthorn_tests::sim::{LIES, Scenario, lie, run};
+use posthorn_tests::sim::{LIES, STEPS, Scenario, lie, run};
 
 #[test]
 fn people_talk_while_much_goes_wrong() {
@@ -24,5 +24,12 @@ fn every_lie_is_noticed() {
         let found = lie(*kind, 1).unwrap_or_else(|error| panic!("{kind:?}: {error}"));
         let noticed = found.iter().any(|cause| causes.contains(cause));
         assert!(noticed, "{kind:?}: expected one of {causes:?}, alarms: {found:?}");
+    }
+}
+
+#[test]
+fn every_rule_has_a_step() {
+    for (name, step) in STEPS {
+        step(1).unwrap_or_else(|error| panic!("rule {name}: {error}\nreplay: cargo xtask sim --seeds 0 --seed 1"));
     }
 }

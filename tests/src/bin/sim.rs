@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use posthorn_tests::sim::{LIES, Scenario, lie, run};
+use posthorn_tests::sim::{LIES, STEPS, Scenario, lie, run};
 
 /// Deterministic simulation of devices, a relay, and a network on which much goes wrong.
 #[derive(Parser)]
@@ -46,6 +46,10 @@ fn main() -> ExitCode {
             }
         });
         count(format!("lie {kind:?}"), format!("cargo xtask sim --seeds 0 --seed {}", args.seed), result);
+    }
+    for (name, step) in STEPS {
+        let result = caught(move || step(args.seed)).map(|()| "holds".to_owned());
+        count(format!("rule {name}"), format!("cargo xtask sim --seeds 0 --seed {}", args.seed), result);
     }
     if args.rounds > 0 {
         let (rounds, seed) = (args.rounds, args.seed);

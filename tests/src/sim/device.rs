@@ -46,6 +46,40 @@ impl Device {
         self.begin(database, now);
     }
 
+    /// The process ends in order.
+    pub(super) fn stop(&mut self) {
+        self.engine = None;
+    }
+
+    /// Keeps a copy of the database as it is now, for [`Device::put_back`].
+    pub(super) fn keep_copy(&self) {
+        copy_database(&self.path, &self.path.with_extension("kept"));
+    }
+
+    /// Puts the kept copy in place of the database of a device that is stopped.
+    pub(super) fn put_back(&mut self) {
+        copy_database(&self.path.with_extension("kept"), &self.path);
+    }
+
+    /// Runs SQL on the database of a device that is stopped.
+    pub(super) fn damage(&mut self, sql: &str) {
+        let mut database = Database::open(Location::File(&self.path), &Passphrase::new("simulated")).expect("opens");
+        let tx = database.transaction(&mut self.rng).expect("begins");
+        tx.sql().execute_batch(sql).expect("runs");
+        tx.commit().expect("commits");
+    }
+
+    /// Another process on a copy of the database.
+    pub(super) fn copied(&self, rng: &mut StdRng, now: u64) -> Self {
+        let name = format!("{}'s copy", self.name);
+        let path = self.path.with_extension("copy");
+        copy_database(&self.path, &path);
+        let rng = StdRng::seed_from_u64(rng.next_u64());
+        let mut device = Self { name, path, engine: None, rng, next_command: 1, alarms: vec![], answers: vec![] };
+        device.crash(now);
+        device
+    }
+
     /// Handles an input; events are noted, and what concerns connections is returned.
     pub(super) fn handle(&mut self, input: Input, now: u64) -> Vec<Effect> {
         let engine = self.engine.as_mut().expect("is running");
@@ -86,5 +120,20 @@ impl Device {
     pub(super) fn answer(&mut self, id: CommandId) -> Option<Result<Answer, CommandError>> {
         let at = self.answers.iter().position(|(answered, _)| *answered == id)?;
         Some(self.answers.swap_remove(at).1)
+    }
+}
+
+/// A database is a file and its log. Nothing writes while this runs.
+fn copy_database(from: &std::path::Path, to: &std::path::Path) {
+    let log = |path: &std::path::Path| {
+        let mut name = path.as_os_str().to_owned();
+        name.push("-wal");
+        PathBuf::from(name)
+    };
+    std::fs::copy(from, to).expect("copies");
+    match std::fs::copy(log(from), log(to)) {
+        Ok(_) => {}
+        // It was closed in order, and there is no log.
+        Err(_) => drop(std::fs::remove_file(log(to))),
     }
 }

@@ -36,10 +36,10 @@ pub enum Lie {
 /// All lies, each with the causes of which one must be alarmed.
 pub const LIES: &[(Lie, &[Cause])] = &[
     (Lie::Drop, &[Cause::Gap]),
-    (Lie::DropAndRenumber, &[Cause::ChainMismatch]),
+    (Lie::DropAndRenumber, &[Cause::ChainMismatch, Cause::BadPosition]),
     (Lie::Swap, &[Cause::ChainMismatch]),
     (Lie::Tamper, &[Cause::EnvelopeUnreadable, Cause::EchoDiffers]),
-    (Lie::Replay, &[Cause::MessageUnreadable]),
+    (Lie::Replay, &[Cause::MessageUnreadable, Cause::RolledBack]),
     (Lie::Rewrite, &[Cause::ChainMismatch]),
     (Lie::StripTurn, &[Cause::EnvelopeUnreadable]),
     (Lie::ForgeKey, &[Cause::BadTurn]),

@@ -3,14 +3,18 @@
 //! crash; the same seed plays the same schedule again (C5).
 //!
 //! `world` is the network and the schedule, `device` a device with its database on disk, `relay` the relay, `scenario` what
-//! the people do, `check` what must be true when everything has settled, `hostile` a relay that lies.
+//! the people do, `check` what must be true when everything has settled, `watch` what must be true of every frame, `hostile` a
+//! relay that lies, `rules` one step for each rule of the design that the others would not miss.
 
 mod check;
 mod device;
 mod hostile;
 mod relay;
+mod rules;
 mod scenario;
+mod watch;
 mod world;
 
 pub use hostile::{LIES, Lie, lie};
+pub use rules::{STEPS, Step};
 pub use scenario::{Report, Scenario, run};

@@ -11,6 +11,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::device::Device;
 use super::relay::SimRelay;
+use super::watch::Watch;
 
 /// Nothing is left to do for this long, milliseconds: longer than any jitter.
 const SETTLED_MS: u64 = 60_000;
@@ -58,6 +59,7 @@ pub(super) struct World {
     pub(super) tamper: Option<Tamper>,
     relay: SimRelay,
     wires: BTreeMap<Wire, Flow>,
+    pub(super) watch: Watch,
     folder: tempfile::TempDir,
     /// Steps taken, for reports.
     pub(super) steps: u64,
@@ -79,6 +81,7 @@ impl World {
             faults: Faults::NONE,
             tamper: None,
             wires: BTreeMap::new(),
+            watch: Watch::default(),
             folder: folder.expect("a folder for the databases"),
             steps: 0,
         }
@@ -126,7 +129,9 @@ impl World {
                 }
                 Effect::Disconnect(link) => self.cut(&(device, link)),
                 Effect::Send(link, frame) => {
-                    if let Some(flow) = self.wires.get_mut(&(device, link)) {
+                    let wire = (device, link);
+                    if let Some(flow) = self.wires.get_mut(&wire) {
+                        self.watch.sends(&wire, &frame);
                         flow.to_relay.push_back(frame.encode());
                     }
                 }
@@ -141,19 +146,59 @@ impl World {
 
     fn cut(&mut self, wire: &Wire) {
         if self.wires.remove(wire).is_some() {
+            self.watch.ended(wire);
             self.relay.disconnect(wire);
             self.input(wire.0, Input::Disconnected(wire.1.clone(), "cut".to_owned()));
         }
     }
 
     fn crash_device(&mut self, device: usize) {
-        self.wires.retain(|wire, _| wire.0 != device);
-        for link in [posthorn_client::sync::Link::Account, posthorn_client::sync::Link::Mailboxes] {
-            let relay = relay_url();
-            self.relay.disconnect(&(device, LinkId { relay, link }));
-        }
+        self.hang_up(device);
         self.devices[device].crash(self.now);
         self.input_tick(device);
+    }
+
+    /// All connections of a device are gone, without a word.
+    fn hang_up(&mut self, device: usize) {
+        self.wires.retain(|wire, _| wire.0 != device);
+        for link in [posthorn_client::sync::Link::Account, posthorn_client::sync::Link::Mailboxes] {
+            let wire = (device, LinkId { relay: relay_url(), link });
+            self.watch.ended(&wire);
+            self.relay.disconnect(&wire);
+        }
+    }
+
+    /// The process of a device ends, its database is changed, and it starts again.
+    pub(super) fn meanwhile(&mut self, device: usize, change: impl FnOnce(&mut Device)) {
+        self.hang_up(device);
+        self.devices[device].stop();
+        change(&mut self.devices[device]);
+        self.devices[device].crash(self.now);
+        self.input_tick(device);
+    }
+
+    /// A second process runs on a copy of a device's database.
+    pub(super) fn add_copy(&mut self, of: usize) -> usize {
+        let copy = self.devices[of].copied(&mut self.rng, self.now);
+        self.devices.push(copy);
+        let device = self.devices.len() - 1;
+        self.input_tick(device);
+        device
+    }
+
+    /// Time passes.
+    pub(super) fn wait(&mut self, millis: u64) {
+        self.set_time(self.now + millis);
+        for device in 0..self.devices.len() {
+            self.input(device, Input::Tick);
+        }
+    }
+
+    /// Runs some steps.
+    pub(super) fn run(&mut self, steps: u32) {
+        for _ in 0..steps {
+            self.step();
+        }
     }
 
     fn input_tick(&mut self, device: usize) {
@@ -164,6 +209,7 @@ impl World {
     fn crash_relay(&mut self) {
         let wires: Vec<Wire> = self.wires.keys().cloned().collect();
         self.wires.clear();
+        wires.iter().for_each(|wire| self.watch.ended(wire));
         self.relay.restart(&mut self.rng);
         for wire in wires {
             self.input(wire.0, Input::Disconnected(wire.1, "the relay died".to_owned()));
@@ -228,6 +274,7 @@ impl World {
         let mut frames = Vec::new();
         for bytes in bytes {
             let frame = ServerFrame::decode(bytes).expect("the relay speaks the protocol");
+            self.watch.receives(wire, &frame);
             match &mut self.tamper {
                 Some(tamper) => frames.extend(tamper(wire.0, frame)),
                 None => frames.push(frame),
@@ -272,9 +319,14 @@ impl World {
         }
     }
 
-    /// Runs without faults until everybody has done everything.
+    /// Runs without faults until everybody has done everything. What was seen on the wire must have been right.
     pub(super) fn settle(&mut self) -> Result<(), String> {
         self.faults = Faults::NONE;
+        self.quiet()?;
+        self.watch.verdict()
+    }
+
+    fn quiet(&mut self) -> Result<(), String> {
         let mut done_since = None;
         for _ in 0..60_000 {
             if self.step() {

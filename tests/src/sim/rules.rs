@@ -1,0 +1,299 @@
+//! Steps for single rules of the design: each fails when its rule is left out of the client (`docs/testing.md` tells how
+//! that was tried).
+
+use posthorn_client::conversation::{Body, Cause, ConversationId, ConversationState, Notice};
+use posthorn_client::sync::{Answer, Command};
+use posthorn_proto::MailboxId;
+use posthorn_proto::frame::{ServerBody, ServerFrame};
+
+use super::check::{consistent, history};
+use super::scenario::{contact, people, start};
+use super::world::{Faults, World};
+
+const ALICE: usize = 0;
+const BOB: usize = 1;
+
+/// A step: which rule, in words, and how it is played with a seed.
+pub type Step = (&'static str, fn(u64) -> Result<(), String>);
+
+/// All steps.
+pub const STEPS: &[Step] = &[
+    ("2: a message that comes twice is shown once", said_twice),
+    ("9: what does not open is recorded, and reading goes on", unreadable),
+    ("10: an old copy of the database sends nothing", rolled_back),
+    ("10: a copy from before an unread message of its own renews its keys", rolled_back_unread),
+    ("10: of two copies that run, one stops", copied),
+    ("13: public inbox and mailboxes are apart", apart),
+    ("14: a Welcome whose key package is gone is asked for again", key_package_gone),
+    ("14: the same while much goes wrong", key_package_gone_in_a_storm),
+    ("15: the last-resort key package is replaced weekly", weekly),
+];
+
+fn say(world: &mut World, device: usize, conversation: ConversationId, text: &str) -> Result<(), String> {
+    let said = world.ask(device, Command::Send { conversation, text: text.to_owned() });
+    said.map(drop).map_err(|error| format!("{} cannot say {text:?}: {error}", world.devices[device].name))
+}
+
+fn texts(world: &mut World, device: usize, conversation: ConversationId) -> Vec<String> {
+    let text = |body: Body| match body {
+        Body::Text(text) => Some(text),
+        _ => None,
+    };
+    history(world, device, conversation).into_iter().filter_map(|message| text(message.body)).collect()
+}
+
+fn state(world: &mut World, device: usize, conversation: ConversationId) -> Option<ConversationState> {
+    match world.ask(device, Command::Conversations) {
+        Ok(Answer::Conversations(list)) => list.into_iter().find(|one| one.id == conversation).map(|one| one.state),
+        other => panic!("Conversations answers a list, not {other:?}"),
+    }
+}
+
+fn causes(world: &World, device: usize) -> Vec<Cause> {
+    world.devices[device].alarms.iter().map(|(_, cause, _)| *cause).collect()
+}
+
+fn must(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+/// Alice, bob, and their conversation, in which each has said something.
+fn two(seed: u64) -> Result<(World, ConversationId), String> {
+    let mut world = World::new(seed);
+    people(&mut world, &["alice", "bob"])?;
+    let conversation = start(&mut world, "", &["bob"])?;
+    say(&mut world, ALICE, conversation, "hello bob")?;
+    say(&mut world, BOB, conversation, "hello alice")?;
+    world.settle()?;
+    Ok((world, conversation))
+}
+
+/// The mailbox into which a device posted last.
+fn place(world: &World, device: usize) -> Result<MailboxId, String> {
+    let mut posts = world.watch.posted.iter().rev();
+    posts.find(|(by, ..)| *by == device).map(|(_, mailbox, _)| *mailbox).ok_or("it posted nothing".to_owned())
+}
+
+/// Changes the first delivery of a message that a device gets from now on.
+fn garble(device: usize, mailbox: MailboxId) -> super::world::Tamper {
+    let mut done = false;
+    Box::new(move |to, frame| match &frame.body {
+        ServerBody::Delivery(delivery)
+            if to == device && delivery.mailbox == mailbox && delivery.turn.is_none() && !done =>
+        {
+            done = true;
+            let mut delivery = delivery.clone();
+            delivery.envelope = vec![7; delivery.envelope.len()].into();
+            vec![ServerFrame::push(ServerBody::Delivery(delivery))]
+        }
+        _ => vec![frame],
+    })
+}
+
+/// Alice does not see her own message, and makes it anew; bob has it twice.
+fn said_twice(seed: u64) -> Result<(), String> {
+    let (mut world, conversation) = two(seed)?;
+    let mailbox = place(&world, ALICE)?;
+    world.tamper = Some(garble(ALICE, mailbox));
+    say(&mut world, ALICE, conversation, "once")?;
+    world.run(400);
+    world.settle()?;
+    let sent = world.watch.posted.iter().filter(|(by, to, turn)| *by == ALICE && *to == mailbox && !turn).count();
+    must(sent >= 3, || format!("she made it {sent} times, so that the step shows nothing"))?;
+    let heard = texts(&mut world, BOB, conversation).into_iter().filter(|text| text == "once").count();
+    must(heard == 1, || format!("bob has it {heard} times"))?;
+    let own = texts(&mut world, ALICE, conversation).into_iter().filter(|text| text == "once").count();
+    must(own == 1, || format!("alice has it {own} times"))?;
+    must(causes(&world, ALICE).contains(&Cause::EchoDiffers), || "alice was not warned".to_owned())
+}
+
+fn unreadable(seed: u64) -> Result<(), String> {
+    let (mut world, conversation) = two(seed)?;
+    let mailbox = place(&world, ALICE)?;
+    world.tamper = Some(garble(BOB, mailbox));
+    for text in ["one", "two", "three"] {
+        say(&mut world, ALICE, conversation, text)?;
+        world.run(100);
+    }
+    world.settle()?;
+    let all = history(&mut world, BOB, conversation);
+    let recorded = all.iter().filter(|m| matches!(m.body, Body::Unreadable(Cause::EnvelopeUnreadable))).count();
+    must(recorded == 1, || format!("recorded {recorded} times: {all:?}"))?;
+    let texts = texts(&mut world, BOB, conversation);
+    must(texts.ends_with(&["two".to_owned(), "three".to_owned()]), || format!("bob reads {texts:?}"))?;
+    // The garbled envelope is in the chain: what alice saw is not what he saw.
+    must(causes(&world, BOB).contains(&Cause::ChainMismatch), || "the chain went around it".to_owned())?;
+    let newest = all.iter().filter_map(|message| message.seq).max().unwrap_or(0);
+    let acknowledged = world.watch.acknowledged.get(&(BOB, mailbox)).copied().unwrap_or(0);
+    must(acknowledged >= newest, || format!("seq {newest} is read, {acknowledged} acknowledged"))
+}
+
+/// After this, bob's database is as it was before he said and read more.
+fn rolled_back(seed: u64) -> Result<(), String> {
+    let (mut world, conversation) = two(seed)?;
+    let mailbox = place(&world, BOB)?;
+    world.devices[BOB].keep_copy();
+    for text in ["one", "two"] {
+        say(&mut world, BOB, conversation, text)?;
+        say(&mut world, ALICE, conversation, text)?;
+        world.settle()?;
+    }
+    let before = world.watch.posted.len();
+    world.meanwhile(BOB, |bob| bob.put_back());
+    // He says something before he has heard of anything.
+    say(&mut world, BOB, conversation, "from the past")?;
+    say(&mut world, ALICE, conversation, "three")?;
+    world.settle()?;
+    let sent = world.watch.posted[before..].iter().filter(|(by, to, _)| *by == BOB && *to == mailbox).count();
+    must(sent == 0, || format!("bob posted {sent} times from the old copy"))?;
+    let now = state(&mut world, BOB, conversation);
+    must(now == Some(ConversationState::Stopped(Cause::RolledBack)), || format!("bob's conversation is {now:?}"))?;
+    must(causes(&world, BOB).contains(&Cause::RolledBack), || "bob was not told".to_owned())?;
+    let more = world.ask(BOB, Command::Send { conversation, text: "again".to_owned() });
+    must(more.is_err(), || "bob may go on saying things".to_owned())?;
+    let failed = history(&mut world, BOB, conversation).into_iter().any(|message| {
+        message.body == Body::Text("from the past".to_owned())
+            && message.state == posthorn_client::conversation::MessageState::Failed(Cause::RolledBack)
+    });
+    must(failed, || "what he said does not say that it failed".to_owned())?;
+    must(causes(&world, ALICE).is_empty(), || format!("alice: {:?}", causes(&world, ALICE)))?;
+    // Somebody else can still begin something new with him: his inboxes go on.
+    let id = world.command(ALICE, Command::Start { name: "anew".to_owned(), members: vec![contact("bob")] });
+    let Ok(Answer::Started(anew)) = world.answered(ALICE, id)? else {
+        return Err("alice cannot begin anew".to_owned());
+    };
+    say(&mut world, ALICE, anew, "hello again")?;
+    world.settle()?;
+    must(texts(&mut world, BOB, anew) == ["hello again"], || "bob cannot be invited any more".to_owned())
+}
+
+/// Bob says something; the relay has it, bob has not heard so, and his database is put back to before he said it. Nothing
+/// but his own message lying there tells that its keys have served already.
+fn rolled_back_unread(seed: u64) -> Result<(), String> {
+    let (mut world, conversation) = two(seed)?;
+    let mailbox = place(&world, BOB)?;
+    world.devices[BOB].keep_copy();
+    // From here bob hears nothing of his conversation.
+    world.tamper = Some(Box::new(move |to, frame| match &frame.body {
+        ServerBody::Delivery(delivery) if to == BOB && delivery.mailbox == mailbox => vec![],
+        _ => vec![frame],
+    }));
+    say(&mut world, BOB, conversation, "first")?;
+    world.run(60);
+    must(texts(&mut world, ALICE, conversation).contains(&"first".to_owned()), || "the step shows nothing".to_owned())?;
+    world.tamper = None;
+    let before = world.watch.posted.len();
+    world.meanwhile(BOB, |bob| bob.put_back());
+    say(&mut world, BOB, conversation, "second")?;
+    world.settle()?;
+    let first = world.watch.posted[before..].iter().find(|(by, to, _)| *by == BOB && *to == mailbox);
+    must(first.is_some_and(|(.., turn)| *turn), || "bob says something before he has fresh keys".to_owned())?;
+    let heard = texts(&mut world, ALICE, conversation);
+    must(heard.ends_with(&["first".to_owned(), "second".to_owned()]), || format!("alice reads {heard:?}"))?;
+    must(causes(&world, ALICE).is_empty(), || format!("alice: {:?}", causes(&world, ALICE)))?;
+    must(causes(&world, BOB).contains(&Cause::RolledBack), || "bob was not told".to_owned())
+}
+
+fn copied(seed: u64) -> Result<(), String> {
+    let (mut world, conversation) = two(seed)?;
+    let copy = world.add_copy(BOB);
+    world.run(200);
+    say(&mut world, ALICE, conversation, "which of you?")?;
+    world.run(600);
+    let stopped = |state: Option<ConversationState>| {
+        matches!(state, Some(ConversationState::Stopped(Cause::OpenedElsewhere | Cause::RolledBack)))
+    };
+    let states = [state(&mut world, BOB, conversation), state(&mut world, copy, conversation)];
+    let running = states.iter().filter(|state| **state == Some(ConversationState::Active)).count();
+    must(running <= 1 && states.iter().any(|state| stopped(*state)), || format!("bob and his copy: {states:?}"))?;
+    let warned = [BOB, copy].iter().any(|device| causes(&world, *device).contains(&Cause::OpenedElsewhere));
+    must(warned, || "neither was told".to_owned())
+}
+
+/// What the watch looks at, in a run in which everything happens that opens mailboxes.
+fn apart(seed: u64) -> Result<(), String> {
+    let (mut world, conversation) = two(seed)?;
+    people(&mut world, &["carol"])?;
+    let id = world.command(BOB, Command::Add { conversation, members: vec![contact("carol")] });
+    world.answered(BOB, id)?.map_err(|error| error.to_string())?;
+    world.settle()
+}
+
+fn key_package_gone(seed: u64) -> Result<(), String> {
+    welcome_refused(seed, Faults::NONE)
+}
+
+fn key_package_gone_in_a_storm(seed: u64) -> Result<(), String> {
+    for more in 0..3 {
+        welcome_refused(seed + 1000 * more, Faults::MANY)?;
+    }
+    Ok(())
+}
+
+/// The secrets of bob's key packages are lost; the directory still has them, and alice takes one. Twice: also when he had
+/// been removed, and is added again.
+fn welcome_refused(seed: u64, faults: Faults) -> Result<(), String> {
+    let mut world = World::new(seed);
+    people(&mut world, &["alice", "bob", "carol"])?;
+    world.settle()?;
+    world.meanwhile(BOB, |bob| bob.damage("DELETE FROM mls"));
+    world.faults = faults;
+    let members = ["bob", "carol"].map(contact).to_vec();
+    let id = world.command(ALICE, Command::Start { name: String::new(), members });
+    world.run(if faults.cut > 0 { 400 } else { 0 });
+    let mut conversation = None;
+    for _ in 0..20_000 {
+        // With crashes the answer may never come, but the conversation does.
+        let Ok(Answer::Conversations(list)) = world.ask(ALICE, Command::Conversations) else { continue };
+        conversation = list.first().map(|one| one.id);
+        if list.first().is_some_and(|one| one.members.len() == 3) || world.devices[ALICE].answer(id).is_some() {
+            break;
+        }
+        world.step();
+    }
+    let conversation = conversation.ok_or("the conversation did not start")?;
+    world.settle()?;
+    must(causes(&world, BOB).contains(&Cause::WelcomeUnreadable), || {
+        format!("every Welcome opened, so that the step shows nothing: {:?}", causes(&world, BOB))
+    })?;
+    say(&mut world, ALICE, conversation, "welcome")?;
+    world.settle()?;
+    say(&mut world, BOB, conversation, "at last")?;
+    world.settle()?;
+    must(texts(&mut world, BOB, conversation) == ["welcome", "at last"], || {
+        format!(
+            "bob is {:?} and reads {:?}",
+            state(&mut world, BOB, conversation),
+            texts(&mut world, BOB, conversation)
+        )
+    })?;
+    must(texts(&mut world, ALICE, conversation) == ["welcome", "at last"], || "alice does not hear bob".to_owned())?;
+    // For the others he neither came nor went more than once.
+    let notices = history(&mut world, 2, conversation);
+    let news =
+        |body: &Body| matches!(body, Body::Notice(Notice::Removed { who, .. }) if who.contains(&"bob".to_owned()));
+    let gone = notices.iter().filter(|message| news(&message.body)).count();
+    must(gone <= 1, || format!("carol sees bob go {gone} times"))?;
+    let unexpected = world.unexpected_alarms(&[Cause::WelcomeUnreadable, Cause::Evicted, Cause::ReadKeyRefused]);
+    must(unexpected.is_empty(), || format!("{unexpected:?}"))?;
+    let sent = vec![(ALICE, conversation, "welcome".to_owned()), (BOB, conversation, "at last".to_owned())];
+    consistent(&mut world, &sent).map(drop)
+}
+
+fn weekly(seed: u64) -> Result<(), String> {
+    let (mut world, _) = two(seed)?;
+    let before = world.watch.last_resorts.clone();
+    for _ in 0..8 {
+        world.wait(24 * 3600 * 1000);
+        world.run(100);
+    }
+    world.settle()?;
+    for device in [ALICE, BOB] {
+        let more =
+            world.watch.last_resorts.get(&device).copied().unwrap_or(0) - before.get(&device).copied().unwrap_or(0);
+        must((1..=2).contains(&more), || {
+            format!("{} was replaced {more} times in 8 days", world.devices[device].name)
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! What must be true of every frame that a device sends, whatever it does: looked at on the wire, in every scenario.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use posthorn_client::sync::Link;
+use posthorn_proto::frame::{ClientFrame, Post, Request, ServerBody, ServerFrame};
+use posthorn_proto::{MailboxId, PostId, Token};
+
+use super::world::Wire;
+
+#[derive(Default)]
+pub(super) struct Watch {
+    /// Mailboxes that were created on the account connection: public inboxes.
+    public: BTreeSet<MailboxId>,
+    /// On which connections each mailbox was asked to be opened.
+    opened: BTreeMap<MailboxId, BTreeSet<Link>>,
+    /// What each token was to pay for.
+    tokens: BTreeMap<[u8; 32], MailboxId>,
+    /// Every post, by its name.
+    posts: BTreeMap<(MailboxId, PostId), Post>,
+    /// What the relay has opened on each connection that is up.
+    open: BTreeMap<Wire, BTreeSet<MailboxId>>,
+    /// Posts to mailboxes in the order in which they went out first: by which device, where, with a turn.
+    pub(super) posted: Vec<(usize, MailboxId, bool)>,
+    /// How many last-resort key packages each device has published.
+    pub(super) last_resorts: BTreeMap<usize, u32>,
+    /// How far each device has acknowledged each mailbox.
+    pub(super) acknowledged: BTreeMap<(usize, MailboxId), u64>,
+    /// What was wrong.
+    wrong: Vec<String>,
+}
+
+impl Watch {
+    /// A device sends a frame.
+    pub(super) fn sends(&mut self, wire: &Wire, frame: &ClientFrame) {
+        match &frame.body {
+            Request::Open(open) => {
+                for opening in &open.openings {
+                    if opening.claim == Some(opening.read_key.clone()) {
+                        self.wrong("an invitation's one-time key is kept (rule 11)");
+                    }
+                    self.opened.entry(opening.mailbox).or_default().insert(wire.1.link);
+                }
+            }
+            Request::Create(create) => {
+                if wire.1.link == Link::Account {
+                    self.public.insert(create.mailbox);
+                }
+                self.token(&create.token, create.mailbox);
+            }
+            Request::Post(post) => self.post(wire.0, post),
+            Request::Ack(ack) => {
+                if !self.open.get(wire).is_some_and(|open| open.contains(&ack.mailbox)) {
+                    self.wrong("something is acknowledged that is not open on this connection (rule 11)");
+                }
+                let newest = self.acknowledged.entry((wire.0, ack.mailbox)).or_default();
+                *newest = ack.seq.max(*newest);
+            }
+            Request::PublishKeyPackages(packages) => {
+                *self.last_resorts.entry(wire.0).or_default() += u32::from(packages.last_resort.is_some());
+            }
+            _ => {}
+        }
+        let of_the_account = matches!(
+            frame.body,
+            Request::Register(_)
+                | Request::Authenticate(_)
+                | Request::PublishCard(_)
+                | Request::PublishKeyPackages(_)
+                | Request::LookUp(_)
+                | Request::TakeKeyPackages(_)
+                | Request::DrawTokens(_)
+        );
+        if of_the_account && wire.1.link == Link::Mailboxes {
+            self.wrong("the account is named on the connection for mailboxes (rule 16)");
+        }
+        if matches!(frame.body, Request::Post(_)) && wire.1.link == Link::Account {
+            self.wrong("something is posted on the account connection");
+        }
+    }
+
+    fn token(&mut self, token: &Token, pays_for: MailboxId) {
+        let before = self.tokens.insert(*token.expose(), pays_for);
+        if before.is_some_and(|before| before != pays_for) {
+            self.wrong("a token pays for two mailboxes (rule 16)");
+        }
+    }
+
+    fn post(&mut self, device: usize, post: &Post) {
+        match self.posts.get(&(post.mailbox, post.post_id)) {
+            Some(before) if before != post => self.wrong("one post id, two posts (rule 2)"),
+            Some(_) => {}
+            None => {
+                self.posts.insert((post.mailbox, post.post_id), post.clone());
+                self.posted.push((device, post.mailbox, post.turn.is_some()));
+            }
+        }
+    }
+
+    /// A device gets a frame.
+    pub(super) fn receives(&mut self, wire: &Wire, frame: &ServerFrame) {
+        let open = self.open.entry(wire.clone()).or_default();
+        match &frame.body {
+            ServerBody::Opened(results) => {
+                open.extend(results.iter().filter(|one| one.result.is_ok()).map(|one| one.mailbox));
+            }
+            // What the device acknowledges before it has read this is no fault; what is open is told by `Opened` only.
+            ServerBody::Closed { .. } => {}
+            _ => {}
+        }
+    }
+
+    /// A connection has ended.
+    pub(super) fn ended(&mut self, wire: &Wire) {
+        self.open.remove(wire);
+    }
+
+    fn wrong(&mut self, what: &str) {
+        self.wrong.push(what.to_owned());
+    }
+
+    /// Everything that was wrong, and what can only be said at the end.
+    pub(super) fn verdict(&self) -> Result<(), String> {
+        let mut wrong = self.wrong.clone();
+        for (mailbox, links) in &self.opened {
+            let public = self.public.contains(mailbox);
+            if links.len() > 1 || links.contains(&Link::Account) != public {
+                wrong.push(format!("a mailbox is opened on {links:?} (a public inbox: {public}; rule 13)"));
+            }
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(format!("on the wire: {wrong:?}")) }
+    }
+}
