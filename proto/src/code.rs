@@ -98,6 +98,8 @@ codes! {
     ShuttingDown = 45 "SHUTTING_DOWN" Reconnect,
     /// A defect of the relay.
     Internal = 46 "INTERNAL" Later,
+    /// A stored envelope does not read back any more.
+    Damaged = 47 "DAMAGED" Never,
 }
 
 impl fmt::Display for ErrorCode {

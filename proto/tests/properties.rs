@@ -165,6 +165,11 @@ fn server_body() -> impl Strategy<Value = ServerBody> {
         (mailbox(), bytes(60)).prop_map(|(mailbox, payload)| ServerBody::Signalled { mailbox, payload }),
         (mailbox(), refusal()).prop_map(|(mailbox, reason)| ServerBody::Closed { mailbox, reason }),
         any::<u32>().prop_map(|reconnect_after_ms| ServerBody::GoingAway { reconnect_after_ms }),
+        (mailbox(), any::<u64>(), refusal()).prop_map(|(mailbox, seq, reason)| ServerBody::Lost {
+            mailbox,
+            seq,
+            reason
+        }),
     ]
 }
 

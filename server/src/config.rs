@@ -69,8 +69,11 @@ pub struct Connections {
     pub total: u32,
     pub per_address: u32,
     pub per_loopback_address: u32,
+    pub handshakes: u32,
     pub handshake_seconds: u32,
     pub outbox_bytes: u32,
+    pub memory_bytes: u64,
+    pub stalled_seconds: u32,
     pub drain_seconds: u32,
 }
 
@@ -81,6 +84,8 @@ pub struct Connections {
 pub struct Rates {
     pub requests_per_second: u32,
     pub requests_burst: u32,
+    pub requests_per_address_per_second: u32,
+    pub connects_per_address_per_minute: u32,
     pub bad_requests_per_minute: u32,
     pub takes_per_asker_per_hour: u32,
     pub takes_per_target_per_hour: u32,
@@ -94,6 +99,8 @@ impl Rates {
         Self {
             requests_per_second: 0,
             requests_burst: 1,
+            requests_per_address_per_second: 0,
+            connects_per_address_per_minute: 0,
             bad_requests_per_minute: 0,
             takes_per_asker_per_hour: 0,
             takes_per_target_per_hour: 0,
@@ -108,6 +115,8 @@ impl Default for Rates {
         Self {
             requests_per_second: 1000,
             requests_burst: 4000,
+            requests_per_address_per_second: 10_000,
+            connects_per_address_per_minute: 1200,
             bad_requests_per_minute: 60,
             takes_per_asker_per_hour: 2000,
             takes_per_target_per_hour: 200,
@@ -199,8 +208,11 @@ impl Default for Config {
                 total: 10_000,
                 per_address: 256,
                 per_loopback_address: 0,
+                handshakes: 1000,
                 handshake_seconds: 10,
                 outbox_bytes: 512 * 1024,
+                memory_bytes: 256 << 20,
+                stalled_seconds: 60,
                 drain_seconds: 5,
             },
             rates: Rates::default(),

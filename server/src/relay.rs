@@ -90,6 +90,12 @@ impl Relay {
 
         let hub = Hub::new();
         let (store, embedded) = open_store(&config, clock, hub.clone(), &mut rng).await?;
+        if on_disk && !RelaySecret::is_in(&config.data) && store.stats().accounts > 0 {
+            tracing::error!(
+                "relay-identity.key is missing: the relay begins with a new identity, and cards that name the old one are void; \
+                 if there is a backup of the file, stop the relay and put it back"
+            );
+        }
         let identity = match on_disk {
             true => RelaySecret::load_or_create(&config.data, &mut rng)?,
             false => RelaySecret::random(&mut rng),
@@ -102,6 +108,7 @@ impl Relay {
             limits: (&config.limits).into(),
             rates: config.rates.clone(),
             outbox_bytes: config.connections.outbox_bytes as usize,
+            memory_bytes: usize::try_from(config.connections.memory_bytes).unwrap_or(usize::MAX),
             open_registration: config.open_registration,
             identity,
             seed,

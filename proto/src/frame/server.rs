@@ -72,6 +72,15 @@ pub enum ServerBody {
         /// Why.
         reason: Refusal,
     },
+    /// Pushed: an envelope that was stored and will never be delivered; delivery goes on behind it.
+    Lost {
+        /// Where it was posted.
+        mailbox: MailboxId,
+        /// Its place.
+        seq: u64,
+        /// Why.
+        reason: Refusal,
+    },
     /// Pushed: the relay stops.
     GoingAway {
         /// Milliseconds to wait before reconnecting.
@@ -235,6 +244,11 @@ impl TryFrom<Body> for ServerBody {
                 mailbox: closed.mailbox.as_ref().try_into()?,
                 reason: closed.reason.ok_or(BadField::Missing("reason"))?.into(),
             },
+            Body::Lost(lost) => Self::Lost {
+                mailbox: lost.mailbox.as_ref().try_into()?,
+                seq: lost.seq,
+                reason: lost.reason.ok_or(BadField::Missing("reason"))?.into(),
+            },
             Body::GoingAway(going) => Self::GoingAway { reconnect_after_ms: going.reconnect_after_ms },
         })
     }
@@ -368,6 +382,9 @@ impl From<&ServerBody> for Body {
             }
             ServerBody::Closed { mailbox, reason } => {
                 Self::Closed(wire::Closed { mailbox: copy(mailbox), reason: Some(reason.into()) })
+            }
+            ServerBody::Lost { mailbox, seq, reason } => {
+                Self::Lost(wire::Lost { mailbox: copy(mailbox), seq: *seq, reason: Some(reason.into()) })
             }
             ServerBody::GoingAway { reconnect_after_ms } => {
                 Self::GoingAway(wire::GoingAway { reconnect_after_ms: *reconnect_after_ms })

@@ -216,5 +216,13 @@ pub(crate) fn server_frames() -> Vec<(&'static str, ServerFrame)> {
             },
         ),
         push("going_away", ServerBody::GoingAway { reconnect_after_ms: 500 }),
+        push(
+            "lost",
+            ServerBody::Lost {
+                mailbox: MAILBOX,
+                seq: 42,
+                reason: Refusal::new(ErrorCode::Damaged, "the envelope is damaged"),
+            },
+        ),
     ]
 }

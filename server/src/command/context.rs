@@ -5,13 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use posthorn_proto::{Limits, RelayIdentity};
+use tokio::sync::Semaphore;
 
 use crate::config::Rates;
+use crate::gateway::budget::Budget;
 use crate::gateway::rate::{Buckets, Rate};
 use crate::live::Hub;
 use crate::secret::{Ephemerals, RelaySecret};
 use crate::store::Store;
 
+/// Readers that fell behind are served from the store by so many at once; each holds one batch.
+const READS: usize = 64;
 /// Most keys that one kind of rate remembers: bounds memory at a few megabytes.
 const REMEMBERED: usize = 100_000;
 const HOUR: u32 = 3600;
@@ -28,6 +32,8 @@ pub struct ContextParts {
     pub rates: Rates,
     /// Most bytes of deliveries that wait for one connection.
     pub outbox_bytes: usize,
+    /// Most bytes that are held for all clients together.
+    pub memory_bytes: usize,
     /// Whether anybody may register.
     pub open_registration: bool,
     /// The relay's long-term key.
@@ -44,6 +50,9 @@ pub struct Context {
     pub(crate) hub: Arc<Hub>,
     pub(crate) limits: Limits,
     pub(crate) outbox_bytes: usize,
+    pub(crate) budget: Arc<Budget>,
+    /// Who holds a permit may read a batch from the store.
+    pub(crate) reads: Semaphore,
     pub(crate) open_registration: bool,
     pub(crate) identity: RelaySecret,
     pub(crate) ephemerals: Ephemerals,
@@ -61,6 +70,8 @@ pub(crate) struct ContextRates {
     pub(crate) takes_of_target: Buckets,
     pub(crate) takes_by_asker_of_target: Buckets,
     pub(crate) registrations: Buckets,
+    pub(crate) requests_of_address: Buckets,
+    pub(crate) connects: Buckets,
 }
 
 impl Context {
@@ -68,6 +79,7 @@ impl Context {
     pub fn new(parts: ContextParts) -> Arc<Self> {
         let rates = &parts.rates;
         let hourly = |events: u32| Buckets::new(Rate::new(events, HOUR, events), REMEMBERED);
+        let (together, connects) = (rates.requests_per_address_per_second, rates.connects_per_address_per_minute);
         Arc::new(Self {
             rates: ContextRates {
                 requests: Rate::new(rates.requests_per_second, 1, rates.requests_burst),
@@ -76,11 +88,15 @@ impl Context {
                 takes_of_target: hourly(rates.takes_per_target_per_hour),
                 takes_by_asker_of_target: hourly(rates.takes_per_asker_and_target_per_hour),
                 registrations: hourly(rates.registrations_per_address_per_hour),
+                requests_of_address: Buckets::new(Rate::new(together, 1, together.saturating_mul(4)), REMEMBERED),
+                connects: Buckets::new(Rate::new(connects, 60, connects), REMEMBERED),
             },
             store: parts.store,
             hub: parts.hub,
             limits: parts.limits,
             outbox_bytes: parts.outbox_bytes,
+            budget: Arc::new(Budget::new(parts.memory_bytes)),
+            reads: Semaphore::new(READS),
             open_registration: parts.open_registration,
             identity: parts.identity,
             ephemerals: Ephemerals::new(parts.seed),

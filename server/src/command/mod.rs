@@ -90,6 +90,27 @@ pub(crate) fn begin(call: Call, asked: Asked, request: Request) -> Option<Work> 
     })
 }
 
+/// How many bytes a request holds, about, until it is answered.
+pub(crate) fn request_bytes(request: &Request) -> usize {
+    const FIXED: usize = 256;
+    FIXED
+        + match request {
+            Request::Create(create) => 48 * create.readers.len(),
+            Request::Post(post) => {
+                let turn = post.turn.as_ref().map(|request| &request.turn);
+                post.envelope.len() + turn.map_or(0, |turn| 48 * turn.admit.len() + 16 * turn.evict.len())
+            }
+            Request::Signal(signal) => signal.payload.len(),
+            Request::Open(open) => 512 * open.openings.len(),
+            Request::PublishCard(publish) => publish.card.len(),
+            Request::PublishKeyPackages(publish) => {
+                publish.one_time.iter().chain(&publish.last_resort).map(bytes::Bytes::len).sum()
+            }
+            Request::DrawTokens(hashes) => 32 * hashes.len(),
+            _ => 0,
+        }
+}
+
 /// How many bytes the answer may have, for reserving room before the request is begun.
 pub(crate) fn answer_bytes(request: &Request, context: &Context) -> usize {
     match request {

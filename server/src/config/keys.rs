@@ -124,6 +124,13 @@ pub const KEYS: &[Key] = &[
         1_000_000,
         "The same for 127.0.0.1 and ::1, where everybody behind a proxy comes from. 0 = no limit.",
     ),
+    number(
+        "connections.handshakes",
+        "connections",
+        8,
+        1_000_000,
+        "Most connections in the middle of TLS or the HTTP request; beyond it the oldest gives way if it took over a second, else new ones wait.",
+    ),
     number("connections.handshake_seconds", "seconds", 1, 300, "Time for TLS and the HTTP request."),
     number(
         "connections.outbox_bytes",
@@ -131,6 +138,20 @@ pub const KEYS: &[Key] = &[
         16_384,
         64 * MIB,
         "Most bytes of deliveries that wait for one connection; beyond it they wait in the store.",
+    ),
+    number(
+        "connections.memory_bytes",
+        "bytes",
+        16 * MIB,
+        TIB,
+        "Most bytes that are held for all connections together: what was read and is not stored, and what waits to be sent. One connection may hold a sixteenth of what is free.",
+    ),
+    number(
+        "connections.stalled_seconds",
+        "seconds",
+        5,
+        3600,
+        "A connection that takes nothing of what it is sent for this long, or takes longer to send one message, is closed.",
     ),
     number("connections.drain_seconds", "seconds", 0, 300, "Time at shutdown for answering what was asked."),
     number(
@@ -141,6 +162,20 @@ pub const KEYS: &[Key] = &[
         "Requests of one connection. 0 = no limit.",
     ),
     number("rates.requests_burst", "requests", 1, 10_000_000, "How many of them may come at once."),
+    number(
+        "rates.requests_per_address_per_second",
+        "requests per second",
+        0,
+        10_000_000,
+        "Requests of all connections of one address together, four times as many in a burst; loopback is not counted. 0 = no limit.",
+    ),
+    number(
+        "rates.connects_per_address_per_minute",
+        "connections per minute",
+        0,
+        10_000_000,
+        "New connections of one address; more are refused with HTTP 503. Loopback is not counted. 0 = no limit.",
+    ),
     number(
         "rates.bad_requests_per_minute",
         "requests per minute",

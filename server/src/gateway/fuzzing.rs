@@ -46,6 +46,7 @@ pub fn session(input: &[u8]) {
         limits: Limits { requests_in_flight: 8, openings_per_connection: 4, ..Limits::default() },
         rates: Rates::default(),
         outbox_bytes: OUTBOX_BYTES,
+        memory_bytes: 64 << 20,
         open_registration: true,
         identity: RelaySecret::from_bytes([2; 32]),
         seed: [3; 32],

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -19,7 +19,10 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::connection::{self, Surroundings};
+use super::connection::{Connection, Surroundings};
+use super::handshakes::{Handshake, Handshakes};
+use super::outbox::Outbox;
+use super::rate::Buckets;
 use super::session::{Now, Session};
 use super::tls::TlsError;
 use super::{http, tls};
@@ -42,10 +45,11 @@ pub(crate) struct Listener {
 struct Shared {
     tls: Option<TlsAcceptor>,
     context: Arc<Context>,
-    clock: SystemClock,
+    surroundings: Arc<Surroundings>,
     settings: Connections,
     drain: watch::Receiver<bool>,
     doors: Arc<Doors>,
+    handshakes: Arc<Handshakes>,
 }
 
 /// How many connections there are, in all and by address.
@@ -54,12 +58,24 @@ pub(crate) struct Doors {
     open: AtomicU64,
     /// Only addresses with a limit stand here, and only while they have a connection.
     by_address: Mutex<HashMap<IpAddr, u32>>,
+    /// Whom to wake when the relay stops.
+    roll: Mutex<HashMap<u64, Weak<Outbox>>>,
+    /// Names the next visitor.
+    next: AtomicU64,
 }
 
 /// One admitted connection; leaves on drop.
 struct Visitor {
     doors: Arc<Doors>,
+    number: u64,
     counted: Option<IpAddr>,
+}
+
+impl Visitor {
+    /// It is a session now, which must hear when the relay stops.
+    fn enroll(&self, outbox: &Arc<Outbox>) {
+        self.doors.roll.lock().insert(self.number, Arc::downgrade(outbox));
+    }
 }
 
 impl Doors {
@@ -68,11 +84,14 @@ impl Doors {
         self.open.load(Ordering::Relaxed)
     }
 
-    fn admit(self: &Arc<Self>, address: IpAddr, settings: &Connections) -> Option<Visitor> {
+    fn admit(self: &Arc<Self>, address: IpAddr, settings: &Connections, rate: &Buckets, now: u64) -> Option<Visitor> {
         if self.open() >= u64::from(settings.total) {
             return None;
         }
         let address = neighbourhood(address);
+        if !address.is_loopback() && rate.take(address, now).is_err() {
+            return None;
+        }
         let most = if address.is_loopback() { settings.per_loopback_address } else { settings.per_address };
         if most > 0 {
             let mut by_address = self.by_address.lock();
@@ -83,13 +102,21 @@ impl Doors {
             *count += 1;
         }
         self.open.fetch_add(1, Ordering::Relaxed);
-        Some(Visitor { doors: self.clone(), counted: (most > 0).then_some(address) })
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        Some(Visitor { doors: self.clone(), number, counted: (most > 0).then_some(address) })
+    }
+
+    /// Every session looks whether the relay is stopping.
+    fn wake_all(&self) {
+        let roll: Vec<_> = self.roll.lock().values().filter_map(Weak::upgrade).collect();
+        roll.iter().for_each(|outbox| outbox.wake());
     }
 }
 
 impl Drop for Visitor {
     fn drop(&mut self) {
         self.doors.open.fetch_sub(1, Ordering::Relaxed);
+        self.doors.roll.lock().remove(&self.number);
         let Some(address) = self.counted else { return };
         let mut by_address = self.doors.by_address.lock();
         if let Some(count) = by_address.get_mut(&address) {
@@ -114,7 +141,16 @@ impl Listener {
             _ => None,
         };
         let settings = config.connections.clone();
-        Ok(Self { tcp, shared: Arc::new(Shared { tls, context, clock, settings, drain, doors: Arc::default() }) })
+        let surroundings = Arc::new(Surroundings {
+            clock,
+            budget: context.budget.clone(),
+            frame_bytes: context.limits.frame_bytes as usize,
+            idle: Duration::from_secs(context.limits.idle_seconds.into()),
+            stalled: Duration::from_secs(settings.stalled_seconds.into()),
+        });
+        let handshakes = Handshakes::new(settings.handshakes as usize);
+        let doors = Arc::default();
+        Ok(Self { tcp, shared: Arc::new(Shared { tls, context, surroundings, settings, drain, doors, handshakes }) })
     }
 
     pub(crate) fn doors(&self) -> Arc<Doors> {
@@ -128,7 +164,7 @@ impl Listener {
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
-                accepted = tcp.accept() => match accepted {
+                accepted = shared.accept(&tcp) => match accepted {
                     Ok((stream, address)) => admit(&shared, stream, address, &mut connections),
                     Err(error) => {
                         tracing::warn!(kind = ?error.kind(), "cannot accept a connection");
@@ -140,6 +176,7 @@ impl Listener {
             }
         }
         drop(tcp);
+        shared.doors.wake_all();
         let patience = Duration::from_secs(shared.settings.drain_seconds.into());
         let all = async {
             while let Some(ended) = connections.join_next().await {
@@ -164,25 +201,28 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 }
 
 fn admit(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr, connections: &mut JoinSet<()>) {
-    let shared = shared.clone();
-    match shared.doors.admit(address.ip(), &shared.settings) {
-        Some(visitor) => {
-            connections.spawn(async move {
-                let _visitor = visitor;
-                // Boxed, and dropped before the connection begins: what the handshake needs shall not stay with the
-                // connection for the rest of its life.
-                let welcomed = Box::pin(welcome(shared, stream, address.ip())).await;
-                if let Some(connection) = welcomed {
-                    connection.await;
-                }
-            });
-        }
+    let now = shared.surroundings.clock.millis();
+    match shared.doors.admit(address.ip(), &shared.settings, &shared.context.rates.connects, now) {
+        Some(visitor) => shared
+            .handshakes
+            .begin(now, |handshake| connections.spawn(serve(shared.clone(), stream, address.ip(), visitor, handshake))),
         // Refusals are bounded too: beyond that the connection is just dropped.
         None if (connections.len() as u64) < u64::from(shared.settings.total) + 64 => {
+            let shared = shared.clone();
             connections.spawn(async move { turn_away(&shared, stream).await });
         }
         None => {}
     }
+}
+
+async fn serve(shared: Arc<Shared>, stream: TcpStream, address: IpAddr, visitor: Visitor, handshake: Handshake) {
+    // Boxed, and dropped before the connection begins: what the handshake needs shall not stay with the connection for the
+    // rest of its life.
+    let welcomed = Box::pin(welcome(shared, stream, address, &visitor, handshake)).await;
+    if let Some(connection) = welcomed {
+        connection.await;
+    }
+    drop(visitor);
 }
 
 async fn turn_away(shared: &Shared, mut stream: TcpStream) {
@@ -200,36 +240,46 @@ async fn turn_away(shared: &Shared, mut stream: TcpStream) {
 /// A connection, whatever its socket.
 type Served = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-async fn welcome(shared: Arc<Shared>, stream: TcpStream, address: IpAddr) -> Option<Served> {
+async fn welcome(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    address: IpAddr,
+    visitor: &Visitor,
+    handshake: Handshake,
+) -> Option<Served> {
+    // Over when this returns, however it does.
+    let _handshake = handshake;
     // Frames are gathered by us; the kernel shall not wait for more.
     let _ = stream.set_nodelay(true);
     match &shared.tls {
-        None => upgrade(&shared, stream, address).await,
+        None => upgrade(&shared, stream, address, visitor).await,
         Some(acceptor) => {
             let stream = timeout(shared.handshake(), acceptor.accept(stream)).await.ok()?.ok()?;
-            upgrade(&shared, stream, address).await
+            upgrade(&shared, stream, address, visitor).await
         }
     }
 }
 
-async fn upgrade<S>(shared: &Shared, stream: S, address: IpAddr) -> Option<Served>
+async fn upgrade<S>(shared: &Shared, stream: S, address: IpAddr, visitor: &Visitor) -> Option<Served>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let upgraded = timeout(shared.handshake(), http::serve(stream, shared.context.clone())).await.ok()??;
-    let now = Now { unix_seconds: shared.clock.unix_seconds(), millis: shared.clock.millis() };
+    let surroundings = shared.surroundings.clone();
+    let clock = surroundings.clock;
+    let now = Now { unix_seconds: clock.unix_seconds(), millis: clock.millis() };
     let session = Session::new(shared.context.clone(), Some(address), now);
-    let limits = &shared.context.limits;
-    let surroundings = Surroundings {
-        clock: shared.clock,
-        drain: shared.drain.clone(),
-        frame_bytes: limits.frame_bytes as usize,
-        idle: Duration::from_secs(limits.idle_seconds.into()),
-    };
-    Some(Box::pin(connection::begin(upgraded.io, upgraded.read, session, surroundings).await))
+    visitor.enroll(session.shared_outbox());
+    Some(Box::pin(Connection::new(upgraded.io, upgraded.read, session, surroundings)))
 }
 
 impl Shared {
+    /// The next connection, when there is room for its handshake.
+    async fn accept(&self, tcp: &TcpListener) -> std::io::Result<(TcpStream, SocketAddr)> {
+        self.handshakes.room(|| self.surroundings.clock.millis()).await;
+        tcp.accept().await
+    }
+
     fn handshake(&self) -> Duration {
         Duration::from_secs(self.settings.handshake_seconds.into())
     }
@@ -238,6 +288,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::rate::Rate;
 
     #[test]
     fn doors_count_and_forget() {
@@ -245,13 +296,17 @@ mod tests {
         let settings = Connections { total: 3, per_address: 1, ..Config::default().connections };
         let far: IpAddr = "192.0.2.1".parse().expect("address");
         let near: IpAddr = "127.0.0.1".parse().expect("address");
-        let first = doors.admit(far, &settings).expect("room");
-        assert!(doors.admit(far, &settings).is_none(), "one per address");
-        let others = [doors.admit(near, &settings).expect("room"), doors.admit(near, &settings).expect("room")];
-        assert!(doors.admit(near, &settings).is_none(), "three in all");
+        let rate = Buckets::new(Rate::new(2, 60, 2), 10);
+        let admit = |address| doors.admit(address, &settings, &rate, 0);
+        let first = admit(far).expect("room");
+        assert!(admit(far).is_none(), "one per address");
+        let others = [admit(near).expect("room"), admit(near).expect("room")];
+        assert!(admit(near).is_none(), "three in all");
         drop(others);
         drop(first);
         assert_eq!(doors.open(), 0);
+        assert!(admit(far).is_none(), "two attempts a minute");
+        assert!(admit(near).is_some(), "loopback is not counted");
         assert!(doors.by_address.lock().is_empty());
     }
 }

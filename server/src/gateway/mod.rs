@@ -1,23 +1,26 @@
 //! From the socket to a session, and back.
 //!
 //! Reading order: [`listener`] accepts and caps; [`http`] answers the few plain requests and upgrades to WebSocket;
-//! [`connection`] moves frames between the socket and a session; [`session`] is one client's conversation with the relay,
+//! [`websocket`] makes messages of bytes and [`socket`] moves them; [`connection`] stands between a socket and a session; [`session`] is one client's conversation with the relay,
 //! without a socket; [`peer`] is what its requests share; [`outbox`] is what waits to be sent; [`rate`] is how often
-//! something may happen.
+//! something may happen, [`handshakes`] how many may be half open, [`budget`] how much memory all of this may take.
 //!
 //! Invariant: below [`session`] nothing knows that sockets exist. The simulation drives sessions by hand.
 
+pub(crate) mod budget;
 pub(crate) mod connection;
 #[doc(hidden)]
 pub mod fuzzing;
-mod gulp;
+mod handshakes;
 mod http;
 pub(crate) mod listener;
 pub mod outbox;
 pub(crate) mod peer;
 pub(crate) mod rate;
 pub mod session;
+mod socket;
 mod tls;
+mod websocket;
 
 pub(crate) use http::PATH as WS_PATH;
 pub use tls::TlsError;

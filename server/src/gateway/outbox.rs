@@ -3,11 +3,15 @@
 //! Owns the frames between the session (and the live side of other sessions) and the socket, in the order in which they
 //! are sent. Never touches a socket, never blocks, never drops an answer.
 //!
+//! What waits here, and what the socket has been given and not taken, is charged to the relay's [`Budget`].
+//!
 //! Two kinds of frames share the queue. *Answers* (and the few pushed words about openings) are always taken: their number
 //! is bounded because the session stops accepting requests while too much of them waits. *Deliveries* are taken only while
 //! there is room; whoever is refused catches up from the store when the queue has drained.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 
 use bytes::Bytes;
@@ -15,31 +19,35 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use posthorn_proto::MailboxId;
 
+use super::budget::Budget;
+
 /// What a queued frame costs beside its bytes: its place in the queue and the WebSocket header.
 const FRAME_OVERHEAD: usize = 64;
 
 /// The answers of a session may wait up to this many bytes before it stops accepting requests.
 pub(crate) const ANSWER_BYTES: usize = 256 * 1024;
 
-/// A queue that held more frames than this gives its memory back when it runs empty: most connections are idle.
-const KEPT_CAPACITY: usize = 16;
-
 /// The frames that wait for one connection. Shared by its session, its driver and the hub.
 #[derive(Debug)]
 pub struct Outbox {
     /// Locked for a few instructions at a time; never while another lock is taken.
     waiting: Mutex<Waiting>,
+    /// Bytes of answers that wait. Written under the lock, read without.
+    answer_bytes: AtomicUsize,
     /// Wakes the connection's driver when there is something to send or to catch up on.
     driver: AtomicWaker,
     /// Most bytes of waiting deliveries.
     limit: usize,
+    budget: Arc<Budget>,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
     frames: VecDeque<Waited>,
-    answer_bytes: usize,
+    /// Bytes of deliveries that wait or are leaving.
     delivery_bytes: usize,
+    /// The part of them that the driver has taken and the socket has not.
+    leaving: usize,
     /// Openings that could not be served at once, oldest first; each stands here at most once.
     behind: VecDeque<MailboxId>,
     /// A delivery was refused; nothing is caught up on until some have left.
@@ -60,43 +68,72 @@ enum Kind {
     Delivery,
 }
 
+/// What became of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivered {
+    /// There was no room: whoever is refused is behind.
+    Refused,
+    /// It waits behind others, so the driver is already going to look.
+    Queued,
+    /// Nothing waited before: the driver has to be woken, unless it is the one that asks.
+    First,
+}
+
+/// Whether openings that fell behind can be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Behind {
+    /// None did, or room comes when some deliveries have left.
+    Nothing,
+    /// One of them can be served now.
+    Due,
+    /// The relay's budget has no room even for one delivery, and nothing of this connection's own will make some: ask
+    /// again in a while, after [`Outbox::retry`].
+    Starved,
+}
+
 fn cost(bytes: &Bytes) -> usize {
     bytes.len() + FRAME_OVERHEAD
 }
 
 impl Outbox {
-    /// An empty queue that takes at most `limit` bytes of deliveries (or one delivery, whatever its size).
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { waiting: Mutex::default(), driver: AtomicWaker::new(), limit }
+    /// An empty queue that takes at most `limit` bytes of deliveries (or one delivery, whatever its size), and less when
+    /// the budget is short.
+    pub(crate) fn new(limit: usize, budget: Arc<Budget>) -> Self {
+        let (waiting, answer_bytes, driver) = (Mutex::default(), AtomicUsize::new(0), AtomicWaker::new());
+        Self { waiting, answer_bytes, driver, limit, budget }
     }
 
     /// Queues an answer, or a pushed word that must not be lost.
     pub(crate) fn answer(&self, bytes: Bytes) {
-        {
-            let mut waiting = self.waiting.lock();
-            if waiting.shut {
-                return;
-            }
-            waiting.answer_bytes += cost(&bytes);
-            waiting.frames.push_back(Waited { bytes, kind: Kind::Answer });
-        }
+        self.answer_quietly(bytes);
         self.driver.wake();
     }
 
-    /// Queues a delivery or a signal if there is room; `false` if not.
-    pub(crate) fn deliver(&self, bytes: &Bytes) -> bool {
-        {
-            let mut waiting = self.waiting.lock();
-            let full = waiting.delivery_bytes > 0 && waiting.delivery_bytes + cost(bytes) > self.limit;
-            if waiting.shut || full {
-                waiting.full = true;
-                return false;
-            }
-            waiting.delivery_bytes += cost(bytes);
-            waiting.frames.push_back(Waited { bytes: bytes.clone(), kind: Kind::Delivery });
+    /// The same by the driver itself, which will look without being woken.
+    pub(crate) fn answer_quietly(&self, bytes: Bytes) {
+        let mut waiting = self.waiting.lock();
+        if !waiting.shut {
+            self.budget.charge(cost(&bytes));
+            self.answer_bytes.fetch_add(cost(&bytes), Ordering::Relaxed);
+            waiting.frames.push_back(Waited { bytes, kind: Kind::Answer });
         }
-        self.driver.wake();
-        true
+    }
+
+    /// Queues a delivery or a signal if there is room. Wakes nobody: one wake-up for all that comes at once is enough.
+    pub(crate) fn deliver(&self, bytes: &Bytes) -> Delivered {
+        let cost = cost(bytes);
+        let mut waiting = self.waiting.lock();
+        let fits = waiting.delivery_bytes + cost <= self.limit.min(self.budget.share())
+            || (waiting.delivery_bytes == 0 && cost <= self.budget.free());
+        if waiting.shut || !fits {
+            waiting.full = true;
+            return Delivered::Refused;
+        }
+        self.budget.charge(cost);
+        waiting.delivery_bytes += cost;
+        let first = waiting.frames.is_empty();
+        waiting.frames.push_back(Waited { bytes: bytes.clone(), kind: Kind::Delivery });
+        if first { Delivered::First } else { Delivered::Queued }
     }
 
     /// Notes that an opening has something to catch up on.
@@ -118,36 +155,81 @@ impl Outbox {
         if waiting.full || waiting.delivery_bytes > self.limit / 2 {
             return None;
         }
-        let room = self.limit - waiting.delivery_bytes;
-        waiting.behind.pop_front().map(|mailbox| (mailbox, room))
+        let room = self.limit.min(self.budget.share()).saturating_sub(waiting.delivery_bytes);
+        let mailbox = waiting.behind.pop_front();
+        if waiting.behind.is_empty() {
+            waiting.behind = VecDeque::new();
+        }
+        mailbox.map(|mailbox| (mailbox, room.max(1)))
     }
 
     /// Whether [`Self::take_behind`] would find something.
-    pub(crate) fn has_work_behind(&self) -> bool {
+    pub(crate) fn behind(&self) -> Behind {
         let waiting = self.waiting.lock();
-        !waiting.behind.is_empty() && !waiting.full && waiting.delivery_bytes <= self.limit / 2
+        if waiting.behind.is_empty() || waiting.delivery_bytes > self.limit / 2 {
+            Behind::Nothing
+        } else if !waiting.full {
+            Behind::Due
+        } else if waiting.delivery_bytes == 0 {
+            Behind::Starved
+        } else {
+            Behind::Nothing
+        }
+    }
+
+    /// What was refused for want of budget may be tried again.
+    pub(crate) fn retry(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.full &= waiting.delivery_bytes > 0;
     }
 
     /// Bytes of answers that wait.
     pub(crate) fn answer_bytes(&self) -> usize {
-        self.waiting.lock().answer_bytes
+        self.answer_bytes.load(Ordering::Relaxed)
     }
 
-    /// Takes the next frame to send.
+    /// Takes the next frame and sends it at once, as far as this queue is concerned.
     pub fn pop(&self) -> Option<Bytes> {
+        let mut one = None;
+        self.take(|bytes| {
+            one = Some(bytes);
+            false
+        });
+        self.sent();
+        one
+    }
+
+    /// Takes frames in order while `each` wants more. They count as held until [`Self::sent`].
+    pub(crate) fn take(&self, mut each: impl FnMut(Bytes) -> bool) {
         let mut waiting = self.waiting.lock();
-        let Waited { bytes, kind } = waiting.frames.pop_front()?;
-        match kind {
-            Kind::Answer => waiting.answer_bytes -= cost(&bytes),
-            Kind::Delivery => {
-                waiting.delivery_bytes -= cost(&bytes);
-                waiting.full &= waiting.delivery_bytes > self.limit / 2;
+        while let Some(Waited { bytes, kind }) = waiting.frames.pop_front() {
+            let cost = cost(&bytes);
+            match kind {
+                Kind::Answer => {
+                    self.answer_bytes.fetch_sub(cost, Ordering::Relaxed);
+                    self.budget.release(cost);
+                }
+                Kind::Delivery => waiting.leaving += cost,
+            }
+            if !each(bytes) {
+                break;
             }
         }
-        if waiting.frames.is_empty() && waiting.frames.capacity() > KEPT_CAPACITY {
+        if waiting.frames.is_empty() {
+            // Most connections are idle: they keep nothing.
             waiting.frames = VecDeque::new();
         }
-        Some(bytes)
+    }
+
+    /// The socket has taken all that was taken from here.
+    pub(crate) fn sent(&self) {
+        let mut waiting = self.waiting.lock();
+        let left = std::mem::take(&mut waiting.leaving);
+        if left > 0 {
+            self.budget.release(left);
+            waiting.delivery_bytes -= left;
+            waiting.full &= waiting.delivery_bytes > self.limit / 2;
+        }
     }
 
     /// Whether nothing waits to be sent.
@@ -165,9 +247,26 @@ impl Outbox {
         self.driver.wake();
     }
 
-    /// The connection is gone: forget everything and take nothing more.
+    /// Nothing that waits will be sent: forget it and take nothing more.
     pub(crate) fn shut(&self) {
-        *self.waiting.lock() = Waiting { shut: true, ..Waiting::default() };
+        let mut waiting = self.waiting.lock();
+        let answers = self.answer_bytes.swap(0, Ordering::Relaxed);
+        self.budget.release(waiting.delivery_bytes + answers);
+        *waiting = Waiting { shut: true, ..Waiting::default() };
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.shut();
+    }
+}
+
+#[cfg(test)]
+impl Outbox {
+    /// One with a budget of its own.
+    pub(crate) fn in_test(limit: usize) -> Self {
+        Self::new(limit, Arc::new(Budget::new(1 << 30)))
     }
 }
 
@@ -181,13 +280,17 @@ mod tests {
 
     #[test]
     fn deliveries_are_bounded_and_answers_are_not_refused() {
-        let outbox = Outbox::new(1000);
-        assert!(outbox.deliver(&frame(5000)), "one always fits, or nothing large would ever arrive");
-        assert!(!outbox.deliver(&frame(1)));
+        let outbox = Outbox::in_test(1000);
+        assert_eq!(
+            outbox.deliver(&frame(5000)),
+            Delivered::First,
+            "one always fits, or nothing large would ever arrive"
+        );
+        assert_eq!(outbox.deliver(&frame(1)), Delivered::Refused);
         outbox.answer(frame(10));
         assert_eq!(outbox.pop().map(|b| b.len()), Some(5000));
-        assert!(outbox.deliver(&frame(900)), "room again");
-        assert!(!outbox.deliver(&frame(100)));
+        assert_eq!(outbox.deliver(&frame(900)), Delivered::Queued, "room again, behind the answer");
+        assert_eq!(outbox.deliver(&frame(100)), Delivered::Refused);
         assert_eq!(outbox.answer_bytes(), 10 + FRAME_OVERHEAD);
         assert_eq!(outbox.pop().map(|b| b.len()), Some(10));
         assert_eq!(outbox.answer_bytes(), 0);
@@ -195,9 +298,9 @@ mod tests {
 
     #[test]
     fn catching_up_waits_for_half_the_room() {
-        let outbox = Outbox::new(1000);
+        let outbox = Outbox::in_test(1000);
         outbox.mark_behind(MailboxId([1; 16]));
-        assert!(outbox.deliver(&frame(600)));
+        assert_eq!(outbox.deliver(&frame(600)), Delivered::First);
         assert_eq!(outbox.take_behind(), None);
         outbox.pop();
         assert_eq!(outbox.take_behind(), Some((MailboxId([1; 16]), 1000)));
@@ -206,11 +309,42 @@ mod tests {
 
     #[test]
     fn a_shut_outbox_holds_nothing() {
-        let outbox = Outbox::new(1000);
+        let outbox = Outbox::in_test(1000);
         outbox.answer(frame(10));
         outbox.shut();
         outbox.answer(frame(10));
-        assert!(!outbox.deliver(&frame(1)));
+        assert_eq!(outbox.deliver(&frame(1)), Delivered::Refused);
         assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn what_the_socket_has_not_taken_still_counts() {
+        let outbox = Outbox::in_test(1000);
+        assert_eq!(outbox.deliver(&frame(600)), Delivered::First);
+        outbox.take(|_| true);
+        assert!(outbox.is_empty());
+        assert_eq!(outbox.deliver(&frame(600)), Delivered::Refused);
+        outbox.sent();
+        assert_eq!(outbox.deliver(&frame(600)), Delivered::First);
+        assert_eq!(outbox.budget.used(), 664);
+        drop(outbox);
+    }
+
+    #[test]
+    fn a_short_budget_starves_and_does_not_strand() {
+        let budget = Arc::new(Budget::new(64_000));
+        let (greedy, modest) = (Outbox::new(1 << 20, budget.clone()), Outbox::new(1 << 20, budget.clone()));
+        let taken = (0..1000).filter(|_| greedy.deliver(&frame(100)) != Delivered::Refused).count();
+        assert!((10..40).contains(&taken), "a sixteenth of what is free: {taken}");
+        assert_eq!(modest.deliver(&frame(100)), Delivered::First, "others have their share");
+        modest.pop();
+        budget.charge(budget.free());
+        assert_eq!(modest.deliver(&frame(100)), Delivered::Refused);
+        modest.mark_behind(MailboxId([1; 16]));
+        assert_eq!(modest.behind(), Behind::Starved);
+        modest.retry();
+        assert_eq!(modest.behind(), Behind::Due);
+        greedy.shut();
+        assert_eq!(budget.used(), 64_000 - taken * (100 + FRAME_OVERHEAD));
     }
 }

@@ -6,12 +6,13 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use posthorn_proto::frame::{Refusal, ServerBody, ServerFrame};
 use posthorn_proto::{DeviceId, ErrorCode, MailboxId};
 
+use super::budget::Budget;
 use super::outbox::{ANSWER_BYTES, Outbox};
 use super::session::Ending;
 use crate::command::Reply;
@@ -22,6 +23,9 @@ use crate::secret::Ephemeral;
 /// Wrong proofs on one connection before it is closed.
 const WRONG_PROOFS: u32 = 5;
 
+/// The unanswered requests of one connection may hold this many bytes before it stops accepting more.
+const REQUEST_BYTES: usize = 1 << 20;
+
 /// One connection as its requests see it.
 pub(crate) struct Peer {
     pub(crate) outbox: Arc<Outbox>,
@@ -31,8 +35,13 @@ pub(crate) struct Peer {
     nonce: [u8; 16],
     /// Unanswered requests.
     requests: AtomicUsize,
+    /// Bytes that they hold.
+    held: AtomicUsize,
     /// Bytes that their answers may have.
     reserved: AtomicUsize,
+    budget: Arc<Budget>,
+    /// Whether `ending` is set, for looking without the lock.
+    ended: AtomicBool,
     /// Never held while anything waits. Dropping a seat takes the hub's lock, so seats are dropped after it is released.
     state: Mutex<State>,
 }
@@ -52,6 +61,7 @@ struct State {
 impl Peer {
     pub(crate) fn new(
         outbox: Outbox,
+        budget: Arc<Budget>,
         address: Option<IpAddr>,
         (ephemeral, nonce): (Arc<Ephemeral>, [u8; 16]),
     ) -> Arc<Self> {
@@ -61,7 +71,10 @@ impl Peer {
             ephemeral,
             nonce,
             requests: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
             reserved: AtomicUsize::new(0),
+            budget,
+            ended: AtomicBool::new(false),
             state: Mutex::default(),
         })
     }
@@ -98,11 +111,12 @@ impl Peer {
     /// The connection shall be closed; the first reason stands.
     pub(crate) fn end(&self, ending: Ending) {
         self.state.lock().ending.get_or_insert(ending);
+        self.ended.store(true, Ordering::Release);
         self.outbox.wake();
     }
 
     pub(crate) fn ending(&self) -> Option<Ending> {
-        self.state.lock().ending
+        if self.ended.load(Ordering::Acquire) { self.state.lock().ending } else { None }
     }
 
     pub(crate) fn opening(&self, mailbox: &MailboxId) -> Option<Arc<Opening>> {
@@ -158,17 +172,26 @@ impl Peer {
         self.outbox.answer(ServerFrame::push(ServerBody::Closed { mailbox, reason }).encode());
     }
 
-    /// Counts a request until its [`Asked`] is dropped.
-    pub(crate) fn ask(self: &Arc<Self>, request: u64, answer_bytes: usize) -> Asked {
+    /// Counts a request that holds `bytes` until its [`Asked`] is dropped.
+    pub(crate) fn ask(self: &Arc<Self>, request: u64, bytes: usize, answer_bytes: usize) -> Asked {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+        self.budget.charge(bytes);
         self.reserved.fetch_add(answer_bytes, Ordering::Relaxed);
-        Asked { peer: self.clone(), request, answer_bytes }
+        Asked { peer: self.clone(), request, bytes, answer_bytes }
     }
 
-    /// Whether another request may be begun.
+    /// Whether another request may be begun. One always may, if nothing is unanswered or unsent.
     pub(crate) fn accepts(&self, most: usize) -> bool {
-        self.requests.load(Ordering::Relaxed) < most
-            && self.reserved.load(Ordering::Relaxed) + self.outbox.answer_bytes() < ANSWER_BYTES
+        let requests = self.requests.load(Ordering::Relaxed);
+        let answers = self.reserved.load(Ordering::Relaxed) + self.outbox.answer_bytes();
+        if requests == 0 && answers == 0 {
+            return true;
+        }
+        let share = self.budget.share();
+        requests < most
+            && answers < ANSWER_BYTES.min(share)
+            && self.held.load(Ordering::Relaxed) < REQUEST_BYTES.min(share)
     }
 
     pub(crate) fn unanswered(&self) -> usize {
@@ -192,6 +215,7 @@ impl Drop for Reserved<'_> {
 pub(crate) struct Asked {
     peer: Arc<Peer>,
     request: u64,
+    bytes: usize,
     answer_bytes: usize,
 }
 
@@ -201,10 +225,10 @@ impl Asked {
         self.request != 0
     }
 
-    /// Answers it.
+    /// Answers it. Whoever drives the session looks for answers after each step of its work, without being woken.
     pub(crate) fn answer(self, reply: Reply) {
         let body = reply.unwrap_or_else(ServerBody::Error);
-        self.peer.outbox.answer(ServerFrame { request: self.request, body }.encode());
+        self.peer.outbox.answer_quietly(ServerFrame { request: self.request, body }.encode());
     }
 }
 
@@ -230,6 +254,8 @@ impl Answered {
 impl Drop for Asked {
     fn drop(&mut self) {
         self.peer.reserved.fetch_sub(self.answer_bytes, Ordering::Relaxed);
+        self.peer.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.peer.budget.release(self.bytes);
         self.peer.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -85,6 +85,11 @@ impl Buckets {
     /// Takes one event of `key`, or tells how many milliseconds to wait. When too many keys are being limited at once, new
     /// ones have to wait too: memory is bounded, and forgetting the others would lift their limit.
     pub(crate) fn take(&self, key: impl Hash, now: u64) -> Result<(), u32> {
+        self.take_some(key, 1, now)
+    }
+
+    /// The same for `cost` events.
+    pub(crate) fn take_some(&self, key: impl Hash, cost: u32, now: u64) -> Result<(), u32> {
         if self.rate == Rate::UNLIMITED {
             return Ok(());
         }
@@ -96,7 +101,7 @@ impl Buckets {
                 return Err(1000);
             }
         }
-        buckets.entry(key).or_default().take(self.rate, 1, now)
+        buckets.entry(key).or_default().take(self.rate, cost, now)
     }
 }
 

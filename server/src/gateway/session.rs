@@ -22,10 +22,10 @@ use posthorn_proto::auth::Challenge;
 use posthorn_proto::frame::{ClientFrame, FrameError, Hello, Refusal, Request, ServerBody, ServerFrame};
 use posthorn_proto::{DeviceId, ErrorCode, VERSION};
 
-use super::outbox::Outbox;
+use super::outbox::{Behind, Outbox};
 use super::peer::Peer;
 use super::rate::Bucket;
-use crate::command::{self, Call, Context, rate_limited};
+use crate::command::{self, Call, Context, neighbourhood, rate_limited};
 use crate::live::catch_up::catch_up;
 
 pub use crate::command::Work;
@@ -51,6 +51,8 @@ pub struct Ending {
 impl Ending {
     /// The relay stops.
     pub const GOING_AWAY: Self = Self { code: 1001, reason: "GOING_AWAY" };
+    /// Not WebSocket.
+    pub const PROTOCOL: Self = Self { code: 1002, reason: "PROTOCOL" };
     /// A text message.
     pub const TEXT: Self = Self { code: 1003, reason: "TEXT_MESSAGE" };
     /// Not a frame of this protocol.
@@ -61,6 +63,8 @@ impl Ending {
     pub const TOO_LARGE: Self = Self { code: 1009, reason: "TOO_LARGE" };
     /// Nothing came for `limits.idle_seconds`.
     pub const IDLE: Self = Self { code: 4000, reason: "IDLE" };
+    /// For `connections.stalled_seconds` it took nothing of what was sent, or did not end a message that it had begun.
+    pub const STALLED: Self = Self { code: 4001, reason: "STALLED" };
 }
 
 /// One client's conversation. Dropping it ends all its openings.
@@ -95,7 +99,9 @@ impl Session {
             time: now.unix_seconds,
             software: context.software.clone(),
         };
-        let peer = Peer::new(Outbox::new(context.outbox_bytes), address, (ephemeral, nonce));
+        let budget = context.budget.clone();
+        let outbox = Outbox::new(context.outbox_bytes, budget.clone());
+        let peer = Peer::new(outbox, budget, address, (ephemeral, nonce));
         peer.outbox.answer(ServerFrame::push(ServerBody::Hello(hello)).encode());
         Self {
             context,
@@ -123,7 +129,8 @@ impl Session {
                 return None;
             }
         };
-        let asked = self.peer.ask(request, command::answer_bytes(&body, &self.context));
+        let answer_bytes = command::answer_bytes(&body, &self.context);
+        let asked = self.peer.ask(request, command::request_bytes(&body), answer_bytes);
         if let Err(refusal) = self.admit(&body, request, now) {
             asked.answer(Err(refusal));
             return None;
@@ -153,7 +160,11 @@ impl Session {
             }
             return Ok(());
         }
-        self.requests.take(rate, command::cost(body), now).map_err(rate_limited)?;
+        let cost = command::cost(body);
+        self.requests.take(rate, cost, now).map_err(rate_limited)?;
+        if let Some(address) = self.peer.address.map(neighbourhood).filter(|address| !address.is_loopback()) {
+            self.context.rates.requests_of_address.take_some(address, cost, now).map_err(rate_limited)?;
+        }
         if self.context.is_draining() && !matches!(body, Request::Ack(_)) {
             return Err(Refusal::new(ErrorCode::ShuttingDown, "the relay is stopping: reconnect"));
         }
@@ -165,7 +176,7 @@ impl Session {
         match error.request() {
             Some(request) if request != 0 && !flood => {
                 let reply = Err(Refusal::new(error.code(), error.to_string()));
-                self.peer.ask(request, 0).answer(reply);
+                self.peer.ask(request, 0, 0).answer(reply);
             }
             _ => self.peer.end(if flood { Ending::FLOOD } else { Ending::BAD_FRAME }),
         }
@@ -173,19 +184,34 @@ impl Session {
 
     /// Serves openings that fell behind. `None` if there is nothing to do, no room to do it in, or one is at it already.
     pub fn catch_up(&mut self) -> Option<Work> {
-        if !self.peer.outbox.has_work_behind() || self.catching_up.swap(true, Ordering::AcqRel) {
+        if self.peer.outbox.behind() != Behind::Due || self.catching_up.swap(true, Ordering::AcqRel) {
             return None;
         }
         let running = CatchingUp(self.catching_up.clone());
-        let (store, peer) = (self.context.store.clone(), self.peer.clone());
+        let (context, peer) = (self.context.clone(), self.peer.clone());
         Some(Box::pin(async move {
             let _running = running;
-            catch_up(store, peer.outbox.clone(), |mailbox| peer.opening(mailbox)).await;
+            catch_up(&context, &peer.outbox, |mailbox| peer.opening(mailbox)).await;
         }))
+    }
+
+    /// Whether [`Self::catch_up`] would find something to do, or why not.
+    pub(crate) fn behind(&self) -> Behind {
+        if self.catching_up.load(Ordering::Acquire) { Behind::Nothing } else { self.peer.outbox.behind() }
+    }
+
+    /// Whether the relay is stopping.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.context.is_draining()
     }
 
     /// What waits to be sent.
     pub fn outbox(&self) -> &Outbox {
+        &self.peer.outbox
+    }
+
+    /// The same for whoever keeps it beside the session.
+    pub(crate) fn shared_outbox(&self) -> &Arc<Outbox> {
         &self.peer.outbox
     }
 

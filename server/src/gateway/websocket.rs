@@ -125,6 +125,16 @@ impl Decoder {
         }
     }
 
+    /// Bytes held of a message that is not whole.
+    pub(crate) fn held(&self) -> usize {
+        self.message.capacity() + self.control.capacity()
+    }
+
+    /// Whether a message or frame has begun and not ended.
+    pub(crate) fn is_within_message(&self) -> bool {
+        self.header_bytes > 0 || self.frame.is_some() || self.fragmented
+    }
+
     fn take_header(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, Fault> {
         if self.header_bytes == 0
             && let Some((frame, rest)) = self.parse(input)?
@@ -255,6 +265,141 @@ fn begin(opcode: u8, length: usize, out: &mut Vec<u8>) {
         _ => {
             out.push(127);
             out.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A client's frame, masked.
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![first];
+        match payload.len() {
+            short @ 0..=125 => bytes.push(0x80 | short as u8),
+            middle @ 126..=0xffff => {
+                bytes.push(0x80 | 126);
+                bytes.extend((middle as u16).to_be_bytes());
+            }
+            long => {
+                bytes.push(0x80 | 127);
+                bytes.extend((long as u64).to_be_bytes());
+            }
+        }
+        let mask = [0x12, 0x34, 0x56, 0x78];
+        bytes.extend(mask);
+        bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
+        bytes
+    }
+
+    /// Everything that comes of these bytes if they come in pieces of this size, up to a fault.
+    fn decode(bytes: &[u8], piece: usize) -> (Vec<Event>, Option<Fault>) {
+        let (mut decoder, mut events) = (Decoder::new(100_000), Vec::new());
+        for mut input in bytes.chunks(piece.max(1)) {
+            loop {
+                match decoder.take(&mut input) {
+                    Ok(Some(event)) => events.push(event),
+                    Ok(None) => break,
+                    Err(fault) => return (events, Some(fault)),
+                }
+            }
+        }
+        (events, None)
+    }
+
+    fn binary(len: usize) -> Event {
+        Event::Binary((0..len).map(|n| n as u8).collect::<Vec<_>>().into())
+    }
+
+    fn payload(len: usize) -> Vec<u8> {
+        (0..len).map(|n| n as u8).collect()
+    }
+
+    #[test]
+    fn messages_come_whole_however_they_are_cut() {
+        let mut bytes = Vec::new();
+        for len in [1, 125, 126, 1024, 65_535, 65_536] {
+            bytes.extend(frame(0x82, &payload(len)));
+        }
+        // Three fragments with a ping between them.
+        let whole = payload(300);
+        bytes.extend(frame(0x02, &whole[..100]));
+        bytes.extend(frame(0x89, b"are you there"));
+        bytes.extend(frame(0x00, &whole[100..101]));
+        bytes.extend(frame(0x80, &whole[101..]));
+        bytes.extend(frame(0x8a, b""));
+        bytes.extend(frame(0x88, b"\x03\xe8bye"));
+        let mut expected: Vec<_> = [1, 125, 126, 1024, 65_535, 65_536].map(binary).into();
+        expected.extend([Event::Ping(Bytes::from_static(b"are you there")), binary(300), Event::Pong]);
+        expected.push(Event::Close(Some(1000)));
+        for piece in [1, 2, 3, 7, 1000, bytes.len()] {
+            assert_eq!(decode(&bytes, piece), (expected.clone(), None), "pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn what_breaks_the_rules_is_a_fault_at_once() {
+        let unmasked = [0x82, 1, 0];
+        let cases: &[(&[u8], Fault)] = &[
+            (&unmasked, Fault::Protocol),
+            (&frame(0xc2, b"x")[..2], Fault::Protocol),
+            (&frame(0x83, b"x")[..2], Fault::Protocol),
+            (&frame(0x80, b"x")[..2], Fault::Protocol),
+            (&frame(0x81, b"x")[..2], Fault::Text),
+            (&frame(0x09, b"x")[..2], Fault::Protocol),
+            (&frame(0x89, &[0; 126])[..4], Fault::Protocol),
+            (&frame(0x88, b"x"), Fault::Protocol),
+            (&frame(0x88, b"\x03\xed"), Fault::Protocol),
+            (&frame(0x88, b"\x03\xe8\xff"), Fault::Protocol),
+            (&[&frame(0x02, b"x")[..], &frame(0x82, b"x")[..2]].concat(), Fault::Protocol),
+            (&[0x82, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0], Fault::TooLarge),
+            (&[&frame(0x02, &[0; 60_000])[..], &frame(0x80, &[0; 60_000])[..4]].concat(), Fault::TooLarge),
+        ];
+        for (bytes, fault) in cases {
+            assert_eq!(decode(bytes, 1).1, Some(*fault), "{bytes:x?}");
+            assert_eq!(decode(bytes, bytes.len()).1, Some(*fault), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn memory_grows_with_what_came_and_not_with_what_was_promised() {
+        let mut decoder = Decoder::new(1 << 40);
+        let mut input = &[0x82, 0xff, 0, 0, 0, 1, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6][..];
+        assert_eq!(decoder.take(&mut input), Ok(None));
+        assert!(decoder.held() <= 16 && decoder.is_within_message());
+    }
+
+    #[test]
+    fn what_is_sent_is_what_clients_read() {
+        use tokio_tungstenite::tungstenite::protocol::{Role, WebSocket};
+        let mut out = Vec::new();
+        for len in [1, 125, 126, 65_535, 65_536] {
+            begin_binary(len, &mut out);
+            out.extend(payload(len));
+        }
+        pong(b"yes", &mut out);
+        close(Some(4001), "STALLED", &mut out);
+        let mut client = WebSocket::from_raw_socket(std::io::Cursor::new(out), Role::Client, None);
+        for len in [1, 125, 126, 65_535, 65_536] {
+            assert_eq!(client.read().expect("a message").into_data(), payload(len));
+        }
+        assert_eq!(client.read().expect("a pong").into_data(), "yes");
+        let closed = client.read().expect("an end");
+        assert!(closed.to_string().contains("STALLED"), "{closed:?}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn no_input_panics_and_pieces_make_no_difference(
+            bytes in prop::collection::vec(prop_oneof![any::<u8>(), Just(0x82), Just(0x80), Just(0x02)], 0..200),
+            piece in 1usize..20,
+        ) {
+            prop_assert_eq!(decode(&bytes, piece), decode(&bytes, bytes.len()));
         }
     }
 }

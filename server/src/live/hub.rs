@@ -18,6 +18,8 @@ use crate::store::{Published, Stored};
 
 /// Enough that openings and appends of different mailboxes rarely meet on one lock.
 const SHARDS: usize = 64;
+/// The list of connections to wake keeps room for so many.
+const KEPT: usize = 4096;
 
 type Shard = HashMap<MailboxId, Vec<(ReaderId, Arc<Opening>)>>;
 
@@ -28,6 +30,9 @@ pub struct Hub {
     /// other way round.
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
+    /// Connections that have something new to send, until all that became durable together is told: one wake-up each, and
+    /// each finds all that it has to write.
+    asleep: Mutex<Vec<Arc<Outbox>>>,
 }
 
 /// An opening's place in the hub, given back on drop: when the session, or an unanswered `Open`, is dropped.
@@ -46,7 +51,8 @@ impl Drop for Seat {
 impl Hub {
     /// A hub without openings. Give a clone of it to the store as its [`Published`].
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), hasher: RandomState::new() })
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Arc::new(Self { shards, hasher: RandomState::new(), asleep: Mutex::default() })
     }
 
     fn shard(&self, mailbox: &MailboxId) -> &Mutex<Shard> {
@@ -62,7 +68,10 @@ impl Hub {
         credit: u32,
     ) -> Seat {
         let opening = Arc::new(Opening::new(mailbox, reader, outbox, credit));
-        self.shard(&mailbox).lock().entry(mailbox).or_default().push((reader, opening.clone()));
+        let mut shard = self.shard(&mailbox).lock();
+        // Most mailboxes have one opening.
+        shard.entry(mailbox).or_insert_with(|| Vec::with_capacity(1)).push((reader, opening.clone()));
+        drop(shard);
         Seat { opening, hub: self.clone() }
     }
 
@@ -119,8 +128,18 @@ impl Published for Hub {
         let shard = self.shard(mailbox).lock();
         let Some(openings) = shard.get(mailbox) else { return };
         let mut shared = Shared::new(mailbox, stored);
-        for (_, opening) in openings {
-            opening.appended(&mut shared);
+        let mut asleep = self.asleep.lock();
+        asleep.extend(openings.iter().filter_map(|(_, opening)| opening.appended(&mut shared)).cloned());
+    }
+
+    fn told(&self) {
+        let mut asleep = std::mem::take(&mut *self.asleep.lock());
+        for outbox in asleep.drain(..) {
+            outbox.wake();
+        }
+        // For the next time, unless it has grown by a burst.
+        if asleep.capacity() <= KEPT {
+            *self.asleep.lock() = asleep;
         }
     }
 

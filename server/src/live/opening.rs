@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use posthorn_proto::frame::{Delivery, Refusal, ServerBody, ServerFrame};
 use posthorn_proto::{ErrorCode, MailboxId, ReaderId};
 
-use crate::gateway::outbox::Outbox;
+use crate::gateway::outbox::{Delivered, Outbox};
 use crate::gateway::peer::Answered;
 use crate::store::{ReadRange, ReaderView, Stored};
 
@@ -148,8 +148,8 @@ impl Opening {
         self.settle(&mut progress);
     }
 
-    /// An append became durable. Called in order of seq.
-    pub(crate) fn appended(&self, shared: &mut Shared<'_>) {
+    /// An append became durable. Called in order of seq. Returns whom to wake for it.
+    pub(crate) fn appended(&self, shared: &mut Shared<'_>) -> Option<&Arc<Outbox>> {
         let seq = shared.stored.seq;
         let mut progress = self.progress.lock();
         progress.head = progress.head.max(seq);
@@ -157,23 +157,25 @@ impl Opening {
             if shared.evicts(&self.reader) {
                 progress.until = Some(seq);
             }
-            return;
+            return None;
         }
         if progress.until.is_none() && shared.evicts(&self.reader) {
             progress.until = Some(seq);
         }
         let next = progress.next == seq && progress.credit > 0 && progress.until.is_none_or(|until| seq <= until);
-        if next && self.outbox.deliver(shared.bytes()) {
+        let delivered = if next { self.outbox.deliver(shared.bytes()) } else { Delivered::Refused };
+        if delivered != Delivered::Refused {
             progress.next += 1;
             progress.credit -= 1;
         }
         self.settle(&mut progress);
+        (delivered == Delivered::First).then_some(&self.outbox)
     }
 
     /// Forwards a signal if there is room; a lost one is nobody's loss (rule 21).
     pub(crate) fn signal(&self, bytes: &Bytes) {
-        if self.progress.lock().phase == Phase::Live {
-            self.outbox.deliver(bytes);
+        if self.progress.lock().phase == Phase::Live && self.outbox.deliver(bytes) == Delivered::First {
+            self.outbox.wake();
         }
     }
 
@@ -197,7 +199,7 @@ impl Opening {
             if stored.seq < progress.next || stored.seq > range.to || progress.credit == 0 {
                 break;
             }
-            if !self.outbox.deliver(&encode(&self.mailbox, stored)) {
+            if self.outbox.deliver(&encode(&self.mailbox, stored)) == Delivered::Refused {
                 break;
             }
             // A jump means that what lies between has expired; the client sees it by the seq (R3).
@@ -211,10 +213,16 @@ impl Opening {
         self.settle(&mut progress);
     }
 
-    /// The envelope of this seq cannot be read: go on behind it.
+    /// The envelope of this seq does not read back: say so, and go on behind it.
     pub(crate) fn skip(&self, seq: u64) {
         let mut progress = self.progress.lock();
-        progress.next = progress.next.max(seq.saturating_add(1));
+        if progress.phase != Phase::Live || progress.next > seq {
+            return;
+        }
+        let reason = Refusal::new(ErrorCode::Damaged, "the relay's disk has lost this envelope: it will never come");
+        let lost = ServerBody::Lost { mailbox: self.mailbox, seq, reason };
+        self.outbox.answer_quietly(ServerFrame::push(lost).encode());
+        progress.next = seq.saturating_add(1);
         self.settle(&mut progress);
     }
 

@@ -40,7 +40,7 @@ fn closed(outbox: &Outbox) -> Option<ErrorCode> {
 
 #[test]
 fn appends_around_the_stores_answer_are_neither_early_nor_lost() {
-    let (hub, outbox) = (Hub::new(), Arc::new(Outbox::new(10_000)));
+    let (hub, outbox) = (Hub::new(), Arc::new(Outbox::in_test(10_000)));
     let seat = hub.listen(MAILBOX, READER, outbox.clone(), 10);
     hub.appended(&MAILBOX, &stored(1, &[]));
     // The store saw one append; another comes before the client has its answer.
@@ -59,10 +59,10 @@ fn appends_around_the_stores_answer_are_neither_early_nor_lost() {
 
 #[test]
 fn an_end_between_answer_and_beginning_is_told() {
-    let (hub, outbox) = (Hub::new(), Arc::new(Outbox::new(10_000)));
+    let (hub, outbox) = (Hub::new(), Arc::new(Outbox::in_test(10_000)));
     let first = hub.listen(MAILBOX, READER, outbox.clone(), 10);
     hub.take_over(&first.opening);
-    let second = hub.listen(MAILBOX, READER, Arc::new(Outbox::new(10_000)), 10);
+    let second = hub.listen(MAILBOX, READER, Arc::new(Outbox::in_test(10_000)), 10);
     assert!(hub.take_over(&second.opening), "the first is displaced though it is not live yet");
     assert!(outbox.is_empty(), "its answer is still to come");
     first.opening.begin(&view(0, None), &Answered::in_test());
@@ -80,7 +80,7 @@ fn an_end_between_answer_and_beginning_is_told() {
 #[test]
 fn an_eviction_that_the_store_has_not_told_of_counts_and_an_older_one_does_not() {
     let evicting = stored(2, &[READER]);
-    let (hub, outbox) = (Hub::new(), Arc::new(Outbox::new(10_000)));
+    let (hub, outbox) = (Hub::new(), Arc::new(Outbox::in_test(10_000)));
     let seat = hub.listen(MAILBOX, READER, outbox.clone(), 10);
     hub.take_over(&seat.opening);
     hub.appended(&MAILBOX, &evicting);
@@ -102,7 +102,7 @@ fn an_eviction_that_the_store_has_not_told_of_counts_and_an_older_one_does_not()
 
 #[test]
 fn what_expired_while_a_reader_was_behind_is_jumped_over() {
-    let (hub, outbox) = (Hub::new(), Arc::new(Outbox::new(10_000)));
+    let (hub, outbox) = (Hub::new(), Arc::new(Outbox::in_test(10_000)));
     let seat = hub.listen(MAILBOX, READER, outbox.clone(), 3);
     hub.take_over(&seat.opening);
     seat.opening.begin(&view(9, None), &Answered::in_test());

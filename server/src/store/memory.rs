@@ -126,6 +126,7 @@ impl MemoryStore {
             }
             state.journal.iter_mut().for_each(|journal| journal.push(record.clone()));
         }
+        self.published.told();
         Ok(decision.outcome)
     }
 

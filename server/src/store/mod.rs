@@ -290,6 +290,8 @@ pub trait Published: Send + Sync + 'static {
     fn appended(&self, mailbox: &MailboxId, stored: &Stored);
     /// A mailbox was destroyed, or removed because nobody opened it.
     fn destroyed(&self, mailbox: &MailboxId);
+    /// All that became durable together has been told: the time to wake whoever it is for.
+    fn told(&self) {}
 }
 
 /// A [`Published`] that nobody listens to.

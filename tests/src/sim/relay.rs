@@ -71,6 +71,7 @@ impl SimRelay {
             hub,
             limits: Limits::default(),
             outbox_bytes: 1 << 20,
+            memory_bytes: 1 << 30,
             rates: Rates::off(),
             open_registration: true,
             identity: RelaySecret::from_bytes(identity),

@@ -69,6 +69,7 @@ fn prepared() -> Vec<(u8, Request)> {
         limits: Limits::default(),
         rates: Rates::off(),
         outbox_bytes: 1024,
+        memory_bytes: 64 << 20,
         open_registration: true,
         identity: RelaySecret::from_bytes([2; 32]),
         seed: [3; 32],

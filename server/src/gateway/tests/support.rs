@@ -82,6 +82,7 @@ impl TestRelay {
             limits: setup.limits,
             rates: setup.rates,
             outbox_bytes: setup.outbox_bytes,
+            memory_bytes: 64 << 20,
             open_registration: setup.open_registration,
             identity: RelaySecret::from_bytes([5; 32]),
             seed: [6; 32],

@@ -294,6 +294,7 @@ impl Committer {
                 Event::Destroyed(mailbox) => self.published.destroyed(&mailbox),
             }
         }
+        self.published.told();
         for Answered { reply, answer, permit } in round.answers.drain(..) {
             // Whoever no longer waits does not hear it; it has happened all the same.
             let _ = reply.send(answer.and_then(|outcome| self.fetch(outcome)));
