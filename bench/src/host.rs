@@ -201,7 +201,7 @@ fn relay(program: &Path, address: SocketAddr, folder: &Path) -> Command {
 fn mosquitto(programs: &Programs, address: SocketAddr, folder: &Path) -> anyhow::Result<Command> {
     let program = programs.mosquitto.as_ref().context("mosquitto is not there")?;
     // It refuses to start with nothing but WebSocket.
-    let plain = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+    let plain = another_port(address)?;
     let configuration = format!(
         "listener {} 127.0.0.1\nlistener {} 127.0.0.1\nprotocol websockets\nallow_anonymous true\npersistence false\nset_tcp_nodelay true\n\
          max_inflight_messages 1000\nmax_queued_messages 0\nlog_dest stderr\nlog_type error\nconnection_messages false\nuser root\n",
@@ -214,9 +214,15 @@ fn mosquitto(programs: &Programs, address: SocketAddr, folder: &Path) -> anyhow:
     Ok(command)
 }
 
+/// A free port beside this one, which is free, too.
+fn another_port(address: SocketAddr) -> anyhow::Result<SocketAddr> {
+    let _taken = TcpListener::bind(address)?;
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
 fn nats_server(programs: &Programs, address: SocketAddr, folder: &Path, always: bool) -> anyhow::Result<Command> {
     let program = programs.nats.as_ref().context("nats-server is not there")?;
-    let client = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+    let client = another_port(address)?;
     let sync = if always { "sync_interval: always" } else { "" };
     let configuration = format!(
         "listen: \"{client}\"\nmax_connections: 30000\nwebsocket {{ listen: \"{address}\", no_tls: true, compression: false }}\n\

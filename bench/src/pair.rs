@@ -57,7 +57,7 @@ impl Pair {
                 Some(reader) => {
                     let reading = reader.heard.delivered < target;
                     if !awaited && !reading {
-                        return Ok(());
+                        return reader.acknowledge().await;
                     }
                     tokio::select! {
                         filled = self.poster.socket.fill(), if awaited => { filled?; self.poster.digest().await?; }

@@ -59,6 +59,12 @@ impl Line {
         Ok(())
     }
 
+    /// Acknowledges all that came.
+    pub(crate) async fn acknowledge(&mut self) -> anyhow::Result<()> {
+        self.speaker.acknowledge(&mut self.socket.out);
+        self.socket.flush().await
+    }
+
     /// Acknowledges all that came, and says goodbye.
     pub(crate) async fn close(mut self) -> anyhow::Result<()> {
         self.speaker.acknowledge(&mut self.socket.out);

@@ -4,13 +4,12 @@
 //! Readers acknowledge each hundredth envelope, as in W1. For the bytes they do not: what is compared is the cost of the
 //! envelopes; an acknowledgement is each reader's own state, and its cost is told in a row of its own.
 
-use std::collections::BTreeMap;
-
 use posthorn_proto::frame::ServerBody;
 use tokio::task::JoinSet;
 
 use super::Bench;
-use super::saturated::{ROUND, WINDOW};
+use super::arena::{Contestant, Rounds, note};
+use super::saturated::WINDOW;
 use crate::clock;
 use crate::host::{Host, Kind};
 use crate::measure::{Cost, Meter};
@@ -36,25 +35,18 @@ struct Group {
 }
 
 pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
-    let mut contestants = Vec::new();
-    for kind in bench.kinds("W3", &[Kind::LimitMem, Kind::LimitWal]) {
-        match enter(bench, kind).await {
-            Ok(contestant) => contestants.push(contestant),
-            Err(error) => bench.peer_failed("W3", kind, error)?,
-        }
-    }
-    let posts = bench.size(200, 1000);
-    let (mut each, mut rate, mut written) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-    for _ in 0..bench.size(3, 5) {
-        for (host, group) in &mut contestants {
-            let cost = round(host, group, posts).await?;
-            let deliveries = (posts as usize * READERS) as f64;
-            let list = |map: &mut BTreeMap<Kind, Vec<f64>>, value| map.entry(host.kind).or_default().push(value);
-            list(&mut each, cost.cpu / deliveries * 1e6);
-            list(&mut rate, deliveries / cost.seconds);
-            list(&mut written, cost.written as f64 / posts as f64);
-        }
-    }
+    let (rounds, posts) = (bench.size(3, 5), bench.size(200, 1000));
+    let mut contestants = bench.enter("W3", &[Kind::LimitMem, Kind::LimitWal], enter).await?;
+    let (mut each, mut rate, mut written) = (Rounds::new(), Rounds::new(), Rounds::new());
+    let turn = async |_, Contestant { host, load }: &mut Contestant<Group>| {
+        let cost = round(host, load, posts).await?;
+        let deliveries = (posts as usize * READERS) as f64;
+        note(&mut each, host.kind, cost.cpu / deliveries * 1e6);
+        note(&mut rate, host.kind, deliveries / cost.seconds);
+        note(&mut written, host.kind, cost.written as f64 / posts as f64);
+        anyhow::Ok(())
+    };
+    bench.take_turns("W3", rounds, &mut contestants, turn).await?;
     let times = Target::Times(1.0, Kind::LimitWal);
     bench.table.push(Row::new("W3", "server CPU us / delivery", times).rounds(&each));
     bench.table.push(Row::new("W3", "deliveries/s", Target::None).rounds(&rate));
@@ -63,12 +55,12 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     bytes(bench, posts).await
 }
 
-async fn enter(bench: &Bench, kind: Kind) -> anyhow::Result<(Host, Group)> {
+async fn enter(bench: &Bench, kind: Kind) -> anyhow::Result<Contestant<Group>> {
     let host = bench.host(kind, 1, READERS).await?;
     let speakers = (0..READERS).map(|reader| host.listener(0, reader)).collect();
-    let mut group = Group::gather(&host, 0, speakers).await?;
-    round(&host, &mut group, 30).await?;
-    Ok((host, group))
+    let mut load = Group::gather(&host, 0, speakers).await?;
+    round(&host, &mut load, 30).await?;
+    Ok(Contestant { host, load })
 }
 
 impl Group {
@@ -111,7 +103,7 @@ impl Group {
 
 async fn round(host: &Host, group: &mut Group, posts: u64) -> anyhow::Result<Cost> {
     let meter = Meter::start(host)?;
-    tokio::time::timeout(ROUND * 12, group.run(posts)).await??;
+    group.run(posts).await?;
     meter.stop(host)
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Owns which servers take part, and that nothing runs forever.
 
+mod arena;
 mod fan_out;
 mod growth;
 mod idle;
@@ -17,8 +18,8 @@ use crate::host::{Host, Kind, Programs};
 use crate::setup;
 use crate::table::Table;
 
-/// A workload that takes longer has failed: quick, and full.
-const PATIENCE: [Duration; 2] = [Duration::from_secs(150), Duration::from_secs(1800)];
+/// A workload that takes longer has failed: quick, full, and what each peer may add.
+const PATIENCE: [Duration; 3] = [Duration::from_secs(120), Duration::from_secs(1800), Duration::from_secs(120)];
 
 /// What can be run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -61,7 +62,7 @@ impl Bench {
         let name = format!("{workload:?}");
         eprintln!("{name} ...");
         let begun = crate::clock::now();
-        let patience = PATIENCE[usize::from(!self.quick)];
+        let patience = PATIENCE[usize::from(!self.quick)] + PATIENCE[2] * self.peers.len() as u32;
         let done = match workload {
             Workload::W1 => bounded(patience, saturated::run(self)).await,
             Workload::W1p => bounded(patience, paced::run(self)).await,
@@ -101,18 +102,9 @@ impl Bench {
         }
         Ok(host)
     }
-
-    /// A peer that fails is told as not run; a limit or Posthorn that fails is a failure.
-    fn peer_failed(&mut self, workload: &'static str, kind: Kind, error: anyhow::Error) -> anyhow::Result<()> {
-        if !matches!(kind, Kind::Mosquitto | Kind::Nats | Kind::NatsAlways) {
-            return Err(error.context(kind.name()));
-        }
-        self.table.not_run(workload, kind, format!("{error:#}"));
-        Ok(())
-    }
 }
 
-async fn bounded(patience: Duration, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+async fn bounded<T>(patience: Duration, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     match tokio::time::timeout(patience, work).await {
         Ok(done) => done,
         Err(_) => anyhow::bail!("not done after {} s", patience.as_secs()),

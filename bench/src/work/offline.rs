@@ -2,72 +2,53 @@
 //!
 //! Posts go in rounds in turns with `limit-wal`, which stores but never reads back: the drain has a target of its own.
 
-use std::collections::BTreeMap;
-
 use super::Bench;
+use super::arena::{Contestant, Rounds, note};
 use super::saturated::{PAIRS, ROUND, WINDOW};
 use crate::clock;
-use crate::host::{Host, Kind};
+use crate::host::Kind;
 use crate::measure::{Cost, Meter};
 use crate::pair::{Load, Pairs, ROOM};
 use crate::table::{Row, Target};
 use crate::wire::line::Line;
 
-struct Contestant {
-    host: Host,
-    pairs: Pairs,
-    posts: u64,
-}
-
 pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
-    let mut contestants = Vec::new();
-    for kind in bench.kinds("W2", &[Kind::LimitWal]) {
-        match enter(bench, kind).await {
-            Ok(contestant) => contestants.push(contestant),
-            Err(error) => bench.peer_failed("W2", kind, error)?,
-        }
-    }
-    let (mut post, mut rate, mut written) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-    for _ in 0..bench.size(3, 5) {
-        for contestant in &mut contestants {
-            let meter = Meter::start(&contestant.host)?;
-            let load = Load { each: bench.size(1000, 3000), window: WINDOW, until: clock::now() + ROUND };
-            let posts = contestant.pairs.run(load).await?;
-            let cost = meter.stop(&contestant.host)?;
-            contestant.posts += posts;
-            let list =
-                |map: &mut BTreeMap<Kind, Vec<f64>>, value| map.entry(contestant.host.kind).or_default().push(value);
-            list(&mut post, cost.cpu / posts as f64 * 1e5);
-            list(&mut rate, posts as f64 / cost.seconds);
-            list(&mut written, cost.written as f64 / posts as f64);
-        }
-    }
+    let (rounds, each) = (bench.size(3, 5), bench.size(1000, 3000));
+    let mut contestants = bench.enter("W2", &[Kind::LimitWal], enter).await?;
+    let (mut post, mut rate, mut written) = (Rounds::new(), Rounds::new(), Rounds::new());
+    let turn = async |_, contestant: &mut Contestant<Pairs>| {
+        let (kind, meter) = (contestant.host.kind, Meter::start(&contestant.host)?);
+        let load = Load { each, window: WINDOW, until: clock::now() + ROUND };
+        let posts = contestant.load.run(load).await? as f64;
+        let cost = meter.stop(&contestant.host)?;
+        note(&mut post, kind, cost.cpu / posts * 1e5);
+        note(&mut rate, kind, posts / cost.seconds);
+        note(&mut written, kind, cost.written as f64 / posts);
+        anyhow::Ok(())
+    };
+    bench.take_turns("W2", rounds, &mut contestants, turn).await?;
     let times = Target::Times(1.3, Kind::LimitWal);
     bench.table.push(Row::new("W2", "post: server CPU s / 100k", times).rounds(&post));
     bench.table.push(Row::new("W2", "post: messages/s", Target::None).rounds(&rate));
     bench.table.push(Row::new("W2", "post: bytes written / message", Target::None).rounds(&written));
 
-    let mut drain = Row::new("W2", "drain: server CPU s / 100k", Target::AtMost(0.30));
-    let mut speed = Row::new("W2", "drain: messages/s", Target::None);
-    for contestant in contestants {
-        let (kind, posts) = (contestant.host.kind, contestant.posts);
-        if kind == Kind::LimitWal {
-            continue;
-        }
-        match drained(contestant).await {
-            Ok(cost) => {
-                drain = drain.with(kind, cost.cpu / posts as f64 * 1e5);
-                speed = speed.with(kind, posts as f64 / cost.seconds);
-            }
-            Err(error) => bench.peer_failed("W2", kind, error)?,
-        }
-    }
-    bench.table.push(drain);
-    bench.table.push(speed);
+    contestants.retain(|contestant| contestant.host.kind != Kind::LimitWal);
+    let (mut cpu, mut rate) = (Rounds::new(), Rounds::new());
+    let turn = async |_, contestant: &mut Contestant<Pairs>| {
+        let kind = contestant.host.kind;
+        let posts = contestant.load.counts().iter().sum::<u64>() as f64;
+        let cost = drained(contestant).await?;
+        note(&mut cpu, kind, cost.cpu / posts * 1e5);
+        note(&mut rate, kind, posts / cost.seconds);
+        anyhow::Ok(())
+    };
+    bench.take_turns("W2", 1, &mut contestants, turn).await?;
+    bench.table.push(Row::new("W2", "drain: server CPU s / 100k", Target::AtMost(0.30)).rounds(&cpu));
+    bench.table.push(Row::new("W2", "drain: messages/s", Target::None).rounds(&rate));
     Ok(())
 }
 
-async fn enter(bench: &Bench, kind: Kind) -> anyhow::Result<Contestant> {
+async fn enter(bench: &Bench, kind: Kind) -> anyhow::Result<Contestant<Pairs>> {
     let host = bench.host(kind, PAIRS, 1).await?;
     if matches!(kind, Kind::Mosquitto | Kind::Nats | Kind::NatsAlways) {
         // Their readers must have been there once, or nothing is kept for them.
@@ -75,17 +56,17 @@ async fn enter(bench: &Bench, kind: Kind) -> anyhow::Result<Contestant> {
             Line::open(&host.door(), host.reader(index, 0, true), ROOM).await?.close().await?;
         }
     }
-    let mut pairs = Pairs::connect(&host, PAIRS, false, 0).await?;
+    let mut load = Pairs::connect(&host, PAIRS, false, 0).await?;
     let warm = Load { each: 100, window: WINDOW, until: clock::now() + ROUND };
-    let posts = pairs.run(warm).await?;
-    Ok(Contestant { host, pairs, posts })
+    load.run(warm).await?;
+    Ok(Contestant { host, load })
 }
 
 /// All readers come and read everything.
-async fn drained(contestant: Contestant) -> anyhow::Result<Cost> {
-    let Contestant { host, pairs, .. } = contestant;
-    let counts: Vec<u64> = pairs.counts();
-    let meter = Meter::start(&host)?;
+async fn drained(contestant: &Contestant<Pairs>) -> anyhow::Result<Cost> {
+    let Contestant { host, load } = contestant;
+    let counts = load.counts();
+    let meter = Meter::start(host)?;
     let mut readers = tokio::task::JoinSet::new();
     for (index, count) in counts.into_iter().enumerate() {
         let (door, speaker) = (host.door(), host.reader(index, 0, true));
@@ -98,5 +79,5 @@ async fn drained(contestant: Contestant) -> anyhow::Result<Cost> {
     while let Some(reader) = readers.join_next().await {
         reader??;
     }
-    meter.stop(&host)
+    meter.stop(host)
 }

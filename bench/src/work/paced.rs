@@ -4,7 +4,6 @@
 //! A thread of its own keeps time, because the runtime's timers tick in milliseconds. If it is late, that counts as latency:
 //! it is late for all servers alike.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +11,10 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::task::JoinSet;
 
 use super::Bench;
+use super::arena::{Contestant, Rounds, note};
 use super::saturated::PAIRS;
 use crate::clock;
-use crate::host::{Host, Kind};
+use crate::host::Kind;
 use crate::measure::{Cost, Meter, quantile, sync_seconds};
 use crate::pair::ROOM;
 use crate::table::{Row, Target};
@@ -24,9 +24,8 @@ use crate::wire::speaker::{Speaker, blank, number};
 /// Between two messages.
 const GAP: Duration = Duration::from_micros(200);
 
-/// One server with its load.
-struct Contestant {
-    host: Host,
+/// The clients of one server.
+struct Lines {
     /// Posters, who only listen here, and readers.
     lines: Vec<Line>,
     pacers: Vec<Pacer>,
@@ -42,9 +41,9 @@ struct Pacer {
 /// The figures of all rounds.
 #[derive(Default)]
 struct Figures {
-    cpu: BTreeMap<Kind, Vec<f64>>,
+    cpu: Rounds,
     /// In the order of [`SHARES`].
-    latency: [BTreeMap<Kind, Vec<f64>>; 3],
+    latency: [Rounds; 3],
     /// How long one sync took just before each round, in ms.
     sync: Vec<f64>,
 }
@@ -52,38 +51,26 @@ struct Figures {
 const SHARES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
 
 pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
-    let mut contestants = Vec::new();
-    for kind in bench.kinds("W1p", &[Kind::LimitMem, Kind::LimitWal]) {
-        match enter(bench, kind).await {
-            Ok(contestant) => contestants.push(contestant),
-            Err(error) => bench.peer_failed("W1p", kind, error)?,
+    let (rounds, usual) = (bench.size(3, 6), bench.size(15_000, 50_000));
+    let mut contestants = bench.enter("W1p", &[Kind::LimitMem, Kind::LimitWal], enter).await?;
+    let mut figures = Figures::default();
+    let turn = async |number, contestant: &mut Contestant<Lines>| {
+        // The first round is for warming up.
+        let messages = if number == 0 { 5_000 } else { usual };
+        let sync = sync_seconds()? * 1e3;
+        let (cost, latencies) = round(contestant, messages).await?;
+        if number == 0 {
+            return Ok(());
         }
-    }
-    let (mut figures, mut running) = (Figures::default(), Vec::new());
-    for number in 0..bench.size(3, 6) {
-        for mut contestant in contestants.drain(..) {
-            let kind = contestant.host.kind;
-            let messages = if number == 0 { 5_000 } else { bench.size(15_000, 50_000) };
-            let sync = sync_seconds()? * 1e3;
-            match round(&mut contestant, messages).await {
-                // The first round is for warming up.
-                Ok((cost, latencies)) if number > 0 => {
-                    figures.cpu.entry(kind).or_default().push(cost.cpu / messages as f64 * 1e5);
-                    for (map, (_, share)) in figures.latency.iter_mut().zip(SHARES) {
-                        map.entry(kind).or_default().push(quantile(&latencies, share) / 1e3);
-                    }
-                    figures.sync.push(sync);
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    bench.peer_failed("W1p", kind, error)?;
-                    continue;
-                }
-            }
-            running.push(contestant);
+        let kind = contestant.host.kind;
+        note(&mut figures.cpu, kind, cost.cpu / messages as f64 * 1e5);
+        for (rounds, (_, share)) in figures.latency.iter_mut().zip(SHARES) {
+            note(rounds, kind, quantile(&latencies, share) / 1e3);
         }
-        contestants.append(&mut running);
-    }
+        figures.sync.push(sync);
+        anyhow::Ok(())
+    };
+    bench.take_turns("W1p", rounds, &mut contestants, turn).await?;
     figures.tell(bench);
     Ok(())
 }
@@ -102,7 +89,7 @@ impl Figures {
     }
 }
 
-async fn enter(bench: &Bench, kind: Kind) -> anyhow::Result<Contestant> {
+async fn enter(bench: &Bench, kind: Kind) -> anyhow::Result<Contestant<Lines>> {
     let host = bench.host(kind, PAIRS, 1).await?;
     let (mut lines, mut pacers) = (Vec::new(), Vec::new());
     for index in 0..PAIRS {
@@ -112,25 +99,26 @@ async fn enter(bench: &Bench, kind: Kind) -> anyhow::Result<Contestant> {
         pacers.push(Pacer { speaker: host.poster(index, 0), write: poster.socket.sender(), sent: 0 });
         lines.extend([reader, poster]);
     }
-    Ok(Contestant { host, lines, pacers })
+    Ok(Contestant { host, load: Lines { lines, pacers } })
 }
 
 /// Returns what it cost, and the sorted latencies in microseconds.
-async fn round(contestant: &mut Contestant, messages: usize) -> anyhow::Result<(Cost, Vec<u32>)> {
+async fn round(contestant: &mut Contestant<Lines>, messages: usize) -> anyhow::Result<(Cost, Vec<u32>)> {
     let meter = Meter::start(&contestant.host)?;
     let each = (messages / PAIRS) as u64;
     let mut tasks = JoinSet::new();
-    for mut line in contestant.lines.drain(..) {
+    for mut line in contestant.load.lines.drain(..) {
         tasks.spawn(async move {
             let target = line.heard.answered.max(line.heard.delivered) + each;
             // A poster is answered, a reader is delivered to.
             while line.heard.answered.max(line.heard.delivered) < target {
                 line.listen().await?;
             }
+            line.acknowledge().await?;
             anyhow::Ok(line)
         });
     }
-    let pacers = std::mem::take(&mut contestant.pacers);
+    let pacers = std::mem::take(&mut contestant.load.pacers);
     let pacing = tokio::task::spawn_blocking(move || pace(pacers, messages));
     let limit = GAP * messages as u32 * 4 + Duration::from_secs(5);
     let mut latencies = Vec::with_capacity(messages);
@@ -138,12 +126,12 @@ async fn round(contestant: &mut Contestant, messages: usize) -> anyhow::Result<(
         while let Some(line) = tasks.join_next().await {
             let mut line = line??;
             latencies.append(&mut line.heard.latencies);
-            contestant.lines.push(line);
+            contestant.load.lines.push(line);
         }
         anyhow::Ok(())
     };
     tokio::time::timeout(limit, all).await.map_err(|_| anyhow::anyhow!("5,000 messages a second are too many"))??;
-    contestant.pacers = pacing.await??;
+    contestant.load.pacers = pacing.await??;
     latencies.sort_unstable();
     Ok((meter.stop(&contestant.host)?, latencies))
 }
