@@ -41,3 +41,40 @@ impl EpochKeys {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use posthorn_proto::{MailboxId, RelayIdentity};
+    use sha2::{Digest as _, Sha256};
+
+    use super::*;
+    use crate::identity::{RelayAddress, RelayUrl};
+    use crate::session::ReaderSecret;
+
+    /// Rule 4: keys of one mailbox open no other, and no key is another.
+    #[test]
+    fn keys_are_of_one_mailbox_on_one_relay() {
+        let export = |label: &str, context: &[u8], length: usize| {
+            assert_eq!(length, 32);
+            Ok(Sha256::new().chain_update(label).chain_update([0]).chain_update(context).finalize().to_vec())
+        };
+        let mut rng: rand_chacha::ChaCha20Rng = rand::SeedableRng::from_seed([1; 32]);
+        let url = RelayUrl::parse("ws://127.0.0.1:4100").expect("a URL");
+        let here = GroupInfo {
+            relay: RelayAddress { url, identity: RelayIdentity([5; 32]) },
+            mailbox: MailboxId([6; 16]),
+            reader_secret: ReaderSecret::generate(&mut rng),
+            name: String::new(),
+        };
+        let mut there = here.clone();
+        there.mailbox = MailboxId([9; 16]);
+        let mut elsewhere = here.clone();
+        elsewhere.relay.identity.0 = [9; 32];
+        let mut seen = std::collections::BTreeSet::new();
+        for info in [here, there, elsewhere] {
+            let keys = EpochKeys::derive(&info, export).expect("exports");
+            seen.extend([*keys.post.expose(), *keys.turn.expose(), *keys.envelope.expose()]);
+        }
+        assert_eq!(seen.len(), 9);
+    }
+}

@@ -305,6 +305,17 @@ impl Step<'_> {
         Ok(())
     }
 
+    /// Lets go of an account that no relay has.
+    pub(super) fn forget_registration(&mut self, profile: &Profile) -> Result<(), EngineError> {
+        Profile::delete(self.tx)?;
+        for link in [Link::Account, Link::Mailboxes] {
+            let link = profile.link(link)?;
+            self.live.links.remove(&link);
+            self.effects.push(Effect::Disconnect(link));
+        }
+        Ok(())
+    }
+
     /// A refusal of one of this module's requests.
     pub(super) fn account_refused(
         &mut self,
@@ -317,12 +328,7 @@ impl Step<'_> {
             // Busy is not no. What an earlier try may have stored must not lose its keys.
             (Pending::Register(_), Some(code)) if matches!(code.retry(), Retry::Later | Retry::Reconnect) => {}
             (Pending::Register(_), _) => {
-                Profile::delete(self.tx)?;
-                for link in [Link::Account, Link::Mailboxes] {
-                    let link = profile.link(link)?;
-                    self.live.links.remove(&link);
-                    self.effects.push(Effect::Disconnect(link));
-                }
+                self.forget_registration(&profile)?;
                 let error = refused(refusal);
                 match self.live.registering.take() {
                     Some(command) => self.answer(command, Err(error)),

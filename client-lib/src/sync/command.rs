@@ -70,16 +70,22 @@ impl Step<'_> {
         handle: &posthorn_proto::Handle,
         invite: String,
     ) -> Result<(), EngineError> {
-        if let Some(profile) = Profile::load(self.tx)? {
+        if let Some(mut profile) = Profile::load(self.tx)? {
             let same = profile.handle()? == *handle && profile.relay_url()? == *relay;
-            if profile.complete() || !same {
+            if same && !profile.complete() {
+                // The same registration, cut off before: it goes on.
+                profile.invite = invite;
+                profile.save(self.tx)?;
+                self.live.registering = Some(id);
+                return Ok(());
+            }
+            if profile.relay_identity.is_some() {
                 let name = format!("{} at {}", profile.handle()?, profile.relay_url()?);
                 self.answer(id, Err(CommandError::AccountExists(name)));
-            } else {
-                // The same registration, cut off before: it goes on.
-                self.live.registering = Some(id);
+                return Ok(());
             }
-            return Ok(());
+            // No relay has ever answered, so none knows of it: what was mistyped is put right.
+            self.forget_registration(&profile)?;
         }
         let profile = Profile::generate(relay, handle, invite, self.rng);
         profile.save(self.tx)?;

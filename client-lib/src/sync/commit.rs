@@ -249,6 +249,9 @@ impl Step<'_> {
         removed.dedup();
         // Somebody whose device is exchanged neither comes nor goes.
         removed.retain(|handle| !record.members.contains(handle) || !session.is_member());
+        // Who left was not removed, whoever committed it: the history says already that they left.
+        let left = self.leavers(id)?;
+        removed.retain(|handle| !left.contains(handle));
         let by = committer.to_owned();
         if !removed.is_empty() {
             self.notice(id, Some(seq), Notice::Removed { by: by.clone(), who: removed })?;
@@ -259,6 +262,21 @@ impl Step<'_> {
         self.live.dirty.insert(*id);
         self.event(Event::Conversation { conversation: *id });
         Ok(())
+    }
+
+    /// Handles of those who said that they leave and whom somebody has yet to take out.
+    fn leavers(&self, id: &ConversationId) -> Result<Vec<String>, EngineError> {
+        let mut handles = Vec::new();
+        for (_, intent) in intents(self.tx, id)? {
+            // One that a person asked for has no time to wait for.
+            if let Intent::Remove { identity, not_before: 1.. } = intent
+                && let Ok(identity) = IdentityKey::try_from(&identity[..])
+                && let Some(contact) = Contact::load(self.tx, &identity)?
+            {
+                handles.push(contact.handle);
+            }
+        }
+        Ok(handles)
     }
 
     /// Copies who the members are, and keeps what their leaves say.
@@ -368,12 +386,41 @@ impl Step<'_> {
         cause: Cause,
         why: &str,
     ) -> Result<(), EngineError> {
+        let never_began = self.never_began(id, row)?;
         if self.live.asked.contains_key(&row) {
             let error = CommandError::Failed { cause: cause.name(), reason: why.to_owned() };
-            return self.intent_done(row, Err(error));
+            self.intent_done(row, Err(error))?;
+        } else {
+            remove_intent(self.tx, row)?;
+            self.alarm((!never_began).then_some(*id), cause, None, why);
         }
-        remove_intent(self.tx, row)?;
-        self.alarm(Some(*id), cause, None, why);
+        if never_began { self.discard(id) } else { Ok(()) }
+    }
+
+    /// Whether this intent was to give a conversation its first other member, and nothing has happened there.
+    fn never_began(&self, id: &ConversationId, row: i64) -> Result<bool, EngineError> {
+        let Some(record) = Conversation::load(self.tx, id)? else { return Ok(false) };
+        let is_only_wish = intents(self.tx, id)?.iter().all(|(other, _)| *other == row);
+        let is_start = matches!(get_intent(self.tx, row)?, Some(Intent::Add(_)));
+        Ok(is_start && is_only_wish && record.epoch == 0 && last_message(self.tx, id)?.is_none())
+    }
+
+    /// Forgets a conversation of which nobody else knows. Its mailbox, if it has one, goes when nobody opens it.
+    fn discard(&mut self, id: &ConversationId) -> Result<(), EngineError> {
+        let Some(record) = Conversation::load(self.tx, id)? else { return Ok(()) };
+        let link = LinkId { relay: record.relay()?.url, link: Link::Mailboxes };
+        self.request_close(&link, &record.mailbox);
+        Reading::delete(self.tx, &record.mailbox)?;
+        outbox::remove_all(self.tx, &record.mailbox)?;
+        Conversation::delete(self.tx, id)?;
+        let provider = Provider::new(self.tx);
+        match Session::load(&provider, id) {
+            Ok(session) => session.delete()?,
+            Err(SessionError::Unknown) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.live.openings_dirty = true;
+        self.event(Event::Conversation { conversation: *id });
         Ok(())
     }
 

@@ -29,6 +29,8 @@ pub enum Lie {
     ForgeKey,
     /// A commit's turn admits a reader more.
     ForgeReader,
+    /// The turn of the reader's own commit names another key.
+    ForgeOwn,
     /// A turn is put on a message.
     AddTurn,
 }
@@ -44,6 +46,7 @@ pub const LIES: &[(Lie, &[Cause])] = &[
     (Lie::StripTurn, &[Cause::EnvelopeUnreadable]),
     (Lie::ForgeKey, &[Cause::BadTurn]),
     (Lie::ForgeReader, &[Cause::BadTurn]),
+    (Lie::ForgeOwn, &[Cause::BadTurn]),
     (Lie::AddTurn, &[Cause::BadTurn]),
 ];
 
@@ -59,7 +62,8 @@ pub fn lie(lie: Lie, seed: u64) -> Result<Vec<Cause>, String> {
     for text in ["one", "two", "three", "four"] {
         say(&mut world, ALICE, conversation, text)?;
     }
-    world.command(ALICE, Command::Add { conversation, members: vec![contact("carol")] });
+    let adds = if lie == Lie::ForgeOwn { BOB } else { ALICE };
+    world.command(adds, Command::Add { conversation, members: vec![contact("carol")] });
     run(&mut world);
     for text in ["five", "six"] {
         say(&mut world, ALICE, conversation, text)?;
@@ -142,10 +146,10 @@ fn tamper(lie: Lie) -> super::world::Tamper {
                 delivery.turn = None;
                 vec![push(delivery)]
             }
-            Lie::ForgeKey | Lie::ForgeReader if delivery.turn.is_some() => {
+            Lie::ForgeKey | Lie::ForgeReader | Lie::ForgeOwn if delivery.turn.is_some() => {
                 if let Some(turn) = &mut delivery.turn {
                     match lie {
-                        Lie::ForgeKey => turn.post_key_hash = KeyHash([9; 32]),
+                        Lie::ForgeKey | Lie::ForgeOwn => turn.post_key_hash = KeyHash([9; 32]),
                         _ => turn.evict.push(ReaderId([9; 16])),
                     }
                 }

@@ -3,7 +3,7 @@
 use posthorn_proto::chain::Chain;
 use posthorn_proto::frame::Delivery;
 use posthorn_proto::turn::TurnHash;
-use posthorn_proto::{DeviceId, MailboxId, PostId, Turn};
+use posthorn_proto::{DeviceId, KeyHash, MailboxId, PostId, Reader, ReaderId, Turn};
 
 use super::desk::{Desk, alarms, relay};
 use crate::content::{Content, ContentBody, InboxMessage, Position, Receipt, WelcomeRefused};
@@ -60,17 +60,28 @@ fn says(desk: &mut Desk, content: &Content, post: PostId) -> Vec<u8> {
 
 /// The envelope in which a member commits a change, with the turn that it demands.
 fn commits(desk: &mut Desk, post: PostId, change: impl FnOnce(&Session<'_>) -> Change) -> (Vec<u8>, Turn) {
+    commits_with(desk, post, change, |_| {})
+}
+
+/// Likewise, with a turn that says something else.
+fn commits_with(
+    desk: &mut Desk,
+    post: PostId,
+    change: impl FnOnce(&Session<'_>) -> Change,
+    bend: impl FnOnce(&mut Turn),
+) -> (Vec<u8>, Turn) {
     desk.session(&TALK, |session, own, rng| {
         let change = change(session);
         let keys = session.keys()?;
         let staged = session.stage(own, &change)?;
         let next = staged.outcome.keys.as_ref().expect("stays a member");
-        let turn = Turn {
+        let mut turn = Turn {
             post_key_hash: next.post.hash(),
             turn_key_hash: next.turn.hash(),
             admit: vec![],
             evict: staged.outcome.removed.iter().map(|member| member.reader).collect(),
         };
+        bend(&mut turn);
         let slot = Slot { mailbox: PLACE, post, turn: TurnHash::of(Some(&turn)) };
         let envelope = keys.envelope.seal(&slot, &staged.commit, rng).expect("fits");
         session.merge_pending()?;
@@ -212,6 +223,26 @@ fn a_commit_moves_nothing() {
     assert_eq!(bob.conversation(&TALK).expect("in it").name, "garden");
 }
 
+/// Rule 1: the relay turns the lock as the post says, and the members go on as the commit says.
+#[test]
+fn a_turn_says_what_its_commit_says() {
+    let bends: [fn(&mut Turn); 5] = [
+        |turn| turn.post_key_hash = KeyHash([9; 32]),
+        |turn| turn.turn_key_hash = KeyHash([9; 32]),
+        |turn| turn.admit.push(Reader { id: ReaderId([9; 16]), key_hash: KeyHash([9; 32]) }),
+        |turn| turn.evict.clear(),
+        |turn| turn.evict[0] = ReaderId([9; 16]),
+    ];
+    for bend in bends {
+        let (mut mallory, mut bob, _) = three();
+        let post = PostId([2; 16]);
+        let remove = |session: &Session<'_>| Change { remove: vec![leaf_of(session, "carol")], ..Change::default() };
+        let (commit, turn) = commits_with(&mut mallory, post, remove, bend);
+        assert_eq!(reads(&mut bob, post, commit, Some(turn)).0, Some(Cause::BadTurn));
+        assert_eq!(bob.session(&TALK, |session, _, _| Ok(session.epoch())), 1);
+    }
+}
+
 /// Device ids are chosen by devices. Mallory's has carol's.
 #[test]
 fn a_borrowed_device_id_confirms_nothing_for_another() {
@@ -269,6 +300,18 @@ fn a_device_is_readmitted_once_at_a_time() {
     let wanted = bob.step(|step| Ok(intents(step.tx, &TALK)?)).0;
     let readmit = wanted.iter().filter(|(_, intent)| matches!(intent, Intent::Readmit { .. })).count();
     assert_eq!(readmit, 1);
+}
+
+/// Anybody can send that answer, with a key package from the directory: a device that has been heard of stays (rule 14).
+#[test]
+fn a_device_that_was_heard_of_is_not_exchanged() {
+    let (mut mallory, mut bob, _) = three();
+    let device = mallory.profile().device().id();
+    let key_package = mallory.package(KeyPackageKind::OneTime);
+    let refused = WelcomeRefused { conversation: TALK, device, key_package, cause: String::new() };
+    bob.step(|step| step.welcome_refused(&refused));
+    let wanted = bob.step(|step| Ok(intents(step.tx, &TALK)?)).0;
+    assert!(!wanted.iter().any(|(_, intent)| matches!(intent, Intent::Readmit { .. })));
 }
 
 /// What was to be said in a conversation that ends is not queued for ever: it has failed, and says why (C2, C3). And whoever
