@@ -77,15 +77,13 @@ pub(crate) struct Pairs {
 impl Pairs {
     /// Connects `count` pairs; without `reading`, only their posters. `before` messages are there already.
     pub(crate) async fn connect(host: &Host, count: usize, reading: bool, before: u64) -> anyhow::Result<Self> {
-        let mut pairs = Vec::with_capacity(count);
-        for index in 0..count {
-            let reader = match reading {
-                true => Some(Line::open(&host.door(), host.reader(index, 0, false), ROOM).await?),
-                false => None,
-            };
-            let poster = Line::open(&host.door(), host.poster(index, before), ROOM).await?;
-            pairs.push(Pair { poster, reader, index, sent: 0, payload: blank() });
-        }
+        let speakers = (0..count).filter(|_| reading).map(|index| host.reader(index, 0, false)).collect();
+        let mut readers = Line::open_all(&host.door(), speakers, ROOM).await?.into_iter();
+        let speakers = (0..count).map(|index| host.poster(index, before)).collect();
+        let posters = Line::open_all(&host.door(), speakers, ROOM).await?.into_iter().enumerate();
+        let pairs = posters
+            .map(|(index, poster)| Pair { poster, reader: readers.next(), index, sent: 0, payload: blank() })
+            .collect();
         Ok(Self { pairs })
     }
 

@@ -1,7 +1,12 @@
 //! A speaker on a socket.
 
+use futures_util::{StreamExt as _, TryStreamExt as _};
+
 use super::socket::{Door, Socket};
 use super::speaker::{Heard, Speaker};
+
+/// Connections that are being made at the same time: some servers take their time for each.
+const AT_ONCE: usize = 64;
 
 /// A connection that speaks a protocol.
 pub(crate) struct Line {
@@ -16,6 +21,16 @@ impl Line {
         let mut line = Self { socket: Socket::connect(door, room).await?, speaker, heard: Heard::default() };
         line.begin().await?;
         Ok(line)
+    }
+
+    /// Opens many, some at the same time, and returns them in the order of the speakers.
+    pub(crate) async fn open_all(
+        door: &Door,
+        speakers: Vec<Box<dyn Speaker>>,
+        room: usize,
+    ) -> anyhow::Result<Vec<Self>> {
+        let opening = speakers.into_iter().map(|speaker| Self::open(door, speaker, room));
+        futures_util::stream::iter(opening).buffered(AT_ONCE).try_collect().await
     }
 
     /// Says what comes first, and waits until that is answered.

@@ -65,10 +65,7 @@ async fn enter(bench: &Bench, kind: Kind) -> anyhow::Result<Contestant<Group>> {
 
 impl Group {
     async fn gather(host: &Host, index: usize, speakers: Vec<Box<dyn Speaker>>) -> anyhow::Result<Self> {
-        let mut readers = Vec::with_capacity(speakers.len());
-        for speaker in speakers {
-            readers.push(Line::open(&host.door(), speaker, ROOM).await?);
-        }
+        let readers = Line::open_all(&host.door(), speakers, ROOM).await?;
         let poster = Line::open(&host.door(), host.poster(index, 0), ROOM).await?;
         Ok(Self { poster, readers, sent: 0 })
     }

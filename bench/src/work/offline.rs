@@ -52,8 +52,9 @@ async fn enter(bench: &Bench, kind: Kind) -> anyhow::Result<Contestant<Pairs>> {
     let host = bench.host(kind, PAIRS, 1).await?;
     if matches!(kind, Kind::Mosquitto | Kind::Nats | Kind::NatsAlways) {
         // Their readers must have been there once, or nothing is kept for them.
-        for index in 0..PAIRS {
-            Line::open(&host.door(), host.reader(index, 0, true), ROOM).await?.close().await?;
+        let speakers = (0..PAIRS).map(|index| host.reader(index, 0, true)).collect();
+        for line in Line::open_all(&host.door(), speakers, ROOM).await? {
+            line.close().await?;
         }
     }
     let mut load = Pairs::connect(&host, PAIRS, false, 0).await?;

@@ -91,13 +91,18 @@ impl Figures {
 
 async fn enter(bench: &Bench, kind: Kind) -> anyhow::Result<Contestant<Lines>> {
     let host = bench.host(kind, PAIRS, 1).await?;
-    let (mut lines, mut pacers) = (Vec::new(), Vec::new());
-    for index in 0..PAIRS {
-        let mut reader = Line::open(&host.door(), host.reader(index, 0, false), ROOM).await?;
+    let speakers = (0..PAIRS).map(|index| host.poster(index, 0)).collect();
+    let mut lines = Line::open_all(&host.door(), speakers, ROOM).await?;
+    let pacers = lines.iter().enumerate().map(|(index, poster)| Pacer {
+        speaker: host.poster(index, 0),
+        write: poster.socket.sender(),
+        sent: 0,
+    });
+    let pacers = pacers.collect();
+    let speakers = (0..PAIRS).map(|index| host.reader(index, 0, false)).collect();
+    for mut reader in Line::open_all(&host.door(), speakers, ROOM).await? {
         reader.heard.timed = true;
-        let poster = Line::open(&host.door(), host.poster(index, 0), ROOM).await?;
-        pacers.push(Pacer { speaker: host.poster(index, 0), write: poster.socket.sender(), sent: 0 });
-        lines.extend([reader, poster]);
+        lines.push(reader);
     }
     Ok(Contestant { host, load: Lines { lines, pacers } })
 }
