@@ -5,10 +5,11 @@ use std::collections::HashMap;
 
 use jiff::tz::TimeZone;
 use posthorn_client::conversation::{Cause, ConversationId, Message, MessageState};
-use posthorn_client::sync::{ConversationSummary, Event};
+use posthorn_client::sync::{ConversationSummary, Event, SyncState};
 
 use super::editor::Editor;
 use super::exchange::{Happening, Order, Popup};
+use super::reading::first_unread;
 use crate::name;
 
 /// Entries that are loaded at once.
@@ -45,9 +46,11 @@ pub(super) struct History {
     pub(super) messages: Vec<Message>,
     /// There is nothing older.
     pub(super) complete: bool,
-    loading: bool,
+    pub(super) loading: bool,
     /// From this row on, entries came while nobody looked.
     pub(super) new_from: Option<u64>,
+    /// Up to this row, entries were on a screen that somebody looked at.
+    pub(super) seen: Option<u64>,
 }
 
 /// What was on the screen last, for scrolling.
@@ -57,6 +60,8 @@ pub(super) struct Geometry {
     pub(super) height: usize,
     /// Rows that the history has.
     pub(super) total: usize,
+    /// The row that says "new".
+    pub(super) new_at: Option<usize>,
     /// Columns of the input.
     pub(super) input_width: usize,
 }
@@ -81,8 +86,12 @@ pub(super) struct App {
     pub(super) scroll: usize,
     /// New entries came below a window that is scrolled up: it shall not move.
     pub(super) hold: bool,
+    /// The window begins at what is new, until somebody moves it or has seen all of it.
+    pub(super) from_new: bool,
     pub(super) geometry: Geometry,
-    focused: bool,
+    pub(super) focused: bool,
+    /// Everything that the relay has is here: what comes now comes while somebody looks.
+    pub(super) caught_up: bool,
     /// What the person asked to open at the start, until the list is there.
     wanted: Option<String>,
 }
@@ -110,8 +119,10 @@ impl App {
             popup: None,
             scroll: 0,
             hold: false,
+            from_new: true,
             geometry: Geometry::default(),
             focused: true,
+            caught_up: false,
             wanted,
         }
     }
@@ -132,11 +143,8 @@ impl App {
             }
             Happening::Conversations(list) => self.list(list, &mut orders),
             Happening::History { conversation, before, messages } => self.loaded(conversation, before, messages),
-            Happening::Online(true) => self.connection = Connection::Online,
-            Happening::Online(false) if self.connection == Connection::Online => {
-                self.connection = Connection::Connecting;
-            }
-            Happening::Online(false) => {}
+            Happening::State(state) => self.state(state),
+            Happening::Drawn => self.mark_read(&mut orders),
             Happening::Started(id) => {
                 self.note = None;
                 orders.push(Order::LoadConversations);
@@ -153,18 +161,16 @@ impl App {
             }
             Happening::Show(popup) => self.popup = Some(popup),
         }
-        self.mark_read(&mut orders);
         orders
     }
 
-    /// What was drawn, so that scrolling knows its ends.
-    pub(super) fn drawn(&mut self, geometry: Geometry) {
-        if self.hold && geometry.total > self.geometry.total {
-            self.scroll += geometry.total - self.geometry.total;
+    fn state(&mut self, state: SyncState) {
+        self.caught_up = state.connected && state.caught_up;
+        match (state.connected, &self.connection) {
+            (true, _) => self.connection = Connection::Online,
+            (false, Connection::Online) => self.connection = Connection::Connecting,
+            (false, _) => {}
         }
-        self.hold = false;
-        self.geometry = geometry;
-        self.scroll = self.scroll.min(geometry.total.saturating_sub(geometry.height));
     }
 
     pub(super) fn editor(&mut self) -> &mut Editor {
@@ -190,7 +196,7 @@ impl App {
     fn time(&mut self, now: u64, orders: &mut Vec<Order>) {
         self.now = now;
         // Being connected has steps that no event tells of.
-        if self.connection != Connection::Online {
+        if self.connection != Connection::Online || !self.caught_up {
             orders.push(Order::AskOnline);
         }
         if self.note.as_ref().is_some_and(|note| note.until <= now) {
@@ -203,10 +209,14 @@ impl App {
             Event::Connected => orders.push(Order::AskOnline),
             Event::Disconnected { reason, retry_in_ms } => {
                 self.connection = Connection::Offline { reason, retry_at: self.now + retry_in_ms };
+                self.caught_up = false;
             }
             Event::Message(message) => {
                 self.arrived(message);
                 orders.push(Order::LoadConversations);
+                if !self.caught_up {
+                    orders.push(Order::AskOnline);
+                }
             }
             Event::MessageState { conversation, id, state } => {
                 let messages = self.histories.get_mut(&conversation).map(|history| &mut history.messages);
@@ -232,28 +242,6 @@ impl App {
                 }
             }
         }
-    }
-
-    /// A new entry; those that are known already change nothing.
-    fn arrived(&mut self, message: Message) {
-        let watched = self.selected == Some(message.conversation) && self.focused && self.scroll == 0;
-        let Some(history) = self.histories.get_mut(&message.conversation) else { return };
-        let at = history.messages.partition_point(|known| known.row < message.row);
-        if history.messages.get(at).is_some_and(|known| known.row == message.row) {
-            return;
-        }
-        if message.mine {
-            history.new_from = None;
-        } else if !watched {
-            history.new_from.get_or_insert(message.row);
-        }
-        if self.selected == Some(message.conversation) {
-            if message.mine {
-                self.scroll = 0;
-            }
-            self.hold |= self.scroll > 0;
-        }
-        history.messages.insert(at, message);
     }
 
     fn list(&mut self, list: Vec<ConversationSummary>, orders: &mut Vec<Order>) {
@@ -288,8 +276,7 @@ impl App {
             }
             None => {
                 if unread > 0 {
-                    let first = messages.len().saturating_sub(unread as usize);
-                    history.new_from = messages.get(first).map(|message| message.row);
+                    history.new_from = first_unread(&messages, unread);
                 }
                 history.complete = short;
                 history.messages = messages;
@@ -307,7 +294,7 @@ impl App {
             left.new_from = None;
         }
         self.selected = Some(id);
-        (self.scroll, self.hold) = (0, false);
+        (self.scroll, self.hold, self.from_new) = (0, false, true);
         let history = self.histories.entry(id).or_default();
         if history.messages.is_empty() && !history.loading {
             history.loading = true;
@@ -330,6 +317,7 @@ impl App {
     pub(super) fn scroll_by(&mut self, rows: isize, orders: &mut Vec<Order>) {
         let most = self.geometry.total.saturating_sub(self.geometry.height);
         self.scroll = self.scroll.saturating_add_signed(rows).min(most);
+        self.from_new = false;
         let near_top = self.scroll + 2 * self.geometry.height >= self.geometry.total;
         let Some(conversation) = self.selected else { return };
         let Some(history) = self.histories.get_mut(&conversation) else { return };
@@ -337,21 +325,6 @@ impl App {
             history.loading = true;
             let before = history.messages.first().map(|message| message.row);
             orders.push(Order::LoadHistory { conversation, before });
-        }
-    }
-
-    /// What is on a screen that somebody looks at is read.
-    fn mark_read(&mut self, orders: &mut Vec<Order>) {
-        let loaded = self.history().is_some_and(|history| !history.loading);
-        if !self.focused || self.scroll > 0 || self.popup.is_some() || !loaded {
-            return;
-        }
-        let selected = self.selected;
-        if let Some(conversation) =
-            self.conversations.iter_mut().find(|known| Some(known.id) == selected && known.unread > 0)
-        {
-            conversation.unread = 0;
-            orders.push(Order::MarkRead(conversation.id));
         }
     }
 }

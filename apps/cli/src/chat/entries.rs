@@ -19,9 +19,10 @@ const TOGETHER_MS: u64 = 5 * 60_000;
 /// Names have these; they differ well on dark and on light grounds.
 const COLOURS: [Color; 6] = [Color::Green, Color::Magenta, Color::Blue, Color::Cyan, Color::Yellow, Color::LightRed];
 
-/// All rows of the open conversation, for this many columns.
-pub(super) fn rows(app: &App, width: usize) -> Vec<Line<'static>> {
-    let Some(history) = app.history() else { return Vec::new() };
+/// All rows of the open conversation, for this many columns, and which of them says "new".
+pub(super) fn rows(app: &App, width: usize) -> (Vec<Line<'static>>, Option<usize>) {
+    let mut new_at = None;
+    let Some(history) = app.history() else { return (Vec::new(), None) };
     let names = history.messages.iter().map(|message| shown_name(message).width()).max().unwrap_or(0).clamp(3, 12);
     let mut rows = Vec::new();
     if history.complete && !history.messages.is_empty() {
@@ -37,6 +38,7 @@ pub(super) fn rows(app: &App, width: usize) -> Vec<Line<'static>> {
         let is_new =
             history.new_from.is_some_and(|new| new <= message.row && before.is_none_or(|before| before.row < new));
         if is_new {
+            new_at = Some(rows.len());
             rows.push(rule("new", width, Style::new().fg(Color::Yellow).add_modifier(Modifier::BOLD)));
         }
         let follows = !new_day && !is_new && before.is_some_and(|before| belongs(before, message));
@@ -61,7 +63,7 @@ pub(super) fn rows(app: &App, width: usize) -> Vec<Line<'static>> {
         }
         before = Some(message);
     }
-    rows
+    (rows, new_at)
 }
 
 fn shown_name(message: &Message) -> String {

@@ -1,7 +1,7 @@
 //! What goes into the chat's state, and what comes out of it.
 
 use posthorn_client::conversation::{ConversationId, Message};
-use posthorn_client::sync::{Contact, ConversationSummary, Event};
+use posthorn_client::sync::{Contact, ConversationSummary, Event, SyncState};
 
 /// What comes in.
 #[derive(Debug)]
@@ -23,7 +23,9 @@ pub(super) enum Happening {
         before: Option<u64>,
         messages: Vec<Message>,
     },
-    Online(bool),
+    State(SyncState),
+    /// The screen shows what the state says.
+    Drawn,
     Started(ConversationId),
     /// Something was done, in words.
     Done(String),

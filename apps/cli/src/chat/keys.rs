@@ -30,7 +30,7 @@ impl App {
             KeyCode::PageUp => self.scroll_by(self.page(), orders),
             KeyCode::PageDown => self.scroll_by(-self.page(), orders),
             KeyCode::Home if control => self.scroll_by(isize::MAX, orders),
-            KeyCode::End if control => self.scroll = 0,
+            KeyCode::End if control => self.scroll_by(isize::MIN, orders),
             KeyCode::Up | KeyCode::Down => self.vertical(key.code == KeyCode::Down, orders),
             KeyCode::Enter if alt || key.modifiers.contains(KeyModifiers::SHIFT) => self.editor().insert("\n"),
             KeyCode::Char('j') if control => self.editor().insert("\n"),
@@ -83,7 +83,7 @@ impl App {
             return;
         }
         if self.alarms.is_empty() {
-            self.scroll = 0;
+            (self.scroll, self.from_new) = (0, false);
         } else {
             self.alarms.clear();
         }

@@ -1,6 +1,6 @@
 //! `chat`: the full-screen program.
 //!
-//! Reading order: `app` is the state (what happens goes in, orders come out: `exchange`) with `keys` and `slash`; `editor` and `wrap` are
+//! Reading order: `app` is the state (what happens goes in, orders come out: `exchange`) with `keys`, `slash` and `reading`; `editor` and `wrap` are
 //! its parts; `view` and `entries` draw it; this file is the thin driver between terminal, client and state. `screen` gives
 //! the terminal back whatever happens.
 
@@ -9,6 +9,7 @@ mod editor;
 mod entries;
 mod exchange;
 mod keys;
+mod reading;
 mod screen;
 mod slash;
 #[cfg(test)]
@@ -67,7 +68,7 @@ pub(crate) async fn run(global: &Global, arguments: &Chat) -> Result<(), Problem
     }
     let app = App::new(&session.account, clock::local_zone(), clock::now_ms(), arguments.conversation.clone());
     let done = match Screen::enter() {
-        Ok(screen) => Driver { app, client: session.client.clone(), slow: JoinSet::new() }.run(screen).await,
+        Ok(screen) => Driver::new(app, session.client.clone()).run(screen).await,
         Err(error) => Err(terminal_problem(&error)),
     };
     farewell(session).await;
@@ -89,13 +90,17 @@ fn terminal_problem(error: &std::io::Error) -> Problem {
 struct Driver {
     app: App,
     client: Client,
+    events: Receiver<Event>,
     /// Calls that wait for others.
     slow: JoinSet<Happening>,
 }
 
 impl Driver {
+    fn new(app: App, client: Client) -> Self {
+        Self { app, events: client.subscribe(), client, slow: JoinSet::new() }
+    }
+
     async fn run(mut self, mut screen: Screen) -> Result<(), Problem> {
-        let mut events = self.client.subscribe();
         let mut typed = EventStream::new();
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
         let mut signals = screen::Signals::new().map_err(|error| terminal_problem(&error))?;
@@ -105,14 +110,18 @@ impl Driver {
                 return Ok(());
             }
             screen.draw(|frame| view::draw(frame, &mut self.app)).map_err(|error| terminal_problem(&error))?;
+            orders = self.app.on(Happening::Drawn);
+            if !orders.is_empty() {
+                continue;
+            }
             orders = tokio::select! {
                 typed = typed.next() => match typed {
                     Some(Ok(typed)) => translate(typed).map(|happening| self.app.on(happening)).unwrap_or_default(),
                     Some(Err(error)) => return Err(terminal_problem(&error)),
                     None => return Ok(()),
                 },
-                event = events.recv() => match event {
-                    Ok(event) => self.burst(event, &mut events),
+                event = self.events.recv() => match event {
+                    Ok(event) => self.burst(event),
                     Err(RecvError::Lagged(_)) => self.app.on(Happening::Missed),
                     Err(RecvError::Closed) => return Err(ClientError::Stopped.into()),
                 },
@@ -127,10 +136,17 @@ impl Driver {
     }
 
     /// Takes what else has happened already, so that a flood of messages is drawn once.
-    fn burst(&mut self, first: Event, events: &mut Receiver<Event>) -> Vec<Order> {
+    fn burst(&mut self, first: Event) -> Vec<Order> {
         let mut orders = self.app.on(Happening::Client(first));
-        for _ in 0..BURST {
-            orders.extend(match events.try_recv() {
+        orders.extend(self.waiting(BURST));
+        orders
+    }
+
+    /// Takes events that are here already.
+    fn waiting(&mut self, most: usize) -> Vec<Order> {
+        let mut orders = Vec::new();
+        for _ in 0..most {
+            orders.extend(match self.events.try_recv() {
                 Ok(event) => self.app.on(Happening::Client(event)),
                 Err(TryRecvError::Lagged(_)) => self.app.on(Happening::Missed),
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
@@ -150,6 +166,12 @@ impl Driver {
                     screen.clear().map_err(|error| terminal_problem(&error))?;
                     continue;
                 }
+                Order::AskOnline => {
+                    let state = self.client.state().await;
+                    // What came before that state is taken before it: once everything is read, what comes is news.
+                    push_new(&mut queue, self.waiting(usize::MAX));
+                    Some(happened(state.map(Happening::State)))
+                }
                 order => self.carry_out(order).await,
             };
             if let Some(happening) = happening {
@@ -163,11 +185,12 @@ impl Driver {
         let client = self.client.clone();
         let done = match order {
             Order::LoadConversations => client.conversations().await.map(Happening::Conversations),
-            Order::LoadHistory { conversation, before } => client
-                .history(conversation, before, PAGE)
-                .await
-                .map(|messages| Happening::History { conversation, before, messages }),
-            Order::AskOnline => client.state().await.map(|state| Happening::Online(state.connected)),
+            Order::LoadHistory { conversation, before } => {
+                let known = self.app.conversations.iter().find(|known| known.id == conversation);
+                let limit = known.filter(|_| before.is_none()).map_or(PAGE, |known| reading::page(known.unread, PAGE));
+                let messages = client.history(conversation, before, limit).await;
+                messages.map(|messages| Happening::History { conversation, before, messages })
+            }
             Order::MarkRead(conversation) => return complaint(client.mark_read(conversation).await),
             Order::Leave(conversation) => {
                 let left = || Happening::Done("you left; the history stays here".to_owned());
@@ -202,7 +225,7 @@ impl Driver {
                 });
                 return None;
             }
-            Order::Quit | Order::Redraw => return None,
+            Order::Quit | Order::Redraw | Order::AskOnline => return None,
         };
         Some(happened(done))
     }

@@ -3,7 +3,7 @@
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use jiff::tz::TimeZone;
 use posthorn_client::conversation::{Body, Cause, ConversationId, Message, MessageState, Notice};
-use posthorn_client::sync::{Account, ConversationSummary, Event};
+use posthorn_client::sync::{Account, ConversationSummary, Event, SyncState};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
@@ -25,6 +25,16 @@ fn app() -> App {
         registered: true,
     };
     App::new(&account, TimeZone::UTC, NOW, None)
+}
+
+fn online() -> Happening {
+    Happening::State(SyncState { connected: true, caught_up: true, registered: true, ..SyncState::default() })
+}
+
+/// Draws, as the driver does after everything that happens.
+fn draw(app: &mut App, width: u16, height: u16) -> (String, Vec<Order>) {
+    let text = shown(app, width, height);
+    (text, app.on(Happening::Drawn))
 }
 
 fn press(app: &mut App, code: KeyCode, modifiers: KeyModifiers) -> Vec<Order> {
@@ -74,7 +84,7 @@ fn busy() -> App {
     let mut bob = conversation(8, "", &["ann", "bob"]);
     bob.unread = 3;
     bob.last = Some(said(8, 1, "bob", "did you see\nthis?", MessageState::Received));
-    app.on(Happening::Online(true));
+    app.on(online());
     let orders = app.on(Happening::Conversations(vec![family, bob]));
     assert_eq!(orders, [Order::LoadHistory { conversation: ConversationId([7; 16]), before: None }]);
     let notice = Body::Notice(Notice::Added { by: "ann".into(), who: vec!["cleo".into()] });
@@ -97,7 +107,8 @@ fn busy() -> App {
             said(7, 7, "cleo", "Bis später!", MessageState::Received),
         ],
     });
-    assert_eq!(orders, [Order::MarkRead(ConversationId([7; 16]))], "what is looked at is read");
+    assert_eq!(orders, [], "nothing is read before it is shown");
+    assert_eq!(draw(&mut app, 90, 24).1, [Order::MarkRead(ConversationId([7; 16]))], "what is looked at is read");
     app
 }
 
@@ -209,12 +220,15 @@ fn what_comes_while_nobody_looks_is_marked_as_new_and_not_as_read() {
     app.on(Happening::Focus(false));
     let orders = app.on(Happening::Client(Event::Message(said(7, 8, "bob", "psst", MessageState::Received))));
     assert_eq!(orders, [Order::LoadConversations]);
-    assert_eq!(app.history().and_then(|history| history.new_from), Some(6), "the first mark stays");
+    app.on(Happening::Client(Event::Message(said(7, 9, "bob", "hey", MessageState::Received))));
+    assert_eq!(app.history().and_then(|history| history.new_from), Some(8), "what was read is not new any more");
     let mut list = app.conversations.clone();
-    list[0].unread = 1;
+    list[0].unread = 2;
     assert_eq!(app.on(Happening::Conversations(list)), []);
-    assert_eq!(app.on(Happening::Focus(true)), [Order::MarkRead(ConversationId([7; 16]))]);
-    app.on(Happening::Client(Event::Message(said(7, 9, "ann", "yes?", MessageState::Queued))));
+    assert_eq!(draw(&mut app, 80, 24).1, []);
+    assert_eq!(app.on(Happening::Focus(true)), []);
+    assert_eq!(draw(&mut app, 80, 24).1, [Order::MarkRead(ConversationId([7; 16]))]);
+    app.on(Happening::Client(Event::Message(said(7, 10, "ann", "yes?", MessageState::Queued))));
     assert_eq!(app.history().and_then(|history| history.new_from), None, "who answers has seen it");
 }
 
@@ -264,13 +278,13 @@ fn scrolling_loads_what_is_older_and_holds_still() {
 fn the_state_of_the_connection_is_told() {
     let mut app = app();
     assert_eq!(app.on(Happening::Client(Event::Connected)), [Order::AskOnline]);
-    app.on(Happening::Online(true));
+    app.on(online());
     assert_eq!(app.connection, Connection::Online);
     app.on(Happening::Client(Event::Disconnected { reason: "gone".into(), retry_in_ms: 2_000 }));
     assert!(shown(&mut app, 80, 8).contains("reconnecting in 2 s"));
     assert_eq!(app.on(Happening::Time(NOW + 1_500)), [Order::AskOnline], "until it is up");
     assert!(shown(&mut app, 80, 8).contains("reconnecting in 1 s"));
-    app.on(Happening::Online(false));
+    app.on(Happening::State(SyncState::default()));
     assert!(matches!(app.connection, Connection::Offline { .. }), "not up yet");
 }
 
@@ -310,4 +324,58 @@ fn a_popup_stands_over_everything() {
     app.on(Happening::Show(Popup { title: "Safety number".into(), lines }));
     assert!(shown(&mut app, 80, 20).contains("12345  67890"));
     assert_eq!(press(&mut app, KeyCode::Char('c'), KeyModifiers::CONTROL), [Order::Quit], "ctrl-c always works");
+}
+
+/// A conversation that is opened with so many of its entries unread.
+fn coming_back(entries: u64, unread: u64) -> App {
+    let mut app = app();
+    let mut bob = conversation(8, "", &["ann", "bob"]);
+    bob.unread = unread;
+    app.on(Happening::Conversations(vec![bob]));
+    let messages =
+        (1..=entries).map(|row| said(8, row, "bob", &format!("line {row}"), MessageState::Received)).collect();
+    app.on(Happening::History { conversation: ConversationId([8; 16]), before: None, messages });
+    app
+}
+
+#[test]
+fn who_comes_back_sees_where_the_new_ones_begin() {
+    let mut app = coming_back(60, 40);
+    app.on(online());
+    let (text, orders) = draw(&mut app, 80, 24);
+    let rows: Vec<&str> = text.lines().collect();
+    assert!(rows[2].contains("─ new ─"), "the window begins there: {text}");
+    assert!(rows[3].contains("line 21"), "{text}");
+    assert_eq!(orders, [], "the end was not on the screen");
+    assert!(!app.conversations.is_empty() && app.conversations[0].unread == 40);
+    key(&mut app, KeyCode::PageDown);
+    assert_eq!(draw(&mut app, 80, 24).1, []);
+    key(&mut app, KeyCode::PageDown);
+    let (text, orders) = draw(&mut app, 80, 24);
+    assert!(text.contains("line 60"), "{text}");
+    assert_eq!(orders, [Order::MarkRead(ConversationId([8; 16]))]);
+}
+
+#[test]
+fn what_the_relay_kept_is_new_although_somebody_looks() {
+    let mut app = coming_back(3, 0);
+    draw(&mut app, 80, 24);
+    let kept = |row: u64| Event::Message(said(8, row, "bob", &format!("kept {row}"), MessageState::Received));
+    for row in 4..40 {
+        app.on(Happening::Client(kept(row)));
+        draw(&mut app, 80, 24);
+    }
+    let mut list = app.conversations.clone();
+    list[0].unread = 36;
+    app.on(Happening::Conversations(list));
+    app.on(online());
+    let (text, orders) = draw(&mut app, 80, 24);
+    let rows: Vec<&str> = text.lines().collect();
+    assert!(rows[2].contains("─ new ─") && rows[3].contains("kept 4"), "{text}");
+    assert_eq!(orders, []);
+    key(&mut app, KeyCode::Esc);
+    assert_eq!(draw(&mut app, 80, 24).1, [Order::MarkRead(ConversationId([8; 16]))]);
+    app.on(Happening::Client(kept(40)));
+    let (text, _) = draw(&mut app, 80, 24);
+    assert!(text.contains("kept 40"), "from now on the window follows: {text}");
 }

@@ -50,7 +50,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App) {
     draw_list(frame, app, list);
     draw_title(frame, app, title);
     let rows = entries::rows(app, usize::from(history.width));
-    app.drawn(Geometry { height: usize::from(history.height), total: rows.len(), input_width });
+    let (rows, new_at) = rows;
+    app.drawn(Geometry { height: usize::from(history.height), total: rows.len(), new_at, input_width });
     draw_history(frame, app, rows, history);
     frame.render_widget(Paragraph::new(notes), note_area);
     draw_input(frame, app, &input, input_area);
