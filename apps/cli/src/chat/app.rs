@@ -82,6 +82,10 @@ pub(super) struct App {
     pub(super) note: Option<Note>,
     pub(super) alarms: Vec<String>,
     pub(super) popup: Option<Popup>,
+    /// Rows of the popup above its window, and how many there can be: the view tells.
+    pub(super) popup_scroll: usize,
+    pub(super) popup_most: usize,
+    pub(super) popup_page: usize,
     /// Rows between the window's end and the history's.
     pub(super) scroll: usize,
     /// New entries came below a window that is scrolled up: it shall not move.
@@ -117,6 +121,9 @@ impl App {
             note: None,
             alarms: Vec::new(),
             popup: None,
+            popup_scroll: 0,
+            popup_most: 0,
+            popup_page: 0,
             scroll: 0,
             hold: false,
             from_new: true,
@@ -134,7 +141,7 @@ impl App {
             Happening::Key(key) => self.key(key, &mut orders),
             Happening::Paste(text) => self.editor().insert(&text),
             Happening::Focus(focused) => self.focused = focused,
-            Happening::Resize => {}
+            Happening::Resize => orders.push(Order::Redraw),
             Happening::Time(now) => self.time(now, &mut orders),
             Happening::Client(event) => self.event(event, &mut orders),
             Happening::Missed => {
@@ -159,9 +166,14 @@ impl App {
                 }
                 self.complain(problem);
             }
-            Happening::Show(popup) => self.popup = Some(popup),
+            Happening::Show(popup) => self.open(popup),
         }
         orders
+    }
+
+    /// Shows something over everything, from its beginning.
+    pub(super) fn open(&mut self, popup: Popup) {
+        (self.popup, self.popup_scroll) = (Some(popup), 0);
     }
 
     fn state(&mut self, state: SyncState) {
@@ -294,6 +306,8 @@ impl App {
             left.new_from = None;
         }
         self.selected = Some(id);
+        // A terminal may have shown a sign wider or narrower than was counted: nothing of it stays behind.
+        orders.push(Order::Redraw);
         (self.scroll, self.hold, self.from_new) = (0, false, true);
         let history = self.histories.entry(id).or_default();
         if history.messages.is_empty() && !history.loading {

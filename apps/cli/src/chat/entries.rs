@@ -90,8 +90,9 @@ fn say(
     let texts = wrap(&plain(text), width.saturating_sub(margin + MARK).max(8));
     let last = texts.len() - 1;
     for (index, text) in texts.into_iter().enumerate() {
-        let mut spans = if index == 0 && !follows {
-            let name = fit(&shown_name(message), names);
+        let mut spans = if index == 0 {
+            // Every message begins with its time, so that two of one sender never look like one.
+            let name = if follows { String::new() } else { fit(&shown_name(message), names) };
             let pad = " ".repeat(names.saturating_sub(name.width()));
             let time = format!(" {} ", clock::time_of_day(message.sent_at, &app.zone));
             vec![Span::styled(time, DIM), Span::styled(format!("{name}{pad}  "), name_style(message))]

@@ -8,6 +8,20 @@ use super::exchange::{Order, Popup};
 use super::slash::{self, Slash};
 use crate::{name, qr};
 
+/// The keys, for the help.
+const KEYS: &[(&str, &str)] = &[
+    ("Enter", "send"),
+    ("Alt+Enter, Ctrl+J", "a new line in the message"),
+    ("Tab, Shift+Tab", "next, previous conversation (also Ctrl+N, Ctrl+P)"),
+    ("PgUp, PgDn, arrows", "scroll, as the mouse wheel does"),
+    ("Ctrl+Home, Ctrl+End", "to the beginning, to the end"),
+    ("Ctrl+A, Ctrl+E", "to the line's start, end (also Home, End)"),
+    ("Ctrl+W, Ctrl+U, Ctrl+K", "delete a word, to the start, to the end"),
+    ("Esc", "close, dismiss notes and alarms, go to the end"),
+    ("Ctrl+L", "draw the screen anew"),
+    ("F1; Ctrl+C, Ctrl+Q", "this help; quit"),
+];
+
 impl App {
     pub(super) fn key(&mut self, key: KeyEvent, orders: &mut Vec<Order>) {
         if key.kind == KeyEventKind::Release {
@@ -19,7 +33,7 @@ impl App {
             KeyCode::Char('c' | 'q') if control => orders.push(Order::Quit),
             KeyCode::Char('l') if control => orders.push(Order::Redraw),
             KeyCode::Esc => self.escape(),
-            _ if self.popup.is_some() => self.popup = None,
+            code if self.popup.is_some() => self.popup_key(code),
             KeyCode::F(1) => self.help(),
             KeyCode::Tab => self.step(1, orders),
             KeyCode::BackTab => self.step(-1, orders),
@@ -36,6 +50,26 @@ impl App {
             KeyCode::Char('j') if control => self.editor().insert("\n"),
             KeyCode::Enter => self.enter(orders),
             _ => self.edit(key, control, alt),
+        }
+    }
+
+    /// A popup that is longer than the screen scrolls; every other key closes it.
+    fn popup_key(&mut self, code: KeyCode) {
+        let page = self.popup_page.max(1);
+        let place = self.popup_scroll;
+        let to = match code {
+            _ if self.popup_most == 0 => None,
+            KeyCode::Up => Some(place.saturating_sub(1)),
+            KeyCode::Down => Some(place + 1),
+            KeyCode::PageUp => Some(place.saturating_sub(page)),
+            KeyCode::PageDown | KeyCode::Char(' ') => Some(place + page),
+            KeyCode::Home => Some(0),
+            KeyCode::End => Some(self.popup_most),
+            _ => None,
+        };
+        match to {
+            Some(to) => self.popup_scroll = to.min(self.popup_most),
+            None => self.popup = None,
         }
     }
 
@@ -165,28 +199,18 @@ impl App {
     }
 
     fn help(&mut self) {
-        let keys = [
-            ("Enter", "send"),
-            ("Alt+Enter, Ctrl+J", "a new line in the message"),
-            ("Tab, Shift+Tab", "the next, the previous conversation (also Ctrl+N, Ctrl+P)"),
-            ("PageUp, PageDown", "scroll; also the arrows and the mouse wheel"),
-            ("Ctrl+Home, Ctrl+End", "to the beginning, to the end"),
-            ("Ctrl+W, Ctrl+U, Ctrl+K", "delete a word, to the start, to the end of the line"),
-            ("Esc", "close what is open, dismiss notes and alarms, go to the end"),
-            ("Ctrl+C", "quit"),
-        ];
-        let row = |(left, right): &(&str, &str)| format!("{left:<28} {right}");
-        let mut lines: Vec<String> = keys.iter().map(row).collect();
+        let row = |(left, right): &(&str, &str)| format!("{left:<24} {right}");
+        let mut lines: Vec<String> = KEYS.iter().map(row).collect();
         lines.push(String::new());
         lines.extend(slash::COMMANDS.iter().map(row));
         lines.push(String::new());
-        lines.push("…  queued    ✓  on the relay    ✓✓  on the others' devices    read".to_owned());
-        self.popup = Some(Popup { title: "Help".to_owned(), lines });
+        lines.push("… queued   ✓ on the relay   ✓✓ on the others' devices   read".to_owned());
+        self.open(Popup { title: "Help".to_owned(), lines });
     }
 
     fn card(&mut self) {
-        let mut lines = vec![self.link.clone(), String::new()];
+        let mut lines = vec![self.link.clone()];
         lines.extend(qr::lines(&self.link).unwrap_or_default());
-        self.popup = Some(Popup { title: "My contact link".to_owned(), lines });
+        self.open(Popup { title: "My contact link".to_owned(), lines });
     }
 }

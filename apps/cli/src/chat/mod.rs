@@ -1,7 +1,7 @@
 //! `chat`: the full-screen program.
 //!
 //! Reading order: `app` is the state (what happens goes in, orders come out: `exchange`) with `keys`, `slash` and `reading`; `editor` and `wrap` are
-//! its parts; `view` and `entries` draw it; this file is the thin driver between terminal, client and state. `screen` gives
+//! its parts; `view`, `entries` and `popup` draw it; this file is the thin driver between terminal, client and state. `screen` gives
 //! the terminal back whatever happens.
 
 mod app;
@@ -9,6 +9,7 @@ mod editor;
 mod entries;
 mod exchange;
 mod keys;
+mod popup;
 mod reading;
 mod screen;
 mod slash;

@@ -20,7 +20,9 @@ impl Screen {
             hook(info);
         }));
         let terminal = ratatui::try_init()?;
-        let screen = Self { terminal };
+        let mut screen = Self { terminal };
+        // Not every terminal gives an empty second screen.
+        screen.clear()?;
         execute!(io::stdout(), EnableBracketedPaste, EnableFocusChange)?;
         Ok(screen)
     }

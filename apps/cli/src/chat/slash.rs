@@ -20,14 +20,15 @@ pub(super) enum Slash {
 
 /// The commands with what they take and do, for the help.
 pub(super) const COMMANDS: &[(&str, &str)] = &[
-    ("/new MEMBER... [--name NAME]", "start a conversation (a member is a handle or a contact link)"),
+    ("/new MEMBER...", "start a conversation with handles or contact links"),
+    ("    --name NAME, --again", "with a name; another one with the same person"),
     ("/add MEMBER...", "add people to this conversation"),
     ("/remove HANDLE", "remove somebody from it"),
-    ("/leave", "leave it"),
+    ("/leave, /leave yes", "leave it: asks first, does it"),
     ("/members", "who is in it"),
     ("/verify [HANDLE]", "the safety number with somebody"),
     ("/card", "my contact link and its QR code"),
-    ("/quit", "end"),
+    ("/help, /quit", "this help; end"),
     ("//text", "send a text that begins with a slash"),
 ];
 

@@ -86,7 +86,7 @@ fn busy() -> App {
     bob.last = Some(said(8, 1, "bob", "did you see\nthis?", MessageState::Received));
     app.on(online());
     let orders = app.on(Happening::Conversations(vec![family, bob]));
-    assert_eq!(orders, [Order::LoadHistory { conversation: ConversationId([7; 16]), before: None }]);
+    assert_eq!(orders, [Order::Redraw, Order::LoadHistory { conversation: ConversationId([7; 16]), before: None }]);
     let notice = Body::Notice(Notice::Added { by: "ann".into(), who: vec!["cleo".into()] });
     let orders = app.on(Happening::History {
         conversation: ConversationId([7; 16]),
@@ -191,7 +191,8 @@ fn drafts_stay_with_their_conversation() {
     let mut app = busy();
     type_in(&mut app, "for the family");
     let orders = key(&mut app, KeyCode::Tab);
-    assert_eq!(orders, [Order::LoadHistory { conversation: ConversationId([8; 16]), before: None }]);
+    let load = Order::LoadHistory { conversation: ConversationId([8; 16]), before: None };
+    assert_eq!(orders, [Order::Redraw, load], "nothing of the other one stays on the screen");
     assert!(app.editor().is_empty());
     key(&mut app, KeyCode::BackTab);
     assert_eq!(app.editor().text(), "for the family");
@@ -281,9 +282,9 @@ fn the_state_of_the_connection_is_told() {
     app.on(online());
     assert_eq!(app.connection, Connection::Online);
     app.on(Happening::Client(Event::Disconnected { reason: "gone".into(), retry_in_ms: 2_000 }));
-    assert!(shown(&mut app, 80, 8).contains("reconnecting in 2 s"));
+    assert!(shown(&mut app, 80, 8).contains("○ offline (gone) · next try in 2 s"));
     assert_eq!(app.on(Happening::Time(NOW + 1_500)), [Order::AskOnline], "until it is up");
-    assert!(shown(&mut app, 80, 8).contains("reconnecting in 1 s"));
+    assert!(shown(&mut app, 80, 8).contains("next try in 1 s"));
     app.on(Happening::State(SyncState::default()));
     assert!(matches!(app.connection, Connection::Offline { .. }), "not up yet");
 }
@@ -313,7 +314,10 @@ fn a_started_conversation_is_opened() {
     let mut app = busy();
     let id = ConversationId([9; 16]);
     let orders = app.on(Happening::Started(id));
-    assert_eq!(orders, [Order::LoadConversations, Order::LoadHistory { conversation: id, before: None }]);
+    assert_eq!(
+        orders,
+        [Order::LoadConversations, Order::Redraw, Order::LoadHistory { conversation: id, before: None }]
+    );
     assert_eq!(app.selected, Some(id));
 }
 
@@ -378,4 +382,74 @@ fn what_the_relay_kept_is_new_although_somebody_looks() {
     app.on(Happening::Client(kept(40)));
     let (text, _) = draw(&mut app, 80, 24);
     assert!(text.contains("kept 40"), "from now on the window follows: {text}");
+}
+
+#[test]
+fn messages_of_one_sender_do_not_run_together() {
+    let mut app = app();
+    app.on(Happening::Conversations(vec![conversation(8, "", &["ann", "bob"])]));
+    let messages = (1..=3)
+        .map(|row| Message { sent_at: NOW, ..said(8, row, "bob", &format!("part {row}"), MessageState::Received) })
+        .collect();
+    app.on(Happening::History { conversation: ConversationId([8; 16]), before: None, messages });
+    let text = shown(&mut app, 80, 24);
+    assert_eq!(text.matches("00:03 bob  part 1").count(), 1, "{text}");
+    assert_eq!(text.matches("00:03      part").count(), 2, "{text}");
+}
+
+#[test]
+fn the_help_and_the_qr_code_fit_on_the_smallest_common_screen() {
+    let mut app = busy();
+    app.link = format!("posthorn+ws://ann@127.0.0.1:4100/?k={}", "a".repeat(52));
+    enter(&mut app, "/card");
+    let text = shown(&mut app, 80, 24);
+    let code = crate::qr::lines(&app.link).expect("a code");
+    assert!(code.iter().all(|row| text.contains(row.trim_end())), "{text}");
+    assert_eq!(app.popup_most, 0);
+    key(&mut app, KeyCode::Esc);
+    key(&mut app, KeyCode::F(1));
+    insta::assert_snapshot!(shown(&mut app, 80, 24));
+}
+
+#[test]
+fn a_popup_that_is_longer_than_the_screen_scrolls() {
+    let mut app = busy();
+    let lines = (0..30).map(|row| format!("row {row};")).collect();
+    app.on(Happening::Show(Popup { title: "Members".into(), lines }));
+    let text = shown(&mut app, 80, 24);
+    assert!(text.contains("row 0;") && text.contains("scroll") && !text.contains("row 29;"), "{text}");
+    key(&mut app, KeyCode::End);
+    assert!(shown(&mut app, 80, 24).contains("row 29;"));
+    key(&mut app, KeyCode::Up);
+    key(&mut app, KeyCode::PageUp);
+    assert!(shown(&mut app, 80, 24).contains("row 0;"));
+    key(&mut app, KeyCode::Char('x'));
+    assert_eq!(app.popup, None);
+}
+
+#[test]
+fn the_way_down_covers_no_text_and_a_resize_draws_everything_anew() {
+    let mut app = coming_back(60, 0);
+    screen(&mut app, 80, 24);
+    key(&mut app, KeyCode::PageUp);
+    let text = shown(&mut app, 80, 24);
+    let row = text.lines().find(|row| row.contains("more rows")).expect("told");
+    assert!(row.contains("───") && !row.contains("line"), "{text}");
+    assert_eq!(app.on(Happening::Resize), [Order::Redraw]);
+}
+
+#[test]
+fn flags_and_families_are_counted_as_terminals_show_them() {
+    use unicode_width::UnicodeWidthStr as _;
+    for sign in ["🇩🇪", "👩‍👩‍👧", "👍🏽", "❤️", "日"] {
+        assert_eq!(sign.width(), 2, "{sign}");
+        let mut app = app();
+        app.on(Happening::Conversations(vec![conversation(8, "", &["ann", "bob"])]));
+        let messages = vec![said(8, 1, "bob", &format!("a{sign}b"), MessageState::Received)];
+        app.on(Happening::History { conversation: ConversationId([8; 16]), before: None, messages });
+        let terminal = screen(&mut app, 80, 24);
+        let cells: Vec<&str> = terminal.backend().buffer().content().iter().map(|cell| cell.symbol()).collect();
+        let at = cells.iter().position(|cell| *cell == sign).expect("in one cell");
+        assert_eq!((cells[at - 1], cells[at + 2]), ("a", "b"), "{sign}");
+    }
 }

@@ -2,15 +2,15 @@
 
 use posthorn_client::conversation::{Body, ConversationState, Message, MessageState};
 use ratatui::Frame;
-use ratatui::layout::{Constraint, Layout, Margin, Position, Rect};
+use ratatui::layout::{Constraint, Layout, Position, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Borders, Clear, Paragraph};
+use ratatui::widgets::{Block, Borders, Paragraph};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::app::{App, Connection, Geometry};
-use super::entries;
 use super::wrap::{fit, wrap};
+use super::{entries, popup};
 use crate::output::{body_text, conversation_state, plain_line};
 use crate::{clock, name};
 
@@ -57,21 +57,21 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App) {
     draw_input(frame, app, &input, input_area);
     let keys = " Enter send · Tab next conversation · PgUp/PgDn scroll · /help · Ctrl+C quit";
     frame.render_widget(Line::styled(fit(keys, usize::from(footer.width)), DIM), footer);
-    draw_popup(frame, app, area);
+    popup::draw(frame, app, area);
 }
 
 fn draw_header(frame: &mut Frame<'_>, app: &App, area: Rect) {
     let (text, style) = match &app.connection {
         Connection::Online => ("● online".to_owned(), Style::new().fg(Color::Green)),
         Connection::Connecting => ("○ connecting…".to_owned(), Style::new().fg(Color::Yellow)),
-        Connection::Offline { retry_at, .. } => {
+        Connection::Offline { reason, retry_at } => {
             let seconds = retry_at.saturating_sub(app.now).div_ceil(1000);
-            let text = if seconds == 0 {
-                "○ reconnecting…".to_owned()
-            } else {
-                format!("○ reconnecting in {seconds} s")
-            };
-            (text, Style::new().fg(Color::Yellow).add_modifier(Modifier::BOLD))
+            let next = if seconds == 0 { "trying…".to_owned() } else { format!("next try in {seconds} s") };
+            // Who it is and at which relay stays readable beside it.
+            let room = usize::from(area.width / 2).saturating_sub(next.width() + 13);
+            let why = fit(&short_reason(reason, &app.relay), room);
+            let why = if room < 8 { String::new() } else { format!(" ({why})") };
+            (format!("○ offline{why} · {next}"), Style::new().fg(Color::Yellow).add_modifier(Modifier::BOLD))
         }
     };
     let width = usize::from(area.width);
@@ -80,6 +80,15 @@ fn draw_header(frame: &mut Frame<'_>, app: &App, area: Rect) {
     let gap = width.saturating_sub(left.width() + text.width() + 1);
     let line = Line::from(vec![Span::styled(left, BOLD), Span::raw(" ".repeat(gap)), Span::styled(text, style)]);
     frame.render_widget(line, area);
+}
+
+/// What is wrong with the connection in a few words: without the relay's name, which stands beside it.
+fn short_reason(reason: &str, relay: &str) -> String {
+    let reason = plain_line(reason);
+    let reason = reason.trim_start_matches("cannot reach ");
+    let reason = reason.strip_prefix(relay).unwrap_or(reason).trim_start_matches([':', ' ']);
+    // The operating system's number for it tells people nothing.
+    reason.split(" (os error").next().unwrap_or(reason).to_lowercase()
 }
 
 /// Two rows for each conversation: name with time or count, and the newest entry.
@@ -172,12 +181,6 @@ fn draw_history(frame: &mut Frame<'_>, app: &App, rows: Vec<Line<'static>>, area
     let top = area.height.saturating_sub((end - start) as u16);
     let area = Rect { y: area.y + top, height: area.height - top, ..area };
     frame.render_widget(Paragraph::new(rows[start..end].to_vec()), area);
-    if app.scroll > 0 && area.height > 0 {
-        let text = format!(" ↓ {} more rows · Esc ", app.scroll);
-        let width = (text.width() as u16).min(area.width);
-        let place = Rect { x: area.right() - width, y: area.bottom() - 1, width, height: 1 };
-        frame.render_widget(Line::styled(text, Style::new().add_modifier(Modifier::REVERSED)), place);
-    }
 }
 
 /// Alarms and the note, wrapped; each may have a few rows.
@@ -200,7 +203,12 @@ fn notes(app: &App, width: usize) -> Vec<Line<'static>> {
 }
 
 fn draw_input(frame: &mut Frame<'_>, app: &App, input: &super::editor::Layout, area: Rect) {
-    let block = Block::new().borders(Borders::TOP).border_style(DIM);
+    let mut block = Block::new().borders(Borders::TOP).border_style(DIM);
+    if app.scroll > 0 {
+        // On the line between history and input, where it covers nothing.
+        let text = format!(" ↓ {} more rows · Esc ", app.scroll);
+        block = block.title(Line::styled(text, Style::new().add_modifier(Modifier::REVERSED)).right_aligned());
+    }
     let inner = block.inner(area);
     frame.render_widget(block, area);
     if inner.height == 0 {
@@ -227,27 +235,6 @@ fn draw_input(frame: &mut Frame<'_>, app: &App, input: &super::editor::Layout, a
         let y = inner.y + (input.cursor.0 - first) as u16;
         frame.set_cursor_position(Position::new(x.min(inner.right().saturating_sub(1)), y));
     }
-}
-
-fn draw_popup(frame: &mut Frame<'_>, app: &App, area: Rect) {
-    let Some(popup) = &app.popup else { return };
-    let widest = popup.lines.iter().map(|line| line.width()).max().unwrap_or(0).max(popup.title.width() + 2);
-    let width = (widest as u16).saturating_add(4).min(area.width);
-    let inside = usize::from(width.saturating_sub(4)).max(1);
-    let rows: Vec<String> = popup
-        .lines
-        .iter()
-        .flat_map(|line| if line.width() <= inside { vec![line.clone()] } else { wrap(line, inside) })
-        .collect();
-    let height = (rows.len() as u16).saturating_add(2).min(area.height);
-    let place = Rect { x: (area.width - width) / 2, y: (area.height - height) / 2, width, height };
-    frame.render_widget(Clear, place);
-    let block = Block::bordered()
-        .title(format!(" {} ", popup.title))
-        .title_bottom(Line::from(" any key closes ").right_aligned());
-    frame.render_widget(block, place);
-    let text: Vec<Line<'_>> = rows.into_iter().map(Line::raw).collect();
-    frame.render_widget(Paragraph::new(text), place.inner(Margin::new(2, 1)));
 }
 
 /// The sign for how far a message got, in at most four columns.
