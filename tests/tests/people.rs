@@ -3,7 +3,9 @@
 mod common;
 
 use common::relay_program;
-use posthorn_client::conversation::{ConversationId, ConversationState, MessageState};
+use posthorn_client::conversation::{Body, ConversationId, ConversationState, MessageState, Notice};
+use posthorn_client::sync::Contact;
+use posthorn_proto::Handle;
 use posthorn_tests::person::{EVERYTHING, Line, Person};
 use posthorn_tests::relay::RelayProcess;
 
@@ -247,6 +249,23 @@ async fn concurrent_commits_all_happen() -> Outcome {
     Ok(())
 }
 
+/// Nothing has to be asked again and again: an event comes when both connections can be used.
+#[tokio::test]
+async fn coming_online_is_told() -> Outcome {
+    let mut relay = relay().await?;
+    let mut alice = Person::register(&relay, "alice").await?;
+    for _ in 0..3 {
+        alice.sleep().await?;
+        alice.wake()?;
+        alice.until("she is online", async |alice| Ok(alice.client().state().await?.connected)).await?;
+    }
+    relay.kill().await?;
+    alice.until("she is offline", async |alice| Ok(!alice.client().state().await?.connected)).await?;
+    relay.restart().await?;
+    alice.until("she is online again", async |alice| Ok(alice.client().state().await?.connected)).await?;
+    Ok(())
+}
+
 #[tokio::test]
 async fn both_sides_compute_one_safety_number() -> Outcome {
     let relay = relay().await?;
@@ -256,5 +275,39 @@ async fn both_sides_compute_one_safety_number() -> Outcome {
     let of_alice = people[1].client().safety_number("alice".to_owned()).await?;
     assert_eq!(of_bob.to_string(), of_alice.to_string());
     assert!(people[0].client().safety_number("nobody".to_owned()).await.is_err());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_start_that_fails_leaves_nothing_behind() -> Outcome {
+    let relay = relay().await?;
+    let people = people(&relay, &["alice"]).await?;
+    let alice = people[0].client();
+    let nobody = Contact::Handle(Handle::parse("nobody")?);
+    let refused = alice.start(String::new(), vec![nobody]).await;
+    assert!(refused.is_err(), "nobody has this handle: {refused:?}");
+    assert_eq!(alice.conversations().await?.len(), 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_leaves_is_not_said_to_be_removed() -> Outcome {
+    let relay = relay().await?;
+    let mut people = people(&relay, &["ann", "ben", "cleo"]).await?;
+    let conversation = together(&mut people).await?;
+    let [ann, ben, cleo] = &mut people[..] else { unreachable!("three were made") };
+    cleo.client().leave(conversation).await?;
+    for person in [ann, ben] {
+        person.sees_members(conversation, &["ann", "ben"]).await?;
+        let history = person.client().history(conversation, None, EVERYTHING).await?;
+        let gone: Vec<_> = history
+            .into_iter()
+            .filter_map(|message| match message.body {
+                Body::Notice(notice @ (Notice::Left { .. } | Notice::Removed { .. })) => Some(notice),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(gone, [Notice::Left { who: "cleo".to_owned() }], "what {} sees", person.name);
+    }
     Ok(())
 }

@@ -118,6 +118,12 @@ impl Conversation {
         Ok(())
     }
 
+    /// Deletes the row; what else there is of the conversation is the caller's to delete.
+    pub(crate) fn delete(tx: &Transaction<'_>, id: &ConversationId) -> Result<(), StoreError> {
+        tx.sql().prepare_cached("DELETE FROM conversation WHERE id = ?1")?.execute([&id.0[..]])?;
+        Ok(())
+    }
+
     /// Where its mailbox is.
     pub(crate) fn relay(&self) -> Result<RelayAddress, StoreError> {
         let url = RelayUrl::parse(&self.relay_url).map_err(|_| StoreError::Damaged(TABLE))?;

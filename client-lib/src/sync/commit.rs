@@ -8,10 +8,11 @@ use super::account::OwnDevice;
 use super::profile::{Contact, Profile};
 use super::reading::Reading;
 use super::receive::{After, Arrival, name_among, receipt_name};
-use super::{Answer, CommandError, EngineError, Event, Step};
+use super::{Answer, CommandError, EngineError, Event, Link, LinkId, Step};
 use crate::content::{Invitation, Receipt};
 use crate::conversation::{
-    Cause, Conversation, ConversationId, Intent, Notice, Package, intents, remove_intent, remove_intents, set_receipt,
+    Cause, Conversation, ConversationId, Intent, Notice, Package, get_intent, intents, last_message, remove_intent,
+    remove_intents, set_receipt,
 };
 use crate::envelope::Slot;
 use crate::identity::{Credential, IdentityKey};
@@ -402,14 +403,14 @@ impl Step<'_> {
         let Some(record) = Conversation::load(self.tx, id)? else { return Ok(false) };
         let is_only_wish = intents(self.tx, id)?.iter().all(|(other, _)| *other == row);
         let is_start = matches!(get_intent(self.tx, row)?, Some(Intent::Add(_)));
-        Ok(is_start && is_only_wish && record.epoch == 0 && last_message(self.tx, id)?.is_none())
+        Ok(is_start && is_only_wish && record.epoch == 0 && last_message(self.tx, id, &record.everyone)?.is_none())
     }
 
     /// Forgets a conversation of which nobody else knows. Its mailbox, if it has one, goes when nobody opens it.
     fn discard(&mut self, id: &ConversationId) -> Result<(), EngineError> {
         let Some(record) = Conversation::load(self.tx, id)? else { return Ok(()) };
         let link = LinkId { relay: record.relay()?.url, link: Link::Mailboxes };
-        self.request_close(&link, &record.mailbox);
+        self.close(&link, &record.mailbox);
         Reading::delete(self.tx, &record.mailbox)?;
         outbox::remove_all(self.tx, &record.mailbox)?;
         Conversation::delete(self.tx, id)?;

@@ -215,6 +215,14 @@ impl Step<'_> {
         Ok(outbox::remove_all(self.tx, mailbox)?)
     }
 
+    /// Ends an opening, if there is one.
+    pub(super) fn close(&mut self, id: &LinkId, mailbox: &MailboxId) {
+        let up = self.live.links.get_mut(id).and_then(|link| link.up_mut());
+        if up.is_some_and(|up| up.openings.remove(mailbox).is_some()) {
+            self.request(id, Request::Close(*mailbox), Pending::Ping);
+        }
+    }
+
     /// A mailbox cannot go on by itself. What was read stays; nothing is sent there any more.
     pub(super) fn stop_reading(
         &mut self,
@@ -226,11 +234,7 @@ impl Step<'_> {
     ) -> Result<(), EngineError> {
         reading.stopped = Some(cause);
         reading.save(self.tx, mailbox)?;
-        if let Some(up) = self.live.links.get_mut(id).and_then(|link| link.up_mut())
-            && up.openings.remove(mailbox).is_some()
-        {
-            self.request(id, Request::Close(*mailbox), Pending::Ping);
-        }
+        self.close(id, mailbox);
         let conversation = reading.purpose.conversation();
         if let Some(conversation) = conversation
             && let Some(mut record) = Conversation::load(self.tx, &conversation)?

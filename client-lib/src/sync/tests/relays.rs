@@ -275,3 +275,37 @@ fn a_registration_outlives_a_busy_relay() {
         assert_eq!((there, answered), (survives, !survives), "{code:?}");
     }
 }
+
+/// Asks for an account at `place`, as `handle`; the error if it is refused at once.
+fn registers(desk: &mut Desk, place: &RelayAddress, handle: &str) -> Option<&'static str> {
+    let handle = Handle::parse(handle).expect("a handle");
+    let command = Command::Register { relay: place.url.clone(), handle, invite: "again".to_owned() };
+    let effects = desk.handle(Input::Command(CommandId(9), command));
+    effects.into_iter().find_map(|effect| match effect {
+        Effect::Answer(_, answer) => answer.err().map(|error| error.code()),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_mistyped_address_is_put_right_until_a_relay_has_answered() {
+    let unregistered = |profile: &mut Profile| {
+        profile.relay_identity = None;
+        profile.registered = false;
+    };
+    let mut bob = Desk::made("bob", &relay(), unregistered);
+    let device = bob.profile().device().id();
+    assert_eq!(registers(&mut bob, &elsewhere(), "bob"), None);
+    assert_eq!(bob.profile().relay_url().expect("a URL"), elsewhere().url);
+    assert_ne!(bob.profile().device().id(), device, "no key is shown to two relays");
+    assert_eq!(registers(&mut bob, &elsewhere(), "robert"), None);
+    assert_eq!(bob.profile().handle().expect("a handle").as_str(), "robert");
+    // The same again takes the new invite and keeps the keys.
+    let device = bob.profile().device().id();
+    assert_eq!(registers(&mut bob, &elsewhere(), "robert"), None);
+    assert_eq!((bob.profile().invite.as_str(), bob.profile().device().id()), ("again", device));
+    // Once it has answered it may have the account, whose keys must not be lost.
+    bob.connects(&elsewhere());
+    assert_eq!(registers(&mut bob, &relay(), "bob"), Some("ACCOUNT_EXISTS"));
+    assert_eq!(bob.profile().relay_url().expect("a URL"), elsewhere().url);
+}
