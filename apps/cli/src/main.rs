@@ -3,11 +3,12 @@
 //! Reading guide, in the order of a call: `args` says what can be typed; `profile` finds the folder and opens it
 //! (`passphrase`, `keyring`); `command/` has one file per family of commands, each of them a few calls of the client library;
 //! `name` finds what a person means by "family" or "bob"; `output` prints it for people or as JSON; `problem` is every way
-//! to fail. `chat/` is the full-screen program and `demo/` the tour.
+//! to fail, and `advice` what to type next. `chat/` is the full-screen program and `demo/` the tour.
 //!
 //! Invariants: nothing here knows cryptography, the wire or the database; text that came from others is printed only through
 //! [`output::plain`], so that nobody's message can drive somebody else's terminal.
 
+mod advice;
 mod args;
 mod chat;
 mod clock;
@@ -48,12 +49,14 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     start_log(&args.what);
+    let home = typed.iter().any(|word| word.to_string_lossy().starts_with("--home"));
+    advice::remember(typed.first().map(OsString::as_os_str), args.global.home.as_deref().filter(|_| home));
     let json = args.global.json;
     match run(args) {
         Ok(code) => code,
         Err(problem) => {
             problem.print(json);
-            ExitCode::from(if problem.is_usage() { 2 } else { 1 })
+            ExitCode::from(problem.exit_status())
         }
     }
 }

@@ -5,6 +5,7 @@ use posthorn_client::identity::{ContactLink, LinkError};
 use posthorn_client::sync::{Contact, ConversationSummary};
 use posthorn_proto::Handle;
 
+use crate::advice;
 use crate::output::plain_line;
 use crate::problem::Problem;
 
@@ -58,8 +59,10 @@ pub(crate) fn find<'a>(
             ([], _) => {}
             ([only], _) | (_, [only]) => return Ok(only),
             (several, _) => {
-                let message =
-                    format!("\"{text}\" can mean {}: say which by the beginning of its id", listing(several, me));
+                let message = format!(
+                    "\"{text}\" can mean {}: type what stands in brackets instead of the name",
+                    listing(several, me)
+                );
                 return Err(Problem::new("AMBIGUOUS", message));
             }
         }
@@ -69,8 +72,10 @@ pub(crate) fn find<'a>(
 
 fn unknown(list: &[ConversationSummary], me: &str, text: &str) -> Problem {
     if list.is_empty() {
-        let message =
-            format!("no conversation is called \"{text}\", and there are none yet: `posthorn start MEMBER` begins one");
+        let message = format!(
+            "no conversation is called \"{text}\", and there are none yet: {} begins one",
+            advice::command("start MEMBER")
+        );
         return Problem::new("UNKNOWN_CONVERSATION", message);
     }
     let mut near: Vec<(usize, &ConversationSummary)> = list
@@ -134,6 +139,29 @@ pub(crate) fn contacts(texts: &[String]) -> Result<Vec<Contact>, Problem> {
     texts.iter().map(|text| contact(text)).collect()
 }
 
+/// Whoever is a member cannot be added. Links are not asked about: they name an identity, and a handle is only a name.
+pub(crate) fn none_is_member(contacts: &[Contact], conversation: &ConversationSummary) -> Result<(), Problem> {
+    for contact in contacts {
+        if let Contact::Handle(handle) = contact
+            && conversation.members.iter().any(|member| member == handle.as_str())
+        {
+            return Err(Problem::new("ALREADY_MEMBER", format!("{handle} is a member already: nothing was changed")));
+        }
+    }
+    Ok(())
+}
+
+/// The conversation with exactly this other person; one without a name before one with.
+pub(crate) fn alone_with<'a>(
+    list: &'a [ConversationSummary],
+    me: &str,
+    handle: &str,
+) -> Option<&'a ConversationSummary> {
+    let with =
+        || list.iter().filter(|known| is_live(known) && matches!(others(known, me)[..], [other] if other == handle));
+    with().find(|known| known.name.is_empty()).or_else(|| with().next())
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -187,9 +215,34 @@ pub(crate) mod tests {
     fn two_of_a_name_are_told_apart_by_id_unless_one_is_over() {
         let mut two =
             vec![conversation(1, "Trip", &["ann", "bob", "eve"]), conversation(2, "trip", &["ann", "dan", "eve"])];
-        assert_eq!(find(&two, "ann", "TRIP").expect_err("two").code(), "AMBIGUOUS");
+        let problem = find(&two, "ann", "TRIP").expect_err("two");
+        assert_eq!(problem.code(), "AMBIGUOUS");
+        let id = two[1].id.to_string();
+        assert!(problem.message().contains(&id[..8]) && problem.message().contains("in brackets"));
+        assert_eq!(find(&two, "ann", &id[..8]).expect("that works").id, two[1].id);
         two[0].state = ConversationState::Left;
         assert_eq!(find(&two, "ann", "TRIP").expect("one is left").id.0[0], 2);
+    }
+
+    #[test]
+    fn who_is_there_already_is_told() {
+        let list = list();
+        let bob = contacts(&["dan".into(), "bob".into()]).expect("handles");
+        let problem = none_is_member(&bob, &list[0]).expect_err("a member");
+        assert_eq!(problem.code(), "ALREADY_MEMBER");
+        assert!(problem.message().starts_with("bob is a member already"));
+        assert_eq!(none_is_member(&bob[..1], &list[0]), Ok(()));
+    }
+
+    #[test]
+    fn the_conversation_with_one_person() {
+        let mut list = list();
+        let found = |list: &[ConversationSummary], who: &str| alone_with(list, "ann", who).map(|found| found.id.0[0]);
+        assert_eq!(found(&list, "bob"), Some(0x00));
+        assert_eq!(found(&list, "dan"), Some(0x22));
+        assert_eq!(found(&list, "cleo"), None, "only with others");
+        list[0].state = ConversationState::Left;
+        assert_eq!(found(&list, "bob"), None);
     }
 
     #[test]

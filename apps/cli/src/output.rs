@@ -30,11 +30,19 @@ pub(crate) fn plain_line(text: &str) -> String {
     plain(text).split('\n').map(str::trim_end).collect::<Vec<_>>().join(" ⏎ ")
 }
 
-/// Prints a line; a reader that went away (`| head`) is a reason to stop, not to panic.
+/// What shells say of a program whose reader went away: 128 and SIGPIPE.
+const READER_GONE: i32 = 141;
+
+/// Prints a line; a reader that went away (`| head`) is a reason to stop in silence, not to panic.
 pub(crate) fn line(text: &str) {
     let mut out = io::stdout().lock();
-    if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
-        std::process::exit(0);
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(READER_GONE),
+        Err(error) => {
+            eprintln!("posthorn: cannot write to standard output: {error}");
+            std::process::exit(1);
+        }
     }
 }
 
@@ -107,6 +115,11 @@ pub(crate) fn conversation_state(state: ConversationState) -> (&'static str, Opt
     }
 }
 
+/// Who says it, for people.
+pub(crate) fn sender(message: &Message) -> String {
+    if message.mine { "you".to_owned() } else { plain_line(&message.sender) }
+}
+
 /// A line of a history.
 pub(crate) fn message_line(message: &Message, me: &str, zone: &TimeZone) -> String {
     let time = clock::date_and_time(message.sent_at, zone);
@@ -117,7 +130,7 @@ pub(crate) fn message_line(message: &Message, me: &str, zone: &TimeZone) -> Stri
     let indent = format!("\n{:18}", "");
     let mark = mark(message.state);
     let gap = if mark.is_empty() { "" } else { "  " };
-    format!("{time}  {}: {}{gap}{mark}", plain_line(&message.sender), text.replace('\n', &indent))
+    format!("{time}  {}: {}{gap}{mark}", sender(message), text.replace('\n', &indent))
 }
 
 /// An entry of a history, for programs.
@@ -256,6 +269,8 @@ pub(crate) mod tests {
     #[test]
     fn lines_of_a_history_are_indented() {
         let text = message(1, "ann", Body::Text("one\ntwo".into()), MessageState::Delivered);
-        assert_eq!(message_line(&text, "bob", &TimeZone::UTC), "2026-11-23 00:04  ann: one\n                  two  ✓✓");
+        assert_eq!(message_line(&text, "ann", &TimeZone::UTC), "2026-11-23 00:04  you: one\n                  two  ✓✓");
+        let text = message(1, "bob", Body::Text("hi".into()), MessageState::Received);
+        assert_eq!(message_line(&text, "ann", &TimeZone::UTC), "2026-11-23 00:04  bob: hi");
     }
 }

@@ -12,6 +12,8 @@ use crate::keyring;
 use crate::problem::Problem;
 
 const VARIABLE: &str = "POSTHORN_PASSPHRASE";
+/// How often somebody who is asked may answer.
+const TRIES: usize = 3;
 
 /// What unlocks the database, with the text for the keyring.
 pub(crate) struct Found {
@@ -24,15 +26,39 @@ impl Found {
     }
 }
 
-/// For a profile that exists.
-pub(crate) fn existing(global: &Global, home: &Path) -> Result<Found, Problem> {
-    if let Some(text) = given(global)? {
-        return Ok(Found { text });
+/// For a profile that exists: opens it. Who is asked may err, [`TRIES`] times.
+pub(crate) fn unlock<T>(
+    global: &Global,
+    home: &Path,
+    mut open: impl FnMut(&Passphrase) -> Result<T, Problem>,
+) -> Result<(T, Found), Problem> {
+    let silently = match given(global)? {
+        Some(text) => Some(text),
+        None => keyring::get(home),
+    };
+    if let Some(text) = silently {
+        let found = Found { text };
+        return Ok((open(&found.passphrase())?, found));
     }
-    if let Some(text) = keyring::get(home) {
-        return Ok(Found { text });
+    ask_until(|| ask("Passphrase: "), open)
+}
+
+fn ask_until<T>(
+    mut ask: impl FnMut() -> Result<Zeroizing<String>, Problem>,
+    mut open: impl FnMut(&Passphrase) -> Result<T, Problem>,
+) -> Result<(T, Found), Problem> {
+    let mut left = TRIES;
+    loop {
+        let found = Found { text: ask()? };
+        left -= 1;
+        match open(&found.passphrase()) {
+            Ok(opened) => return Ok((opened, found)),
+            Err(problem) if problem.code() == "WRONG_PASSPHRASE" && left > 0 => {
+                eprintln!("posthorn: that is not the passphrase of this profile");
+            }
+            Err(problem) => return Err(problem),
+        }
     }
-    Ok(Found { text: ask("Passphrase: ")? })
 }
 
 /// For a profile that is being made; asked for twice.
@@ -86,6 +112,38 @@ fn ask(prompt: &str) -> Result<Zeroizing<String>, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_asked_may_err_twice() {
+        let wrong = || Problem::new("WRONG_PASSPHRASE", "no");
+        let answer = |right: usize| {
+            let (mut asked, mut tried) = (0, 0);
+            let done = ask_until(
+                || {
+                    asked += 1;
+                    Ok(Zeroizing::new(asked.to_string()))
+                },
+                |_| {
+                    tried += 1;
+                    if tried == right { Ok(()) } else { Err(wrong()) }
+                },
+            );
+            (done.map(|((), found)| found.text.to_string()), asked)
+        };
+        assert_eq!(answer(1), (Ok("1".to_owned()), 1));
+        assert_eq!(answer(3), (Ok("3".to_owned()), 3));
+        assert_eq!(answer(4), (Err(wrong()), 3));
+        let mut asked = 0;
+        let damaged = ask_until(
+            || {
+                asked += 1;
+                Ok(Zeroizing::new("x".to_owned()))
+            },
+            |_| Err::<(), _>(Problem::new("STORE_DAMAGED", "no")),
+        );
+        assert!(damaged.is_err());
+        assert_eq!(asked, 1, "another passphrase repairs nothing");
+    }
 
     #[test]
     fn a_file_counts_by_its_first_line() {

@@ -7,6 +7,7 @@ use posthorn_client::store::StoreError;
 use posthorn_client::sync::CommandError;
 use serde_json::json;
 
+use crate::advice;
 use crate::output::plain_line;
 
 /// A stable code for programs, a line for people.
@@ -21,7 +22,6 @@ impl Problem {
         Self { code: code.into(), message: message.into() }
     }
 
-    #[cfg(test)]
     pub(crate) fn code(&self) -> &str {
         &self.code
     }
@@ -30,9 +30,36 @@ impl Problem {
         &self.message
     }
 
-    /// The command was typed wrongly: exit status 2.
-    pub(crate) fn is_usage(&self) -> bool {
-        self.code == "USAGE"
+    /// 2 = typed wrongly, 130 = ctrl-c (what shells say), 1 = not done.
+    pub(crate) fn exit_status(&self) -> u8 {
+        match self.code.as_str() {
+            "USAGE" => 2,
+            "INTERRUPTED" => 130,
+            _ => 1,
+        }
+    }
+
+    /// Ctrl-C while waiting. `kept` says what becomes of what was asked.
+    pub(crate) fn interrupted(kept: &str) -> Self {
+        Self::new("INTERRUPTED", format!("not waiting any longer: {kept}"))
+    }
+
+    /// Somebody is to be invited who is there already: oneself.
+    pub(crate) fn if_inviting(self) -> Self {
+        match self.code.as_str() {
+            "YOURSELF" => Self::new(self.code, "that is yourself, and you are in it anyway: name somebody else"),
+            _ => self,
+        }
+    }
+
+    /// In the chat there are the chat's commands, for the profile is in use.
+    pub(crate) fn in_chat(error: ClientError) -> Self {
+        match &error {
+            ClientError::Command(CommandError::UnknownPerson(handle)) => {
+                Self::new(error.code(), format!("nobody called {handle} is known here: /members lists who is"))
+            }
+            _ => error.into(),
+        }
     }
 
     pub(crate) fn print(&self, json: bool) {
@@ -46,8 +73,9 @@ impl Problem {
     /// No profile where one is needed.
     pub(crate) fn no_profile(home: &Path) -> Self {
         let message = format!(
-            "there is no profile in {} yet: make one with `posthorn register --relay URL --handle NAME`",
-            home.display()
+            "there is no profile in {} yet: make one with {}",
+            home.display(),
+            advice::command("register --relay URL --handle NAME --invite CODE")
         );
         Self::new("NO_PROFILE", message)
     }
@@ -83,12 +111,15 @@ impl From<ClientError> for Problem {
     fn from(error: ClientError) -> Self {
         let message = match &error {
             ClientError::Command(CommandError::NoAccount) => {
-                "this profile has no account yet: make one with `posthorn register --relay URL --handle NAME`"
-                    .to_owned()
+                let register = advice::command("register --relay URL --handle NAME --invite CODE");
+                format!("this profile has no account yet: make one with {register}")
             }
             ClientError::Command(CommandError::UnknownPerson(handle)) => {
-                format!("nobody called {handle} is known here: `posthorn members CONVERSATION` lists who is")
+                let members = advice::command("members CONVERSATION");
+                format!("nobody called {handle} is known here: {members} lists who is")
             }
+            // The code is told beside it.
+            ClientError::Command(CommandError::Failed { reason, .. }) => reason.clone(),
             ClientError::Command(CommandError::Refused { code, message }) => refused(code, message),
             other => other.to_string(),
         };
@@ -123,6 +154,25 @@ mod tests {
         let problem = Problem::from(error);
         assert_eq!(problem.code(), "HANDLE_TAKEN");
         assert!(problem.message().contains("choose another"));
+    }
+
+    #[test]
+    fn advice_fits_the_place() {
+        let unknown = || ClientError::Command(CommandError::UnknownPerson("bob".into()));
+        assert!(Problem::from(unknown()).message().contains("`posthorn members"));
+        let problem = Problem::in_chat(unknown());
+        assert_eq!(problem.code(), "UNKNOWN_PERSON");
+        assert!(problem.message().contains("/members") && !problem.message().contains("posthorn"));
+        let myself = Problem::from(ClientError::Command(CommandError::Yourself)).if_inviting();
+        assert_eq!(myself.code(), "YOURSELF");
+        assert!(myself.message().contains("that is yourself") && !myself.message().contains("leave"));
+    }
+
+    #[test]
+    fn a_code_is_told_once() {
+        let error = CommandError::Failed { cause: "CANNOT_ADD", reason: "bob cannot be added: unknown".into() };
+        let problem = Problem::from(ClientError::Command(error));
+        assert_eq!((problem.code(), problem.message()), ("CANNOT_ADD", "bob cannot be added: unknown"));
     }
 
     #[test]

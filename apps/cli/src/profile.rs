@@ -8,6 +8,7 @@ use posthorn_client::sync::Account;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
+use crate::advice;
 use crate::args::Global;
 use crate::passphrase::{self, Found};
 use crate::problem::{self, Problem};
@@ -53,16 +54,15 @@ pub(crate) fn database_path(home: &Path) -> PathBuf {
 /// Opens the profile and begins to sync.
 pub(crate) async fn open(global: &Global) -> Result<Session, Problem> {
     let home = home(global)?;
-    let database = open_database(global, &home)?;
+    let (database, _) = open_database(global, &home)?;
     let client = Client::open(database)?;
     match client.account().await? {
         Some(account) if account.registered => Ok(Session { client, account }),
         Some(account) => {
             client.close().await;
             let (relay, handle) = (account.relay, account.handle);
-            let message = format!(
-                "the registration of {handle} was cut off: finish it with `posthorn register --relay {relay} --handle {handle}`"
-            );
+            let again = advice::command(&format!("register --relay {relay} --handle {handle}"));
+            let message = format!("the registration of {handle} was cut off: finish it with {again}");
             Err(Problem::new("NOT_REGISTERED", message))
         }
         None => {
@@ -72,14 +72,15 @@ pub(crate) async fn open(global: &Global) -> Result<Session, Problem> {
     }
 }
 
-/// Opens the database of a profile that exists.
-pub(crate) fn open_database(global: &Global, home: &Path) -> Result<Database, Problem> {
+/// Opens the database of a profile that exists, and tells with what.
+pub(crate) fn open_database(global: &Global, home: &Path) -> Result<(Database, Found), Problem> {
     let path = database_path(home);
     if !path.exists() {
         return Err(Problem::no_profile(home));
     }
-    let found = passphrase::existing(global, home)?;
-    Database::open(Location::File(&path), &found.passphrase()).map_err(|error| problem::of_store(&error, home))
+    passphrase::unlock(global, home, |passphrase| {
+        Database::open(Location::File(&path), passphrase).map_err(|error| problem::of_store(&error, home))
+    })
 }
 
 /// Makes the folder and an empty database in it.

@@ -9,7 +9,7 @@ use super::app::App;
 use super::view::{DIM, mark};
 use super::wrap::{fit, wrap};
 use crate::clock;
-use crate::output::{body_text, plain, plain_line};
+use crate::output::{body_text, plain, sender as shown_name};
 
 /// Columns of the time, and those kept free at the right for marks.
 const TIME: usize = 7;
@@ -64,10 +64,6 @@ pub(super) fn rows(app: &App, width: usize) -> (Vec<Line<'static>>, Option<usize
         before = Some(message);
     }
     (rows, new_at)
-}
-
-fn shown_name(message: &Message) -> String {
-    if message.mine { "you".to_owned() } else { plain_line(&message.sender) }
 }
 
 fn belongs(before: &Message, message: &Message) -> bool {

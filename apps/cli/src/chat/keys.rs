@@ -2,6 +2,7 @@
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use posthorn_client::conversation::ConversationId;
+use posthorn_client::sync::Contact;
 
 use super::app::App;
 use super::exchange::{Order, Popup};
@@ -149,7 +150,14 @@ impl App {
 
     fn obey(&mut self, command: Slash, orders: &mut Vec<Order>) {
         match command {
-            Slash::New { members, name } => {
+            Slash::New { members, name, again } => {
+                if let (false, true, [Contact::Handle(handle)]) = (again, name.is_empty(), &members[..])
+                    && let Some(id) = name::alone_with(&self.conversations, &self.me, handle.as_str()).map(|c| c.id)
+                {
+                    self.select(id, orders);
+                    let another = format!("/new {handle} --again, or /new {handle} --name NAME");
+                    return self.tell(format!("this is your conversation with {handle}; {another} starts another"));
+                }
                 self.tell("inviting…");
                 orders.push(Order::Start { members, name });
             }
@@ -168,6 +176,9 @@ impl App {
     fn obey_here(&mut self, command: Slash, conversation: ConversationId, orders: &mut Vec<Order>) {
         match command {
             Slash::Add(members) => {
+                if let Some(Err(problem)) = self.current().map(|current| name::none_is_member(&members, current)) {
+                    return self.complain(problem.message());
+                }
                 self.tell("adding…");
                 orders.push(Order::Add { conversation, members });
             }

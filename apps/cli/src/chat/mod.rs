@@ -35,7 +35,7 @@ use crate::command::safety_rows;
 use crate::output::plain_line;
 use crate::problem::Problem;
 use crate::profile::{self, Session};
-use crate::{clock, name};
+use crate::{advice, clock, name};
 use app::{App, PAGE};
 use exchange::{Happening, Order, Popup};
 use screen::Screen;
@@ -50,13 +50,21 @@ pub(crate) async fn run(global: &Global, arguments: &Chat) -> Result<(), Problem
     if global.json {
         return Err(Problem::new(
             "USAGE",
-            "chat is for people: programs use `posthorn listen --json` and `posthorn send`",
+            format!(
+                "chat is for people: programs use {} and {}",
+                advice::command("listen --json"),
+                advice::command("send")
+            ),
         ));
     }
     if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
         return Err(Problem::new(
             "NO_TERMINAL",
-            "chat needs a terminal: `posthorn listen` and `posthorn send` work without",
+            format!(
+                "chat needs a terminal: {} and {} work without",
+                advice::command("listen"),
+                advice::command("send")
+            ),
         ));
     }
     let session = profile::open(global).await?;
@@ -211,12 +219,12 @@ impl Driver {
                 client.safety_number(handle.clone()).await.map(|number| Happening::Show(safety(&me, &handle, &number)))
             }
             Order::Start { members, name } => {
-                self.slow.spawn(async move { happened(client.start(name, members).await.map(Happening::Started)) });
+                self.slow.spawn(async move { invited(client.start(name, members).await.map(Happening::Started)) });
                 return None;
             }
             Order::Add { conversation, members } => {
                 let added = || Happening::Done("added".to_owned());
-                self.slow.spawn(async move { happened(client.add(conversation, members).await.map(|()| added())) });
+                self.slow.spawn(async move { invited(client.add(conversation, members).await.map(|()| added())) });
                 return None;
             }
             Order::Remove { conversation, handle } => {
@@ -242,7 +250,12 @@ fn push_new(queue: &mut VecDeque<Order>, orders: Vec<Order>) {
 }
 
 fn words(error: ClientError) -> String {
-    Problem::from(error).message().to_owned()
+    Problem::in_chat(error).message().to_owned()
+}
+
+/// The same, where somebody was to be invited.
+fn invited(done: Result<Happening, ClientError>) -> Happening {
+    done.unwrap_or_else(|error| Happening::Problem(Problem::in_chat(error).if_inviting().message().to_owned()))
 }
 
 fn happened(done: Result<Happening, ClientError>) -> Happening {

@@ -7,10 +7,17 @@ use crate::name;
 /// A command, understood.
 #[derive(Debug, PartialEq)]
 pub(super) enum Slash {
-    New { members: Vec<Contact>, name: String },
+    New {
+        members: Vec<Contact>,
+        name: String,
+        /// Although there is one with the same person.
+        again: bool,
+    },
     Add(Vec<Contact>),
     Remove(String),
-    Leave { sure: bool },
+    Leave {
+        sure: bool,
+    },
     Verify(Option<String>),
     Members,
     Card,
@@ -32,14 +39,25 @@ pub(super) const COMMANDS: &[(&str, &str)] = &[
     ("//text", "send a text that begins with a slash"),
 ];
 
+/// `/new` makes another conversation with the same person.
+const AGAIN: &str = "--again";
+
 /// Understands a line that begins with one slash. Errors are for the person.
 pub(super) fn parse(line: &str) -> Result<Slash, String> {
     let (command, rest) = line.trim().split_once(char::is_whitespace).unwrap_or((line.trim(), ""));
     let rest = rest.trim();
     match command {
         "/new" => {
-            let (members, name) = rest.split_once("--name").unwrap_or((rest, ""));
-            Ok(Slash::New { members: contacts(members, command)?, name: name.trim().trim_matches('"').to_owned() })
+            let again = rest.split_whitespace().any(|word| word == AGAIN);
+            let rest = rest.replace(AGAIN, " ");
+            let (members, name) = match rest.split_once("--name") {
+                None => (rest.as_str(), ""),
+                Some((members, name)) => (members, name.trim().trim_matches('"').trim()),
+            };
+            if name.is_empty() && rest.contains("--name") {
+                return Err("--name what? Say it after it: /new bob --name Weekend".to_owned());
+            }
+            Ok(Slash::New { members: contacts(members, command)?, name: name.to_owned(), again })
         }
         "/add" => Ok(Slash::Add(contacts(rest, command)?)),
         "/remove" if !rest.is_empty() => Ok(Slash::Remove(rest.trim_start_matches('@').to_owned())),
@@ -71,8 +89,12 @@ mod tests {
 
     #[test]
     fn commands_and_what_they_take() {
-        let Ok(Slash::New { members, name }) = parse("/new bob, cleo --name Trip to Ålesund") else { panic!("new") };
+        let Ok(Slash::New { members, name, again: false }) = parse("/new bob, cleo --name Trip to Ålesund") else {
+            panic!("new")
+        };
         assert_eq!((members.len(), name.as_str()), (2, "Trip to Ålesund"));
+        let Ok(Slash::New { members, again: true, .. }) = parse("/new bob --again") else { panic!("again") };
+        assert_eq!(members.len(), 1);
         assert_eq!(parse("/remove @bob"), Ok(Slash::Remove("bob".into())));
         assert_eq!(parse("/leave yes"), Ok(Slash::Leave { sure: true }));
         assert_eq!(parse("/verify"), Ok(Slash::Verify(None)));
@@ -82,6 +104,8 @@ mod tests {
     #[test]
     fn mistakes_say_what_to_do() {
         assert!(parse("/new").expect_err("nobody").contains("/new bob"));
+        assert!(parse("/new bob --name").expect_err("no name").contains("--name what"));
+        assert!(parse("/new bob --name  \"\"").expect_err("no name").contains("--name what"));
         assert!(parse("/add Bob").expect_err("no handle").contains("neither"));
         assert!(parse("/nwe bob").expect_err("unknown").contains("/help"));
     }

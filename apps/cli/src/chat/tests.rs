@@ -210,6 +210,8 @@ fn commands_become_orders() {
     assert_eq!(enter(&mut app, "/verify bob"), [Order::ShowSafetyNumber("bob".into())]);
     assert!(matches!(&enter(&mut app, "/new dan --name Work")[..], [Order::Start { name, .. }] if name == "Work"));
     assert!(matches!(&enter(&mut app, "/add dan")[..], [Order::Add { .. }]));
+    assert_eq!(enter(&mut app, "/add bob"), [], "a member");
+    assert!(app.note.as_ref().is_some_and(|note| note.text.starts_with("bob is a member already")));
     assert_eq!(enter(&mut app, "/quit"), [Order::Quit]);
     assert_eq!(enter(&mut app, "/nope"), []);
     assert_eq!(app.editor().text(), "/nope", "a mistake can be corrected");
@@ -451,5 +453,18 @@ fn flags_and_families_are_counted_as_terminals_show_them() {
         let cells: Vec<&str> = terminal.backend().buffer().content().iter().map(|cell| cell.symbol()).collect();
         let at = cells.iter().position(|cell| *cell == sign).expect("in one cell");
         assert_eq!((cells[at - 1], cells[at + 2]), ("a", "b"), "{sign}");
+    }
+}
+
+#[test]
+fn new_with_somebody_opens_the_conversation_that_there_is() {
+    let mut app = busy();
+    let orders = enter(&mut app, "/new bob");
+    let load = Order::LoadHistory { conversation: ConversationId([8; 16]), before: None };
+    assert_eq!(orders, [Order::Redraw, load]);
+    assert_eq!(app.selected, Some(ConversationId([8; 16])));
+    assert!(app.note.as_ref().is_some_and(|note| note.text.contains("/new bob --again")));
+    for another in ["/new bob --again", "/new bob --name Work", "/new bob cleo"] {
+        assert!(matches!(&enter(&mut app, another)[..], [Order::Start { .. }]), "{another}");
     }
 }

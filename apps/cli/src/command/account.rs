@@ -13,7 +13,7 @@ use crate::args::{Global, Register, Verify};
 use crate::output::{line, merge, object, plain_line};
 use crate::problem::Problem;
 use crate::profile::{self, Session};
-use crate::{keyring, passphrase, qr};
+use crate::{advice, keyring, qr};
 
 /// Where relays speak the protocol; people copy it along with the address.
 const RELAY_PATH: &str = "/v1/ws";
@@ -38,11 +38,8 @@ pub(super) async fn register(global: &Global, arguments: &Register) -> Result<()
         .map_err(|error| Problem::new("BAD_HANDLE", format!("\"{}\": {error}", plain_line(&arguments.handle))))?;
     let home = profile::home(global)?;
     let is_new = !profile::database_path(&home).exists();
-    let (database, found) = if is_new {
-        profile::create_database(global, &home)?
-    } else {
-        (profile::open_database(global, &home)?, passphrase::existing(global, &home)?)
-    };
+    let (database, found) =
+        if is_new { profile::create_database(global, &home)? } else { profile::open_database(global, &home)? };
     let client = Client::open(database)?;
     let registered = register_online(&client, &relay, handle, &arguments.invite).await;
     let is_empty = client.account().await.is_ok_and(|account| account.is_none());
@@ -54,7 +51,7 @@ pub(super) async fn register(global: &Global, arguments: &Register) -> Result<()
             if is_empty && failure.refused {
                 let _ = profile::remove_database(&home);
             }
-            return Err(failure.problem);
+            return Err(invite_needed(failure.problem, &arguments.invite));
         }
     };
     let kept = if arguments.keyring { Some(keyring::set(&home, &found.text)) } else { None };
@@ -70,9 +67,20 @@ pub(super) async fn register(global: &Global, arguments: &Register) -> Result<()
         if let Some(Err(error)) = kept {
             line(&format!("The keyring did not take the passphrase ({error}): you will be asked for it."));
         }
-        line("Next: `posthorn start HANDLE_OR_LINK` begins a conversation, `posthorn chat` opens the full screen.");
+        line("Next:");
+        line(&format!("  {} opens the full screen", advice::command("chat")));
+        line(&format!("  {} begins a conversation", advice::command("start HANDLE_OR_LINK")));
     }
     Ok(())
+}
+
+/// A relay that wants an invite refuses an empty one like any other that it does not know.
+fn invite_needed(problem: Problem, invite: &str) -> Problem {
+    if problem.code() != "INVITE_INVALID" || !invite.trim().is_empty() {
+        return problem;
+    }
+    let message = "this relay makes accounts by invite only: ask whoever runs it for a code, and add --invite CODE";
+    Problem::new("INVITE_NEEDED", message)
 }
 
 /// Why there is no account.
@@ -194,6 +202,17 @@ mod tests {
         assert_eq!(url("http://[::1]:4100").as_deref(), Ok("ws://[::1]:4100"));
         assert_eq!(url("relay.example"), Err("BAD_RELAY".to_owned()));
         assert_eq!(url("wss://"), Err("BAD_RELAY".to_owned()));
+    }
+
+    #[test]
+    fn without_an_invite_it_is_said_that_one_is_needed() {
+        let refused = || Problem::new("INVITE_INVALID", "not taken");
+        let needed = invite_needed(refused(), " ");
+        assert_eq!(needed.code(), "INVITE_NEEDED");
+        assert!(needed.message().contains("--invite CODE"));
+        assert_eq!(invite_needed(refused(), "abcd"), refused());
+        let taken = Problem::new("HANDLE_TAKEN", "taken");
+        assert_eq!(invite_needed(taken.clone(), ""), taken);
     }
 
     #[test]

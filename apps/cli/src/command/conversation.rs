@@ -9,7 +9,7 @@ use crate::args::{Add, In, Remove, Start};
 use crate::output::{body_text, conversation_json, conversation_state, line, object, plain_line};
 use crate::problem::Problem;
 use crate::profile::Session;
-use crate::{clock, name};
+use crate::{advice, clock, name};
 
 /// The conversation that was named; if it is not known yet, it may just have arrived at the relay.
 pub(super) async fn find(session: &Session, json: bool, text: &str) -> Result<ConversationSummary, Problem> {
@@ -50,7 +50,7 @@ pub(super) async fn start(session: &Session, json: bool, arguments: &Start) -> R
     let members = name::contacts(&arguments.members)?;
     let kept = "the invitations go out the next time that this profile is online; do not start it again";
     let call = session.client.start(arguments.name.clone(), members);
-    let id = wait::answer(session, arguments.patience, kept, call).await?;
+    let id = wait::answer(session, arguments.patience, kept, call).await.map_err(Problem::if_inviting)?;
     wait::let_go_out(&session.client).await;
     print(session, json, id, "Started").await
 }
@@ -65,7 +65,7 @@ pub(super) async fn list(session: &Session, json: bool) -> Result<(), Problem> {
         return Ok(());
     }
     if list.is_empty() {
-        line("No conversations yet: `posthorn start HANDLE_OR_LINK` begins one.");
+        line(&format!("No conversations yet: {} begins one.", advice::command("start HANDLE_OR_LINK")));
     }
     let (now, zone) = (clock::now_ms(), clock::local_zone());
     for conversation in &list {
@@ -90,7 +90,7 @@ fn last_line(last: &Message, me: &str) -> String {
     let text = plain_line(&body_text(&last.body, me));
     let text = if text.chars().count() > 60 { text.chars().take(59).chain(['…']).collect() } else { text };
     match &last.body {
-        Body::Text(_) => format!("{}: {text}", plain_line(&last.sender)),
+        Body::Text(_) => format!("{}: {text}", crate::output::sender(last)),
         _ => text,
     }
 }
@@ -99,7 +99,11 @@ fn last_line(last: &Message, me: &str) -> String {
 pub(super) async fn members(session: &Session, json: bool, arguments: &In) -> Result<(), Problem> {
     wait::catch_up(session, json).await;
     let conversation = find(session, json, &arguments.conversation).await?;
-    for member in session.client.members(conversation.id).await? {
+    let members = session.client.members(conversation.id).await?;
+    if members.is_empty() && !json {
+        line("You are not in this conversation any more: who is in it now is not known here.");
+    }
+    for member in members {
         if json {
             object(&json!(member));
         } else {
@@ -115,9 +119,10 @@ pub(super) async fn members(session: &Session, json: bool, arguments: &In) -> Re
 pub(super) async fn add(session: &Session, json: bool, arguments: &Add) -> Result<(), Problem> {
     let members = name::contacts(&arguments.members)?;
     let conversation = find(session, json, &arguments.conversation).await?;
+    name::none_is_member(&members, &conversation)?;
     let kept = "they are added the next time that this profile is online; do not add them again";
     let call = session.client.add(conversation.id, members);
-    wait::answer(session, arguments.patience, kept, call).await?;
+    wait::answer(session, arguments.patience, kept, call).await.map_err(Problem::if_inviting)?;
     wait::let_go_out(&session.client).await;
     print(session, json, conversation.id, "Changed").await
 }

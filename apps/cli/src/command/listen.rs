@@ -10,10 +10,10 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::wait;
 use crate::args::Listen;
-use crate::output::{body_text, event_json, line, object, plain_line};
+use crate::output::{body_text, event_json, line, object, plain_line, sender};
 use crate::problem::Problem;
 use crate::profile::Session;
-use crate::{clock, name};
+use crate::{advice, clock, name};
 
 /// `--until-settled` without `--for` gives up after this long.
 const LONGEST_SETTLE: Duration = Duration::from_secs(60);
@@ -57,7 +57,8 @@ pub(super) async fn listen(session: &Session, json: bool, arguments: &Listen) ->
     while let Ok(event) = events.try_recv() {
         printer.show(&event, arguments.peek).await?;
     }
-    if !arguments.peek {
+    // Whoever gave a time is not kept longer.
+    if !arguments.peek && !matches!(end, End::NotSettled) {
         wait::let_go_out(&session.client).await;
     }
     match end {
@@ -116,7 +117,7 @@ impl Printer<'_> {
                 let time = clock::time_of_day(message.sent_at, &clock::local_zone());
                 let text = body_text(&message.body, &self.session.account.handle);
                 match &message.body {
-                    Body::Text(_) => line(&format!("{time} [{title}] {}: {text}", plain_line(&message.sender))),
+                    Body::Text(_) => line(&format!("{time} [{title}] {}: {text}", sender(message))),
                     _ => line(&format!("{time} [{title}] -- {text}")),
                 }
             }
@@ -141,7 +142,8 @@ impl Printer<'_> {
         if self.json {
             object(&json!({"event": "missed", "events": events}));
         } else {
-            line(&format!("-- {events} events came too fast to be shown; nothing is lost, see `posthorn history`"));
+            let history = advice::command("history CONVERSATION");
+            line(&format!("-- {events} events came too fast to be shown; nothing is lost, see {history}"));
         }
     }
 

@@ -12,10 +12,10 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::{conversation, wait};
 use crate::args::{History, Send};
-use crate::clock;
 use crate::output::{line, merge, message_json, message_line, object, state_name};
 use crate::problem::Problem;
 use crate::profile::Session;
+use crate::{advice, clock};
 
 /// How many of the newest entries are looked at when events were missed.
 const LOOK_BACK: usize = 1000;
@@ -200,9 +200,8 @@ fn sent_json(conversation: ConversationId, id: MessageId, state: MessageState) -
 fn fail_if_failed(state: MessageState) -> Result<(), Problem> {
     match state {
         MessageState::Failed(cause) => {
-            let message = format!(
-                "the message will not be sent ({cause}): `posthorn conversations` shows how the conversation stands"
-            );
+            let list = advice::command("conversations");
+            let message = format!("the message will not be sent ({cause}): {list} shows how the conversation stands");
             Err(Problem::new(cause.name(), message))
         }
         _ => Ok(()),
