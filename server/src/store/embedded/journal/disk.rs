@@ -30,6 +30,10 @@ pub(crate) trait DiskFile: Send + Sync {
     fn len(&self) -> io::Result<u64>;
     /// Fills the whole buffer from `offset`, or fails with `UnexpectedEof`.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+    /// The same if it needs no waiting for the disk; `false` if it might, or if that cannot be known.
+    fn read_at_once(&self, _buf: &mut [u8], _offset: u64) -> bool {
+        false
+    }
     /// Writes all of `data` at `offset`. Durable only after [`DiskFile::sync`].
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
     /// Makes the file at least `len` bytes long, with the space really taken, so that writes below `len` cannot fail for lack of it.

@@ -4,6 +4,8 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+#[cfg(target_os = "linux")]
+use std::io::IoSliceMut;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -81,6 +83,13 @@ impl DiskFile for File {
         FileExt::read_exact_at(self, buf, offset)
     }
 
+    #[cfg(target_os = "linux")]
+    fn read_at_once(&self, buf: &mut [u8], offset: u64) -> bool {
+        let len = buf.len();
+        let read = rustix::io::preadv2(self, &mut [IoSliceMut::new(buf)], offset, rustix::io::ReadWriteFlags::NOWAIT);
+        read == Ok(len)
+    }
+
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         FileExt::write_all_at(self, data, offset)
     }
@@ -137,6 +146,10 @@ mod tests {
         let again = disk.open("b").expect("opened");
         again.read_at(&mut buf, 3).expect("read");
         assert_eq!((&buf, again.len().expect("len")), (b"hello", 8));
+        if cfg!(target_os = "linux") && again.read_at_once(&mut buf, 3) {
+            assert_eq!(&buf, b"hello");
+        }
+        assert!(!again.read_at_once(&mut buf, 4), "short reads are not whole");
         assert!(again.read_at(&mut buf, 4).is_err(), "short reads are errors");
         assert!(disk.create("b").is_err(), "existing files are not overwritten");
         assert!(disk.free_bytes().expect("statvfs") > 0);
