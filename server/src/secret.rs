@@ -15,8 +15,11 @@ use rand::{CryptoRng, RngCore as _, SeedableRng as _};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
-/// The identity's file in the data folder: 64 hexadecimal digits and a newline, mode 0600.
+/// The identity's file in the data folder: 64 hexadecimal digits, a space, their crc32c as 8 more, and a newline; mode 0600. (Without
+/// the checksum, one changed digit would be another identity. Files from before it are read as well.)
 const FILE: &str = "relay-identity.key";
+/// Hexadecimal digits of a key.
+const DIGITS: usize = 64;
 /// How long new connections are given the same ephemeral key, in milliseconds. A connection keeps the one that it was given.
 const EPHEMERAL_MILLIS: u64 = 3_600_000;
 
@@ -68,10 +71,7 @@ impl RelaySecret {
                 if mode & 0o077 != 0 {
                     return Err(SecretError::Open(path));
                 }
-                let digits = text.trim_ascii_end();
-                let bytes = HEXLOWER.decode(digits).map(Zeroizing::new).ok();
-                let bytes = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok());
-                bytes.map(Self::from_bytes).ok_or(SecretError::Malformed(path))
+                Self::parse(text.trim_ascii_end()).ok_or(SecretError::Malformed(path))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let secret = Self::random(rng);
@@ -82,13 +82,31 @@ impl RelaySecret {
         }
     }
 
+    fn parse(text: &[u8]) -> Option<Self> {
+        let (digits, checksum) = match text.split_at_checked(DIGITS)? {
+            (digits, []) => (digits, None),
+            (digits, rest) => (digits, Some(rest.strip_prefix(b" ")?)),
+        };
+        if checksum.is_some_and(|checksum| checksum != format!("{:08x}", crc32c::crc32c(digits)).as_bytes()) {
+            return None;
+        }
+        let bytes = HEXLOWER.decode(digits).map(Zeroizing::new).ok()?;
+        <[u8; 32]>::try_from(bytes.as_slice()).ok().map(Self::from_bytes)
+    }
+
+    /// Whether a data folder has an identity.
+    pub fn is_in(data: &Path) -> bool {
+        data.join(FILE).exists()
+    }
+
     /// Whole or not at all: cards out in the world name this key.
     fn write(&self, data: &Path, path: &Path) -> io::Result<()> {
         let temporary = path.with_extension("new");
         let mut file =
             std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        let text = Zeroizing::new(HEXLOWER.encode(self.0.as_bytes()) + "\n");
+        let text = Zeroizing::new(HEXLOWER.encode(self.0.as_bytes()));
         file.write_all(text.as_bytes())?;
+        file.write_all(format!(" {:08x}\n", crc32c::crc32c(text.as_bytes())).as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)?;
         std::fs::File::open(data)?.sync_all()
@@ -160,6 +178,16 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("chmod");
         assert!(matches!(RelaySecret::load_or_create(dir.path(), &mut rng), Err(SecretError::Open(_))));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("chmod");
+        let good = std::fs::read(&path).expect("read");
+        for bit in 0..(good.len() - 1) * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, bad).expect("written");
+            assert!(matches!(RelaySecret::load_or_create(dir.path(), &mut rng), Err(SecretError::Malformed(_))), "bit {bit}");
+        }
+        std::fs::write(&path, &good[..DIGITS]).expect("written");
+        let old = RelaySecret::load_or_create(dir.path(), &mut rng).expect("from before there was a checksum");
+        assert_eq!(old.identity(), first.identity());
         std::fs::write(&path, "short").expect("written");
         assert!(matches!(RelaySecret::load_or_create(dir.path(), &mut rng), Err(SecretError::Malformed(_))));
     }

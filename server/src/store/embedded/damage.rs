@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -31,6 +32,8 @@ pub(super) struct Known {
     path: Option<PathBuf>,
     /// Guards the lines and the file.
     lines: Mutex<BTreeSet<String>>,
+    /// The operator was told of the file since the start.
+    told: AtomicBool,
 }
 
 /// The line of a stretch of the journal.
@@ -50,7 +53,7 @@ impl Known {
         let text = path.as_ref().and_then(|path| fs::read(path).ok()).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-        Self { path, lines: Mutex::new(lines.map(str::to_owned).collect()) }
+        Self { path, lines: Mutex::new(lines.map(str::to_owned).collect()), told: AtomicBool::new(false) }
     }
 
     /// Whether all of these are known.
@@ -87,8 +90,11 @@ impl Known {
 
     /// Something that was found while running. It is told to the operator's numbers whether or not it can be written down.
     pub(super) fn found(&self, line: String) {
-        if self.count() >= MOST as u64 {
+        if self.count() >= MOST as u64 || self.knows(std::iter::once(&line)) {
             return;
+        }
+        if let (false, Some(path)) = (self.told.swap(true, Ordering::Relaxed), &self.path) {
+            tracing::error!("what is lost, and what to do, stands in {}", path.display());
         }
         if let Err(error) = self.add([line.clone()]) {
             tracing::warn!(%error, "damage cannot be written down");

@@ -34,7 +34,7 @@ mod upkeep;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
@@ -136,8 +136,28 @@ pub struct EmbeddedStore {
     queue: Option<mpsc::Sender<Request>>,
     /// Bytes of commands that may still be queued, in units of `QUEUE_GRAIN`.
     room: Arc<Semaphore>,
+    /// How many wait for room.
+    waiting: AtomicUsize,
+    /// Held by the first of them; fair.
+    turn: tokio::sync::Mutex<()>,
     committer: Option<JoinHandle<()>>,
     folder: Option<Folder>,
+}
+
+/// Counts one who waits, as long as it lives.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn count(all: &'a AtomicUsize) -> Self {
+        all.fetch_add(1, Ordering::SeqCst);
+        Self(all)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// Where a store is opened: the real folder, or a test's.
@@ -217,6 +237,8 @@ impl EmbeddedStore {
             incarnation,
             shared,
             queue: Some(queue),
+            waiting: AtomicUsize::new(0),
+            turn: tokio::sync::Mutex::new(()),
             room: Arc::new(Semaphore::new((config.queue_bytes / QUEUE_GRAIN).max(4096))),
             committer: Some(thread.map_err(no_thread)?),
             folder: site.folder,
@@ -268,16 +290,39 @@ impl EmbeddedStore {
     /// Runs a command.
     async fn run(&self, command: Command) -> Reply {
         let units = size_of(&command).div_ceil(QUEUE_GRAIN) as u32;
-        let permit = Arc::clone(&self.room).acquire_many_owned(units).await.map_err(|_| StoreError::Stopped)?;
-        self.ask(Ask::Command(Box::new(command)), Some(permit)).await
+        self.ask(Ask::Command(Box::new(command)), units).await
     }
 
-    async fn ask(&self, ask: Ask, permit: Option<tokio::sync::OwnedSemaphorePermit>) -> Reply {
+    async fn ask(&self, ask: Ask, units: u32) -> Reply {
         let (reply, answer) = oneshot::channel();
-        let queue = self.queue.as_ref().ok_or(StoreError::Stopped)?;
-        queue.send(Request { ask, reply, permit }).await.map_err(|_| StoreError::Stopped)?;
+        let request = Request { ask, reply, permit: None };
+        // Not even for the sake of other tasks may this wait when there is room: whoever polls two calls in an order relies on it.
+        tokio::task::unconstrained(self.hand_over(request, units)).await?;
         // Unanswered: the store has failed or closed, and whether it happened is not known.
         answer.await.unwrap_or(Err(StoreError::Stopped))
+    }
+
+    /// Puts a request into the queue, in the order of the first polls: at once if there is room and nobody waits for some, else behind
+    /// those who wait.
+    async fn hand_over(&self, mut request: Request, units: u32) -> Result<(), StoreError> {
+        let queue = self.queue.as_ref().ok_or(StoreError::Stopped)?;
+        if self.waiting.load(Ordering::SeqCst) == 0
+            && let Ok(permit) = Arc::clone(&self.room).try_acquire_many_owned(units)
+        {
+            request.permit = Some(permit);
+            match queue.try_send(request) {
+                Ok(()) => return Ok(()),
+                Err(mpsc::error::TrySendError::Full(back)) => request = back,
+                Err(mpsc::error::TrySendError::Closed(_)) => return Err(StoreError::Stopped),
+            }
+        }
+        let _one_more = Waiting::count(&self.waiting);
+        let _turn = self.turn.lock().await;
+        if request.permit.is_none() {
+            let permit = Arc::clone(&self.room).acquire_many_owned(units).await;
+            request.permit = Some(permit.map_err(|_| StoreError::Stopped)?);
+        }
+        queue.send(request).await.map_err(|_| StoreError::Stopped)
     }
 
     /// For before there is a runtime.
@@ -430,7 +475,7 @@ impl Store for EmbeddedStore {
     fn close(&self) -> Answer<'_, (), StoreError> {
         Box::pin(async move {
             // Closing twice is no error.
-            match self.ask(Ask::Close, None).await {
+            match self.ask(Ask::Close, 0).await {
                 Ok(_) => Ok(()),
                 Err(_) if self.shared.stopped().await == State::Closed => Ok(()),
                 Err(error) => Err(error),

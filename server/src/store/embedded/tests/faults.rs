@@ -69,6 +69,22 @@ async fn concurrent_posts_survive_power_cuts() {
     }
 }
 
+/// The order of first polls is the order of the posts, also when tokio would have a task that did much pause, and whoever is polled
+/// first afterwards. (Posts of one connection overtook each other, and fell behind a turn that was sent after them.)
+#[tokio::test]
+async fn posts_keep_the_order_in_which_they_were_asked_for() {
+    let (f, _) = on_sim().await;
+    let mut all: Vec<_> = (1..=300).map(|n| f.store.append(sized(mailbox(1), n, 0, 10))).collect();
+    for one in &mut all {
+        assert!(one.now_or_never().is_none_or(|answer| answer.is_ok()));
+    }
+    let mut expected = all.len() as u64;
+    while let Some(one) = all.pop() {
+        assert_eq!(one.await, Ok(expected));
+        expected -= 1;
+    }
+}
+
 /// Nobody is told of what is not yet on stable storage: not by reading, not by an answer, not by an event.
 #[tokio::test]
 async fn nothing_undurable_is_disclosed() {
