@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, bail};
@@ -55,7 +55,7 @@ pub struct RelayProcess {
 struct Running {
     child: Child,
     /// Reads the relay's output to its end; dropped with the process.
-    _readers: JoinSet<()>,
+    readers: JoinSet<()>,
     said: Arc<Mutex<Vec<String>>>,
 }
 
@@ -98,7 +98,7 @@ impl RelayProcess {
         let err = child.stderr.take().context("stderr is piped")?;
         readers.spawn(read(BufReader::new(out), Arc::clone(&said), Some(heard)));
         readers.spawn(read(BufReader::new(err), Arc::clone(&said), None));
-        self.running = Some(Running { child, _readers: readers, said });
+        self.running = Some(Running { child, readers, said });
 
         let mut address = None;
         while address.is_none() || self.invite.is_empty() {
@@ -158,6 +158,18 @@ impl RelayProcess {
         let status = timeout(PATIENCE, running.child.wait()).await.context("the relay does not stop")??;
         anyhow::ensure!(status.success(), "the relay ended with {status}");
         Ok(())
+    }
+
+    /// Waits until the process ends by itself; how it ended, and what it said.
+    pub async fn ended(&mut self) -> anyhow::Result<(ExitStatus, String)> {
+        let mut running = self.running.take().context("the relay does not run")?;
+        let status = timeout(PATIENCE, running.child.wait()).await.context("the relay does not end")??;
+        // Its pipes end with it.
+        while timeout(PATIENCE, running.readers.join_next()).await.context("the relay's output does not end")?.is_some()
+        {
+        }
+        let said = running.said.lock().expect("nothing panics while it holds this lock").join("\n");
+        Ok((status, said))
     }
 
     /// Fails unless the process still runs.

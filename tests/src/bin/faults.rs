@@ -1,0 +1,73 @@
+//! `cargo xtask faults`: breaks relays on purpose. The last line is `N passed, M failed`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use posthorn_tests::faults::{Run, Tally, corrupt, disk, hostile, kill, power, soak};
+
+/// Breaks relays on purpose, and looks at what became of what they had answered.
+#[derive(Parser)]
+struct Args {
+    /// Which programs; all if none is named.
+    programs: Vec<Program>,
+    /// For hours instead of minutes.
+    #[arg(long)]
+    long: bool,
+    /// Of all that is random.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How long the soak lasts.
+    #[arg(long)]
+    minutes: Option<u64>,
+    /// The relay [default: test-relay beside this program]
+    #[arg(long)]
+    relay: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Program {
+    /// SIGKILL at random instants under load.
+    Kill,
+    /// Images of what a disk may hold when the power goes.
+    Power,
+    /// Full, failing, read-only.
+    Disk,
+    /// Damaged files.
+    Corrupt,
+    /// Peers that mean harm, at size.
+    Hostile,
+    /// A steady load.
+    Soak,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    let beside = || std::env::current_exe().map(|path| path.with_file_name("test-relay"));
+    let relay = match args.relay.map_or_else(beside, Ok) {
+        Ok(relay) => relay,
+        Err(error) => {
+            eprintln!("faults: where is the relay? {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let run = Run { relay, long: args.long, seed: args.seed, minutes: args.minutes };
+    let mut tally = Tally::default();
+    let wanted = |program| args.programs.is_empty() || args.programs.contains(&program);
+    for program in [Program::Kill, Program::Power, Program::Disk, Program::Corrupt, Program::Hostile, Program::Soak] {
+        if !wanted(program) {
+            continue;
+        }
+        match program {
+            Program::Kill => kill::run(&run, &mut tally).await,
+            Program::Power => power::run(&run, &mut tally).await,
+            Program::Disk => disk::run(&run, &mut tally).await,
+            Program::Corrupt => corrupt::run(&run, &mut tally).await,
+            Program::Hostile => hostile::run(&run, &mut tally).await,
+            Program::Soak => soak::run(&run, &mut tally).await,
+        }
+    }
+    println!("{} passed, {} failed", tally.passed, tally.failed);
+    if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,274 @@
+/* Preloaded into a relay process: records what the process does to the files under one folder, and makes some of it fail.
+ *
+ * POSTHORN_SHIM_ROOT     the folder (an absolute path without symbolic links)
+ * POSTHORN_SHIM_LOG      where the record goes; unset: nothing is recorded
+ * POSTHORN_SHIM_CONTROL  a file of at least 64 bytes that says what fails (see struct control), shared while the process runs
+ *
+ * The record (all integers little-endian, as the machine has them):
+ *   op u32, path bytes u32, other path bytes u32, 0 u32, offset u64, size u64, data bytes u64, path, other path, data
+ * `size` is the file's length after the operation, from which the reader learns of preallocation (fallocate is called without
+ * the C library and is not seen here). A record is written with one call after the operation, and before the caller goes on;
+ * a sync has one before it (begin) and one after it (end, only if it succeeded). So whoever reads the record's length after
+ * being answered knows that everything that led to the answer stands before that.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+enum { WRITE = 1, SYNC_BEGIN, SYNC_END, CUT, CREATE, RENAME, UNLINK, MAKE_DIR, REMOVE_DIR, DIR_BEGIN, DIR_END };
+
+struct control {
+    volatile uint32_t fail_sync_in; /* counts down at each sync of a file; at 1 it fails with EIO and does nothing */
+    volatile uint32_t write_errno;  /* not 0: everything that changes a file fails with this */
+    volatile uint32_t sync_micros;  /* each sync takes this much longer */
+    volatile uint32_t syncs;        /* syncs of files so far */
+    volatile uint32_t failed;       /* operations that were made to fail so far */
+};
+
+struct head {
+    uint32_t op, path, other, zero;
+    uint64_t offset, size, data;
+};
+
+static struct control nothing, *control = &nothing;
+static char root[PATH_MAX];
+static size_t root_len;
+static int record_fd = -1;
+static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void begin(void) {
+    const char *text = getenv("POSTHORN_SHIM_ROOT");
+    if (!text || strlen(text) >= sizeof root) return;
+    strcpy(root, text);
+    root_len = strlen(root);
+    if ((text = getenv("POSTHORN_SHIM_LOG")))
+        record_fd = syscall(SYS_openat, AT_FDCWD, text, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if ((text = getenv("POSTHORN_SHIM_CONTROL"))) {
+        int fd = syscall(SYS_openat, AT_FDCWD, text, O_RDWR | O_CLOEXEC, 0);
+        void *page = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof *control, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (page != MAP_FAILED) control = page;
+        if (fd >= 0) syscall(SYS_close, fd);
+    }
+}
+
+__attribute__((constructor)) static void at_load(void) { pthread_once(&once, begin); }
+
+static int watched(const char *path) {
+    pthread_once(&once, begin);
+    return root_len && !strncmp(path, root, root_len) && (path[root_len] == '/' || !path[root_len]);
+}
+
+/* The path of an open file, if it is watched. Follows renames, as the kernel does. */
+static int path_of(int fd, char *out) {
+    char name[40];
+    pthread_once(&once, begin);
+    if (!root_len || fd == record_fd) return 0;
+    snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+    ssize_t len = readlink(name, out, PATH_MAX - 1);
+    if (len <= 0) return 0;
+    out[len] = 0;
+    if (len > 10 && !strcmp(out + len - 10, " (deleted)")) return 0;
+    return watched(out);
+}
+
+static int full_path(int dir, const char *path, char *out) {
+    if (path[0] == '/' || dir == AT_FDCWD) {
+        if (strlen(path) >= PATH_MAX) return 0;
+        strcpy(out, path);
+        return watched(out);
+    }
+    if (!path_of(dir, out) || strlen(out) + strlen(path) + 2 > PATH_MAX) return 0;
+    strcat(strcat(out, "/"), path);
+    return 1;
+}
+
+static void record(uint32_t op, const char *path, const char *other, uint64_t offset, uint64_t size, const void *data,
+                   size_t len) {
+    if (record_fd < 0) return;
+    int before = errno;
+    struct head head = {op, strlen(path), other ? strlen(other) : 0, 0, offset, size, len};
+    struct iovec parts[4] = {{&head, sizeof head}, {(void *)path, head.path}, {(void *)other, head.other}, {(void *)data, len}};
+    pthread_mutex_lock(&one_at_a_time);
+    if (syscall(SYS_writev, record_fd, parts, 4) < 0) abort();
+    pthread_mutex_unlock(&one_at_a_time);
+    errno = before;
+}
+
+static uint64_t size_of(int fd) {
+    struct stat stat;
+    int before = errno;
+    uint64_t size = fstat(fd, &stat) ? 0 : stat.st_size;
+    errno = before;
+    return size;
+}
+
+static int refused(void) {
+    uint32_t error = control->write_errno;
+    if (!error) return 0;
+    __sync_fetch_and_add(&control->failed, 1);
+    errno = error;
+    return 1;
+}
+
+#define REAL(type, name, ...)                                              \
+    static type (*real)(__VA_ARGS__);                                      \
+    if (!real) real = (type(*)(__VA_ARGS__))dlsym(RTLD_NEXT, name)
+
+ssize_t pwrite64(int fd, const void *data, size_t len, off64_t offset) {
+    char path[PATH_MAX];
+    REAL(ssize_t, "pwrite64", int, const void *, size_t, off64_t);
+    if (!path_of(fd, path)) return real(fd, data, len, offset);
+    if (refused()) return -1;
+    ssize_t done = real(fd, data, len, offset);
+    if (done > 0) record(WRITE, path, NULL, offset, size_of(fd), data, done);
+    return done;
+}
+
+ssize_t pwrite(int fd, const void *data, size_t len, off_t offset) { return pwrite64(fd, data, len, offset); }
+
+ssize_t write(int fd, const void *data, size_t len) {
+    char path[PATH_MAX];
+    REAL(ssize_t, "write", int, const void *, size_t);
+    if (!path_of(fd, path)) return real(fd, data, len);
+    if (refused()) return -1;
+    off64_t offset = lseek64(fd, 0, SEEK_CUR);
+    if (fcntl(fd, F_GETFL) & O_APPEND) offset = size_of(fd);
+    ssize_t done = real(fd, data, len);
+    if (done > 0) record(WRITE, path, NULL, offset, size_of(fd), data, done);
+    return done;
+}
+
+static int synced(int fd, int (*real)(int)) {
+    char path[PATH_MAX];
+    struct stat stat;
+    if (!path_of(fd, path) || fstat(fd, &stat)) return real(fd);
+    int dir = S_ISDIR(stat.st_mode);
+    if (refused()) return -1;
+    if (!dir) {
+        __sync_fetch_and_add(&control->syncs, 1);
+        uint32_t left = control->fail_sync_in;
+        if (left && __sync_fetch_and_sub(&control->fail_sync_in, 1) == 1) {
+            __sync_fetch_and_add(&control->failed, 1);
+            errno = EIO;
+            return -1;
+        }
+    }
+    record(dir ? DIR_BEGIN : SYNC_BEGIN, path, NULL, 0, dir ? 0 : (uint64_t)stat.st_size, NULL, 0);
+    if (control->sync_micros) usleep(control->sync_micros);
+    int done = real(fd);
+    if (!done) record(dir ? DIR_END : SYNC_END, path, NULL, 0, dir ? 0 : size_of(fd), NULL, 0);
+    return done;
+}
+
+int fsync(int fd) {
+    REAL(int, "fsync", int);
+    return synced(fd, real);
+}
+
+int fdatasync(int fd) {
+    REAL(int, "fdatasync", int);
+    return synced(fd, real);
+}
+
+int ftruncate64(int fd, off64_t len) {
+    char path[PATH_MAX];
+    REAL(int, "ftruncate64", int, off64_t);
+    if (!path_of(fd, path)) return real(fd, len);
+    if (refused()) return -1;
+    int done = real(fd, len);
+    if (!done) record(CUT, path, NULL, 0, len, NULL, 0);
+    return done;
+}
+
+int ftruncate(int fd, off_t len) { return ftruncate64(fd, len); }
+
+static int opened(int dir, const char *name, int flags, mode_t mode, int (*real)(int, const char *, int, ...)) {
+    char path[PATH_MAX];
+    struct stat stat;
+    if (!(flags & (O_CREAT | O_TRUNC)) || !full_path(dir, name, path)) return real(dir, name, flags, mode);
+    int there = !fstatat(dir, name, &stat, 0);
+    if ((!there || flags & O_TRUNC) && refused()) return -1;
+    int fd = real(dir, name, flags, mode);
+    if (fd >= 0 && !there) record(CREATE, path, NULL, 0, 0, NULL, 0);
+    else if (fd >= 0 && flags & O_TRUNC) record(CUT, path, NULL, 0, 0, NULL, 0);
+    return fd;
+}
+
+int openat64(int dir, const char *name, int flags, ...) {
+    REAL(int, "openat64", int, const char *, int, ...);
+    va_list rest;
+    va_start(rest, flags);
+    mode_t mode = flags & (O_CREAT | __O_TMPFILE) ? va_arg(rest, mode_t) : 0;
+    va_end(rest);
+    return opened(dir, name, flags, mode, real);
+}
+
+#define OPEN(function, dir, parameters, ...)                               \
+    int function parameters {                                              \
+        va_list rest;                                                      \
+        va_start(rest, flags);                                             \
+        mode_t mode = flags & (O_CREAT | __O_TMPFILE) ? va_arg(rest, mode_t) : 0; \
+        va_end(rest);                                                      \
+        return openat64(dir, name, flags, mode);                           \
+    }
+
+OPEN(openat, dir, (int dir, const char *name, int flags, ...))
+OPEN(open64, AT_FDCWD, (const char *name, int flags, ...))
+OPEN(open, AT_FDCWD, (const char *name, int flags, ...))
+
+static int renamed(int dir, const char *name, int to_dir, const char *to, int (*act)(int, const char *, int, const char *)) {
+    char path[PATH_MAX], other[PATH_MAX];
+    if (!full_path(dir, name, path) || !full_path(to_dir, to, other)) return act(dir, name, to_dir, to);
+    if (refused()) return -1;
+    int done = act(dir, name, to_dir, to);
+    if (!done) record(RENAME, path, other, 0, 0, NULL, 0);
+    return done;
+}
+
+static int rename_really(int dir, const char *name, int to_dir, const char *to) {
+    return syscall(SYS_renameat2, dir, name, to_dir, to, 0);
+}
+
+int rename(const char *name, const char *to) { return renamed(AT_FDCWD, name, AT_FDCWD, to, rename_really); }
+
+int renameat(int dir, const char *name, int to_dir, const char *to) {
+    return renamed(dir, name, to_dir, to, rename_really);
+}
+
+int unlinkat(int dir, const char *name, int flags) {
+    char path[PATH_MAX];
+    int known = full_path(dir, name, path);
+    if (known && refused()) return -1;
+    int done = syscall(SYS_unlinkat, dir, name, flags);
+    if (known && !done) record(flags & AT_REMOVEDIR ? REMOVE_DIR : UNLINK, path, NULL, 0, 0, NULL, 0);
+    return done;
+}
+
+int unlink(const char *name) { return unlinkat(AT_FDCWD, name, 0); }
+
+int rmdir(const char *name) { return unlinkat(AT_FDCWD, name, AT_REMOVEDIR); }
+
+int mkdirat(int dir, const char *name, mode_t mode) {
+    char path[PATH_MAX];
+    int known = full_path(dir, name, path);
+    if (known && refused()) return -1;
+    int done = syscall(SYS_mkdirat, dir, name, mode);
+    if (known && !done) record(MAKE_DIR, path, NULL, 0, 0, NULL, 0);
+    return done;
+}
+
+int mkdir(const char *name, mode_t mode) { return mkdirat(AT_FDCWD, name, mode); }

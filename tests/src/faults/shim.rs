@@ -1,0 +1,120 @@
+//! The shim: a small C library, preloaded into the relay, that records what the process does to the files of its data folder and
+//! makes some of it fail (`shim.c`, which tells the format). Preloading sees what the process really does, sled included; it needs a
+//! C compiler, and a relay that is linked dynamically.
+//!
+//! Owns the compiled library, the record and the page of controls. Never touches the relay's files.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use tempfile::TempDir;
+
+use crate::relay::RelayProgram;
+
+/// Linux error numbers.
+pub const EIO: u32 = 5;
+/// No space left on device.
+pub const ENOSPC: u32 = 28;
+/// Read-only file system.
+pub const EROFS: u32 = 30;
+
+/// Where in the page of controls each number stands.
+#[derive(Debug, Clone, Copy)]
+enum Control {
+    FailSyncIn = 0,
+    WriteErrno = 4,
+    SyncMicros = 8,
+    Syncs = 12,
+    Failed = 16,
+}
+
+/// One relay's shim.
+#[derive(Debug)]
+pub struct Shim {
+    folder: TempDir,
+    controls: File,
+}
+
+impl Shim {
+    /// Compiles the library.
+    pub fn new() -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let source = folder.path().join("shim.c");
+        std::fs::write(&source, include_str!("shim.c"))?;
+        let mut cc = std::process::Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
+        cc.args(["-O1", "-shared", "-fPIC", "-o"]).arg(folder.path().join("shim.so")).arg(&source);
+        let output = cc.args(["-ldl", "-lpthread"]).output().context("there is no C compiler")?;
+        ensure!(output.status.success(), "the shim does not compile: {}", String::from_utf8_lossy(&output.stderr));
+        let mut open = OpenOptions::new();
+        let controls = open.read(true).write(true).create(true).truncate(false).open(folder.path().join("controls"))?;
+        controls.set_len(4096)?;
+        Ok(Self { folder, controls })
+    }
+
+    /// The relay under the shim, watching this data folder.
+    pub fn program(&self, relay: &Path, data: &Path) -> RelayProgram {
+        let set = |name: &str, value: &Path| {
+            let mut word = OsString::from(format!("{name}="));
+            word.push(value);
+            word
+        };
+        let first = vec![
+            set("LD_PRELOAD", &self.folder.path().join("shim.so")),
+            set("POSTHORN_SHIM_ROOT", data),
+            set("POSTHORN_SHIM_LOG", &self.record()),
+            set("POSTHORN_SHIM_CONTROL", &self.folder.path().join("controls")),
+            relay.into(),
+        ];
+        // `env` becomes the relay: it is the process that is killed.
+        RelayProgram { program: "/usr/bin/env".into(), first }
+    }
+
+    /// The record.
+    pub fn record(&self) -> PathBuf {
+        self.folder.path().join("record")
+    }
+
+    /// Says how long the record is: a mark for answers.
+    pub fn mark(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
+        let record = self.record();
+        move || std::fs::metadata(&record).map_or(0, |metadata| metadata.len())
+    }
+
+    fn set(&self, control: Control, value: u32) -> anyhow::Result<()> {
+        Ok(self.controls.write_all_at(&value.to_ne_bytes(), control as u64)?)
+    }
+
+    fn get(&self, control: Control) -> anyhow::Result<u32> {
+        let mut bytes = [0; 4];
+        self.controls.read_exact_at(&mut bytes, control as u64)?;
+        Ok(u32::from_ne_bytes(bytes))
+    }
+
+    /// The `n`-th sync of a file from now fails, having done nothing. 0: none.
+    pub fn fail_sync_in(&self, n: u32) -> anyhow::Result<()> {
+        self.set(Control::FailSyncIn, n)
+    }
+
+    /// Everything that changes a file fails with this number. 0: nothing.
+    pub fn fail_writes(&self, errno: u32) -> anyhow::Result<()> {
+        self.set(Control::WriteErrno, errno)
+    }
+
+    /// Every sync takes this much longer.
+    pub fn slow_syncs(&self, micros: u32) -> anyhow::Result<()> {
+        self.set(Control::SyncMicros, micros)
+    }
+
+    /// Syncs of files so far.
+    pub fn syncs(&self) -> anyhow::Result<u32> {
+        self.get(Control::Syncs)
+    }
+
+    /// Operations that were made to fail so far.
+    pub fn failed(&self) -> anyhow::Result<u32> {
+        self.get(Control::Failed)
+    }
+}
