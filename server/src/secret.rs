@@ -183,7 +183,10 @@ mod tests {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             std::fs::write(&path, bad).expect("written");
-            assert!(matches!(RelaySecret::load_or_create(dir.path(), &mut rng), Err(SecretError::Malformed(_))), "bit {bit}");
+            assert!(
+                matches!(RelaySecret::load_or_create(dir.path(), &mut rng), Err(SecretError::Malformed(_))),
+                "bit {bit}"
+            );
         }
         std::fs::write(&path, &good[..DIGITS]).expect("written");
         let old = RelaySecret::load_or_create(dir.path(), &mut rng).expect("from before there was a checksum");
