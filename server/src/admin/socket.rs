@@ -79,6 +79,8 @@ pub struct Numbers {
     pub disk_bytes: u64,
     pub expiry_paused: bool,
     pub damaged: u64,
+    pub disk_full: bool,
+    pub held_bytes: u64,
 }
 
 /// Answers the host.
@@ -119,7 +121,7 @@ impl Desk {
     }
 
     pub(crate) fn numbers(&self) -> Numbers {
-        let Stats { mailboxes, envelopes, envelope_bytes, posts, accounts, disk_bytes, expiry_paused, damaged } =
+        let Stats { mailboxes, envelopes, envelope_bytes, posts, accounts, disk_bytes, expiry_paused, damaged, full } =
             self.context.store.stats();
         Numbers {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -134,6 +136,8 @@ impl Desk {
             disk_bytes,
             expiry_paused,
             damaged,
+            disk_full: full,
+            held_bytes: self.context.budget.used() as u64,
         }
     }
 }

@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::command::Context;
+use crate::store::Stats;
 
 /// Where WebSocket is spoken.
 pub(crate) const PATH: &str = "/v1/ws";
@@ -75,7 +76,7 @@ fn respond(request: &Request<Incoming>, context: &Context) -> Answer {
         "/health" if context.is_draining() => {
             with(StatusCode::SERVICE_UNAVAILABLE, "application/json", "{\"status\":\"stopping\"}\n")
         }
-        "/health" => with(StatusCode::OK, "application/json", "{\"status\":\"ok\"}\n"),
+        "/health" => with(StatusCode::OK, "application/json", health(&context.store.stats())),
         _ => plain(StatusCode::NOT_FOUND, "there is nothing here; WebSocket is spoken at /v1/ws\n"),
     }
 }
@@ -126,8 +127,19 @@ fn plain(status: StatusCode, text: &'static str) -> Answer {
     with(status, "text/plain; charset=utf-8", text)
 }
 
-fn with(status: StatusCode, kind: &'static str, text: &'static str) -> Answer {
-    let mut answer = Response::new(Full::from(text));
+/// Says what an operator has to do something about. Whoever can be served is, so the status code is the same.
+fn health(stats: &Stats) -> String {
+    let Stats { full, damaged, expiry_paused, .. } = *stats;
+    if !full && damaged == 0 && !expiry_paused {
+        return "{\"status\":\"ok\"}\n".to_owned();
+    }
+    format!(
+        "{{\"status\":\"degraded\",\"disk_full\":{full},\"damaged\":{damaged},\"expiry_paused\":{expiry_paused}}}\n"
+    )
+}
+
+fn with(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::from(text.into()));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     answer
@@ -139,6 +151,24 @@ Content-Type: text/plain\r\nContent-Length: 43\r\n\r\ntoo many connections: try 
 
 #[cfg(test)]
 mod tests {
+    use super::{Stats, health};
+
+    #[test]
+    fn health_is_json_and_names_what_is_wrong() {
+        assert_eq!(health(&Stats::default()), "{\"status\":\"ok\"}\n");
+        for stats in [
+            Stats { full: true, ..Stats::default() },
+            Stats { damaged: 3, ..Stats::default() },
+            Stats { expiry_paused: true, ..Stats::default() },
+        ] {
+            let json: serde_json::Value = serde_json::from_str(&health(&stats)).expect("JSON");
+            assert_eq!(json["status"], "degraded");
+            assert_eq!(json["disk_full"], stats.full);
+            assert_eq!(json["damaged"], stats.damaged);
+            assert_eq!(json["expiry_paused"], stats.expiry_paused);
+        }
+    }
+
     #[test]
     fn the_refusal_has_the_length_that_it_states() {
         let text = std::str::from_utf8(super::FULL).expect("ASCII");

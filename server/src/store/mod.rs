@@ -376,6 +376,8 @@ pub struct Stats {
     pub expiry_paused: bool,
     /// Stretches of the disk and envelopes that no longer read back; `damage` in the data folder names them.
     pub damaged: u64,
+    /// The disk is full, or nearly: what would take space is refused.
+    pub full: bool,
 }
 
 /// A store engine.

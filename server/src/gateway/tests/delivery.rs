@@ -1,10 +1,13 @@
 //! Openings: order, credit, ends (design, rules 1, 10, 11; promises R2, R3, R7).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use posthorn_proto::frame::{Ack, Open, Opening, Request, ServerBody, Signal};
 use posthorn_proto::{ErrorCode, MailboxId, PostKey, ReadKey, Reader, ReaderId, TurnKey};
 use proptest::prelude::*;
 
+use super::held::{Held, Trouble};
 use super::support::*;
 
 fn with_mailbox() -> (TestRelay, Client) {
@@ -277,4 +280,57 @@ proptest! {
         check(reader.delivered(), &mut expected, &mut credit);
         prop_assert_eq!(expected, posts + 1);
     }
+}
+
+/// Readers that take nothing, and a budget that is much less than they could hold.
+#[test]
+fn what_all_clients_hold_is_bounded_and_those_who_take_are_served() {
+    const BUDGET: usize = 1 << 20;
+    let relay = TestRelay::new(Setup { memory_bytes: BUDGET, outbox_bytes: 256 * 1024, ..Setup::default() });
+    let mut poster = relay.connect();
+    poster.create();
+    let readers = (0..80u8).map(|n| ReaderId([100 + n; 16]));
+    let admit = readers.clone().map(|id| Reader { id, key_hash: key_hash(READ_KEY) }).collect();
+    assert!(matches!(poster.ask(turning(1, admit, vec![])), ServerBody::Posted { seq: 1 }));
+    let mut deaf: Vec<_> = readers
+        .map(|id| {
+            let mut client = relay.connect();
+            client.open_as(id, READ_KEY, 1_000_000);
+            client
+        })
+        .collect();
+    let mut hearing = relay.connect();
+    hearing.open(1_000_000);
+    assert_eq!(hearing.delivered(), [1]);
+    for id in 2..=200u8 {
+        assert!(matches!(poster.ask(post(id, &[id; 8000])), ServerBody::Posted { .. }));
+        assert_eq!(hearing.delivered(), [u64::from(id)], "it is served at once");
+        deaf.iter_mut().for_each(Client::work);
+        assert!(relay.context.budget.used() <= BUDGET, "{} bytes are held", relay.context.budget.used());
+    }
+    assert!(relay.context.budget.is_short(), "or this has shown nothing");
+    // Nothing is lost to them: who reads at last gets all, in order.
+    assert!(deaf[7].delivered().into_iter().eq(2..=200));
+    drop((deaf, hearing, poster));
+    assert_eq!(relay.context.budget.used(), 0, "all is given back");
+}
+
+#[test]
+fn a_lost_envelope_is_told_and_passed_over() {
+    let relay = TestRelay::new(Setup { wrap: |store| Arc::new(Held(store, Trouble::Lost(2))), ..Setup::default() });
+    let mut poster = relay.connect();
+    poster.create();
+    for id in 1..=4 {
+        poster.post(id);
+    }
+    let mut reader = relay.connect();
+    reader.open(3);
+    assert_eq!(reader.delivered(), [1, 3, 4], "a lost one takes no credit");
+    let lost = reader.pushed.iter().find_map(|body| match body {
+        ServerBody::Lost { mailbox, seq, reason } => Some((*mailbox, *seq, reason.code)),
+        _ => None,
+    });
+    assert_eq!(lost, Some((MAILBOX, 2, Some(ErrorCode::Damaged))));
+    assert_eq!(reader.ask(ack(4, 0)), ServerBody::Done);
+    assert_eq!(relay.connect().open(0).cursor, 4);
 }

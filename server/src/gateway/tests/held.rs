@@ -1,4 +1,5 @@
-//! A store whose appends wait until they are let through: the disk of a busy relay.
+//! A store whose appends wait until they are let through, or one of whose envelopes does not read back: the disk of a busy
+//! relay, and a failing one.
 
 use std::sync::Arc;
 
@@ -13,14 +14,24 @@ use crate::store::*;
 pub(super) static GATE: Semaphore = Semaphore::const_new(0);
 pub(super) static CAME: Mutex<Vec<PostId>> = Mutex::new(Vec::new());
 
-/// Delegates everything; appends wait for [`GATE`].
-pub(super) struct Held(pub(super) Arc<dyn Store>);
+/// What is the matter with the disk.
+pub(super) enum Trouble {
+    /// Appends wait for [`GATE`].
+    Busy,
+    /// The envelope of this seq does not read back.
+    Lost(u64),
+}
+
+/// Delegates everything that has no trouble.
+pub(super) struct Held(pub(super) Arc<dyn Store>, pub(super) Trouble);
 
 impl Store for Held {
     fn append(&self, append: Append) -> Answer<'_, u64, StoreError> {
         Box::pin(async move {
-            CAME.lock().push(append.post_id);
-            GATE.acquire().await.map_err(|_| StoreError::Stopped)?.forget();
+            if matches!(self.1, Trouble::Busy) {
+                CAME.lock().push(append.post_id);
+                GATE.acquire().await.map_err(|_| StoreError::Stopped)?.forget();
+            }
             self.0.append(append).await
         })
     }
@@ -35,7 +46,13 @@ impl Store for Held {
         self.0.open(open)
     }
     fn read(&self, mailbox: MailboxId, range: ReadRange) -> Answer<'_, Vec<Stored>, StoreError> {
-        self.0.read(mailbox, range)
+        let Trouble::Lost(lost) = self.1 else { return self.0.read(mailbox, range) };
+        if range.from == lost {
+            return Box::pin(async { Err(StoreError::Damaged) });
+        }
+        // As the engines do: what is damaged ends the answer before it.
+        let to = if range.from < lost { range.to.min(lost - 1) } else { range.to };
+        self.0.read(mailbox, ReadRange { to, ..range })
     }
     fn advance(&self, mailbox: MailboxId, reader: ReaderId, seq: u64) -> Answer<'_, (), StoreError> {
         self.0.advance(mailbox, reader, seq)

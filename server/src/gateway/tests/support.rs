@@ -48,6 +48,7 @@ pub(super) struct Setup {
     pub(super) limits: Limits,
     pub(super) rates: Rates,
     pub(super) outbox_bytes: usize,
+    pub(super) memory_bytes: usize,
     pub(super) open_registration: bool,
     /// Puts something between the session and the memory engine.
     pub(super) wrap: fn(Arc<dyn Store>) -> Arc<dyn Store>,
@@ -59,6 +60,7 @@ impl Default for Setup {
             limits: Limits::default(),
             rates: Rates::off(),
             outbox_bytes: 64 * 1024,
+            memory_bytes: 64 << 20,
             open_registration: true,
             wrap: |store| store,
         }
@@ -82,7 +84,7 @@ impl TestRelay {
             limits: setup.limits,
             rates: setup.rates,
             outbox_bytes: setup.outbox_bytes,
-            memory_bytes: 64 << 20,
+            memory_bytes: setup.memory_bytes,
             open_registration: setup.open_registration,
             identity: RelaySecret::from_bytes([5; 32]),
             seed: [6; 32],

@@ -466,6 +466,7 @@ impl Model {
             disk_bytes: 0,
             expiry_paused: false,
             damaged: 0,
+            full: false,
         }
     }
 }

@@ -179,6 +179,7 @@ impl Committer {
         let mut round = Round { now, tight, ..Round::default() };
         let (count, bytes) = self.size_up(tight);
         round.batch = self.begin(bytes)?;
+        self.shared.full.store(tight || round.batch.is_none(), Ordering::Relaxed);
         let mut closing = None;
         for _ in 0..count {
             let Some(request) = self.waiting.pop_front() else { break };

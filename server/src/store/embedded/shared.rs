@@ -64,6 +64,7 @@ pub(super) struct Shared {
     applied: AtomicU64,
     /// Written by the committer, for [`Stats`].
     pub(super) paused: AtomicBool,
+    pub(super) full: AtomicBool,
     pub(super) disk_bytes: AtomicU64,
     /// What does not read back.
     pub(super) damage: Known,
@@ -78,6 +79,7 @@ impl Shared {
             durable: watch::Sender::new(durable),
             applied: AtomicU64::new(0),
             paused: AtomicBool::new(false),
+            full: AtomicBool::new(false),
             disk_bytes: AtomicU64::new(0),
             damage,
         }
@@ -233,6 +235,7 @@ impl Shared {
             disk_bytes: self.disk_bytes.load(Ordering::Relaxed),
             expiry_paused: self.paused.load(Ordering::Relaxed),
             damaged: self.damage.count(),
+            full: self.full.load(Ordering::Relaxed),
             ..self.ledger.read().stats()
         }
     }

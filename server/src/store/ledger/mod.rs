@@ -171,6 +171,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
             disk_bytes: 0,
             expiry_paused: false,
             damaged: 0,
+            full: false,
         }
     }
 
