@@ -284,9 +284,15 @@ fn the_state_of_the_connection_is_told() {
     app.on(online());
     assert_eq!(app.connection, Connection::Online);
     app.on(Happening::Client(Event::Disconnected { reason: "gone".into(), retry_in_ms: 2_000 }));
-    assert!(shown(&mut app, 80, 8).contains("○ offline (gone) · next try in 2 s"));
+    assert!(shown(&mut app, 80, 8).contains("○ offline (gone), retry in 2 s"));
     assert_eq!(app.on(Happening::Time(NOW + 1_500)), [Order::AskOnline], "until it is up");
-    assert!(shown(&mut app, 80, 8).contains("next try in 1 s"));
+    assert!(shown(&mut app, 80, 8).contains("retry in 1 s"));
+    let reason = "cannot reach ws://127.0.0.1:4100: IO error: Connection refused (os error 111)".into();
+    app.on(Happening::Client(Event::Disconnected { reason, retry_in_ms: 12_000 }));
+    let header = shown(&mut app, 80, 8);
+    assert!(
+        header.contains("ann at 127.0.0.1:4100 ") && header.contains("○ offline (connection refused), retry in 12 s")
+    );
     app.on(Happening::State(SyncState::default()));
     assert!(matches!(app.connection, Connection::Offline { .. }), "not up yet");
 }

@@ -61,22 +61,24 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App) {
 }
 
 fn draw_header(frame: &mut Frame<'_>, app: &App, area: Rect) {
+    let width = usize::from(area.width);
+    let relay = app.relay.trim_start_matches("wss://").trim_start_matches("ws://");
+    let left = format!(" Posthorn  {} at {relay}", app.me);
     let (text, style) = match &app.connection {
         Connection::Online => ("● online".to_owned(), Style::new().fg(Color::Green)),
         Connection::Connecting => ("○ connecting…".to_owned(), Style::new().fg(Color::Yellow)),
         Connection::Offline { reason, retry_at } => {
             let seconds = retry_at.saturating_sub(app.now).div_ceil(1000);
-            let next = if seconds == 0 { "trying…".to_owned() } else { format!("next try in {seconds} s") };
+            let next = if seconds == 0 { "trying…".to_owned() } else { format!("retry in {seconds} s") };
             // Who it is and at which relay stays readable beside it.
-            let room = usize::from(area.width / 2).saturating_sub(next.width() + 13);
-            let why = fit(&short_reason(reason, &app.relay), room);
-            let why = if room < 8 { String::new() } else { format!(" ({why})") };
-            (format!("○ offline{why} · {next}"), Style::new().fg(Color::Yellow).add_modifier(Modifier::BOLD))
+            let taken = left.width().min(width / 2) + "○ offline (), ".width() + next.width() + 2;
+            let room = width.saturating_sub(taken);
+            let why =
+                if room < 8 { String::new() } else { format!(" ({})", fit(&short_reason(reason, &app.relay), room)) };
+            (format!("○ offline{why}, {next}"), Style::new().fg(Color::Yellow).add_modifier(Modifier::BOLD))
         }
     };
-    let width = usize::from(area.width);
-    let relay = app.relay.trim_start_matches("wss://").trim_start_matches("ws://");
-    let left = fit(&format!(" Posthorn  {} at {relay}", app.me), width.saturating_sub(text.width() + 3));
+    let left = fit(&left, width.saturating_sub(text.width() + 2));
     let gap = width.saturating_sub(left.width() + text.width() + 1);
     let line = Line::from(vec![Span::styled(left, BOLD), Span::raw(" ".repeat(gap)), Span::styled(text, style)]);
     frame.render_widget(line, area);
@@ -87,6 +89,7 @@ fn short_reason(reason: &str, relay: &str) -> String {
     let reason = plain_line(reason);
     let reason = reason.trim_start_matches("cannot reach ");
     let reason = reason.strip_prefix(relay).unwrap_or(reason).trim_start_matches([':', ' ']);
+    let reason = reason.trim_start_matches("IO error: ");
     // The operating system's number for it tells people nothing.
     reason.split(" (os error").next().unwrap_or(reason).to_lowercase()
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::Read as _;
+use std::time::Duration;
 
 use posthorn_client::conversation::{ConversationId, ConversationState, MessageId, MessageState};
 use posthorn_client::sync::Event;
@@ -9,9 +10,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
 
 use super::{conversation, wait};
-use crate::args::{History, Send};
+use crate::args::{History, Patience, Send};
 use crate::output::{line, merge, message_json, message_line, object, state_name};
 use crate::problem::Problem;
 use crate::profile::Session;
@@ -19,6 +21,8 @@ use crate::{advice, clock};
 
 /// How many of the newest entries are looked at when events were missed.
 const LOOK_BACK: usize = 1000;
+/// A relay that did not answer for so long is worth a word.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// `send`.
 pub(super) async fn send(session: &Session, json: bool, arguments: &Send) -> Result<(), Problem> {
@@ -32,7 +36,8 @@ pub(super) async fn send(session: &Session, json: bool, arguments: &Send) -> Res
     };
     let mut events = session.client.subscribe();
     let id = session.client.send(conversation, text).await?;
-    let mut waiting = Waiting { session, conversation, queued: HashSet::from([id]), offline: None };
+    let mut waiting = Waiting::new(session, json, arguments, conversation);
+    waiting.queued.insert(id);
     let state = if arguments.no_wait {
         MessageState::Queued
     } else {
@@ -43,13 +48,13 @@ pub(super) async fn send(session: &Session, json: bool, arguments: &Send) -> Res
                 }
             }
         };
-        match tokio::time::timeout(arguments.patience.duration(), sent).await {
-            Ok(state) => state?,
-            Err(_) => {
-                let kept =
-                    "the message is queued and leaves the next time that this profile is online; do not send it again";
-                return Err(wait::too_late(session, arguments.patience, waiting.offline.as_deref(), kept));
-            }
+        let kept = "the message is queued and leaves the next time that this profile is online; do not send it again";
+        tokio::select! {
+            sent = tokio::time::timeout(arguments.patience.duration(), sent) => match sent {
+                Ok(state) => state?,
+                Err(_) => return Err(wait::too_late(session, arguments.patience, waiting.offline.as_deref(), kept)),
+            },
+            _ = tokio::signal::ctrl_c() => return Err(Problem::interrupted(kept)),
         }
     };
     print_sent(json, conversation, id, state);
@@ -94,7 +99,7 @@ async fn send_lines(
 ) -> Result<(), Problem> {
     let mut events = session.client.subscribe();
     let mut input = BufReader::new(tokio::io::stdin()).lines();
-    let mut waiting = Waiting { session, conversation, queued: HashSet::new(), offline: None };
+    let mut waiting = Waiting::new(session, json, arguments, conversation);
     let (mut open, mut failed) = (true, None);
     let mut deadline = None;
     while open || !waiting.queued.is_empty() {
@@ -119,9 +124,9 @@ async fn send_lines(
                 deadline = None;
             },
             () = patience => {
-                let kept = format!("{} messages are queued and leave the next time that this profile is online", waiting.queued.len());
-                return Err(wait::too_late(session, arguments.patience, waiting.offline.as_deref(), &kept));
+                return Err(wait::too_late(session, arguments.patience, waiting.offline.as_deref(), &waiting.kept()));
             }
+            _ = tokio::signal::ctrl_c() => return Err(Problem::interrupted(&waiting.kept())),
         }
         if !open && deadline.is_none() {
             deadline = Some(tokio::time::Instant::now() + arguments.patience.duration());
@@ -137,16 +142,62 @@ struct Waiting<'a> {
     queued: HashSet<MessageId>,
     /// Why the relay cannot be reached, if it cannot.
     offline: Option<String>,
+    patience: Patience,
+    /// When it is told that the relay does not answer: once, and never to programs, which get one error at the end.
+    tell_at: Option<Instant>,
 }
 
-impl Waiting<'_> {
+impl<'a> Waiting<'a> {
+    fn new(session: &'a Session, json: bool, arguments: &Send, conversation: ConversationId) -> Self {
+        let tell_at = (!json && !arguments.no_wait).then(|| Instant::now() + SILENCE);
+        Self { session, conversation, queued: HashSet::new(), offline: None, patience: arguments.patience, tell_at }
+    }
+
+    fn kept(&self) -> String {
+        let count = self.queued.len();
+        format!(
+            "{count} messages are queued and leave the next time that this profile is online; do not send them again"
+        )
+    }
+
+    /// Says once that the relay does not answer.
+    fn tell(&mut self, reason: &str) {
+        if self.queued.is_empty() || self.tell_at.take().is_none() {
+            return;
+        }
+        let what = if self.queued.len() == 1 { "the message is queued" } else { "the messages are queued" };
+        let seconds = self.patience.wait;
+        let kept =
+            format!("{what}; waiting up to {seconds} s for the relay (--wait SECONDS), ctrl-c stops the waiting");
+        eprintln!("posthorn: {}", Problem::unreachable(&self.session.account.relay, reason, &kept).message());
+    }
+
     /// Waits for an event; returns which of our messages are not queued any more by it.
     async fn next(&mut self, events: &mut Receiver<Event>) -> Result<Vec<(MessageId, MessageState)>, Problem> {
-        match events.recv().await {
+        let silence = async {
+            match self.tell_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let event = tokio::select! {
+            event = events.recv() => event,
+            () = silence => {
+                if self.session.client.state().await?.connected {
+                    // It answers, and takes its time.
+                    self.tell_at = Some(Instant::now() + SILENCE);
+                } else {
+                    self.tell("no answer yet");
+                }
+                return Ok(Vec::new());
+            }
+        };
+        match event {
             Ok(Event::MessageState { id, state, .. }) if state != MessageState::Queued => {
                 Ok(if self.queued.remove(&id) { vec![(id, state)] } else { Vec::new() })
             }
             Ok(Event::Disconnected { reason, .. }) => {
+                self.tell(&reason);
                 self.offline = Some(reason);
                 Ok(Vec::new())
             }

@@ -59,8 +59,11 @@ pub(crate) async fn catch_up(session: &Session, json: bool) {
     }
 }
 
-/// Lets what follows from a command leave. Whatever does not is kept and leaves the next time.
+/// Lets what follows from a command leave, if the relay is there. Whatever does not is kept and leaves the next time.
 pub(crate) async fn let_go_out(client: &Client) {
+    if !client.state().await.is_ok_and(|state| state.connected) {
+        return;
+    }
     let _ = client.settled(AFTERWARDS).await;
 }
 
@@ -91,7 +94,11 @@ pub(crate) async fn answer<T>(
             }
         }
     };
-    match tokio::time::timeout(patience.duration(), watched).await {
+    let answered = tokio::select! {
+        answered = tokio::time::timeout(patience.duration(), watched) => answered,
+        _ = tokio::signal::ctrl_c() => return Err(Problem::interrupted(kept)),
+    };
+    match answered {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(too_late(session, patience, reason.as_deref(), kept)),
     }
