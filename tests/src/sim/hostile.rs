@@ -146,7 +146,10 @@ fn tamper(lie: Lie) -> super::world::Tamper {
                 delivery.turn = None;
                 vec![push(delivery)]
             }
-            Lie::ForgeKey | Lie::ForgeReader | Lie::ForgeOwn if delivery.turn.is_some() => {
+            Lie::ForgeKey | Lie::ForgeReader | Lie::ForgeOwn
+                if delivery.turn.is_some() && !(lie == Lie::ForgeOwn && told) =>
+            {
+                told = true;
                 if let Some(turn) = &mut delivery.turn {
                     match lie {
                         Lie::ForgeKey | Lie::ForgeOwn => turn.post_key_hash = KeyHash([9; 32]),

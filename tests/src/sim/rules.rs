@@ -19,9 +19,11 @@ pub type Step = (&'static str, fn(u64) -> Result<(), String>);
 /// All steps.
 pub const STEPS: &[Step] = &[
     ("2: a message that comes twice is shown once", said_twice),
+    ("3: a commit is merged when it is read, not when it is answered", answered_first),
     ("9: what does not open is recorded, and reading goes on", unreadable),
     ("10: an old copy of the database sends nothing", rolled_back),
     ("10: a copy from before an unread message of its own renews its keys", rolled_back_unread),
+    ("10: a copy from before an unread commit of its own stops", rolled_back_commit),
     ("10: of two copies that run, one stops", copied),
     ("13: public inbox and mailboxes are apart", apart),
     ("14: a Welcome whose key package is gone is asked for again", key_package_gone),
@@ -107,6 +109,35 @@ fn said_twice(seed: u64) -> Result<(), String> {
     must(causes(&world, ALICE).contains(&Cause::EchoDiffers), || "alice was not warned".to_owned())
 }
 
+/// The answer to bob's commit overtakes the commit.
+fn answered_first(seed: u64) -> Result<(), String> {
+    let (mut world, conversation) = two(seed)?;
+    people(&mut world, &["carol"])?;
+    let mailbox = place(&world, BOB)?;
+    let (mut held, mut done) = (Vec::new(), false);
+    world.tamper = Some(Box::new(move |to, frame| match &frame.body {
+        ServerBody::Delivery(delivery)
+            if to == BOB && delivery.mailbox == mailbox && (!held.is_empty() || delivery.turn.is_some()) && !done =>
+        {
+            held.push(frame);
+            vec![]
+        }
+        ServerBody::Posted { .. } if to == BOB && !held.is_empty() => {
+            done = true;
+            std::iter::once(frame).chain(held.drain(..)).collect()
+        }
+        _ => vec![frame],
+    }));
+    let id = world.command(BOB, Command::Add { conversation, members: vec![contact("carol")] });
+    world.answered(BOB, id)?.map_err(|error| error.to_string())?;
+    world.settle()?;
+    say(&mut world, BOB, conversation, "welcome carol")?;
+    world.settle()?;
+    let unexpected = world.unexpected_alarms(&[]);
+    must(unexpected.is_empty(), || format!("{unexpected:?}"))?;
+    must(texts(&mut world, 2, conversation) == ["welcome carol"], || "carol is not in".to_owned())
+}
+
 fn unreadable(seed: u64) -> Result<(), String> {
     let (mut world, conversation) = two(seed)?;
     let mailbox = place(&world, ALICE)?;
@@ -173,11 +204,7 @@ fn rolled_back_unread(seed: u64) -> Result<(), String> {
     let (mut world, conversation) = two(seed)?;
     let mailbox = place(&world, BOB)?;
     world.devices[BOB].keep_copy();
-    // From here bob hears nothing of his conversation.
-    world.tamper = Some(Box::new(move |to, frame| match &frame.body {
-        ServerBody::Delivery(delivery) if to == BOB && delivery.mailbox == mailbox => vec![],
-        _ => vec![frame],
-    }));
+    world.tamper = Some(deaf(BOB, mailbox));
     say(&mut world, BOB, conversation, "first")?;
     world.run(60);
     must(texts(&mut world, ALICE, conversation).contains(&"first".to_owned()), || "the step shows nothing".to_owned())?;
@@ -192,6 +219,37 @@ fn rolled_back_unread(seed: u64) -> Result<(), String> {
     must(heard.ends_with(&["first".to_owned(), "second".to_owned()]), || format!("alice reads {heard:?}"))?;
     must(causes(&world, ALICE).is_empty(), || format!("alice: {:?}", causes(&world, ALICE)))?;
     must(causes(&world, BOB).contains(&Cause::RolledBack), || "bob was not told".to_owned())
+}
+
+/// From here on a device hears nothing of a mailbox.
+fn deaf(device: usize, mailbox: MailboxId) -> super::world::Tamper {
+    Box::new(move |to, frame| match &frame.body {
+        ServerBody::Delivery(delivery) if to == device && delivery.mailbox == mailbox => vec![],
+        _ => vec![frame],
+    })
+}
+
+/// Likewise with a commit, whose secrets are gone with the newer database.
+fn rolled_back_commit(seed: u64) -> Result<(), String> {
+    let mut world = World::new(seed);
+    people(&mut world, &["alice", "bob", "carol"])?;
+    let conversation = start(&mut world, "", &["bob", "carol"])?;
+    say(&mut world, BOB, conversation, "hello")?;
+    world.settle()?;
+    let mailbox = place(&world, BOB)?;
+    world.devices[BOB].keep_copy();
+    world.tamper = Some(deaf(BOB, mailbox));
+    world.command(BOB, Command::Remove { conversation, handle: "carol".to_owned() });
+    world.run(120);
+    let turned = world.watch.posted.iter().any(|(by, to, turn)| *by == BOB && *to == mailbox && *turn);
+    must(turned, || "he did not commit, so that the step shows nothing".to_owned())?;
+    world.tamper = None;
+    world.meanwhile(BOB, |bob| bob.put_back());
+    say(&mut world, BOB, conversation, "from the past")?;
+    world.settle()?;
+    let now = state(&mut world, BOB, conversation);
+    must(now == Some(ConversationState::Stopped(Cause::RolledBack)), || format!("bob's conversation is {now:?}"))?;
+    must(!texts(&mut world, ALICE, conversation).contains(&"from the past".to_owned()), || "he went on".to_owned())
 }
 
 fn copied(seed: u64) -> Result<(), String> {

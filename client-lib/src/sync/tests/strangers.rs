@@ -61,6 +61,12 @@ fn an_invitation_is_signed_by_its_inviter_and_for_us() {
         assert_eq!(bob.takes(post(1), sealed), [Cause::BadInvitation], "{number}");
         assert!(bob.conversation(&TALK).is_none(), "{number}");
     }
+    // All is as mallory would say it, and eve signs.
+    let (mut mallory, mut bob, made) = invited(KeyPackageKind::OneTime, PLACE);
+    let card = bob.card();
+    let invitation = mallory.invitation(TALK, &made, &card);
+    let sealed = Desk::new("eve").sealed(&invitation, &card, post(1));
+    assert_eq!(bob.takes(post(1), sealed), [Cause::BadInvitation]);
     // Signed by eve, who is in the group but did not make the Welcome.
     let (mut mallory, mut eve, mut bob) = (Desk::new("mallory"), Desk::new("eve"), Desk::new("bob"));
     let (eves, bobs) = (eve.card(), bob.card());
