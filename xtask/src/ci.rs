@@ -61,6 +61,11 @@ fn thorough(steps: &mut Steps) -> anyhow::Result<()> {
         "replay the seed that it printed: `cargo xtask sim --seeds 1 --seed <seed>`",
         seeds.give(&mut sim).current_dir(root()),
     )?;
+    steps.run(
+        "faults",
+        "run the program that failed alone, with the seed that it printed: `cargo xtask faults <program> --seed <seed>`",
+        Command::new(built.join("faults")).current_dir(root()),
+    )?;
     let mut demo = Command::new(built.join("posthorn"));
     steps.run(
         "demo",

@@ -1,13 +1,15 @@
 //! The project's own commands, run as `cargo xtask <command>`.
 //!
 //! Reading guide: [`ci`] is the list of steps that a change must pass and [`step`] runs them one after the other; [`tidy`]
-//! holds the house rules that a program can check; [`sim`] starts the simulation and the long kill loop, [`bench`] the measured comparison.
+//! holds the house rules that a program can check; [`sim`] starts the simulation and the long kill loop, [`faults`] what breaks relays on
+//! purpose, [`bench`] the measured comparison.
 //!
 //! Invariant: a check lives in the crate it checks, or in `tests/`. What stands here only starts checks, or looks at
 //! source text and at the graph of dependencies; it links no code of the product, so that it builds in seconds.
 
 mod bench;
 mod ci;
+mod faults;
 mod sim;
 mod step;
 mod tidy;
@@ -42,6 +44,8 @@ enum Command {
     },
     /// Measures the relay beside its limits and its peers; exit status 1 if a target is missed.
     Bench(bench::BenchArguments),
+    /// Breaks relays on purpose: kills, power cuts, disks, damage, attacks, a soak; its last line is `N passed, M failed`.
+    Faults(faults::FaultArguments),
     /// Checks the house rules that a program can check.
     Tidy,
 }
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
             Ok(false) => return ExitCode::FAILURE,
             Err(error) => Err(error),
         },
+        Command::Faults(arguments) => faults::run(&arguments),
         Command::Tidy => tidy::run(),
     };
     match outcome {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use posthorn_proto::frame::{Opened, Refusal, ServerBody};
 use posthorn_proto::{ErrorCode, Incarnation, PostId};
 use posthorn_server::admin::{self, Answer, Ask};
@@ -28,7 +28,7 @@ use crate::wire::Wire;
 
 /// Runs it.
 pub async fn run(run: &Run, tally: &mut Tally) {
-    let cases = if run.long { 300 } else { 22 };
+    let cases = if run.long { 300 } else { 18 };
     for closed in [true, false] {
         let name = format!(
             "corrupt: {cases} damages after a {}, seed {}",
@@ -241,7 +241,7 @@ async fn look(run: &Run, base: &Base, data: &Path, case: &Case, closed: bool) ->
             return Ok(None);
         }
     };
-    let loss = compare(&relay, base).await.with_context(|| relay.said())?;
+    let loss = compare(&relay, base).await.map_err(|error| anyhow!("{error:#}\n{}", relay.said()))?;
     let hello = relay.connect().await?.hello().clone();
     let damaged = numbers(data).await?.damaged;
     let said = relay.said();

@@ -50,7 +50,7 @@ pub async fn run(run: &Run, tally: &mut Tally) {
         Attack::WrongKeys,
     ] {
         let size = attack.size(run.long);
-        let outcome = stage.suffer(attack, size, if run.long { 20 } else { 2 }).await;
+        let outcome = stage.suffer(attack, size, if run.long { 20 } else { 1 }).await;
         tally.count(&format!("hostile: {size} {attack:?}"), outcome);
     }
     if let Err(error) = stage.relay.stop().await {
@@ -307,10 +307,10 @@ impl Bystander {
             }
             all.push(sent.elapsed());
             if seq % 100 == 0 {
-                self.reader.send(self.mailbox.acknowledgement(seq, 0)).await?;
-                // Its answer is taken with the next delivery's turn.
-                let number = self.reader.send(Request::Ping).await?;
-                self.reader.answer(number).await?;
+                match self.reader.ask(self.mailbox.acknowledgement(seq, 0)).await? {
+                    ServerBody::Done => {}
+                    other => bail!("acknowledging: {other:?}"),
+                }
             }
         }
         all.sort_unstable();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use posthorn_proto::PostId;
-use posthorn_proto::frame::{Request, ServerBody};
+use posthorn_proto::frame::{Request, ServerBody, ServerFrame};
 use posthorn_server::admin::{self, Answer, Ask};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha20Rng;
@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::{Run, Tally, now};
 use crate::mailbox::{BareDevice, BareMailbox};
 use crate::relay::{RelayProcess, RelayProgram};
-use crate::wire::Wire;
+use crate::wire::{Heard, Wire};
 
 /// Pairs of poster and reader.
 const PAIRS: usize = 8;
@@ -27,6 +27,8 @@ const ENVELOPE: usize = 1024;
 const EXPIRY: u32 = 60;
 /// How long the relay remembers post ids here, seconds: the least that it takes.
 const REMEMBERED: u64 = 60;
+/// Envelopes that are stored in the end, to be acknowledged all at once.
+const PILE: u64 = 6000;
 const SEGMENT: u64 = 1 << 20;
 /// How long the space may take to come back.
 const BACK: Duration = Duration::from_secs(100);
@@ -72,6 +74,9 @@ async fn soak(run: &Run, time: Duration) -> anyhow::Result<String> {
         let reader = relay.connect().await?;
         pairs.spawn(talk(mailbox, poster, reader, forgetful, stopped.clone(), run.seed + pair as u64));
     }
+    let token = device.draw(&mut account, 1, &mut rng).await?.remove(0);
+    let mut pile = (BareMailbox::new(&mut rng), relay.connect().await?, rng);
+    pile.0.create(&mut pile.1, token).await?;
     drop(account);
     let samples = watch(&mut relay, time, &mut pairs).await?;
     stop.send_replace(true);
@@ -80,12 +85,14 @@ async fn soak(run: &Run, time: Duration) -> anyhow::Result<String> {
         posts += pair??;
     }
     let flat = judge(&samples, time)?;
-    let (left, took) = space_back(&relay, posts).await?;
+    let high = pile_up(&relay, pile).await?;
+    let (left, took) = space_back(&relay, posts + PILE).await?;
     relay.stop().await?;
     Ok(format!(
-        "{posts} posts; {flat}; {} KiB of journal {} s after everything was acknowledged",
+        "{posts} posts; {flat}; with {PILE} more stored a journal of {} KiB, {} KiB {:.1} s after all was acknowledged",
+        high >> 10,
         left >> 10,
-        took.as_secs()
+        took.as_secs_f64()
     ))
 }
 
@@ -202,6 +209,33 @@ async fn space_back(relay: &RelayProcess, posts: u64) -> anyhow::Result<(u64, Du
         }
         ensure!(begun.elapsed() < BACK, "{left} bytes of journal are left, {bound} are needed at most");
     }
+}
+
+/// Stores many envelopes, and acknowledges them all at once; the journal's bytes before that.
+async fn pile_up(
+    relay: &RelayProcess,
+    (mailbox, mut wire, mut rng): (BareMailbox, Wire, ChaCha20Rng),
+) -> anyhow::Result<u64> {
+    for _ in 0..PILE / 50 {
+        for _ in 0..50 {
+            wire.feed(mailbox.posting(PostId::random(&mut rng), vec![5; 4 * ENVELOPE])).await?;
+        }
+        wire.flush().await?;
+        for _ in 0..50 {
+            match wire.hear().await? {
+                Heard::Frame(ServerFrame { body: ServerBody::Posted { .. }, .. }) => {}
+                other => bail!("piling up: {other:?}"),
+            }
+        }
+    }
+    let high = journal(relay).await?;
+    ensure!(high > PILE * 4 * ENVELOPE as u64, "{high} bytes for {PILE} envelopes");
+    mailbox.open(&mut wire, u32::MAX).await?;
+    for _ in 0..PILE {
+        ensure!(matches!(wire.pushed().await?, ServerBody::Delivery(_)), "everything is delivered");
+    }
+    acknowledge(&mailbox, &mut wire, PILE).await?;
+    Ok(high)
 }
 
 /// Bytes of the journal, as the relay counts them.

@@ -34,7 +34,7 @@ pub(super) struct Upkeep {
     /// There was no space to carry anything; the version that the ledger had. Tried again when a segment is begun, or when so much has
     /// happened since that something may have been freed.
     stuck: Option<u64>,
-    /// A segment was just emptied: there may be another.
+    /// A segment was just emptied, or turned out not to be worth it: there may be another.
     again: bool,
 }
 
@@ -58,8 +58,8 @@ impl Upkeep {
     pub(super) fn step(&mut self, journal: &mut Journal, shared: &Arc<Shared>, is_idle: bool) -> Result<(), Fatal> {
         self.notice_new_segment(journal);
         if self.work.is_none() {
-            self.work = self.choose(journal, shared);
             self.again = false;
+            self.work = self.choose(journal, shared);
         }
         if let Some(mut work) = self.work.take() {
             journal.stamp(shared.ledger.read().version());
@@ -107,9 +107,12 @@ impl Upkeep {
             self.stuck = None;
         }
         let segment = journal.worst_segment(LIVE_PERCENT)?;
-        let (work, live) = count(journal, shared, segment)?;
+        let counted = count(journal, shared, segment);
         let len = journal.segments().get(&segment)?.len;
-        (live * 100 <= len * LIVE_PERCENT).then_some(work)
+        let found = counted.filter(|(_, live)| live * 100 <= len * LIVE_PERCENT).map(|(work, _)| work);
+        // This one is not taken again as it is counted now; another may be worth it.
+        self.again = found.is_none();
+        found
     }
 }
 

@@ -186,6 +186,25 @@ async fn acknowledged_envelopes_give_their_space_back() {
     assert_eq!(seqs(&**store, mailbox(2)).await.len(), 1, "what was not acknowledged is still there");
 }
 
+/// All of it, though nobody asks for anything any more. (One segment came back with each request.)
+#[tokio::test]
+async fn space_comes_back_while_nobody_asks() {
+    let (f, disk) = on_sim().await;
+    let (store, to) = (&f.store, mailbox(1));
+    for n in 1..=120 {
+        expect(store.append(sized(to, n, 0, 200)).await);
+    }
+    let before = disk.used();
+    expect(store.advance(to, reader_id(1), 120).await);
+    let back = async {
+        while disk.used() > before / 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let came = tokio::time::timeout(std::time::Duration::from_secs(20), back).await;
+    assert!(came.is_ok(), "{} of {before} bytes are left", disk.used());
+}
+
 fn index_of(dir: &Path) -> std::path::PathBuf {
     dir.join("data").join("index")
 }

@@ -1,0 +1,72 @@
+//! Starting the fault programs, which live in `tests/src/faults/`.
+
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
+
+use crate::step::{cargo, root, target_directory};
+
+/// What to break, and for how long.
+#[derive(Debug, Args)]
+pub(crate) struct FaultArguments {
+    /// Which programs; all if none is named.
+    programs: Vec<Program>,
+    /// What CI runs: all together some minutes. The default.
+    #[arg(long, conflicts_with = "long")]
+    short: bool,
+    /// What takes hours, the soak alone one.
+    #[arg(long)]
+    long: bool,
+    /// Of all that is random; it is printed, and replays a failure.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How long the soak lasts.
+    #[arg(long)]
+    minutes: Option<u64>,
+    /// Break the optimized relay.
+    #[arg(long)]
+    release: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Program {
+    /// SIGKILL at random instants under load.
+    Kill,
+    /// Everything that a disk may hold when the power goes.
+    Power,
+    /// A disk that is full, fails, or can only be read.
+    Disk,
+    /// Damaged files.
+    Corrupt,
+    /// Peers that mean harm, at size.
+    Hostile,
+    /// A steady load.
+    Soak,
+}
+
+/// Builds, and runs the programs. Of the whole workspace, so that what `cargo build --workspace` has built is used.
+pub(crate) fn run(arguments: &FaultArguments) -> anyhow::Result<()> {
+    let mut build = cargo("build --quiet --workspace --bin faults --bin test-relay");
+    build.args(arguments.release.then_some("--release"));
+    must(&mut build)?;
+    let profile = if arguments.release { "release" } else { "debug" };
+    let mut faults = Command::new(target_directory()?.join(profile).join("faults"));
+    for program in &arguments.programs {
+        let name = program.to_possible_value().context("every program has a name")?;
+        faults.arg(name.get_name());
+    }
+    faults.args(arguments.long.then_some("--long"));
+    for (flag, number) in [("--seed", arguments.seed), ("--minutes", arguments.minutes)] {
+        faults.args(number.map(|number| [flag.to_owned(), number.to_string()]).into_iter().flatten());
+    }
+    must(faults.current_dir(root()))
+}
+
+fn must(command: &mut Command) -> anyhow::Result<()> {
+    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
+    if !status.success() {
+        bail!("it did not pass ({status}); the lines above say why, and with which seed");
+    }
+    Ok(())
+}
