@@ -11,9 +11,12 @@ use anyhow::{Context as _, anyhow};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::admin::{self, Answer, Ask};
-use crate::config::{Config, LogFormat, Sources, default_data};
-use crate::relay::Relay;
+use crate::admin::{self, Answer, Ask, AskError};
+use crate::config::{Config, ConfigError, LogFormat, Sources, default_data};
+use crate::relay::{Relay, StartError};
+
+/// What shells say of a program whose reader went away: 128 and SIGPIPE.
+const READER_GONE: u8 = 141;
 
 /// Stores and forwards end-to-end encrypted messages that it cannot read.
 #[derive(Debug, Parser)]
@@ -98,10 +101,17 @@ struct Settings {
 
 /// Runs the program with these arguments, the first of which is its name. Makes its own runtime.
 pub fn cli_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let json = arguments.iter().any(|argument| argument == "--json");
     let parsed =
         Arguments::command().try_get_matches_from(arguments).and_then(|matches| Arguments::from_arg_matches(&matches));
     let arguments = match parsed {
         Ok(arguments) => arguments,
+        Err(error) if json && error.use_stderr() => {
+            let text = error.render().to_string();
+            print_error("USAGE", text.lines().next().unwrap_or_default().trim_start_matches("error: "), true);
+            return ExitCode::from(2);
+        }
         Err(error) => {
             // Help and version come this way too; clap knows which are mistakes.
             let _ = error.print();
@@ -110,10 +120,36 @@ pub fn cli_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if reader_is_gone(&error) => ExitCode::from(READER_GONE),
         Err(error) => {
-            eprintln!("posthorn-server: {error:#}");
+            print_error(code_of(&error), &format!("{error:#}"), json);
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Whoever read our output (`| head`) has enough: nothing to complain about.
+fn reader_is_gone(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// The stable name of what went wrong, for programs.
+fn code_of(error: &anyhow::Error) -> &'static str {
+    match error.downcast_ref::<AskError>() {
+        Some(AskError::NotRunning(_)) => "NOT_RUNNING",
+        Some(AskError::Socket(_)) => "SOCKET",
+        Some(AskError::Refused(_)) => "REFUSED",
+        None if error.is::<ConfigError>() => "CONFIGURATION",
+        None => "FAILED",
+    }
+}
+
+/// One line on standard error.
+fn print_error(code: &str, message: &str, json: bool) {
+    if json {
+        eprintln!("{}", serde_json::json!({"error": {"code": code, "message": message}}));
+    } else {
+        eprintln!("posthorn-server: {message}");
     }
 }
 
@@ -122,7 +158,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     match arguments.task.as_ref().unwrap_or(&Task::Serve) {
         Task::Serve => serve(config, arguments.settings.print_invite),
         Task::Invite { uses, days, json } => match ask(&config, &Ask::Invite { uses: *uses, days: *days })? {
-            answer if *json => print_json(&answer),
+            Answer::Invited { invite, relay } if *json => {
+                let (code, uses, expires) = (invite.code, invite.uses, invite.expires);
+                print_json(&serde_json::json!({"code": code, "uses": uses, "expires": expires, "relay": relay}))
+            }
             Answer::Invited { invite, relay } => {
                 say(&format!("invite: {}", invite.code))?;
                 say(&format!("posthorn register --relay {relay} --handle NAME --invite {}", invite.code))
@@ -142,8 +181,50 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             ask(&config, &Ask::ConfirmClock)?;
             say("the clock is confirmed")
         }
-        Task::CheckConfig => say("the configuration is good"),
+        Task::CheckConfig => check(&config),
     }
+}
+
+/// What starting would find wrong, without starting.
+fn check(config: &Config) -> anyhow::Result<()> {
+    if let (Some(certificate), Some(key)) = (&config.tls.certificate, &config.tls.key) {
+        crate::gateway::tls_acceptor(certificate, key)?;
+    }
+    warn_of_plain_text(config);
+    say("the configuration is good")
+}
+
+/// Whoever is between reads nothing that is encrypted end to end, but sees the rest, and can take the relay's place.
+fn warn_of_plain_text(config: &Config) {
+    let behind_proxy = config.public_url.as_ref().is_some_and(|url| url.starts_with("wss://"));
+    if config.tls.certificate.is_none() && !config.listen.ip().is_loopback() && !behind_proxy {
+        eprintln!(
+            "posthorn-server: warning: {} is open to the network without TLS: set tls.certificate and tls.key, or listen on \
+             127.0.0.1 behind a TLS proxy and set public_url to its wss:// address",
+            config.listen
+        );
+    }
+}
+
+/// Why the relay does not start, with what to do about the commonest.
+fn not_started(error: StartError) -> anyhow::Error {
+    use std::io::ErrorKind;
+    let what_to_do = match &error {
+        StartError::Listen(_, io) => match io.kind() {
+            ErrorKind::AddrInUse => {
+                "another program (another relay?) listens there: stop that one, or choose another port with --listen ADDRESS:PORT"
+            }
+            ErrorKind::AddrNotAvailable => {
+                "this machine has no such address: choose one of its own, or 0.0.0.0 for all of them"
+            }
+            ErrorKind::PermissionDenied => {
+                "ports below 1024 are for privileged programs: choose a higher one with --listen ADDRESS:PORT"
+            }
+            _ => return error.into(),
+        },
+        _ => return error.into(),
+    };
+    anyhow!("{error}: {what_to_do}")
 }
 
 fn ask(config: &Config, ask: &Ask) -> anyhow::Result<Answer> {
@@ -202,7 +283,8 @@ fn serve(config: Config, print_invite: Option<u32>) -> anyhow::Result<()> {
         // Before starting, so that no signal finds the relay without a handler.
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let data = config.data.display().to_string();
-        let relay = Relay::start(config).await?;
+        warn_of_plain_text(&config);
+        let relay = Relay::start(config).await.map_err(not_started)?;
         say(&format!("posthorn-server listens on {}", relay.url()))?;
         say(&format!("data: {data}"))?;
         match print_invite {

@@ -5,6 +5,7 @@
 //! [`KEYS`] describes every key once; docs/configuration.md is checked against it.
 
 mod keys;
+mod mistake;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -292,7 +293,7 @@ impl Config {
             }
             figment
         };
-        let read = |error: figment::Error| ConfigError::Read(in_one_line(&error));
+        let read = |error: figment::Error| ConfigError::Read(mistake::in_one_line(&error));
         let file = match &sources.file {
             Some(file) if !file.is_file() => return Err(ConfigError::NoFile(file.clone())),
             Some(file) => file.clone(),
@@ -366,19 +367,6 @@ impl Config {
             queue_bytes: self.store.queue_bytes as usize,
         }
     }
-}
-
-/// What is wrong, with which key, and where it stands.
-fn in_one_line(error: &figment::Error) -> String {
-    let words = error.kind.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-    let key = if error.path.is_empty() { String::new() } else { format!("{}: ", error.path.join(".")) };
-    let metadata = error.metadata.as_ref();
-    let place = match metadata.and_then(|metadata| metadata.source.as_ref()) {
-        Some(figment::Source::File(file)) => format!(" in {}", file.display()),
-        _ if metadata.is_some_and(|metadata| metadata.name.contains("environment")) => " in the environment".to_owned(),
-        _ => String::new(),
-    };
-    format!("{key}{words}{place}")
 }
 
 /// `$XDG_DATA_HOME/posthorn-server`, else `~/.local/share/posthorn-server`; `None` if neither variable is set.

@@ -31,12 +31,15 @@ async fn a_mistake_gets_one_line() -> anyhow::Result<()> {
     let mistakes: &[(&[&str], &str)] = &[
         (&["--listen", &port_in_use], &port_in_use),
         (&["--listen", "127.0.0.1:0", "--data", &data_in_use], "in use"),
-        (&["--listen", "nonsense"], "listen"),
+        (&["--listen", &port_in_use], "--listen ADDRESS:PORT"),
+        (&["--listen", "localhost:4100"], "127.0.0.1:4100"),
         (&["--set", "limits.no_such_key=1"], "no_such_key"),
+        (&["--set", "limits.idle_second=9"], "did you mean limits.idle_seconds?"),
         (&["--set", "limits.idle_seconds=-1"], "idle_seconds"),
         (&["--set", "novalue"], "KEY=VALUE"),
         (&["--config", "no/such/file.toml"], "no/such/file.toml"),
         (&["--tls-certificate", "no/such.pem"], "tls"),
+        (&["--tls-certificate", "no/such.pem", "--tls-key", "no/such.key", "check-config"], "no/such.pem"),
         (&["invite"], "relay"),
     ];
     for (arguments, named) in mistakes {
@@ -44,4 +47,58 @@ async fn a_mistake_gets_one_line() -> anyhow::Result<()> {
         assert!(told.to_lowercase().contains(&named.to_lowercase()), "{arguments:?} does not name {named:?}: {told}");
     }
     running.alive()
+}
+
+fn posthorn_server(arguments: &[&str]) -> std::process::Output {
+    let mut command = Command::new(relay_program().program);
+    command.args(arguments).stdin(Stdio::null()).output().expect("the program starts")
+}
+
+#[tokio::test]
+async fn programs_get_flat_objects_and_errors_that_they_can_read() -> anyhow::Result<()> {
+    let running = RelayProcess::start(&relay_program(), &[]).await?;
+    let data = running.data().display().to_string();
+    let invite = posthorn_server(&["invite", "--json", "--uses", "3", "--data", &data]);
+    let invite: serde_json::Value = serde_json::from_slice(&invite.stdout)?;
+    assert!(invite["code"].is_string() && invite["expires"].is_u64() && invite["relay"].is_string(), "{invite}");
+    assert_eq!(invite["uses"], 3);
+    let empty = tempfile::tempdir()?;
+    let nobody = empty.path().display().to_string();
+    for (arguments, code) in [
+        (&["invite", "--json", "--data", nobody.as_str()][..], "NOT_RUNNING"),
+        (&["invite", "--json", "--uses", "0", "--data", data.as_str()], "REFUSED"),
+        (&["stats", "--json", "--set", "colour=red"], "CONFIGURATION"),
+        (&["invite", "--json", "--dance"], "USAGE"),
+    ] {
+        let output = posthorn_server(arguments);
+        let error: serde_json::Value = serde_json::from_slice(&output.stderr)?;
+        assert_eq!(error["error"]["code"], code, "{error}");
+        assert!(!output.status.success() && error["error"]["message"].is_string(), "{error}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_relay_that_is_open_to_the_network_without_tls_warns() {
+    let warned = |arguments: &[&str]| {
+        let output = posthorn_server(&[&["check-config"], arguments].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).expect("UTF-8")
+    };
+    let warning = warned(&["--listen", "0.0.0.0:4100"]);
+    assert!(warning.contains("warning") && warning.contains("TLS"), "{warning}");
+    assert_eq!(warning.trim_end().lines().count(), 1, "{warning}");
+    assert_eq!(warned(&["--listen", "127.0.0.1:4100"]), "");
+    assert_eq!(warned(&["--listen", "0.0.0.0:4100", "--public-url", "wss://relay.example"]), "");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_mistake() {
+    let mut command = Command::new(relay_program().program);
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    command.arg("check-config").stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped());
+    let output = command.spawn().expect("the program starts").wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(141), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
 }

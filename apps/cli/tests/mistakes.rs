@@ -63,3 +63,16 @@ fn what_is_no_command_is_told_with_the_way_to_help() {
         assert!(error.starts_with("error:") && error.contains("--help"), "{mistake:?}: {error}");
     }
 }
+
+#[test]
+fn a_reader_that_goes_away_is_no_mistake() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_posthorn"));
+    // Prints its relay's address first of all.
+    let data = tempfile::tempdir().expect("a temporary folder");
+    command.arg("demo-relay").arg("--data").arg(data.path()).stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped());
+    let output = command.spawn().expect("posthorn starts").wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(141), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+}

@@ -50,7 +50,11 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
 fn mistakes_are_told_with_the_key() {
     let dir = tempfile::tempdir().expect("temporary folder");
     for (flags, word) in [
-        (&[("limits.idle_second", "30")][..], "idle_second"),
+        (
+            &[("limits.idle_second", "30")][..],
+            "limits.idle_second: there is no such key; did you mean limits.idle_seconds?",
+        ),
+        (&[("listen", "localhost:4100")], "127.0.0.1:4100"),
         (&[("colour", "red")], "colour"),
         (&[("limits.idle_seconds", "1")], "limits.idle_seconds is 1: it must be 5 to 90"),
         (&[("limits.idle_seconds", "soon")], "idle_seconds"),

@@ -24,6 +24,7 @@ mod websocket;
 
 pub(crate) use http::PATH as WS_PATH;
 pub use tls::TlsError;
+pub(crate) use tls::acceptor as tls_acceptor;
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,77 @@
+//! Mistakes in a configuration, each in one line: what is wrong, with which key, where it stands, and what may be meant.
+
+use figment::error::Kind;
+
+use super::KEYS;
+
+/// What is wrong, with which key, and where it stands.
+pub(super) fn in_one_line(error: &figment::Error) -> String {
+    let words = match &error.kind {
+        Kind::UnknownField(found, siblings) => unknown(found, siblings, &error.path),
+        kind => kind.to_string().split_whitespace().collect::<Vec<_>>().join(" "),
+    };
+    let hint = match &error.path[..] {
+        [only] if only == "listen" => {
+            ": write an IP address and a port, such as 127.0.0.1:4100 or [::]:4100 (names such as localhost are not looked up)"
+        }
+        _ => "",
+    };
+    let key = if error.path.is_empty() { String::new() } else { format!("{}: ", error.path.join(".")) };
+    let metadata = error.metadata.as_ref();
+    let place = match metadata.and_then(|metadata| metadata.source.as_ref()) {
+        Some(figment::Source::File(file)) => format!(" (in {})", file.display()),
+        _ if metadata.is_some_and(|metadata| metadata.name.contains("environment")) => {
+            " (in the environment)".to_owned()
+        }
+        _ => String::new(),
+    };
+    format!("{key}{words}{hint}{place}")
+}
+
+/// There is no such key; which one is near, or where it stands.
+fn unknown(found: &str, siblings: &[&str], path: &[String]) -> String {
+    let parent =
+        path.split_last().map_or_else(String::new, |(_, parent)| parent.iter().map(|p| format!("{p}.")).collect());
+    let near = siblings.iter().map(|sibling| (distance(found, sibling), sibling)).min();
+    let elsewhere =
+        || KEYS.iter().find(|key| key.name.rsplit('.').next() == Some(found)).map(|key| key.name.to_owned());
+    let meant = match near {
+        Some((distance, sibling)) if distance <= 1 + found.len() / 4 => Some(format!("{parent}{sibling}")),
+        _ => elsewhere(),
+    };
+    match meant {
+        Some(meant) => format!("there is no such key; did you mean {meant}?"),
+        None => "there is no such key; docs/configuration.md lists all of them".to_owned(),
+    }
+}
+
+/// Levenshtein's, in bytes: keys are ASCII.
+fn distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in other.bytes().enumerate() {
+            let cost = (diagonal + usize::from(a != b)).min(row[j] + 1).min(row[j + 1] + 1);
+            diagonal = std::mem::replace(&mut row[j + 1], cost);
+        }
+    }
+    row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_meant_is_told() {
+        let path = |text: &str| text.split('.').map(str::to_owned).collect::<Vec<_>>();
+        let told = unknown("idle_second", &["frame_bytes", "idle_seconds"], &path("limits.idle_second"));
+        assert_eq!(told, "there is no such key; did you mean limits.idle_seconds?");
+        let told = unknown("limit", &["listen", "limits", "log"], &path("limit"));
+        assert_eq!(told, "there is no such key; did you mean limits?");
+        let told = unknown("idle_seconds", &["listen", "limits"], &path("idle_seconds"));
+        assert_eq!(told, "there is no such key; did you mean limits.idle_seconds?");
+        assert!(unknown("colour", &["listen", "limits"], &path("colour")).contains("docs/configuration.md"));
+        assert_eq!((distance("", "abc"), distance("kitten", "sitting")), (3, 3));
+    }
+}
