@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use common::{Fixture, fixture};
+use common::{Fixture, fixture, fixture_with};
 use posthorn_proto::ErrorCode;
 use posthorn_proto::frame::{
     Authenticate, ClientFrame, Open, Opening, PublishCard, PublishKeyPackages, Request, ServerBody, Signal,
 };
 use posthorn_proto::{Handle, MailboxId, PostId, PostKey, ReadKey, ReaderId, Token, TurnKey};
+use posthorn_server::admin;
 use posthorn_tests::mailbox::BareMailbox;
 use posthorn_tests::wire::{Heard, PATIENCE, Wire, handshake};
 use rand::{Rng as _, RngCore as _};
@@ -412,14 +413,161 @@ async fn a_flood_of_requests_is_held_back() -> Outcome {
     fixture.still_serves().await
 }
 
+/// Three times as many half-open connections as the relay keeps: the oldest gives way.
 #[tokio::test]
-async fn hundreds_of_half_open_handshakes_hurt_nobody() -> Outcome {
-    let mut fixture = fixture().await?;
+async fn thousands_of_half_open_handshakes_hurt_nobody() -> Outcome {
+    let mut fixture = fixture_with(&["--set", "connections.handshakes=300"]).await?;
     let mut halves = Vec::new();
-    for _ in 0..300 {
+    for _ in 0..900 {
         let mut stream = TcpStream::connect(fixture.relay.address()).await?;
         stream.write_all(b"GET /v1/ws HTTP/1.1\r\nHost: x\r\nUpgr").await?;
         halves.push(stream);
+    }
+    fixture.still_serves().await?;
+    // Whether with an end or with a reset: the first is gone.
+    let mut byte = [0];
+    let read = timeout(PATIENCE, halves[0].read(&mut byte)).await.context("the oldest does not give way")?;
+    assert!(!matches!(read, Ok(1..)));
+    Ok(())
+}
+
+/// A request line that comes byte by byte, for as long as the relay listens.
+#[tokio::test]
+async fn a_slow_handshake_is_cut_off() -> Outcome {
+    let mut fixture = fixture_with(&["--set", "connections.handshake_seconds=1"]).await?;
+    let (mut read, mut write) = TcpStream::connect(fixture.relay.address()).await?.into_split();
+    let mut waste = Vec::new();
+    let trickling = async {
+        loop {
+            if write.write_all(b"G").await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        () = trickling => {}
+        // An end or a reset.
+        _ = read.read_to_end(&mut waste) => {}
+        () = tokio::time::sleep(PATIENCE) => panic!("the relay keeps listening"),
+    }
+    fixture.still_serves().await
+}
+
+/// Messages that begin, hold what they may, and never end: memory stays within the budget, and they are closed for it.
+#[tokio::test]
+async fn unfinished_messages_stay_within_the_budget() -> Outcome {
+    let options = ["--set", "connections.memory_bytes=16777216", "--set", "connections.stalled_seconds=5"];
+    let mut fixture = fixture_with(&options).await?;
+    let before = fixture.relay.memory()?;
+    let mut unfinished = Vec::new();
+    for _ in 0..150 {
+        let mut socket = handshake(&fixture.relay.url(), Some(posthorn_proto::SUBPROTOCOL)).await?;
+        let mut frame = vec![0x82, 0xff];
+        frame.extend(500_000u64.to_be_bytes());
+        frame.extend(std::iter::repeat_n(1, 400_000));
+        // The relay stops reading when it holds its share.
+        let _ = timeout(Duration::from_millis(50), socket.get_mut().write_all(&frame)).await;
+        unfinished.push(socket);
+    }
+    let grown = fixture.relay.memory()?.saturating_sub(before);
+    assert!(grown < 40 << 20, "{grown} bytes for 60 MB that never became messages");
+    fixture.still_serves().await?;
+    for socket in &mut unfinished {
+        let mut waste = Vec::new();
+        let closed = timeout(PATIENCE, socket.get_mut().read_to_end(&mut waste)).await;
+        closed.context("an unfinished message is waited for without end")?.ok();
+    }
+    fixture.still_serves().await
+}
+
+/// A reader that takes nothing is closed after a while; what it did not take is still there for it.
+#[tokio::test]
+async fn a_reader_that_takes_nothing_is_closed_in_time() -> Outcome {
+    let mut fixture = fixture_with(&["--set", "connections.stalled_seconds=5"]).await?;
+    let mailbox = fixture.mailbox().await?;
+    let mut deaf = fixture.relay.connect().await?;
+    mailbox.open(&mut deaf, u32::MAX).await?;
+    let mut poster = fixture.relay.connect().await?;
+    // More than the system takes off the relay's hands.
+    let posts = 100;
+    for n in 1..=posts {
+        assert_eq!(mailbox.append(&mut poster, PostId([n; 16]), vec![n; 200_000]).await?, u64::from(n));
+    }
+    let data = fixture.relay.data().to_owned();
+    let connections = || match admin::ask(&data, &admin::Ask::Stats) {
+        Ok(admin::Answer::Stats(numbers)) => numbers.connections,
+        other => panic!("{other:?}"),
+    };
+    let all = connections();
+    // It answers pings all the while: silence is not what it is closed for.
+    timeout(PATIENCE, async {
+        while connections() == all {
+            deaf.feed(Request::Ping).await.ok();
+            deaf.flush().await.ok();
+            poster.ask(Request::Ping).await?;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        anyhow::Ok(())
+    })
+    .await
+    .context("it is kept for ever")??;
+    let mut again = fixture.relay.connect().await?;
+    mailbox.open(&mut again, u32::MAX).await?;
+    for n in 1..=posts {
+        assert!(matches!(again.pushed().await?, ServerBody::Delivery(delivery) if delivery.seq == u64::from(n)));
+    }
+    fixture.still_serves().await
+}
+
+/// Guesses without end, on many connections at once.
+#[tokio::test]
+async fn wrong_keys_at_full_speed_hurt_nobody() -> Outcome {
+    let rates = ["--set", "rates.requests_per_second=20", "--set", "rates.requests_burst=200"];
+    let mut fixture = fixture_with(&rates).await?;
+    let mailbox = fixture.mailbox().await?;
+    let mut guessers = tokio::task::JoinSet::new();
+    for n in 0..6 {
+        let mut wire = fixture.relay.connect().await?;
+        let mut rng = common::seeded(100 + n);
+        let mailbox = mailbox.clone();
+        guessers.spawn(async move {
+            let mut told_to_wait = 0;
+            for _ in 0..40 {
+                for _ in 0..50 {
+                    let guess = BareMailbox {
+                        post_key: PostKey::random(&mut rng),
+                        read_key: ReadKey::random(&mut rng),
+                        ..mailbox.clone()
+                    };
+                    let request =
+                        if rng.random() { guess.opening(1) } else { guess.posting(PostId::random(&mut rng), "x") };
+                    wire.feed(request).await?;
+                }
+                wire.flush().await?;
+                for _ in 0..50 {
+                    let Heard::Frame(frame) = wire.hear().await? else { anyhow::bail!("closed") };
+                    match frame.body {
+                        ServerBody::Error(refusal) => match refusal.code {
+                            Some(ErrorCode::KeyTurned) => {}
+                            Some(ErrorCode::RateLimited) if refusal.retry_after_ms > 0 => told_to_wait += 1,
+                            other => anyhow::bail!("{other:?}"),
+                        },
+                        ServerBody::Opened(results) => anyhow::ensure!(results[0].result.is_err()),
+                        other => anyhow::bail!("{other:?}"),
+                    }
+                }
+            }
+            anyhow::Ok(told_to_wait)
+        });
+    }
+    // Somebody else is served meanwhile.
+    let mut other = fixture.relay.connect().await?;
+    for n in 0..20u8 {
+        mailbox.append(&mut other, PostId([n; 16]), "right").await?;
+    }
+    while let Some(told_to_wait) = guessers.join_next().await {
+        assert!(told_to_wait?? > 0, "2,000 guesses on one connection, and none was told to wait");
     }
     fixture.still_serves().await
 }

@@ -31,8 +31,13 @@ pub(crate) struct Fixture {
 
 /// Starts a relay and registers a device.
 pub(crate) async fn fixture() -> anyhow::Result<Fixture> {
+    fixture_with(&[]).await
+}
+
+/// The same with options for the relay.
+pub(crate) async fn fixture_with(options: &[&str]) -> anyhow::Result<Fixture> {
     let mut rng = seeded(1);
-    let relay = RelayProcess::start(&relay_program(), &[]).await?;
+    let relay = RelayProcess::start(&relay_program(), options).await?;
     let device = BareDevice::new(&mut rng);
     let mut account = relay.connect().await?;
     device.register(&mut account, HANDLE, relay.invite()).await?;
