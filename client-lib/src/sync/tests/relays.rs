@@ -1,6 +1,8 @@
 //! Relays: they see and change what goes over their connections, and can say anything at any time.
 
+use posthorn_proto::chain::Chain;
 use posthorn_proto::frame::{ClientFrame, Delivery, Opened, Refusal, Request, ServerBody, ServerFrame};
+use posthorn_proto::turn::TurnHash;
 use posthorn_proto::{ErrorCode, Handle, MailboxId, PostId, RelayIdentity};
 
 use super::desk::{Desk, NOW, alarms, all_opened, at, empty, hello, link, relay, requests};
@@ -180,6 +182,9 @@ fn a_post_that_was_answered_and_not_stored_is_made_anew() {
         Delivery { mailbox: HERE.1, seq: 1, post_id: PostId([8; 16]), envelope: vec![1; 256].into(), turn: None };
     let effects = desk.frames(&id, vec![ServerFrame::push(ServerBody::Delivery(other))]);
     assert!(alarms(&effects).contains(&Cause::EchoDiffers));
+    // What does not open is in the chain like everything else (rule 9).
+    let chained = Chain::START.next(1, &PostId([8; 16]), &TurnHash::NONE, &[1; 256]);
+    assert_eq!(desk.reading(&HERE.1).map(|reading| reading.chain()), Some(chained));
     assert!(posts(&requests(&effects)).is_empty(), "not at once: whoever lies would be asked for ever");
     desk.now += 31_000;
     let again = posts(&requests(&desk.handle(Input::Tick)));
