@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use jiff::tz::TimeZone;
-use posthorn_client::conversation::{Cause, ConversationId, Message, MessageState};
+use posthorn_client::conversation::{Body, Cause, ConversationId, Message, MessageState};
 use posthorn_client::sync::{ConversationSummary, Event, SyncState};
 
 use super::editor::Editor;
@@ -137,6 +137,7 @@ impl App {
     /// The one way in. Orders come out without repeats.
     pub(super) fn on(&mut self, happening: Happening) -> Vec<Order> {
         let mut orders = Vec::new();
+        let before = self.places();
         match happening {
             Happening::Key(key) => self.key(key, &mut orders),
             Happening::Paste(text) => self.editor().insert(&text),
@@ -168,7 +169,23 @@ impl App {
             }
             Happening::Show(popup) => self.open(popup),
         }
+        if before != self.places() && self.has_doubtful_signs() && !orders.contains(&Order::Redraw) {
+            orders.push(Order::Redraw);
+        }
         orders
+    }
+
+    /// Whatever makes text move on the screen.
+    fn places(&self) -> (bool, usize, usize, usize) {
+        let entries = self.history().map_or(0, |history| history.messages.len());
+        (self.popup.is_some(), self.popup_scroll, self.scroll, entries)
+    }
+
+    /// Terminals do not agree how wide flags and joined signs are; what moves away may leave pieces of them.
+    fn has_doubtful_signs(&self) -> bool {
+        let doubtful = |c: char| matches!(c, '\u{1f1e6}'..='\u{1f1ff}' | '\u{200d}' | '\u{fe0f}');
+        let text = |message: &Message| matches!(&message.body, Body::Text(text) if text.contains(doubtful));
+        self.history().is_some_and(|history| history.messages.iter().any(text))
     }
 
     /// Shows something over everything, from its beginning.

@@ -474,3 +474,17 @@ fn new_with_somebody_opens_the_conversation_that_there_is() {
         assert!(matches!(&enter(&mut app, another)[..], [Order::Start { .. }]), "{another}");
     }
 }
+
+#[test]
+fn flags_that_move_leave_no_pieces() {
+    let mut app = coming_back(60, 0);
+    screen(&mut app, 80, 24);
+    assert_eq!(key(&mut app, KeyCode::PageUp), [], "nothing doubtful, nothing flickers");
+    let flag = said(8, 61, "bob", "flag 🇩🇪", MessageState::Received);
+    assert!(app.on(Happening::Client(Event::Message(flag))).contains(&Order::Redraw));
+    screen(&mut app, 80, 24);
+    assert_eq!(key(&mut app, KeyCode::Down), [Order::Redraw]);
+    assert_eq!(key(&mut app, KeyCode::F(1)), [Order::Redraw]);
+    assert_eq!(key(&mut app, KeyCode::Esc), [Order::Redraw]);
+    assert_eq!(key(&mut app, KeyCode::Char('x')), []);
+}
