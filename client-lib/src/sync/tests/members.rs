@@ -121,6 +121,23 @@ fn what_members_say_is_read() {
     assert_eq!(bob.texts(&TALK), ["hi"]);
 }
 
+/// Rule 12: a place whose chain is not kept any more can neither be checked nor be held against anybody.
+#[test]
+fn a_reference_that_is_too_old_is_no_alarm() {
+    for (kept, expected) in [(true, vec![Cause::ChainMismatch]), (false, vec![])] {
+        let (mut mallory, mut bob, _) = three();
+        let first = says(&mut mallory, &text("first"), PostId([2; 16]));
+        assert_eq!(reads(&mut bob, PostId([2; 16]), first, None), (None, vec![]));
+        let mut content = text("second");
+        content.position.chain = Chain([9; 32]);
+        if !kept {
+            bob.step(|step| Ok(step.tx.sql().execute("DELETE FROM chain", [])?));
+        }
+        let second = says(&mut mallory, &content, PostId([3; 16]));
+        assert_eq!(reads(&mut bob, PostId([3; 16]), second, None), (None, expected));
+    }
+}
+
 /// A member makes another group of the same id, with the same people, and invites bob to it: he would talk there, alone
 /// with mallory, and think that nothing happened.
 #[test]
