@@ -194,6 +194,10 @@ async fn space_comes_back_while_nobody_asks() {
     for n in 1..=120 {
         expect(store.append(sized(to, n, 0, 200)).await);
     }
+    // Each request lets upkeep do a step: until it has nothing to do any more.
+    for _ in 0..200 {
+        expect(store.open(open(to, 1)).await);
+    }
     let before = disk.used();
     expect(store.advance(to, reader_id(1), 120).await);
     let back = async {
