@@ -16,6 +16,8 @@ use crate::store::Store;
 
 /// Readers that fell behind are served from the store by so many at once; each holds one batch.
 const READS: usize = 64;
+/// So many `Open`s are carried out at once; each may hold a kilobyte for each of its mailboxes.
+const OPENS: usize = 64;
 /// Most keys that one kind of rate remembers: bounds memory at a few megabytes.
 const REMEMBERED: usize = 100_000;
 const HOUR: u32 = 3600;
@@ -53,6 +55,8 @@ pub struct Context {
     pub(crate) budget: Arc<Budget>,
     /// Who holds a permit may read a batch from the store.
     pub(crate) reads: Semaphore,
+    /// Who holds a permit may have an `Open` under way.
+    pub(crate) opens: Semaphore,
     pub(crate) open_registration: bool,
     pub(crate) identity: RelaySecret,
     pub(crate) ephemerals: Ephemerals,
@@ -97,6 +101,7 @@ impl Context {
             outbox_bytes: parts.outbox_bytes,
             budget: Arc::new(Budget::new(parts.memory_bytes)),
             reads: Semaphore::new(READS),
+            opens: Semaphore::new(OPENS),
             open_registration: parts.open_registration,
             identity: parts.identity,
             ephemerals: Ephemerals::new(parts.seed),

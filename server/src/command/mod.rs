@@ -101,7 +101,7 @@ pub(crate) fn request_bytes(request: &Request) -> usize {
                 post.envelope.len() + turn.map_or(0, |turn| 48 * turn.admit.len() + 16 * turn.evict.len())
             }
             Request::Signal(signal) => signal.payload.len(),
-            Request::Open(open) => 512 * open.openings.len(),
+            Request::Open(open) => 128 * open.openings.len(),
             Request::PublishCard(publish) => publish.card.len(),
             Request::PublishKeyPackages(publish) => {
                 publish.one_time.iter().chain(&publish.last_resort).map(bytes::Bytes::len).sum()
