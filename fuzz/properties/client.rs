@@ -9,8 +9,11 @@ use posthorn_client::session::UnverifiedKeyPackage;
 use posthorn_proto::turn::TurnHash;
 use posthorn_proto::{MailboxId, PostId};
 
+/// Gives bytes to a decoder and checks what comes of it; whether they were understood.
+type Decoder = fn(&[u8]) -> bool;
+
 /// What the first byte of an input chooses.
-pub(crate) const DECODERS: [(&str, fn(&[u8]) -> bool); 9] = [
+pub(crate) const DECODERS: [(&str, Decoder); 9] = [
     ("card", card),
     ("credential", credential),
     ("inbox address", inbox_address),

@@ -41,8 +41,7 @@ pub(crate) fn run(arguments: &SimArguments) -> anyhow::Result<()> {
 /// `cargo test --workspace` has built is used: for a package alone, cargo would build dependencies with other features.
 pub(crate) fn kill(kills: u32) -> anyhow::Result<()> {
     finish(
-        cargo("test --workspace --test kill -- --nocapture --test-threads 1")
-            .env("POSTHORN_KILLS", kills.to_string()),
+        cargo("test --workspace --test kill -- --nocapture --test-threads 1").env("POSTHORN_KILLS", kills.to_string()),
     )
 }
 

@@ -313,12 +313,16 @@ async fn compare_one(wire: &mut Wire, book: &Book, shelf: usize, loss: &mut Loss
         other => bail!("opening: {other:?}"),
     };
     let state = match result {
-        Opened { result: Ok(_), .. } if !is_open => return Ok(loss.state.push(format!("mailbox {shelf} is back"))),
+        Opened { result: Ok(_), .. } if !is_open => {
+            loss.state.push(format!("mailbox {shelf} is back"));
+            return Ok(());
+        }
         Opened { result: Err(_), .. } if !is_open => return Ok(()),
         Opened { result: Ok(state), .. } => state,
         Opened { result: Err(Refusal { code: Some(ErrorCode::MailboxUnknown), .. }), .. } => {
             loss.envelopes += expected.len();
-            return Ok(loss.state.push(format!("mailbox {shelf} is gone")));
+            loss.state.push(format!("mailbox {shelf} is gone"));
+            return Ok(());
         }
         Opened { result: Err(refusal), .. } => bail!("{refusal:?}"),
     };
