@@ -139,7 +139,7 @@ impl Peer {
         }
         drop(state);
         drop(ended);
-        fits.then_some(Reserved { peer: self, count })
+        fits.then(|| Reserved { peer: self, count })
     }
 
     /// Keeps an opening, in place of an earlier one of the same mailbox.

@@ -85,6 +85,20 @@ fn announced_limits_are_kept() {
 }
 
 #[test]
+fn an_open_that_is_too_large_takes_no_room() {
+    let limits = Limits { openings_per_connection: 1, ..Limits::default() };
+    let relay = TestRelay::new(Setup { limits, ..Setup::default() });
+    let mut client = relay.connect();
+    client.create();
+    let Request::Open(one) = open(READER, READ_KEY, 1) else { panic!("it opens") };
+    let other = Opening { mailbox: MailboxId([1; 16]), ..one.openings[0].clone() };
+    let both = Request::Open(Open { openings: vec![one.openings[0].clone(), other] });
+    assert_eq!(client.refused(both), ErrorCode::TooLarge);
+    let ServerBody::Opened(results) = client.ask(Request::Open(one)) else { panic!("answered") };
+    assert!(results[0].result.is_ok(), "{results:?}");
+}
+
+#[test]
 fn requests_above_the_rate_are_told_when_to_come_back() {
     let rates = Rates { requests_per_second: 10, requests_burst: 5, ..Rates::off() };
     let relay = TestRelay::new(Setup { rates, ..Setup::default() });
