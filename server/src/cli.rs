@@ -12,7 +12,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::{self, Answer, Ask, AskError};
-use crate::config::{Config, ConfigError, LogFormat, Sources, default_data};
+use crate::config::{Config, ConfigError, Engine, LogFormat, Sources, default_data};
 use crate::relay::{Relay, StartError};
 
 /// What shells say of a program whose reader went away: 128 and SIGPIPE.
@@ -284,11 +284,13 @@ fn serve(config: Config, print_invite: Option<u32>) -> anyhow::Result<()> {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let data = config.data.display().to_string();
         warn_of_plain_text(&config);
+        let is_in_memory = config.engine == Engine::Memory;
         let relay = Relay::start(config).await.map_err(not_started)?;
         say(&format!("posthorn-server listens on {}", relay.url()))?;
         say(&format!("data: {data}"))?;
         match print_invite {
             Some(uses) => say(&format!("invite: {}", relay.mint_invite(uses.max(1), 7).await?.code))?,
+            None if is_in_memory => say("first invite: start again with --print-invite")?,
             None => say(&format!("first invite: posthorn-server invite --data {data}"))?,
         }
         tracing::info!("started");
