@@ -1,7 +1,7 @@
 //! The measured comparison: `cargo xtask bench`, told in `docs/performance.md`.
 //!
 //! Reading guide: [`work`] has the workloads, one file each. [`host`] starts the servers that they measure: the relay, the
-//! [`limit`] relays (this same program), and the peers that [`peers`] finds. [`wire`] is the clients' side, [`pair`] and
+//! [`mod@limit`] relays (this same program), and the peers that [`peers`] finds. [`wire`] is the clients' side, [`pair`] and
 //! [`setup`] what several workloads need. [`process`] and [`measure`] read what a server used; [`table`] is what comes out.
 //!
 //! Invariant: the relay is the program that is shipped, in a process of its own, driven from outside by its protocol; nothing

@@ -1,4 +1,4 @@
-//! What a client says to the limit relays: see [`crate::limit`].
+//! What a client says to the limit relays: see [`mod@crate::limit`].
 
 use anyhow::bail;
 

@@ -2,7 +2,7 @@
 //!
 //! Reading guide: [`socket`] is a WebSocket client over a TCP stream that encodes into one buffer and decodes in place;
 //! [`speaker`] is what all protocols have in common; [`posthorn`], [`limit`], [`mqtt`] and [`nats`] are one protocol each;
-//! [`line`] puts a speaker on a socket.
+//! [`mod@line`] puts a speaker on a socket.
 //!
 //! Invariant: a client verifies what it counts. A payload that is missing, repeated, out of order or changed ends the run.
 
