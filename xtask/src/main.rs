@@ -2,7 +2,7 @@
 //!
 //! Reading guide: [`ci`] is the list of steps that a change must pass and [`step`] runs them one after the other; [`tidy`]
 //! holds the house rules that a program can check; [`sim`] starts the simulation and the long kill loop, [`faults`] what breaks relays on
-//! purpose, [`bench`] the measured comparison.
+//! purpose, [`mod@bench`] the measured comparison.
 //!
 //! Invariant: a check lives in the crate it checks, or in `tests/`. What stands here only starts checks, or looks at
 //! source text and at the graph of dependencies; it links no code of the product, so that it builds in seconds.
