@@ -17,7 +17,7 @@ use super::checkpointer::Checkpointer;
 use super::journal::{Batch, BeginError, Fatal, Journal, Location, Resume};
 use super::shared::{Shared, State, unreadable};
 use super::upkeep::Upkeep;
-use super::{KIND_MARK, KIND_RECORD};
+use super::{KIND_MARK, KIND_RECORD, MARK_BYTES};
 use crate::store::clock::ClockGuard;
 use crate::store::ledger::{Command, Decision, Outcome, Taken};
 use crate::store::{Clock, Published, StoreError, Stored};
@@ -270,8 +270,10 @@ impl Committer {
         for (record, end) in records.iter().zip(ends) {
             let place = batch.push(KIND_RECORD, &[&self.scratch[start..end]]);
             start = end;
-            self.journal.note_live(place);
-            ledger.apply(record, place, &mut |freed, _| self.journal.note_dead(freed));
+            if record.is_lasting() {
+                self.journal.note_live(place);
+            }
+            ledger.apply(record, place, &mut |freed, _| self.journal.note_dead(freed, MARK_BYTES));
             self.shared.applied(place);
             round.events.extend(record.stored().map(|(mailbox, stored)| Event::Appended(mailbox, stored)));
             round.events.extend(record.destroyed().map(Event::Destroyed));

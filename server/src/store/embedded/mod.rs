@@ -64,6 +64,9 @@ const KIND_RECORD: u8 = 1;
 /// Journal records of this kind are empty: they only stand behind a checkpoint's position.
 const KIND_MARK: u8 = 2;
 
+/// About what remembering a post takes of the journal when its envelope is gone, bytes.
+const MARK_BYTES: u64 = 88;
+
 /// Commands that may wait for the committer.
 const QUEUE_COMMANDS: usize = 8192;
 /// The grain in which the queue's bytes are counted.

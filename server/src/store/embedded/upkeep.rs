@@ -1,8 +1,10 @@
 //! Upkeep between rounds: getting the space of superseded records back, a step at a time.
 //!
 //! Decides *when*; the journal knows how segments are emptied, and the ledger which records are needed. How much of a segment is
-//! needed is counted as envelopes come and go; records that state something (a cursor, a key) are superseded without a word, so
-//! each segment is also counted anew from time to time, which errs on neither side.
+//! needed is estimated as envelopes come and go. Records that state something (a cursor, a day) are superseded without a word: they count
+//! as not needed from the beginning and, once carried, as needed, so that each is carried once at most for a wrong estimate. What the
+//! estimate cannot know (a carried cursor that was superseded, a post that was forgotten) is found by counting segments anew: while
+//! nobody asks for anything, or when the journal is much longer than what the ledger holds.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,16 +12,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::damage::stretch;
-use super::journal::compact::{CompactError, Compaction, Keep, Liveness};
-use super::journal::{Damage, Fatal, Journal, Location};
+use super::journal::compact::{CompactError, Compaction, Liveness};
+use super::journal::{Batch, Damage, Fatal, Journal, Location};
 use super::shared::Shared;
-use super::{KIND_MARK, KIND_RECORD};
-use crate::store::ledger::Record;
+use super::{KIND_MARK, KIND_RECORD, MARK_BYTES};
+use crate::store::ledger::{Keep, Record};
 
 /// A segment is emptied when at most this part of it is needed: what is carried forward is at most half of what is written.
 const LIVE_PERCENT: u64 = 50;
-/// Segments counted anew whenever a segment is begun.
+/// Segments counted anew for each that is begun.
 const RECOUNT_AT_ONCE: usize = 2;
+/// The journal is too long when it is this many times what the ledger holds, and this many segments.
+const TOO_LONG: (u64, u64) = (3, 8);
 
 /// What is under way.
 #[derive(Default)]
@@ -76,7 +80,9 @@ impl Upkeep {
             }
             let version = shared.ledger.read().version();
             shared.publish(version, journal.position());
-        } else if is_idle && let Some(segment) = self.recount.pop_front() {
+        } else if (is_idle || is_too_long(journal, shared))
+            && let Some(segment) = self.recount.pop_front()
+        {
             count(journal, shared, segment);
         }
         Ok(())
@@ -98,7 +104,7 @@ impl Upkeep {
         }
     }
 
-    /// A segment that is worth emptying by an exact count.
+    /// A segment that is worth emptying.
     fn choose(&mut self, journal: &mut Journal, shared: &Arc<Shared>) -> Option<Compaction> {
         if let Some(version) = self.stuck {
             if shared.ledger.read().version() < version + RETRY_RECORDS {
@@ -106,37 +112,38 @@ impl Upkeep {
             }
             self.stuck = None;
         }
-        let segment = journal.worst_segment(LIVE_PERCENT)?;
-        let counted = count(journal, shared, segment);
-        let len = journal.segments().get(&segment)?.len;
-        let found = counted.filter(|(_, live)| live * 100 <= len * LIVE_PERCENT).map(|(work, _)| work);
-        // This one is not taken again as it is counted now; another may be worth it.
+        let found = start(journal, shared, journal.worst_segment(LIVE_PERCENT)?);
+        // A damaged one is not taken again; another may be worth it.
         self.again = found.is_none();
         found
     }
 }
 
+fn is_too_long(journal: &Journal, shared: &Shared) -> bool {
+    let (times, segments) = TOO_LONG;
+    let all: u64 = journal.segments().values().map(|usage| usage.len).sum();
+    all > times * shared.ledger.read().recorded_bytes(MARK_BYTES) + segments * journal.segment_bytes()
+}
+
 /// Counts what is needed of a segment.
-fn count(journal: &mut Journal, shared: &Arc<Shared>, segment: u32) -> Option<(Compaction, u64)> {
-    if !journal.segments().contains_key(&segment) {
-        return None;
+fn count(journal: &mut Journal, shared: &Arc<Shared>, segment: u32) {
+    if journal.segments().contains_key(&segment)
+        && let Some(work) = start(journal, shared, segment)
+    {
+        let live = work.count(&mut Owner::new(journal, shared, segment));
+        journal.recounted(segment, live);
     }
-    let work = match journal.start_compaction(segment) {
-        Ok(work) => work,
-        Err(error) => {
-            tracing::error!(%error, "a journal segment cannot be read back whole; it is kept");
-            shared.damage.found(stretch(&Damage {
-                segment,
-                offset: 0,
-                len: 0,
-                what: "part of the segment (it is kept)",
-            }));
-            return None;
-        }
-    };
-    let live = work.count(&Owner::new(journal, shared, segment));
-    journal.recounted(segment, live);
-    Some((work, live))
+}
+
+/// Reads a segment.
+fn start(journal: &mut Journal, shared: &Shared, segment: u32) -> Option<Compaction> {
+    let work = journal.start_compaction(segment);
+    if let Err(error) = &work {
+        tracing::error!(%error, "a journal segment cannot be read back whole; it is kept");
+        let what = "part of the segment (it is kept)";
+        shared.damage.found(stretch(&Damage { segment, offset: 0, len: 0, what }));
+    }
+    work.ok()
 }
 
 /// The ledger, as the owner of a segment's records.
@@ -144,42 +151,67 @@ struct Owner<'a> {
     shared: &'a Shared,
     /// Tombstones up to this version bury nothing any more when the segment is gone.
     floor: u64,
+    /// The record last asked about, and what is needed of it. `None`: it is not understood, so it is copied.
+    asked: Option<(Record, Keep)>,
+    /// What is written for it, encoded one behind the other.
+    written: Vec<u8>,
+    /// Where each of these ends.
+    ends: Vec<usize>,
 }
 
 impl<'a> Owner<'a> {
     fn new(journal: &Journal, shared: &'a Shared, segment: u32) -> Self {
         let oldest = journal.segments().iter().find(|(number, _)| **number != segment);
-        Self { shared, floor: oldest.map_or(0, |(_, usage)| usage.stamp) }
+        let floor = oldest.map_or(0, |(_, usage)| usage.stamp);
+        Self { shared, floor, asked: None, written: Vec::new(), ends: Vec::new() }
+    }
+
+    fn apply(&self, record: &Record, place: Location) {
+        // It is remembered already, or it would not be needed.
+        if record.is_mark() {
+            return;
+        }
+        let mut ledger = self.shared.ledger.write();
+        // What is freed lies in the segment that goes.
+        ledger.apply(record, place, &mut |_, _| ());
+        self.shared.applied(place);
     }
 }
 
 impl Liveness for Owner<'_> {
-    fn keep(&self, at: Location, kind: u8, payload: &[u8]) -> Keep {
+    fn cost(&mut self, at: Location, kind: u8, payload: &Bytes) -> usize {
+        self.written.clear();
+        self.ends.clear();
+        self.asked = None;
         if kind == KIND_MARK {
-            return Keep::default();
+            return 0;
         }
-        let Ok(record) = Record::decode(Bytes::copy_from_slice(payload)) else {
+        let Ok(record) = Record::decode(payload.clone()) else {
             // What is not understood is not thrown away.
-            return Keep { copy: true, write: Vec::new() };
+            return Batch::cost(payload.len());
         };
         let keep = self.shared.ledger.read().keep(&record, &at, self.floor);
-        let encode = |record: &Record| {
-            let mut out = Vec::new();
-            record.encode(&mut out);
-            (KIND_RECORD, out)
-        };
-        Keep { copy: keep.copy, write: keep.write.iter().map(encode).collect() }
+        for record in &keep.write {
+            record.encode(&mut self.written);
+            self.ends.push(self.written.len());
+        }
+        let copied = if keep.copy { Batch::cost(payload.len()) } else { 0 };
+        self.asked = Some((record, keep));
+        self.written.len() + self.ends.len() * Batch::cost(0) + copied
     }
 
-    fn carried(&mut self, _: Location, _: u8, payload: &[u8], keep: &Keep, to: &[Location]) {
-        let written = keep.write.iter().map(|(_, payload)| &payload[..]).chain(keep.copy.then_some(payload));
-        let mut ledger = self.shared.ledger.write();
-        for (payload, place) in written.zip(to) {
-            if let Ok(record) = Record::decode(Bytes::copy_from_slice(payload)) {
-                // What is freed lies in the segment that goes.
-                ledger.apply(&record, *place, &mut |_, _| ());
-            }
-            self.shared.applied(*place);
+    fn carry(&mut self, _: Location, kind: u8, payload: &Bytes, put: &mut dyn FnMut(u8, &[u8]) -> Location) {
+        let Some((record, keep)) = &self.asked else {
+            put(kind, payload);
+            return;
+        };
+        let mut start = 0;
+        for (record, end) in keep.write.iter().zip(&self.ends) {
+            self.apply(record, put(KIND_RECORD, &self.written[start..*end]));
+            start = *end;
+        }
+        if keep.copy {
+            self.apply(record, put(kind, payload));
         }
     }
 }

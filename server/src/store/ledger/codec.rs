@@ -61,32 +61,42 @@ impl Writer<'_> {
 
 /// Takes values from the front of a buffer.
 pub(crate) struct Parser {
-    rest: Bytes,
+    all: Bytes,
+    /// What was taken.
+    at: usize,
 }
 
 impl Parser {
     /// Begins at the front.
     pub(crate) fn new(bytes: Bytes) -> Self {
-        Self { rest: bytes }
+        Self { all: bytes, at: 0 }
+    }
+
+    fn left(&self) -> &[u8] {
+        self.all.get(self.at..).unwrap_or_default()
     }
 
     /// Bytes, without copying them.
     pub(crate) fn bytes(&mut self, len: usize) -> Result<Bytes, BadRecord> {
-        if len > self.rest.len() {
+        if len > self.left().len() {
             return Err(BadRecord("it ends too early"));
         }
-        Ok(self.rest.split_to(len))
+        self.at += len;
+        Ok(self.all.slice(self.at - len..self.at))
     }
 
     /// Everything that is left.
     pub(crate) fn rest(&mut self) -> Bytes {
-        std::mem::take(&mut self.rest)
+        let rest = self.all.slice(self.at..);
+        self.at = self.all.len();
+        rest
     }
 
     /// A fixed array.
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], BadRecord> {
-        let bytes = self.bytes(N)?;
-        bytes.as_ref().try_into().map_err(|_| BadRecord("it ends too early"))
+        let array = *self.left().first_chunk().ok_or(BadRecord("it ends too early"))?;
+        self.at += N;
+        Ok(array)
     }
 
     /// A key hash.
@@ -119,7 +129,7 @@ impl Parser {
     /// A count of items of at least `size` bytes each, which the input is long enough to hold.
     pub(crate) fn count(&mut self, size: usize) -> Result<usize, BadRecord> {
         let count = usize::try_from(self.number()?).map_err(|_| BadRecord("a count over its input"))?;
-        if count.checked_mul(size.max(1)).is_none_or(|bytes| bytes > self.rest.len()) {
+        if count.checked_mul(size.max(1)).is_none_or(|bytes| bytes > self.left().len()) {
             return Err(BadRecord("a count over its input"));
         }
         Ok(count)
@@ -161,7 +171,7 @@ impl Parser {
 
     /// Nothing may be left.
     pub(crate) fn end(&self) -> Result<(), BadRecord> {
-        if self.rest.is_empty() { Ok(()) } else { Err(BadRecord("it goes on too long")) }
+        if self.left().is_empty() { Ok(()) } else { Err(BadRecord("it goes on too long")) }
     }
 }
 

@@ -31,7 +31,6 @@ use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId};
 
 pub(crate) use self::codec::{BadRecord, Parser, Writer};
 pub(crate) use self::command::{Command, Decision, Held, HeldCard, Outcome, Taken};
-#[cfg(test)]
 pub(crate) use self::keep::Keep;
 pub(crate) use self::keyed::Keyed;
 pub(crate) use self::rebuild::{Missing, Rebuild};
@@ -173,6 +172,15 @@ impl<L: Clone + PartialEq> Ledger<L> {
             damaged: 0,
             full: false,
         }
+    }
+
+    /// About what all of it takes as records, bytes, but for key packages and cards; `mark` bytes for a post that is only remembered.
+    pub(crate) fn recorded_bytes(&self, mark: u64) -> u64 {
+        /// A mailbox without readers, an account, a reader.
+        const OTHERS: [u64; 3] = [256, 256, 64];
+        let counts = [self.mailboxes.len() as u64, self.accounts.len() as u64, self.totals.readers];
+        let others: u64 = OTHERS.iter().zip(counts).map(|(bytes, count)| bytes * count).sum();
+        self.totals.envelope_bytes + self.totals.posts * mark + others
     }
 
     /// Makes a record's change. `place` is where the record lies, and so its body; `freed` is told each body that is no

@@ -138,6 +138,26 @@ impl Record {
         }
     }
 
+    /// Whether it is usually needed for long. The others are superseded by the next of their kind: the next cursor, the next day.
+    pub(crate) fn is_lasting(&self) -> bool {
+        match &self.change {
+            Change::Mailbox { change, .. } => {
+                matches!(change, MailboxChange::Posted { .. } | MailboxChange::Mark { .. } | MailboxChange::Snapshot(_))
+            }
+            Change::Clock
+            | Change::KeyPackagesTaken { .. }
+            | Change::TokenSpent { .. }
+            | Change::TokensExpired { .. }
+            | Change::InviteGone { .. } => false,
+            _ => true,
+        }
+    }
+
+    /// Whether it only remembers a post whose envelope is gone: applying it again to a log that remembers it changes nothing.
+    pub(crate) fn is_mark(&self) -> bool {
+        matches!(&self.change, Change::Mailbox { change: MailboxChange::Mark { .. }, .. })
+    }
+
     /// Appends the record's bytes.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.reserve(192 + self.body().map_or(0, Bytes::len));

@@ -4,40 +4,28 @@
 //! a record is dropped only when the owner says that a later journal record supersedes it; what the owner keeps is on stable storage
 //! in a later segment before the old one is unlinked; and no checkpoint is ever asked.
 
+use bytes::Bytes;
+
 use super::format::{Ident, SEGMENT_HEADER, is_own};
-use super::scan::{outline, records};
+use super::scan::{frames, outline};
 use super::segment::{load, marker_of, name_of};
 use super::{Batch, BeginError, FRAME_HEADER, Fatal, Journal, Location};
 
-/// What of a record must be carried forward when its segment goes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Keep {
-    /// Records to be written before the copy, or instead of it: kind and payload.
-    pub(crate) write: Vec<(u8, Vec<u8>)>,
-    /// The record itself, byte for byte.
-    pub(crate) copy: bool,
-}
-
-impl Keep {
-    /// Bytes in a batch, for a record of `len` payload bytes.
-    pub(crate) fn cost(&self, len: usize) -> usize {
-        let written: usize = self.write.iter().map(|(_, payload)| Batch::cost(payload.len())).sum();
-        written + if self.copy { Batch::cost(len) } else { 0 }
-    }
-}
-
 /// The owner of the live state, asked about each record of a segment in order.
 pub(crate) trait Liveness {
-    /// What is still needed of the record. May be asked again about the same record if there was no space; changes nothing.
-    fn keep(&self, at: Location, kind: u8, payload: &[u8]) -> Keep;
+    /// What is still needed of the record, as bytes of a batch ([`Batch::cost`]); 0: nothing. May be asked again about the same record
+    /// if there was no space; the live state stays as it is.
+    fn cost(&mut self, at: Location, kind: u8, payload: &Bytes) -> usize;
 
-    /// What was asked for was put at these places, in order, the copy last. Called before they are durable, so that the next
-    /// question sees it; what depends on these places must not be disclosed until then.
-    fn carried(&mut self, from: Location, kind: u8, payload: &[u8], keep: &Keep, to: &[Location]);
+    /// Puts what [`Liveness::cost`] has just counted, and takes over where it lies from now on: the next question sees it. It is not
+    /// durable yet, so what depends on these places must not be disclosed until then.
+    fn carry(&mut self, at: Location, kind: u8, payload: &Bytes, put: &mut dyn FnMut(u8, &[u8]) -> Location);
 }
 
 /// The part of a segment carried in one batch (1 MiB of 32): bounds how long posts wait behind the compaction.
 const CARRY_PART: usize = 32;
+/// Records looked at in one step, for the same reason.
+const LOOK_AT: usize = 8192;
 
 /// Why a segment could not be emptied.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +54,7 @@ impl From<BeginError> for CompactError {
 pub(crate) struct Compaction {
     segment: u32,
     records: Vec<(Location, u8)>,
-    buf: Vec<u8>,
+    buf: Bytes,
     next: usize,
 }
 
@@ -102,29 +90,25 @@ impl Journal {
         let outline = outline(&buf, ident, SEGMENT_HEADER);
         let mut found = Vec::new();
         for span in &outline.spans {
-            let mut collect = |at, kind, _: &[u8]| {
-                if !is_own(kind) {
-                    found.push((at, kind));
-                }
-            };
-            if records(&buf, ident, span, &mut collect).is_some() {
+            if !span.intact {
                 return None;
             }
+            frames(&buf, ident, span, &mut |at, kind| found.extend((!is_own(kind)).then_some((at, kind))));
         }
-        (outline.damage.is_empty() && outline.sealed).then_some(Compaction { segment, records: found, buf, next: 0 })
+        let whole = outline.damage.is_empty() && outline.sealed;
+        whole.then(|| Compaction { segment, records: found, buf: buf.into(), next: 0 })
     }
 
-    /// Carries a [`CARRY_PART`]th of a segment, in one synced batch. `true` when the segment is emptied and removed.
+    /// Carries a part of a segment forward, in one synced batch. `true` when the segment is emptied and removed.
     pub(crate) fn compact_step(
         &mut self,
         work: &mut Compaction,
         owner: &mut dyn Liveness,
     ) -> Result<bool, CompactError> {
         let mut batch = None;
-        while let Some((at, kind)) = work.records.get(work.next).copied() {
+        for (at, kind) in work.records[work.next..].iter().copied().take(LOOK_AT) {
             let payload = work.payload(at);
-            let keep = owner.keep(at, kind, payload);
-            let cost = keep.cost(payload.len());
+            let cost = owner.cost(at, kind, &payload);
             if cost > 0 {
                 let batch = match &mut batch {
                     Some(batch) => batch,
@@ -133,12 +117,11 @@ impl Journal {
                 if !batch.has_room(cost) {
                     break;
                 }
-                let mut to: Vec<_> = keep.write.iter().map(|(kind, payload)| batch.push(*kind, &[payload])).collect();
-                if keep.copy {
-                    to.push(batch.push(kind, &[payload]));
-                }
-                to.iter().for_each(|to| self.note_live(*to));
-                owner.carried(at, kind, payload, &keep, &to);
+                owner.carry(at, kind, &payload, &mut |kind, payload| {
+                    let to = batch.push(kind, &[payload]);
+                    self.note_live(to);
+                    to
+                });
             }
             work.next += 1;
         }
@@ -169,16 +152,12 @@ impl Compaction {
     }
 
     /// Counts what the owner needs of the whole segment, bytes.
-    pub(crate) fn count(&self, owner: &dyn Liveness) -> u64 {
-        let cost = |(at, kind): &(Location, u8)| {
-            let payload = self.payload(*at);
-            owner.keep(*at, *kind, payload).cost(payload.len()) as u64
-        };
-        self.records.iter().map(cost).sum()
+    pub(crate) fn count(&self, owner: &mut dyn Liveness) -> u64 {
+        self.records.iter().map(|(at, kind)| owner.cost(*at, *kind, &self.payload(*at)) as u64).sum()
     }
 
-    fn payload(&self, at: Location) -> &[u8] {
+    fn payload(&self, at: Location) -> Bytes {
         let start = at.offset as usize + FRAME_HEADER;
-        &self.buf[start..start + at.len as usize]
+        self.buf.slice(start..start + at.len as usize)
     }
 }

@@ -202,6 +202,11 @@ impl Journal {
         &self.segments
     }
 
+    /// How long segments become, bytes.
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        u64::from(self.config.segment_bytes)
+    }
+
     /// Bytes that may still be allocated on the disk.
     pub(crate) fn free_bytes(&self) -> io::Result<u64> {
         self.disk.free_bytes()
@@ -226,10 +231,11 @@ impl Journal {
         }
     }
 
-    /// The owner no longer needs this record. An estimate: after a start everything counts as needed until it is counted anew.
-    pub(crate) fn note_dead(&mut self, at: Location) {
+    /// The owner no longer needs this record, but for `rest` bytes that it says in fewer words when its segment goes. An estimate: after a
+    /// start everything counts as needed until it is counted anew.
+    pub(crate) fn note_dead(&mut self, at: Location, rest: u64) {
         if let Some(usage) = self.segments.get_mut(&at.segment) {
-            usage.live = usage.live.saturating_sub(at.footprint());
+            usage.live = usage.live.saturating_sub(at.footprint().saturating_sub(rest));
         }
     }
 

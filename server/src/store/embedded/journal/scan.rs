@@ -6,7 +6,7 @@
 
 use crc32c::crc32c_append;
 
-use super::format::{ALIGN, BATCH_HEADER, BatchHeader, CLOSED, FRAME_HEADER, Ident, SEAL, frame};
+use super::format::{ALIGN, BATCH_HEADER, BatchHeader, CLOSED, FRAME_HEADER, Ident, SEAL, frame, frame_head};
 use super::{Damage, Location};
 
 /// One batch found.
@@ -90,6 +90,16 @@ fn is_intact(buf: &[u8], ident: Ident, offset: usize, header: &BatchHeader) -> b
         at += FRAME_HEADER + payload.len();
     }
     at == body.len() && count == header.count && crcs == header.body_crc
+}
+
+/// Calls `visit` with the place and kind of each record of an intact batch, in order.
+pub(super) fn frames(buf: &[u8], ident: Ident, span: &Span, visit: &mut dyn FnMut(Location, u8)) {
+    let mut at = span.offset as usize + BATCH_HEADER;
+    for _ in 0..span.header.count {
+        let Some((len, kind)) = frame_head(buf, at) else { return };
+        visit(Location { segment: ident.segment, offset: at as u32, len }, kind);
+        at += FRAME_HEADER + len as usize;
+    }
 }
 
 /// Calls `visit` with the readable records of a batch, in order. In a batch that is not intact the records before and after a damaged

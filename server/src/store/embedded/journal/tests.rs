@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::compact::{CompactError, Keep, Liveness};
+use super::compact::{CompactError, Liveness};
 use super::sim::SimDisk;
 use super::*;
 
@@ -375,18 +376,19 @@ impl Keys {
 }
 
 impl Liveness for Keys {
-    fn keep(&self, at: Location, kind: u8, payload: &[u8]) -> Keep {
+    fn cost(&mut self, at: Location, kind: u8, payload: &Bytes) -> usize {
         let (key, _, newest) = parse(payload);
         let copy = match kind {
             PUT => self.live.get(&key).is_some_and(|entry| entry.1 == at),
             _ => self.dead.get(&key).is_some_and(|entry| entry.1 == at) && self.needs_tombstone(newest),
         };
-        Keep { copy, write: Vec::new() }
+        if copy { Batch::cost(payload.len()) } else { 0 }
     }
 
-    fn carried(&mut self, from: Location, _: u8, _: &[u8], _: &Keep, to: &[Location]) {
-        self.live.values_mut().filter(|entry| entry.1 == from).for_each(|entry| entry.1 = to[0]);
-        self.dead.values_mut().filter(|entry| entry.1 == from).for_each(|entry| entry.1 = to[0]);
+    fn carry(&mut self, from: Location, kind: u8, payload: &Bytes, put: &mut dyn FnMut(u8, &[u8]) -> Location) {
+        let to = put(kind, payload);
+        self.live.values_mut().filter(|entry| entry.1 == from).for_each(|entry| entry.1 = to);
+        self.dead.values_mut().filter(|entry| entry.1 == from).for_each(|entry| entry.1 = to);
     }
 }
 
