@@ -20,9 +20,11 @@ use crate::store::ledger::{Keep, Record};
 
 /// A segment is emptied when at most this part of it is needed: what is carried forward is at most half of what is written.
 const LIVE_PERCENT: u64 = 50;
-/// Segments counted anew for each that is begun.
-const RECOUNT_AT_ONCE: usize = 2;
-/// The journal is too long when it is this many times what the ledger holds, and this many segments.
+/// Segments counted anew for each that is begun, while the journal is longer than it may be.
+const RECOUNT_AT_ONCE: usize = 4;
+/// The journal is long when it is more than this many times what the ledger holds, and this many segments.
+const LONG: (u64, u64) = (2, 4);
+/// It is so long that counting does not wait for an idle moment.
 const TOO_LONG: (u64, u64) = (3, 8);
 
 /// What is under way.
@@ -60,7 +62,7 @@ impl Upkeep {
 
     /// Does one step: one batch carried forward, or one segment counted.
     pub(super) fn step(&mut self, journal: &mut Journal, shared: &Arc<Shared>, is_idle: bool) -> Result<(), Fatal> {
-        self.notice_new_segment(journal);
+        self.notice_new_segment(journal, shared);
         if self.work.is_none() {
             self.again = false;
             self.work = self.choose(journal, shared);
@@ -75,12 +77,12 @@ impl Upkeep {
                 }
                 Ok(false) => self.work = Some(work),
                 Err(CompactError::Full) => self.stuck = Some(shared.ledger.read().version()),
-                Err(CompactError::Damaged(segment)) => tracing::error!(segment, "a damaged journal segment is kept"),
+                Err(error @ CompactError::Damaged(segment)) => report(shared, segment, &error),
                 Err(CompactError::Fatal(fatal)) => return Err(fatal),
             }
             let version = shared.ledger.read().version();
             shared.publish(version, journal.position());
-        } else if (is_idle || is_too_long(journal, shared))
+        } else if (is_idle || is_longer(journal, shared, TOO_LONG))
             && let Some(segment) = self.recount.pop_front()
         {
             count(journal, shared, segment);
@@ -88,12 +90,15 @@ impl Upkeep {
         Ok(())
     }
 
-    fn notice_new_segment(&mut self, journal: &Journal) {
+    fn notice_new_segment(&mut self, journal: &Journal, shared: &Shared) {
         let current = journal.position().segment;
         if current == self.current {
             return;
         }
         (self.current, self.stuck) = (current, None);
+        if !is_longer(journal, shared, LONG) {
+            return;
+        }
         for _ in 0..RECOUNT_AT_ONCE {
             let sealed = |from: u32| journal.segments().range(from..current).next().map(|(number, _)| *number);
             let Some(next) = sealed(self.counted + 1).or_else(|| sealed(0)) else { break };
@@ -112,15 +117,15 @@ impl Upkeep {
             }
             self.stuck = None;
         }
-        let found = start(journal, shared, journal.worst_segment(LIVE_PERCENT)?);
+        let segment = journal.worst_segment(LIVE_PERCENT)?;
+        let work = journal.start_compaction(segment);
         // A damaged one is not taken again; another may be worth it.
-        self.again = found.is_none();
-        found
+        self.again = work.is_err();
+        work.inspect_err(|error| report(shared, segment, error)).ok()
     }
 }
 
-fn is_too_long(journal: &Journal, shared: &Shared) -> bool {
-    let (times, segments) = TOO_LONG;
+fn is_longer(journal: &Journal, shared: &Shared, (times, segments): (u64, u64)) -> bool {
     let all: u64 = journal.segments().values().map(|usage| usage.len).sum();
     all > times * shared.ledger.read().recorded_bytes(MARK_BYTES) + segments * journal.segment_bytes()
 }
@@ -128,22 +133,16 @@ fn is_too_long(journal: &Journal, shared: &Shared) -> bool {
 /// Counts what is needed of a segment.
 fn count(journal: &mut Journal, shared: &Arc<Shared>, segment: u32) {
     if journal.segments().contains_key(&segment)
-        && let Some(work) = start(journal, shared, segment)
+        && let Err(error) = journal.count(segment, &mut Owner::new(journal, shared, segment))
     {
-        let live = work.count(&mut Owner::new(journal, shared, segment));
-        journal.recounted(segment, live);
+        report(shared, segment, &error);
     }
 }
 
-/// Reads a segment.
-fn start(journal: &mut Journal, shared: &Shared, segment: u32) -> Option<Compaction> {
-    let work = journal.start_compaction(segment);
-    if let Err(error) = &work {
-        tracing::error!(%error, "a journal segment cannot be read back whole; it is kept");
-        let what = "part of the segment (it is kept)";
-        shared.damage.found(stretch(&Damage { segment, offset: 0, len: 0, what }));
-    }
-    work.ok()
+fn report(shared: &Shared, segment: u32, error: &CompactError) {
+    tracing::error!(%error, "a journal segment cannot be read back whole; it is kept");
+    let what = "part of the segment (it is kept)";
+    shared.damage.found(stretch(&Damage { segment, offset: 0, len: 0, what }));
 }
 
 /// The ledger, as the owner of a segment's records.

@@ -4,10 +4,13 @@
 //! a record is dropped only when the owner says that a later journal record supersedes it; what the owner keeps is on stable storage
 //! in a later segment before the old one is unlinked; and no checkpoint is ever asked.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use super::format::{Ident, SEGMENT_HEADER, is_own};
-use super::scan::{frames, outline};
+use super::disk::{Disk, DiskFile};
+use super::format::{BATCH_HEADER, BatchHeader, Ident, SEAL, SEGMENT_HEADER, is_own};
+use super::scan::frames;
 use super::segment::{load, marker_of, name_of};
 use super::{Batch, BeginError, FRAME_HEADER, Fatal, Journal, Location};
 
@@ -26,6 +29,8 @@ pub(crate) trait Liveness {
 const CARRY_PART: usize = 32;
 /// Records looked at in one step, for the same reason.
 const LOOK_AT: usize = 8192;
+/// Bytes of a segment read at a time, unless a batch is longer: small enough for the processor's cache.
+const WINDOW: usize = 512 << 10;
 
 /// Why a segment could not be emptied.
 #[derive(Debug, thiserror::Error)]
@@ -50,12 +55,20 @@ impl From<BeginError> for CompactError {
     }
 }
 
-/// A segment being emptied, a step at a time so that posts go on between the steps. Holds the segment in memory.
+/// A segment being emptied or counted. Holds a window of it in memory.
 pub(crate) struct Compaction {
-    segment: u32,
+    ident: Ident,
+    file: Arc<dyn DiskFile>,
+    len: u64,
+    window: Bytes,
+    /// Where the window begins, and where the next one does: at batches.
+    base: u32,
+    at: u32,
+    /// The window's records, and the next of them to look at.
     records: Vec<(Location, u8)>,
-    buf: Bytes,
     next: usize,
+    /// No window follows.
+    ended: bool,
 }
 
 impl Journal {
@@ -72,31 +85,16 @@ impl Journal {
             .map(|(_, number)| number)
     }
 
-    /// Reads a segment in order to empty it.
+    /// Begins to empty a segment.
     pub(crate) fn start_compaction(&mut self, segment: u32) -> Result<Compaction, CompactError> {
-        if let Some(work) = self.read_whole(segment) {
-            return Ok(work);
-        }
+        Compaction::of(self.disk.as_ref(), segment).ok_or_else(|| self.is_damaged(segment))
+    }
+
+    fn is_damaged(&mut self, segment: u32) -> CompactError {
         if let Some(usage) = self.segments.get_mut(&segment) {
             usage.damaged = true;
         }
-        Err(CompactError::Damaged(segment))
-    }
-
-    fn read_whole(&self, segment: u32) -> Option<Compaction> {
-        let file = self.disk.open(&name_of(segment)).ok()?;
-        let buf = load(file.as_ref(), u64::MAX).ok()?;
-        let ident = Ident { segment, marker: marker_of(&buf, segment)? };
-        let outline = outline(&buf, ident, SEGMENT_HEADER);
-        let mut found = Vec::new();
-        for span in &outline.spans {
-            if !span.intact {
-                return None;
-            }
-            frames(&buf, ident, span, &mut |at, kind| found.extend((!is_own(kind)).then_some((at, kind))));
-        }
-        let whole = outline.damage.is_empty() && outline.sealed;
-        whole.then(|| Compaction { segment, records: found, buf: buf.into(), next: 0 })
+        CompactError::Damaged(segment)
     }
 
     /// Carries a part of a segment forward, in one synced batch. `true` when the segment is emptied and removed.
@@ -106,8 +104,16 @@ impl Journal {
         owner: &mut dyn Liveness,
     ) -> Result<bool, CompactError> {
         let mut batch = None;
-        for (at, kind) in work.records[work.next..].iter().copied().take(LOOK_AT) {
-            let payload = work.payload(at);
+        let mut damaged = false;
+        for _ in 0..LOOK_AT {
+            let (at, kind, payload) = match work.look() {
+                Look::Record(at, kind, payload) => (at, kind, payload),
+                Look::End => break,
+                Look::Damaged => {
+                    damaged = true;
+                    break;
+                }
+            };
             let cost = owner.cost(at, kind, &payload);
             if cost > 0 {
                 let batch = match &mut batch {
@@ -128,11 +134,32 @@ impl Journal {
         if let Some(batch) = batch {
             self.commit(batch)?;
         }
-        if work.next < work.records.len() {
-            return Ok(false);
+        if damaged {
+            return Err(self.is_damaged(work.segment()));
         }
-        self.remove(work.segment)?;
-        Ok(true)
+        let emptied = matches!(work.look(), Look::End);
+        if emptied {
+            self.remove(work.segment())?;
+        }
+        Ok(emptied)
+    }
+
+    /// Counts what the owner needs of a whole segment, bytes.
+    pub(crate) fn count(&mut self, segment: u32, owner: &mut dyn Liveness) -> Result<u64, CompactError> {
+        let mut work = self.start_compaction(segment)?;
+        let mut live = 0;
+        loop {
+            match work.look() {
+                Look::Record(at, kind, payload) => live += owner.cost(at, kind, &payload) as u64,
+                Look::End => break,
+                Look::Damaged => return Err(self.is_damaged(segment)),
+            }
+            work.next += 1;
+        }
+        if let Some(usage) = self.segments.get_mut(&segment) {
+            usage.live = live;
+        }
+        Ok(live)
     }
 
     /// On an almost full disk only what the next record takes.
@@ -145,19 +172,89 @@ impl Journal {
     }
 }
 
+/// What comes next in a segment.
+enum Look {
+    Record(Location, u8, Bytes),
+    End,
+    Damaged,
+}
+
 impl Compaction {
+    fn of(disk: &dyn Disk, segment: u32) -> Option<Self> {
+        let file = disk.open(&name_of(segment)).ok()?;
+        let len = file.len().ok()?;
+        let head = load(file.as_ref(), (SEGMENT_HEADER + BATCH_HEADER) as u64).ok()?;
+        let ident = Ident { segment, marker: marker_of(&head, segment)? };
+        let at = SEGMENT_HEADER as u32;
+        Some(Self { ident, file, len, window: Bytes::new(), base: at, at, records: Vec::new(), next: 0, ended: false })
+    }
+
     /// Which segment.
     pub(crate) fn segment(&self) -> u32 {
-        self.segment
+        self.ident.segment
     }
 
-    /// Counts what the owner needs of the whole segment, bytes.
-    pub(crate) fn count(&self, owner: &mut dyn Liveness) -> u64 {
-        self.records.iter().map(|(at, kind)| owner.cost(*at, *kind, &self.payload(*at)) as u64).sum()
+    fn look(&mut self) -> Look {
+        while self.next == self.records.len() {
+            if self.ended {
+                return Look::End;
+            }
+            if self.read_on().is_none() {
+                return Look::Damaged;
+            }
+        }
+        let (at, kind) = self.records[self.next];
+        let start = (at.offset - self.base) as usize + FRAME_HEADER;
+        Look::Record(at, kind, self.window.slice(start..start + at.len as usize))
     }
 
-    fn payload(&self, at: Location) -> Bytes {
-        let start = at.offset as usize + FRAME_HEADER;
-        self.buf.slice(start..start + at.len as usize)
+    /// Takes the next batches, at least one, or the seal. `None`: they do not read back.
+    fn read_on(&mut self) -> Option<()> {
+        self.records.clear();
+        self.next = 0;
+        let mut want = WINDOW as u64;
+        loop {
+            let end = (u64::from(self.at) + want).min(self.len);
+            let mut buf = vec![0; end.checked_sub(u64::from(self.at))? as usize];
+            self.file.read_at(&mut buf, u64::from(self.at)).ok()?;
+            let (taken, more) = self.take_batches(&buf)?;
+            if taken > 0 || self.ended {
+                (self.base, self.at) = (self.at, self.at + taken as u32);
+                self.window = buf.into();
+                return Some(());
+            }
+            if end == self.len {
+                return None;
+            }
+            want = more as u64;
+        }
+    }
+
+    /// Notes the records of the whole batches in a window. Returns their bytes, and what the next one takes.
+    fn take_batches(&mut self, buf: &[u8]) -> Option<(usize, usize)> {
+        let (ident, mut taken) = (self.ident, 0);
+        while let Some(head) = buf.get(taken..taken + BATCH_HEADER) {
+            let offset = self.at + taken as u32;
+            let header = BatchHeader::decode_at(head, ident, offset)?;
+            if header.flags & SEAL != 0 {
+                self.ended = true;
+                break;
+            }
+            if taken + header.stride() > buf.len() {
+                return Some((taken, header.stride()));
+            }
+            let body = &buf[taken + BATCH_HEADER..][..header.body_len as usize];
+            let records = &mut self.records;
+            let intact = frames(body, ident, offset + BATCH_HEADER as u32, &header, &mut |at, kind| {
+                if !is_own(kind) {
+                    records.push((at, kind));
+                }
+            });
+            if !intact {
+                return None;
+            }
+            taken += header.stride();
+        }
+        Some((taken, BATCH_HEADER))
     }
 }

@@ -217,11 +217,6 @@ pub(crate) fn frame(buf: &[u8], ident: Ident, offset: u32) -> Option<Frame<'_>> 
     (frame_crc(ident, offset, kind, payload) == crc).then_some((kind, payload, crc))
 }
 
-/// Payload length and kind of the frame at `at`, unchecked.
-pub(crate) fn frame_head(buf: &[u8], at: usize) -> Option<(u32, u8)> {
-    buf.get(at..at.checked_add(FRAME_HEADER)?).map(|head| (u32_at(head, 0), head[8]))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -217,13 +217,6 @@ impl Journal {
         self.stamp = stamp;
     }
 
-    /// The owner has counted anew what it needs of a segment.
-    pub(crate) fn recounted(&mut self, segment: u32, live: u64) {
-        if let Some(usage) = self.segments.get_mut(&segment) {
-            usage.live = live;
-        }
-    }
-
     /// The owner needs this record.
     pub(crate) fn note_live(&mut self, at: Location) {
         if let Some(usage) = self.segments.get_mut(&at.segment) {

@@ -6,7 +6,7 @@
 
 use crc32c::crc32c_append;
 
-use super::format::{ALIGN, BATCH_HEADER, BatchHeader, CLOSED, FRAME_HEADER, Ident, SEAL, frame, frame_head};
+use super::format::{ALIGN, BATCH_HEADER, BatchHeader, CLOSED, FRAME_HEADER, Ident, SEAL, frame};
 use super::{Damage, Location};
 
 /// One batch found.
@@ -80,26 +80,27 @@ fn next_batch(buf: &[u8], ident: Ident, from: usize) -> Option<usize> {
 
 fn is_intact(buf: &[u8], ident: Ident, offset: usize, header: &BatchHeader) -> bool {
     let start = offset + BATCH_HEADER;
-    let Some(body) = start.checked_add(header.body_len as usize).and_then(|end| buf.get(start..end)) else {
-        return false;
-    };
+    let body = start.checked_add(header.body_len as usize).and_then(|end| buf.get(start..end));
+    body.is_some_and(|body| frames(body, ident, start as u32, header, &mut |_, _| ()))
+}
+
+/// Calls `visit` with the place and kind of each record of a batch whose body stands at `start` of the segment. Whether all check and
+/// are all there.
+pub(super) fn frames(
+    body: &[u8],
+    ident: Ident,
+    start: u32,
+    header: &BatchHeader,
+    visit: &mut dyn FnMut(Location, u8),
+) -> bool {
     let (mut at, mut count, mut crcs) = (0, 0, 0);
-    while let Some((_, payload, crc)) = frame(&body[at..], ident, (start + at) as u32) {
+    while let Some((kind, payload, crc)) = frame(&body[at..], ident, start + at as u32) {
+        visit(Location { segment: ident.segment, offset: start + at as u32, len: payload.len() as u32 }, kind);
         crcs = crc32c_append(crcs, &crc.to_le_bytes());
         count += 1;
         at += FRAME_HEADER + payload.len();
     }
     at == body.len() && count == header.count && crcs == header.body_crc
-}
-
-/// Calls `visit` with the place and kind of each record of an intact batch, in order.
-pub(super) fn frames(buf: &[u8], ident: Ident, span: &Span, visit: &mut dyn FnMut(Location, u8)) {
-    let mut at = span.offset as usize + BATCH_HEADER;
-    for _ in 0..span.header.count {
-        let Some((len, kind)) = frame_head(buf, at) else { return };
-        visit(Location { segment: ident.segment, offset: at as u32, len }, kind);
-        at += FRAME_HEADER + len as usize;
-    }
 }
 
 /// Calls `visit` with the readable records of a batch, in order. In a batch that is not intact the records before and after a damaged
