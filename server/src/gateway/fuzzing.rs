@@ -1,5 +1,6 @@
-//! What the fuzz target and the replay of its corpus do with an input: feed it to a session as a client would.
+//! What the fuzz targets `session` and `websocket`, and the replays of their corpora, do with an input.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,8 +11,13 @@ use posthorn_proto::frame::{ClientFrame, ServerFrame};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
+use tokio_tungstenite::tungstenite;
+use tungstenite::Message;
+use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
+
 use super::outbox::ANSWER_BYTES;
 use super::session::{Now, Session};
+use super::websocket::{Decoder, Event, Fault};
 use crate::command::{Context, ContextParts};
 use crate::config::Rates;
 use crate::live::Hub;
@@ -89,5 +95,77 @@ fn take(session: &mut Session) {
     while let Some(bytes) = session.outbox().pop() {
         ServerFrame::decode(bytes).expect("the relay speaks well");
         catch_up(session);
+    }
+}
+
+/// Largest message of the target `websocket`, bytes: small, so that inputs come to the limit.
+const MESSAGE_BYTES: usize = 300;
+
+/// Takes the first byte for the size of the pieces in which the others come from a client. Panics if pieces make a difference, if more
+/// is held than came, or if another implementation would read something else.
+#[doc(hidden)]
+pub fn websocket(input: &[u8]) {
+    let Some((piece, bytes)) = input.split_first() else { return };
+    let (events, fault) = decode(bytes, bytes.len().max(1));
+    assert_eq!(decode(bytes, usize::from(*piece).max(1)), (events.clone(), fault), "in pieces of {piece}");
+    let ours: Vec<_> = events.iter().take_while(|event| !matches!(event, Event::Close(_))).collect();
+    let mut theirs = WebSocket::from_raw_socket(OneWay(bytes), Role::Server, Some(their_config()));
+    for event in &ours {
+        let message = theirs.read().expect("what is taken here is taken there");
+        let is_same = match (event, &message) {
+            (Event::Binary(one), Message::Binary(other)) | (Event::Ping(one), Message::Ping(other)) => one == other,
+            (Event::Pong, Message::Pong(_)) => true,
+            _ => false,
+        };
+        assert!(is_same, "{event:?} and {message:?}");
+    }
+    if fault.is_none() && ours.len() == events.len() {
+        let more = theirs.read();
+        assert!(more.is_err(), "they go on with {more:?}");
+    }
+}
+
+fn their_config() -> WebSocketConfig {
+    WebSocketConfig::default().max_message_size(Some(MESSAGE_BYTES)).max_frame_size(Some(MESSAGE_BYTES))
+}
+
+/// What comes of these bytes, up to a close or a fault.
+fn decode(bytes: &[u8], piece: usize) -> (Vec<Event>, Option<Fault>) {
+    let (mut decoder, mut events, mut came) = (Decoder::new(MESSAGE_BYTES), Vec::new(), 0);
+    for mut input in bytes.chunks(piece) {
+        came += input.len();
+        loop {
+            let event = match decoder.take(&mut input) {
+                Ok(None) => break,
+                Ok(Some(event)) => event,
+                Err(fault) => return (events, Some(fault)),
+            };
+            let is_end = matches!(event, Event::Close(_));
+            events.push(event);
+            if is_end {
+                return (events, None);
+            }
+        }
+        assert!(decoder.held() <= 2 * came + 16, "{} held of {came}", decoder.held());
+    }
+    (events, None)
+}
+
+/// A socket that was sent these bytes and to which nobody listens.
+struct OneWay<'a>(&'a [u8]);
+
+impl io::Read for OneWay<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.0.read(out)
+    }
+}
+
+impl io::Write for OneWay<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -75,8 +75,8 @@ async fn soak(run: &Run, time: Duration) -> anyhow::Result<String> {
         pairs.spawn(talk(mailbox, poster, reader, forgetful, stopped.clone(), run.seed + pair as u64));
     }
     let token = device.draw(&mut account, 1, &mut rng).await?.remove(0);
-    let mut pile = (BareMailbox::new(&mut rng), relay.connect().await?, rng);
-    pile.0.create(&mut pile.1, token).await?;
+    let pile = BareMailbox::new(&mut rng);
+    pile.create(&mut account, token).await?;
     drop(account);
     let samples = watch(&mut relay, time, &mut pairs).await?;
     stop.send_replace(true);
@@ -85,7 +85,7 @@ async fn soak(run: &Run, time: Duration) -> anyhow::Result<String> {
         posts += pair??;
     }
     let flat = judge(&samples, time)?;
-    let high = pile_up(&relay, pile).await?;
+    let high = pile_up(&relay, pile, rng).await?;
     let (left, took) = space_back(&relay, posts + PILE).await?;
     relay.stop().await?;
     Ok(format!(
@@ -121,6 +121,9 @@ async fn talk(
         }
         if !forgetful && seq % 5 == 0 {
             acknowledge(&mailbox, &mut reader, seq).await?;
+        } else if seq % (10 * RATE) == 0 {
+            // Who says nothing is taken for gone.
+            ensure!(matches!(reader.ask(Request::Ping).await?, ServerBody::Done), "a ping is answered");
         }
     }
     acknowledge(&mailbox, &mut reader, seq).await?;
@@ -212,10 +215,8 @@ async fn space_back(relay: &RelayProcess, posts: u64) -> anyhow::Result<(u64, Du
 }
 
 /// Stores many envelopes, and acknowledges them all at once; the journal's bytes before that.
-async fn pile_up(
-    relay: &RelayProcess,
-    (mailbox, mut wire, mut rng): (BareMailbox, Wire, ChaCha20Rng),
-) -> anyhow::Result<u64> {
+async fn pile_up(relay: &RelayProcess, mailbox: BareMailbox, mut rng: ChaCha20Rng) -> anyhow::Result<u64> {
+    let mut wire = relay.connect().await?;
     for _ in 0..PILE / 50 {
         for _ in 0..50 {
             wire.feed(mailbox.posting(PostId::random(&mut rng), vec![5; 4 * ENVELOPE])).await?;

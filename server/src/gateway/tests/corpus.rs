@@ -1,4 +1,4 @@
-//! The corpus of the fuzz target `session`, replayed. The inputs below are where the fuzzer starts from; write them anew with
+//! The corpora of the fuzz targets `session` and `websocket`, replayed. The inputs below are where the fuzzer starts from; write them anew with
 //! `POSTHORN_CORPUS=write cargo test -p posthorn-server --lib corpus`.
 
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use posthorn_proto::frame::{Ack, ClientFrame, Request, Signal};
 use posthorn_proto::{Limits, PostKey, Reader, Token, TurnKey};
 
-use super::super::fuzzing::session;
+use super::super::fuzzing::{session, websocket};
 use super::support::*;
 use crate::command::{Context, ContextParts};
 use crate::config::Rates;
@@ -16,29 +16,56 @@ use crate::secret::RelaySecret;
 use crate::store::StorePolicy;
 use crate::store::memory::MemoryStore;
 
-const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/session");
+const CORPORA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus");
 
 #[test]
 fn the_corpus_is_survived() {
+    replay("session", seeds().into_iter().map(|(name, input)| (name.to_string(), input)), 41, session);
+}
+
+#[test]
+fn the_corpus_of_frames_is_survived() {
+    replay("websocket", frames().into_iter().map(|(name, input)| (name.to_owned(), input)), 1, websocket);
+}
+
+fn replay(target: &str, seeds: impl Iterator<Item = (String, Vec<u8>)>, step: usize, play: fn(&[u8])) {
+    let corpus = Path::new(CORPORA).join(target);
     if std::env::var_os("POSTHORN_CORPUS").is_some() {
-        for (name, input) in seeds() {
-            std::fs::write(Path::new(CORPUS).join(name), input).expect("written");
-        }
+        std::fs::create_dir_all(&corpus).expect("made");
+        seeds.for_each(|(name, input)| std::fs::write(corpus.join(name), input).expect("written"));
     }
-    let entries = std::fs::read_dir(CORPUS).expect("the corpus is checked in");
+    let entries = std::fs::read_dir(corpus).expect("the corpus is checked in");
     let inputs: Vec<Vec<u8>> =
         entries.map(|entry| std::fs::read(entry.expect("entry").path()).expect("readable")).collect();
-    assert!(inputs.len() >= 5, "only {} inputs", inputs.len());
+    assert!(inputs.len() >= 4, "only {} inputs", inputs.len());
     for input in &inputs {
-        session(input);
+        play(input);
         // Cut anywhere, and with a damaged byte anywhere, it is survived as well.
-        for at in (0..input.len()).step_by(41) {
-            session(&input[..at]);
+        for at in (0..input.len()).step_by(step) {
+            play(&input[..at]);
             let mut damaged = input.clone();
             damaged[at] ^= 0x15;
-            session(&damaged);
+            play(&damaged);
         }
     }
+}
+
+/// Masked with zeros; the first byte is the size of the pieces.
+fn frames() -> Vec<(&'static str, Vec<u8>)> {
+    let masked = |first: u8, payload: &[u8]| {
+        let length = match u8::try_from(payload.len()) {
+            Ok(short @ 0..=125) => vec![0x80 | short],
+            _ => [&[0x80 | 126][..], &(payload.len() as u16).to_be_bytes()].concat(),
+        };
+        [&[first][..], &length, &[0; 4], payload].concat()
+    };
+    let fragments = [masked(0x02, &[7; 100]), masked(0x89, b"ping"), masked(0x00, &[8; 60]), masked(0x80, &[9; 130])];
+    vec![
+        ("whole", [&[200][..], &masked(0x82, &[5; 20]), &masked(0x82, &[6; 280])].concat()),
+        ("fragments", [&[3][..], &fragments.concat()].concat()),
+        ("closing", [&[2][..], &masked(0x8a, b""), &masked(0x88, b"\x03\xe8bye"), &masked(0x82, b"late")].concat()),
+        ("too_large", [&[9][..], &masked(0x02, &[1; 299]), &masked(0x80, &[2; 2])].concat()),
+    ]
 }
 
 /// Lets the first client take its frames and speak.

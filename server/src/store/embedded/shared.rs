@@ -247,21 +247,7 @@ fn locate(
     mailbox: &MailboxId,
     range: ReadRange,
 ) -> Result<(Vec<Held<Location>>, Position), StoreError> {
-    let held = match ledger.read(mailbox, range) {
-        // One that is lost hides those before it: they are asked for one by one.
-        Err(StoreError::Damaged) => {
-            let mut found = Vec::new();
-            for seq in range.from.. {
-                match ledger.read(mailbox, ReadRange { from: seq, to: seq.min(range.to), ..range }) {
-                    Ok(one) if !one.is_empty() => found.extend(one),
-                    Err(error) if found.is_empty() => return Err(error),
-                    _ => break,
-                }
-            }
-            found
-        }
-        other => other?,
-    };
+    let held = ledger.read(mailbox, range)?;
     let last = held.iter().map(|held| Position { segment: held.place.segment, offset: held.place.offset }).max();
     Ok((held, last.unwrap_or(Position { segment: 0, offset: 0 })))
 }
