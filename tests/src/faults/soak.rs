@@ -23,7 +23,7 @@ const PAIRS: usize = 8;
 const RATE: u64 = 25;
 /// Envelopes, bytes.
 const ENVELOPE: usize = 1024;
-/// Seconds after which envelopes expire that nobody acknowledges: of every fourth pair.
+/// Seconds after which envelopes expire. Those of every fourth pair do, which nobody acknowledges.
 const EXPIRY: u32 = 60;
 /// How long the relay remembers post ids here, seconds: the least that it takes.
 const REMEMBERED: u64 = 60;
@@ -67,7 +67,8 @@ async fn soak(run: &Run, time: Duration) -> anyhow::Result<String> {
         let mut poster = relay.connect().await?;
         let forgetful = pair % 4 == 3;
         let mut creation = mailbox.creation(token, 0);
-        if let (Request::Create(create), true) = (&mut creation, forgetful) {
+        // A post is remembered as long as it may be stored, also where everything is acknowledged.
+        if let Request::Create(create) = &mut creation {
             create.expiry = EXPIRY;
         }
         ensure!(matches!(poster.ask(creation).await?, ServerBody::Created), "a mailbox is created");

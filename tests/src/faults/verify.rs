@@ -182,6 +182,7 @@ async fn ask_again(wire: &mut Wire, book: &Book, shelf: usize, rng: &mut ChaCha2
 async fn repeated(wire: &mut Wire, book: &Book, shelf: usize, numbers: &mut Vec<(u64, PostId)>) -> anyhow::Result<()> {
     wire.flush().await?;
     let mut asked: HashMap<u64, PostId> = numbers.drain(..).collect();
+    let mut refused = Vec::new();
     while !asked.is_empty() {
         // In whatever order they come.
         let (id, body) = match wire.hear().await.context("asking again")? {
@@ -194,7 +195,6 @@ async fn repeated(wire: &mut Wire, book: &Book, shelf: usize, numbers: &mut Vec<
         let answered = book.answered();
         let mut pages = book.pages();
         let page = &mut pages.shelves[shelf];
-        let turned = page.generation;
         let sent = page.posts.get_mut(&id).context("it was sent")?;
         match body {
             ServerBody::Posted { seq } => {
@@ -205,8 +205,8 @@ async fn repeated(wire: &mut Wire, book: &Book, shelf: usize, numbers: &mut Vec<
             }
             ServerBody::Error(Refusal { code: Some(ErrorCode::KeyTurned), .. }) => {
                 ensure!(sent.seq.is_none(), "what was answered {:?} is refused when it is asked again", sent.seq);
-                ensure!(sent.generation < turned || sent.turned_to.is_some(), "refused under the current key");
                 sent.fate = Fate::Refused;
+                refused.push(id);
             }
             // A full disk: what was stored is answered, what was not cannot be.
             ServerBody::Error(Refusal { code: Some(ErrorCode::StoreUnavailable), .. }) => {
@@ -214,6 +214,13 @@ async fn repeated(wire: &mut Wire, book: &Book, shelf: usize, numbers: &mut Vec<
             }
             other => bail!("asked again: {other:?}"),
         }
+    }
+    // A refusal may be heard before the answer to the turn that is its reason.
+    let pages = book.pages();
+    let page = &pages.shelves[shelf];
+    for id in refused {
+        let sent = page.posts.get(&id).context("it was sent")?;
+        ensure!(sent.generation < page.generation || sent.turned_to.is_some(), "refused under the current key");
     }
     Ok(())
 }
