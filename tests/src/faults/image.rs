@@ -47,9 +47,11 @@ pub enum Act {
     DirBegin,
     /// It succeeded.
     DirEnd,
+    /// A process began: what the one before it had under way never ends.
+    Start,
 }
 
-const ACTS: [Act; 11] = [
+const ACTS: [Act; 12] = [
     Act::Write,
     Act::SyncBegin,
     Act::SyncEnd,
@@ -61,6 +63,7 @@ const ACTS: [Act; 11] = [
     Act::RemoveDir,
     Act::DirBegin,
     Act::DirEnd,
+    Act::Start,
 ];
 
 /// One operation.
@@ -271,6 +274,10 @@ impl Model {
                 if let Some(node) = self.seen.get(path).copied() {
                     self.name(NameChange::Renamed(path.to_owned(), op.other.clone(), node));
                 }
+            }
+            Act::Start => {
+                self.inodes.iter_mut().for_each(|inode| inode.syncing.clear());
+                self.dirs_syncing.clear();
             }
             Act::DirBegin => self.dirs_syncing.entry(path.to_owned()).or_default().push(now),
             Act::DirEnd => {

@@ -231,7 +231,10 @@ pub fn open(folder: &Path, book: &Book, mark: u64) -> Result<usize, String> {
     let seen = verify::in_store(&store, book, mark)?;
     match store.stats().damaged {
         0 => Ok(seen.envelopes),
-        damaged => Err(format!("a power cut is reported as {damaged} damages")),
+        damaged => {
+            let told = std::fs::read_to_string(folder.join("damage")).unwrap_or_default();
+            Err(format!("a power cut is reported as {damaged} damages: {}", told.trim()))
+        }
     }
 }
 

@@ -9,7 +9,8 @@
  * `size` is the file's length after the operation, from which the reader learns of preallocation (fallocate is called without
  * the C library and is not seen here). A record is written with one call after the operation, and before the caller goes on;
  * a sync has one before it (begin) and one after it (end, only if it succeeded). So whoever reads the record's length after
- * being answered knows that everything that led to the answer stands before that.
+ * being answered knows that everything that led to the answer stands before that. Each process begins with a start: syncs that
+ * have begun before it never end.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -28,7 +29,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { WRITE = 1, SYNC_BEGIN, SYNC_END, CUT, CREATE, RENAME, UNLINK, MAKE_DIR, REMOVE_DIR, DIR_BEGIN, DIR_END };
+enum { WRITE = 1, SYNC_BEGIN, SYNC_END, CUT, CREATE, RENAME, UNLINK, MAKE_DIR, REMOVE_DIR, DIR_BEGIN, DIR_END, START };
 
 struct control {
     volatile uint32_t fail_sync_in; /* counts down at each sync of a file; at 1 it fails with EIO and does nothing */
@@ -64,8 +65,6 @@ static void begin(void) {
         if (fd >= 0) syscall(SYS_close, fd);
     }
 }
-
-__attribute__((constructor)) static void at_load(void) { pthread_once(&once, begin); }
 
 static int watched(const char *path) {
     pthread_once(&once, begin);
@@ -106,6 +105,11 @@ static void record(uint32_t op, const char *path, const char *other, uint64_t of
     if (syscall(SYS_writev, record_fd, parts, 4) < 0) abort();
     pthread_mutex_unlock(&one_at_a_time);
     errno = before;
+}
+
+__attribute__((constructor)) static void at_load(void) {
+    pthread_once(&once, begin);
+    record(START, root, NULL, 0, 0, NULL, 0);
 }
 
 static uint64_t size_of(int fd) {
