@@ -6,7 +6,8 @@
 //! says where the old segment ends; then cut and seal the old one. A segment that was sealed needs no rewriting.
 //!
 //! Each segment begins with a roster of the segments there are, and nothing is removed before a record says so. So a segment that is
-//! lost, or one that was removed and is back (from a backup, say), is noticed; the latter is left alone.
+//! lost, or one that was removed and is back (from a backup, say), is noticed; the latter is left alone. A start removes one only when the
+//! new segment has said so again, for the word may have been seen in the page cache only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -91,7 +92,8 @@ impl Journal {
     ) -> Result<Self, OpenError> {
         let mut found = find_segments(disk.as_ref())?;
         let tail = found.pop().map(read_tail).transpose()?;
-        let lost = call_the_roll(disk.as_ref(), &mut found, tail.as_ref(), visit)?;
+        let (lost, mut removed) = call_the_roll(&mut found, tail.as_ref(), visit);
+        removed.extend(tail.as_ref().filter(|tail| tail.is_emptied()).map(|tail| tail.found.number));
         if let Some(from) = from {
             check_reach(from, &found, tail.as_ref())?;
         }
@@ -118,10 +120,17 @@ impl Journal {
         let stamp = header.stamp;
         let all: Vec<u32> =
             segments.keys().chain(tail.iter().map(|tail| &tail.found.number)).chain(&lost).copied().collect();
-        let moved = begin_segment(disk.as_ref(), &header, &all, tail.as_ref())?;
+        let moved = begin_segment(disk.as_ref(), &header, &all, &removed, tail.as_ref())?;
+        // That they may be gone was perhaps only seen in the page cache until now.
+        for segment in &removed {
+            disk.unlink(&name_of(*segment))?;
+        }
+        if !removed.is_empty() {
+            disk.sync_dir()?;
+        }
         if let Some(tail) = &tail {
-            if let Some(usage) = tail.finish(disk.as_ref())? {
-                segments.insert(tail.found.number, usage);
+            if !tail.is_emptied() {
+                segments.insert(tail.found.number, tail.finish()?);
             }
             tail.replay(from, visit);
         }
@@ -165,15 +174,15 @@ fn find_segments(disk: &dyn Disk) -> Result<Vec<Found>, OpenError> {
     numbers.into_iter().map(open).collect()
 }
 
-/// Compares the segments that are there with the roster of the last one. Returns those that are lost; takes those out that were removed.
+/// Compares the segments that are there with the roster of the last one. Returns those that are lost, and those that are to be removed,
+/// which it takes out.
 fn call_the_roll(
-    disk: &dyn Disk,
     found: &mut Vec<Found>,
     tail: Option<&Tail>,
     visit: &mut dyn FnMut(Replayed<'_>),
-) -> Result<BTreeSet<u32>, OpenError> {
+) -> (BTreeSet<u32>, Vec<u32>) {
     let Some((tail, (named, removed))) = tail.and_then(|tail| Some((tail, tail.roster()?))) else {
-        return Ok(BTreeSet::new());
+        return (BTreeSet::new(), Vec::new());
     };
     let present: BTreeSet<u32> = found.iter().map(|found| found.number).chain([tail.found.number]).collect();
     let mut lost: BTreeSet<u32> = &(&named - &removed) - &present;
@@ -184,21 +193,17 @@ fn call_the_roll(
     for segment in &lost {
         visit(Replayed::Damage(Damage { segment: *segment, offset: 0, len: 0, what: "segment that is missing" }));
     }
-    let mut unlinked = false;
+    let mut going = Vec::new();
     for segment in found.iter().map(|found| found.number) {
         if removed.contains(&segment) {
-            disk.unlink(&name_of(segment))?;
-            unlinked = true;
+            going.push(segment);
         } else if !named.contains(&segment) {
             let what = "segment that was removed and is back (it is not read)";
             visit(Replayed::Damage(Damage { segment, offset: 0, len: 0, what }));
         }
     }
-    if unlinked {
-        disk.sync_dir()?;
-    }
     found.retain(|found| named.contains(&found.number) && !removed.contains(&found.number));
-    Ok(lost)
+    (lost, going)
 }
 
 fn read_tail(found: Found) -> Result<Tail, OpenError> {
@@ -331,21 +336,16 @@ impl Tail {
         Some((named?, removed))
     }
 
-    /// Cuts and seals what is now the last segment but one. One in which nothing is left is removed instead.
-    fn finish(&self, disk: &dyn Disk) -> Result<Option<Usage>, OpenError> {
+    /// Cuts and seals what is now the last segment but one.
+    fn finish(&self) -> Result<Usage, OpenError> {
         let Some(marker) = self.found.marker else {
-            return Ok(Some(Usage { len: self.found.len, live: 0, stamp: 0, damaged: true }));
+            return Ok(Usage { len: self.found.len, live: 0, stamp: 0, damaged: true });
         };
-        if self.is_emptied() {
-            disk.unlink(&name_of(self.found.number))?;
-            disk.sync_dir()?;
-            return Ok(None);
-        }
         // A seal that is there already is written again: it too may only be in the page cache.
         let last = self.last_batch() - u64::from(self.rewrite.is_some());
         seal(self.found.file.as_ref(), Ident { segment: self.found.number, marker }, self.cut, last)?;
         let damaged = self.is_damaged() || self.outline.spans.iter().any(|span| !span.intact);
-        Ok(Some(Usage { len: self.found.file.len()?, live: 0, stamp: self.found.stamp(), damaged }))
+        Ok(Usage { len: self.found.file.len()?, live: 0, stamp: self.found.stamp(), damaged })
     }
 
     /// Replays all but the batch that was rewritten.
@@ -375,22 +375,27 @@ struct Begun {
     buf: Vec<u8>,
 }
 
-/// Writes the new segment with the roster and the rewritten batch; when this returns, all of it is on stable storage.
+/// Writes the new segment with the roster, the word that some may be gone, and the rewritten batch; when this returns, all of it is on
+/// stable storage.
 fn begin_segment(
     disk: &dyn Disk,
     header: &SegmentHeader,
     all: &[u32],
+    removed: &[u32],
     tail: Option<&Tail>,
 ) -> Result<Begun, OpenError> {
     let ident = Ident { segment: header.segment, marker: header.marker };
-    let names: Vec<u8> = all.iter().copied().chain([header.segment]).flat_map(u32::to_le_bytes).collect();
+    let bytes = |numbers: &[u32]| numbers.iter().copied().flat_map(u32::to_le_bytes).collect::<Vec<u8>>();
+    let (names, gone) = (bytes(&[all, &[header.segment]].concat()), bytes(removed));
     let rewrite = tail.and_then(|tail| Some((tail, tail.rewrite?)));
-    let room = Batch::cost(names.len()) + Batch::cost(4) + rewrite.map_or(0, |(_, span)| span.header.body_len as usize);
+    let room = Batch::cost(names.len())
+        + Batch::cost(gone.len())
+        + rewrite.map_or(0, |(_, span)| span.header.body_len as usize);
     // What is rewritten keeps its number, and with it its place in the order; the roster alone takes the next.
     let mut batch = Batch::new(ident, SEGMENT_HEADER as u32, header.first_batch, room, Vec::new());
     batch.push(ROSTER, &[&names]);
-    if let Some(tail) = tail.filter(|tail| tail.is_emptied()) {
-        batch.push(REMOVED, &[&tail.found.number.to_le_bytes()]);
+    if !removed.is_empty() {
+        batch.push(REMOVED, &[&gone]);
     }
     if let Some((tail, span)) = rewrite {
         let old = Ident { segment: tail.found.number, marker: tail.found.marker.unwrap_or_default() };
