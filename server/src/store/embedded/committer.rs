@@ -133,6 +133,8 @@ impl Committer {
     fn serve(&mut self) -> Result<Option<oneshot::Sender<Reply>>, Fatal> {
         let mut drained = Vec::with_capacity(ROUND_COMMANDS);
         loop {
+            let disk_bytes = self.journal.segments().values().map(|usage| usage.len).sum();
+            self.shared.disk_bytes.store(disk_bytes, Ordering::Relaxed);
             if !self.gather(&mut drained) {
                 return Ok(None);
             }
@@ -289,8 +291,6 @@ impl Committer {
         }
         let version = self.shared.ledger.read().version();
         self.shared.publish(version, self.journal.position());
-        let disk_bytes = self.journal.segments().values().map(|usage| usage.len).sum();
-        self.shared.disk_bytes.store(disk_bytes, Ordering::Relaxed);
         for event in round.events.drain(..) {
             match event {
                 Event::Appended(mailbox, stored) => self.published.appended(&mailbox, &stored),
