@@ -297,7 +297,11 @@ impl Bystander {
     async fn p99(&mut self, time: Duration, rng: &mut ChaCha20Rng) -> anyhow::Result<Duration> {
         let mut all = Vec::new();
         let begun = now();
+        // A hundred a second: below the rate that each connection has.
+        let mut ticks = tokio::time::interval(Duration::from_millis(10));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while begun.elapsed() < time || all.len() < 100 {
+            ticks.tick().await;
             let id = PostId::random(rng);
             let sent = now();
             let seq = self.mailbox.append(&mut self.poster, id, vec![1; 256]).await?;
