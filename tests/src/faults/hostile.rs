@@ -144,6 +144,10 @@ impl Stage {
     }
 
     async fn suffer(&mut self, attack: Attack, size: usize, seconds: u64) -> anyhow::Result<String> {
+        // Each device draws so many tokens a day.
+        self.device = BareDevice::new(&mut self.rng);
+        self.account = self.relay.connect().await?;
+        self.device.register(&mut self.account, &format!("{attack:?}").to_lowercase(), "").await?;
         let time = Duration::from_secs(seconds);
         self.calm = self.bystander.p99(time, &mut self.rng).await?;
         let mailbox = self.mailbox().await?;
