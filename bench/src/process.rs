@@ -92,6 +92,21 @@ impl Process {
         Ok(number(&self.file("status")?, "VmRSS:")? * 1024)
     }
 
+    /// Resident memory at rest, bytes: what it is when it has stayed the same within 1 % for a second. Whatever it is after 10 s.
+    pub(crate) async fn memory_at_rest(&self) -> anyhow::Result<u64> {
+        let (mut memory, mut same) = (self.memory()?, 0);
+        for _ in 0..40 {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            let now = self.memory()?;
+            same = if now.abs_diff(memory) * 100 <= memory { same + 1 } else { 0 };
+            if same == 4 {
+                break;
+            }
+            memory = now;
+        }
+        self.memory()
+    }
+
     /// The most resident memory since its start, bytes.
     pub(crate) fn peak_memory(&self) -> anyhow::Result<u64> {
         Ok(number(&self.file("status")?, "VmHWM:")? * 1024)

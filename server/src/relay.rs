@@ -127,7 +127,7 @@ impl Relay {
             let socket = admin::listen(&config.data).map_err(|e| StartError::Admin(config.data.clone(), e))?;
             upkeep.spawn(desk.clone().run(socket));
         }
-        upkeep.spawn(expire(context.store.clone()));
+        upkeep.spawn(every_minute(context.store.clone()));
         let mut listener = JoinSet::new();
         listener.spawn(gate.run());
         Ok(Self { address, desk, drain, embedded, listener, upkeep })
@@ -215,7 +215,8 @@ async fn open_store(
     }
 }
 
-async fn expire(store: Arc<dyn Store>) {
+/// What the relay does by itself once a minute.
+async fn every_minute(store: Arc<dyn Store>) {
     let mut interval = tokio::time::interval(EXPIRY_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut paused = false;
@@ -229,5 +230,7 @@ async fn expire(store: Arc<dyn Store>) {
             tracing::warn!("the clock jumped: nothing expires until `posthorn-server confirm-clock`");
         }
         paused = now_paused;
+        // What many connections at once, or a long catch-up, have left behind.
+        let _ = tokio::task::spawn_blocking(posthorn_heap::trim).await;
     }
 }

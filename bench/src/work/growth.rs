@@ -37,7 +37,7 @@ struct Decade {
     were_read: u64,
     /// Seconds from the start of the process until it listens, after SIGKILL.
     start: f64,
-    /// Resident bytes: before the kill and after the start, whichever is more.
+    /// Resident bytes at rest: before the kill and after the start, whichever is more.
     memory: u64,
 }
 
@@ -58,10 +58,10 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         let meter = Meter::start(&host)?;
         let were_read = read(&host, envelopes).await?;
         let read = meter.stop(&host)?;
-        let memory = host.process.memory()?;
+        let memory = host.process.memory_at_rest().await?;
         host.process.kill()?;
         let start = host.restart().await?.as_secs_f64();
-        let memory = memory.max(host.process.memory()?);
+        let memory = memory.max(host.process.memory_at_rest().await?);
         eprintln!(
             "  {envelopes} envelopes: append {:.0}/s, read {:.0}/s, start {start:.2} s, RSS {} MiB",
             measured as f64 / cost.seconds,
@@ -169,14 +169,14 @@ async fn read(host: &Host, envelopes: u64) -> anyhow::Result<u64> {
 async fn mailboxes(bench: &mut Bench) -> anyhow::Result<()> {
     let count = bench.size(200_000, 1_000_000);
     let mut host = bench.host(Kind::Posthorn, 1000, 1).await?;
-    let before = host.process.memory()?;
+    let before = host.process.memory_at_rest().await?;
     let begun = clock::now();
     setup::mailboxes(&host, count, 1).await?;
     let seconds = begun.elapsed().as_secs_f64();
-    let after = host.process.memory()?;
+    let after = host.process.memory_at_rest().await?;
     host.process.kill()?;
     let start = host.restart().await?.as_secs_f64();
-    let each = after.max(host.process.memory()?).saturating_sub(before) as f64 / count as f64;
+    let each = after.max(host.process.memory_at_rest().await?).saturating_sub(before) as f64 / count as f64;
     let mut row = |figure: String, target, value| {
         bench.table.push(Row::new("W6", figure, target).with(Kind::Posthorn, value));
     };

@@ -102,6 +102,11 @@ impl Tokens {
     pub(crate) fn spend(&mut self, token: &KeyHash, version: u64) {
         if self.get(token).is_some_and(|drawn| drawn.version < version) {
             self.unspent.remove(token);
+            // Many may be drawn at once and spent one by one.
+            let (all, room) = (self.unspent.len(), self.unspent.capacity());
+            if room > 1024 && all < room / 8 {
+                self.unspent.shrink_to(all * 2);
+            }
         }
     }
 
@@ -119,5 +124,20 @@ impl Tokens {
         self.void_before = self.void_before.max(before);
         let before = self.void_before;
         self.unspent.extract_if(|_, drawn| drawn.day < before).map(|(token, _)| token).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_follows_what_is_unspent() {
+        let mut tokens = Tokens::new(Keyed::new([1, 2]));
+        let hash = |n: u32| KeyHash(std::array::from_fn(|at| n.to_le_bytes()[at % 4]));
+        (0..10_000).for_each(|n| tokens.enter(hash(n), Drawn { version: 1, day: 1 }));
+        (0..9_900).for_each(|n| tokens.spend(&hash(n), 2));
+        assert!(tokens.unspent.capacity() < 2_000, "{}", tokens.unspent.capacity());
+        assert!((9_900..10_000).all(|n| tokens.get(&hash(n)).is_some()));
     }
 }

@@ -34,11 +34,24 @@ pub(crate) struct Log<L> {
     first: u64,
     /// Oldest stored seq; head + 1 if none is.
     oldest: u64,
+    /// `None` while no post is remembered, as in most mailboxes at most times.
+    window: Option<Box<Window<L>>>,
+}
+
+/// The remembered posts as such.
+#[derive(Debug, Clone)]
+struct Window<L> {
     entries: VecDeque<Entry<L>>,
     /// Sum of `bytes` over the stored ones.
     stored_bytes: u64,
     /// Low 32 bits of the seqs, by post id; only while there are more than [`INDEX_ABOVE`].
     index: Option<Box<HashTable<u32>>>,
+}
+
+impl<L> Default for Window<L> {
+    fn default() -> Self {
+        Self { entries: VecDeque::new(), stored_bytes: 0, index: None }
+    }
 }
 
 /// What is dropped: where it lay and its bytes.
@@ -47,12 +60,12 @@ pub(crate) type Freed<'a, L> = &'a mut dyn FnMut(L, u32);
 impl<L: Clone + PartialEq> Log<L> {
     /// A log of which only the ends are known: everything up to `forgotten` is forgotten, and `oldest` is the oldest stored.
     pub(crate) fn new(forgotten: u64, oldest: u64) -> Self {
-        Self { first: forgotten + 1, oldest, entries: VecDeque::new(), stored_bytes: 0, index: None }
+        Self { first: forgotten + 1, oldest, window: None }
     }
 
     /// Newest seq; 0 = none yet.
     pub(crate) fn head(&self) -> u64 {
-        self.first + self.entries.len() as u64 - 1
+        self.first + self.remembered() - 1
     }
 
     /// Oldest stored seq; head + 1 if none.
@@ -67,7 +80,7 @@ impl<L: Clone + PartialEq> Log<L> {
 
     /// Remembered posts.
     pub(crate) fn remembered(&self) -> u64 {
-        self.entries.len() as u64
+        self.window.as_ref().map_or(0, |window| window.entries.len() as u64)
     }
 
     /// Stored envelopes.
@@ -77,40 +90,37 @@ impl<L: Clone + PartialEq> Log<L> {
 
     /// Bytes of stored envelopes and their turns.
     pub(crate) fn stored_bytes(&self) -> u64 {
-        self.stored_bytes
+        self.window.as_ref().map_or(0, |window| window.stored_bytes)
     }
 
     /// What the log takes of the quota, bytes.
     pub(crate) fn cost(&self) -> u64 {
-        self.stored_bytes + self.remembered() * POST_OVERHEAD_BYTES
+        self.stored_bytes() + self.remembered() * POST_OVERHEAD_BYTES
     }
 
     /// The entry of this seq, if remembered.
     pub(crate) fn get(&self, seq: u64) -> Option<&Entry<L>> {
-        self.entries.get(usize::try_from(seq.checked_sub(self.first)?).ok()?)
+        self.window.as_ref()?.entries.get(usize::try_from(seq.checked_sub(self.first)?).ok()?)
     }
 
     /// Remembered entries from this seq on, with their seqs.
     pub(crate) fn from(&self, seq: u64) -> impl Iterator<Item = (u64, &Entry<L>)> {
         let start = seq.max(self.first);
-        let skip = usize::try_from(start - self.first).unwrap_or(usize::MAX).min(self.entries.len());
-        (start..).zip(self.entries.range(skip..))
+        let skip = usize::try_from(start - self.first).unwrap_or(usize::MAX);
+        let entries = self.window.iter().flat_map(move |window| window.entries.range(skip.min(window.entries.len())..));
+        (start..).zip(entries)
     }
 
     /// The post of this id, if it is remembered.
     pub(crate) fn find(&self, post_id: &PostId, keyed: &Keyed) -> Option<(u64, &Entry<L>)> {
-        let Some(index) = &self.index else {
+        let window = self.window.as_ref()?;
+        let Some(index) = &window.index else {
             return self.from(self.first).find(|(_, entry)| entry.post_id == *post_id);
         };
-        let low =
-            index.find(keyed.hash(post_id), |low| self.at(*low).is_some_and(|entry| entry.post_id == *post_id))?;
+        let is_it = |low: &u32| window.at(self.first, *low).is_some_and(|entry| entry.post_id == *post_id);
+        let low = index.find(keyed.hash(post_id), is_it)?;
         let seq = self.first + u64::from(low.wrapping_sub(self.first as u32));
         self.get(seq).map(|entry| (seq, entry))
-    }
-
-    /// The entry whose seq ends in these 32 bits.
-    fn at(&self, low: u32) -> Option<&Entry<L>> {
-        self.entries.get(low.wrapping_sub(self.first as u32) as usize)
     }
 
     /// Adds the entry of this seq if it is the next one, or renews the place of one that is there. An entry beyond the next
@@ -141,47 +151,29 @@ impl<L: Clone + PartialEq> Log<L> {
     fn renew(&mut self, seq: u64, entry: Entry<L>, freed: Freed<'_, L>) {
         let stored = seq >= self.oldest;
         let at = (seq - self.first) as usize;
-        let Some(place) = entry.place else { return };
+        let (Some(place), Some(window)) = (entry.place, &mut self.window) else { return };
         if !stored {
             return freed(place, entry.bytes);
         }
-        let present = &mut self.entries[at];
+        let present = &mut window.entries[at];
         if let Some(old) = present.place.replace(place) {
             freed(old, present.bytes);
         } else {
             present.bytes = entry.bytes;
-            self.stored_bytes += u64::from(entry.bytes);
+            window.stored_bytes += u64::from(entry.bytes);
         }
     }
 
     fn push(&mut self, mut entry: Entry<L>, keyed: &Keyed, freed: Freed<'_, L>) {
         let seq = self.head() + 1;
+        let window = self.window.get_or_insert_default();
         if seq < self.oldest {
             let bytes = std::mem::take(&mut entry.bytes);
             entry.place.take().into_iter().for_each(|place| freed(place, bytes));
         } else if entry.place.is_some() {
-            self.stored_bytes += u64::from(entry.bytes);
+            window.stored_bytes += u64::from(entry.bytes);
         }
-        // Growing by a quarter instead of doubling keeps large logs within their memory budget.
-        if self.entries.len() == self.entries.capacity() {
-            self.entries.reserve_exact((self.entries.len() / 4).max(2));
-        }
-        self.entries.push_back(entry);
-        if self.index.is_some() {
-            self.enter(seq, keyed);
-        } else if self.entries.len() > INDEX_ABOVE {
-            self.index = Some(Box::new(HashTable::with_capacity(self.entries.len() * 2)));
-            (self.first..=seq).for_each(|seq| self.enter(seq, keyed));
-        }
-    }
-
-    fn enter(&mut self, seq: u64, keyed: &Keyed) {
-        let Some(mut index) = self.index.take() else { return };
-        if let Some(entry) = self.get(seq) {
-            let hash = keyed.hash(&entry.post_id);
-            index.insert_unique(hash, seq as u32, |low| self.at(*low).map_or(0, |entry| keyed.hash(&entry.post_id)));
-        }
-        self.index = Some(index);
+        window.push(self.first, entry, keyed);
     }
 
     /// Drops what is stored below `oldest`; the posts stay remembered. Never moves down.
@@ -190,25 +182,26 @@ impl<L: Clone + PartialEq> Log<L> {
             return;
         }
         let (from, to) = (self.oldest.max(self.first), oldest.min(self.head() + 1));
+        self.oldest = oldest;
+        let Some(window) = &mut self.window else { return };
         for seq in from..to {
-            let entry = &mut self.entries[(seq - self.first) as usize];
+            let entry = &mut window.entries[(seq - self.first) as usize];
             let bytes = std::mem::take(&mut entry.bytes);
             if let Some(place) = entry.place.take() {
-                self.stored_bytes -= u64::from(bytes);
+                window.stored_bytes -= u64::from(bytes);
                 freed(place, bytes);
             }
         }
-        self.oldest = oldest;
     }
 
     /// Forgets posts up to and including `forgotten`. Never moves down, never forgets what is stored.
     pub(crate) fn forget(&mut self, forgotten: u64, keyed: &Keyed) {
         while self.first <= forgotten && self.first < self.oldest {
-            let Some(entry) = self.entries.pop_front() else {
+            let Some(entry) = self.window.as_mut().and_then(|window| window.entries.pop_front()) else {
                 self.first = forgotten + 1;
                 break;
             };
-            if let Some(index) = &mut self.index {
+            if let Some(index) = self.window.as_mut().and_then(|window| window.index.as_mut()) {
                 let low = self.first as u32;
                 if let Ok(found) = index.find_entry(keyed.hash(&entry.post_id), |seq| *seq == low) {
                     found.remove();
@@ -216,6 +209,44 @@ impl<L: Clone + PartialEq> Log<L> {
             }
             self.first += 1;
         }
+        match &mut self.window {
+            Some(window) if !window.entries.is_empty() => window.shrink(),
+            _ => self.window = None,
+        }
+    }
+}
+
+impl<L> Window<L> {
+    /// The entry whose seq ends in these 32 bits, where the first entry has the seq `first`.
+    fn at(&self, first: u64, low: u32) -> Option<&Entry<L>> {
+        self.entries.get(low.wrapping_sub(first as u32) as usize)
+    }
+
+    fn push(&mut self, first: u64, entry: Entry<L>, keyed: &Keyed) {
+        let seq = first + self.entries.len() as u64;
+        // Growing by an eighth instead of doubling keeps large logs within their memory budget.
+        if self.entries.len() == self.entries.capacity() {
+            self.entries.reserve_exact((self.entries.len() / 8).max(2));
+        }
+        self.entries.push_back(entry);
+        if self.index.is_some() {
+            self.enter(first, seq, keyed);
+        } else if self.entries.len() > INDEX_ABOVE {
+            self.index = Some(Box::new(HashTable::with_capacity(self.entries.len() * 2)));
+            (first..=seq).for_each(|seq| self.enter(first, seq, keyed));
+        }
+    }
+
+    fn enter(&mut self, first: u64, seq: u64, keyed: &Keyed) {
+        let Some(mut index) = self.index.take() else { return };
+        let hash = |low: u32| self.at(first, low).map(|entry| keyed.hash(&entry.post_id));
+        if let Some(new) = hash(seq as u32) {
+            index.insert_unique(new, seq as u32, |low| hash(*low).unwrap_or(0));
+        }
+        self.index = Some(index);
+    }
+
+    fn shrink(&mut self) {
         if self.entries.len() <= INDEX_ABOVE / 2 {
             self.index = None;
         }
@@ -248,10 +279,10 @@ mod tests {
                 log.trim(seq - 99, &mut |place, _| freed.push(place));
                 log.forget(seq - 100, &keyed);
             }
-            let indexed = log.index.as_ref().map_or(0, |index| index.len());
-            assert!(indexed == 0 || indexed == log.entries.len(), "{indexed} of {}", log.entries.len());
+            let indexed = log.window.as_ref().and_then(|window| window.index.as_ref()).map_or(0, |index| index.len());
+            assert!(indexed == 0 || indexed as u64 == log.remembered(), "{indexed} of {}", log.remembered());
         }
-        assert!(log.index.is_some());
+        assert!(log.window.as_ref().is_some_and(|window| window.index.is_some()));
         assert_eq!(freed, (1..=300).map(|n| start + n).collect::<Vec<_>>());
         for n in 1..=400 {
             let found = log.find(&entry(start + n).post_id, &keyed).map(|(seq, _)| seq);
@@ -267,10 +298,14 @@ mod tests {
         for n in 1..=1000 {
             log.insert(n, entry(n), &keyed, &mut |_, _| ()).expect("it is the next");
         }
-        assert!(log.entries.capacity() <= 1250, "{}", log.entries.capacity());
+        let capacity = |log: &Log<u64>| log.window.as_ref().map_or(0, |window| window.entries.capacity());
+        assert!(capacity(&log) <= 1130, "{}", capacity(&log));
         log.trim(991, &mut |_, _| ());
         log.forget(990, &keyed);
-        assert!(log.entries.capacity() <= 40, "{}", log.entries.capacity());
-        assert!(log.index.is_none());
+        assert!(capacity(&log) <= 40, "{}", capacity(&log));
+        assert!(log.window.as_ref().is_some_and(|window| window.index.is_none()));
+        log.trim(1001, &mut |_, _| ());
+        log.forget(1000, &keyed);
+        assert!(log.window.is_none());
     }
 }

@@ -28,7 +28,7 @@ pub(crate) struct Evicted {
 /// All readers of one mailbox.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Readers {
-    active: Vec<Active>,
+    active: Box<[Active]>,
     /// `None` while there is none, which is nearly always; in order of eviction.
     #[allow(clippy::box_collection, reason = "8 bytes in every mailbox instead of 24")]
     evicted: Option<Box<Vec<Evicted>>>,
@@ -46,18 +46,14 @@ pub(crate) struct Opened {
 impl Readers {
     /// The first readers of a mailbox, cursor 0. Duplicates are the caller's to refuse.
     pub(crate) fn new(readers: &[Reader]) -> Self {
-        let mut all = Self::default();
-        all.active.reserve_exact(readers.len());
-        all.active.extend(readers.iter().map(|reader| Active { id: reader.id, key: reader.key_hash, cursor: 0 }));
-        all.active.sort_unstable_by_key(|reader| reader.id);
-        all
+        let active = |reader: &Reader| Active { id: reader.id, key: reader.key_hash, cursor: 0 };
+        Self::restore(readers.iter().map(active).collect(), Vec::new())
     }
 
     /// Readers as a snapshot states them.
     pub(crate) fn restore(mut active: Vec<Active>, evicted: Vec<Evicted>) -> Self {
         active.sort_unstable_by_key(|reader| reader.id);
-        active.shrink_to_fit();
-        Self { active, evicted: (!evicted.is_empty()).then(|| Box::new(evicted)) }
+        Self { active: active.into_boxed_slice(), evicted: (!evicted.is_empty()).then(|| Box::new(evicted)) }
     }
 
     /// How many are active.
@@ -167,11 +163,12 @@ impl Readers {
     /// Evicts and admits, as the append of this seq says. At most `limit` evicted readers are kept, the newest: so that
     /// turns cannot fill memory.
     pub(crate) fn turn(&mut self, turn: &Turn, seq: u64, limit: usize) {
+        let mut active = std::mem::take(&mut self.active).into_vec();
         if !turn.evict.is_empty() {
             let mut leaving: Vec<ReaderId> = turn.evict.clone();
             leaving.sort_unstable();
             let evicted = self.evicted.get_or_insert_default();
-            self.active.retain(|reader| {
+            active.retain(|reader| {
                 let leaves = leaving.binary_search(&reader.id).is_ok();
                 if leaves {
                     evicted.push(Evicted { reader: *reader, until: seq });
@@ -183,12 +180,12 @@ impl Readers {
             let mut coming: Vec<ReaderId> = turn.admit.iter().map(|reader| reader.id).collect();
             coming.sort_unstable();
             self.drop_evicted(|evicted| coming.binary_search(&evicted.reader.id).is_ok());
-            self.active.reserve_exact(turn.admit.len());
             let admitted = turn.admit.iter().map(|reader| Active { id: reader.id, key: reader.key_hash, cursor: seq });
-            self.active.extend(admitted);
-            self.active.sort_by_key(|reader| reader.id);
-            self.active.dedup_by_key(|reader| reader.id);
+            active.extend(admitted);
+            active.sort_by_key(|reader| reader.id);
+            active.dedup_by_key(|reader| reader.id);
         }
+        self.active = active.into_boxed_slice();
         if let Some(evicted) = &mut self.evicted {
             let surplus = evicted.len().saturating_sub(limit);
             evicted.drain(..surplus);

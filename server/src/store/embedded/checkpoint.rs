@@ -21,15 +21,17 @@ use sha2::{Digest, Sha256};
 
 use super::journal::{Position, Resume};
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const ROOT: &[u8] = &[0];
 const ROW: u8 = 1;
 const ROOT_LEN: usize = 40;
 /// Measured: with sled's default of 512 KiB its own fsync is not enough for mixed value sizes (see docs/storage.md).
 /// sled writes whole segments, so the tests, which make thousands of small indexes, take smaller ones.
-const SLED_SEGMENT: usize = if cfg!(test) { 1 << 20 } else { 8 << 20 };
+const SLED_SEGMENT: usize = if cfg!(test) { 1 << 20 } else { 2 << 20 };
+/// Rounds of collecting what sled has put off freeing, some 500 objects each; microseconds where there is nothing left.
+const COLLECTIONS: u32 = 4096;
 /// sled's page cache, bytes. The index is read once and then only written.
-const SLED_CACHE: u64 = 16 << 20;
+const SLED_CACHE: u64 = 2 << 20;
 
 /// How long a start waits for the index of a store that was closed just before, in the same process.
 const LOCK_TRIES: u32 = 2000;
@@ -55,9 +57,12 @@ pub(super) enum Unusable {
 /// Takes a row's key and value.
 pub(super) type Row<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<(), Unusable>;
 
-/// The rows of one checkpoint, open for the next.
+/// What is known of the rows of one checkpoint, for the next.
+///
+/// sled is open while a checkpoint is read or written, and closed in between: its cache, which holds about what the ledger
+/// holds and evicts little of it, is memory that a relay has better uses for.
 pub(super) struct Checkpoint {
-    db: sled::Db,
+    db: Option<sled::Db>,
     path: PathBuf,
     rows: u64,
     sum: u64,
@@ -81,8 +86,8 @@ impl Checkpoint {
             let db = open_sled(path)?;
             let Some(root) = db.get(ROOT)? else { return Err(Unusable::Contradicts("the root is missing")) };
             let (resume, rows, sum) = parse_root(&root).ok_or(Unusable::Contradicts("the root is damaged"))?;
-            let mut found = Self { db, path: path.to_owned(), rows: 0, sum: 0 };
-            for item in found.db.range::<&[u8], _>(&[ROW][..]..) {
+            let mut found = Self { db: None, path: path.to_owned(), rows: 0, sum: 0 };
+            for item in db.range::<&[u8], _>(&[ROW][..]..) {
                 let (key, stored) = item?;
                 let value = checked(&key, &stored).ok_or(Unusable::Contradicts("a row is damaged"))?;
                 found.rows += 1;
@@ -101,12 +106,13 @@ impl Checkpoint {
         if path.exists() {
             fs::remove_dir_all(path)?;
         }
-        guarded(|| Ok(Self { db: open_sled(path)?, path: path.to_owned(), rows: 0, sum: 0 }))
+        guarded(|| Ok(Self { db: Some(open_sled(path)?), path: path.to_owned(), rows: 0, sum: 0 }))
     }
 
     /// Puts rows, or removes those without a value. Until [`Checkpoint::finish`], the index contradicts its root.
     pub(super) fn put(&mut self, rows: impl IntoIterator<Item = (Vec<u8>, Option<Vec<u8>>)>) -> Result<(), Unusable> {
         guarded(|| {
+            let db = opened(&mut self.db, &self.path)?;
             for (key, value) in rows {
                 let mut full = vec![ROW];
                 full.extend_from_slice(&key);
@@ -115,9 +121,9 @@ impl Checkpoint {
                         let stored = [&crc32c_append(crc32c(&full), &value).to_le_bytes()[..], &value].concat();
                         self.rows += 1;
                         self.sum = self.sum.wrapping_add(row_hash(&full, &stored));
-                        self.db.insert(&full, stored)?
+                        db.insert(&full, stored)?
                     }
-                    None => self.db.remove(&full)?,
+                    None => db.remove(&full)?,
                 };
                 if let Some(old) = old {
                     self.rows -= 1;
@@ -131,13 +137,24 @@ impl Checkpoint {
     /// Declares the rows complete: replay may begin at `resume`. The records that the rows hold must be durable by now.
     pub(super) fn finish(&mut self, resume: Resume) -> Result<(), Unusable> {
         guarded(|| {
-            self.db.insert(ROOT, root_bytes(resume, self.rows, self.sum).to_vec())?;
-            self.db.flush()?;
+            let db = opened(&mut self.db, &self.path)?;
+            db.insert(ROOT, root_bytes(resume, self.rows, self.sum).to_vec())?;
+            db.flush()?;
+            self.db = None;
+            // What sled has put off freeing would stay until it is next used.
+            (0..COLLECTIONS).for_each(|_| crossbeam_epoch::pin().flush());
             // sled's own flush ends in sync_file_range, which does not reach the disk's cache.
             sync_all(&self.path)?;
             Ok(())
         })
     }
+}
+
+fn opened<'a>(db: &'a mut Option<sled::Db>, path: &Path) -> Result<&'a sled::Db, Unusable> {
+    Ok(match db {
+        Some(db) => db,
+        None => db.insert(open_sled(path)?),
+    })
 }
 
 fn open_sled(path: &Path) -> Result<sled::Db, Unusable> {
@@ -238,7 +255,7 @@ mod tests {
 
         let (mut checkpoint, _) = Checkpoint::load(&path, &mut |_, _| Ok(())).expect("opens").expect("there");
         checkpoint.put([row(1, 7)]).expect("put");
-        checkpoint.db.flush().expect("flushed");
+        checkpoint.db.as_ref().expect("open").flush().expect("flushed");
         drop(checkpoint);
         assert!(matches!(load(&path), Err(Unusable::Contradicts(_))), "between two moments");
         drop(Checkpoint::create(&path).expect("begins anew"));

@@ -19,6 +19,9 @@ use crate::store::ledger::RowKey;
 const ROWS_AT_ONCE: usize = 8;
 /// Checkpoints write at most one part in this many of what the journal writes (before sled's own amplification).
 const FAIR_PART: u64 = 8;
+/// When so many rows have changed, a checkpoint is begun as soon as as much was written as the last one wrote: to note each takes
+/// some 60 bytes.
+const MANY_ROWS: usize = 1 << 17;
 
 struct Job {
     resume: Resume,
@@ -55,9 +58,11 @@ impl Checkpointer {
         self.busy.load(Ordering::Acquire)
     }
 
-    /// How much must be written to the journal between two checkpoints, at least, for them to cost no more than a part of it, bytes.
-    pub(super) fn fair_interval(&self) -> u64 {
-        self.written.load(Ordering::Relaxed).saturating_mul(FAIR_PART)
+    /// Whether one should be begun: so many bytes were written to the journal and so many rows changed since the last.
+    pub(super) fn is_due(&self, written: u64, usual: u64, changed: usize) -> bool {
+        let last = self.written.load(Ordering::Relaxed);
+        let interval = if changed < MANY_ROWS { usual.max(last.saturating_mul(FAIR_PART)) } else { last };
+        written >= interval && !self.is_busy()
     }
 
     /// There is no usable index.
@@ -101,16 +106,19 @@ impl Worker {
                 self.anew.store(true, Ordering::Release);
                 remove(&self.path);
             }
+            posthorn_heap::trim();
             self.busy.store(false, Ordering::Release);
         }
     }
 
     fn write(&mut self, job: Job) -> Result<(), Unusable> {
-        let (mut checkpoint, keys) = match self.checkpoint.take() {
+        let (mut checkpoint, mut keys) = match self.checkpoint.take() {
             Some(checkpoint) => (checkpoint, job.changed),
             // Whatever became of earlier checkpoints, one that is begun anew has all rows.
             None => (Checkpoint::create(&self.path)?, self.shared.ledger.read().rows().collect()),
         };
+        // Neighbours share sled's pages.
+        keys.sort_unstable();
         let mut written = 0;
         for keys in keys.chunks(ROWS_AT_ONCE) {
             let rows: Vec<(_, Option<Vec<u8>>)> = {

@@ -327,8 +327,8 @@ impl Committer {
 
     fn checkpoint_if_due(&mut self) -> Result<(), Fatal> {
         let Some(checkpointer) = &self.checkpointer else { return Ok(()) };
-        let interval = self.checkpoint_every.max(checkpointer.fair_interval());
-        if self.since_checkpoint >= interval && !checkpointer.is_busy() {
+        let changed = self.shared.ledger.read().dirty();
+        if checkpointer.is_due(self.since_checkpoint, self.checkpoint_every, changed) {
             self.begin_checkpoint()?;
         }
         Ok(())

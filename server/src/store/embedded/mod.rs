@@ -206,6 +206,8 @@ impl EmbeddedStore {
         let started = ground.start(rng)?;
         let folder = site.folder.as_ref().map(Folder::path);
         started.report(folder);
+        // Making the ledger again leaves much behind.
+        posthorn_heap::trim();
         let (known, losses) = (Known::of(folder), started.losses());
         let is_empty = started.ledger.version() == 0;
         let lost_unknown = !known.knows(started.unknown_losses().iter());

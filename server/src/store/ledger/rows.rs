@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 1 | meta: newest version and time, version and time last believed, day before which tokens are void |
 //! | 2, mailbox 16 | life, version, stated, [`Snapshot`] |
-//! | 3, mailbox 16, chunk u64 BE | life, first seq, entries: the remembered posts with seqs in chunk × 1024 .. + 1023 |
+//! | 3, mailbox 16, chunk u64 BE | life, first seq, entries: the remembered posts with seqs in chunk × 64 .. + 63 |
 //! | 4, handle | identity key, devices |
 //! | 5, handle | card: version, digest, length, place |
 //! | 6, device 16 | key packages |
@@ -28,7 +28,7 @@ use crate::mailbox::{At, Snapshot};
 
 const FORMAT: u64 = 1;
 /// Seqs in a chunk row.
-const CHUNK: u64 = 1024;
+const CHUNK: u64 = 64;
 
 /// A place that can stand in a row.
 pub(crate) trait Place: Clone + PartialEq {
@@ -157,11 +157,18 @@ impl<L: Clone + PartialEq> Ledger<L> {
         }
     }
 
-    /// The rows that may have changed since the last call, in order; always with the meta row.
+    /// How many rows may have changed since they were last taken.
+    pub(crate) fn dirty(&self) -> usize {
+        self.dirty.as_ref().map_or(0, hashbrown::HashSet::len)
+    }
+
+    /// The rows that may have changed since the last call, in any order; always with the meta row.
     pub(crate) fn take_dirty(&mut self) -> Vec<RowKey> {
         let mut keys = vec![RowKey::Meta];
-        keys.extend(self.dirty.as_mut().into_iter().flat_map(hashbrown::HashSet::drain));
-        keys.sort_unstable();
+        if let Some(dirty) = &mut self.dirty {
+            let empty = hashbrown::HashSet::with_hasher(self.keyed);
+            keys.extend(std::mem::replace(dirty, empty));
+        }
         keys
     }
 
