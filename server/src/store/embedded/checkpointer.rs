@@ -60,9 +60,7 @@ impl Checkpointer {
 
     /// Whether one should be begun: so many bytes were written to the journal and so many rows changed since the last.
     pub(super) fn is_due(&self, written: u64, usual: u64, changed: usize) -> bool {
-        let last = self.written.load(Ordering::Relaxed);
-        let interval = if changed < MANY_ROWS { usual.max(last.saturating_mul(FAIR_PART)) } else { last };
-        written >= interval && !self.is_busy()
+        written >= interval(usual, self.written.load(Ordering::Relaxed), changed) && !self.is_busy()
     }
 
     /// There is no usable index.
@@ -86,6 +84,11 @@ impl Checkpointer {
             tracing::warn!("the checkpointer has panicked; the next start replays the whole journal");
         }
     }
+}
+
+/// Bytes of the journal between a checkpoint that wrote `last` bytes of rows and the next.
+fn interval(usual: u64, last: u64, changed: usize) -> u64 {
+    if changed < MANY_ROWS { usual.max(last.saturating_mul(FAIR_PART)) } else { last }
 }
 
 struct Worker {
@@ -150,5 +153,18 @@ fn remove(path: &Path) {
         && error.kind() != std::io::ErrorKind::NotFound
     {
         tracing::warn!(%error, "the index cannot be removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checkpoints_cost_a_part_of_the_journal_and_noting_rows_is_bounded() {
+        assert_eq!(interval(64, 1, 10), 64);
+        assert_eq!(interval(64, 100, 10), 800);
+        assert_eq!(interval(64, 100, MANY_ROWS), 100);
+        assert_eq!(interval(64, 0, MANY_ROWS), 0);
     }
 }
