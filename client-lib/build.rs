@@ -7,8 +7,9 @@ const SILENT: [&str; 3] = ["posthorn.identity.v1", "posthorn.session.v1", "posth
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=schema");
-    let mut schemas: Vec<PathBuf> =
-        std::fs::read_dir("schema")?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+    let mut schemas: Vec<PathBuf> = std::fs::read_dir("schema")?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()?;
     schemas.retain(|path| path.extension().is_some_and(|end| end == "proto"));
     schemas.sort();
     let descriptors = protox::compile(&schemas, ["schema"])?;

@@ -1,4 +1,5 @@
-//! The servers that are measured: each started as a process of its own on a free loopback port, with an empty data folder.
+//! The servers that are measured: each started as a process of its own on a free loopback port, with an empty
+//! data folder.
 //!
 //! Owns how each is started and how a client speaks to it. Never measures.
 
@@ -133,12 +134,15 @@ impl Host {
         }
     }
 
-    /// Who reads it, as the reader with this number; `lasting` readers are owed what is posted while they are away.
+    /// Who reads it, as the reader with this number; `lasting` readers are owed what is posted while they are
+    /// away.
     pub(crate) fn reader(&self, index: usize, reader: usize, lasting: bool) -> Box<dyn Speaker> {
         let topic = index as u32;
         match self.kind {
             Kind::LimitMem | Kind::LimitWal => Box::new(limit::Reader { topics: vec![topic] }),
-            Kind::Mosquitto => Box::new(mqtt::Client::reader(format!("r{index}.{reader}"), vec![topic], lasting)),
+            Kind::Mosquitto => {
+                Box::new(mqtt::Client::reader(format!("r{index}.{reader}"), vec![topic], lasting))
+            }
             Kind::Nats | Kind::NatsAlways => Box::new(nats::Client::reader(index, reader)),
             Kind::Posthorn => Box::new(posthorn::Reader::new(self.mailboxes[index], reader)),
         }
@@ -220,7 +224,12 @@ fn another_port(address: SocketAddr) -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
-fn nats_server(programs: &Programs, address: SocketAddr, folder: &Path, always: bool) -> anyhow::Result<Command> {
+fn nats_server(
+    programs: &Programs,
+    address: SocketAddr,
+    folder: &Path,
+    always: bool,
+) -> anyhow::Result<Command> {
     let program = programs.nats.as_ref().context("nats-server is not there")?;
     let client = another_port(address)?;
     let sync = if always { "sync_interval: always" } else { "" };

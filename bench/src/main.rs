@@ -1,11 +1,13 @@
 //! The measured comparison: `cargo xtask bench`, told in `docs/performance.md`.
 //!
-//! Reading guide: [`work`] has the workloads, one file each. [`host`] starts the servers that they measure: the relay, the
-//! [`mod@limit`] relays (this same program), and the peers that [`peers`] finds. [`wire`] is the clients' side, [`pair`] and
-//! [`setup`] what several workloads need. [`process`] and [`measure`] read what a server used; [`table`] is what comes out.
+//! Reading guide: [`work`] has the workloads, one file each. [`host`] starts the servers that they measure:
+//! the relay, the [`mod@limit`] relays (this same program), and the peers that [`peers`] finds. [`wire`] is
+//! the clients' side, [`pair`] and [`setup`] what several workloads need. [`process`] and [`measure`] read
+//! what a server used; [`table`] is what comes out.
 //!
-//! Invariant: the relay is the program that is shipped, in a process of its own, driven from outside by its protocol; nothing
-//! of it is linked here. A client that counts a message has checked that it is the right one.
+//! Invariant: the relay is the program that is shipped, in a process of its own, driven from outside by its
+//! protocol; nothing of it is linked here. A client that counts a message has checked that it is the right
+//! one.
 
 mod clock;
 mod host;
@@ -92,7 +94,8 @@ fn compare(arguments: Arguments) -> anyhow::Result<bool> {
                 || matches!(kind, Kind::LimitMem | Kind::LimitWal | Kind::Posthorn)
         })
         .collect();
-    let mut bench = Bench { programs, quick: arguments.quick, files, peers, absent, table: table::Table::default() };
+    let mut bench =
+        Bench { programs, quick: arguments.quick, files, peers, absent, table: table::Table::default() };
     let workloads = if arguments.workloads.is_empty() { Workload::ALL.to_vec() } else { arguments.workloads };
     // One thread: the load must leave the other core to the server.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

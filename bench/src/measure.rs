@@ -52,7 +52,8 @@ pub(crate) fn quantile(sorted: &[u32], share: f64) -> f64 {
     }
 }
 
-/// How long one `fdatasync` of a small append takes in the folder where servers put their data: the median, in seconds.
+/// How long one `fdatasync` of a small append takes in the folder where servers put their data: the median,
+/// in seconds.
 pub(crate) fn sync_seconds() -> anyhow::Result<f64> {
     use std::io::Write as _;
     let folder = tempfile::Builder::new().prefix("bench").tempdir()?;

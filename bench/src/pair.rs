@@ -76,7 +76,12 @@ pub(crate) struct Pairs {
 
 impl Pairs {
     /// Connects `count` pairs; without `reading`, only their posters. `before` messages are there already.
-    pub(crate) async fn connect(host: &Host, count: usize, reading: bool, before: u64) -> anyhow::Result<Self> {
+    pub(crate) async fn connect(
+        host: &Host,
+        count: usize,
+        reading: bool,
+        before: u64,
+    ) -> anyhow::Result<Self> {
         let speakers = (0..count).filter(|_| reading).map(|index| host.reader(index, 0, false)).collect();
         let mut readers = Line::open_all(&host.door(), speakers, ROOM).await?.into_iter();
         let speakers = (0..count).map(|index| host.poster(index, before)).collect();

@@ -1,6 +1,7 @@
 //! Finding other servers, or installing them from the ordinary registries: Debian's and Python's.
 //!
-//! Owns how a peer's program gets here. Never starts a server, and never fails: a peer that is not there is told so.
+//! Owns how a peer's program gets here. Never starts a server, and never fails: a peer that is not there is
+//! told so.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -92,7 +92,8 @@ impl Process {
         Ok(number(&self.file("status")?, "VmRSS:")? * 1024)
     }
 
-    /// Resident memory at rest, bytes: what it is when it has stayed the same within 1 % for a second. Whatever it is after 10 s.
+    /// Resident memory at rest, bytes: what it is when it has stayed the same within 1 % for a second.
+    /// Whatever it is after 10 s.
     pub(crate) async fn memory_at_rest(&self) -> anyhow::Result<u64> {
         let (mut memory, mut same) = (self.memory()?, 0);
         for _ in 0..40 {

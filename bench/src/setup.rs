@@ -1,4 +1,5 @@
-//! Mailboxes on a relay: devices register, draw tokens, and spend them on connections that never authenticate.
+//! Mailboxes on a relay: devices register, draw tokens, and spend them on connections that never
+//! authenticate.
 //!
 //! Owns that procedure, as any client would do it; nothing is put into the relay by a side door.
 
@@ -27,8 +28,8 @@ static DEVICES: AtomicUsize = AtomicUsize::new(0);
 
 /// Makes mailboxes with this many readers each (see [`reader`] for their names).
 pub(crate) async fn mailboxes(host: &Host, count: usize, readers: usize) -> anyhow::Result<Vec<MailboxId>> {
-    let readers =
-        (0..readers).map(|index| Reader { id: reader(index), key_hash: ReadKey::from_bytes(READ_KEY).hash() });
+    let readers = (0..readers)
+        .map(|index| Reader { id: reader(index), key_hash: ReadKey::from_bytes(READ_KEY).hash() });
     let form = Arc::new(Form {
         door: host.door(),
         post_key_hash: PostKey::from_bytes(POST_KEY).hash(),

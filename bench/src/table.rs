@@ -1,4 +1,5 @@
-//! The table that comes out: one row for each figure, one column for each server, a target, and whether it was met.
+//! The table that comes out: one row for each figure, one column for each server, a target, and whether it
+//! was met.
 //!
 //! Owns the form; says nothing about what the figures mean.
 
@@ -41,7 +42,8 @@ impl Row {
         self
     }
 
-    /// The values of all kinds, and the ratio to the target's column, from rounds in which the kinds took turns.
+    /// The values of all kinds, and the ratio to the target's column, from rounds in which the kinds took
+    /// turns.
     pub(crate) fn rounds(mut self, rounds: &BTreeMap<Kind, Vec<f64>>) -> Self {
         for (kind, values) in rounds {
             self.values.insert(*kind, crate::measure::median(values.clone()));
@@ -158,8 +160,9 @@ impl Table {
         lines[0].extend(["ratio", "target", ""].map(str::to_owned));
         lines.extend(self.rows.iter().map(|row| row.cells(kinds)));
         let columns = lines[0].len();
-        let widths: Vec<usize> =
-            (0..columns).map(|at| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or(0)).collect();
+        let widths: Vec<usize> = (0..columns)
+            .map(|at| lines.iter().map(|line| line[at].chars().count()).max().unwrap_or(0))
+            .collect();
         let mut text = String::new();
         for (number, line) in lines.iter().enumerate() {
             for (at, (cell, width)) in line.iter().zip(&widths).enumerate() {
@@ -193,7 +196,11 @@ mod tests {
         let row = |target| Row::new("W", "f", target).with(Kind::LimitWal, 2.0).with(Kind::Posthorn, 3.0);
         assert_eq!(row(Target::Times(1.5, Kind::LimitWal)).met(), Some(true));
         assert_eq!(row(Target::Times(1.4, Kind::LimitWal)).met(), Some(false));
-        assert_eq!(row(Target::Times(9.0, Kind::LimitMem)).met(), Some(false), "nothing to compare with is a miss");
+        assert_eq!(
+            row(Target::Times(9.0, Kind::LimitMem)).met(),
+            Some(false),
+            "nothing to compare with is a miss"
+        );
         assert_eq!(row(Target::AtMost(3.0)).met(), Some(true));
         assert_eq!(row(Target::AtLeast(3.1)).met(), Some(false));
         assert_eq!(row(Target::None).met(), None);
@@ -202,7 +209,8 @@ mod tests {
 
     #[test]
     fn the_ratio_is_the_median_of_the_rounds() {
-        let rounds = BTreeMap::from([(Kind::LimitWal, vec![1.0, 2.0, 4.0]), (Kind::Posthorn, vec![1.0, 4.0, 4.0])]);
+        let rounds =
+            BTreeMap::from([(Kind::LimitWal, vec![1.0, 2.0, 4.0]), (Kind::Posthorn, vec![1.0, 4.0, 4.0])]);
         let row = Row::new("W", "f", Target::Times(1.0, Kind::LimitWal)).rounds(&rounds);
         assert_eq!(row.ratio(), Some(1.0));
         assert_eq!(row.values[&Kind::Posthorn], 4.0);

@@ -1,5 +1,5 @@
-//! The corpus of the fuzz target `client`, replayed: what was found once is not lost again. Write the inputs below anew with
-//! `POSTHORN_CORPUS=write cargo test -p posthorn-client --test corpus`.
+//! The corpus of the fuzz target `client`, replayed: what was found once is not lost again. Write the inputs
+//! below anew with `POSTHORN_CORPUS=write cargo test -p posthorn-client --test corpus`.
 
 #[path = "../../fuzz/properties/client.rs"]
 mod client;
@@ -10,7 +10,9 @@ use client::{DECODERS, decode};
 use posthorn_client::content::{Content, ContentBody, Position, Receipt, WelcomeRefused};
 use posthorn_client::conversation::{ConversationId, MessageId};
 use posthorn_client::envelope::{EnvelopeKey, Slot};
-use posthorn_client::identity::{Card, CardDevice, ContactLink, Credential, Device, Identity, RelayAddress, RelayUrl};
+use posthorn_client::identity::{
+    Card, CardDevice, ContactLink, Credential, Device, Identity, RelayAddress, RelayUrl,
+};
 use posthorn_client::inbox::{InboxAddress, InboxSecret};
 use posthorn_client::session::{KeyPackage, KeyPackageKind, OwnLeaf, Provider};
 use posthorn_client::store::{Database, KdfCost, Location, Passphrase};
@@ -54,8 +56,10 @@ fn the_corpus_is_survived() {
 fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let mut rng = ChaCha20Rng::from_seed([8; 32]);
     let handle = Handle::parse("alice").expect("a handle");
-    let relay =
-        RelayAddress { url: RelayUrl::parse("wss://relay.example").expect("a URL"), identity: RelayIdentity([7; 32]) };
+    let relay = RelayAddress {
+        url: RelayUrl::parse("wss://relay.example").expect("a URL"),
+        identity: RelayIdentity([7; 32]),
+    };
     let (identity, device) = (Identity::generate(&mut rng), Device::generate(&mut rng));
     let credential = Credential::issue(&identity, &device, &handle, 0);
     let secret = InboxSecret::from_seed([4; 32]);
@@ -73,12 +77,12 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     };
     let card = Card::issue(&identity, 3, handle.clone(), relay.clone(), vec![seen]).expect("a card");
     let link = ContactLink::new(handle, relay.url, identity.key()).expect("a link");
-    let mut database =
-        Database::create(Location::Memory, &Passphrase::new("x"), KdfCost::CHEAP, &mut rng).expect("a database");
+    let mut database = Database::create(Location::Memory, &Passphrase::new("x"), KdfCost::CHEAP, &mut rng)
+        .expect("a database");
     let tx = database.transaction(&mut rng).expect("begins");
     let own = OwnLeaf { device: &device, credential: &credential, inbox: &inbox };
-    let package =
-        KeyPackage::make(&Provider::new(&tx), &own, KeyPackageKind::OneTime, 1_800_000_000_000).expect("made");
+    let package = KeyPackage::make(&Provider::new(&tx), &own, KeyPackageKind::OneTime, 1_800_000_000_000)
+        .expect("made");
     let envelope = EnvelopeKey::from_bytes([3; 32]).seal(&slot, b"hello", &mut rng).expect("fits");
     let sealed = inbox.key.seal(&slot.mailbox, &slot.post, b"hello", &mut rng).expect("seals");
     let refused = WelcomeRefused {

@@ -1,5 +1,5 @@
-//! Arbitrary bytes as a record of the journal: see `posthorn_server::store::fuzzing`. The corpus is replayed by the server's unit
-//! tests.
+//! Arbitrary bytes as a record of the journal: see `posthorn_server::store::fuzzing`. The corpus is replayed
+//! by the server's unit tests.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {

@@ -1,5 +1,5 @@
-//! Arbitrary bytes as a server's frame: no panic, and what is understood can be said again. The same property runs on the corpus
-//! in proto/tests/corpus.rs.
+//! Arbitrary bytes as a server's frame: no panic, and what is understood can be said again. The same property
+//! runs on the corpus in proto/tests/corpus.rs.
 #![no_main]
 
 use bytes::Bytes;

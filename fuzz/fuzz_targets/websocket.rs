@@ -1,4 +1,5 @@
-//! Arbitrary bytes from a client: see `posthorn_server::gateway::fuzzing`. The corpus is replayed by the server's unit tests.
+//! Arbitrary bytes from a client: see `posthorn_server::gateway::fuzzing`. The corpus is replayed by the
+//! server's unit tests.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {

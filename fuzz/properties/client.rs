@@ -1,5 +1,5 @@
-//! What must hold for any bytes that reach a client's decoders from the relay, a member or a stranger. The fuzz target `client` and the
-//! replay of its corpus (client-lib/tests/corpus.rs) share this file.
+//! What must hold for any bytes that reach a client's decoders from the relay, a member or a stranger. The
+//! fuzz target `client` and the replay of its corpus (client-lib/tests/corpus.rs) share this file.
 
 use posthorn_client::content::{Content, InboxMessage};
 use posthorn_client::envelope::{EnvelopeKey, Slot};

@@ -1,11 +1,12 @@
 //! How a device proves itself to the relay of its account, and the relay to the device.
 //!
-//! Both derive one key from two Diffie-Hellman results (device static with the relay's ephemeral, device static with the
-//! relay's identity) and exchange MACs under it. There is no signature: the relay gets nothing that it could show to
-//! somebody else as proof that the device was there. Replays fail, because the connection's nonce is fresh.
+//! Both derive one key from two Diffie-Hellman results (device static with the relay's ephemeral, device
+//! static with the relay's identity) and exchange MACs under it. There is no signature: the relay gets
+//! nothing that it could show to somebody else as proof that the device was there. Replays fail, because the
+//! connection's nonce is fresh.
 //!
-//! It authenticates the connection's beginning, not its bytes: those are TLS's to protect, and the account connection
-//! carries nothing whose secrecy conversations rest on.
+//! It authenticates the connection's beginning, not its bytes: those are TLS's to protect, and the account
+//! connection carries nothing whose secrecy conversations rest on.
 
 use hkdf::Hkdf;
 use hmac::{Hmac, Mac};
@@ -73,7 +74,12 @@ impl AccountKey {
             ephemeral: PublicKey::from(ephemeral).to_bytes(),
             nonce,
         };
-        Self::derive(&challenge, &device, &ephemeral.diffie_hellman(&device), &identity.diffie_hellman(&device))
+        Self::derive(
+            &challenge,
+            &device,
+            &ephemeral.diffie_hellman(&device),
+            &identity.diffie_hellman(&device),
+        )
     }
 
     fn derive(
@@ -141,7 +147,8 @@ mod tests {
             nonce: [4; 16],
         };
         let ours = AccountKey::of_device(&device, &challenge).expect("good keys");
-        let theirs = AccountKey::of_relay(&identity, &ephemeral, [4; 16], PublicKey::from(&device).as_bytes());
+        let theirs =
+            AccountKey::of_relay(&identity, &ephemeral, [4; 16], PublicKey::from(&device).as_bytes());
         (ours, theirs.expect("good keys"))
     }
 

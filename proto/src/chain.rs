@@ -1,5 +1,5 @@
-//! Hashes over posts: the chain by which clients detect what a relay drops, reorders or forks (C4, rule 12), and the
-//! fingerprint by which a relay recognises a repeated post (rule 2).
+//! Hashes over posts: the chain by which clients detect what a relay drops, reorders or forks (C4, rule 12),
+//! and the fingerprint by which a relay recognises a repeated post (rule 2).
 
 use sha2::{Digest, Sha256};
 
@@ -14,7 +14,8 @@ impl Chain {
     /// The chain of a mailbox without envelopes (seq 0).
     pub const START: Self = Self([0; 32]);
 
-    /// chain_n = SHA-256(chain_{n-1} || n || post id || turn hash || SHA-256(envelope)), n as a big-endian u64.
+    /// chain_n = SHA-256(chain_{n-1} || n || post id || turn hash || SHA-256(envelope)), n as a big-endian
+    /// u64.
     #[must_use]
     pub fn next(&self, seq: u64, post_id: &PostId, turn: &TurnHash, envelope: &[u8]) -> Self {
         let mut hash = Sha256::new();

@@ -1,4 +1,5 @@
-//! Error codes: the stable vocabulary of refusal (R9). `docs/protocol.md` lists them for readers without this source.
+//! Error codes: the stable vocabulary of refusal (R9). `docs/protocol.md` lists them for readers without this
+//! source.
 
 use std::fmt;
 

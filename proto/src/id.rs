@@ -1,6 +1,7 @@
 //! Names: of mailboxes, posts, readers, devices. All are random, none is secret, and none is printed in full.
 //!
-//! `Debug` shows the first two bytes only, so that a log line can be followed without giving away what it speaks of.
+//! `Debug` shows the first two bytes only, so that a log line can be followed without giving away what it
+//! speaks of.
 
 use std::fmt;
 
@@ -99,11 +100,13 @@ pub struct Handle(String);
 pub struct BadHandle;
 
 impl Handle {
-    /// Checks and takes a handle. Nothing is folded: upper case is refused, so that no two spellings name one account.
+    /// Checks and takes a handle. Nothing is folded: upper case is refused, so that no two spellings name one
+    /// account.
     pub fn parse(text: &str) -> Result<Self, BadHandle> {
         let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_.-".contains(&b);
-        let well_formed =
-            (2..=32).contains(&text.len()) && text.as_bytes()[0].is_ascii_lowercase() && text.bytes().all(allowed);
+        let well_formed = (2..=32).contains(&text.len())
+            && text.as_bytes()[0].is_ascii_lowercase()
+            && text.bytes().all(allowed);
         well_formed.then(|| Self(text.to_owned())).ok_or(BadHandle)
     }
 

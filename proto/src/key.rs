@@ -1,6 +1,8 @@
-//! The three keys of a mailbox, and tokens: 32 random bytes each, secret, of which the relay stores the SHA-256.
+//! The three keys of a mailbox, and tokens: 32 random bytes each, secret, of which the relay stores the
+//! SHA-256.
 //!
-//! Keys of different powers are different types, so that a post key can never be presented where a turn key is asked.
+//! Keys of different powers are different types, so that a post key can never be presented where a turn key
+//! is asked.
 
 use std::fmt;
 
@@ -80,7 +82,8 @@ key!(
     /// Lets its holder receive from one reader's cursor, and acknowledge.
     ReadKey);
 key!(
-    /// Lets its holder turn the lock: replace the post and turn keys, admit and evict readers, destroy the mailbox.
+    /// Lets its holder turn the lock: replace the post and turn keys, admit and evict readers, destroy the
+    /// mailbox.
     TurnKey);
 key!(
     /// Pays for the creation of one mailbox (rule 16).

@@ -1,11 +1,13 @@
-//! The wire of Posthorn: what a client and a relay say to each other, and the few computations on it that both must agree on.
+//! The wire of Posthorn: what a client and a relay say to each other, and the few computations on it that
+//! both must agree on.
 //!
-//! Reading guide: `schema/posthorn.proto` is the normative description; [`frame`] holds the same messages as Rust types with
-//! their lengths checked, and the codec; [`id`] and [`key`] the names and keys; [`turn`] what an append may change in the
-//! lock; [`chain`] the hashes over posts; [`auth`] how a device proves itself; [`limits`] every size; [`code`] every error.
+//! Reading guide: `schema/posthorn.proto` is the normative description; [`frame`] holds the same messages as
+//! Rust types with their lengths checked, and the codec; [`id`] and [`key`] the names and keys; [`turn`] what
+//! an append may change in the lock; [`chain`] the hashes over posts; [`auth`] how a device proves itself;
+//! [`limits`] every size; [`code`] every error.
 //!
-//! Invariant: no I/O, no clock, no ambient randomness, and nothing about what an envelope contains. The generated protobuf
-//! types are private: outside of this crate only the checked types exist.
+//! Invariant: no I/O, no clock, no ambient randomness, and nothing about what an envelope contains. The
+//! generated protobuf types are private: outside of this crate only the checked types exist.
 
 pub mod auth;
 pub mod chain;
@@ -17,13 +19,19 @@ pub mod limits;
 pub mod turn;
 
 mod generated {
-    #![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated from the schema, which is documented")]
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        clippy::all,
+        reason = "generated from the schema, which is documented"
+    )]
     include!(concat!(env!("OUT_DIR"), "/posthorn.v1.rs"));
 }
 
 pub use code::ErrorCode;
 pub use id::{
-    BadHandle, DeviceId, Handle, Incarnation, KeyHash, MailboxId, PostId, ReaderId, RelayIdentity, WrongLength,
+    BadHandle, DeviceId, Handle, Incarnation, KeyHash, MailboxId, PostId, ReaderId, RelayIdentity,
+    WrongLength,
 };
 pub use key::{PostKey, ReadKey, Token, TurnKey};
 pub use limits::Limits;

@@ -1,4 +1,5 @@
-//! Every size that the wire knows, in one place. A relay may announce smaller ones in `Hello`, never larger ones.
+//! Every size that the wire knows, in one place. A relay may announce smaller ones in `Hello`, never larger
+//! ones.
 
 /// Largest envelope, in bytes. A commit must fit (rule 23).
 pub const ENVELOPE_BYTES: usize = 256 * 1024;
@@ -28,7 +29,8 @@ pub const IDLE_SECONDS: u32 = 90;
 pub const KEY_PACKAGES_PER_DEVICE: usize = 100;
 /// Most creation tokens one device may draw in a day.
 pub const TOKENS_PER_DEVICE: usize = 200;
-/// What every remembered post costs of its mailbox's quota beside its envelope, in bytes, trimmed or not (rule 2).
+/// What every remembered post costs of its mailbox's quota beside its envelope, in bytes, trimmed or not
+/// (rule 2).
 pub const POST_OVERHEAD_BYTES: u64 = 64;
 
 /// What a relay accepts, as announced in `Hello`.

@@ -17,7 +17,8 @@ pub struct Reader {
     pub key_hash: KeyHash,
 }
 
-/// What a turn changes: the next keys and the reader changes. Delivered to readers with the append that carried it.
+/// What a turn changes: the next keys and the reader changes. Delivered to readers with the append that
+/// carried it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Turn {
     /// Hash of the next post key.
@@ -39,7 +40,8 @@ pub struct TurnRequest {
     pub turn: Turn,
 }
 
-/// SHA-256 of a turn, or 32 zero bytes for an append without one. Part of an envelope's associated data and of the chain.
+/// SHA-256 of a turn, or 32 zero bytes for an append without one. Part of an envelope's associated data and
+/// of the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TurnHash(pub [u8; 32]);
 

@@ -5,7 +5,9 @@ use posthorn_proto::auth::{AccountKey, Challenge};
 use posthorn_proto::chain::{Chain, Fingerprint};
 use posthorn_proto::code::Retry;
 use posthorn_proto::turn::TurnHash;
-use posthorn_proto::{ErrorCode, KeyHash, Limits, PostId, PostKey, Reader, ReaderId, RelayIdentity, Turn, TurnKey};
+use posthorn_proto::{
+    ErrorCode, KeyHash, Limits, PostId, PostKey, Reader, ReaderId, RelayIdentity, Turn, TurnKey,
+};
 use x25519_dalek::{PublicKey, StaticSecret};
 
 const DOCS: &str = include_str!("../../docs/protocol.md");
@@ -42,7 +44,10 @@ fn the_hashes() {
     documented("chain(1)", first.0);
     documented("chain(2)", first.next(2, &PostId([7; 16]), &turn.hash(), b"commit").0);
     let (post_key, turn_key) = (PostKey::from_bytes([8; 32]).hash(), TurnKey::from_bytes([9; 32]).hash());
-    documented("fingerprint of post 2", Fingerprint::of(&post_key, Some(&turn_key), &turn.hash(), b"commit").0);
+    documented(
+        "fingerprint of post 2",
+        Fingerprint::of(&post_key, Some(&turn_key), &turn.hash(), b"commit").0,
+    );
 }
 
 #[test]
@@ -66,7 +71,8 @@ fn the_limits() {
     let limits = Limits::default();
     let digits = |number: u64| {
         let text = number.to_string();
-        let groups: Vec<&str> = text.as_bytes().rchunks(3).rev().filter_map(|g| std::str::from_utf8(g).ok()).collect();
+        let groups: Vec<&str> =
+            text.as_bytes().rchunks(3).rev().filter_map(|g| std::str::from_utf8(g).ok()).collect();
         groups.join(",")
     };
     for (name, value) in [

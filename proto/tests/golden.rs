@@ -1,7 +1,8 @@
 //! The bytes of every frame, checked in: what is on the wire never changes by accident.
 //!
-//! golden.txt has one line per frame: direction, name, hex. After a deliberate change (which old peers must survive) write it
-//! anew with `POSTHORN_GOLDEN=write cargo test -p posthorn-proto --test golden` and read the difference.
+//! golden.txt has one line per frame: direction, name, hex. After a deliberate change (which old peers must
+//! survive) write it anew with `POSTHORN_GOLDEN=write cargo test -p posthorn-proto --test golden` and read
+//! the difference.
 
 mod common;
 
@@ -51,10 +52,17 @@ fn every_kind_of_body_has_golden_bytes() {
     // Field numbers of the two oneofs, from the schema: a new body without golden bytes fails here.
     let schema = include_str!("../schema/posthorn.proto");
     for (message, frames) in [
-        ("message ClientFrame", common::client_frames().into_iter().map(|(_, f)| f.encode()).collect::<Vec<_>>()),
+        (
+            "message ClientFrame",
+            common::client_frames().into_iter().map(|(_, f)| f.encode()).collect::<Vec<_>>(),
+        ),
         ("message ServerFrame", common::server_frames().into_iter().map(|(_, f)| f.encode()).collect()),
     ] {
-        let oneof = schema.split_once(message).and_then(|(_, rest)| rest.split_once("oneof body {")).expect(message).1;
+        let oneof = schema
+            .split_once(message)
+            .and_then(|(_, rest)| rest.split_once("oneof body {"))
+            .expect(message)
+            .1;
         let oneof = oneof.split_once('}').expect("the oneof ends").0;
         let fields = oneof.lines().filter_map(|line| line.split("//").next()?.trim().strip_suffix(';'));
         let numbers: Vec<u32> =

@@ -5,12 +5,13 @@ mod common;
 use bytes::Bytes;
 use posthorn_proto::auth::Proof;
 use posthorn_proto::frame::{
-    Ack, Authenticate, CardAnswer, ClientFrame, Create, Delivery, KeyPackage, Open, OpenState, Opened, Opening, Post,
-    PublishCard, PublishKeyPackages, Refusal, Register, Request, ServerBody, ServerFrame, Signal,
+    Ack, Authenticate, CardAnswer, ClientFrame, Create, Delivery, KeyPackage, Open, OpenState, Opened,
+    Opening, Post, PublishCard, PublishKeyPackages, Refusal, Register, Request, ServerBody, ServerFrame,
+    Signal,
 };
 use posthorn_proto::{
-    DeviceId, ErrorCode, Handle, Incarnation, KeyHash, MailboxId, PostId, PostKey, ReadKey, Reader, ReaderId, Token,
-    Turn, TurnKey, TurnRequest,
+    DeviceId, ErrorCode, Handle, Incarnation, KeyHash, MailboxId, PostId, PostKey, ReadKey, Reader, ReaderId,
+    Token, Turn, TurnKey, TurnRequest,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -58,12 +59,11 @@ fn opening() -> impl Strategy<Value = Opening> {
 }
 
 fn mailbox_request() -> impl Strategy<Value = Request> {
-    let create = (mailbox(), any::<[u8; 32]>(), hash(), hash(), readers(), 1..u32::MAX, any::<u64>()).prop_map(
-        |(mailbox, token, post_key_hash, turn_key_hash, readers, expiry, quota)| {
+    let create = (mailbox(), any::<[u8; 32]>(), hash(), hash(), readers(), 1..u32::MAX, any::<u64>())
+        .prop_map(|(mailbox, token, post_key_hash, turn_key_hash, readers, expiry, quota)| {
             let token = Token::from_bytes(token);
             Request::Create(Create { mailbox, token, post_key_hash, turn_key_hash, readers, expiry, quota })
-        },
-    );
+        });
     let with_turn = proptest::option::of((any::<[u8; 32]>(), turn()));
     let post = (mailbox(), any::<[u8; 16]>(), any::<[u8; 32]>(), bytes(300), with_turn).prop_map(
         |(mailbox, post_id, key, envelope, turn)| {
@@ -79,11 +79,9 @@ fn mailbox_request() -> impl Strategy<Value = Request> {
     prop_oneof![
         create,
         post,
-        (mailbox(), any::<[u8; 32]>(), bytes(60)).prop_map(|(mailbox, key, payload)| Request::Signal(Signal {
-            mailbox,
-            post_key: PostKey::from_bytes(key),
-            payload
-        })),
+        (mailbox(), any::<[u8; 32]>(), bytes(60)).prop_map(|(mailbox, key, payload)| Request::Signal(
+            Signal { mailbox, post_key: PostKey::from_bytes(key), payload }
+        )),
         vec(opening(), 0..4).prop_map(|openings| Request::Open(Open { openings })),
         (mailbox(), any::<u64>(), any::<u32>()).prop_map(|(mailbox, seq, credit)| Request::Ack(Ack {
             mailbox,
@@ -100,15 +98,17 @@ fn mailbox_request() -> impl Strategy<Value = Request> {
 fn account_request() -> impl Strategy<Value = Request> {
     let keys = (any::<[u8; 32]>(), any::<[u8; 16]>(), any::<[u8; 32]>(), any::<[u8; 32]>());
     prop_oneof![
-        ("[ -~]{0,20}", handle(), keys).prop_map(|(invite, handle, (identity_key, device, device_key, proof))| {
-            let (device, proof) = (DeviceId(device), Proof(proof));
-            Request::Register(Register { invite, handle, identity_key, device, device_key, proof })
-        }),
-        (any::<[u8; 16]>(), any::<[u8; 32]>()).prop_map(|(device, proof)| Request::Authenticate(Authenticate {
-            device: DeviceId(device),
-            proof: Proof(proof)
-        })),
-        (any::<u64>(), bytes(60)).prop_map(|(version, card)| Request::PublishCard(PublishCard { version, card })),
+        ("[ -~]{0,20}", handle(), keys).prop_map(
+            |(invite, handle, (identity_key, device, device_key, proof))| {
+                let (device, proof) = (DeviceId(device), Proof(proof));
+                Request::Register(Register { invite, handle, identity_key, device, device_key, proof })
+            }
+        ),
+        (any::<[u8; 16]>(), any::<[u8; 32]>()).prop_map(|(device, proof)| Request::Authenticate(
+            Authenticate { device: DeviceId(device), proof: Proof(proof) }
+        )),
+        (any::<u64>(), bytes(60))
+            .prop_map(|(version, card)| Request::PublishCard(PublishCard { version, card })),
         (vec(bytes(60), 0..3), proptest::option::of(bytes(60))).prop_map(|(one_time, last_resort)| {
             Request::PublishKeyPackages(PublishKeyPackages { one_time, last_resort })
         }),
@@ -139,14 +139,14 @@ fn opened() -> impl Strategy<Value = Opened> {
 }
 
 fn server_body() -> impl Strategy<Value = ServerBody> {
-    let delivery = (mailbox(), any::<u64>(), any::<[u8; 16]>(), bytes(300), proptest::option::of(turn())).prop_map(
-        |(mailbox, seq, post_id, envelope, turn)| {
+    let delivery = (mailbox(), any::<u64>(), any::<[u8; 16]>(), bytes(300), proptest::option::of(turn()))
+        .prop_map(|(mailbox, seq, post_id, envelope, turn)| {
             ServerBody::Delivery(Delivery { mailbox, seq, post_id: PostId(post_id), envelope, turn })
-        },
-    );
-    let package = (any::<[u8; 16]>(), bytes(60), any::<bool>()).prop_map(|(device, key_package, last_resort)| {
-        KeyPackage { device: DeviceId(device), key_package, last_resort }
-    });
+        });
+    let package =
+        (any::<[u8; 16]>(), bytes(60), any::<bool>()).prop_map(|(device, key_package, last_resort)| {
+            KeyPackage { device: DeviceId(device), key_package, last_resort }
+        });
     prop_oneof![
         refusal().prop_map(ServerBody::Error),
         Just(ServerBody::Created),
@@ -155,11 +155,14 @@ fn server_body() -> impl Strategy<Value = ServerBody> {
         vec(opened(), 0..4).prop_map(ServerBody::Opened),
         any::<[u8; 32]>().prop_map(|proof| ServerBody::Registered(Proof(proof))),
         any::<[u8; 32]>().prop_map(|proof| ServerBody::Authenticated(Proof(proof))),
-        (any::<[u8; 32]>(), any::<u64>(), bytes(60))
-            .prop_map(|(identity_key, version, card)| ServerBody::Card(CardAnswer { identity_key, version, card })),
+        (any::<[u8; 32]>(), any::<u64>(), bytes(60)).prop_map(|(identity_key, version, card)| {
+            ServerBody::Card(CardAnswer { identity_key, version, card })
+        }),
         vec(package, 0..3).prop_map(ServerBody::KeyPackages),
-        (any::<u32>(), any::<u64>())
-            .prop_map(|(one_time, last_resort_since)| ServerBody::KeyPackageStock { one_time, last_resort_since }),
+        (any::<u32>(), any::<u64>()).prop_map(|(one_time, last_resort_since)| ServerBody::KeyPackageStock {
+            one_time,
+            last_resort_since
+        }),
         any::<u32>().prop_map(ServerBody::TokensDrawn),
         delivery,
         (mailbox(), bytes(60)).prop_map(|(mailbox, payload)| ServerBody::Signalled { mailbox, payload }),

@@ -1,6 +1,7 @@
 //! The program `posthorn-server`: arguments in, one relay or one question to the running one out.
 //!
-//! Owns what is printed and the exit status. Mistakes are told in one line on standard error, with what to do.
+//! Owns what is printed and the exit status. Mistakes are told in one line on standard error, with what to
+//! do.
 
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
@@ -103,8 +104,9 @@ struct Settings {
 pub fn cli_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let json = arguments.iter().any(|argument| argument == "--json");
-    let parsed =
-        Arguments::command().try_get_matches_from(arguments).and_then(|matches| Arguments::from_arg_matches(&matches));
+    let parsed = Arguments::command()
+        .try_get_matches_from(arguments)
+        .and_then(|matches| Arguments::from_arg_matches(&matches));
     let arguments = match parsed {
         Ok(arguments) => arguments,
         Err(error) if json && error.use_stderr() => {
@@ -160,7 +162,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Task::Invite { uses, days, json } => match ask(&config, &Ask::Invite { uses: *uses, days: *days })? {
             Answer::Invited { invite, relay } if *json => {
                 let (code, uses, expires) = (invite.code, invite.uses, invite.expires);
-                print_json(&serde_json::json!({"code": code, "uses": uses, "expires": expires, "relay": relay}))
+                print_json(
+                    &serde_json::json!({"code": code, "uses": uses, "expires": expires, "relay": relay}),
+                )
             }
             Answer::Invited { invite, relay } => {
                 say(&format!("invite: {}", invite.code))?;
@@ -173,7 +177,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             Answer::Stats(numbers) => {
                 let value = serde_json::to_value(&numbers)?;
                 let mut rows = value.as_object().into_iter().flatten();
-                rows.try_for_each(|(name, value)| say(&format!("{name:>16}  {}", value.to_string().trim_matches('"'))))
+                rows.try_for_each(|(name, value)| {
+                    say(&format!("{name:>16}  {}", value.to_string().trim_matches('"')))
+                })
             }
             _ => Err(anyhow!("the relay answered something else: is it of another version?")),
         },
@@ -194,7 +200,8 @@ fn check(config: &Config) -> anyhow::Result<()> {
     say("the configuration is good")
 }
 
-/// Whoever is between reads nothing that is encrypted end to end, but sees the rest, and can take the relay's place.
+/// Whoever is between reads nothing that is encrypted end to end, but sees the rest, and can take the relay's
+/// place.
 fn warn_of_plain_text(config: &Config) {
     let behind_proxy = config.public_url.as_ref().is_some_and(|url| url.starts_with("wss://"));
     if config.tls.certificate.is_none() && !config.listen.ip().is_loopback() && !behind_proxy {
@@ -262,23 +269,28 @@ impl Settings {
             flags.push(("open_registration".to_owned(), "true".to_owned()));
         }
         if self.no_rates {
-            let off =
-                crate::config::KEYS.iter().filter(|key| key.name.contains("_per_") && key.name.starts_with("rates."));
+            let off = crate::config::KEYS
+                .iter()
+                .filter(|key| key.name.contains("_per_") && key.name.starts_with("rates."));
             flags.extend(off.map(|key| (key.name.to_owned(), "0".to_owned())));
         }
         for set in &self.set {
-            let (key, value) = set.split_once('=').with_context(|| format!("--set {set}: write KEY=VALUE"))?;
+            let (key, value) =
+                set.split_once('=').with_context(|| format!("--set {set}: write KEY=VALUE"))?;
             flags.push((key.trim().to_owned(), value.trim().to_owned()));
         }
         let data = default_data(|name| std::env::var_os(name));
-        let data = data.or_else(|| self.data.clone()).context("neither HOME nor XDG_DATA_HOME is set: use --data")?;
+        let data = data
+            .or_else(|| self.data.clone())
+            .context("neither HOME nor XDG_DATA_HOME is set: use --data")?;
         Ok(Config::load(&Sources { file: self.config.clone(), flags }, data)?)
     }
 }
 
 fn serve(config: Config, print_invite: Option<u32>) -> anyhow::Result<()> {
     start_log(&config);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     runtime.block_on(async {
         // Before starting, so that no signal finds the relay without a handler.
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -314,7 +326,8 @@ fn serve(config: Config, print_invite: Option<u32>) -> anyhow::Result<()> {
 fn start_log(config: &Config) {
     let filter = tracing_subscriber::EnvFilter::new(&config.log.level);
     let colour = std::io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr);
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr);
     // A second subscriber is refused, which is what we want.
     let _ = match config.log.format {
         LogFormat::Text => log.try_init(),

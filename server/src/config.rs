@@ -1,8 +1,8 @@
 //! The relay's configuration: what can be set, where it is read from, and what is refused.
 //!
 //! Precedence, the later wins: defaults, the TOML file, the environment (`POSTHORN_SERVER_LISTEN`,
-//! `POSTHORN_SERVER_LIMITS__IDLE_SECONDS`), flags. Unknown keys and values out of range are errors that say which key.
-//! [`KEYS`] describes every key once; docs/configuration.md is checked against it.
+//! `POSTHORN_SERVER_LIMITS__IDLE_SECONDS`), flags. Unknown keys and values out of range are errors that say
+//! which key. [`KEYS`] describes every key once; docs/configuration.md is checked against it.
 
 mod keys;
 mod mistake;
@@ -297,7 +297,9 @@ impl Config {
         let file = match &sources.file {
             Some(file) if !file.is_file() => return Err(ConfigError::NoFile(file.clone())),
             Some(file) => file.clone(),
-            None => overlaid(defaults.clone()).extract_inner::<PathBuf>("data").map_err(read)?.join(FILE_NAME),
+            None => {
+                overlaid(defaults.clone()).extract_inner::<PathBuf>("data").map_err(read)?.join(FILE_NAME)
+            }
         };
         let base = if file.is_file() { defaults.merge(Toml::file_exact(file)) } else { defaults };
         let config: Self = overlaid(base).extract().map_err(read)?;
@@ -309,7 +311,9 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         let values = keys::flat(self);
         for key in KEYS {
-            let (Some((least, most)), Some(value)) = (key.range, values.get(key.name).and_then(|v| v.as_u64())) else {
+            let (Some((least, most)), Some(value)) =
+                (key.range, values.get(key.name).and_then(|v| v.as_u64()))
+            else {
                 continue;
             };
             if !(least..=most).contains(&value) {
@@ -369,7 +373,8 @@ impl Config {
     }
 }
 
-/// `$XDG_DATA_HOME/posthorn-server`, else `~/.local/share/posthorn-server`; `None` if neither variable is set.
+/// `$XDG_DATA_HOME/posthorn-server`, else `~/.local/share/posthorn-server`; `None` if neither variable is
+/// set.
 pub fn default_data(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Option<PathBuf> {
     let absolute = |name| variable(name).map(PathBuf::from).filter(|path: &PathBuf| Path::is_absolute(path));
     let share = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")))?;

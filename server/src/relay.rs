@@ -121,10 +121,17 @@ impl Relay {
             let scheme = if config.tls.certificate.is_some() { "wss" } else { "ws" };
             format!("{scheme}://{address}")
         });
-        let desk = Arc::new(Desk { context: context.clone(), doors: gate.doors(), clock, url, rng: Mutex::new(rng) });
+        let desk = Arc::new(Desk {
+            context: context.clone(),
+            doors: gate.doors(),
+            clock,
+            url,
+            rng: Mutex::new(rng),
+        });
         let mut upkeep = JoinSet::new();
         if on_disk {
-            let socket = admin::listen(&config.data).map_err(|e| StartError::Admin(config.data.clone(), e))?;
+            let socket =
+                admin::listen(&config.data).map_err(|e| StartError::Admin(config.data.clone(), e))?;
             upkeep.spawn(desk.clone().run(socket));
         }
         upkeep.spawn(every_minute(context.store.clone()));
@@ -171,8 +178,8 @@ impl Relay {
         }
     }
 
-    /// Stops politely: no new connections, clients are told, what was asked is answered (for as long as configured), then
-    /// the store is closed.
+    /// Stops politely: no new connections, clients are told, what was asked is answered (for as long as
+    /// configured), then the store is closed.
     pub async fn shutdown(mut self) -> Result<(), StoreError> {
         self.desk.context.drain();
         self.drain.send_replace(true);
@@ -208,7 +215,8 @@ async fn open_store(
         Engine::Memory => Ok((Arc::new(MemoryStore::new(config.policy(), clock, hub, rng)), None)),
         Engine::Embedded => {
             let (embedded, mut rng) = (config.embedded(), StdRng::from_rng(rng));
-            let opening = tokio::task::spawn_blocking(move || EmbeddedStore::open(&embedded, clock, hub, &mut rng));
+            let opening =
+                tokio::task::spawn_blocking(move || EmbeddedStore::open(&embedded, clock, hub, &mut rng));
             let store = Arc::new(opening.await.map_err(|_| StartError::Defect)??);
             Ok((store.clone(), Some(store)))
         }

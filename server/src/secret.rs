@@ -15,12 +15,14 @@ use rand::{CryptoRng, RngCore as _, SeedableRng as _};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
-/// The identity's file in the data folder: 64 hexadecimal digits, a space, their crc32c as 8 more, and a newline; mode 0600. (Without
-/// the checksum, one changed digit would be another identity. Files from before it are read as well.)
+/// The identity's file in the data folder: 64 hexadecimal digits, a space, their crc32c as 8 more, and a
+/// newline; mode 0600. (Without the checksum, one changed digit would be another identity. Files from before
+/// it are read as well.)
 const FILE: &str = "relay-identity.key";
 /// Hexadecimal digits of a key.
 const DIGITS: usize = 64;
-/// How long new connections are given the same ephemeral key, in milliseconds. A connection keeps the one that it was given.
+/// How long new connections are given the same ephemeral key, in milliseconds. A connection keeps the one
+/// that it was given.
 const EPHEMERAL_MILLIS: u64 = 3_600_000;
 
 /// The secret of the relay's long-term X25519 key.
@@ -102,8 +104,12 @@ impl RelaySecret {
     /// Whole or not at all: cards out in the world name this key.
     fn write(&self, data: &Path, path: &Path) -> io::Result<()> {
         let temporary = path.with_extension("new");
-        let mut file =
-            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
         let text = Zeroizing::new(HEXLOWER.encode(self.0.as_bytes()));
         file.write_all(text.as_bytes())?;
         file.write_all(format!(" {:08x}\n", crc32c::crc32c(text.as_bytes())).as_bytes())?;
@@ -189,7 +195,8 @@ mod tests {
             );
         }
         std::fs::write(&path, &good[..DIGITS]).expect("written");
-        let old = RelaySecret::load_or_create(dir.path(), &mut rng).expect("from before there was a checksum");
+        let old =
+            RelaySecret::load_or_create(dir.path(), &mut rng).expect("from before there was a checksum");
         assert_eq!(old.identity(), first.identity());
         std::fs::write(&path, "short").expect("written");
         assert!(matches!(RelaySecret::load_or_create(dir.path(), &mut rng), Err(SecretError::Malformed(_))));

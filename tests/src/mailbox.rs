@@ -5,9 +5,12 @@
 use anyhow::bail;
 use bytes::Bytes;
 use posthorn_proto::auth::AccountKey;
-use posthorn_proto::frame::{Ack, Authenticate, Create, Open, OpenState, Opening, Post, Register, Request, ServerBody};
+use posthorn_proto::frame::{
+    Ack, Authenticate, Create, Open, OpenState, Opening, Post, Register, Request, ServerBody,
+};
 use posthorn_proto::{
-    DeviceId, Handle, MailboxId, PostId, PostKey, ReadKey, Reader, ReaderId, Token, Turn, TurnKey, TurnRequest,
+    DeviceId, Handle, MailboxId, PostId, PostKey, ReadKey, Reader, ReaderId, Token, Turn, TurnKey,
+    TurnRequest,
 };
 use rand::CryptoRng;
 use x25519_dalek::{PublicKey, StaticSecret};
@@ -54,7 +57,12 @@ impl BareDevice {
     }
 
     /// Draws creation tokens on the connection on which this device registered or authenticated.
-    pub async fn draw(&self, wire: &mut Wire, count: usize, rng: &mut impl CryptoRng) -> anyhow::Result<Vec<Token>> {
+    pub async fn draw(
+        &self,
+        wire: &mut Wire,
+        count: usize,
+        rng: &mut impl CryptoRng,
+    ) -> anyhow::Result<Vec<Token>> {
         let tokens: Vec<Token> = (0..count).map(|_| Token::random(rng)).collect();
         match wire.ask(Request::DrawTokens(tokens.iter().map(Token::hash).collect())).await? {
             ServerBody::TokensDrawn(accepted) if accepted as usize == count => Ok(tokens),
@@ -118,7 +126,13 @@ impl BareMailbox {
 
     /// The same as a value, to be changed.
     pub fn post(&self, post_id: PostId, envelope: impl Into<Bytes>) -> Post {
-        Post { mailbox: self.id, post_id, post_key: self.post_key.clone(), envelope: envelope.into(), turn: None }
+        Post {
+            mailbox: self.id,
+            post_id,
+            post_key: self.post_key.clone(),
+            envelope: envelope.into(),
+            turn: None,
+        }
     }
 
     /// An append that turns the lock to the keys of `next`.
@@ -141,8 +155,13 @@ impl BareMailbox {
 
     /// Asks to read it.
     pub fn opening(&self, credit: u32) -> Request {
-        let opening =
-            Opening { mailbox: self.id, reader: self.reader, read_key: self.read_key.clone(), claim: None, credit };
+        let opening = Opening {
+            mailbox: self.id,
+            reader: self.reader,
+            read_key: self.read_key.clone(),
+            claim: None,
+            credit,
+        };
         Request::Open(Open { openings: vec![opening] })
     }
 
@@ -163,7 +182,12 @@ impl BareMailbox {
     }
 
     /// Posts, and waits until that is durable.
-    pub async fn append(&self, wire: &mut Wire, post_id: PostId, envelope: impl Into<Bytes>) -> anyhow::Result<u64> {
+    pub async fn append(
+        &self,
+        wire: &mut Wire,
+        post_id: PostId,
+        envelope: impl Into<Bytes>,
+    ) -> anyhow::Result<u64> {
         match wire.ask(self.posting(post_id, envelope)).await? {
             ServerBody::Posted { seq } => Ok(seq),
             other => bail!("posting: {other:?}"),

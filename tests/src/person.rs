@@ -1,6 +1,7 @@
 //! A person with one device, inside of the test's process: a profile folder and, while it is open, a client.
 //!
-//! Owns the profile. Keeps the account's events from before the client is asked anything, so that no wait misses one.
+//! Owns the profile. Keeps the account's events from before the client is asked anything, so that no wait
+//! misses one.
 
 use std::path::Path;
 
@@ -48,7 +49,9 @@ pub struct Line {
 /// The texts of a history in the mailbox's order, without notices.
 pub fn texts(history: &[Message]) -> Vec<Line> {
     let text = |message: &Message| match &message.body {
-        Body::Text(text) => Some(Line { seq: message.seq, sender: message.sender.clone(), text: text.clone() }),
+        Body::Text(text) => {
+            Some(Line { seq: message.seq, sender: message.sender.clone(), text: text.clone() })
+        }
         _ => None,
     };
     let mut lines: Vec<Line> = history.iter().filter_map(text).collect();
@@ -133,7 +136,11 @@ impl Person {
     }
 
     /// Waits until the conversation has exactly these members for this person (in any order).
-    pub async fn sees_members(&mut self, conversation: ConversationId, members: &[&str]) -> anyhow::Result<()> {
+    pub async fn sees_members(
+        &mut self,
+        conversation: ConversationId,
+        members: &[&str],
+    ) -> anyhow::Result<()> {
         let mut members: Vec<String> = members.iter().map(|name| (*name).to_owned()).collect();
         members.sort();
         let wanted = format!("{} sees the members {members:?}", self.name);

@@ -1,6 +1,7 @@
 //! A person as a process that can be killed: orders go in as lines of JSON, answers come out so.
 //!
-//! [`act`] is the process's side (`src/bin/test-person.rs`); [`Puppet`] is the test's, which kills by id when dropped.
+//! [`act`] is the process's side (`src/bin/test-person.rs`); [`Puppet`] is the test's, which kills by id when
+//! dropped.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -138,7 +139,8 @@ pub async fn act(profile: &Path) -> anyhow::Result<()> {
                 }
                 Err(broadcast::error::RecvError::Closed) => bail!("the client stopped"),
             },
-            // Sending happens in the handler, which nothing cancels: a number must not be sent twice by the test itself.
+            // Sending happens in the handler, which nothing cancels: a number must not be sent twice by the
+            // test itself.
             () = std::future::ready(()), if talk.as_ref().is_some_and(Talk::may_go_on) => {
                 if let Some(talk) = &mut talk {
                     print(&Saying::Said { number: talk.next(&client).await? })?;
@@ -187,8 +189,10 @@ async fn obey(client: &Client, order: Order) -> anyhow::Result<serde_json::Value
             serde_json::Value::Null
         }
         Order::Start { members } => {
-            let members =
-                members.iter().map(|name| Handle::parse(name).map(Contact::Handle)).collect::<Result<_, _>>()?;
+            let members = members
+                .iter()
+                .map(|name| Handle::parse(name).map(Contact::Handle))
+                .collect::<Result<_, _>>()?;
             client.start(String::new(), members).await?.to_string().into()
         }
         Order::Conversation => {

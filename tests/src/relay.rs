@@ -1,6 +1,8 @@
-//! Real relay processes: started on a free loopback port, killed by id when dropped, restarted on the same data.
+//! Real relay processes: started on a free loopback port, killed by id when dropped, restarted on the same
+//! data.
 //!
-//! Owns the process and its data folder. Never reaches into the relay: what it learns stands on the relay's standard output.
+//! Owns the process and its data folder. Never reaches into the relay: what it learns stands on the relay's
+//! standard output.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -165,9 +167,11 @@ impl RelayProcess {
         let mut running = self.running.take().context("the relay does not run")?;
         let status = timeout(PATIENCE, running.child.wait()).await.context("the relay does not end")??;
         // Its pipes end with it.
-        while timeout(PATIENCE, running.readers.join_next()).await.context("the relay's output does not end")?.is_some()
-        {
-        }
+        while timeout(PATIENCE, running.readers.join_next())
+            .await
+            .context("the relay's output does not end")?
+            .is_some()
+        {}
         let said = running.said.lock().expect("nothing panics while it holds this lock").join("\n");
         Ok((status, said))
     }
@@ -210,7 +214,8 @@ impl RelayProcess {
     }
 }
 
-/// Reads to the end, so that the relay never blocks on a full pipe. Lines are passed on until nobody wants them.
+/// Reads to the end, so that the relay never blocks on a full pipe. Lines are passed on until nobody wants
+/// them.
 async fn read(
     from: BufReader<impl tokio::io::AsyncRead + Unpin>,
     said: Arc<Mutex<Vec<String>>>,

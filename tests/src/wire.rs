@@ -1,7 +1,7 @@
 //! A bare connection to a relay: frames, and raw WebSocket messages for what no client library would send.
 //!
-//! Owns no policy and repairs nothing: whoever holds a [`Wire`] sees exactly what the relay said, in order. Every wait is
-//! bounded by [`PATIENCE`], so that a relay that hangs fails a test instead of hanging it.
+//! Owns no policy and repairs nothing: whoever holds a [`Wire`] sees exactly what the relay said, in order.
+//! Every wait is bounded by [`PATIENCE`], so that a relay that hangs fails a test instead of hanging it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -42,12 +42,16 @@ pub enum Heard {
 }
 
 /// Makes the WebSocket handshake, naming `subprotocol` if there is one, and nothing more.
-pub async fn handshake(url: &str, subprotocol: Option<&str>) -> Result<WebSocketStream<TcpStream>, tungstenite::Error> {
+pub async fn handshake(
+    url: &str,
+    subprotocol: Option<&str>,
+) -> Result<WebSocketStream<TcpStream>, tungstenite::Error> {
     let mut request = url.into_client_request()?;
     if let Some(name) = subprotocol {
         request.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_str(name)?);
     }
-    let address = format!("{}:{}", request.uri().host().unwrap_or("127.0.0.1"), request.uri().port_u16().unwrap_or(80));
+    let address =
+        format!("{}:{}", request.uri().host().unwrap_or("127.0.0.1"), request.uri().port_u16().unwrap_or(80));
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let (socket, _) = tokio_tungstenite::client_async(request, stream).await?;
@@ -82,7 +86,9 @@ impl Wire {
 
     /// Sends any WebSocket message.
     pub async fn send_raw(&mut self, message: Message) -> anyhow::Result<()> {
-        timeout(PATIENCE, self.socket.send(message)).await.context("the relay does not take what is sent")??;
+        timeout(PATIENCE, self.socket.send(message))
+            .await
+            .context("the relay does not take what is sent")??;
         Ok(())
     }
 
@@ -159,11 +165,15 @@ async fn hear(socket: &mut WebSocketStream<TcpStream>) -> anyhow::Result<Heard> 
         match next {
             Some(Ok(Message::Binary(bytes))) => return Ok(Heard::Frame(decode(bytes)?)),
             Some(Ok(Message::Close(frame))) => {
-                reason = frame.map(|frame| format!("{} {}", u16::from(frame.code), frame.reason)).unwrap_or_default();
+                reason = frame
+                    .map(|frame| format!("{} {}", u16::from(frame.code), frame.reason))
+                    .unwrap_or_default();
             }
             Some(Ok(Message::Text(text))) => bail!("the relay sent text: {text}"),
             Some(Ok(_)) => {}
-            Some(Err(error)) if reason.is_empty() => return Ok(Heard::Closed(format!("without a reason: {error}"))),
+            Some(Err(error)) if reason.is_empty() => {
+                return Ok(Heard::Closed(format!("without a reason: {error}")));
+            }
             Some(Err(_)) | None => return Ok(Heard::Closed(reason)),
         }
     }

@@ -1,5 +1,5 @@
-//! What a relay does with peers that mean harm or are broken: each gets a code or a closed connection with a reason, and
-//! everybody else goes on being served (R7, R9).
+//! What a relay does with peers that mean harm or are broken: each gets a code or a closed connection with a
+//! reason, and everybody else goes on being served (R7, R9).
 
 mod common;
 
@@ -147,8 +147,9 @@ async fn raw(fixture: &Fixture, chunks: impl Iterator<Item = Vec<u8>>) -> anyhow
         let _ = read.read_to_end(&mut answer).await;
         answer
     };
-    let (_write, answer) =
-        timeout(PATIENCE, async { tokio::join!(writing, reading) }).await.context("the relay keeps the connection")?;
+    let (_write, answer) = timeout(PATIENCE, async { tokio::join!(writing, reading) })
+        .await
+        .context("the relay keeps the connection")?;
     Ok(answer)
 }
 
@@ -176,7 +177,10 @@ async fn oversized_messages_close_the_connection_before_they_are_there() -> Outc
     // The relay may close while this is still being sent.
     let _ = wire.send_raw(Message::Binary(vec![0; limit + 1].into())).await;
     let reason = closing(&mut wire).await?;
-    assert!(reason.contains("TOO_LARGE") || reason.contains("1009") || reason.starts_with("without"), "{reason}");
+    assert!(
+        reason.contains("TOO_LARGE") || reason.contains("1009") || reason.starts_with("without"),
+        "{reason}"
+    );
 
     // A header alone that promises a terabyte: nothing may be reserved for it.
     let before = fixture.relay.memory()?;
@@ -312,7 +316,10 @@ async fn replays_change_nothing() -> Outcome {
     let turned = mailbox.with_new_keys(&mut rng);
     let turn = mailbox.turning(&turned, PostId([2; 16]), "commit");
     assert!(matches!(wire.ask(turn.clone()).await?, ServerBody::Posted { seq: 2 }));
-    assert!(matches!(wire.ask(turn).await?, ServerBody::Posted { seq: 2 }), "a repeated turn is answered its seq");
+    assert!(
+        matches!(wire.ask(turn).await?, ServerBody::Posted { seq: 2 }),
+        "a repeated turn is answered its seq"
+    );
     assert_eq!(
         mailbox.append(&mut wire, first, "one").await?,
         1,
@@ -337,7 +344,10 @@ async fn acks_out_of_order_move_nothing_back_and_nothing_ahead() -> Outcome {
     }
     assert_eq!(wire.refused(mailbox.acknowledgement(4, 0)).await?, ErrorCode::BadRequest, "never delivered");
     assert!(matches!(wire.ask(mailbox.acknowledgement(2, 0)).await?, ServerBody::Done));
-    assert!(matches!(wire.ask(mailbox.acknowledgement(1, 0)).await?, ServerBody::Done), "an old ack is harmless");
+    assert!(
+        matches!(wire.ask(mailbox.acknowledgement(1, 0)).await?, ServerBody::Done),
+        "an old ack is harmless"
+    );
     let mut again = fixture.relay.connect().await?;
     assert_eq!(mailbox.open(&mut again, 1).await?.cursor, 2);
     assert!(matches!(again.pushed().await?, ServerBody::Delivery(delivery) if delivery.seq == 3));
@@ -377,14 +387,17 @@ async fn a_reader_that_does_not_read_costs_a_window_and_hurts_nobody() -> Outcom
     // Nothing is lost to it: once it reads, it gets all of them in order.
     for seq in 1..=posts {
         match deaf.pushed().await? {
-            ServerBody::Delivery(delivery) => assert_eq!((delivery.seq, delivery.envelope.len()), (seq, 200_000)),
+            ServerBody::Delivery(delivery) => {
+                assert_eq!((delivery.seq, delivery.envelope.len()), (seq, 200_000))
+            }
             other => panic!("{other:?}"),
         }
     }
     fixture.still_serves().await
 }
 
-/// Requests without end from somebody who reads no answers: the relay stops reading, and remembers only a few.
+/// Requests without end from somebody who reads no answers: the relay stops reading, and remembers only a
+/// few.
 #[tokio::test]
 async fn a_flood_of_requests_is_held_back() -> Outcome {
     let mut fixture = fixture().await?;
@@ -454,7 +467,8 @@ async fn a_slow_handshake_is_cut_off() -> Outcome {
     fixture.still_serves().await
 }
 
-/// Messages that begin, hold what they may, and never end: memory stays within the budget, and they are closed for it.
+/// Messages that begin, hold what they may, and never end: memory stays within the budget, and they are
+/// closed for it.
 #[tokio::test]
 async fn unfinished_messages_stay_within_the_budget() -> Outcome {
     let options = ["--set", "connections.memory_bytes=16777216", "--set", "connections.stalled_seconds=5"];
@@ -515,7 +529,9 @@ async fn a_reader_that_takes_nothing_is_closed_in_time() -> Outcome {
     let mut again = fixture.relay.connect().await?;
     mailbox.open(&mut again, u32::MAX).await?;
     for n in 1..=posts {
-        assert!(matches!(again.pushed().await?, ServerBody::Delivery(delivery) if delivery.seq == u64::from(n)));
+        assert!(
+            matches!(again.pushed().await?, ServerBody::Delivery(delivery) if delivery.seq == u64::from(n))
+        );
     }
     fixture.still_serves().await
 }
@@ -540,8 +556,11 @@ async fn wrong_keys_at_full_speed_hurt_nobody() -> Outcome {
                         read_key: ReadKey::random(&mut rng),
                         ..mailbox.clone()
                     };
-                    let request =
-                        if rng.random() { guess.opening(1) } else { guess.posting(PostId::random(&mut rng), "x") };
+                    let request = if rng.random() {
+                        guess.opening(1)
+                    } else {
+                        guess.posting(PostId::random(&mut rng), "x")
+                    };
                     wire.feed(request).await?;
                 }
                 wire.flush().await?;
@@ -589,7 +608,8 @@ async fn every_code_that_a_stranger_can_provoke_is_stable() -> Outcome {
 }
 
 impl Fixture {
-    /// A newcomer gets everything: connection, mailbox, post, delivery; and memory has not grown beyond reason.
+    /// A newcomer gets everything: connection, mailbox, post, delivery; and memory has not grown beyond
+    /// reason.
     async fn still_serves(&mut self) -> Outcome {
         self.relay.alive()?;
         let mailbox = self.mailbox().await?;

@@ -1,5 +1,5 @@
-//! kill -9 of the relay and of each client, again and again while both talk: nothing is lost, nothing repeated, and both
-//! sides end with the same history (R1, R3, R4, C1, C2).
+//! kill -9 of the relay and of each client, again and again while both talk: nothing is lost, nothing
+//! repeated, and both sides end with the same history (R1, R3, R4, C1, C2).
 //!
 //! `cargo test` kills [`SHORT`] times; `cargo xtask kill --kills 200` as often as asked.
 
@@ -40,10 +40,13 @@ async fn kills_at_any_moment_lose_and_repeat_nothing() -> anyhow::Result<()> {
     }
 
     for kill in 1..=kills {
-        // Progress first, so that no kill hits an idle system; then a moment more, to hit any instruction. The length of
-        // the moment is the fault that is injected, not something that is waited for.
+        // Progress first, so that no kill hits an idle system; then a moment more, to hit any instruction.
+        // The length of the moment is the fault that is injected, not something that is waited for.
         let talker = rng.random_range(0..2);
-        people[talker].says_more(rng.random_range(1..8)).await.with_context(|| format!("before kill {kill}"))?;
+        people[talker]
+            .says_more(rng.random_range(1..8))
+            .await
+            .with_context(|| format!("before kill {kill}"))?;
         tokio::time::sleep(Duration::from_micros(rng.random_range(0..20_000))).await;
         match rng.random_range(0..3) {
             2 => {
@@ -80,7 +83,8 @@ async fn kills_at_any_moment_lose_and_repeat_nothing() -> anyhow::Result<()> {
 
 fn compare(people: &[Puppet], histories: &[Vec<Line>]) {
     for person in people {
-        let said = histories[0].iter().filter(|line| line.sender == person.name).map(|line| line.text.as_str());
+        let said =
+            histories[0].iter().filter(|line| line.sender == person.name).map(|line| line.text.as_str());
         let said: Vec<u64> = said.map(|text| text.parse().expect("talkers say numbers")).collect();
         let expected: Vec<u64> = (1..=said.len() as u64).collect();
         assert_eq!(said, expected, "{} counted, without a hole and without a repeat", person.name);

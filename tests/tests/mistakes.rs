@@ -44,7 +44,10 @@ async fn a_mistake_gets_one_line() -> anyhow::Result<()> {
     ];
     for (arguments, named) in mistakes {
         let told = relay(arguments);
-        assert!(told.to_lowercase().contains(&named.to_lowercase()), "{arguments:?} does not name {named:?}: {told}");
+        assert!(
+            told.to_lowercase().contains(&named.to_lowercase()),
+            "{arguments:?} does not name {named:?}: {told}"
+        );
     }
     running.alive()
 }
@@ -60,7 +63,10 @@ async fn programs_get_flat_objects_and_errors_that_they_can_read() -> anyhow::Re
     let data = running.data().display().to_string();
     let invite = posthorn_server(&["invite", "--json", "--uses", "3", "--data", &data]);
     let invite: serde_json::Value = serde_json::from_slice(&invite.stdout)?;
-    assert!(invite["code"].is_string() && invite["expires"].is_u64() && invite["relay"].is_string(), "{invite}");
+    assert!(
+        invite["code"].is_string() && invite["expires"].is_u64() && invite["relay"].is_string(),
+        "{invite}"
+    );
     assert_eq!(invite["uses"], 3);
     let empty = tempfile::tempdir()?;
     let nobody = empty.path().display().to_string();

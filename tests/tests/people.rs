@@ -53,7 +53,10 @@ async fn two_people_talk_and_find_everything_after_all_restarted() -> Outcome {
     alice.say(conversation, &long).await?;
     bob.reads(conversation, &long).await?;
     let before = alice.texts(conversation).await?;
-    assert_eq!(said(&before), [("alice", "hello bob"), ("bob", "hello alice\nsecond line"), ("alice", long.as_str())]);
+    assert_eq!(
+        said(&before),
+        [("alice", "hello bob"), ("bob", "hello alice\nsecond line"), ("alice", long.as_str())]
+    );
     assert_eq!(bob.texts(conversation).await?, before);
 
     alice.sleep().await?;
@@ -91,7 +94,9 @@ async fn marks_go_from_queued_to_sent_to_delivered_to_read() -> Outcome {
     alice.until("it is sent", async |alice| Ok(state(alice).await? == Some(MessageState::Sent))).await?;
     bob.wake()?;
     bob.reads(conversation, "are you there?").await?;
-    alice.until("it is delivered", async |alice| Ok(state(alice).await? == Some(MessageState::Delivered))).await?;
+    alice
+        .until("it is delivered", async |alice| Ok(state(alice).await? == Some(MessageState::Delivered)))
+        .await?;
     assert_eq!(bob.summary(conversation).await?.map(|summary| summary.unread), Some(1));
     bob.client().mark_read(conversation).await?;
     alice.until("it is read", async |alice| Ok(state(alice).await? == Some(MessageState::Read))).await?;
@@ -171,7 +176,10 @@ async fn members_come_and_go() -> Outcome {
     }
     dave.say(conversation, "two of us").await?;
     alice.reads(conversation, "two of us").await?;
-    assert!(matches!(bob.summary(conversation).await?.map(|summary| summary.state), Some(ConversationState::Left)));
+    assert!(matches!(
+        bob.summary(conversation).await?.map(|summary| summary.state),
+        Some(ConversationState::Left)
+    ));
 
     // Whoever was removed can come back.
     alice.client().add(conversation, vec![carol.contact()?]).await?;
@@ -230,7 +238,9 @@ async fn concurrent_commits_all_happen() -> Outcome {
         });
         futures_util::future::try_join_all(adds).await?;
         for person in people.iter_mut().chain(&mut guests) {
-            person.sees_members(conversation, &["alice", "bob", "carol", "guest0", "guest1", "guest2"]).await?;
+            person
+                .sees_members(conversation, &["alice", "bob", "carol", "guest0", "guest1", "guest2"])
+                .await?;
         }
         let removes = people.iter().zip(&guests).map(async |(host, guest)| {
             Ok::<_, anyhow::Error>(host.client().remove(conversation, guest.name.clone()).await?)

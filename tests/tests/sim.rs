@@ -30,6 +30,8 @@ fn every_lie_is_noticed() {
 #[test]
 fn every_rule_has_a_step() {
     for (name, step) in STEPS {
-        step(1).unwrap_or_else(|error| panic!("rule {name}: {error}\nreplay: cargo xtask sim --seeds 0 --seed 1"));
+        step(1).unwrap_or_else(|error| {
+            panic!("rule {name}: {error}\nreplay: cargo xtask sim --seeds 0 --seed 1")
+        });
     }
 }

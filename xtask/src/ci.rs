@@ -1,7 +1,8 @@
 //! The steps of `cargo xtask ci`, in the order in which they fail soonest.
 //!
-//! Everything that runs is built once, by one `cargo build --workspace --all-targets` in the dev profile (dependencies
-//! optimized): the tests, the simulation and the demo share its artifacts, which keeps a cold run on two cores short.
+//! Everything that runs is built once, by one `cargo build --workspace --all-targets` in the dev profile
+//! (dependencies optimized): the tests, the simulation and the demo share its artifacts, which keeps a cold
+//! run on two cores short.
 
 use std::process::{Command, Stdio};
 
@@ -44,7 +45,8 @@ fn thorough(steps: &mut Steps) -> anyhow::Result<()> {
             .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links"),
     )?;
     steps.call("wasm tools", "install rustup's wasm target and clang by hand, then run again", wasm_tools)?;
-    let mut wasm = cargo("build --package posthorn-proto --package posthorn-client --no-default-features --target");
+    let mut wasm =
+        cargo("build --package posthorn-proto --package posthorn-client --no-default-features --target");
     // The result is never run: optimizing it would be the longest part of the step.
     wasm.arg(WASM).args(["--config", "profile.dev.package.\"*\".opt-level=0"]);
     steps.run(
@@ -76,7 +78,8 @@ fn thorough(steps: &mut Steps) -> anyhow::Result<()> {
 
 /// Makes sure that a C compiler for WebAssembly (SQLite is C) and the target's standard library are there.
 fn wasm_tools() -> anyhow::Result<()> {
-    let installed = Command::new("rustup").args(["target", "list", "--installed"]).current_dir(root()).output();
+    let installed =
+        Command::new("rustup").args(["target", "list", "--installed"]).current_dir(root()).output();
     let installed = installed.context("rustup does not start")?;
     if !String::from_utf8_lossy(&installed.stdout).lines().any(|target| target == WASM) {
         must(Command::new("rustup").args(["target", "add", WASM]).current_dir(root()))?;
@@ -90,7 +93,8 @@ fn wasm_tools() -> anyhow::Result<()> {
 }
 
 fn must(command: &mut Command) -> anyhow::Result<()> {
-    let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot start {command:?}"))?;
+    let status =
+        command.stdin(Stdio::null()).status().with_context(|| format!("cannot start {command:?}"))?;
     if !status.success() {
         bail!("{command:?}: {status}");
     }

@@ -45,7 +45,8 @@ enum Program {
     Soak,
 }
 
-/// Builds, and runs the programs. Of the whole workspace, so that what `cargo build --workspace` has built is used.
+/// Builds, and runs the programs. Of the whole workspace, so that what `cargo build --workspace` has built is
+/// used.
 pub(crate) fn run(arguments: &FaultArguments) -> anyhow::Result<()> {
     let mut build = cargo("build --quiet --workspace --bin faults --bin test-relay");
     build.args(arguments.release.then_some("--release"));

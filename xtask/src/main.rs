@@ -1,11 +1,12 @@
 //! The project's own commands, run as `cargo xtask <command>`.
 //!
-//! Reading guide: [`ci`] is the list of steps that a change must pass and [`step`] runs them one after the other; [`tidy`]
-//! holds the house rules that a program can check; [`sim`] starts the simulation and the long kill loop, [`faults`] what breaks relays on
-//! purpose, [`mod@bench`] the measured comparison.
+//! Reading guide: [`ci`] is the list of steps that a change must pass and [`step`] runs them one after the
+//! other; [`tidy`] holds the house rules that a program can check; [`sim`] starts the simulation and the long
+//! kill loop, [`faults`] what breaks relays on purpose, [`mod@bench`] the measured comparison.
 //!
-//! Invariant: a check lives in the crate it checks, or in `tests/`. What stands here only starts checks, or looks at
-//! source text and at the graph of dependencies; it links no code of the product, so that it builds in seconds.
+//! Invariant: a check lives in the crate it checks, or in `tests/`. What stands here only starts checks, or
+//! looks at source text and at the graph of dependencies; it links no code of the product, so that it builds
+//! in seconds.
 
 mod bench;
 mod ci;
@@ -44,7 +45,8 @@ enum Command {
     },
     /// Measures the relay beside its limits and its peers; exit status 1 if a target is missed.
     Bench(bench::BenchArguments),
-    /// Breaks relays on purpose: kills, power cuts, disks, damage, attacks, a soak; its last line is `N passed, M failed`.
+    /// Breaks relays on purpose: kills, power cuts, disks, damage, attacks, a soak; its last line is
+    /// `N passed, M failed`.
     Faults(faults::FaultArguments),
     /// Checks the house rules that a program can check.
     Tidy,

@@ -37,11 +37,13 @@ pub(crate) fn run(arguments: &SimArguments) -> anyhow::Result<()> {
     finish(arguments.give(&mut cargo("run --release --quiet --package posthorn-tests --bin sim --")))
 }
 
-/// Runs the kill loop of `tests/tests/kill.rs` with more kills than `cargo test` spends on it. Of the whole workspace, so that what
-/// `cargo test --workspace` has built is used: for a package alone, cargo would build dependencies with other features.
+/// Runs the kill loop of `tests/tests/kill.rs` with more kills than `cargo test` spends on it. Of the whole
+/// workspace, so that what `cargo test --workspace` has built is used: for a package alone, cargo would build
+/// dependencies with other features.
 pub(crate) fn kill(kills: u32) -> anyhow::Result<()> {
     finish(
-        cargo("test --workspace --test kill -- --nocapture --test-threads 1").env("POSTHORN_KILLS", kills.to_string()),
+        cargo("test --workspace --test kill -- --nocapture --test-threads 1")
+            .env("POSTHORN_KILLS", kills.to_string()),
     )
 }
 

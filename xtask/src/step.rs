@@ -30,7 +30,9 @@ pub(crate) fn target_directory() -> anyhow::Result<PathBuf> {
 
 /// `cargo metadata`, parsed.
 pub(crate) fn metadata(arguments: &str) -> anyhow::Result<serde_json::Value> {
-    let output = cargo(&format!("metadata --format-version 1 {arguments}")).output().context("cargo does not start")?;
+    let output = cargo(&format!("metadata --format-version 1 {arguments}"))
+        .output()
+        .context("cargo does not start")?;
     if !output.status.success() {
         bail!("cargo metadata {arguments}: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
@@ -45,11 +47,17 @@ pub(crate) struct Steps {
 
 impl Steps {
     /// Runs a program as a step. `advice` is what to do when it fails.
-    pub(crate) fn run(&mut self, name: &'static str, advice: &str, command: &mut Command) -> anyhow::Result<()> {
+    pub(crate) fn run(
+        &mut self,
+        name: &'static str,
+        advice: &str,
+        command: &mut Command,
+    ) -> anyhow::Result<()> {
         let line = shown(command);
         self.call(name, advice, || {
             println!("$ {line}");
-            let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot start {line}"))?;
+            let status =
+                command.stdin(Stdio::null()).status().with_context(|| format!("cannot start {line}"))?;
             if !status.success() {
                 bail!("`{line}`: {status}");
             }
@@ -69,7 +77,11 @@ impl Steps {
         let outcome = step();
         let took = begun.elapsed();
         self.done.push((name, took));
-        println!("=== {name}: {} in {:.1} s", if outcome.is_ok() { "ok" } else { "FAILED" }, took.as_secs_f64());
+        println!(
+            "=== {name}: {} in {:.1} s",
+            if outcome.is_ok() { "ok" } else { "FAILED" },
+            took.as_secs_f64()
+        );
         std::io::stdout().flush()?;
         outcome.with_context(|| format!("step `{name}` failed. What to do: {advice}"))
     }

@@ -1,4 +1,5 @@
-//! The next command, as it can be typed: with the program's name and the profile as they were given to this one.
+//! The next command, as it can be typed: with the program's name and the profile as they were given to this
+//! one.
 
 use std::ffi::OsStr;
 use std::path::Path;

@@ -1,5 +1,6 @@
-//! The system's keyring: the kernel's on Linux (kept until the machine restarts, or some days without use), the Keychain on
-//! macOS, the Credential Manager on Windows. Without D-Bus: a desktop's secret service is not asked.
+//! The system's keyring: the kernel's on Linux (kept until the machine restarts, or some days without use),
+//! the Keychain on macOS, the Credential Manager on Windows. Without D-Bus: a desktop's secret service is not
+//! asked.
 
 use std::path::Path;
 

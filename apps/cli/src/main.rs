@@ -1,12 +1,13 @@
 //! `posthorn`: the terminal client. `docs/cli.md` tells every command.
 //!
-//! Reading guide, in the order of a call: `args` says what can be typed; `profile` finds the folder and opens it
-//! (`passphrase`, `keyring`); `command/` has one file per family of commands, each of them a few calls of the client library;
-//! `name` finds what a person means by "family" or "bob"; `output` prints it for people or as JSON; `problem` is every way
-//! to fail, and `advice` what to type next. `chat/` is the full-screen program and `demo/` the tour.
+//! Reading guide, in the order of a call: `args` says what can be typed; `profile` finds the folder and opens
+//! it (`passphrase`, `keyring`); `command/` has one file per family of commands, each of them a few calls of
+//! the client library; `name` finds what a person means by "family" or "bob"; `output` prints it for people
+//! or as JSON; `problem` is every way to fail, and `advice` what to type next. `chat/` is the full-screen
+//! program and `demo/` the tour.
 //!
-//! Invariants: nothing here knows cryptography, the wire or the database; text that came from others is printed only through
-//! [`output::plain`], so that nobody's message can drive somebody else's terminal.
+//! Invariants: nothing here knows cryptography, the wire or the database; text that came from others is
+//! printed only through [`output::plain`], so that nobody's message can drive somebody else's terminal.
 
 mod advice;
 mod args;
@@ -76,7 +77,8 @@ fn run(args: Args) -> Result<ExitCode, Problem> {
     })
 }
 
-/// Warnings of the libraries go to standard error if `POSTHORN_LOG` asks for them; never over the full-screen chat.
+/// Warnings of the libraries go to standard error if `POSTHORN_LOG` asks for them; never over the full-screen
+/// chat.
 fn start_log(what: &What) {
     if let Ok(filter) = std::env::var("POSTHORN_LOG")
         && !matches!(what, What::Chat(_))

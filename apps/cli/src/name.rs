@@ -1,4 +1,5 @@
-//! What a person means by "family", "bob" or "k3ah": conversations and contacts by the names that people use for them.
+//! What a person means by "family", "bob" or "k3ah": conversations and contacts by the names that people use
+//! for them.
 
 use posthorn_client::conversation::{ConversationId, ConversationState};
 use posthorn_client::identity::{ContactLink, LinkError};
@@ -45,13 +46,15 @@ pub(crate) fn find<'a>(
         return Ok(found);
     }
     let lower = text.to_lowercase();
-    let named = |conversation: &&ConversationSummary| !text.is_empty() && conversation.name.to_lowercase() == lower;
+    let named =
+        |conversation: &&ConversationSummary| !text.is_empty() && conversation.name.to_lowercase() == lower;
     let with = |conversation: &&ConversationSummary| matches!(others(conversation, me)[..], [other] if other == text);
     let begins = |conversation: &&ConversationSummary| {
         text.len() >= SHORTEST_PREFIX && conversation.id.to_string().starts_with(&lower)
     };
     // A conversation without a name is what "bob" means; one with a name may have only bob in it by chance.
-    let unnamed_with = |conversation: &&ConversationSummary| conversation.name.is_empty() && with(conversation);
+    let unnamed_with =
+        |conversation: &&ConversationSummary| conversation.name.is_empty() && with(conversation);
     for matching in [&named as &dyn Fn(&&ConversationSummary) -> bool, &unnamed_with, &with, &begins] {
         let found: Vec<_> = list.iter().filter(matching).collect();
         let live: Vec<_> = found.iter().copied().filter(|conversation| is_live(conversation)).collect();
@@ -81,8 +84,10 @@ fn unknown(list: &[ConversationSummary], me: &str, text: &str) -> Problem {
     let mut near: Vec<(usize, &ConversationSummary)> = list
         .iter()
         .map(|conversation| {
-            let names =
-                [title(conversation, me), conversation.id.to_string().chars().take(text.chars().count()).collect()];
+            let names = [
+                title(conversation, me),
+                conversation.id.to_string().chars().take(text.chars().count()).collect(),
+            ];
             let nearest = names.iter().map(|name| distance(&name.to_lowercase(), &text.to_lowercase())).min();
             (nearest.unwrap_or(usize::MAX), conversation)
         })
@@ -139,13 +144,20 @@ pub(crate) fn contacts(texts: &[String]) -> Result<Vec<Contact>, Problem> {
     texts.iter().map(|text| contact(text)).collect()
 }
 
-/// Whoever is a member cannot be added. Links are not asked about: they name an identity, and a handle is only a name.
-pub(crate) fn none_is_member(contacts: &[Contact], conversation: &ConversationSummary) -> Result<(), Problem> {
+/// Whoever is a member cannot be added. Links are not asked about: they name an identity, and a handle is
+/// only a name.
+pub(crate) fn none_is_member(
+    contacts: &[Contact],
+    conversation: &ConversationSummary,
+) -> Result<(), Problem> {
     for contact in contacts {
         if let Contact::Handle(handle) = contact
             && conversation.members.iter().any(|member| member == handle.as_str())
         {
-            return Err(Problem::new("ALREADY_MEMBER", format!("{handle} is a member already: nothing was changed")));
+            return Err(Problem::new(
+                "ALREADY_MEMBER",
+                format!("{handle} is a member already: nothing was changed"),
+            ));
         }
     }
     Ok(())
@@ -157,8 +169,10 @@ pub(crate) fn alone_with<'a>(
     me: &str,
     handle: &str,
 ) -> Option<&'a ConversationSummary> {
-    let with =
-        || list.iter().filter(|known| is_live(known) && matches!(others(known, me)[..], [other] if other == handle));
+    let with = || {
+        list.iter()
+            .filter(|known| is_live(known) && matches!(others(known, me)[..], [other] if other == handle))
+    };
     with().find(|known| known.name.is_empty()).or_else(|| with().next())
 }
 
@@ -213,8 +227,10 @@ pub(crate) mod tests {
 
     #[test]
     fn two_of_a_name_are_told_apart_by_id_unless_one_is_over() {
-        let mut two =
-            vec![conversation(1, "Trip", &["ann", "bob", "eve"]), conversation(2, "trip", &["ann", "dan", "eve"])];
+        let mut two = vec![
+            conversation(1, "Trip", &["ann", "bob", "eve"]),
+            conversation(2, "trip", &["ann", "dan", "eve"]),
+        ];
         let problem = find(&two, "ann", "TRIP").expect_err("two");
         assert_eq!(problem.code(), "AMBIGUOUS");
         let id = two[1].id.to_string();
@@ -237,7 +253,8 @@ pub(crate) mod tests {
     #[test]
     fn the_conversation_with_one_person() {
         let mut list = list();
-        let found = |list: &[ConversationSummary], who: &str| alone_with(list, "ann", who).map(|found| found.id.0[0]);
+        let found =
+            |list: &[ConversationSummary], who: &str| alone_with(list, "ann", who).map(|found| found.id.0[0]);
         assert_eq!(found(&list, "bob"), Some(0x00));
         assert_eq!(found(&list, "dan"), Some(0x22));
         assert_eq!(found(&list, "cleo"), None, "only with others");

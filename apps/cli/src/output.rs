@@ -1,4 +1,5 @@
-//! How things are printed: for people as text, for programs as JSON with stable keys (`docs/cli.md` lists them).
+//! How things are printed: for people as text, for programs as JSON with stable keys (`docs/cli.md` lists
+//! them).
 
 use std::io::{self, Write as _};
 
@@ -9,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::clock;
 
-/// Text that came from others, made harmless: control characters (which drive terminals) become visible signs, and those
-/// that turn the direction of writing vanish. Line breaks and tabs stay.
+/// Text that came from others, made harmless: control characters (which drive terminals) become visible
+/// signs, and those that turn the direction of writing vanish. Line breaks and tabs stay.
 pub(crate) fn plain(text: &str) -> String {
     text.chars()
         .filter_map(|c| match c {
@@ -259,7 +260,8 @@ pub(crate) mod tests {
         assert_eq!(value["notice"], "added");
         assert_eq!(value["who"], json!(["bob", "cleo"]));
         assert_eq!(value["text"], "ann added bob and cleo");
-        let value = message_json(&message(3, "", Body::Unreadable(Cause::Gap), MessageState::Failed(Cause::Full)));
+        let value =
+            message_json(&message(3, "", Body::Unreadable(Cause::Gap), MessageState::Failed(Cause::Full)));
         assert_eq!(
             (&value["kind"], &value["cause"], &value["state"]),
             (&json!("unreadable"), &json!("FULL"), &json!("failed"))
@@ -269,7 +271,10 @@ pub(crate) mod tests {
     #[test]
     fn lines_of_a_history_are_indented() {
         let text = message(1, "ann", Body::Text("one\ntwo".into()), MessageState::Delivered);
-        assert_eq!(message_line(&text, "ann", &TimeZone::UTC), "2026-11-23 00:04  you: one\n                  two  ✓✓");
+        assert_eq!(
+            message_line(&text, "ann", &TimeZone::UTC),
+            "2026-11-23 00:04  you: one\n                  two  ✓✓"
+        );
         let text = message(1, "bob", Body::Text("hi".into()), MessageState::Received);
         assert_eq!(message_line(&text, "ann", &TimeZone::UTC), "2026-11-23 00:04  bob: hi");
     }

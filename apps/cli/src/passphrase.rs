@@ -1,5 +1,5 @@
-//! Where the passphrase comes from: a file, the environment, the keyring, or the person. Never from an argument, which
-//! other processes can read.
+//! Where the passphrase comes from: a file, the environment, the keyring, or the person. Never from an
+//! argument, which other processes can read.
 
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -83,7 +83,10 @@ pub(crate) fn fresh(global: &Global) -> Result<Found, Problem> {
 fn given(global: &Global) -> Result<Option<Zeroizing<String>>, Problem> {
     if let Some(file) = &global.passphrase_file {
         let text = std::fs::read_to_string(file).map(Zeroizing::new).map_err(|error| {
-            Problem::new("PASSPHRASE_FILE", format!("cannot read the passphrase file {}: {error}", file.display()))
+            Problem::new(
+                "PASSPHRASE_FILE",
+                format!("cannot read the passphrase file {}: {error}", file.display()),
+            )
         })?;
         return Ok(Some(first_line(&text)));
     }
@@ -97,8 +100,9 @@ fn first_line(text: &str) -> Zeroizing<String> {
 
 fn ask(prompt: &str) -> Result<Zeroizing<String>, Problem> {
     if !std::io::stdin().is_terminal() && !std::io::stderr().is_terminal() {
-        let message =
-            format!("no passphrase: set {VARIABLE}, use --passphrase-file, or run this in a terminal to be asked");
+        let message = format!(
+            "no passphrase: set {VARIABLE}, use --passphrase-file, or run this in a terminal to be asked"
+        );
         return Err(Problem::new("NO_PASSPHRASE", message));
     }
     rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|error| {

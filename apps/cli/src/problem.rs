@@ -47,7 +47,9 @@ impl Problem {
     /// Somebody is to be invited who is there already: oneself.
     pub(crate) fn if_inviting(self) -> Self {
         match self.code.as_str() {
-            "YOURSELF" => Self::new(self.code, "that is yourself, and you are in it anyway: name somebody else"),
+            "YOURSELF" => {
+                Self::new(self.code, "that is yourself, and you are in it anyway: name somebody else")
+            }
             _ => self,
         }
     }
@@ -55,9 +57,10 @@ impl Problem {
     /// In the chat there are the chat's commands, for the profile is in use.
     pub(crate) fn in_chat(error: ClientError) -> Self {
         match &error {
-            ClientError::Command(CommandError::UnknownPerson(handle)) => {
-                Self::new(error.code(), format!("nobody called {handle} is known here: /members lists who is"))
-            }
+            ClientError::Command(CommandError::UnknownPerson(handle)) => Self::new(
+                error.code(),
+                format!("nobody called {handle} is known here: /members lists who is"),
+            ),
             _ => error.into(),
         }
     }
@@ -150,7 +153,10 @@ mod tests {
 
     #[test]
     fn refusals_say_what_to_do() {
-        let error = ClientError::Command(CommandError::Refused { code: "HANDLE_TAKEN".into(), message: String::new() });
+        let error = ClientError::Command(CommandError::Refused {
+            code: "HANDLE_TAKEN".into(),
+            message: String::new(),
+        });
         let problem = Problem::from(error);
         assert_eq!(problem.code(), "HANDLE_TAKEN");
         assert!(problem.message().contains("choose another"));
@@ -170,7 +176,8 @@ mod tests {
 
     #[test]
     fn a_code_is_told_once() {
-        let error = CommandError::Failed { cause: "CANNOT_ADD", reason: "bob cannot be added: unknown".into() };
+        let error =
+            CommandError::Failed { cause: "CANNOT_ADD", reason: "bob cannot be added: unknown".into() };
         let problem = Problem::from(ClientError::Command(error));
         assert_eq!((problem.code(), problem.message()), ("CANNOT_ADD", "bob cannot be added: unknown"));
     }

@@ -13,7 +13,8 @@ use crate::args::Global;
 use crate::passphrase::{self, Found};
 use crate::problem::{self, Problem};
 
-/// Makes new profiles with the cheapest passphrase hashing there is, so that tests and the tour are quick. Not for people.
+/// Makes new profiles with the cheapest passphrase hashing there is, so that tests and the tour are quick.
+/// Not for people.
 pub(crate) const CHEAP_VARIABLE: &str = "POSTHORN_TEST_CHEAP_KDF";
 
 /// A profile that is online, and whose it is.
@@ -29,7 +30,9 @@ pub(crate) fn home(global: &Global) -> Result<PathBuf, Problem> {
             .map_err(|error| Problem::new("NO_HOME", format!("cannot use {}: {error}", home.display())));
     }
     system_home(|name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from))
-        .ok_or_else(|| Problem::new("NO_HOME", "no home folder is known: say where the profile is with --home FOLDER"))
+        .ok_or_else(|| {
+            Problem::new("NO_HOME", "no home folder is known: say where the profile is with --home FOLDER")
+        })
 }
 
 fn system_home(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
@@ -86,12 +89,14 @@ pub(crate) fn open_database(global: &Global, home: &Path) -> Result<(Database, F
 /// Makes the folder and an empty database in it.
 pub(crate) fn create_database(global: &Global, home: &Path) -> Result<(Database, Found), Problem> {
     let found = passphrase::fresh(global)?;
-    make_private_folder(home)
-        .map_err(|error| Problem::new("NO_HOME", format!("cannot make the folder {}: {error}", home.display())))?;
+    make_private_folder(home).map_err(|error| {
+        Problem::new("NO_HOME", format!("cannot make the folder {}: {error}", home.display()))
+    })?;
     let cost = if std::env::var_os(CHEAP_VARIABLE).is_some() { KdfCost::CHEAP } else { KdfCost::DEFAULT };
     let path = database_path(home);
-    let database = Database::create(Location::File(&path), &found.passphrase(), cost, &mut StdRng::from_os_rng())
-        .map_err(|error| problem::of_store(&error, home))?;
+    let database =
+        Database::create(Location::File(&path), &found.passphrase(), cost, &mut StdRng::from_os_rng())
+            .map_err(|error| problem::of_store(&error, home))?;
     Ok((database, found))
 }
 
@@ -102,7 +107,9 @@ pub(crate) fn remove_database(home: &Path) -> Result<(), StoreError> {
         path.push(companion);
         let path = PathBuf::from(path);
         match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(StoreError::Io { path, error }),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::Io { path, error });
+            }
             _ => {}
         }
     }

@@ -1,4 +1,5 @@
-//! Every mistake on the command line gets one line that says what is wrong or what to do, and a status that is not 0.
+//! Every mistake on the command line gets one line that says what is wrong or what to do, and a status that
+//! is not 0.
 
 use std::process::{Command, Output, Stdio};
 
@@ -39,7 +40,15 @@ fn a_mistake_gets_one_line() {
         &["card"],
         &["register", "--relay", "http://relay.example", "--handle", "alice"],
         &["register", "--relay", "ws://127.0.0.1:1", "--handle", "Not A Handle"],
-        &["register", "--relay", "ws://127.0.0.1:1", "--handle", "alice", "--passphrase-file", "no/such/file"],
+        &[
+            "register",
+            "--relay",
+            "ws://127.0.0.1:1",
+            "--handle",
+            "alice",
+            "--passphrase-file",
+            "no/such/file",
+        ],
         &["start", "posthorn://broken"],
     ];
     for mistake in mistakes {
@@ -71,7 +80,13 @@ fn a_reader_that_goes_away_is_no_mistake() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_posthorn"));
     // Prints its relay's address first of all.
     let data = tempfile::tempdir().expect("a temporary folder");
-    command.arg("demo-relay").arg("--data").arg(data.path()).stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped());
+    command
+        .arg("demo-relay")
+        .arg("--data")
+        .arg(data.path())
+        .stdin(Stdio::null())
+        .stdout(writer)
+        .stderr(Stdio::piped());
     let output = command.spawn().expect("posthorn starts").wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(141), "{output:?}");
     assert!(output.stderr.is_empty(), "{output:?}");

@@ -9,7 +9,10 @@ const POSTHORN: &str = env!("CARGO_BIN_EXE_posthorn");
 fn posthorn(home: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(POSTHORN);
     command.arg("--home").arg(home).args(arguments);
-    command.env("POSTHORN_PASSPHRASE", "correct horse").env("POSTHORN_TEST_CHEAP_KDF", "1").stdin(Stdio::null());
+    command
+        .env("POSTHORN_PASSPHRASE", "correct horse")
+        .env("POSTHORN_TEST_CHEAP_KDF", "1")
+        .stdin(Stdio::null());
     command
 }
 
@@ -63,7 +66,8 @@ fn who_waits_for_a_dead_relay_is_told_so_and_not_kept_longer_than_asked() {
     let uninvited = run(&alice, &["--json", "register", "--relay", &relay.url, "--handle", "alice"]);
     assert!(errors(&uninvited).contains("INVITE_NEEDED"), "{uninvited:?}");
     for (home, handle) in [(&alice, "alice"), (&bob, "bob")] {
-        let told = good(home, &["register", "--relay", &relay.url, "--handle", handle, "--invite", &relay.invite]);
+        let told =
+            good(home, &["register", "--relay", &relay.url, "--handle", handle, "--invite", &relay.invite]);
         let next = format!("`{POSTHORN} --home {} chat`", home.display());
         assert!(told.contains(&next), "it can be typed as it stands: {told}");
     }
@@ -96,12 +100,15 @@ fn listening_ends_in_time(home: &Path) {
 }
 
 fn interrupted(home: &Path) {
-    let mut send =
-        posthorn(home, &["send", "bob", "later", "--wait", "60"]).stderr(Stdio::piped()).spawn().expect("starts");
+    let mut send = posthorn(home, &["send", "bob", "later", "--wait", "60"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
     let mut told = BufReader::new(send.stderr.take().expect("piped")).lines();
     let first = told.next().expect("told at once").expect("UTF-8");
     assert!(first.contains("ctrl-c"), "{first}");
-    let kill = Command::new("kill").args(["-INT", &send.id().to_string()]).status().expect("kill(1) is there");
+    let kill =
+        Command::new("kill").args(["-INT", &send.id().to_string()]).status().expect("kill(1) is there");
     assert!(kill.success());
     let last = told.next().expect("told at the end").expect("UTF-8");
     assert!(last.contains("the message is queued"), "{last}");

@@ -1,5 +1,5 @@
-//! The one file of `limit-wal`: whatever is queued is written as one batch, synced once, then forwarded and answered, while
-//! the next batch gathers.
+//! The one file of `limit-wal`: whatever is queued is written as one batch, synced once, then forwarded and
+//! answered, while the next batch gathers.
 //!
 //! Owns the file and its thread. Keeps no index and no checksums, and never reads.
 

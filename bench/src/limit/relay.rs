@@ -112,8 +112,10 @@ pub(crate) fn run(address: SocketAddr, folder: Option<&Path>) -> anyhow::Result<
 }
 
 async fn serve(stream: TcpStream, shared: Arc<Shared>) -> anyhow::Result<()> {
-    let config =
-        WebSocketConfig::default().read_buffer_size(BUFFER).write_buffer_size(BUFFER).max_write_buffer_size(usize::MAX);
+    let config = WebSocketConfig::default()
+        .read_buffer_size(BUFFER)
+        .write_buffer_size(BUFFER)
+        .max_write_buffer_size(usize::MAX);
     let socket = Box::pin(tokio_tungstenite::accept_async_with_config(stream, Some(config))).await?;
     let mut connection = Connection {
         socket,
@@ -183,7 +185,8 @@ impl Connection {
     }
 
     fn take(&mut self, message: Bytes) {
-        let Some(name) = message.get(1..5).and_then(|name| name.first_chunk()).map(|name| u32::from_le_bytes(*name))
+        let Some(name) =
+            message.get(1..5).and_then(|name| name.first_chunk()).map(|name| u32::from_le_bytes(*name))
         else {
             return;
         };

@@ -38,7 +38,9 @@ impl Speaker for Poster {
 
     fn hear(&mut self, message: &[u8], _: &mut Vec<u8>, heard: &mut Heard) -> anyhow::Result<()> {
         let [ANSWER, number @ ..] = message else { bail!("not an answer") };
-        let Some(number) = number.first_chunk().map(|number| u64::from_le_bytes(*number)) else { bail!("too short") };
+        let Some(number) = number.first_chunk().map(|number| u64::from_le_bytes(*number)) else {
+            bail!("too short")
+        };
         if number == u64::MAX {
             heard.ready = true;
             return Ok(());

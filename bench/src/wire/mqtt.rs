@@ -1,6 +1,8 @@
-//! MQTT 3.1.1 as far as the comparison needs it: CONNECT, SUBSCRIBE, PUBLISH and PUBACK at QoS 1, over WebSocket.
+//! MQTT 3.1.1 as far as the comparison needs it: CONNECT, SUBSCRIBE, PUBLISH and PUBACK at QoS 1, over
+//! WebSocket.
 //!
-//! Owns the packets. MQTT over WebSocket is a stream (section 6 of the specification): packets may be cut anywhere.
+//! Owns the packets. MQTT over WebSocket is a stream (section 6 of the specification): packets may be cut
+//! anywhere.
 
 use anyhow::{bail, ensure};
 

@@ -1,7 +1,8 @@
 //! The NATS client protocol and JetStream's requests, as far as the comparison needs them, over WebSocket.
 //!
-//! Owns the words. All topics are subjects of one stream on disk. A poster awaits the stream's answer to every post; a reader is
-//! a durable push consumer that acknowledges each hundredth message for all before it; a listener is a plain subscription.
+//! Owns the words. All topics are subjects of one stream on disk. A poster awaits the stream's answer to
+//! every post; a reader is a durable push consumer that acknowledges each hundredth message for all before
+//! it; a listener is a plain subscription.
 
 use anyhow::{Context as _, bail, ensure};
 
@@ -62,7 +63,13 @@ impl Client {
     }
 
     /// A line with its payload, if it has one.
-    fn take(&mut self, line: &str, payload: &[u8], out: &mut Vec<u8>, heard: &mut Heard) -> anyhow::Result<()> {
+    fn take(
+        &mut self,
+        line: &str,
+        payload: &[u8],
+        out: &mut Vec<u8>,
+        heard: &mut Heard,
+    ) -> anyhow::Result<()> {
         let mut words = line.split(' ');
         match words.next().unwrap_or_default() {
             "PING" => message(out, b"PONG\r\n"),
@@ -114,7 +121,10 @@ impl Client {
 
 impl Speaker for Client {
     fn begin(&mut self, out: &mut Vec<u8>) {
-        message(out, b"CONNECT {\"verbose\":false,\"pedantic\":false,\"lang\":\"bench\",\"version\":\"1\"}\r\n");
+        message(
+            out,
+            b"CONNECT {\"verbose\":false,\"pedantic\":false,\"lang\":\"bench\",\"version\":\"1\"}\r\n",
+        );
         match &self.part {
             Part::Listener { topics } => {
                 for (index, topic) in topics.iter().enumerate() {
@@ -127,7 +137,8 @@ impl Speaker for Client {
             Part::Poster { .. } => {}
         }
         message(out, format!("SUB {} 1\r\n", self.inbox()).as_bytes());
-        let stream = "{\"name\":\"bench\",\"subjects\":[\"m.>\"],\"storage\":\"file\",\"retention\":\"limits\"}";
+        let stream =
+            "{\"name\":\"bench\",\"subjects\":[\"m.>\"],\"storage\":\"file\",\"retention\":\"limits\"}";
         self.publish("$JS.API.STREAM.CREATE.bench", stream, out);
     }
 

@@ -1,7 +1,7 @@
 //! Posthorn's own protocol, as `docs/protocol.md` tells it.
 //!
-//! Owns the encoding of what is said often; everything else is left to `posthorn-proto`. All mailboxes of a measurement have
-//! the same keys, which the relay cannot know.
+//! Owns the encoding of what is said often; everything else is left to `posthorn-proto`. All mailboxes of a
+//! measurement have the same keys, which the relay cannot know.
 
 use std::collections::BTreeSet;
 
@@ -127,7 +127,13 @@ impl Reader {
         self
     }
 
-    fn take(&mut self, seq: u64, envelope: &[u8], out: &mut Vec<u8>, heard: &mut Heard) -> anyhow::Result<()> {
+    fn take(
+        &mut self,
+        seq: u64,
+        envelope: &[u8],
+        out: &mut Vec<u8>,
+        heard: &mut Heard,
+    ) -> anyhow::Result<()> {
         ensure!(seq == self.next, "seq {seq} came instead of {}", self.next);
         heard.payload(envelope)?;
         self.next += 1;
@@ -204,7 +210,12 @@ impl Speaker for Idle {
 }
 
 /// An `Open` of many mailboxes as the same reader.
-pub(crate) fn open(request: u64, mailboxes: impl Iterator<Item = MailboxId>, reader: ReaderId, credit: u32) -> Bytes {
+pub(crate) fn open(
+    request: u64,
+    mailboxes: impl Iterator<Item = MailboxId>,
+    reader: ReaderId,
+    credit: u32,
+) -> Bytes {
     let read_key = ReadKey::from_bytes(READ_KEY);
     let opening = |mailbox| Opening { mailbox, reader, read_key: read_key.clone(), claim: None, credit };
     ClientFrame { request, body: Request::Open(Open { openings: mailboxes.map(opening).collect() }) }.encode()
@@ -321,7 +332,10 @@ mod tests {
             let frame = sent(&out);
             assert_eq!(frame.request, count);
             let Request::Post(post) = frame.body else { panic!("a post") };
-            assert_eq!((post.post_key.expose(), &post.envelope[..], post.turn), (&POST_KEY, &[4; 1024][..], None));
+            assert_eq!(
+                (post.post_key.expose(), &post.envelope[..], post.turn),
+                (&POST_KEY, &[4; 1024][..], None)
+            );
             assert_eq!(post.mailbox.0[0], if count % 2 == 1 { 9 } else { 8 });
         }
     }

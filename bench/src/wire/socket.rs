@@ -1,7 +1,8 @@
-//! A WebSocket client over TCP: frames are encoded into one buffer that leaves in one write, and decoded where they lie.
+//! A WebSocket client over TCP: frames are encoded into one buffer that leaves in one write, and decoded
+//! where they lie.
 //!
-//! Owns the stream and both buffers. Masks with zeros (RFC 6455 asks for a mask, and this one costs the client nothing; the
-//! server unmasks all the same). Knows nothing of what messages mean.
+//! Owns the stream and both buffers. Masks with zeros (RFC 6455 asks for a mask, and this one costs the
+//! client nothing; the server unmasks all the same). Knows nothing of what messages mean.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
@@ -59,7 +60,8 @@ impl Socket {
         stream.set_nodelay(true)?;
         let (read, write) = stream.into_split();
         let room = room.max(ROOM);
-        let mut socket = Self { read, write: Arc::new(write), inbox: Vec::new(), used: 0, room, out: Vec::new() };
+        let mut socket =
+            Self { read, write: Arc::new(write), inbox: Vec::new(), used: 0, room, out: Vec::new() };
         let protocol = match door.subprotocol {
             "" => String::new(),
             name => format!("Sec-WebSocket-Protocol: {name}\r\n"),
@@ -84,7 +86,8 @@ impl Socket {
         Ok(socket)
     }
 
-    /// Waits for bytes, without a bound: whoever runs a workload sets one. May be dropped and called again without loss.
+    /// Waits for bytes, without a bound: whoever runs a workload sets one. May be dropped and called again
+    /// without loss.
     pub(crate) async fn fill(&mut self) -> anyhow::Result<()> {
         if self.used > 0 {
             self.inbox.drain(..self.used);
@@ -143,7 +146,8 @@ impl Socket {
         Ok(())
     }
 
-    /// A second hand on the sending side, for a thread that keeps time. Whoever uses it must be the only one who sends.
+    /// A second hand on the sending side, for a thread that keeps time. Whoever uses it must be the only one
+    /// who sends.
     pub(crate) fn sender(&self) -> Arc<OwnedWriteHalf> {
         Arc::clone(&self.write)
     }

@@ -9,7 +9,8 @@ use crate::clock;
 /// The payload of every message, bytes.
 pub(crate) const PAYLOAD: usize = 1024;
 
-/// One side of a protocol on one connection. Everything is appended to `out`, which leaves in one write after a burst.
+/// One side of a protocol on one connection. Everything is appended to `out`, which leaves in one write after
+/// a burst.
 pub(crate) trait Speaker: Send {
     /// Says what comes first on the connection.
     fn begin(&mut self, out: &mut Vec<u8>);

@@ -1,7 +1,8 @@
 //! Servers that take turns under the same load.
 //!
-//! Owns the order: all are started first, then each has its turn in every round, so that whatever else the machine does
-//! meets all of them. A peer that fails, or takes too long, leaves; a limit or Posthorn that fails ends the workload.
+//! Owns the order: all are started first, then each has its turn in every round, so that whatever else the
+//! machine does meets all of them. A peer that fails, or takes too long, leaves; a limit or Posthorn that
+//! fails ends the workload.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

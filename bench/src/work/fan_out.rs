@@ -1,8 +1,9 @@
-//! W3: one poster, one mailbox, 1,000 readers who are online: the server's processor time for one delivery, and whether
-//! what is written to the disk depends on the size of the group.
+//! W3: one poster, one mailbox, 1,000 readers who are online: the server's processor time for one delivery,
+//! and whether what is written to the disk depends on the size of the group.
 //!
-//! Readers acknowledge each hundredth envelope, as in W1. For the bytes they do not: what is compared is the cost of the
-//! envelopes; an acknowledgement is each reader's own state, and its cost is told in a row of its own.
+//! Readers acknowledge each hundredth envelope, as in W1. For the bytes they do not: what is compared is the
+//! cost of the envelopes; an acknowledgement is each reader's own state, and its cost is told in a row of its
+//! own.
 
 use posthorn_proto::frame::ServerBody;
 use tokio::task::JoinSet;
@@ -134,6 +135,8 @@ async fn bytes(bench: &mut Bench, posts: u64) -> anyhow::Result<()> {
     bench.table.push(row);
     let row = Row::new("W3", format!("bytes written / post, {READERS} readers"), Target::None);
     bench.table.push(row.with(Kind::Posthorn, written[1]));
-    bench.table.push(Row::new("W3", "bytes written / acknowledgement", Target::None).with(Kind::Posthorn, acks));
+    bench
+        .table
+        .push(Row::new("W3", "bytes written / acknowledgement", Target::None).with(Kind::Posthorn, acks));
     Ok(())
 }

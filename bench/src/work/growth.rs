@@ -1,8 +1,8 @@
-//! W6: what changes as the store grows by decades: appending, reading from the beginning, starting again after SIGKILL,
-//! and memory for each retained envelope; then memory for each of many idle mailboxes.
+//! W6: what changes as the store grows by decades: appending, reading from the beginning, starting again
+//! after SIGKILL, and memory for each retained envelope; then memory for each of many idle mailboxes.
 //!
-//! Nobody acknowledges, so everything posted is retained. The rates are told; judged is processor time, which a busy machine
-//! disturbs less.
+//! Nobody acknowledges, so everything posted is retained. The rates are told; judged is processor time, which
+//! a busy machine disturbs less.
 
 use tokio::task::JoinSet;
 
@@ -87,7 +87,11 @@ fn tell(bench: &mut Bench, decades: &[Decade]) {
         let size = power(decade.envelopes);
         row(format!("append/s at {size}"), Target::None, decade.appended as f64 / decade.append.seconds);
         row(format!("append CPU s / 100k at {size}"), Target::None, append_cpu(decade));
-        row(format!("catch-up envelopes/s at {size}"), Target::None, decade.were_read as f64 / decade.read.seconds);
+        row(
+            format!("catch-up envelopes/s at {size}"),
+            Target::None,
+            decade.were_read as f64 / decade.read.seconds,
+        );
         let target = match decade.envelopes {
             1_000_000 => Target::AtMost(3.0),
             10_000_000 => Target::AtMost(15.0),

@@ -1,5 +1,5 @@
-//! W4: 10,000 and 19,000 idle connections with three open mailboxes each: resident memory of the server for one of them, and
-//! how fast they come (TCP, WebSocket, and all three mailboxes opened).
+//! W4: 10,000 and 19,000 idle connections with three open mailboxes each: resident memory of the server for
+//! one of them, and how fast they come (TCP, WebSocket, and all three mailboxes opened).
 //!
 //! 20,000 is the hard limit of descriptors of one process in many places; 19,000 leaves room for the rest.
 
@@ -30,8 +30,10 @@ const SETTLING: Duration = Duration::from_millis(1500);
 pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let steps: Vec<usize> = STEPS.into_iter().filter(|step| (step + 500) as u64 <= bench.files).collect();
     anyhow::ensure!(!steps.is_empty(), "the limit of open files ({}) is too low", bench.files);
-    let mut memory: Vec<Row> =
-        steps.iter().map(|step| Row::new("W4", format!("RSS KiB / connection, {step}"), Target::AtMost(5.0))).collect();
+    let mut memory: Vec<Row> = steps
+        .iter()
+        .map(|step| Row::new("W4", format!("RSS KiB / connection, {step}"), Target::AtMost(5.0)))
+        .collect();
     let mut rate = Row::new("W4", "connects/s, three mailboxes opened", Target::AtLeast(5000.0));
     let mut cpu = Row::new("W4", "server CPU us / connect", Target::None);
     for kind in bench.kinds("W4", &[Kind::LimitMem]) {
@@ -40,8 +42,11 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
                 let first = figures[0].1;
                 rate = rate.with(kind, steps[0] as f64 / first.seconds);
                 cpu = cpu.with(kind, first.cpu / steps[0] as f64 * 1e6);
-                memory =
-                    memory.into_iter().zip(figures).map(|(row, (each, _))| row.with(kind, each / 1024.0)).collect();
+                memory = memory
+                    .into_iter()
+                    .zip(figures)
+                    .map(|(row, (each, _))| row.with(kind, each / 1024.0))
+                    .collect();
             }
             Err(error) => bench.peer_failed("W4", kind, error)?,
         }

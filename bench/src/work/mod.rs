@@ -19,7 +19,8 @@ use crate::setup;
 use crate::table::Table;
 
 /// A workload that takes longer has failed: quick, full, and what each peer may add.
-const PATIENCE: [Duration; 3] = [Duration::from_secs(120), Duration::from_secs(1800), Duration::from_secs(120)];
+const PATIENCE: [Duration; 3] =
+    [Duration::from_secs(120), Duration::from_secs(1800), Duration::from_secs(120)];
 
 /// What can be run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -1,6 +1,8 @@
-//! W2: posting while all readers are offline, then draining: what storing costs, and what reading it back costs.
+//! W2: posting while all readers are offline, then draining: what storing costs, and what reading it back
+//! costs.
 //!
-//! Posts go in rounds in turns with `limit-wal`, which stores but never reads back: the drain has a target of its own.
+//! Posts go in rounds in turns with `limit-wal`, which stores but never reads back: the drain has a target of
+//! its own.
 
 use super::Bench;
 use super::arena::{Contestant, Rounds, note};

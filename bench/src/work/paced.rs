@@ -1,8 +1,8 @@
-//! W1p: the same pairs at 5,000 messages a second in all, one each 200 microseconds: what an unbatched message costs, and how
-//! long it takes from the moment at which it was due to its delivery.
+//! W1p: the same pairs at 5,000 messages a second in all, one each 200 microseconds: what an unbatched
+//! message costs, and how long it takes from the moment at which it was due to its delivery.
 //!
-//! A thread of its own keeps time, because the runtime's timers tick in milliseconds. If it is late, that counts as latency:
-//! it is late for all servers alike.
+//! A thread of its own keeps time, because the runtime's timers tick in milliseconds. If it is late, that
+//! counts as latency: it is late for all servers alike.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,7 +135,9 @@ async fn round(contestant: &mut Contestant<Lines>, messages: usize) -> anyhow::R
         }
         anyhow::Ok(())
     };
-    tokio::time::timeout(limit, all).await.map_err(|_| anyhow::anyhow!("5,000 messages a second are too many"))??;
+    tokio::time::timeout(limit, all)
+        .await
+        .map_err(|_| anyhow::anyhow!("5,000 messages a second are too many"))??;
     contestant.load.pacers = pacing.await??;
     latencies.sort_unstable();
     Ok((meter.stop(&contestant.host)?, latencies))

@@ -1,7 +1,7 @@
 //! W1: 100 pairs of a poster and a reader, both online; each poster keeps 16 posts unanswered.
 //!
-//! The servers run side by side and take turns, round by round, so that whatever else the machine does meets all of them;
-//! the ratio is the median of the rounds' ratios.
+//! The servers run side by side and take turns, round by round, so that whatever else the machine does meets
+//! all of them; the ratio is the median of the rounds' ratios.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
-//! W5: the relay was restarted, and every device comes back in the same moment: each opens its 200 mailboxes in one request
-//! and reads what waits in them, one envelope in each.
+//! W5: the relay was restarted, and every device comes back in the same moment: each opens its 200 mailboxes
+//! in one request and reads what waits in them, one envelope in each.
 //!
-//! A client is *served* when all of its mailboxes are opened and all that waited has come. All clients begin to connect at
-//! once, without the jitter that the protocol asks of them. The relay serves them in turns: some wait for theirs, and from the
-//! first answer on, it must go quickly.
+//! A client is *served* when all of its mailboxes are opened and all that waited has come. All clients begin
+//! to connect at once, without the jitter that the protocol asks of them. The relay serves them in turns:
+//! some wait for theirs, and from the first answer on, it must go quickly.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -55,7 +55,8 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         let mailboxes: Arc<[MailboxId]> = host.mailboxes[device * MAILBOXES..(device + 1) * MAILBOXES].into();
         clients.spawn(come_back(door, mailboxes));
     }
-    let (mut longest, mut waited, mut last, mut first, mut sockets) = (0.0f64, 0.0f64, begun, f64::MAX, Vec::new());
+    let (mut longest, mut waited, mut last, mut first, mut sockets) =
+        (0.0f64, 0.0f64, begun, f64::MAX, Vec::new());
     while let Some(client) = clients.join_next().await {
         let (times, socket) = client??;
         longest = longest.max((times.served - times.begun).as_secs_f64());
@@ -82,7 +83,8 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the storm may cost beside what was there: for each device its connection, its openings and half a full outbox.
+/// What the storm may cost beside what was there: for each device its connection, its openings and half a
+/// full outbox.
 fn peak_allowance(devices: usize) -> u64 {
     devices as u64 * (5 + 256 + MAILBOXES as u64 / 2) * 1024
 }
@@ -128,7 +130,9 @@ async fn come_back(door: Door, mailboxes: Arc<[MailboxId]>) -> anyhow::Result<(T
             match fast(bytes) {
                 Some(Fast::Delivery { mailbox, seq: 1, envelope }) => {
                     begun.get_or_insert_with(clock::now);
-                    let Some(index) = missing.remove(&mailbox) else { bail!("delivered twice, or never asked for") };
+                    let Some(index) = missing.remove(&mailbox) else {
+                        bail!("delivered twice, or never asked for")
+                    };
                     ensure!(word(envelope, 0) == index, "envelope {} of mailbox {index}", word(envelope, 0));
                 }
                 _ => match decode(bytes)?.body {

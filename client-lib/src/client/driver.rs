@@ -1,5 +1,5 @@
-//! Drives the engine: carries inputs to it and effects from it, on a thread of its own, because the engine waits for the
-//! disk. All decisions are the engine's.
+//! Drives the engine: carries inputs to it and effects from it, on a thread of its own, because the engine
+//! waits for the disk. All decisions are the engine's.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,7 +10,9 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::clock::now;
 use crate::store::Database;
-use crate::sync::{Answer, Command, CommandError, CommandId, Effect, Engine, EngineError, Event, Input, LinkId};
+use crate::sync::{
+    Answer, Command, CommandError, CommandId, Effect, Engine, EngineError, Event, Input, LinkId,
+};
 use crate::transport::{Connection, FromLink};
 
 /// After the local database failed (a full disk), the engine starts anew after this long.
@@ -46,7 +48,8 @@ impl Driver {
     ) -> Result<Self, EngineError> {
         let (to_inputs, inputs) = mpsc::channel(INPUT_QUEUE);
         Ok(Self {
-            engine: Engine::open(database, Box::new(StdRng::from_os_rng()), now()).map_err(|failed| failed.0)?,
+            engine: Engine::open(database, Box::new(StdRng::from_os_rng()), now())
+                .map_err(|failed| failed.0)?,
             asks,
             events,
             replies: HashMap::new(),
@@ -61,8 +64,10 @@ impl Driver {
     /// Runs until the client is closed or dropped.
     pub(super) async fn run(mut self) {
         loop {
-            let wait =
-                self.engine.wake_at().map_or(LONGEST_SLEEP, |at| Duration::from_millis(at.saturating_sub(now())));
+            let wait = self
+                .engine
+                .wake_at()
+                .map_or(LONGEST_SLEEP, |at| Duration::from_millis(at.saturating_sub(now())));
             let result = tokio::select! {
                 ask = self.asks.recv() => match ask {
                     None => return,
@@ -107,7 +112,8 @@ impl Driver {
         for effect in self.engine.handle(input, now())? {
             match effect {
                 Effect::Connect(id) => {
-                    let connection = Connection::start(id.clone(), self.next_generation, self.to_inputs.clone());
+                    let connection =
+                        Connection::start(id.clone(), self.next_generation, self.to_inputs.clone());
                     self.next_generation += 1;
                     self.connections.insert(id, connection);
                 }
@@ -135,7 +141,8 @@ impl Driver {
         Ok(())
     }
 
-    /// The database failed and the input was not handled. Everything durable is as before it: begin anew from there.
+    /// The database failed and the input was not handled. Everything durable is as before it: begin anew from
+    /// there.
     async fn restart(mut self, error: EngineError) -> Option<Self> {
         tracing::warn!(%error, "the local database failed; trying again");
         self.connections.clear();

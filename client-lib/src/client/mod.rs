@@ -28,7 +28,8 @@ use crate::conversation::{ConversationId, Message, MessageId};
 use crate::identity::{RelayUrl, SafetyNumber};
 use crate::store::Database;
 use crate::sync::{
-    Account, Answer, Command, CommandError, Contact, ConversationSummary, EngineError, Event, MemberSummary, SyncState,
+    Account, Answer, Command, CommandError, Contact, ConversationSummary, EngineError, Event, MemberSummary,
+    SyncState,
 };
 use driver::{Ask, Driver};
 
@@ -48,8 +49,11 @@ pub enum ClientError {
     /// The local database.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The client was closed, or its database failed while the call was under way; what was durable goes on later.
-    #[error("the client stopped before it could answer; what was asked and saved goes on when it is opened again")]
+    /// The client was closed, or its database failed while the call was under way; what was durable goes on
+    /// later.
+    #[error(
+        "the client stopped before it could answer; what was asked and saved goes on when it is opened again"
+    )]
     Stopped,
     /// Not everything was done in time; it goes on.
     #[error("not everything could be sent and received in time: it goes on when the relay can be reached")]
@@ -117,7 +121,12 @@ impl Client {
     }
 
     /// Makes an account and this first device of it. Answers when others can write to it.
-    pub async fn register(&self, relay: RelayUrl, handle: Handle, invite: String) -> Result<Account, ClientError> {
+    pub async fn register(
+        &self,
+        relay: RelayUrl,
+        handle: Handle,
+        invite: String,
+    ) -> Result<Account, ClientError> {
         ask!(self, Command::Register { relay, handle, invite }, Answer::Account(Some(account)) => account)
     }
 

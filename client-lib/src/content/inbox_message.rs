@@ -1,7 +1,7 @@
 //! What is sealed to inboxes: invitations, and the answer to one that does not open (rules 11 and 14).
 //!
-//! HPKE base mode authenticates nobody, so an invitation is signed by the inviter's identity, and names its recipient, so
-//! that nobody can pass it on.
+//! HPKE base mode authenticates nobody, so an invitation is signed by the inviter's identity, and names its
+//! recipient, so that nobody can pass it on.
 
 use posthorn_proto::chain::Chain;
 use posthorn_proto::{DeviceId, MailboxId, ReadKey, ReaderId, RelayIdentity, WrongLength};
@@ -13,7 +13,8 @@ use crate::identity::{Card, CardError, Identity, IdentityKey, RelayAddress, Rela
 
 /// Domain separation of an invitation's signature.
 const INVITATION_LABEL: &str = "posthorn v1 invitation";
-/// The highest seq that an invitation may name. No mailbox gets there, and every place behind it can still be counted.
+/// The highest seq that an invitation may name. No mailbox gets there, and every place behind it can still be
+/// counted.
 const MOST_SEQ: u64 = 1 << 53;
 
 /// One message to an inbox, as it came.

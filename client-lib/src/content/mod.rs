@@ -1,4 +1,5 @@
-//! What members say to each other inside the encryption: [`Content`] in conversations, [`InboxMessage`] to inboxes.
+//! What members say to each other inside the encryption: [`Content`] in conversations, [`InboxMessage`] to
+//! inboxes.
 //!
 //! Owns the encoding and its checks. It encrypts nothing and decides nothing.
 
@@ -13,7 +14,12 @@ use prost::Message as _;
 use crate::conversation::MessageId;
 
 pub(crate) mod wire {
-    #![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated from the schema, which is documented")]
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        clippy::all,
+        reason = "generated from the schema, which is documented"
+    )]
     include!(concat!(env!("OUT_DIR"), "/posthorn.content.v1.rs"));
 }
 

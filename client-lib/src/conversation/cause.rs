@@ -31,7 +31,8 @@ causes! {
     CommitWithoutTurn "COMMIT_WITHOUT_TURN",
     /// A commit that the rules of the conversation do not allow.
     BadCommit "BAD_COMMIT",
-    /// The relay's cursor is ahead of this database: an older copy of it was put back (rule 10). It must not send.
+    /// The relay's cursor is ahead of this database: an older copy of it was put back (rule 10). It must not
+    /// send.
     RolledBack "ROLLED_BACK",
     /// The relay's newest seq is below what we have read: its store was put back (rule 8).
     RelayRolledBack "RELAY_ROLLED_BACK",

@@ -1,5 +1,5 @@
-//! Intents: changes of a conversation that somebody wants, kept until a commit has made them true. A lost race discards the
-//! commit, never the intent (C3).
+//! Intents: changes of a conversation that somebody wants, kept until a commit has made them true. A lost
+//! race discards the commit, never the intent (C3).
 
 use posthorn_proto::DeviceId;
 use rusqlite::OptionalExtension as _;
@@ -87,8 +87,14 @@ impl Intent {
 }
 
 /// Keeps an intent; returns its row.
-pub(crate) fn put_intent(tx: &Transaction<'_>, id: &ConversationId, intent: &Intent) -> Result<i64, StoreError> {
-    tx.sql().prepare_cached("INSERT INTO intent (conversation, value) VALUES (?1, x'')")?.execute([&id.0[..]])?;
+pub(crate) fn put_intent(
+    tx: &Transaction<'_>,
+    id: &ConversationId,
+    intent: &Intent,
+) -> Result<i64, StoreError> {
+    tx.sql()
+        .prepare_cached("INSERT INTO intent (conversation, value) VALUES (?1, x'')")?
+        .execute([&id.0[..]])?;
     let row = tx.sql().last_insert_rowid();
     update_intent(tx, row, intent)?;
     Ok(row)
@@ -105,7 +111,8 @@ pub(crate) fn update_intent(tx: &Transaction<'_>, row: i64, intent: &Intent) -> 
 pub(crate) fn intents(tx: &Transaction<'_>, id: &ConversationId) -> Result<Vec<(i64, Intent)>, StoreError> {
     let mut statement =
         tx.sql().prepare_cached("SELECT row, value FROM intent WHERE conversation = ?1 ORDER BY row")?;
-    let rows = statement.query_map([&id.0[..]], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
+    let rows =
+        statement.query_map([&id.0[..]], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
     rows.map(|row| {
         let (row, value) = row?;
         Ok((row, record::open(tx, TABLE, &row.to_be_bytes(), &value)?))

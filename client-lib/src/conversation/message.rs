@@ -134,8 +134,14 @@ pub(crate) fn insert_message(
         return Ok(None);
     }
     let row = tx.sql().last_insert_rowid();
-    let record =
-        Record { id: new.id, sender: new.sender, mine: new.mine, body: new.body, sent_at: new.sent_at, failed: None };
+    let record = Record {
+        id: new.id,
+        sender: new.sender,
+        mine: new.mine,
+        body: new.body,
+        sent_at: new.sent_at,
+        failed: None,
+    };
     let value = record::seal(tx, TABLE, &row.to_be_bytes(), &record);
     tx.sql().prepare_cached("UPDATE message SET value = ?2 WHERE row = ?1")?.execute((row, value))?;
     Ok(Some(record.into_message(row, *conversation, new.seq, &Receipt::default())))
@@ -152,7 +158,9 @@ pub(crate) fn set_message_seq(
     let name = tx.hidden_name(TABLE, &[sender_key, &id.0].concat());
     let changed = tx
         .sql()
-        .prepare_cached("UPDATE message SET seq = ?3 WHERE conversation = ?1 AND name = ?2 AND seq IS NOT ?3")?
+        .prepare_cached(
+            "UPDATE message SET seq = ?3 WHERE conversation = ?1 AND name = ?2 AND seq IS NOT ?3",
+        )?
         .execute((&conversation.0[..], &name[..], seq))?;
     Ok(changed > 0)
 }
@@ -168,7 +176,9 @@ pub(crate) fn fail_message(
     let name = tx.hidden_name(TABLE, &[sender_key, &id.0].concat());
     let found: Option<(i64, Vec<u8>)> = tx
         .sql()
-        .prepare_cached("SELECT row, value FROM message WHERE conversation = ?1 AND name = ?2 AND seq IS NULL")?
+        .prepare_cached(
+            "SELECT row, value FROM message WHERE conversation = ?1 AND name = ?2 AND seq IS NULL",
+        )?
         .query_row((&conversation.0[..], &name[..]), |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     let Some((row, value)) = found else { return Ok(false) };
@@ -179,7 +189,8 @@ pub(crate) fn fail_message(
     Ok(true)
 }
 
-/// Entries before a row (or the newest), oldest first. `everyone` is what all other members got and read at least.
+/// Entries before a row (or the newest), oldest first. `everyone` is what all other members got and read at
+/// least.
 pub(crate) fn history(
     tx: &Transaction<'_>,
     conversation: &ConversationId,
@@ -285,7 +296,11 @@ pub(crate) fn receipt_of(
     load_receipt(tx, conversation, &tx.hidden_name(RECEIPT_TABLE, device))
 }
 
-fn load_receipt(tx: &Transaction<'_>, conversation: &ConversationId, name: &[u8; 32]) -> Result<Receipt, StoreError> {
+fn load_receipt(
+    tx: &Transaction<'_>,
+    conversation: &ConversationId,
+    name: &[u8; 32],
+) -> Result<Receipt, StoreError> {
     let value: Option<Vec<u8>> = tx
         .sql()
         .prepare_cached("SELECT value FROM receipt WHERE conversation = ?1 AND name = ?2")?
@@ -319,7 +334,13 @@ fn select(
 }
 
 impl Record {
-    fn into_message(self, row: i64, conversation: ConversationId, seq: Option<u64>, everyone: &Receipt) -> Message {
+    fn into_message(
+        self,
+        row: i64,
+        conversation: ConversationId,
+        seq: Option<u64>,
+        everyone: &Receipt,
+    ) -> Message {
         let state = match (self.failed, self.mine, seq) {
             (Some(cause), ..) => MessageState::Failed(cause),
             (None, false, _) => MessageState::Received,

@@ -98,7 +98,8 @@ impl Conversation {
     /// Reads every row, in order of id.
     pub(crate) fn all(tx: &Transaction<'_>) -> Result<Vec<(ConversationId, Self)>, StoreError> {
         let mut statement = tx.sql().prepare_cached("SELECT id, value FROM conversation ORDER BY id")?;
-        let rows = statement.query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
+        let rows =
+            statement.query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
         rows.map(|row| {
             let (id, value) = row?;
             let id = ConversationId::try_from(&id[..]).map_err(|_| StoreError::Damaged(TABLE))?;

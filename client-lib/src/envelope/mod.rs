@@ -1,10 +1,10 @@
 //! The outer envelope: what a relay stores instead of a message.
 //!
-//! Owns padding and the seal that hides from the relay what MLS leaves in clear (group id, epoch, content type, sender).
-//! It never looks into what it seals, and knows neither conversations nor MLS. What it makes is
-//! `nonce (24) || XChaCha20-Poly1305(length as u32 big-endian || data || zeros)`, of a standard length
-//! (`padding.rs`), with `label || mailbox id || post id || turn hash` as associated data (fine print, rule 1): an envelope
-//! that a relay moves to another mailbox, post or turn does not open.
+//! Owns padding and the seal that hides from the relay what MLS leaves in clear (group id, epoch, content
+//! type, sender). It never looks into what it seals, and knows neither conversations nor MLS. What it makes
+//! is `nonce (24) || XChaCha20-Poly1305(length as u32 big-endian || data || zeros)`, of a standard length
+//! (`padding.rs`), with `label || mailbox id || post id || turn hash` as associated data (fine print, rule
+//! 1): an envelope that a relay moves to another mailbox, post or turn does not open.
 
 mod padding;
 
@@ -105,7 +105,8 @@ impl EnvelopeKey {
         data: &[u8],
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Result<Vec<u8>, EnvelopeError> {
-        let total = standard_length(OVERHEAD + data.len()).ok_or(EnvelopeError::TooLong { got: data.len() })?;
+        let total =
+            standard_length(OVERHEAD + data.len()).ok_or(EnvelopeError::TooLong { got: data.len() })?;
         let padded = Zeroizing::new(pad(data, total - NONCE_BYTES - TAG_BYTES));
         let mut nonce = [0; NONCE_BYTES];
         rng.fill_bytes(&mut nonce);

@@ -1,7 +1,7 @@
 //! Standard lengths: powers of two from 256 bytes to 4 KiB, Padmé above (fine print, rule 24).
 //!
-//! Padmé (Nikitin et al., "Reducing Metadata Leakage from Encrypted Files and Communication with PURBs", PoPETs 2019,
-//! section 4.2) lets a length tell at most O(log log n) bits and wastes less than 12 %.
+//! Padmé (Nikitin et al., "Reducing Metadata Leakage from Encrypted Files and Communication with PURBs",
+//! PoPETs 2019, section 4.2) lets a length tell at most O(log log n) bits and wastes less than 12 %.
 
 /// The shortest standard length, in bytes.
 pub const SHORTEST: usize = 256;
@@ -28,7 +28,8 @@ pub fn is_standard_length(length: usize) -> bool {
     standard_length(length) == Some(length)
 }
 
-/// Rounds up so that only the highest `floor(log2(floor(log2 length))) + 1` bits below the leading one may be set.
+/// Rounds up so that only the highest `floor(log2(floor(log2 length))) + 1` bits below the leading one may be
+/// set.
 fn padme(length: usize) -> usize {
     let exponent = length.ilog2();
     let kept_bits = exponent.ilog2() + 1;

@@ -1,5 +1,5 @@
-//! The contact card: what an identity shows to those who have its link. The relay keeps it and hands it out; it cannot
-//! change it.
+//! The contact card: what an identity shows to those who have its link. The relay keeps it and hands it out;
+//! it cannot change it.
 
 use posthorn_proto::{Handle, MailboxId, PostKey, RelayIdentity};
 use prost::Message;
@@ -77,8 +77,8 @@ impl Card {
     /// The longest card, in bytes; about ten devices.
     pub const MOST_BYTES: usize = posthorn_proto::limits::CARD_BYTES;
 
-    /// Makes and signs a card. The devices' inboxes must be on the card's relay. Errors: [`CardError::TooLong`],
-    /// [`CardError::Device`].
+    /// Makes and signs a card. The devices' inboxes must be on the card's relay. Errors:
+    /// [`CardError::TooLong`], [`CardError::Device`].
     pub fn issue(
         identity: &Identity,
         version: u64,
@@ -86,8 +86,9 @@ impl Card {
         relay: RelayAddress,
         devices: Vec<CardDevice>,
     ) -> Result<Self, CardError> {
-        let ours =
-            |device: &CardDevice| device.credential.identity() == identity.key() && device.public_inbox.relay == relay;
+        let ours = |device: &CardDevice| {
+            device.credential.identity() == identity.key() && device.public_inbox.relay == relay
+        };
         if !devices.iter().all(ours) {
             return Err(CardError::Device);
         }
@@ -148,13 +149,14 @@ impl UnverifiedCard {
         Ok(Self(bytes.to_vec()))
     }
 
-    /// Checks form, signature and every device's credential, and that it is the card of `expected`, if somebody in
-    /// particular is expected.
+    /// Checks form, signature and every device's credential, and that it is the card of `expected`, if
+    /// somebody in particular is expected.
     pub fn verify(self, expected: Option<&IdentityKey>) -> Result<Card, CardError> {
         use CardError::Malformed;
         let card = wire::Card::decode(&self.0[..]).map_err(|_| Malformed("encoding"))?;
         let body = wire::CardBody::decode(&card.body[..]).map_err(|_| Malformed("body"))?;
-        let identity = IdentityKey::try_from(&body.identity_key[..]).map_err(|_| Malformed("identity key"))?;
+        let identity =
+            IdentityKey::try_from(&body.identity_key[..]).map_err(|_| Malformed("identity key"))?;
         if expected.is_some_and(|expected| *expected != identity) {
             return Err(CardError::WrongIdentity);
         }
@@ -163,7 +165,8 @@ impl UnverifiedCard {
         }
         let relay = RelayAddress {
             url: RelayUrl::parse(&body.relay_url).map_err(|_| Malformed("relay url"))?,
-            identity: RelayIdentity::try_from(&body.relay_identity[..]).map_err(|_| Malformed("relay identity"))?,
+            identity: RelayIdentity::try_from(&body.relay_identity[..])
+                .map_err(|_| Malformed("relay identity"))?,
         };
         let devices = body
             .devices
@@ -195,7 +198,11 @@ impl CardDevice {
         }
     }
 
-    fn from_wire(raw: wire::CardDevice, identity: &IdentityKey, relay: &RelayAddress) -> Result<Self, CardError> {
+    fn from_wire(
+        raw: wire::CardDevice,
+        identity: &IdentityKey,
+        relay: &RelayAddress,
+    ) -> Result<Self, CardError> {
         use CardError::Malformed;
         let signature_key: [u8; 32] = raw.signature_key.try_into().map_err(|_| Malformed("signature key"))?;
         let credential = UnverifiedCredential::parse(&raw.credential)

@@ -1,7 +1,7 @@
 //! The credential: an identity's statement that a device, with its MLS signature key, is its own.
 //!
-//! It stands in every MLS leaf (credential type 0xF003) and in the contact card. MLS libraries carry it without looking;
-//! whether it may be believed is decided here.
+//! It stands in every MLS leaf (credential type 0xF003) and in the contact card. MLS libraries carry it
+//! without looking; whether it may be believed is decided here.
 
 use posthorn_proto::{DeviceId, Handle};
 use prost::Message;
@@ -45,8 +45,8 @@ pub struct Credential {
 impl Credential {
     /// Signs for a device.
     pub fn issue(identity: &Identity, device: &Device, handle: &Handle, generation: u32) -> Self {
-        let signature =
-            identity.sign(LABEL, &fields(&device.id(), &device.signature_key(), handle, &generation.to_be_bytes()));
+        let signature = identity
+            .sign(LABEL, &fields(&device.id(), &device.signature_key(), handle, &generation.to_be_bytes()));
         let encoded = wire::Credential {
             identity_key: identity.key().as_bytes().to_vec(),
             device_id: device.id().0.to_vec(),
@@ -97,7 +97,8 @@ impl UnverifiedCredential {
         }
         Ok(Self {
             claimed: Credential {
-                identity: IdentityKey::try_from(&raw.identity_key[..]).map_err(|_| Malformed("identity key"))?,
+                identity: IdentityKey::try_from(&raw.identity_key[..])
+                    .map_err(|_| Malformed("identity key"))?,
                 device: DeviceId::try_from(&raw.device_id[..]).map_err(|_| Malformed("device id"))?,
                 handle: Handle::parse(&raw.handle).map_err(|_| Malformed("handle"))?,
                 generation: raw.generation,
@@ -120,8 +121,8 @@ impl UnverifiedCredential {
         }
     }
 
-    /// For what was verified before it was stored in our own sealed database, where checking again would cost a signature
-    /// check per member and load.
+    /// For what was verified before it was stored in our own sealed database, where checking again would cost
+    /// a signature check per member and load.
     pub(crate) fn verified_when_stored(self) -> Credential {
         self.claimed
     }

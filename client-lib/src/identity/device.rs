@@ -1,4 +1,5 @@
-//! A device's own keys: the MLS signature key of its leaves and the key by which it proves itself to its relay.
+//! A device's own keys: the MLS signature key of its leaves and the key by which it proves itself to its
+//! relay.
 
 use std::fmt;
 

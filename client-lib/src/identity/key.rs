@@ -9,9 +9,9 @@ use zeroize::Zeroizing;
 /// Length of a signature, in bytes.
 pub const SIGNATURE_BYTES: usize = 64;
 
-/// What is signed: the label, then each field, each with its length before it (u32 big-endian). Labels are constants that
-/// begin with "posthorn v1 ", so a signature made for one purpose never serves another, and no two lists of fields give
-/// the same bytes.
+/// What is signed: the label, then each field, each with its length before it (u32 big-endian). Labels are
+/// constants that begin with "posthorn v1 ", so a signature made for one purpose never serves another, and no
+/// two lists of fields give the same bytes.
 fn signed_bytes(label: &'static str, fields: &[&[u8]]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for part in std::iter::once(label.as_bytes()).chain(fields.iter().copied()) {
@@ -39,7 +39,8 @@ impl IdentityKey {
         self.0.as_bytes()
     }
 
-    /// Whether this identity signed these fields under this label. Strict (RFC 8032 with the small-order checks).
+    /// Whether this identity signed these fields under this label. Strict (RFC 8032 with the small-order
+    /// checks).
     #[must_use]
     pub fn has_signed(&self, label: &'static str, fields: &[&[u8]], signature: &[u8]) -> bool {
         Signature::from_slice(signature)
@@ -91,7 +92,8 @@ impl Identity {
         IdentityKey(self.0.verifying_key())
     }
 
-    /// Signs fields under a label. Labels are constants beside the code that uses them, and begin with "posthorn v1 ".
+    /// Signs fields under a label. Labels are constants beside the code that uses them, and begin with
+    /// "posthorn v1 ".
     pub fn sign(&self, label: &'static str, fields: &[&[u8]]) -> [u8; SIGNATURE_BYTES] {
         self.0.sign(&signed_bytes(label, fields)).to_bytes()
     }

@@ -1,7 +1,9 @@
-//! Contact links: `posthorn://alice@relay.example:443/?k=<identity key>`, and `posthorn+ws://` for relays without TLS.
+//! Contact links: `posthorn://alice@relay.example:443/?k=<identity key>`, and `posthorn+ws://` for relays
+//! without TLS.
 //!
-//! A link names an account and pins its identity key, so that the relay cannot show a card of somebody else's making. The
-//! key is 52 characters of base32 (RFC 4648, without padding), lower case when written, either case when read.
+//! A link names an account and pins its identity key, so that the relay cannot show a card of somebody else's
+//! making. The key is 52 characters of base32 (RFC 4648, without padding), lower case when written, either
+//! case when read.
 
 use std::fmt;
 use std::str::FromStr;
@@ -46,7 +48,8 @@ pub struct ContactLink {
 }
 
 impl ContactLink {
-    /// A link to an account. Errors: [`LinkError::Relay`] when the relay's URL has a path, for which links have no place.
+    /// A link to an account. Errors: [`LinkError::Relay`] when the relay's URL has a path, for which links
+    /// have no place.
     pub fn new(handle: Handle, relay: RelayUrl, identity: IdentityKey) -> Result<Self, LinkError> {
         let (_, authority) = split_relay(&relay);
         if is_authority(authority) { Ok(Self { handle, relay, identity }) } else { Err(LinkError::Relay) }

@@ -1,9 +1,10 @@
 //! Who people and devices are, and how they prove it.
 //!
-//! In reading order: [`Identity`] signs (`key.rs`); a [`Device`] holds a device's own keys (`device.rs`); a [`Credential`]
-//! says that a device belongs to an identity (`credential.rs`); a [`Card`] is what an identity shows strangers
-//! (`card.rs`); a [`ContactLink`] is how people pass it on (`link.rs`); [`safety_number`] is what two people compare
-//! (`safety.rs`). What came from outside is `Unverified*` until verifying consumed it.
+//! In reading order: [`Identity`] signs (`key.rs`); a [`Device`] holds a device's own keys (`device.rs`); a
+//! [`Credential`] says that a device belongs to an identity (`credential.rs`); a [`Card`] is what an identity
+//! shows strangers (`card.rs`); a [`ContactLink`] is how people pass it on (`link.rs`); [`safety_number`] is
+//! what two people compare (`safety.rs`). What came from outside is `Unverified*` until verifying consumed
+//! it.
 //!
 //! This module makes no randomness, reads no clock, stores nothing and sends nothing.
 
@@ -26,6 +27,11 @@ pub use relay::{BadRelayUrl, RelayAddress, RelayUrl};
 pub use safety::{SafetyNumber, safety_number};
 
 pub(crate) mod wire {
-    #![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated from the schema, which is documented")]
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        clippy::all,
+        reason = "generated from the schema, which is documented"
+    )]
     include!(concat!(env!("OUT_DIR"), "/posthorn.identity.v1.rs"));
 }

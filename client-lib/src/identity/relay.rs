@@ -12,8 +12,8 @@ const MOST_BYTES: usize = 255;
 #[error("a relay's URL looks like wss://relay.example:443 or ws://127.0.0.1:7443")]
 pub struct BadRelayUrl;
 
-/// `wss://host:port` or `ws://host:port`, optionally with a path. At most 255 ASCII characters, without spaces, user names,
-/// query or fragment.
+/// `wss://host:port` or `ws://host:port`, optionally with a path. At most 255 ASCII characters, without
+/// spaces, user names, query or fragment.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RelayUrl(String);
 

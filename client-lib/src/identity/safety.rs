@@ -1,10 +1,10 @@
 //! The safety number: 60 digits that two people compare to know that no one stands between them.
 //!
-//! The construction is that of Signal's numeric fingerprint (libsignal, `rust/protocol/src/fingerprint.rs`): per side,
-//! SHA-512 iterated 5,200 times over the running hash and the key, its first 30 bytes turned into six groups of five digits
-//! (5 bytes big-endian, modulo 100,000); the lower side's 30 digits first. The identity key stands for Signal's "stable
-//! identifier" too, because handles can change. 30 digits are about 100 bits per side, and the iterations slow a search for
-//! a key with the same digits.
+//! The construction is that of Signal's numeric fingerprint (libsignal, `rust/protocol/src/fingerprint.rs`):
+//! per side, SHA-512 iterated 5,200 times over the running hash and the key, its first 30 bytes turned into
+//! six groups of five digits (5 bytes big-endian, modulo 100,000); the lower side's 30 digits first. The
+//! identity key stands for Signal's "stable identifier" too, because handles can change. 30 digits are about
+//! 100 bits per side, and the iterations slow a search for a key with the same digits.
 
 use std::fmt;
 

@@ -21,7 +21,10 @@ fn handle() -> Handle {
 }
 
 fn relay() -> RelayAddress {
-    RelayAddress { url: RelayUrl::parse("wss://relay.example:443").expect("a URL"), identity: RelayIdentity([5; 32]) }
+    RelayAddress {
+        url: RelayUrl::parse("wss://relay.example:443").expect("a URL"),
+        identity: RelayIdentity([5; 32]),
+    }
 }
 
 fn card_device(identity: &Identity, seed: u8) -> CardDevice {
@@ -116,7 +119,8 @@ fn credentials_are_frozen_and_bound() {
 fn cards_are_frozen_and_verified() {
     let frozen = hex(include_str!("vectors/card.hex"));
     assert_eq!(card(7).encoded(), frozen);
-    let read = UnverifiedCard::new(&frozen).expect("fits").verify(Some(&identity(1).key())).expect("verifies");
+    let read =
+        UnverifiedCard::new(&frozen).expect("fits").verify(Some(&identity(1).key())).expect("verifies");
     assert_eq!(read, card(7));
     assert_eq!((read.version(), read.devices().len(), read.handle().as_str()), (7, 2, "alice"));
     let wrong = UnverifiedCard::new(&frozen).expect("fits").verify(Some(&identity(9).key()));
@@ -144,12 +148,17 @@ fn forged_cards_are_refused() {
         verify(wire::Card { body, signature })
     };
     assert_eq!(
-        resigned(|body| body.devices[0].credential = card_device(&identity(9), 2).credential.encoded().to_vec()),
+        resigned(
+            |body| body.devices[0].credential = card_device(&identity(9), 2).credential.encoded().to_vec()
+        ),
         Err(CardError::Device)
     );
     assert_eq!(resigned(|body| body.devices[0].device_id[0] ^= 1), Err(CardError::Device));
     assert_eq!(resigned(|body| body.devices[0].signature_key[0] ^= 1), Err(CardError::Device));
-    assert_eq!(resigned(|body| body.devices[0].public_inbox = None), Err(CardError::Malformed("public inbox")));
+    assert_eq!(
+        resigned(|body| body.devices[0].public_inbox = None),
+        Err(CardError::Malformed("public inbox"))
+    );
     assert_eq!(resigned(|body| body.relay_url = "http://x".into()), Err(CardError::Malformed("relay url")));
     assert!(resigned(|body| body.version = 8).is_ok());
 }

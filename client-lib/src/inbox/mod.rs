@@ -1,11 +1,11 @@
 //! Inboxes: what is sealed to one device by somebody who shares no key with it yet.
 //!
-//! Owns the inbox's key pair, its address and the seal. What is sealed (invitations, key packages, repairs) is bytes here.
-//! HPKE base mode authenticates nobody (fine print, rule 14): whoever reads what was opened must find the sender's
-//! signature inside.
+//! Owns the inbox's key pair, its address and the seal. What is sealed (invitations, key packages, repairs)
+//! is bytes here. HPKE base mode authenticates nobody (fine print, rule 14): whoever reads what was opened
+//! must find the sender's signature inside.
 //!
-//! A sealed message is `encapsulated key (1,120) || ciphertext` of a standard length, see [`crate::envelope`]; the mailbox
-//! and the post are in HPKE's `info`, so that a relay cannot move it.
+//! A sealed message is `encapsulated key (1,120) || ciphertext` of a standard length, see
+//! [`crate::envelope`]; the mailbox and the post are in HPKE's `info`, so that a relay cannot move it.
 
 mod hpke;
 #[cfg(test)]
@@ -88,7 +88,8 @@ impl InboxKey {
         &self.0
     }
 
-    /// Whether anything can be sealed to it (ML-KEM's modulus check, FIPS 203 section 7.2). Takes some 30 microseconds.
+    /// Whether anything can be sealed to it (ML-KEM's modulus check, FIPS 203 section 7.2). Takes some 30
+    /// microseconds.
     pub fn is_valid(&self) -> bool {
         hpke::is_public_key(self.as_bytes())
     }
@@ -153,8 +154,8 @@ impl InboxSecret {
         InboxKey(Box::new(hpke::public_key(&self.0)))
     }
 
-    /// Opens what was read as this post of this mailbox. Errors: [`InboxError::Length`], [`InboxError::Seal`],
-    /// [`InboxError::Padding`].
+    /// Opens what was read as this post of this mailbox. Errors: [`InboxError::Length`],
+    /// [`InboxError::Seal`], [`InboxError::Padding`].
     pub fn open(&self, mailbox: &MailboxId, post: &PostId, sealed: &[u8]) -> Result<Vec<u8>, InboxError> {
         if !is_standard_length(sealed.len()) || sealed.len() < OVERHEAD {
             return Err(InboxError::Length { got: sealed.len() });
@@ -203,7 +204,8 @@ impl InboxAddress {
         Ok(Self {
             relay: RelayAddress {
                 url: RelayUrl::parse(&raw.relay_url).map_err(|_| Address("relay url"))?,
-                identity: RelayIdentity::try_from(&raw.relay_identity[..]).map_err(|_| Address("relay identity"))?,
+                identity: RelayIdentity::try_from(&raw.relay_identity[..])
+                    .map_err(|_| Address("relay identity"))?,
             },
             mailbox: MailboxId::try_from(&raw.mailbox_id[..]).map_err(|_| Address("mailbox id"))?,
             post_key: PostKey::try_from(&raw.post_key[..]).map_err(|_| Address("post key"))?,

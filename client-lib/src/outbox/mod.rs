@@ -1,7 +1,7 @@
 //! The outbox: what has to reach a mailbox, kept until it was read back there (C2).
 //!
-//! A parcel is sealed at most once per epoch and its bytes are kept before they are posted, so that after any crash the
-//! identical post goes out again under the same post id (rule 3).
+//! A parcel is sealed at most once per epoch and its bytes are kept before they are posted, so that after any
+//! crash the identical post goes out again under the same post id (rule 3).
 
 use posthorn_proto::{DeviceId, KeyHash, MailboxId, PostId, PostKey, Reader, ReaderId, Turn, TurnKey};
 use rusqlite::OptionalExtension as _;
@@ -141,7 +141,9 @@ impl Parcel {
 
 /// Keeps a parcel; returns its row.
 pub(crate) fn put(tx: &Transaction<'_>, mailbox: &MailboxId, parcel: &Parcel) -> Result<i64, StoreError> {
-    tx.sql().prepare_cached("INSERT INTO outbox (mailbox, value) VALUES (?1, x'')")?.execute([&mailbox.0[..]])?;
+    tx.sql()
+        .prepare_cached("INSERT INTO outbox (mailbox, value) VALUES (?1, x'')")?
+        .execute([&mailbox.0[..]])?;
     let row = tx.sql().last_insert_rowid();
     update(tx, row, parcel)?;
     Ok(row)
@@ -151,13 +153,19 @@ pub(crate) fn put(tx: &Transaction<'_>, mailbox: &MailboxId, parcel: &Parcel) ->
 pub(crate) fn update(tx: &Transaction<'_>, row: i64, parcel: &Parcel) -> Result<(), StoreError> {
     let value = record::seal(tx, TABLE, &row.to_be_bytes(), parcel);
     let post = parcel.sealed().map(|sealed| sealed.post.0.to_vec());
-    tx.sql().prepare_cached("UPDATE outbox SET post = ?2, value = ?3 WHERE row = ?1")?.execute((row, post, value))?;
+    tx.sql()
+        .prepare_cached("UPDATE outbox SET post = ?2, value = ?3 WHERE row = ?1")?
+        .execute((row, post, value))?;
     Ok(())
 }
 
-/// Forgets what the relay answered about parcels for a mailbox whose seqs are like this: they will be posted again, the
-/// identical bytes.
-pub(crate) fn unpost(tx: &Transaction<'_>, mailbox: &MailboxId, like: impl Fn(u64) -> bool) -> Result<(), StoreError> {
+/// Forgets what the relay answered about parcels for a mailbox whose seqs are like this: they will be posted
+/// again, the identical bytes.
+pub(crate) fn unpost(
+    tx: &Transaction<'_>,
+    mailbox: &MailboxId,
+    like: impl Fn(u64) -> bool,
+) -> Result<(), StoreError> {
     for (row, mut parcel) in oldest(tx, mailbox, UNREAD_PARCELS)? {
         if let Some(sealed) = parcel.sealed_mut()
             && sealed.posted.is_some_and(&like)
@@ -213,8 +221,9 @@ pub(crate) fn oldest(
 ) -> Result<Vec<(i64, Parcel)>, StoreError> {
     let mut statement =
         tx.sql().prepare_cached("SELECT row, value FROM outbox WHERE mailbox = ?1 ORDER BY row LIMIT ?2")?;
-    let rows = statement
-        .query_map((&mailbox.0[..], limit as i64), |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
+    let rows = statement.query_map((&mailbox.0[..], limit as i64), |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))
+    })?;
     rows.map(|row| {
         let (row, value) = row?;
         Ok((row, record::open(tx, TABLE, &row.to_be_bytes(), &value)?))

@@ -25,7 +25,8 @@ impl Change {
         self.add.is_empty() && !self.has_path()
     }
 
-    /// Whether the commit carries fresh keys of the committer: always, unless it only adds (RFC 9420 section 12.4).
+    /// Whether the commit carries fresh keys of the committer: always, unless it only adds (RFC 9420 section
+    /// 12.4).
     pub(super) fn has_path(&self) -> bool {
         self.update_self || self.info.is_some() || !self.remove.is_empty()
     }
@@ -126,7 +127,8 @@ pub(super) fn judge(
     })
 }
 
-/// Who is proposed to be added and removed. Errors: [`Refusal::Proposal`], and what makes a joiner unacceptable.
+/// Who is proposed to be added and removed. Errors: [`Refusal::Proposal`], and what makes a joiner
+/// unacceptable.
 fn proposals(
     group: &MlsGroup,
     staged: &StagedCommit,
@@ -156,7 +158,8 @@ fn proposals(
     Ok((joining, removed))
 }
 
-/// Gives the joiners their leaves: the leftmost free ones, after the removals (RFC 9420 sections 7.7 and 12.4.2).
+/// Gives the joiners their leaves: the leftmost free ones, after the removals (RFC 9420 sections 7.7 and
+/// 12.4.2).
 fn seat(group: &MlsGroup, removed: &[Member], joining: Vec<Bearer>, info: &GroupInfo) -> Vec<Member> {
     let mut taken: Vec<u32> = group
         .members()
@@ -194,7 +197,11 @@ fn refuse_duplicates(
 }
 
 /// A member of a stored group.
-pub(super) fn stored_member(group: &MlsGroup, leaf: LeafNodeIndex, info: &GroupInfo) -> Result<Member, Refusal> {
+pub(super) fn stored_member(
+    group: &MlsGroup,
+    leaf: LeafNodeIndex,
+    info: &GroupInfo,
+) -> Result<Member, Refusal> {
     let node = group.public_group().leaf(leaf).ok_or(Refusal::Proposal)?;
     Ok(Bearer::stored(node)?.at(leaf.u32(), &info.reader_secret))
 }

@@ -1,5 +1,5 @@
-//! Why a session could not do as asked, sorted by who is to blame: us (`Store`, `Library`), the caller (`Pending`, ..), or
-//! whoever made the bytes (`Malformed`, `Decrypt`, `Refused`, ..).
+//! Why a session could not do as asked, sorted by who is to blame: us (`Store`, `Library`), the caller
+//! (`Pending`, ..), or whoever made the bytes (`Malformed`, `Decrypt`, `Refused`, ..).
 
 use super::key_package::KeyPackageError;
 use super::storage::RowError;
@@ -20,7 +20,8 @@ pub enum Refusal {
     /// A committer that changed its identity, device, handle or signature key.
     #[error("a member changed who it is")]
     Identity,
-    /// A leaf with a private inbox that is malformed, a committer's fresh leaf without one, or a newcomer's with one.
+    /// A leaf with a private inbox that is malformed, a committer's fresh leaf without one, or a newcomer's
+    /// with one.
     #[error("a device names no private inbox, or a malformed one, or names one before its time")]
     Inbox,
     /// A device that is in the group already.

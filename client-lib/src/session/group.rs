@@ -6,8 +6,8 @@ use openmls::prelude::tls_codec::Deserialize as _;
 use openmls::prelude::{
     ContentType, GroupId, LeafNodeIndex, LeafNodeParameters, MIXED_PLAINTEXT_WIRE_FORMAT_POLICY, MlsGroup,
     MlsGroupJoinConfig, MlsGroupStateError, MlsMessageBodyIn, MlsMessageIn, ProcessMessageError,
-    ProcessedMessageContent, ProtocolMessage, Sender, SenderRatchetConfiguration, StageCommitError, ValidationError,
-    WireFormatPolicy,
+    ProcessedMessageContent, ProtocolMessage, Sender, SenderRatchetConfiguration, StageCommitError,
+    ValidationError, WireFormatPolicy,
 };
 use openmls_traits::OpenMlsProvider as _;
 
@@ -17,14 +17,16 @@ use super::key_package::unlimited;
 use super::provider::Provider;
 use super::storage::RowError;
 use super::{
-    Change, ConversationId, EpochKeys, GroupInfo, MOST_BYTES, Member, Outcome, OwnLeaf, Refusal, SUITE, SessionError,
-    Staged, StagedChange,
+    Change, ConversationId, EpochKeys, GroupInfo, MOST_BYTES, Member, Outcome, OwnLeaf, Refusal, SUITE,
+    SessionError, Staged, StagedChange,
 };
 
-/// Messages encrypted, handshakes not (inside our own envelope): so that our own commit is known when it comes back.
+/// Messages encrypted, handshakes not (inside our own envelope): so that our own commit is known when it
+/// comes back.
 const WIRE_FORMAT: WireFormatPolicy = MIXED_PLAINTEXT_WIRE_FORMAT_POLICY;
-/// The relay orders everything, so a member's messages arrive in order unless some were lost: (generations kept back,
-/// generations skipped ahead). Skipping that many costs some 20 ms, which bounds what a forged generation costs us.
+/// The relay orders everything, so a member's messages arrive in order unless some were lost: (generations
+/// kept back, generations skipped ahead). Skipping that many costs some 20 ms, which bounds what a forged
+/// generation costs us.
 const RATCHET: (u32, u32) = (32, 10_000);
 
 /// What an MLS message turned out to be.
@@ -137,7 +139,8 @@ impl<'p> Session<'p> {
 
     /// The member of a leaf. Errors: [`SessionError::NoMember`].
     pub fn member(&self, leaf: u32) -> Result<Member, SessionError> {
-        stored_member(&self.group, LeafNodeIndex::new(leaf), &self.info).map_err(|_| SessionError::NoMember(leaf))
+        stored_member(&self.group, LeafNodeIndex::new(leaf), &self.info)
+            .map_err(|_| SessionError::NoMember(leaf))
     }
 
     /// The keys of the current epoch. Errors: [`SessionError::Evicted`].
@@ -150,8 +153,8 @@ impl<'p> Session<'p> {
         })
     }
 
-    /// Encrypts a message to the group. The result must be stored in the same transaction, before it is posted: after a
-    /// rollback the same key would serve again. Works while a commit is pending.
+    /// Encrypts a message to the group. The result must be stored in the same transaction, before it is
+    /// posted: after a rollback the same key would serve again. Works while a commit is pending.
     pub fn encrypt(&mut self, own: &OwnLeaf<'_>, plaintext: &[u8]) -> Result<Vec<u8>, SessionError> {
         self.changing(|group, provider| {
             let message = group.create_message(provider, own, plaintext).map_err(SessionError::library)?;
@@ -159,9 +162,10 @@ impl<'p> Session<'p> {
         })
     }
 
-    /// Makes a commit and keeps it pending. Post it, then read on: [`Session::merge_pending`] when it comes back,
-    /// [`Session::apply`] of another's that came first (which drops ours), or [`Session::clear_pending`]. Errors:
-    /// [`SessionError::Pending`], [`SessionError::Empty`], [`SessionError::NoMember`], [`SessionError::Refused`].
+    /// Makes a commit and keeps it pending. Post it, then read on: [`Session::merge_pending`] when it comes
+    /// back, [`Session::apply`] of another's that came first (which drops ours), or
+    /// [`Session::clear_pending`]. Errors: [`SessionError::Pending`], [`SessionError::Empty`],
+    /// [`SessionError::NoMember`], [`SessionError::Refused`].
     pub fn stage(&mut self, own: &OwnLeaf<'_>, change: &Change) -> Result<Staged, SessionError> {
         if self.has_pending() {
             return Err(SessionError::Pending);
@@ -182,7 +186,8 @@ impl<'p> Session<'p> {
                 .propose_removals(change.remove.iter().map(|leaf| LeafNodeIndex::new(*leaf)));
             // Every fresh leaf names our inbox as it is now.
             if change.has_path() {
-                builder = builder.leaf_node_parameters(LeafNodeParameters::builder().with_extensions(leaf).build());
+                builder =
+                    builder.leaf_node_parameters(LeafNodeParameters::builder().with_extensions(leaf).build());
             }
             if let Some(extensions) = extensions {
                 builder = builder.propose_group_context_extensions(extensions).map_err(invalid)?;
@@ -201,7 +206,10 @@ impl<'p> Session<'p> {
             Ok(Staged {
                 outcome: judge(provider.crypto(), group, pending, group.own_leaf_index())?,
                 commit: commit.to_bytes().map_err(SessionError::library)?,
-                welcome: welcome.map(|welcome| welcome.to_bytes()).transpose().map_err(SessionError::library)?,
+                welcome: welcome
+                    .map(|welcome| welcome.to_bytes())
+                    .transpose()
+                    .map_err(SessionError::library)?,
             })
         })
     }
@@ -226,8 +234,8 @@ impl<'p> Session<'p> {
         self.changing(|group, provider| Ok(group.clear_pending_commit(provider.storage())?))
     }
 
-    /// Takes an MLS message of this conversation. Message keys that it used are gone with the transaction's commit. Errors
-    /// tell why it was refused; the session is then as before, and may go on.
+    /// Takes an MLS message of this conversation. Message keys that it used are gone with the transaction's
+    /// commit. Errors tell why it was refused; the session is then as before, and may go on.
     pub fn receive(&mut self, bytes: &[u8]) -> Result<Received, SessionError> {
         let message = self.parse(bytes)?;
         let info = self.info.clone();
@@ -253,8 +261,9 @@ impl<'p> Session<'p> {
         })
     }
 
-    /// Applies another's commit; a pending one of ours is dropped with that. Errors: [`SessionError::WrongEpoch`] when the
-    /// group went on since it was staged, [`SessionError::WrongConversation`] when another session staged it.
+    /// Applies another's commit; a pending one of ours is dropped with that. Errors:
+    /// [`SessionError::WrongEpoch`] when the group went on since it was staged,
+    /// [`SessionError::WrongConversation`] when another session staged it.
     pub fn apply(&mut self, change: StagedChange) -> Result<Outcome, SessionError> {
         let (got, ours) = (change.outcome.epoch, self.epoch() + 1);
         if change.staged.group_context().group_id() != self.group.group_id() {
@@ -316,7 +325,10 @@ impl<'p> Session<'p> {
 
 impl fmt::Debug for Session<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("id", &self.id()).field("epoch", &self.epoch()).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("id", &self.id())
+            .field("epoch", &self.epoch())
+            .finish_non_exhaustive()
     }
 }
 
@@ -353,7 +365,9 @@ fn refused(error: ProcessMessageError<RowError>) -> SessionError {
     match error {
         // Not the message's fault: it must not be recorded as one that cannot be read.
         ProcessMessageError::StorageError(error) => error.into(),
-        ProcessMessageError::InvalidCommit(StageCommitError::OwnCommitMismatch) => SessionError::OwnCommitLost,
+        ProcessMessageError::InvalidCommit(StageCommitError::OwnCommitMismatch) => {
+            SessionError::OwnCommitLost
+        }
         ProcessMessageError::LibraryError(error) => SessionError::library(error),
         ProcessMessageError::GroupStateError(MlsGroupStateError::UseAfterEviction) => SessionError::Evicted,
         ProcessMessageError::ValidationError(ValidationError::UnableToDecrypt(_)) => SessionError::Decrypt,

@@ -1,14 +1,14 @@
 //! What Posthorn adds to MLS objects: the conversation's info, reader ids, the leaf's inbox, capabilities.
 //!
-//! The extension numbers and the capability list are fixed from the first version: adding one later needs every leaf to be
-//! updated first, so some are reserved.
+//! The extension numbers and the capability list are fixed from the first version: adding one later needs
+//! every leaf to be updated first, so some are reserved.
 
 use std::fmt;
 
 use hmac::{Hmac, Mac};
 use openmls::prelude::{
-    Capabilities, CredentialType, Extension, ExtensionType, Extensions, GroupContext, LeafNode, ProtocolVersion,
-    RequiredCapabilitiesExtension, UnknownExtension,
+    Capabilities, CredentialType, Extension, ExtensionType, Extensions, GroupContext, LeafNode,
+    ProtocolVersion, RequiredCapabilitiesExtension, UnknownExtension,
 };
 use posthorn_proto::{MailboxId, ReaderId, RelayIdentity};
 use prost::Message;
@@ -36,8 +36,8 @@ const EXTENSIONS: std::ops::RangeInclusive<u16> = 0xF001..=0xF008;
 /// MLS credential type of [`crate::identity::Credential`].
 pub(super) const CREDENTIAL_TYPE: CredentialType = CredentialType::Other(0xF003);
 
-/// The key of the HMAC that makes reader ids. Known to the members; the relay, which sees the ids, cannot link them to
-/// accounts or across conversations.
+/// The key of the HMAC that makes reader ids. Known to the members; the relay, which sees the ids, cannot
+/// link them to accounts or across conversations.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct ReaderSecret([u8; 32]);
 
@@ -85,7 +85,8 @@ impl GroupInfo {
 
     /// Whether both name the same mailbox on the same relay, and its readers alike.
     pub fn is_same_place(&self, other: &Self) -> bool {
-        (&self.relay, &self.mailbox, &self.reader_secret) == (&other.relay, &other.mailbox, &other.reader_secret)
+        (&self.relay, &self.mailbox, &self.reader_secret)
+            == (&other.relay, &other.mailbox, &other.reader_secret)
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -132,7 +133,8 @@ impl GroupInfo {
     pub(super) fn of(context: &GroupContext) -> Result<Self, Refusal> {
         let extensions = context.extensions();
         let info = extensions.unknown(INFO_EXTENSION).and_then(|info| Self::decode(&info.0));
-        let only_ours = extensions.iter().count() == 2 && extensions.iter().any(|one| *one == required_capabilities());
+        let only_ours =
+            extensions.iter().count() == 2 && extensions.iter().any(|one| *one == required_capabilities());
         info.filter(|_| only_ours).ok_or(Refusal::Info)
     }
 }

@@ -11,11 +11,12 @@ use super::group::{atomically, join_config};
 use super::member::Bearer;
 use super::storage::{Held, RowError};
 use super::{
-    ConversationId, EpochKeys, GroupInfo, MOST_BYTES, Member, OwnLeaf, Provider, Refusal, Session, SessionError,
+    ConversationId, EpochKeys, GroupInfo, MOST_BYTES, Member, OwnLeaf, Provider, Refusal, Session,
+    SessionError,
 };
 
-/// A group that a Welcome invites us to: valid, with every member verified, not joined. Dropping it leaves everything as it
-/// was, the key package that it is for included.
+/// A group that a Welcome invites us to: valid, with every member verified, not joined. Dropping it leaves
+/// everything as it was, the key package that it is for included.
 pub struct PendingJoin<'p> {
     provider: &'p Provider<'p>,
     session: Session<'p>,
@@ -29,8 +30,8 @@ pub struct PendingJoin<'p> {
 }
 
 impl<'p> PendingJoin<'p> {
-    /// Reads a Welcome. Errors: [`SessionError::NoKeyPackage`], [`SessionError::Malformed`], [`SessionError::Invalid`],
-    /// [`SessionError::Refused`].
+    /// Reads a Welcome. Errors: [`SessionError::NoKeyPackage`], [`SessionError::Malformed`],
+    /// [`SessionError::Invalid`], [`SessionError::Refused`].
     pub fn new(provider: &'p Provider<'p>, own: &OwnLeaf<'_>, welcome: &[u8]) -> Result<Self, SessionError> {
         if welcome.len() > MOST_BYTES {
             return Err(SessionError::Malformed);
@@ -44,7 +45,8 @@ impl<'p> PendingJoin<'p> {
         let held = provider.rows().take_held();
         let (group, inviter, by_last_resort) = joined?;
 
-        let id = ConversationId::try_from(group.group_id().as_slice()).map_err(|_| SessionError::Malformed)?;
+        let id =
+            ConversationId::try_from(group.group_id().as_slice()).map_err(|_| SessionError::Malformed)?;
         let info = GroupInfo::of(group.public_group().group_context())?;
         let members = group
             .treesync()
@@ -99,13 +101,14 @@ impl<'p> PendingJoin<'p> {
         &self.keys
     }
 
-    /// Whether our key package was one for the last resort: update the own leaf at once then (fine print, rule 15).
+    /// Whether our key package was one for the last resort: update the own leaf at once then (fine print,
+    /// rule 15).
     pub fn by_last_resort(&self) -> bool {
         self.by_last_resort
     }
 
-    /// Whether finishing would replace a session that we have. A stranger can make a Welcome for a group with any id, so
-    /// this must be refused unless the inviter was a member of that session.
+    /// Whether finishing would replace a session that we have. A stranger can make a Welcome for a group with
+    /// any id, so this must be refused unless the inviter was a member of that session.
     pub fn replaces(&self) -> bool {
         self.replaces
     }
@@ -113,14 +116,18 @@ impl<'p> PendingJoin<'p> {
 
 impl fmt::Debug for PendingJoin<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PendingJoin").field("id", &self.id).field("epoch", &self.epoch()).finish_non_exhaustive()
+        f.debug_struct("PendingJoin")
+            .field("id", &self.id)
+            .field("epoch", &self.epoch())
+            .finish_non_exhaustive()
     }
 }
 
 /// Makes the group, its rows held back: (group, leaf of the inviter, whether by a last-resort key package).
 fn join(provider: &Provider<'_>, welcome: Welcome) -> Result<(MlsGroup, u32, bool), SessionError> {
     let builder = StagedWelcome::build_from_welcome(provider, &join_config(), welcome).map_err(refused)?;
-    let by_last_resort = builder.processed_welcome().own_key_package().is_some_and(|package| package.last_resort());
+    let by_last_resort =
+        builder.processed_welcome().own_key_package().is_some_and(|package| package.last_resort());
     // Lifetimes are judged by who adds; an old leaf must not keep newcomers out.
     let staged = builder.skip_lifetime_validation().replace_old_group().build().map_err(refused)?;
     let inviter = staged.welcome_sender_index().u32();

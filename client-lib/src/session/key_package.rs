@@ -1,16 +1,16 @@
 //! Key packages: what a device publishes so that others can add it to groups while it is away.
 //!
-//! OpenMLS compares MLS's own lifetime with the system's clock, even when it processes a commit that adds somebody; a device
-//! that reads such a commit months later would refuse what all others accepted. So that field is left unlimited, and ours
-//! stands in an extension that the key package's signature covers; it is checked by whoever adds, with a given time (fine
-//! print, rule 6).
+//! OpenMLS compares MLS's own lifetime with the system's clock, even when it processes a commit that adds
+//! somebody; a device that reads such a commit months later would refuse what all others accepted. So that
+//! field is left unlimited, and ours stands in an extension that the key package's signature covers; it is
+//! checked by whoever adds, with a given time (fine print, rule 6).
 
 use std::fmt;
 
 use openmls::prelude::tls_codec::{Deserialize as _, Serialize as _};
 use openmls::prelude::{
-    Extension, Extensions, KeyPackage as MlsKeyPackage, KeyPackageIn, KeyPackageRef as MlsKeyPackageRef, Lifetime,
-    ProtocolVersion, UnknownExtension,
+    Extension, Extensions, KeyPackage as MlsKeyPackage, KeyPackageIn, KeyPackageRef as MlsKeyPackageRef,
+    Lifetime, ProtocolVersion, UnknownExtension,
 };
 use openmls_traits::OpenMlsProvider as _;
 use openmls_traits::storage::StorageProvider as _;
@@ -117,7 +117,10 @@ impl UnverifiedKeyPackage {
         expected: &IdentityKey,
         now_ms: u64,
     ) -> Result<KeyPackage, KeyPackageError> {
-        let mls = self.0.validate(provider.crypto(), ProtocolVersion::Mls10).map_err(|_| KeyPackageError::Malformed)?;
+        let mls = self
+            .0
+            .validate(provider.crypto(), ProtocolVersion::Mls10)
+            .map_err(|_| KeyPackageError::Malformed)?;
         if mls.ciphersuite() != SUITE {
             return Err(KeyPackageError::Malformed);
         }
@@ -133,7 +136,8 @@ impl UnverifiedKeyPackage {
         }
         let lifetime = lifetime(&mls).filter(|_| is_unlimited(&mls)).ok_or(KeyPackageError::Malformed)?;
         let now = now_ms / 1000;
-        let is_short = lifetime.not_after.saturating_sub(lifetime.not_before) <= LIFETIME_SECONDS + SKEW_SECONDS;
+        let is_short =
+            lifetime.not_after.saturating_sub(lifetime.not_before) <= LIFETIME_SECONDS + SKEW_SECONDS;
         if !is_short || now < lifetime.not_before || now >= lifetime.not_after {
             return Err(KeyPackageError::Lifetime);
         }
@@ -162,7 +166,8 @@ impl KeyPackage {
         if kind == KeyPackageKind::LastResort {
             builder = builder.mark_as_last_resort();
         }
-        let bundle = builder.build(SUITE, provider, own, own.credential_with_key()).map_err(SessionError::library)?;
+        let bundle =
+            builder.build(SUITE, provider, own, own.credential_with_key()).map_err(SessionError::library)?;
         let mls = bundle.key_package();
         let reference = mls.hash_ref(provider.crypto()).map_err(SessionError::library)?;
         Ok(MadeKeyPackage {
@@ -172,7 +177,8 @@ impl KeyPackage {
         })
     }
 
-    /// Deletes the secrets of a key package of ours: one that expired or was replaced. Unknown ones are no error.
+    /// Deletes the secrets of a key package of ours: one that expired or was replaced. Unknown ones are no
+    /// error.
     pub fn forget(provider: &Provider<'_>, reference: &KeyPackageRef) -> Result<(), SessionError> {
         // OpenMLS has no other way to a reference than its encoding: a length and the hash.
         let encoded = [&[32], &reference.0[..]].concat();
@@ -196,8 +202,8 @@ pub(super) fn lifetime(mls: &MlsKeyPackage) -> Option<wire::KeyPackageLifetime> 
     wire::KeyPackageLifetime::decode(&mls.extensions().unknown(LIFETIME_EXTENSION)?.0[..]).ok()
 }
 
-/// Whether MLS's own field is left unlimited. With any other value a commit that adds it would be valid for who reads it
-/// early and not for who reads it late (fine print, rule 6).
+/// Whether MLS's own field is left unlimited. With any other value a commit that adds it would be valid for
+/// who reads it early and not for who reads it late (fine print, rule 6).
 pub(super) fn is_unlimited(mls: &MlsKeyPackage) -> bool {
     *mls.life_time() == unlimited()
 }

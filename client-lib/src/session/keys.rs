@@ -11,8 +11,8 @@ const POST_LABEL: &str = "posthorn post key";
 const TURN_LABEL: &str = "posthorn turn key";
 const ENVELOPE_LABEL: &str = "posthorn envelope key";
 
-/// What a member of an epoch can do with the conversation's mailbox. A commit is sealed and posted with the keys of the
-/// epoch that it ends, and turns the lock to those of the one that it begins.
+/// What a member of an epoch can do with the conversation's mailbox. A commit is sealed and posted with the
+/// keys of the epoch that it ends, and turns the lock to those of the one that it begins.
 #[derive(Debug, Clone)]
 pub struct EpochKeys {
     /// Opens the mailbox for posts.

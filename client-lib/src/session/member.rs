@@ -18,8 +18,9 @@ pub struct Member {
     pub credential: Credential,
     /// Its Ed25519 key.
     pub signature_key: [u8; 32],
-    /// Where Welcomes and repairs for it can be left. None until the device's first own commit: key packages lie in the
-    /// directory in clear and do not name it, so that a relay cannot link an account to its private inbox.
+    /// Where Welcomes and repairs for it can be left. None until the device's first own commit: key packages
+    /// lie in the directory in clear and do not name it, so that a relay cannot link an account to its
+    /// private inbox.
     pub inbox: Option<InboxAddress>,
     /// What the relay calls it in the conversation's mailbox.
     pub reader: ReaderId,
@@ -62,7 +63,13 @@ impl Bearer {
 
     pub(super) fn at(self, leaf: u32, secret: &ReaderSecret) -> Member {
         let reader = secret.reader_id(&self.signature_key);
-        Member { leaf, credential: self.credential, signature_key: self.signature_key, inbox: self.inbox, reader }
+        Member {
+            leaf,
+            credential: self.credential,
+            signature_key: self.signature_key,
+            inbox: self.inbox,
+            reader,
+        }
     }
 }
 
@@ -78,7 +85,8 @@ fn parse(leaf: &LeafNode) -> Result<(UnverifiedCredential, [u8; 32], Option<Inbo
     if credential.credential_type() != CREDENTIAL_TYPE {
         return Err(Refusal::Credential);
     }
-    let claimed = UnverifiedCredential::parse(credential.serialized_content()).map_err(|_| Refusal::Credential)?;
+    let claimed =
+        UnverifiedCredential::parse(credential.serialized_content()).map_err(|_| Refusal::Credential)?;
     let signature_key = leaf.signature_key().as_slice().try_into().map_err(|_| Refusal::Credential)?;
     let inbox = leaf.extensions().unknown(INBOX_EXTENSION).map(|inbox| InboxAddress::decode(&inbox.0));
     let inbox = inbox.transpose().map_err(|_| Refusal::Inbox)?;

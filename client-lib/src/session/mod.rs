@@ -1,22 +1,26 @@
 //! Group sessions: what a conversation's members agree on, and the secrets that follow from it.
 //!
-//! This is the only module that names OpenMLS; its interface speaks of members, keys and changes. In reading order:
-//! [`Provider`] binds OpenMLS to one transaction of the database (`provider.rs`, `storage.rs`); [`GroupInfo`] is what
-//! members agree on (`info.rs`); a [`KeyPackage`] is how a device can be added (`key_package.rs`); [`Session`] is a group
-//! (`group.rs`); `commit.rs` judges changes of it; [`PendingJoin`] is a group that we are invited to (`join.rs`).
+//! This is the only module that names OpenMLS; its interface speaks of members, keys and changes. In reading
+//! order: [`Provider`] binds OpenMLS to one transaction of the database (`provider.rs`, `storage.rs`);
+//! [`GroupInfo`] is what members agree on (`info.rs`); a [`KeyPackage`] is how a device can be added
+//! (`key_package.rs`); [`Session`] is a group (`group.rs`); `commit.rs` judges changes of it; [`PendingJoin`]
+//! is a group that we are invited to (`join.rs`).
 //!
-//! **No session outlives its transaction.** A [`Session`] borrows the [`Provider`], which borrows the transaction, so that
-//! after a rollback there is no object left that is ahead of the database (it would reuse or skip message keys). Inside a
-//! transaction every method that writes is atomic: when it fails, its rows are rolled back to a savepoint and the group is
-//! loaded anew, as if it had not been called; the caller may go on, record the cause, and commit. Loading costs
-//! 0.1 ms for two members, 0.3 ms for ten, 2.4 ms for a hundred (optimized; `tests/measure.rs`), below the fsync of the
-//! transaction that it belongs to; whoever applies many messages in one transaction loads once.
+//! **No session outlives its transaction.** A [`Session`] borrows the [`Provider`], which borrows the
+//! transaction, so that after a rollback there is no object left that is ahead of the database (it would
+//! reuse or skip message keys). Inside a transaction every method that writes is atomic: when it fails, its
+//! rows are rolled back to a savepoint and the group is loaded anew, as if it had not been called; the caller
+//! may go on, record the cause, and commit. Loading costs 0.1 ms for two members, 0.3 ms for ten, 2.4 ms for
+//! a hundred (optimized; `tests/measure.rs`), below the fsync of the transaction that it belongs to; whoever
+//! applies many messages in one transaction loads once.
 //!
-//! **What comes from others is judged before it counts**: [`Session::receive`] gives a [`StagedChange`] that the caller
-//! inspects and then applies or drops; [`PendingJoin`] likewise. Credentials are verified in between, not by the caller.
-//! Whether a commit is valid is a pure function of group and commit: no clock, no directory (fine print, rule 6).
+//! **What comes from others is judged before it counts**: [`Session::receive`] gives a [`StagedChange`] that
+//! the caller inspects and then applies or drops; [`PendingJoin`] likewise. Credentials are verified in
+//! between, not by the caller. Whether a commit is valid is a pure function of group and commit: no clock, no
+//! directory (fine print, rule 6).
 //!
-//! This module knows no mailbox, envelope or relay beyond their names, and never decides who may do what in a group.
+//! This module knows no mailbox, envelope or relay beyond their names, and never decides who may do what in a
+//! group.
 
 mod commit;
 mod error;
@@ -40,7 +44,8 @@ pub use group::{Received, Session};
 pub use info::{GroupInfo, NAME_BYTES, RULES, ReaderSecret};
 pub use join::PendingJoin;
 pub use key_package::{
-    KeyPackage, KeyPackageError, KeyPackageKind, KeyPackageRef, LIFETIME_SECONDS, MadeKeyPackage, UnverifiedKeyPackage,
+    KeyPackage, KeyPackageError, KeyPackageKind, KeyPackageRef, LIFETIME_SECONDS, MadeKeyPackage,
+    UnverifiedKeyPackage,
 };
 pub use keys::EpochKeys;
 pub use member::{Member, OwnLeaf};
@@ -53,6 +58,11 @@ const SUITE: Ciphersuite = Ciphersuite::MLS_256_XWING_CHACHA20POLY1305_SHA256_Ed
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 
 mod wire {
-    #![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated from the schema, which is documented")]
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        clippy::all,
+        reason = "generated from the schema, which is documented"
+    )]
     include!(concat!(env!("OUT_DIR"), "/posthorn.session.v1.rs"));
 }

@@ -1,9 +1,9 @@
 //! What OpenMLS runs on: cryptography, randomness and storage, for the span of one transaction.
 //!
-//! [`Crypto`] is OpenMLS's RustCrypto provider with one suite more: 0x004D, of which that provider has every primitive but
-//! which it does not list (openmls issue 1940). It also does X-Wing encapsulation with our randomness instead of the
-//! system's, so that a simulation replays bit for bit. Interoperation with an independent implementation that lists the
-//! suite (libcrux) is a test.
+//! [`Crypto`] is OpenMLS's RustCrypto provider with one suite more: 0x004D, of which that provider has every
+//! primitive but which it does not list (openmls issue 1940). It also does X-Wing encapsulation with our
+//! randomness instead of the system's, so that a simulation replays bit for bit. Interoperation with an
+//! independent implementation that lists the suite (libcrux) is a test.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -30,7 +30,8 @@ use super::storage::Storage;
 use crate::inbox::encapsulate;
 use crate::store::Transaction;
 
-/// Everything that OpenMLS needs, bound to one transaction: what it writes lasts if and only if that one commits.
+/// Everything that OpenMLS needs, bound to one transaction: what it writes lasts if and only if that one
+/// commits.
 pub struct Provider<'t> {
     crypto: Crypto,
     rand: Rand,
@@ -106,14 +107,16 @@ pub struct Crypto {
 }
 
 impl Crypto {
-    /// RFC 9180's sender side with our randomness. `None` for a configuration other than the suite's, or a bad key.
+    /// RFC 9180's sender side with our randomness. `None` for a configuration other than the suite's, or a
+    /// bad key.
     fn setup_sender(
         &self,
         config: HpkeConfig,
         public: &[u8],
         info: &[u8],
     ) -> Option<(Vec<u8>, Context<HpkeRustCrypto>)> {
-        let HpkeConfig(HpkeKemType::XWingKemDraft6, HpkeKdfType::HkdfSha256, HpkeAeadType::ChaCha20Poly1305) = config
+        let HpkeConfig(HpkeKemType::XWingKemDraft6, HpkeKdfType::HkdfSha256, HpkeAeadType::ChaCha20Poly1305) =
+            config
         else {
             return None;
         };
@@ -161,12 +164,15 @@ impl OpenMlsCrypto for Crypto {
         exporter_context: &[u8],
         exporter_length: usize,
     ) -> Result<(KemOutput, ExporterSecret), CryptoError> {
-        let (encapsulated, context) = self.setup_sender(config, public, info).ok_or(CryptoError::SenderSetupError)?;
-        let secret = context.export(exporter_context, exporter_length).map_err(|_| CryptoError::ExporterError)?;
+        let (encapsulated, context) =
+            self.setup_sender(config, public, info).ok_or(CryptoError::SenderSetupError)?;
+        let secret =
+            context.export(exporter_context, exporter_length).map_err(|_| CryptoError::ExporterError)?;
         Ok((encapsulated, secret.into()))
     }
 
-    /// Our signature keys are made by [`crate::identity::Device`]; RustCrypto would take randomness from the system.
+    /// Our signature keys are made by [`crate::identity::Device`]; RustCrypto would take randomness from the
+    /// system.
     fn signature_key_gen(&self, _: SignatureScheme) -> Result<(Vec<u8>, Vec<u8>), CryptoError> {
         Err(CryptoError::UnsupportedSignatureScheme)
     }
@@ -181,7 +187,13 @@ impl OpenMlsCrypto for Crypto {
         self.rust.hmac(hash, key, message)
     }
 
-    fn hkdf_expand(&self, hash: HashType, prk: &[u8], info: &[u8], len: usize) -> Result<SecretVLBytes, CryptoError> {
+    fn hkdf_expand(
+        &self,
+        hash: HashType,
+        prk: &[u8],
+        info: &[u8],
+        len: usize,
+    ) -> Result<SecretVLBytes, CryptoError> {
         self.rust.hkdf_expand(hash, prk, info, len)
     }
 

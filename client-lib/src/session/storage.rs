@@ -1,12 +1,14 @@
 //! OpenMLS's storage: rows of the table `mls`, inside the caller's transaction.
 //!
-//! A row's key is the HMAC of its kind and name, its value the MessagePack of what OpenMLS gave, sealed for that key.
-//! (MessagePack with field names: OpenMLS evolves its formats by name; postcard and bincode cannot read them back.)
-//! Owns the table `mls`; opens no transaction and decides nothing. Lists (own leaf nodes, proposals) are one row.
+//! A row's key is the HMAC of its kind and name, its value the MessagePack of what OpenMLS gave, sealed for
+//! that key. (MessagePack with field names: OpenMLS evolves its formats by name; postcard and bincode cannot
+//! read them back.) Owns the table `mls`; opens no transaction and decides nothing. Lists (own leaf nodes,
+//! proposals) are one row.
 //!
-//! OpenMLS joins a group by writing it, and deletes the Welcome's key package before the Welcome has been looked at. So
-//! writes can be held back: between [`Storage::hold`] and [`Storage::take_held`] they go to memory, where reads find them,
-//! and reach the table only by [`Storage::release`]. A Welcome that is refused costs nothing then.
+//! OpenMLS joins a group by writing it, and deletes the Welcome's key package before the Welcome has been
+//! looked at. So writes can be held back: between [`Storage::hold`] and [`Storage::take_held`] they go to
+//! memory, where reads find them, and reach the table only by [`Storage::release`]. A Welcome that is refused
+//! costs nothing then.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -125,7 +127,9 @@ impl<'t> Storage<'t> {
         let sql = self.tx.sql();
         match value {
             Some(sealed) => sql
-                .prepare_cached("INSERT INTO mls (k, v) VALUES (?1, ?2) ON CONFLICT (k) DO UPDATE SET v = excluded.v")?
+                .prepare_cached(
+                    "INSERT INTO mls (k, v) VALUES (?1, ?2) ON CONFLICT (k) DO UPDATE SET v = excluded.v",
+                )?
                 .execute((&key[..], sealed))?,
             None => sql.prepare_cached("DELETE FROM mls WHERE k = ?1")?.execute([&key[..]])?,
         };
@@ -253,7 +257,10 @@ impl StorageProvider<V> for Storage<'_> {
         self.put(Kind::GroupState, group, value)
     }
 
-    fn group_state<T: traits::GroupState<V>, G: traits::GroupId<V>>(&self, group: &G) -> Result<Option<T>, RowError> {
+    fn group_state<T: traits::GroupState<V>, G: traits::GroupId<V>>(
+        &self,
+        group: &G,
+    ) -> Result<Option<T>, RowError> {
         self.get(Kind::GroupState, group)
     }
 
@@ -301,7 +308,11 @@ impl StorageProvider<V> for Storage<'_> {
         self.delete(Kind::KeyPackage, name)
     }
 
-    fn write_encryption_epoch_key_pairs<G: traits::GroupId<V>, E: traits::EpochKey<V>, T: traits::HpkeKeyPair<V>>(
+    fn write_encryption_epoch_key_pairs<
+        G: traits::GroupId<V>,
+        E: traits::EpochKey<V>,
+        T: traits::HpkeKeyPair<V>,
+    >(
         &self,
         group: &G,
         epoch: &E,
@@ -311,7 +322,11 @@ impl StorageProvider<V> for Storage<'_> {
         self.put(Kind::EpochKeyPairs, &(group, epoch, leaf_index), &pairs)
     }
 
-    fn encryption_epoch_key_pairs<G: traits::GroupId<V>, E: traits::EpochKey<V>, T: traits::HpkeKeyPair<V>>(
+    fn encryption_epoch_key_pairs<
+        G: traits::GroupId<V>,
+        E: traits::EpochKey<V>,
+        T: traits::HpkeKeyPair<V>,
+    >(
         &self,
         group: &G,
         epoch: &E,
@@ -339,7 +354,10 @@ impl StorageProvider<V> for Storage<'_> {
         self.put(Kind::OwnLeafNodes, group, &leaves)
     }
 
-    fn own_leaf_nodes<G: traits::GroupId<V>, T: traits::LeafNode<V>>(&self, group: &G) -> Result<Vec<T>, RowError> {
+    fn own_leaf_nodes<G: traits::GroupId<V>, T: traits::LeafNode<V>>(
+        &self,
+        group: &G,
+    ) -> Result<Vec<T>, RowError> {
         let leaves: Vec<Row> = self.get(Kind::OwnLeafNodes, group)?.unwrap_or_default();
         leaves.iter().map(Row::read).collect()
     }

@@ -1,7 +1,8 @@
 //! One process per profile.
 //!
-//! Two processes on one database would use the same MLS generations twice (a key and nonce repeated), so the profile is
-//! locked by an advisory lock on a sibling file. The system drops it with the process, however that ends.
+//! Two processes on one database would use the same MLS generations twice (a key and nonce repeated), so the
+//! profile is locked by an advisory lock on a sibling file. The system drops it with the process, however
+//! that ends.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};

@@ -1,13 +1,13 @@
 //! The local database: one SQLite file, sealed values, one transaction at a time.
 //!
-//! Owns opening, the passphrase, the schema's versions, sealing, and the lock that keeps a second process out. It knows no
-//! conversation and no MLS: other modules bring their tables as migrations (`schema.rs`) and write them through a
-//! [`Transaction`]. Nothing here reads a clock or makes randomness.
+//! Owns opening, the passphrase, the schema's versions, sealing, and the lock that keeps a second process
+//! out. It knows no conversation and no MLS: other modules bring their tables as migrations (`schema.rs`) and
+//! write them through a [`Transaction`]. Nothing here reads a clock or makes randomness.
 //!
-//! What a thief of the file learns: which tables have how many rows of which size, and columns that a table leaves in
-//! clear. What it cannot do: read or swap sealed values without the passphrase. With the passphrase too, it may find
-//! values that were deleted lately (used message keys among them) in the write-ahead log: up to 1,000 pages (4 MiB) until
-//! the next checkpoint, none after a clean close.
+//! What a thief of the file learns: which tables have how many rows of which size, and columns that a table
+//! leaves in clear. What it cannot do: read or swap sealed values without the passphrase. With the passphrase
+//! too, it may find values that were deleted lately (used message keys among them) in the write-ahead log: up
+//! to 1,000 pages (4 MiB) until the next checkpoint, none after a clean close.
 
 #[cfg(not(target_family = "wasm"))]
 mod lock;
@@ -33,7 +33,12 @@ use passphrase::DatabaseKey;
 use seal::Sealer;
 
 mod wire {
-    #![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated from the schema, which is documented")]
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        clippy::all,
+        reason = "generated from the schema, which is documented"
+    )]
     include!(concat!(env!("OUT_DIR"), "/posthorn.store.v1.rs"));
 }
 
@@ -127,8 +132,8 @@ pub struct Database {
 }
 
 impl Database {
-    /// Makes a new database with a fresh random key, wrapped under `passphrase`. It is there whole or not at all: what a
-    /// crash left of an earlier attempt is taken over.
+    /// Makes a new database with a fresh random key, wrapped under `passphrase`. It is there whole or not at
+    /// all: what a crash left of an earlier attempt is taken over.
     pub fn create(
         location: Location<'_>,
         passphrase: &Passphrase,
@@ -137,7 +142,8 @@ impl Database {
     ) -> Result<Self, StoreError> {
         #[cfg(not(target_family = "wasm"))]
         let lock = take_lock(location)?;
-        let mut conn = connect(location, OpenFlags::SQLITE_OPEN_CREATE).map_err(|error| foreign(location, error))?;
+        let mut conn =
+            connect(location, OpenFlags::SQLITE_OPEN_CREATE).map_err(|error| foreign(location, error))?;
         if !schema::is_empty(&conn)? {
             return Err(StoreError::AlreadyExists { path: path_of(location) });
         }
@@ -183,7 +189,8 @@ impl Database {
         })
     }
 
-    /// Wraps the database key anew. Whoever kept a copy of the file can still open that with the old passphrase.
+    /// Wraps the database key anew. Whoever kept a copy of the file can still open that with the old
+    /// passphrase.
     pub fn change_passphrase(
         &mut self,
         passphrase: &Passphrase,
@@ -325,7 +332,8 @@ fn connect(location: Location<'_>, extra: OpenFlags) -> Result<Connection, Store
         Location::Memory => Connection::open_in_memory()?,
         Location::File(path) => Connection::open_with_flags(path, flags)?,
     };
-    // Deleted keys must vanish from the file; an answered write must survive a power cut (fine print, rule 10).
+    // Deleted keys must vanish from the file; an answered write must survive a power cut (fine print, rule
+    // 10).
     conn.pragma_update(None, "secure_delete", "ON")?;
     #[cfg(not(target_family = "wasm"))]
     conn.pragma_update(None, "journal_mode", "WAL")?;
@@ -336,6 +344,9 @@ fn connect(location: Location<'_>, extra: OpenFlags) -> Result<Connection, Store
 }
 
 fn put_wrapped_key(conn: &Connection, wrapped: &[u8]) -> Result<(), StoreError> {
-    conn.execute("INSERT INTO meta (k, v) VALUES ('key', ?1) ON CONFLICT (k) DO UPDATE SET v = excluded.v", [wrapped])?;
+    conn.execute(
+        "INSERT INTO meta (k, v) VALUES ('key', ?1) ON CONFLICT (k) DO UPDATE SET v = excluded.v",
+        [wrapped],
+    )?;
     Ok(())
 }

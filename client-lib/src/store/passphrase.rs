@@ -1,7 +1,7 @@
 //! From a passphrase to the database key.
 //!
-//! The database key is 32 random bytes that never change; the passphrase only wraps it, so that changing the passphrase
-//! rewrites one row. Owns the wrapping and its record; never touches SQLite.
+//! The database key is 32 random bytes that never change; the passphrase only wraps it, so that changing the
+//! passphrase rewrites one row. Owns the wrapping and its record; never touches SQLite.
 
 use std::fmt;
 
@@ -48,7 +48,8 @@ pub struct KdfCost {
 }
 
 impl KdfCost {
-    /// For people's passphrases: 64 MiB, three passes (the second recommendation of RFC 9106 section 4, with one lane).
+    /// For people's passphrases: 64 MiB, three passes (the second recommendation of RFC 9106 section 4, with
+    /// one lane).
     pub const DEFAULT: Self = Self { memory_kib: 64 * 1024, passes: 3, lanes: 1 };
 
     /// For tests and simulations, and for passphrases that are random keys already.
@@ -128,5 +129,6 @@ fn cipher(passphrase: &Passphrase, cost: KdfCost, salt: &[u8]) -> Result<XChaCha
 }
 
 fn associated_data(cost: KdfCost, salt: &[u8]) -> Vec<u8> {
-    [WRAP_LABEL, salt, &cost.memory_kib.to_be_bytes(), &cost.passes.to_be_bytes(), &cost.lanes.to_be_bytes()].concat()
+    [WRAP_LABEL, salt, &cost.memory_kib.to_be_bytes(), &cost.passes.to_be_bytes(), &cost.lanes.to_be_bytes()]
+        .concat()
 }

@@ -17,9 +17,15 @@ impl std::fmt::Debug for Secret {
 }
 
 /// Seals `value` for the row `key` of `table`, column `value`.
-pub(crate) fn seal<T: Serialize>(tx: &Transaction<'_>, table: &'static str, key: &[u8], value: &T) -> Vec<u8> {
-    let bytes =
-        Zeroizing::new(rmp_serde::to_vec_named(value).expect("records are plain data, which MessagePack holds"));
+pub(crate) fn seal<T: Serialize>(
+    tx: &Transaction<'_>,
+    table: &'static str,
+    key: &[u8],
+    value: &T,
+) -> Vec<u8> {
+    let bytes = Zeroizing::new(
+        rmp_serde::to_vec_named(value).expect("records are plain data, which MessagePack holds"),
+    );
     tx.seal(Place { table, column: "value", key }, &bytes)
 }
 

@@ -7,10 +7,13 @@ use super::StoreError;
 /// Marks our files in SQLite's header: "PoHo".
 const APPLICATION_ID: i32 = 0x506F_486F;
 
-/// In order, never changed once released; the next one is appended. Each runs in one transaction with its version.
-const MIGRATIONS: &[&str] = &[include_str!("schema/0001_base.sql"), include_str!("schema/0002_conversations.sql")];
+/// In order, never changed once released; the next one is appended. Each runs in one transaction with its
+/// version.
+const MIGRATIONS: &[&str] =
+    &[include_str!("schema/0001_base.sql"), include_str!("schema/0002_conversations.sql")];
 
-/// Brings the tables of an open database to what this version knows, and writes `also`, all in one transaction.
+/// Brings the tables of an open database to what this version knows, and writes `also`, all in one
+/// transaction.
 pub(super) fn migrate(
     conn: &mut Connection,
     also: impl FnOnce(&Connection) -> Result<(), StoreError>,

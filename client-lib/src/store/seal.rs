@@ -1,7 +1,8 @@
 //! Seals single values of the database, and hides the names of rows.
 //!
-//! A sealed value is `nonce (24) || XChaCha20-Poly1305(value)`, with table, column and row key as associated data, so that
-//! a thief of the file can neither read values nor swap them. Owns the two keys derived from the database key.
+//! A sealed value is `nonce (24) || XChaCha20-Poly1305(value)`, with table, column and row key as associated
+//! data, so that a thief of the file can neither read values nor swap them. Owns the two keys derived from
+//! the database key.
 
 use std::fmt;
 
@@ -56,13 +57,20 @@ impl Sealer {
     pub(super) fn new(key: &DatabaseKey) -> Self {
         let derive = |label: &[u8]| {
             let mut out = [0; 32];
-            Hkdf::<Sha256>::new(None, &key.0).expand(label, &mut out).expect("32 bytes are within HKDF's limit");
+            Hkdf::<Sha256>::new(None, &key.0)
+                .expand(label, &mut out)
+                .expect("32 bytes are within HKDF's limit");
             out
         };
         Self { seal_key: derive(SEAL_LABEL), name_key: derive(NAME_LABEL) }
     }
 
-    pub(super) fn seal(&self, place: Place<'_>, value: &[u8], rng: &mut (impl CryptoRng + ?Sized)) -> Vec<u8> {
+    pub(super) fn seal(
+        &self,
+        place: Place<'_>,
+        value: &[u8],
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Vec<u8> {
         let mut nonce = [0; NONCE_BYTES];
         rng.fill_bytes(&mut nonce);
         let sealed = XChaCha20Poly1305::new((&self.seal_key).into())
@@ -82,7 +90,8 @@ impl Sealer {
     }
 
     pub(super) fn name(&self, table: &'static str, name: &[u8]) -> [u8; 32] {
-        let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(&self.name_key).expect("HMAC takes any key length");
+        let mut mac =
+            <Hmac<Sha256> as Mac>::new_from_slice(&self.name_key).expect("HMAC takes any key length");
         mac.update(&(table.len() as u64).to_be_bytes());
         mac.update(table.as_bytes());
         mac.update(name);

@@ -108,7 +108,9 @@ fn foreign_files_are_refused() {
 fn a_later_schema_is_refused() {
     let folder = Folder::new();
     drop(folder.create());
-    Connection::open(folder.path()).and_then(|conn| conn.pragma_update(None, "user_version", 999)).expect("bumps");
+    Connection::open(folder.path())
+        .and_then(|conn| conn.pragma_update(None, "user_version", 999))
+        .expect("bumps");
     assert!(matches!(folder.open("correct horse"), Err(StoreError::NewerSchema { found: 999, .. })));
 }
 

@@ -1,5 +1,5 @@
-//! The account connection: registering, proving to be this device, and keeping the relay stocked (card, key packages,
-//! tokens, the two inboxes).
+//! The account connection: registering, proving to be this device, and keeping the relay stocked (card, key
+//! packages, tokens, the two inboxes).
 
 use posthorn_proto::auth::AccountKey;
 use posthorn_proto::code::Retry;
@@ -182,7 +182,9 @@ impl Step<'_> {
         let seconds = self.now / 1000;
         let fresh = profile.last_resort_since + LAST_RESORT_SECONDS > seconds;
         let enough = self.live.stock.is_some_and(|stock| stock >= PACKAGES_LOW);
-        if (fresh && enough) || self.live.asked(account, |pending| matches!(pending, Pending::PublishKeyPackages)) {
+        if (fresh && enough)
+            || self.live.asked(account, |pending| matches!(pending, Pending::PublishKeyPackages))
+        {
             return Ok(());
         }
         let wanted = match self.live.stock {
@@ -234,7 +236,10 @@ impl Step<'_> {
             (Pending::Register(key), ServerBody::Registered(proof))
             | (Pending::Authenticate(key), ServerBody::Authenticated(proof)) => {
                 if key.check_relay(&proof).is_err() {
-                    let text = format!("the relay at {} could not prove its identity: nothing is sent to it", id.relay);
+                    let text = format!(
+                        "the relay at {} could not prove its identity: nothing is sent to it",
+                        id.relay
+                    );
                     self.alarm(None, Cause::RelayChanged, None, text);
                     self.effects.push(Effect::Disconnect(id.clone()));
                     return Ok(());
@@ -282,16 +287,18 @@ impl Step<'_> {
         inbox.created = true;
         inbox.token = None;
         let purpose = if link == Link::Account { Purpose::PublicInbox } else { Purpose::PrivateInbox };
-        Reading::new(purpose, relay.as_str(), inbox.reader, &inbox.read_key()).save(self.tx, &inbox.mailbox)?;
+        Reading::new(purpose, relay.as_str(), inbox.reader, &inbox.read_key())
+            .save(self.tx, &inbox.mailbox)?;
         self.live.openings_dirty = true;
         Ok(())
     }
 
-    /// The relay does not have an inbox any more (it was restored, or nobody opened it for half a year): it is made again
-    /// under the same address, which stands in cards and leaves.
+    /// The relay does not have an inbox any more (it was restored, or nobody opened it for half a year): it
+    /// is made again under the same address, which stands in cards and leaves.
     pub(super) fn inbox_gone(&mut self, mailbox: &MailboxId, purpose: Purpose) -> Result<(), EngineError> {
         let Some(mut profile) = Profile::load(self.tx)? else { return Ok(()) };
-        let inbox = profile.inbox_mut(if purpose == Purpose::PublicInbox { Link::Account } else { Link::Mailboxes });
+        let inbox =
+            profile.inbox_mut(if purpose == Purpose::PublicInbox { Link::Account } else { Link::Mailboxes });
         inbox.created = false;
         inbox.token = None;
         profile.save(self.tx)?;
@@ -326,7 +333,8 @@ impl Step<'_> {
         let Some(mut profile) = Profile::load(self.tx)? else { return Ok(()) };
         match (pending, refusal.code) {
             // Busy is not no. What an earlier try may have stored must not lose its keys.
-            (Pending::Register(_), Some(code)) if matches!(code.retry(), Retry::Later | Retry::Reconnect) => {}
+            (Pending::Register(_), Some(code)) if matches!(code.retry(), Retry::Later | Retry::Reconnect) => {
+            }
             (Pending::Register(_), _) => {
                 self.forget_registration(&profile)?;
                 let error = refused(refusal);

@@ -73,7 +73,8 @@ pub enum Command {
     },
     /// Who am I?
     Account,
-    /// Start a conversation; answered with its id when everybody is invited. It goes on by itself after a crash.
+    /// Start a conversation; answered with its id when everybody is invited. It goes on by itself after a
+    /// crash.
     Start {
         /// "" for none.
         name: String,
@@ -317,8 +318,8 @@ pub struct SyncState {
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// A connection to a relay can be used: one for mailboxes is greeted, the account's is authenticated. `Command::State`
-    /// tells whether both to our own relay are.
+    /// A connection to a relay can be used: one for mailboxes is greeted, the account's is authenticated.
+    /// `Command::State` tells whether both to our own relay are.
     Connected,
     /// A connection ended.
     Disconnected {

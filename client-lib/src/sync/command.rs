@@ -1,4 +1,5 @@
-//! What the person asks. Everything that has to last is durable before the answer; what takes others goes on by itself.
+//! What the person asks. Everything that has to last is durable before the answer; what takes others goes on
+//! by itself.
 
 use posthorn_proto::{MailboxId, ReadKey};
 
@@ -7,13 +8,13 @@ use super::profile::{Contact as Known, Profile};
 use super::reading::{Purpose, Reading};
 use super::receive::name_among;
 use super::{
-    Answer, Command, CommandError, CommandId, Contact, ConversationSummary, EngineError, Event, Link, MemberSummary,
-    Step, SyncState,
+    Answer, Command, CommandError, CommandId, Contact, ConversationSummary, EngineError, Event, Link,
+    MemberSummary, Step, SyncState,
 };
 use crate::content::{ContentBody, TEXT_BYTES};
 use crate::conversation::{
-    Body, Candidate, Cause, Conversation, ConversationId, ConversationState, Intent, MessageId, NewMessage, history,
-    intents, last_message, mark_read, newest_seq, put_intent, unread_count,
+    Body, Candidate, Cause, Conversation, ConversationId, ConversationState, Intent, MessageId, NewMessage,
+    history, intents, last_message, mark_read, newest_seq, put_intent, unread_count,
 };
 use crate::identity::{IdentityKey, safety_number};
 use crate::outbox::{self, Parcel};
@@ -122,7 +123,12 @@ impl Step<'_> {
         let candidates = granted!(self.candidates(&profile, members)?);
         let relay = profile.relay()?;
         let (conversation, mailbox) = (ConversationId::random(self.rng), MailboxId::random(self.rng));
-        let info = GroupInfo { relay: relay.clone(), mailbox, reader_secret: ReaderSecret::generate(self.rng), name };
+        let info = GroupInfo {
+            relay: relay.clone(),
+            mailbox,
+            reader_secret: ReaderSecret::generate(self.rng),
+            name,
+        };
         let own = OwnDevice::of(&profile)?;
         let provider = Provider::new(self.tx);
         let session = Session::create(&provider, &own.leaf(), conversation, &info)?;
@@ -131,7 +137,8 @@ impl Step<'_> {
         self.note_members(&session, &mut record)?;
         record.save(self.tx, &conversation)?;
         let read_key = ReadKey::random(self.rng);
-        let mut reading = Reading::new(Purpose::Conversation(conversation), relay.url.as_str(), reader, &read_key);
+        let mut reading =
+            Reading::new(Purpose::Conversation(conversation), relay.url.as_str(), reader, &read_key);
         // Nothing to open before the relay has it.
         reading.stopped = Some(Cause::MailboxGone);
         reading.save(self.tx, &mailbox)?;
@@ -141,7 +148,12 @@ impl Step<'_> {
         Ok(Ok((conversation, row)))
     }
 
-    fn add(&mut self, id: CommandId, conversation: &ConversationId, members: Vec<Contact>) -> Result<(), EngineError> {
+    fn add(
+        &mut self,
+        id: CommandId,
+        conversation: &ConversationId,
+        members: Vec<Contact>,
+    ) -> Result<(), EngineError> {
         let Some(profile) = Profile::load(self.tx)? else {
             self.answer(id, Err(CommandError::NoAccount));
             return Ok(());
@@ -153,7 +165,12 @@ impl Step<'_> {
         self.want(id, conversation, wanted.map(Intent::Add))
     }
 
-    fn remove(&mut self, id: CommandId, conversation: &ConversationId, handle: &str) -> Result<(), EngineError> {
+    fn remove(
+        &mut self,
+        id: CommandId,
+        conversation: &ConversationId,
+        handle: &str,
+    ) -> Result<(), EngineError> {
         let wanted = self.removal(conversation, handle)?;
         self.want(id, conversation, wanted)
     }
@@ -167,9 +184,11 @@ impl Step<'_> {
         let provider = Provider::new(self.tx);
         let session = Session::load(&provider, conversation)?;
         let members = session.members()?;
-        // By the handle if only one identity claims it, else by the longer name that the list of members shows.
-        let is_meant =
-            |m: &&Member| m.credential.handle().as_str() == handle || name_among(&members, m).as_str() == handle;
+        // By the handle if only one identity claims it, else by the longer name that the list of members
+        // shows.
+        let is_meant = |m: &&Member| {
+            m.credential.handle().as_str() == handle || name_among(&members, m).as_str() == handle
+        };
         let mut meant = members.iter().filter(is_meant);
         let Some(identity) = meant.next().map(|member| member.credential.identity()) else {
             refuse!(CommandError::UnknownPerson(handle.to_owned()));
@@ -177,7 +196,9 @@ impl Step<'_> {
         if meant.any(|other| other.credential.identity() != identity) {
             refuse!(CommandError::Failed {
                 cause: "AMBIGUOUS",
-                reason: format!("several members claim the handle {handle}: name one as the list of members shows it"),
+                reason: format!(
+                    "several members claim the handle {handle}: name one as the list of members shows it"
+                ),
             });
         }
         if Profile::load(self.tx)?.is_some_and(|profile| profile.identity().key() == identity) {
@@ -226,7 +247,11 @@ impl Step<'_> {
             },
         )?;
         let body = ContentBody::Text(text);
-        outbox::put(self.tx, &record.mailbox, &Parcel::Message { message, sent_at: self.now, body, sealed: None })?;
+        outbox::put(
+            self.tx,
+            &record.mailbox,
+            &Parcel::Message { message, sent_at: self.now, body, sealed: None },
+        )?;
         self.live.dirty.insert(*conversation);
         Ok(Ok(Answer::Queued(message)))
     }
@@ -243,7 +268,8 @@ impl Step<'_> {
             record.state = ConversationState::Leaving;
             record.save(self.tx, conversation)?;
             let message = MessageId::random(self.rng);
-            let parcel = Parcel::Message { message, sent_at: self.now, body: ContentBody::Leave, sealed: None };
+            let parcel =
+                Parcel::Message { message, sent_at: self.now, body: ContentBody::Leave, sealed: None };
             outbox::put(self.tx, &record.mailbox, &parcel)?;
             self.live.dirty.insert(*conversation);
         }
@@ -315,12 +341,15 @@ impl Step<'_> {
         let Some(profile) = Profile::load(self.tx)? else { refuse!(CommandError::NoAccount) };
         let own = profile.identity().key();
         let met = Known::all(self.tx)?;
-        let mut found = met.iter().filter(|contact| contact.handle == handle && contact.identity != *own.as_bytes());
+        let mut found =
+            met.iter().filter(|contact| contact.handle == handle && contact.identity != *own.as_bytes());
         let Some(contact) = found.next() else { refuse!(CommandError::UnknownPerson(handle.to_owned())) };
         if found.next().is_some() {
             refuse!(CommandError::Failed {
                 cause: "AMBIGUOUS",
-                reason: format!("several identities call themselves {handle}: somebody may be posing as them"),
+                reason: format!(
+                    "several identities call themselves {handle}: somebody may be posing as them"
+                ),
             });
         }
         match IdentityKey::try_from(&contact.identity[..]) {
@@ -330,22 +359,36 @@ impl Step<'_> {
     }
 
     fn state(&mut self) -> Done {
-        let Some(profile) = Profile::load(self.tx)? else { return Ok(Ok(Answer::State(SyncState::default()))) };
+        let Some(profile) = Profile::load(self.tx)? else {
+            return Ok(Ok(Answer::State(SyncState::default())));
+        };
         let links = [profile.link(Link::Account)?, profile.link(Link::Mailboxes)?];
         let connected = links.iter().all(|link| self.live.ready(link, self.now).is_some());
         let mut caught_up = connected;
         for (mailbox, reading) in Reading::all(self.tx)? {
-            let open = self.live.links.values().filter_map(|link| link.up()).find_map(|up| up.openings.get(&mailbox));
+            let open = self
+                .live
+                .links
+                .values()
+                .filter_map(|link| link.up())
+                .find_map(|up| up.openings.get(&mailbox));
             caught_up &= reading.stopped.is_some() || open.is_some_and(|opening| opening.caught_up);
         }
         let outbox: i64 = self.tx.sql().query_row("SELECT COUNT(*) FROM outbox", [], |row| row.get(0))?;
         let mut wanted = 0;
         for (id, record) in Conversation::all(self.tx)? {
-            let due = intents(self.tx, &id)?.iter().filter(|(_, intent)| intent.not_before() <= self.now).count();
+            let due =
+                intents(self.tx, &id)?.iter().filter(|(_, intent)| intent.not_before() <= self.now).count();
             wanted += due as u64 + u64::from(record.state == ConversationState::Creating);
         }
         let registered = profile.complete();
-        Ok(Ok(Answer::State(SyncState { connected, caught_up, outbox: outbox as u64, intents: wanted, registered })))
+        Ok(Ok(Answer::State(SyncState {
+            connected,
+            caught_up,
+            outbox: outbox as u64,
+            intents: wanted,
+            registered,
+        })))
     }
 
     /// The people to be added, each once.
@@ -388,7 +431,9 @@ impl Step<'_> {
             None => Err(CommandError::UnknownConversation),
             Some(record) => match record.state {
                 ConversationState::Creating | ConversationState::Active => Ok(record),
-                ConversationState::Leaving | ConversationState::Left => Err(CommandError::NotActive("you left it")),
+                ConversationState::Leaving | ConversationState::Left => {
+                    Err(CommandError::NotActive("you left it"))
+                }
                 ConversationState::Removed => Err(CommandError::NotActive("you were removed")),
                 ConversationState::Stopped(cause) => Err(CommandError::NotActive(cause.name())),
             },

@@ -1,5 +1,5 @@
-//! Commits: an intent becomes one, it is posted with its turn, and merged only when it is read back (rule 3). A lost race
-//! drops the commit and keeps the intent, which is judged anew in the next epoch (C3).
+//! Commits: an intent becomes one, it is posted with its turn, and merged only when it is read back (rule 3).
+//! A lost race drops the commit and keeps the intent, which is judged anew in the next epoch (C3).
 
 use posthorn_proto::turn::TurnHash;
 use posthorn_proto::{DeviceId, KeyHash, PostId, ReadKey, Reader, ReaderId, Turn};
@@ -11,15 +11,16 @@ use super::receive::{After, Arrival, name_among, receipt_name};
 use super::{Answer, CommandError, EngineError, Event, Link, LinkId, Step};
 use crate::content::{Invitation, Receipt};
 use crate::conversation::{
-    Cause, Conversation, ConversationId, Intent, Notice, Package, get_intent, intents, last_message, remove_intent,
-    remove_intents, set_receipt,
+    Cause, Conversation, ConversationId, Intent, Notice, Package, get_intent, intents, last_message,
+    remove_intent, remove_intents, set_receipt,
 };
 use crate::envelope::Slot;
 use crate::identity::{Credential, IdentityKey};
 use crate::inbox::{InboxAddress, MOST_DATA};
 use crate::outbox::{self, Invitee, Parcel, SealedPost, SealedTurn};
 use crate::session::{
-    Change, EpochKeys, Member, Outcome, Provider, Session, SessionError, Staged, StagedChange, UnverifiedKeyPackage,
+    Change, EpochKeys, Member, Outcome, Provider, Session, SessionError, Staged, StagedChange,
+    UnverifiedKeyPackage,
 };
 use crate::store::record::Secret;
 
@@ -91,14 +92,21 @@ impl Step<'_> {
         let turn = turn_of(&staged, next, &invitees);
         let post = PostId::random(self.rng);
         let slot = Slot { mailbox: record.mailbox, post, turn: TurnHash::of(Some(&turn)) };
-        let fits = staged.welcome.as_ref().is_none_or(|welcome| welcome.len() + INVITATION_OVERHEAD <= MOST_DATA);
+        let fits =
+            staged.welcome.as_ref().is_none_or(|welcome| welcome.len() + INVITATION_OVERHEAD <= MOST_DATA);
         let envelope = keys.envelope.seal(&slot, &staged.commit, self.rng);
         let (Ok(envelope), true) = (envelope, fits) else {
             session.clear_pending()?;
-            self.intent_failed(id, intent, Cause::TooLarge, "the change does not fit one envelope; add fewer at once")?;
+            self.intent_failed(
+                id,
+                intent,
+                Cause::TooLarge,
+                "the change does not fit one envelope; add fewer at once",
+            )?;
             return Ok(false);
         };
-        let handles = |members: &[Member]| members.iter().map(|m| m.credential.handle().to_string()).collect();
+        let handles =
+            |members: &[Member]| members.iter().map(|m| m.credential.handle().to_string()).collect();
         let parcel = Parcel::Commit {
             intent,
             sealed: SealedPost::new(post, &keys.post, envelope, session.epoch()),
@@ -169,7 +177,8 @@ impl Step<'_> {
         Ok(After::Go)
     }
 
-    /// Another member's commit: its turn must say what it says (rule 1), then it is applied, and ours has lost its race.
+    /// Another member's commit: its turn must say what it says (rule 1), then it is applied, and ours has
+    /// lost its race.
     pub(super) fn foreign_commit(
         &mut self,
         id: &ConversationId,
@@ -185,7 +194,10 @@ impl Step<'_> {
             return Ok(After::Stop(Cause::BadTurn, text));
         }
         if !turn_fits(turn, &outcome) {
-            return Ok(After::Stop(Cause::BadTurn, "the lock was turned in another way than its commit says"));
+            return Ok(After::Stop(
+                Cause::BadTurn,
+                "the lock was turned in another way than its commit says",
+            ));
         }
         session.apply(change)?;
         if let Some(mut record) = Conversation::load(self.tx, id)?
@@ -194,7 +206,8 @@ impl Step<'_> {
             outbox::remove(self.tx, row)?;
             record.save(self.tx, id)?;
         }
-        let handles = |members: &[Member]| members.iter().map(|m| m.credential.handle().to_string()).collect();
+        let handles =
+            |members: &[Member]| members.iter().map(|m| m.credential.handle().to_string()).collect();
         for member in &outcome.added {
             self.newcomer(id, &member.credential, arrival.delivery.seq)?;
         }
@@ -208,7 +221,12 @@ impl Step<'_> {
     }
 
     /// Nobody waits for newcomers to get what was said before they came.
-    fn newcomer(&mut self, id: &ConversationId, credential: &Credential, seq: u64) -> Result<(), EngineError> {
+    fn newcomer(
+        &mut self,
+        id: &ConversationId,
+        credential: &Credential,
+        seq: u64,
+    ) -> Result<(), EngineError> {
         Ok(set_receipt(self.tx, id, &receipt_name(credential), Receipt { delivered: seq, read: seq })?)
     }
 
@@ -220,7 +238,9 @@ impl Step<'_> {
         invitees: &[Invitee],
         seq: u64,
     ) -> Result<(), EngineError> {
-        for member in session.members()?.iter().filter(|m| invitees.iter().any(|invitee| invitee.reader == m.reader)) {
+        for member in
+            session.members()?.iter().filter(|m| invitees.iter().any(|invitee| invitee.reader == m.reader))
+        {
             self.newcomer(id, &member.credential, seq)?;
         }
         Ok(())
@@ -281,11 +301,16 @@ impl Step<'_> {
     }
 
     /// Copies who the members are, and keeps what their leaves say.
-    pub(super) fn note_members(&mut self, session: &Session<'_>, record: &mut Conversation) -> Result<(), EngineError> {
+    pub(super) fn note_members(
+        &mut self,
+        session: &Session<'_>,
+        record: &mut Conversation,
+    ) -> Result<(), EngineError> {
         let members = session.members()?;
         let names: Vec<String> = members.iter().map(|member| name_among(&members, member)).collect();
         if let Some(name) = names.iter().find(|name| name.contains('#') && !record.members.contains(name)) {
-            let text = format!("several members claim one handle, one of them is {name}: compare safety numbers");
+            let text =
+                format!("several members claim one handle, one of them is {name}: compare safety numbers");
             self.alarm(Some(session.id()), Cause::NameTwice, None, text);
         }
         record.members = names;
@@ -403,10 +428,14 @@ impl Step<'_> {
         let Some(record) = Conversation::load(self.tx, id)? else { return Ok(false) };
         let is_only_wish = intents(self.tx, id)?.iter().all(|(other, _)| *other == row);
         let is_start = matches!(get_intent(self.tx, row)?, Some(Intent::Add(_)));
-        Ok(is_start && is_only_wish && record.epoch == 0 && last_message(self.tx, id, &record.everyone)?.is_none())
+        Ok(is_start
+            && is_only_wish
+            && record.epoch == 0
+            && last_message(self.tx, id, &record.everyone)?.is_none())
     }
 
-    /// Forgets a conversation of which nobody else knows. Its mailbox, if it has one, goes when nobody opens it.
+    /// Forgets a conversation of which nobody else knows. Its mailbox, if it has one, goes when nobody opens
+    /// it.
     fn discard(&mut self, id: &ConversationId) -> Result<(), EngineError> {
         let Some(record) = Conversation::load(self.tx, id)? else { return Ok(()) };
         let link = LinkId { relay: record.relay()?.url, link: Link::Mailboxes };
@@ -451,8 +480,14 @@ impl Step<'_> {
     }
 }
 
-/// What an intent comes down to now: people who are members meanwhile are not added, who is gone is not removed.
-fn wanted(provider: &Provider<'_>, session: &Session<'_>, intent: &Intent, now: u64) -> Result<Wanted, EngineError> {
+/// What an intent comes down to now: people who are members meanwhile are not added, who is gone is not
+/// removed.
+fn wanted(
+    provider: &Provider<'_>,
+    session: &Session<'_>,
+    intent: &Intent,
+    now: u64,
+) -> Result<Wanted, EngineError> {
     let mut change = Change::default();
     match intent {
         Intent::Add(candidates) => {
@@ -460,7 +495,8 @@ fn wanted(provider: &Provider<'_>, session: &Session<'_>, intent: &Intent, now: 
                 let Some(identity) = candidate.identity_key() else { continue };
                 let missing = |package: &&Package| !has_device(session, identity.as_bytes(), &package.device);
                 for package in candidate.packages.iter().filter(missing) {
-                    // Verified when it was taken; by now it may have run out, and then only this device is left out.
+                    // Verified when it was taken; by now it may have run out, and then only this device is
+                    // left out.
                     let parsed = UnverifiedKeyPackage::parse(&package.bytes);
                     change.add.extend(parsed.and_then(|p| p.verify(provider, &identity, now)).ok());
                 }
@@ -480,7 +516,8 @@ fn wanted(provider: &Provider<'_>, session: &Session<'_>, intent: &Intent, now: 
                 None => {
                     let identity = IdentityKey::try_from(&identity[..]).ok();
                     let parsed = UnverifiedKeyPackage::parse(key_package).ok();
-                    let verified = parsed.zip(identity).map(|(p, identity)| p.verify(provider, &identity, now));
+                    let verified =
+                        parsed.zip(identity).map(|(p, identity)| p.verify(provider, &identity, now));
                     change.add.extend(verified.and_then(Result::ok));
                 }
             }
@@ -504,7 +541,10 @@ fn turn_of(staged: &Staged, next: &EpochKeys, invitees: &[Invitee]) -> Turn {
     Turn {
         post_key_hash: next.post.hash(),
         turn_key_hash: next.turn.hash(),
-        admit: invitees.iter().map(|invitee| Reader { id: invitee.reader, key_hash: key_hash(invitee) }).collect(),
+        admit: invitees
+            .iter()
+            .map(|invitee| Reader { id: invitee.reader, key_hash: key_hash(invitee) })
+            .collect(),
         evict: staged.outcome.removed.iter().map(|member| member.reader).collect(),
     }
 }

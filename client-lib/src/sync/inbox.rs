@@ -9,14 +9,17 @@ use super::receive::Arrival;
 use super::strangers::{ANSWERS, CONVERSATIONS};
 use super::{EngineError, Event, Step};
 use crate::content::{InboxMessage, Invitation, Receipt, WelcomeRefused};
-use crate::conversation::{Cause, Conversation, ConversationState, Intent, Notice, intents, put_intent, update_intent};
+use crate::conversation::{
+    Cause, Conversation, ConversationState, Intent, Notice, intents, put_intent, update_intent,
+};
 use crate::outbox;
 use crate::session::{
     KeyPackage, KeyPackageKind, Member, PendingJoin, Provider, Session, SessionError, UnverifiedKeyPackage,
 };
 use posthorn_proto::ReadKey;
 
-/// A joiner updates its leaf within this time, milliseconds, jittered (rule 23); at once after a last-resort join (rule 15).
+/// A joiner updates its leaf within this time, milliseconds, jittered (rule 23); at once after a last-resort
+/// join (rule 15).
 const UPDATE_WITHIN: u64 = 30_000;
 
 /// Why an invitation is not followed.
@@ -34,9 +37,14 @@ impl Declined {
 }
 
 impl Step<'_> {
-    pub(super) fn inbox_delivery(&mut self, purpose: Purpose, arrival: &Arrival<'_>) -> Result<(), EngineError> {
+    pub(super) fn inbox_delivery(
+        &mut self,
+        purpose: Purpose,
+        arrival: &Arrival<'_>,
+    ) -> Result<(), EngineError> {
         let Some(profile) = Profile::load(self.tx)? else { return Ok(()) };
-        let inbox = if purpose == Purpose::PublicInbox { &profile.public_inbox } else { &profile.private_inbox };
+        let inbox =
+            if purpose == Purpose::PublicInbox { &profile.public_inbox } else { &profile.private_inbox };
         let delivery = arrival.delivery;
         let Ok(data) = inbox.secret().open(&arrival.mailbox, &delivery.post_id, &delivery.envelope) else {
             // Anybody may write anything here: what does not open is nobody's alarm.
@@ -67,7 +75,11 @@ impl Step<'_> {
     }
 
     /// Joins, if the Welcome is what the invitation says.
-    fn join(&mut self, profile: &Profile, invitation: &Invitation) -> Result<Result<(), Declined>, EngineError> {
+    fn join(
+        &mut self,
+        profile: &Profile,
+        invitation: &Invitation,
+    ) -> Result<Result<(), Declined>, EngineError> {
         let id = invitation.conversation;
         let known = Conversation::load(self.tx, &id)?;
         if let Err(declined) = self.fits_known(known.as_ref(), invitation)? {
@@ -80,7 +92,8 @@ impl Step<'_> {
             Err(error @ (SessionError::Store(_) | SessionError::Row(_))) => return Err(error.into()),
             Err(error) => {
                 let mut declined = Declined::new(Cause::WelcomeUnreadable, error.to_string());
-                // Against a Welcome that is malformed, or breaks our rules, another key package does not help.
+                // Against a Welcome that is malformed, or breaks our rules, another key package does not
+                // help.
                 declined.ask_again = matches!(error, SessionError::NoKeyPackage | SessionError::Invalid(_));
                 return Ok(Err(declined));
             }
@@ -127,7 +140,8 @@ impl Step<'_> {
         Ok(Ok(()))
     }
 
-    /// Whether the invitation fits what we know of its conversation and its mailbox, before its Welcome is looked at.
+    /// Whether the invitation fits what we know of its conversation and its mailbox, before its Welcome is
+    /// looked at.
     fn fits_known(
         &self,
         known: Option<&Conversation>,
@@ -139,13 +153,20 @@ impl Step<'_> {
         if reading.purpose != Purpose::Conversation(invitation.conversation) {
             return decline("the invitation names a mailbox in which this device reads something else");
         }
-        if known.is_some_and(|record| record.state == ConversationState::Active) && reading.seq >= invitation.seq {
+        if known.is_some_and(|record| record.state == ConversationState::Active)
+            && reading.seq >= invitation.seq
+        {
             return decline("an invitation that is older than what we have");
         }
         Ok(Ok(()))
     }
 
-    fn joined(&mut self, session: &Session<'_>, invitation: &Invitation, leaving: bool) -> Result<(), EngineError> {
+    fn joined(
+        &mut self,
+        session: &Session<'_>,
+        invitation: &Invitation,
+        leaving: bool,
+    ) -> Result<(), EngineError> {
         let id = invitation.conversation;
         let state = if leaving { ConversationState::Leaving } else { ConversationState::Active };
         let mut record = Conversation::new(&invitation.relay, invitation.mailbox, state);
@@ -172,9 +193,15 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// "Your Welcome does not open": with a fresh key package, to the inviter (rule 14). Only to our own relay, where
-    /// whoever took our key package has its account: a stranger shall not make this device connect to a host of its choice.
-    fn refuse_welcome(&mut self, profile: &Profile, invitation: &Invitation, cause: Cause) -> Result<(), EngineError> {
+    /// "Your Welcome does not open": with a fresh key package, to the inviter (rule 14). Only to our own
+    /// relay, where whoever took our key package has its account: a stranger shall not make this device
+    /// connect to a host of its choice.
+    fn refuse_welcome(
+        &mut self,
+        profile: &Profile,
+        invitation: &Invitation,
+        cause: Cause,
+    ) -> Result<(), EngineError> {
         let is_near = *invitation.inviter.relay() == profile.relay()?;
         if !is_near || !self.strangers(|today| &mut today.answers, ANSWERS)? {
             return Ok(());
@@ -199,8 +226,8 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Re-adds a device that could not open its Welcome. Anybody can send this, with a key package from the directory: so
-    /// only a device that was never heard of since it was added is exchanged.
+    /// Re-adds a device that could not open its Welcome. Anybody can send this, with a key package from the
+    /// directory: so only a device that was never heard of since it was added is exchanged.
     pub(super) fn welcome_refused(&mut self, refused: &WelcomeRefused) -> Result<(), EngineError> {
         let id = refused.conversation;
         let active = |record: Conversation| record.state == ConversationState::Active;
@@ -215,7 +242,8 @@ impl Step<'_> {
                 .and_then(|p| p.verify(&provider, &member.credential.identity(), self.now));
             package.is_ok_and(|package| package.credential() == &member.credential)
         };
-        let Some(member) = members.iter().filter(|m| m.credential.device() == refused.device).find(genuine) else {
+        let Some(member) = members.iter().filter(|m| m.credential.device() == refused.device).find(genuine)
+        else {
             return Ok(());
         };
         // A device that joined has updated its leaf with its inbox soon after.
@@ -257,9 +285,13 @@ fn fits(invitation: &Invitation, join: &PendingJoin<'_>) -> Result<(), Declined>
     }
 }
 
-/// Whether the join would go on with the session that it replaces: in the same place, with the same names for its readers,
-/// by a member. A member could make another group of the same id, and have us alone in it.
-fn is_the_same(provider: &Provider<'_>, invitation: &Invitation, join: &PendingJoin<'_>) -> Result<bool, EngineError> {
+/// Whether the join would go on with the session that it replaces: in the same place, with the same names for
+/// its readers, by a member. A member could make another group of the same id, and have us alone in it.
+fn is_the_same(
+    provider: &Provider<'_>,
+    invitation: &Invitation,
+    join: &PendingJoin<'_>,
+) -> Result<bool, EngineError> {
     let session = Session::load(provider, &invitation.conversation)?;
     let inviter = invitation.inviter.identity();
     let by_member = session.members()?.iter().any(|member| member.credential.identity() == inviter);

@@ -1,4 +1,5 @@
-//! One connection to a relay, as the engine sees it: whether it is up, what is asked on it, when to try again.
+//! One connection to a relay, as the engine sees it: whether it is up, what is asked on it, when to try
+//! again.
 
 use std::collections::BTreeMap;
 
@@ -202,7 +203,8 @@ impl Step<'_> {
         };
         let backoff = (FIRST_WAIT << attempts.min(7)).min(LONGEST_WAIT);
         // Half of it is random, so that a restarted relay is not met by everybody at once.
-        let wait = hint.unwrap_or(0).min(LONGEST_ADVICE) + backoff / 2 + self.rng.random_range(0..=backoff / 2);
+        let wait =
+            hint.unwrap_or(0).min(LONGEST_ADVICE) + backoff / 2 + self.rng.random_range(0..=backoff / 2);
         *state = LinkState::Down { retry_at: self.now + wait, attempts };
         self.event(Event::Disconnected { reason, retry_in_ms: wait });
     }
@@ -306,7 +308,8 @@ impl Step<'_> {
         match id.link {
             // Of use as it is.
             Link::Mailboxes => self.event(Event::Connected),
-            // Of use, and told, once it is authenticated. What the directory has may be another's store by now.
+            // Of use, and told, once it is authenticated. What the directory has may be another's store by
+            // now.
             Link::Account => self.live.stock = None,
         }
         self.look_everywhere();

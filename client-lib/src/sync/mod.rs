@@ -1,16 +1,18 @@
 //! The sync engine: everything that a device does, as input to effects (C5).
 //!
-//! [`Engine::handle`] takes one [`Input`] and the time, does its work in ONE transaction of the local database, and
-//! returns the [`Effect`]s to carry out once that is committed (C1): what goes to a relay was durable before. It opens no
-//! socket, reads no clock and waits for nothing; the driver in [`crate::client`] does, and the simulation in `tests/`.
+//! [`Engine::handle`] takes one [`Input`] and the time, does its work in ONE transaction of the local
+//! database, and returns the [`Effect`]s to carry out once that is committed (C1): what goes to a relay was
+//! durable before. It opens no socket, reads no clock and waits for nothing; the driver in [`crate::client`]
+//! does, and the simulation in `tests/`.
 //!
-//! Reading order: `api` (inputs, effects, commands, events), `link` (a connection to a relay), `account` (registration and
-//! upkeep), `open` (opening mailboxes), `receive` (deliveries to conversations), `inbox` (to inboxes), `progress` (what a
-//! conversation does next: create, commit, post), `commit` (intents into commits, and what follows from one), `command`
-//! (what the person asks), and the tables `reading`, `profile` and `strangers`.
+//! Reading order: `api` (inputs, effects, commands, events), `link` (a connection to a relay), `account`
+//! (registration and upkeep), `open` (opening mailboxes), `receive` (deliveries to conversations), `inbox`
+//! (to inboxes), `progress` (what a conversation does next: create, commit, post), `commit` (intents into
+//! commits, and what follows from one), `command` (what the person asks), and the tables `reading`, `profile`
+//! and `strangers`.
 //!
-//! Invariant: facts live in the database only. What `Live` holds is of this run: connections, requests in flight, what
-//! to look at next. A crash loses it, and the first pass after a start finds everything again.
+//! Invariant: facts live in the database only. What `Live` holds is of this run: connections, requests in
+//! flight, what to look at next. A crash loses it, and the first pass after a start finds everything again.
 
 mod account;
 mod api;
@@ -34,8 +36,8 @@ use posthorn_proto::frame::{Request, ServerFrame};
 use rand::CryptoRng;
 
 pub use api::{
-    Account, Answer, Command, CommandError, CommandId, Contact, ConversationSummary, Effect, Event, Input, Link,
-    LinkId, MemberSummary, SyncState,
+    Account, Answer, Command, CommandError, CommandId, Contact, ConversationSummary, Effect, Event, Input,
+    Link, LinkId, MemberSummary, SyncState,
 };
 pub use error::EngineError;
 
@@ -117,15 +119,19 @@ impl std::fmt::Debug for Engine {
 impl Engine {
     /// The engine of a database; whatever was left undone goes on with the first inputs.
     /// With an error the database comes back, for another try.
-    pub fn open(mut database: Database, mut rng: Randomness, now: u64) -> Result<Self, Box<(EngineError, Database)>> {
+    pub fn open(
+        mut database: Database,
+        mut rng: Randomness,
+        now: u64,
+    ) -> Result<Self, Box<(EngineError, Database)>> {
         match Live::begin(&mut database, &mut rng, now) {
             Ok(live) => Ok(Self { database, rng, live }),
             Err(error) => Err(Box::new((error, database))),
         }
     }
 
-    /// Handles one input in one transaction. An error is of the database: nothing was done, and the engine must be dropped
-    /// and opened again.
+    /// Handles one input in one transaction. An error is of the database: nothing was done, and the engine
+    /// must be dropped and opened again.
     pub fn handle(&mut self, input: Input, now: u64) -> Result<Vec<Effect>, EngineError> {
         let tx = self.database.transaction(&mut self.rng)?;
         let mut step = Step { tx: &tx, live: &mut self.live, rng: &mut self.rng, now, effects: Vec::new() };
@@ -229,7 +235,13 @@ impl Step<'_> {
         self.effects.push(Effect::Event(event));
     }
 
-    fn alarm(&mut self, conversation: Option<ConversationId>, cause: Cause, seq: Option<u64>, text: impl Into<String>) {
+    fn alarm(
+        &mut self,
+        conversation: Option<ConversationId>,
+        cause: Cause,
+        seq: Option<u64>,
+        text: impl Into<String>,
+    ) {
         self.event(Event::Alarm { conversation, cause, seq, text: text.into() });
     }
 
@@ -239,7 +251,9 @@ impl Step<'_> {
 
     /// Sends a request on a link that is up, and remembers what its answer is for.
     fn request(&mut self, id: &LinkId, request: Request, pending: Pending) {
-        if let Some(frame) = self.live.links.get_mut(id).and_then(|link| link.request(request, pending, self.now)) {
+        if let Some(frame) =
+            self.live.links.get_mut(id).and_then(|link| link.request(request, pending, self.now))
+        {
             self.effects.push(Effect::Send(id.clone(), frame));
         }
     }

@@ -7,7 +7,9 @@ use super::link::{Opening, Pending};
 use super::profile::Profile;
 use super::reading::{Purpose, Reading};
 use super::{EngineError, Event, Link, LinkId, Step};
-use crate::conversation::{Cause, Conversation, ConversationId, ConversationState, MessageState, Notice, fail_message};
+use crate::conversation::{
+    Cause, Conversation, ConversationId, ConversationState, MessageState, Notice, fail_message,
+};
 use crate::identity::RelayUrl;
 use crate::outbox::{self, Parcel};
 use crate::session::{Provider, Session, SessionError};
@@ -40,13 +42,15 @@ impl Step<'_> {
         if !any_ready || !std::mem::take(&mut self.live.openings_dirty) {
             return Ok(());
         }
-        let mut wanted: std::collections::BTreeMap<LinkId, Vec<OpenRequest>> = std::collections::BTreeMap::new();
+        let mut wanted: std::collections::BTreeMap<LinkId, Vec<OpenRequest>> =
+            std::collections::BTreeMap::new();
         for (mailbox, reading) in Reading::all(self.tx)? {
             let Ok(relay) = RelayUrl::parse(&reading.relay) else { continue };
             let id = LinkId { relay, link: reading.purpose.link() };
-            let asked = self
-                .live
-                .asked(&id, |pending| matches!(pending, Pending::Open(mailboxes) if mailboxes.contains(&mailbox)));
+            let asked = self.live.asked(
+                &id,
+                |pending| matches!(pending, Pending::Open(mailboxes) if mailboxes.contains(&mailbox)),
+            );
             let Some(up) = self.live.ready(&id, self.now) else { continue };
             if reading.stopped.is_some() || asked || up.openings.contains_key(&mailbox) {
                 continue;
@@ -70,9 +74,15 @@ impl Step<'_> {
     }
 
     /// The relay's answer about each that was asked for.
-    pub(super) fn opened(&mut self, id: &LinkId, asked: &[MailboxId], results: Vec<Opened>) -> Result<(), EngineError> {
+    pub(super) fn opened(
+        &mut self,
+        id: &LinkId,
+        asked: &[MailboxId],
+        results: Vec<Opened>,
+    ) -> Result<(), EngineError> {
         for Opened { mailbox, result } in results {
-            let Some(reading) = Reading::load(self.tx, &mailbox)?.filter(|reading| reading.is_read_on(id)) else {
+            let Some(reading) = Reading::load(self.tx, &mailbox)?.filter(|reading| reading.is_read_on(id))
+            else {
                 continue;
             };
             if !asked.contains(&mailbox) || reading.stopped.is_some() {
@@ -97,7 +107,8 @@ impl Step<'_> {
             reading.save(self.tx, &mailbox)?;
         }
         if reading.incarnation.is_some_and(|known| known != state.incarnation) {
-            let text = "the relay's store was restored from a backup: what it lost is told for each conversation";
+            let text =
+                "the relay's store was restored from a backup: what it lost is told for each conversation";
             self.alarm(reading.purpose.conversation(), Cause::RelayRestored, None, text);
         }
         if reading.incarnation != Some(state.incarnation) {
@@ -157,19 +168,32 @@ impl Step<'_> {
     }
 
     /// Acknowledges what is applied, and gives back as much credit as was used.
-    pub(super) fn acknowledge(&mut self, id: &LinkId, mailbox: &MailboxId, credit: u32) -> Result<(), EngineError> {
+    pub(super) fn acknowledge(
+        &mut self,
+        id: &LinkId,
+        mailbox: &MailboxId,
+        credit: u32,
+    ) -> Result<(), EngineError> {
         let Some(reading) = Reading::load(self.tx, mailbox)? else { return Ok(()) };
         // An invitation's key is replaced first (rule 11), and what was stopped is left for repair.
         let open = self.live.ready(id, self.now).is_some_and(|up| up.openings.contains_key(mailbox));
         if open && reading.stopped.is_none() {
             let body = Request::Ack(Ack { mailbox: *mailbox, seq: reading.seq, credit });
-            self.effects.push(super::Effect::Send(id.clone(), posthorn_proto::frame::ClientFrame { request: 0, body }));
+            self.effects.push(super::Effect::Send(
+                id.clone(),
+                posthorn_proto::frame::ClientFrame { request: 0, body },
+            ));
         }
         Ok(())
     }
 
     /// An opening was refused, or ended by the relay.
-    pub(super) fn opening_ended(&mut self, id: &LinkId, mailbox: &MailboxId, why: Refusal) -> Result<(), EngineError> {
+    pub(super) fn opening_ended(
+        &mut self,
+        id: &LinkId,
+        mailbox: &MailboxId,
+        why: Refusal,
+    ) -> Result<(), EngineError> {
         if let Some(up) = self.live.links.get_mut(id).and_then(|link| link.up_mut()) {
             up.openings.remove(mailbox);
         }
@@ -177,12 +201,17 @@ impl Step<'_> {
             return Ok(());
         };
         let (cause, text) = match why.code {
-            Some(ErrorCode::MailboxUnknown) => (Cause::MailboxGone, "the relay does not have the mailbox any more"),
-            Some(ErrorCode::ReaderUnknown) => (Cause::Evicted, "the relay says that this device was removed"),
-            Some(ErrorCode::ReadKeyWrong) => (Cause::ReadKeyRefused, "the relay does not take this device's read key"),
-            Some(ErrorCode::OpenedElsewhere) => {
-                (Cause::OpenedElsewhere, "the same device is online somewhere else: a copied profile must not be used")
+            Some(ErrorCode::MailboxUnknown) => {
+                (Cause::MailboxGone, "the relay does not have the mailbox any more")
             }
+            Some(ErrorCode::ReaderUnknown) => (Cause::Evicted, "the relay says that this device was removed"),
+            Some(ErrorCode::ReadKeyWrong) => {
+                (Cause::ReadKeyRefused, "the relay does not take this device's read key")
+            }
+            Some(ErrorCode::OpenedElsewhere) => (
+                Cause::OpenedElsewhere,
+                "the same device is online somewhere else: a copied profile must not be used",
+            ),
             _ => {
                 // Busy or unknown: the next connection tries again.
                 self.back_off(id, &why);
@@ -278,7 +307,10 @@ fn contradiction(reading: &Reading, state: &OpenState) -> Option<(Cause, &'stati
     if state.head < reading.seq {
         Some((Cause::RelayRolledBack, "the relay has less than was read from it: its store was put back"))
     } else if state.cursor > reading.seq {
-        Some((Cause::RolledBack, "this profile is older than what its device acknowledged: an old copy was put back"))
+        Some((
+            Cause::RolledBack,
+            "this profile is older than what its device acknowledged: an old copy was put back",
+        ))
     } else if state.oldest > reading.seq + 1 {
         Some((Cause::Lapsed, "messages expired before this device read them"))
     } else {

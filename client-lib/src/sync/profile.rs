@@ -1,11 +1,15 @@
 //! The device's own account: its secrets, its inboxes, its stock of tokens, the people it met.
 
-use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId, PostKey, ReadKey, ReaderId, RelayIdentity, Token, TurnKey};
+use posthorn_proto::{
+    DeviceId, Handle, KeyHash, MailboxId, PostKey, ReadKey, ReaderId, RelayIdentity, Token, TurnKey,
+};
 use rand::CryptoRng;
 use rusqlite::OptionalExtension as _;
 use serde::{Deserialize, Serialize};
 
-use crate::identity::{Card, Credential, Device, Identity, IdentityKey, RelayAddress, RelayUrl, UnverifiedCard};
+use crate::identity::{
+    Card, Credential, Device, Identity, IdentityKey, RelayAddress, RelayUrl, UnverifiedCard,
+};
 use crate::inbox::{InboxAddress, InboxSecret};
 use crate::session::{KeyPackageRef, MadeKeyPackage};
 use crate::store::{StoreError, Transaction, record};
@@ -100,7 +104,12 @@ impl Inbox {
 
 impl Profile {
     /// A fresh identity with its first device, to be registered.
-    pub(super) fn generate(relay: &RelayUrl, handle: &Handle, invite: String, rng: &mut dyn CryptoRng) -> Self {
+    pub(super) fn generate(
+        relay: &RelayUrl,
+        handle: &Handle,
+        invite: String,
+        rng: &mut dyn CryptoRng,
+    ) -> Self {
         let identity = Identity::generate(rng);
         let device = Device::generate(rng);
         let seeds = device.expose_seeds();
@@ -213,8 +222,10 @@ pub(super) fn drawn_tokens(tx: &Transaction<'_>, hashes: &[KeyHash]) -> Result<(
 
 /// How many are ready to be spent.
 pub(super) fn count_tokens(tx: &Transaction<'_>) -> Result<usize, StoreError> {
-    let count: i64 =
-        tx.sql().prepare_cached("SELECT COUNT(*) FROM token WHERE drawn = 1")?.query_row([], |row| row.get(0))?;
+    let count: i64 = tx
+        .sql()
+        .prepare_cached("SELECT COUNT(*) FROM token WHERE drawn = 1")?
+        .query_row([], |row| row.get(0))?;
     Ok(count as usize)
 }
 
@@ -240,10 +251,15 @@ pub(super) fn note_key_package(tx: &Transaction<'_>, made: &MadeKeyPackage) -> R
 }
 
 /// Key packages of ours that ran out before `seconds`; they are not noted any more.
-pub(super) fn take_expired_key_packages(tx: &Transaction<'_>, seconds: u64) -> Result<Vec<KeyPackageRef>, StoreError> {
-    let mut statement = tx.sql().prepare_cached("DELETE FROM key_package WHERE not_after < ?1 RETURNING reference")?;
+pub(super) fn take_expired_key_packages(
+    tx: &Transaction<'_>,
+    seconds: u64,
+) -> Result<Vec<KeyPackageRef>, StoreError> {
+    let mut statement =
+        tx.sql().prepare_cached("DELETE FROM key_package WHERE not_after < ?1 RETURNING reference")?;
     let rows = statement.query_map([seconds], |row| row.get::<_, Vec<u8>>(0))?;
-    rows.map(|row| row?.try_into().map(KeyPackageRef).map_err(|_| StoreError::Damaged("key_package"))).collect()
+    rows.map(|row| row?.try_into().map(KeyPackageRef).map_err(|_| StoreError::Damaged("key_package")))
+        .collect()
 }
 
 /// Somebody we met: their newest card, and the private inboxes of their devices that stood in leaves.
@@ -253,7 +269,8 @@ pub(super) struct Contact {
     pub(super) identity: [u8; 32],
     card: Option<Vec<u8>>,
     private: Vec<(DeviceId, Vec<u8>)>,
-    /// Our relay's directory gave this card for this handle once; a card that came by an invitation names itself.
+    /// Our relay's directory gave this card for this handle once; a card that came by an invitation names
+    /// itself.
     #[serde(default)]
     looked_up: bool,
 }
@@ -271,7 +288,8 @@ impl Contact {
 
     pub(super) fn all(tx: &Transaction<'_>) -> Result<Vec<Self>, StoreError> {
         let mut statement = tx.sql().prepare_cached("SELECT name, value FROM contact ORDER BY name")?;
-        let rows = statement.query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
+        let rows =
+            statement.query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
         rows.map(|row| {
             let (name, value) = row?;
             record::open(tx, CONTACT, &name, &value)
@@ -310,10 +328,13 @@ impl Contact {
         contact.save(tx)
     }
 
-    /// The identity that the directory gave for a handle before: the relay must not give another one later, unseen.
+    /// The identity that the directory gave for a handle before: the relay must not give another one later,
+    /// unseen.
     pub(super) fn known_as(tx: &Transaction<'_>, handle: &Handle) -> Result<Option<[u8; 32]>, StoreError> {
         let mut all = Self::all(tx)?.into_iter();
-        Ok(all.find(|contact| contact.looked_up && contact.handle == handle.as_str()).map(|contact| contact.identity))
+        Ok(all
+            .find(|contact| contact.looked_up && contact.handle == handle.as_str())
+            .map(|contact| contact.identity))
     }
 
     /// Keeps what a member's leaf says.
@@ -328,7 +349,8 @@ impl Contact {
         contact.handle = credential.handle().to_string();
         contact.identity = *credential.identity().as_bytes();
         let encoded = inbox.map(InboxAddress::encode);
-        let held = contact.private.iter().find(|(device, _)| *device == credential.device()).map(|(_, inbox)| inbox);
+        let held =
+            contact.private.iter().find(|(device, _)| *device == credential.device()).map(|(_, inbox)| inbox);
         if is_known && (encoded.is_none() || held == encoded.as_ref()) {
             return Ok(());
         }

@@ -1,5 +1,5 @@
-//! What a conversation does next: make its mailbox, find out about candidates, commit, post. One post of a mailbox is on
-//! its way at a time, so that a person's messages keep their order whatever is refused.
+//! What a conversation does next: make its mailbox, find out about candidates, commit, post. One post of a
+//! mailbox is on its way at a time, so that a person's messages keep their order whatever is refused.
 
 use posthorn_proto::frame::{Create, Post, Refusal, Request, ServerBody};
 use posthorn_proto::turn::TurnHash;
@@ -13,16 +13,16 @@ use super::receive::RECEIPT_MEMBERS;
 use super::{EngineError, Event, Link, LinkId, Step};
 use crate::content::{Content, ContentBody, Position, Receipt};
 use crate::conversation::{
-    Candidate, Cause, Conversation, ConversationId, ConversationState, Intent, MessageId, Package, get_intent, intents,
-    update_intent,
+    Candidate, Cause, Conversation, ConversationId, ConversationState, Intent, MessageId, Package,
+    get_intent, intents, update_intent,
 };
 use crate::envelope::Slot;
 use crate::identity::{RelayUrl, UnverifiedCard};
 use crate::outbox::{self, Parcel, SealedPost, UNREAD_PARCELS};
 use crate::session::{Provider, Session, UnverifiedKeyPackage};
 
-/// A lock that turned should be read about within this time, milliseconds; else the connection is made anew, and the
-/// opening tells what is wrong.
+/// A lock that turned should be read about within this time, milliseconds; else the connection is made anew,
+/// and the opening tells what is wrong.
 const TURN_PATIENCE: u64 = 20_000;
 /// How long a full mailbox is left alone, milliseconds.
 const FULL_PAUSE: u64 = 30_000;
@@ -40,7 +40,8 @@ impl Step<'_> {
 
     fn create_mailbox(&mut self, id: &ConversationId, record: &mut Conversation) -> Result<(), EngineError> {
         let link = LinkId { relay: record.relay()?.url, link: Link::Mailboxes };
-        let asked = self.live.asked(&link, |pending| matches!(pending, Pending::CreateConversation(c) if c == id));
+        let asked =
+            self.live.asked(&link, |pending| matches!(pending, Pending::CreateConversation(c) if c == id));
         if asked || self.live.ready(&link, self.now).is_none() {
             return Ok(());
         }
@@ -86,7 +87,10 @@ impl Step<'_> {
             }
             return Ok(());
         }
-        if self.live.asked(&link, |pending| matches!(pending, Pending::Post { mailbox: m, .. } if *m == mailbox)) {
+        if self
+            .live
+            .asked(&link, |pending| matches!(pending, Pending::Post { mailbox: m, .. } if *m == mailbox))
+        {
             return Ok(());
         }
         let Some(reading) = Reading::load(self.tx, &mailbox)? else { return Ok(()) };
@@ -102,16 +106,17 @@ impl Step<'_> {
         self.post_message(id, record, &reading, &link)
     }
 
-    /// Looks for posts whose seq was answered and has been read, and which were not there: the relay lies to us, or to the
-    /// others. They are made anew, under other post ids: for who has the first after all, the message's own id tells that
-    /// the second is a repeat.
+    /// Looks for posts whose seq was answered and has been read, and which were not there: the relay lies to
+    /// us, or to the others. They are made anew, under other post ids: for who has the first after all, the
+    /// message's own id tells that the second is a repeat.
     fn make_lost_anew(
         &mut self,
         id: &ConversationId,
         record: &mut Conversation,
         read: u64,
     ) -> Result<bool, EngineError> {
-        let is_lost = |parcel: &Parcel| parcel.sealed().and_then(|sealed| sealed.posted).is_some_and(|at| at <= read);
+        let is_lost =
+            |parcel: &Parcel| parcel.sealed().and_then(|sealed| sealed.posted).is_some_and(|at| at <= read);
         let mut found = false;
         for (row, parcel) in outbox::oldest(self.tx, &record.mailbox, UNREAD_PARCELS)? {
             match parcel {
@@ -134,7 +139,12 @@ impl Step<'_> {
     }
 
     /// Posts our commit, or waits to read it back: what is said meanwhile would be of an epoch that ends.
-    fn post_commit(&mut self, id: &ConversationId, record: &Conversation, link: &LinkId) -> Result<(), EngineError> {
+    fn post_commit(
+        &mut self,
+        id: &ConversationId,
+        record: &Conversation,
+        link: &LinkId,
+    ) -> Result<(), EngineError> {
         let Some(row) = record.commit_row else { return Ok(()) };
         let Some(Parcel::Commit { sealed, turn, .. }) = outbox::get(self.tx, row)? else { return Ok(()) };
         if sealed.posted.is_some() {
@@ -260,14 +270,17 @@ impl Step<'_> {
     /// Posts what waits for inboxes, one parcel of each at a time.
     pub(super) fn progress_inbox_posts(&mut self) -> Result<(), EngineError> {
         for mailbox in outbox::mailboxes(self.tx)? {
-            let Some((row, Parcel::Inbox { relay, sealed })) = outbox::oldest(self.tx, &mailbox, 1)?.pop() else {
+            let Some((row, Parcel::Inbox { relay, sealed })) = outbox::oldest(self.tx, &mailbox, 1)?.pop()
+            else {
                 continue;
             };
             let Ok(relay) = RelayUrl::parse(&relay) else { continue };
             let link = LinkId { relay, link: Link::Mailboxes };
-            let busy =
-                self.live.asked(&link, |pending| matches!(pending, Pending::Post { mailbox: m, .. } if *m == mailbox));
-            if !busy && !self.live.paused.contains_key(&mailbox) && self.live.ready(&link, self.now).is_some() {
+            let busy = self
+                .live
+                .asked(&link, |pending| matches!(pending, Pending::Post { mailbox: m, .. } if *m == mailbox));
+            if !busy && !self.live.paused.contains_key(&mailbox) && self.live.ready(&link, self.now).is_some()
+            {
                 self.post(&link, row, mailbox, None, &sealed, None);
             }
         }
@@ -285,7 +298,8 @@ impl Step<'_> {
             let Intent::Add(candidates) = intent else { continue };
             for candidate in candidates.into_iter().filter(|candidate| candidate.packages.is_empty()) {
                 let asked = self.live.asked(&account, |pending| match pending {
-                    Pending::LookUp { intent, handle, .. } | Pending::TakeKeyPackages { intent, handle, .. } => {
+                    Pending::LookUp { intent, handle, .. }
+                    | Pending::TakeKeyPackages { intent, handle, .. } => {
                         *intent == row && *handle == candidate.handle
                     }
                     _ => false,
@@ -308,14 +322,21 @@ impl Step<'_> {
     }
 
     /// An answer to a request.
-    pub(super) fn answered(&mut self, id: &LinkId, pending: Pending, body: ServerBody) -> Result<(), EngineError> {
+    pub(super) fn answered(
+        &mut self,
+        id: &LinkId,
+        pending: Pending,
+        body: ServerBody,
+    ) -> Result<(), EngineError> {
         self.went_well(id);
         match (pending, body) {
             (Pending::Open(asked), ServerBody::Opened(results)) => self.opened(id, &asked, results),
             (Pending::Post { row, mailbox, conversation }, ServerBody::Posted { seq }) => {
                 self.posted(row, mailbox, conversation, seq)
             }
-            (Pending::CreateConversation(conversation), ServerBody::Created) => self.mailbox_created(&conversation),
+            (Pending::CreateConversation(conversation), ServerBody::Created) => {
+                self.mailbox_created(&conversation)
+            }
             (Pending::LookUp { conversation, intent, handle }, ServerBody::Card(answer)) => {
                 let result = if answer.version == 0 {
                     Err("the account has no contact card yet; it has to be online once".to_owned())
@@ -324,7 +345,10 @@ impl Step<'_> {
                 };
                 self.resolved(&conversation, intent, &handle, result)
             }
-            (Pending::TakeKeyPackages { conversation, intent, handle }, ServerBody::KeyPackages(packages)) => {
+            (
+                Pending::TakeKeyPackages { conversation, intent, handle },
+                ServerBody::KeyPackages(packages),
+            ) => {
                 let packages = packages.into_iter().map(|package| package.key_package.to_vec()).collect();
                 let result = self.packages_taken(intent, &handle, packages)?;
                 self.resolved(&conversation, intent, &handle, result)
@@ -335,13 +359,23 @@ impl Step<'_> {
     }
 
     /// A refusal of a request.
-    pub(super) fn refused(&mut self, id: &LinkId, pending: Pending, refusal: Refusal) -> Result<(), EngineError> {
+    pub(super) fn refused(
+        &mut self,
+        id: &LinkId,
+        pending: Pending,
+        refusal: Refusal,
+    ) -> Result<(), EngineError> {
         match pending {
-            Pending::Post { row, mailbox, conversation } => self.post_refused(id, row, mailbox, conversation, &refusal),
+            Pending::Post { row, mailbox, conversation } => {
+                self.post_refused(id, row, mailbox, conversation, &refusal)
+            }
             Pending::LookUp { conversation, intent, handle }
             | Pending::TakeKeyPackages { conversation, intent, handle } => match refusal.code {
                 Some(
-                    ErrorCode::RateLimited | ErrorCode::Busy | ErrorCode::StoreUnavailable | ErrorCode::ShuttingDown,
+                    ErrorCode::RateLimited
+                    | ErrorCode::Busy
+                    | ErrorCode::StoreUnavailable
+                    | ErrorCode::ShuttingDown,
                 ) => {
                     self.back_off(id, &refusal);
                     Ok(())
@@ -374,7 +408,12 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn creation_refused(&mut self, link: &LinkId, id: &ConversationId, refusal: &Refusal) -> Result<(), EngineError> {
+    fn creation_refused(
+        &mut self,
+        link: &LinkId,
+        id: &ConversationId,
+        refusal: &Refusal,
+    ) -> Result<(), EngineError> {
         match refusal.code {
             Some(ErrorCode::TokenUnknown) => {
                 if let Some(mut record) = Conversation::load(self.tx, id)? {
@@ -390,7 +429,12 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn card_found(&mut self, intent: i64, handle: &str, card: &[u8]) -> Result<Result<(), String>, EngineError> {
+    fn card_found(
+        &mut self,
+        intent: i64,
+        handle: &str,
+        card: &[u8],
+    ) -> Result<Result<(), String>, EngineError> {
         let refuse = |text: String| Ok(Err(text));
         self.change_candidate(intent, handle, |step, candidate| {
             let expected = candidate.identity_key();
@@ -419,7 +463,8 @@ impl Step<'_> {
             };
             for bytes in packages {
                 // The relay can offer what it wants; only devices of the identity that was looked up count.
-                let parsed = UnverifiedKeyPackage::parse(&bytes).and_then(|p| p.verify(&provider, &identity, step.now));
+                let parsed = UnverifiedKeyPackage::parse(&bytes)
+                    .and_then(|p| p.verify(&provider, &identity, step.now));
                 if let Ok(package) = parsed
                     && candidate.packages.iter().all(|known| known.device != package.credential().device())
                 {
@@ -448,8 +493,8 @@ impl Step<'_> {
         Ok(result)
     }
 
-    /// One step of finding out about a candidate is over. Who cannot be added is left out; if that is everybody, or the
-    /// person who asked still waits, the whole change fails with the reason.
+    /// One step of finding out about a candidate is over. Who cannot be added is left out; if that is
+    /// everybody, or the person who asked still waits, the whole change fails with the reason.
     fn resolved(
         &mut self,
         id: &ConversationId,
@@ -510,7 +555,13 @@ impl Step<'_> {
         use ErrorCode as Code;
         match (refusal.code, conversation) {
             (
-                Some(Code::Busy | Code::RateLimited | Code::StoreUnavailable | Code::Internal | Code::ShuttingDown),
+                Some(
+                    Code::Busy
+                    | Code::RateLimited
+                    | Code::StoreUnavailable
+                    | Code::Internal
+                    | Code::ShuttingDown,
+                ),
                 _,
             ) => {
                 self.back_off(link, refusal);
@@ -518,11 +569,16 @@ impl Step<'_> {
             (Some(Code::MailboxFull | Code::Quota), _) => {
                 let pause = FULL_PAUSE.max(u64::from(refusal.retry_after_ms)).min(LONGEST_ADVICE);
                 self.live.paused.insert(mailbox, self.now + pause);
-                self.alarm(conversation, Cause::Full, None, format!("{}; it is tried again", refusal.message));
+                self.alarm(
+                    conversation,
+                    Cause::Full,
+                    None,
+                    format!("{}; it is tried again", refusal.message),
+                );
             }
             (Some(Code::KeyTurned), Some(id)) => {
-                // The answer may come behind the delivery of the commit that turned the lock. Then that has been read
-                // already, and waiting for more to read would be in vain.
+                // The answer may come behind the delivery of the commit that turned the lock. Then that has
+                // been read already, and waiting for more to read would be in vain.
                 if self.is_of_this_epoch(row, &id)? {
                     self.live.turned.entry(id).or_insert(self.now);
                 }
@@ -557,7 +613,12 @@ impl Step<'_> {
     }
 
     /// The relay refuses these bytes for good.
-    fn parcel_refused(&mut self, id: &ConversationId, row: i64, refusal: &Refusal) -> Result<(), EngineError> {
+    fn parcel_refused(
+        &mut self,
+        id: &ConversationId,
+        row: i64,
+        refusal: &Refusal,
+    ) -> Result<(), EngineError> {
         let code = refusal.code.map_or("UNKNOWN", ErrorCode::name);
         let text = format!("the relay refused a post ({code}): {}", refusal.message);
         match outbox::get(self.tx, row)? {

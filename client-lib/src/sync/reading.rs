@@ -10,7 +10,8 @@ use crate::store::{StoreError, Transaction, record};
 
 const TABLE: &str = "reading";
 
-/// How many chain values are kept for checking members' positions. Older references are unverifiable, not alarms.
+/// How many chain values are kept for checking members' positions. Older references are unverifiable, not
+/// alarms.
 const CHAINS_KEPT: u64 = 4096;
 
 /// What is read there.
@@ -102,7 +103,12 @@ impl Reading {
     }
 
     /// Goes on behind a hole: the chain of what is in it is not known.
-    pub(super) fn skip_to(&mut self, tx: &Transaction<'_>, mailbox: &MailboxId, seq: u64) -> Result<(), StoreError> {
+    pub(super) fn skip_to(
+        &mut self,
+        tx: &Transaction<'_>,
+        mailbox: &MailboxId,
+        seq: u64,
+    ) -> Result<(), StoreError> {
         tx.sql().prepare_cached("DELETE FROM chain WHERE mailbox = ?1")?.execute([&mailbox.0[..]])?;
         self.seq = seq;
         self.chain = Chain::START.0;
@@ -124,9 +130,11 @@ impl Reading {
     }
 
     pub(super) fn all(tx: &Transaction<'_>) -> Result<Vec<(MailboxId, Self)>, StoreError> {
-        let mut statement = tx.sql().prepare_cached("SELECT mailbox, seq, value FROM reading ORDER BY mailbox")?;
-        let rows = statement
-            .query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, u64>(1)?, row.get::<_, Vec<u8>>(2)?)))?;
+        let mut statement =
+            tx.sql().prepare_cached("SELECT mailbox, seq, value FROM reading ORDER BY mailbox")?;
+        let rows = statement.query_map([], |row| {
+            Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, u64>(1)?, row.get::<_, Vec<u8>>(2)?))
+        })?;
         rows.map(|row| {
             let (mailbox, seq, value) = row?;
             let mailbox = MailboxId::try_from(&mailbox[..]).map_err(|_| StoreError::Damaged(TABLE))?;
@@ -156,17 +164,24 @@ impl Reading {
 }
 
 /// Keeps the chain at a seq.
-pub(super) fn keep_chain(tx: &Transaction<'_>, mailbox: &MailboxId, seq: u64, chain: &Chain) -> Result<(), StoreError> {
-    tx.sql().prepare_cached("INSERT OR REPLACE INTO chain (mailbox, seq, chain) VALUES (?1, ?2, ?3)")?.execute((
-        &mailbox.0[..],
-        seq,
-        &chain.0[..],
-    ))?;
+pub(super) fn keep_chain(
+    tx: &Transaction<'_>,
+    mailbox: &MailboxId,
+    seq: u64,
+    chain: &Chain,
+) -> Result<(), StoreError> {
+    tx.sql()
+        .prepare_cached("INSERT OR REPLACE INTO chain (mailbox, seq, chain) VALUES (?1, ?2, ?3)")?
+        .execute((&mailbox.0[..], seq, &chain.0[..]))?;
     Ok(())
 }
 
 /// Our chain at a seq, if it is still kept.
-pub(super) fn chain_at(tx: &Transaction<'_>, mailbox: &MailboxId, seq: u64) -> Result<Option<Chain>, StoreError> {
+pub(super) fn chain_at(
+    tx: &Transaction<'_>,
+    mailbox: &MailboxId,
+    seq: u64,
+) -> Result<Option<Chain>, StoreError> {
     let chain: Option<Vec<u8>> = tx
         .sql()
         .prepare_cached("SELECT chain FROM chain WHERE mailbox = ?1 AND seq = ?2")?

@@ -1,5 +1,6 @@
-//! Deliveries: each is chained, opened, applied and recorded in the transaction of its input, and acknowledged after it
-//! (C1). An envelope that does not open is recorded with a cause and never blocks (rule 9).
+//! Deliveries: each is chained, opened, applied and recorded in the transaction of its input, and
+//! acknowledged after it (C1). An envelope that does not open is recorded with a cause and never blocks (rule
+//! 9).
 
 use std::collections::BTreeMap;
 
@@ -26,7 +27,8 @@ use crate::session::{Member, Provider, Received, Session, SessionError};
 const RECEIPT_DELAY: u64 = 1_000;
 /// Above this many members' devices no receipts are sent (rule 22).
 pub(super) const RECEIPT_MEMBERS: usize = 32;
-/// Of several members who could commit somebody's leaving, each waits this much longer than the one before, milliseconds.
+/// Of several members who could commit somebody's leaving, each waits this much longer than the one before,
+/// milliseconds.
 const LEAVE_STEP: u64 = 2_000;
 
 /// How the mailbox goes on after a delivery.
@@ -52,8 +54,12 @@ impl Step<'_> {
         moved: &mut BTreeMap<MailboxId, u32>,
     ) -> Result<(), EngineError> {
         let mailbox = delivery.mailbox;
-        let open =
-            self.live.links.get(id).and_then(|link| link.up()).is_some_and(|up| up.openings.contains_key(&mailbox));
+        let open = self
+            .live
+            .links
+            .get(id)
+            .and_then(|link| link.up())
+            .is_some_and(|up| up.openings.contains_key(&mailbox));
         let Some(mut reading) = Reading::load(self.tx, &mailbox)? else { return Ok(()) };
         if !open || reading.stopped.is_some() {
             return Ok(());
@@ -65,7 +71,12 @@ impl Step<'_> {
         }
         if delivery.seq > reading.seq + 1 && reading.purpose.conversation().is_none() {
             // Nothing refers to what lies in an inbox.
-            self.alarm(None, Cause::Gap, Some(delivery.seq), "the relay has lost something that lay in an inbox");
+            self.alarm(
+                None,
+                Cause::Gap,
+                Some(delivery.seq),
+                "the relay has lost something that lay in an inbox",
+            );
             reading.skip_to(self.tx, &mailbox, delivery.seq - 1)?;
         }
         if delivery.seq > reading.seq + 1 {
@@ -75,7 +86,9 @@ impl Step<'_> {
         let chain = reading.chain().next(delivery.seq, &delivery.post_id, &turn, &delivery.envelope);
         let arrival = Arrival { mailbox, delivery: &delivery, turn, chain };
         let after = match reading.purpose {
-            Purpose::Conversation(conversation) => self.conversation_delivery(&conversation, &reading, &arrival)?,
+            Purpose::Conversation(conversation) => {
+                self.conversation_delivery(&conversation, &reading, &arrival)?
+            }
             Purpose::PublicInbox | Purpose::PrivateInbox => {
                 self.inbox_delivery(reading.purpose, &arrival)?;
                 After::Go
@@ -91,7 +104,8 @@ impl Step<'_> {
         self.caught_up(id, &mailbox, reading)
     }
 
-    /// Notes that the head which the opening told is reached. The lock that it told must be the one of our epoch (rule 7).
+    /// Notes that the head which the opening told is reached. The lock that it told must be the one of our
+    /// epoch (rule 7).
     fn caught_up(&mut self, id: &LinkId, mailbox: &MailboxId, reading: Reading) -> Result<(), EngineError> {
         let up = self.live.links.get_mut(id).and_then(|link| link.up_mut());
         let Some(opening) = up.and_then(|up| up.openings.get_mut(mailbox)) else { return Ok(()) };
@@ -107,14 +121,21 @@ impl Step<'_> {
     }
 
     /// Redelivery is normal; another envelope under a seq that we have is not (C4).
-    fn seen_before(&mut self, reading: &Reading, delivery: &Delivery, turn: &TurnHash) -> Result<(), EngineError> {
+    fn seen_before(
+        &mut self,
+        reading: &Reading,
+        delivery: &Delivery,
+        turn: &TurnHash,
+    ) -> Result<(), EngineError> {
         let mailbox = &delivery.mailbox;
         let before = match delivery.seq {
             0 => return Ok(()),
             1 => Some(Chain::START),
             seq => chain_at(self.tx, mailbox, seq - 1)?,
         };
-        let (Some(before), Some(known)) = (before, chain_at(self.tx, mailbox, delivery.seq)?) else { return Ok(()) };
+        let (Some(before), Some(known)) = (before, chain_at(self.tx, mailbox, delivery.seq)?) else {
+            return Ok(());
+        };
         if before.next(delivery.seq, &delivery.post_id, turn, &delivery.envelope) != known {
             let text = "the relay showed another envelope under a seq that was read before";
             self.alarm(reading.purpose.conversation(), Cause::ChainMismatch, Some(delivery.seq), text);
@@ -166,13 +187,16 @@ impl Step<'_> {
                     "a commit of this device that this profile does not know: it is an old copy",
                 ))
             }
-            Err(error @ (SessionError::Store(_) | SessionError::Row(_) | SessionError::Unknown)) => Err(error.into()),
+            Err(error @ (SessionError::Store(_) | SessionError::Row(_) | SessionError::Unknown)) => {
+                Err(error.into())
+            }
             Err(_) if delivery.turn.is_some() => self.unreadable(id, arrival, Cause::BadCommit),
             Err(_) => self.unreadable(id, arrival, Cause::MessageUnreadable),
         }
     }
 
-    /// Records that something came which cannot be shown. If it turned the lock, our epoch ends here (rule 7).
+    /// Records that something came which cannot be shown. If it turned the lock, our epoch ends here (rule
+    /// 7).
     pub(super) fn unreadable(
         &mut self,
         id: &ConversationId,
@@ -200,16 +224,20 @@ impl Step<'_> {
         };
         self.alarm(Some(*id), cause, Some(seq), text);
         if arrival.delivery.turn.is_some() {
-            return Ok(After::Stop(Cause::BadTurn, "the lock was turned by something other than a valid commit"));
+            return Ok(After::Stop(
+                Cause::BadTurn,
+                "the lock was turned by something other than a valid commit",
+            ));
         }
         Ok(After::Go)
     }
 
-    /// A message that says it is this device's own, and that it does not know: an older copy of this database was put back
-    /// after it was sent, or somebody plays a trick. Its keys may have served already, so that nothing is said in this epoch
-    /// any more (rule 10): the next commit makes fresh ones for everybody.
+    /// A message that says it is this device's own, and that it does not know: an older copy of this database
+    /// was put back after it was sent, or somebody plays a trick. Its keys may have served already, so that
+    /// nothing is said in this epoch any more (rule 10): the next commit makes fresh ones for everybody.
     fn own_unknown(&mut self, id: &ConversationId, arrival: &Arrival<'_>) -> Result<After, EngineError> {
-        let is_update = |intent: &Intent| matches!(intent, Intent::Update { not_before } if *not_before <= self.now);
+        let is_update =
+            |intent: &Intent| matches!(intent, Intent::Update { not_before } if *not_before <= self.now);
         if !intents(self.tx, id)?.iter().any(|(_, intent)| is_update(intent)) {
             put_intent(self.tx, id, &Intent::Update { not_before: self.now })?;
         }
@@ -227,7 +255,12 @@ impl Step<'_> {
     }
 
     /// Inserts a notice at a seq.
-    pub(super) fn notice(&mut self, id: &ConversationId, seq: Option<u64>, notice: Notice) -> Result<(), EngineError> {
+    pub(super) fn notice(
+        &mut self,
+        id: &ConversationId,
+        seq: Option<u64>,
+        notice: Notice,
+    ) -> Result<(), EngineError> {
         let unread = matches!(notice, Notice::Joined { .. });
         let entry = NewMessage {
             id: MessageId::random(self.rng),
@@ -321,7 +354,12 @@ impl Step<'_> {
                     },
                 )?;
                 let small = members.len() <= RECEIPT_MEMBERS;
-                if is_new && !mine && small && record.receipt_due == 0 && record.state == ConversationState::Active {
+                if is_new
+                    && !mine
+                    && small
+                    && record.receipt_due == 0
+                    && record.state == ConversationState::Active
+                {
                     record.receipt_due = self.now + RECEIPT_DELAY;
                     self.wake_conversation(*id, record.receipt_due);
                 }
@@ -336,7 +374,8 @@ impl Step<'_> {
         Ok(After::Go)
     }
 
-    /// Somebody has to commit the removal of who left: the first by leaf at once, the others later if it was not done.
+    /// Somebody has to commit the removal of who left: the first by leaf at once, the others later if it was
+    /// not done.
     fn remove_leaver(
         &mut self,
         id: &ConversationId,
@@ -350,7 +389,8 @@ impl Step<'_> {
         }
         let own_leaf = session.own_leaf();
         let members = session.members()?;
-        let before = members.iter().filter(|m| m.leaf < own_leaf && m.credential.identity() != identity).count();
+        let before =
+            members.iter().filter(|m| m.leaf < own_leaf && m.credential.identity() != identity).count();
         let not_before = self.now + before as u64 * LEAVE_STEP + self.rng.random_range(0..500);
         put_intent(self.tx, id, &Intent::Remove { identity: *identity.as_bytes(), not_before })?;
         self.wake_conversation(*id, not_before);
@@ -426,7 +466,8 @@ impl Step<'_> {
         own: &IdentityKey,
     ) -> Result<Receipt, EngineError> {
         let members = session.members()?;
-        let others: Vec<&Member> = members.iter().filter(|member| member.credential.identity() != *own).collect();
+        let others: Vec<&Member> =
+            members.iter().filter(|member| member.credential.identity() != *own).collect();
         let mut people: BTreeMap<[u8; 32], Receipt> = BTreeMap::new();
         for member in others {
             let receipt = receipt_of(self.tx, id, &receipt_name(&member.credential))?;
@@ -439,7 +480,8 @@ impl Step<'_> {
     }
 }
 
-/// What a member's receipts are kept under. Devices choose their ids: only with the identity they name somebody.
+/// What a member's receipts are kept under. Devices choose their ids: only with the identity they name
+/// somebody.
 pub(super) fn receipt_name(credential: &Credential) -> [u8; 48] {
     let mut name = [0; 48];
     name[..32].copy_from_slice(credential.identity().as_bytes());
@@ -447,10 +489,12 @@ pub(super) fn receipt_name(credential: &Credential) -> [u8; 48] {
     name
 }
 
-/// What a member is called: its handle; and where several identities claim one handle, the beginning of its key beside it.
+/// What a member is called: its handle; and where several identities claim one handle, the beginning of its
+/// key beside it.
 pub(super) fn name_among(members: &[Member], member: &Member) -> String {
     let (handle, identity) = (member.credential.handle(), member.credential.identity());
-    let claimed = |other: &Member| other.credential.handle() == handle && other.credential.identity() != identity;
+    let claimed =
+        |other: &Member| other.credential.handle() == handle && other.credential.identity() != identity;
     if members.iter().any(claimed) {
         format!("{handle}#{}", data_encoding::HEXLOWER.encode(&identity.as_bytes()[..8]))
     } else {

@@ -1,5 +1,5 @@
-//! What strangers may cost in a day. Anybody who has a contact link can leave anything in the public inbox, as often as the
-//! relay lets them: whatever makes rows, connections or noise on this device is counted.
+//! What strangers may cost in a day. Anybody who has a contact link can leave anything in the public inbox,
+//! as often as the relay lets them: whatever makes rows, connections or noise on this device is counted.
 
 use rusqlite::OptionalExtension as _;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,8 @@ use crate::store::record;
 pub(super) const ALARMS: u32 = 64;
 /// Answers to Welcomes that do not open (rule 14): each is a key package of ours and a post.
 pub(super) const ANSWERS: u32 = 16;
-/// Conversations that begin by an invitation: each is a group, a mailbox to be opened and perhaps a connection.
+/// Conversations that begin by an invitation: each is a group, a mailbox to be opened and perhaps a
+/// connection.
 pub(super) const CONVERSATIONS: u32 = 256;
 
 const DAY: u64 = 24 * 3600 * 1000;
@@ -41,7 +42,8 @@ impl Step<'_> {
             .prepare_cached("SELECT value FROM setting WHERE key = ?1")?
             .query_row([KEY], |row| row.get(0))
             .optional()?;
-        let known: Option<Today> = row.map(|row| record::open(self.tx, TABLE, KEY.as_bytes(), &row)).transpose()?;
+        let known: Option<Today> =
+            row.map(|row| record::open(self.tx, TABLE, KEY.as_bytes(), &row)).transpose()?;
         let day = self.now / DAY;
         let mut today = known.filter(|today| today.day == day).unwrap_or(Today { day, ..Today::default() });
         let count = count(&mut today);

@@ -1,4 +1,5 @@
-//! WebSocket connections to relays (feature `native`). Owns the socket and the codec; decides nothing, retries nothing.
+//! WebSocket connections to relays (feature `native`). Owns the socket and the codec; decides nothing,
+//! retries nothing.
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use posthorn_proto::frame::{ClientFrame, ServerFrame};
@@ -35,7 +36,10 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Connects in a task of its own, which reports to `inputs` until the connection ends.
-    #[allow(clippy::disallowed_methods, reason = "the task's handle is kept, and dropping the connection aborts it")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the task's handle is kept, and dropping the connection aborts it"
+    )]
     pub(crate) fn start(id: LinkId, generation: u64, inputs: mpsc::Sender<FromLink>) -> Self {
         let (outgoing, queue) = mpsc::channel(WRITE_QUEUE);
         let task = tokio::spawn(async move {
@@ -128,7 +132,9 @@ async fn write(
 }
 
 /// The frames of a batch of messages, and why the connection is over, if it is.
-fn decode(messages: Vec<Result<Message, tokio_tungstenite::tungstenite::Error>>) -> (Vec<ServerFrame>, Option<String>) {
+fn decode(
+    messages: Vec<Result<Message, tokio_tungstenite::tungstenite::Error>>,
+) -> (Vec<ServerFrame>, Option<String>) {
     let mut frames = Vec::with_capacity(messages.len());
     for message in messages {
         let end = match message {
@@ -142,7 +148,9 @@ fn decode(messages: Vec<Result<Message, tokio_tungstenite::tungstenite::Error>>)
             Ok(Message::Ping(_) | Message::Pong(_)) => continue,
             Ok(Message::Close(Some(close))) => format!("the relay closed the connection: {}", close.reason),
             Ok(Message::Close(None)) => "the relay closed the connection".to_owned(),
-            Ok(Message::Text(_) | Message::Frame(_)) => "the relay does not speak the protocol: text".to_owned(),
+            Ok(Message::Text(_) | Message::Frame(_)) => {
+                "the relay does not speak the protocol: text".to_owned()
+            }
             Err(error) => error.to_string(),
         };
         return (frames, Some(end));

@@ -232,9 +232,10 @@ impl TryFrom<Body> for Request {
                 device: authenticate.device.as_ref().try_into()?,
                 proof: Proof(array("proof", &authenticate.proof)?),
             }),
-            Body::PublishCard(publish) => {
-                Self::PublishCard(PublishCard { version: publish.version, card: not_empty("card", publish.card)? })
-            }
+            Body::PublishCard(publish) => Self::PublishCard(PublishCard {
+                version: publish.version,
+                card: not_empty("card", publish.card)?,
+            }),
             Body::PublishKeyPackages(publish) => Self::PublishKeyPackages(PublishKeyPackages {
                 one_time: publish
                     .one_time
@@ -339,7 +340,9 @@ impl From<&Request> for Body {
             Request::Open(open) => {
                 Self::Open(wire::Open { openings: open.openings.iter().map(wire::Opening::from).collect() })
             }
-            Request::Ack(ack) => Self::Ack(wire::Ack { mailbox: copy(ack.mailbox), seq: ack.seq, credit: ack.credit }),
+            Request::Ack(ack) => {
+                Self::Ack(wire::Ack { mailbox: copy(ack.mailbox), seq: ack.seq, credit: ack.credit })
+            }
             Request::Close(mailbox) => Self::Close(wire::Close { mailbox: copy(mailbox) }),
             Request::Destroy { mailbox, turn_key } => {
                 Self::Destroy(wire::Destroy { mailbox: copy(mailbox), turn_key: copy(turn_key.expose()) })

@@ -1,17 +1,19 @@
 //! Frames as checked Rust types, and their codec.
 //!
-//! Direction is in the name: a [`ClientFrame`] goes to the relay, a [`ServerFrame`] comes from it. Decoding checks every
-//! length that the schema states, so that whoever holds one of these types need not check again (parse, don't validate).
-//! Golden bytes of every frame are in `proto/tests/golden.rs`.
+//! Direction is in the name: a [`ClientFrame`] goes to the relay, a [`ServerFrame`] comes from it. Decoding
+//! checks every length that the schema states, so that whoever holds one of these types need not check again
+//! (parse, don't validate). Golden bytes of every frame are in `proto/tests/golden.rs`.
 
 mod client;
 mod server;
 
 pub use client::{
-    Ack, Authenticate, ClientFrame, Create, Open, Opening, Post, PublishCard, PublishKeyPackages, Register, Request,
-    Signal,
+    Ack, Authenticate, ClientFrame, Create, Open, Opening, Post, PublishCard, PublishKeyPackages, Register,
+    Request, Signal,
 };
-pub use server::{CardAnswer, Delivery, Hello, KeyPackage, OpenState, Opened, Refusal, ServerBody, ServerFrame};
+pub use server::{
+    CardAnswer, Delivery, Hello, KeyPackage, OpenState, Opened, Refusal, ServerBody, ServerFrame,
+};
 
 use bytes::Bytes;
 

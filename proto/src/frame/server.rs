@@ -229,17 +229,18 @@ impl TryFrom<Body> for ServerBody {
                 version: card.version,
                 card: card.card,
             }),
-            Body::KeyPackages(taken) => {
-                Self::KeyPackages(taken.packages.into_iter().map(KeyPackage::try_from).collect::<Result<_, _>>()?)
-            }
+            Body::KeyPackages(taken) => Self::KeyPackages(
+                taken.packages.into_iter().map(KeyPackage::try_from).collect::<Result<_, _>>()?,
+            ),
             Body::KeyPackageStock(stock) => {
                 Self::KeyPackageStock { one_time: stock.one_time, last_resort_since: stock.last_resort_since }
             }
             Body::TokensDrawn(drawn) => Self::TokensDrawn(drawn.accepted),
             Body::Delivery(delivery) => Self::Delivery(delivery.try_into()?),
-            Body::Signalled(signalled) => {
-                Self::Signalled { mailbox: signalled.mailbox.as_ref().try_into()?, payload: signalled.payload }
-            }
+            Body::Signalled(signalled) => Self::Signalled {
+                mailbox: signalled.mailbox.as_ref().try_into()?,
+                payload: signalled.payload,
+            },
             Body::Closed(closed) => Self::Closed {
                 mailbox: closed.mailbox.as_ref().try_into()?,
                 reason: closed.reason.ok_or(BadField::Missing("reason"))?.into(),
@@ -256,7 +257,11 @@ impl TryFrom<Body> for ServerBody {
 
 impl From<wire::Error> for Refusal {
     fn from(error: wire::Error) -> Self {
-        Self { code: ErrorCode::from_number(error.code), message: error.message, retry_after_ms: error.retry_after_ms }
+        Self {
+            code: ErrorCode::from_number(error.code),
+            message: error.message,
+            retry_after_ms: error.retry_after_ms,
+        }
     }
 }
 
@@ -347,7 +352,9 @@ impl From<&ServerBody> for Body {
                 Self::Opened(wire::Opened { results: results.iter().map(wire::OpenResult::from).collect() })
             }
             ServerBody::Registered(proof) => Self::Registered(wire::Registered { proof: copy(proof.0) }),
-            ServerBody::Authenticated(proof) => Self::Authenticated(wire::Authenticated { proof: copy(proof.0) }),
+            ServerBody::Authenticated(proof) => {
+                Self::Authenticated(wire::Authenticated { proof: copy(proof.0) })
+            }
             ServerBody::Card(card) => Self::Card(wire::Card {
                 identity_key: copy(card.identity_key),
                 version: card.version,

@@ -3,12 +3,13 @@
 use bytes::Bytes;
 use posthorn_proto::auth::{Challenge, Proof};
 use posthorn_proto::frame::{
-    Ack, Authenticate, CardAnswer, ClientFrame, Create, Delivery, Hello, KeyPackage, Open, OpenState, Opened, Opening,
-    Post, PublishCard, PublishKeyPackages, Refusal, Register, Request, ServerBody, ServerFrame, Signal,
+    Ack, Authenticate, CardAnswer, ClientFrame, Create, Delivery, Hello, KeyPackage, Open, OpenState, Opened,
+    Opening, Post, PublishCard, PublishKeyPackages, Refusal, Register, Request, ServerBody, ServerFrame,
+    Signal,
 };
 use posthorn_proto::{
-    DeviceId, ErrorCode, Handle, Incarnation, KeyHash, Limits, MailboxId, PostId, PostKey, ReadKey, Reader, ReaderId,
-    RelayIdentity, Token, Turn, TurnKey, TurnRequest,
+    DeviceId, ErrorCode, Handle, Incarnation, KeyHash, Limits, MailboxId, PostId, PostKey, ReadKey, Reader,
+    ReaderId, RelayIdentity, Token, Turn, TurnKey, TurnRequest,
 };
 
 const MAILBOX: MailboxId = MailboxId([0xa1; 16]);
@@ -125,7 +126,8 @@ pub(crate) fn client_frames() -> Vec<(&'static str, ClientFrame)> {
         ("take_key_packages", Request::TakeKeyPackages(handle())),
         ("draw_tokens", Request::DrawTokens(vec![hash(0xb4), hash(0xb5)])),
     ];
-    let mut frames: Vec<_> = bodies.into_iter().map(|(name, body)| (name, ClientFrame { request: 7, body })).collect();
+    let mut frames: Vec<_> =
+        bodies.into_iter().map(|(name, body)| (name, ClientFrame { request: 7, body })).collect();
     frames.push((
         "ack_unanswered",
         ClientFrame { request: 0, body: Request::Ack(Ack { mailbox: MAILBOX, seq: 300, credit: 16 }) },
@@ -193,7 +195,11 @@ pub(crate) fn server_frames() -> Vec<(&'static str, ServerFrame)> {
         answer("authenticated", ServerBody::Authenticated(Proof([0xe4; 32]))),
         answer(
             "card",
-            ServerBody::Card(CardAnswer { identity_key: [0xe1; 32], version: 2, card: Bytes::from_static(b"card") }),
+            ServerBody::Card(CardAnswer {
+                identity_key: [0xe1; 32],
+                version: 2,
+                card: Bytes::from_static(b"card"),
+            }),
         ),
         answer(
             "key_packages",
@@ -203,7 +209,10 @@ pub(crate) fn server_frames() -> Vec<(&'static str, ServerFrame)> {
                 last_resort: true,
             }]),
         ),
-        answer("key_package_stock", ServerBody::KeyPackageStock { one_time: 20, last_resort_since: 1_800_000_000 }),
+        answer(
+            "key_package_stock",
+            ServerBody::KeyPackageStock { one_time: 20, last_resort_since: 1_800_000_000 },
+        ),
         answer("tokens_drawn", ServerBody::TokensDrawn(2)),
         push("delivery", ServerBody::Delivery(delivery(None))),
         push("delivery_with_turn", ServerBody::Delivery(delivery(Some(turn())))),

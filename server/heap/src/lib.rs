@@ -1,11 +1,13 @@
 //! Gives memory that was freed back to the operating system.
 //!
-//! glibc gives back only what is free at the top of an arena. What lies below one allocation that stays (after a checkpoint, or
-//! after many devices connected at once) remains resident for as long as the process lives. `malloc_trim(3)` gives back every
-//! free page, wherever it lies. No maintained crate offers it as a safe function.
+//! glibc gives back only what is free at the top of an arena. What lies below one allocation that stays
+//! (after a checkpoint, or after many devices connected at once) remains resident for as long as the process
+//! lives. `malloc_trim(3)` gives back every free page, wherever it lies. No maintained crate offers it as a
+//! safe function.
 
-/// Gives back what can be given back. Takes up to some 25 ms where there is much of it, and holds up whoever allocates from the
-/// same arena meanwhile; takes microseconds where there is nothing. Does nothing where the C library is not glibc.
+/// Gives back what can be given back. Takes up to some 25 ms where there is much of it, and holds up whoever
+/// allocates from the same arena meanwhile; takes microseconds where there is nothing. Does nothing where the
+/// C library is not glibc.
 pub fn trim() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {

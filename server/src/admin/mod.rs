@@ -1,8 +1,8 @@
-//! What the relay's host does: invites, numbers, the clock. Spoken over a unix socket in the data folder, which only the
-//! relay's user can reach; never over the network.
+//! What the relay's host does: invites, numbers, the clock. Spoken over a unix socket in the data folder,
+//! which only the relay's user can reach; never over the network.
 //!
-//! [`invite`] is what an invite code is; [`socket`] the relay's side; [`mod@ask`] the side of `posthorn-server invite` and its
-//! siblings.
+//! [`invite`] is what an invite code is; [`socket`] the relay's side; [`mod@ask`] the side of
+//! `posthorn-server invite` and its siblings.
 
 mod ask;
 pub(crate) mod invite;

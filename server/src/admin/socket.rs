@@ -65,7 +65,10 @@ pub enum Answer {
 
 /// Numbers of the relay and of its store.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the names are the labels that `posthorn-server stats` prints; Stats documents them")]
+#[allow(
+    missing_docs,
+    reason = "the names are the labels that `posthorn-server stats` prints; Stats documents them"
+)]
 pub struct Numbers {
     pub version: String,
     pub uptime_seconds: u64,
@@ -121,8 +124,17 @@ impl Desk {
     }
 
     pub(crate) fn numbers(&self) -> Numbers {
-        let Stats { mailboxes, envelopes, envelope_bytes, posts, accounts, disk_bytes, expiry_paused, damaged, full } =
-            self.context.store.stats();
+        let Stats {
+            mailboxes,
+            envelopes,
+            envelope_bytes,
+            posts,
+            accounts,
+            disk_bytes,
+            expiry_paused,
+            damaged,
+            full,
+        } = self.context.store.stats();
         Numbers {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.clock.monotonic_seconds(),
@@ -142,8 +154,8 @@ impl Desk {
     }
 }
 
-/// Binds the socket of a data folder, for this user only. The folder's lock is held by the store: a socket that is there was
-/// left by a relay that died.
+/// Binds the socket of a data folder, for this user only. The folder's lock is held by the store: a socket
+/// that is there was left by a relay that died.
 pub(crate) fn listen(data: &Path) -> io::Result<UnixListener> {
     let path = data.join(super::SOCKET);
     match std::fs::remove_file(&path) {

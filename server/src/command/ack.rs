@@ -1,7 +1,8 @@
 //! Ack: moves the reader's cursor and gives credit.
 //!
-//! Most acks want no answer. Those of one opening are handed to the store one at a time, the latest standing for all
-//! before it, so that a client that acknowledges every envelope costs no more than the store can take.
+//! Most acks want no answer. Those of one opening are handed to the store one at a time, the latest standing
+//! for all before it, so that a client that acknowledges every envelope costs no more than the store can
+//! take.
 
 use std::sync::Arc;
 

@@ -83,7 +83,8 @@ impl Context {
     pub fn new(parts: ContextParts) -> Arc<Self> {
         let rates = &parts.rates;
         let hourly = |events: u32| Buckets::new(Rate::new(events, HOUR, events), REMEMBERED);
-        let (together, connects) = (rates.requests_per_address_per_second, rates.connects_per_address_per_minute);
+        let (together, connects) =
+            (rates.requests_per_address_per_second, rates.connects_per_address_per_minute);
         Arc::new(Self {
             rates: ContextRates {
                 requests: Rate::new(rates.requests_per_second, 1, rates.requests_burst),
@@ -92,7 +93,10 @@ impl Context {
                 takes_of_target: hourly(rates.takes_per_target_per_hour),
                 takes_by_asker_of_target: hourly(rates.takes_per_asker_and_target_per_hour),
                 registrations: hourly(rates.registrations_per_address_per_hour),
-                requests_of_address: Buckets::new(Rate::new(together, 1, together.saturating_mul(4)), REMEMBERED),
+                requests_of_address: Buckets::new(
+                    Rate::new(together, 1, together.saturating_mul(4)),
+                    REMEMBERED,
+                ),
                 connects: Buckets::new(Rate::new(connects, 60, connects), REMEMBERED),
             },
             store: parts.store,

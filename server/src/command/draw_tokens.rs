@@ -1,4 +1,5 @@
-//! DrawTokens: lays down creation tokens, of which the store keeps the hashes without the device's name (rule 16).
+//! DrawTokens: lays down creation tokens, of which the store keeps the hashes without the device's name (rule
+//! 16).
 
 use posthorn_proto::KeyHash;
 use posthorn_proto::frame::ServerBody;

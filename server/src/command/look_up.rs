@@ -8,5 +8,9 @@ use super::{Call, Reply};
 pub(super) async fn look_up(call: Call, handle: Handle) -> Reply {
     call.peer.authenticated()?;
     let record = call.context.store.card(handle).await?;
-    Ok(ServerBody::Card(CardAnswer { identity_key: record.identity_key, version: record.version, card: record.card }))
+    Ok(ServerBody::Card(CardAnswer {
+        identity_key: record.identity_key,
+        version: record.version,
+        card: record.card,
+    }))
 }

@@ -1,8 +1,9 @@
-//! What clients can ask: one file per request. Each checks policy, makes one call into the store, and replies.
+//! What clients can ask: one file per request. Each checks policy, makes one call into the store, and
+//! replies.
 //!
-//! The frame is already decoded and its lengths are right; what is left to check are this relay's limits, who is asking,
-//! and how often. No command touches a socket. Rules of mailboxes and of the directory are not here but in the store's
-//! ledger.
+//! The frame is already decoded and its lengths are right; what is left to check are this relay's limits, who
+//! is asking, and how often. No command touches a socket. Rules of mailboxes and of the directory are not
+//! here but in the store's ledger.
 //!
 //! | file | needs |
 //! |---|---|
@@ -43,8 +44,8 @@ pub use context::{Context, ContextParts};
 use crate::gateway::peer::{Asked, Peer};
 use crate::store::StoreError;
 
-/// What remains to be done for one request. It answers into the session's outbox by itself. Its first poll is what hands the
-/// request to the store, so poll it once before the session gets another frame.
+/// What remains to be done for one request. It answers into the session's outbox by itself. Its first poll is
+/// what hands the request to the store, so poll it once before the session gets another frame.
 pub type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What a request comes to.

@@ -1,8 +1,9 @@
 //! Open: begins delivery from many mailboxes on this connection.
 //!
-//! The order of steps is what keeps the promises. Listen before asking the store, so that no append is missed between its
-//! answer and the first delivery. Take the reader over before reading its cursor for the answer, so that the former
-//! opening's acknowledgements cannot move it any more (rule 10). Answer before the first delivery.
+//! The order of steps is what keeps the promises. Listen before asking the store, so that no append is missed
+//! between its answer and the first delivery. Take the reader over before reading its cursor for the answer,
+//! so that the former opening's acknowledgements cannot move it any more (rule 10). Answer before the first
+//! delivery.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,7 +19,8 @@ use crate::live::opening::closing_words;
 use crate::store::{OpenReader, ReaderView};
 
 pub(super) async fn open(call: Call, asked: Asked, open: Open) {
-    // When thousands come back at once, each is served soon or waits with nothing but its request. (Never closed.)
+    // When thousands come back at once, each is served soon or waits with nothing but its request. (Never
+    // closed.)
     let _permit = call.context.opens.acquire().await;
     let results = match check(&call, &open) {
         Ok(reserved) => {

@@ -17,9 +17,16 @@ pub(super) async fn post(call: Call, post: Post) -> Reply {
     let post_key = post.post_key.hash();
     let turn = post.turn.map(|request| (request.key.hash(), request.turn));
     let turn_hash = TurnHash::of(turn.as_ref().map(|(_, turn)| turn));
-    let fingerprint = Fingerprint::of(&post_key, turn.as_ref().map(|(key, _)| key), &turn_hash, &post.envelope);
-    let append =
-        Append { mailbox: post.mailbox, post_id: post.post_id, post_key, envelope: post.envelope, turn, fingerprint };
+    let fingerprint =
+        Fingerprint::of(&post_key, turn.as_ref().map(|(key, _)| key), &turn_hash, &post.envelope);
+    let append = Append {
+        mailbox: post.mailbox,
+        post_id: post.post_id,
+        post_key,
+        envelope: post.envelope,
+        turn,
+        fingerprint,
+    };
     let seq = call.context.store.append(append).await?;
     Ok(ServerBody::Posted { seq })
 }

@@ -1,4 +1,5 @@
-//! Register: makes an account with its first device, against an invite, and authenticates the connection as that device.
+//! Register: makes an account with its first device, against an invite, and authenticates the connection as
+//! that device.
 
 use posthorn_proto::frame::{Register, ServerBody};
 

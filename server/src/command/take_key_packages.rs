@@ -1,5 +1,5 @@
-//! TakeKeyPackages: one key package of each device of an account. Takes are limited per asker and per target, so that nobody
-//! can use up somebody's one-time packages (rule 15).
+//! TakeKeyPackages: one key package of each device of an account. Takes are limited per asker and per target,
+//! so that nobody can use up somebody's one-time packages (rule 15).
 
 use posthorn_proto::Handle;
 use posthorn_proto::frame::{KeyPackage, ServerBody};

@@ -1,4 +1,5 @@
-//! Every key of the configuration, described once: the ranges that are checked and the table that people read.
+//! Every key of the configuration, described once: the ranges that are checked and the table that people
+//! read.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -46,18 +47,34 @@ pub const KEYS: &[Key] = &[
         "What clients should connect to, if it is not the listening address: `wss://relay.example`.",
     ),
     text("open_registration", "true or false", "Whether anybody may register, without an invite."),
-    text("engine", "embedded or memory", "Where mailboxes are kept. `memory` forgets everything when the relay stops."),
+    text(
+        "engine",
+        "embedded or memory",
+        "Where mailboxes are kept. `memory` forgets everything when the relay stops.",
+    ),
     text(
         "tls.certificate",
         "path",
         "Certificate chain in PEM. Without it the relay speaks plain WebSocket: for loopback, or behind a proxy.",
     ),
     text("tls.key", "path", "The certificate's private key in PEM."),
-    number("limits.frame_bytes", "bytes", 8192, limits::FRAME_BYTES as u64, "Largest frame in either direction."),
+    number(
+        "limits.frame_bytes",
+        "bytes",
+        8192,
+        limits::FRAME_BYTES as u64,
+        "Largest frame in either direction.",
+    ),
     number("limits.envelope_bytes", "bytes", 4096, limits::ENVELOPE_BYTES as u64, "Largest envelope."),
     number("limits.signal_bytes", "bytes", 256, limits::SIGNAL_BYTES as u64, "Largest signal."),
     number("limits.card_bytes", "bytes", 1024, limits::CARD_BYTES as u64, "Largest contact card."),
-    number("limits.key_package_bytes", "bytes", 4096, limits::KEY_PACKAGE_BYTES as u64, "Largest key package."),
+    number(
+        "limits.key_package_bytes",
+        "bytes",
+        4096,
+        limits::KEY_PACKAGE_BYTES as u64,
+        "Largest key package.",
+    ),
     number(
         "limits.openings_per_request",
         "mailboxes",
@@ -87,7 +104,13 @@ pub const KEYS: &[Key] = &[
         "Most readers of one mailbox.",
     ),
     number("limits.mailbox_bytes", "bytes", MIB, limits::MAILBOX_BYTES, "Quota of one mailbox."),
-    number("limits.expiry_seconds", "seconds", 60, limits::EXPIRY_SECONDS as u64, "Longest expiry of a mailbox."),
+    number(
+        "limits.expiry_seconds",
+        "seconds",
+        60,
+        limits::EXPIRY_SECONDS as u64,
+        "Longest expiry of a mailbox.",
+    ),
     number(
         "limits.idle_seconds",
         "seconds",
@@ -109,7 +132,13 @@ pub const KEYS: &[Key] = &[
         limits::TOKENS_PER_DEVICE as u64,
         "Most creation tokens that one device may draw in 24 hours.",
     ),
-    number("connections.total", "connections", 1, 1_000_000, "Most connections; more are refused with HTTP 503."),
+    number(
+        "connections.total",
+        "connections",
+        1,
+        1_000_000,
+        "Most connections; more are refused with HTTP 503.",
+    ),
     number(
         "connections.per_address",
         "connections",
@@ -211,7 +240,13 @@ pub const KEYS: &[Key] = &[
         1_000_000,
         "Attempts to register from one address (an IPv6 /64 counts as one); loopback is not counted. 0 = no limit.",
     ),
-    number("store.total_bytes", "bytes", MIB, 1024 * TIB, "Most bytes of stored envelopes over all mailboxes."),
+    number(
+        "store.total_bytes",
+        "bytes",
+        MIB,
+        1024 * TIB,
+        "Most bytes of stored envelopes over all mailboxes.",
+    ),
     number("store.mailboxes", "mailboxes", 1, 1_000_000_000, "Most mailboxes."),
     number(
         "store.posts",
@@ -221,7 +256,13 @@ pub const KEYS: &[Key] = &[
         "Most remembered posts over all mailboxes; each costs memory.",
     ),
     number("store.accounts", "accounts", 1, 1_000_000_000, "Most accounts."),
-    number("store.readers", "readers", 1, 1_000_000_000, "Most readers over all mailboxes; each costs memory."),
+    number(
+        "store.readers",
+        "readers",
+        1,
+        1_000_000_000,
+        "Most readers over all mailboxes; each costs memory.",
+    ),
     number("store.tokens", "tokens", 1, 1_000_000_000, "Most unspent creation tokens over all devices."),
     number(
         "store.post_id_seconds",
@@ -273,7 +314,9 @@ pub(super) fn flat(config: &Config) -> BTreeMap<String, serde_json::Value> {
     let value = serde_json::to_value(config).expect("a configuration has no maps with odd keys");
     for (name, value) in value.as_object().into_iter().flatten() {
         match value.as_object() {
-            Some(table) => flat.extend(table.iter().map(|(key, value)| (format!("{name}.{key}"), value.clone()))),
+            Some(table) => {
+                flat.extend(table.iter().map(|(key, value)| (format!("{name}.{key}"), value.clone())))
+            }
             None => drop(flat.insert(name.clone(), value.clone())),
         }
     }

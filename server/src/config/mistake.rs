@@ -1,4 +1,5 @@
-//! Mistakes in a configuration, each in one line: what is wrong, with which key, where it stands, and what may be meant.
+//! Mistakes in a configuration, each in one line: what is wrong, with which key, where it stands, and what
+//! may be meant.
 
 use figment::error::Kind;
 
@@ -30,8 +31,9 @@ pub(super) fn in_one_line(error: &figment::Error) -> String {
 
 /// There is no such key; which one is near, or where it stands.
 fn unknown(found: &str, siblings: &[&str], path: &[String]) -> String {
-    let parent =
-        path.split_last().map_or_else(String::new, |(_, parent)| parent.iter().map(|p| format!("{p}.")).collect());
+    let parent = path
+        .split_last()
+        .map_or_else(String::new, |(_, parent)| parent.iter().map(|p| format!("{p}.")).collect());
     let near = siblings.iter().map(|sibling| (distance(found, sibling), sibling)).min();
     let elsewhere =
         || KEYS.iter().find(|key| key.name.rsplit('.').next() == Some(found)).map(|key| key.name.to_owned());

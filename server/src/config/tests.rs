@@ -21,10 +21,12 @@ fn every_key_is_described_and_the_description_is_in_the_docs() {
         let (before, after) = (DOCS.split(BEGIN).next(), DOCS.split(END).nth(1));
         let (before, after) = (before.expect("a beginning"), after.expect("an end mark"));
         let text = format!("{before}{BEGIN}{}{END}{after}", documentation());
-        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md"), text).expect("written");
+        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md"), text)
+            .expect("written");
         return;
     }
-    let stale = "docs/configuration.md is stale: POSTHORN_DOCS=write cargo test -p posthorn-server --lib config";
+    let stale =
+        "docs/configuration.md is stale: POSTHORN_DOCS=write cargo test -p posthorn-server --lib config";
     assert!(DOCS.contains(&format!("{BEGIN}{}{END}", documentation())), "{stale}");
 }
 
@@ -39,7 +41,8 @@ fn the_defaults_are_in_range() {
 #[test]
 fn flags_win_over_the_file_and_the_file_over_defaults() {
     let dir = tempfile::tempdir().expect("temporary folder");
-    std::fs::write(dir.path().join(FILE_NAME), "listen = '0.0.0.0:1'\n[limits]\nidle_seconds = 30\n").expect("written");
+    std::fs::write(dir.path().join(FILE_NAME), "listen = '0.0.0.0:1'\n[limits]\nidle_seconds = 30\n")
+        .expect("written");
     let config = load(dir.path(), &[("listen", "127.0.0.1:7"), ("log.format", "json")]).expect("good");
     assert_eq!(config.listen.to_string(), "127.0.0.1:7");
     assert_eq!((config.limits.idle_seconds, config.log.format), (30, LogFormat::Json));

@@ -41,7 +41,8 @@ impl Accounts {
     /// Whether exactly this account was registered before.
     pub(crate) fn is_registered(&self, new: &NewAccount) -> bool {
         self.by_handle.get(&new.handle).is_some_and(|account| {
-            account.identity_key == new.identity_key && account.devices.first() == Some(&(new.device, new.device_key))
+            account.identity_key == new.identity_key
+                && account.devices.first() == Some(&(new.device, new.device_key))
         })
     }
 

@@ -1,8 +1,9 @@
-//! Key packages of devices: one-time packages, first in first out and each given out once, and one last-resort package.
+//! Key packages of devices: one-time packages, first in first out and each given out once, and one
+//! last-resort package.
 //!
-//! One-time packages are numbered from 1 and taken in order, so that "gone" is one number. As many taken ones as a device
-//! may store are remembered by their digest: a publication that is repeated because its answer was lost must not put a
-//! package on offer that was already given out.
+//! One-time packages are numbered from 1 and taken in order, so that "gone" is one number. As many taken ones
+//! as a device may store are remembered by their digest: a publication that is repeated because its answer
+//! was lost must not put a package on offer that was already given out.
 
 use std::collections::BTreeMap;
 
@@ -74,7 +75,8 @@ impl<L: Clone + PartialEq> Packages<L> {
         self.one_time.last_key_value().map_or(1, |(number, _)| number + 1).max(self.first)
     }
 
-    /// The changes that a publication makes: packages known by their digest are left out, the oldest make room.
+    /// The changes that a publication makes: packages known by their digest are left out, the oldest make
+    /// room.
     pub(crate) fn publish(
         &self,
         device: DeviceId,
@@ -102,7 +104,8 @@ impl<L: Clone + PartialEq> Packages<L> {
             changes.push(Change::KeyPackagesTaken { device, first });
         }
         if let Some(key_package) = last_resort {
-            let same = self.last_resort.as_ref().is_some_and(|last| last.digest == package_digest(&key_package));
+            let same =
+                self.last_resort.as_ref().is_some_and(|last| last.digest == package_digest(&key_package));
             if !same {
                 changes.push(Change::LastResort { device, key_package });
             }
@@ -112,8 +115,14 @@ impl<L: Clone + PartialEq> Packages<L> {
 
     /// The package to hand out: its place, whether it is the reusable one, and the change.
     pub(crate) fn take(&self, device: DeviceId) -> Option<(L, bool, Option<Change>)> {
-        if let Some((number, OneTime { place: Some((place, _)), .. })) = self.one_time.range(self.first..).next() {
-            return Some((place.clone(), false, Some(Change::KeyPackagesTaken { device, first: number + 1 })));
+        if let Some((number, OneTime { place: Some((place, _)), .. })) =
+            self.one_time.range(self.first..).next()
+        {
+            return Some((
+                place.clone(),
+                false,
+                Some(Change::KeyPackagesTaken { device, first: number + 1 }),
+            ));
         }
         self.last_resort.as_ref().map(|package| (package.place.clone(), true, None))
     }
@@ -124,7 +133,13 @@ impl<L: Clone + PartialEq> Packages<L> {
     }
 
     /// Enters a package under its number. A later place of the same one replaces the earlier.
-    pub(crate) fn enter(&mut self, number: u64, mut package: OneTime<L>, limit: usize, freed: &mut dyn FnMut(L, u32)) {
+    pub(crate) fn enter(
+        &mut self,
+        number: u64,
+        mut package: OneTime<L>,
+        limit: usize,
+        freed: &mut dyn FnMut(L, u32),
+    ) {
         if number < self.first {
             package.place.take().into_iter().for_each(|(place, bytes)| freed(place, bytes));
             self.one_time.entry(number).or_insert(package);

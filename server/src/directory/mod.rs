@@ -1,9 +1,9 @@
-//! The directory: accounts and their devices ([`accounts`]), contact cards ([`cards`]), key packages ([`key_packages`]),
-//! creation tokens ([`tokens`]) and invites ([`invites`]).
+//! The directory: accounts and their devices ([`accounts`]), contact cards ([`cards`]), key packages
+//! ([`key_packages`]), creation tokens ([`tokens`]) and invites ([`invites`]).
 //!
-//! Pure, like [`crate::mailbox`]: a request becomes changes, applying them is another step. Cards and key packages are
-//! opaque and held by their place `L`. Invariant: nothing here names a mailbox, and no token names a device: who created a
-//! mailbox is not kept (rule 16).
+//! Pure, like [`crate::mailbox`]: a request becomes changes, applying them is another step. Cards and key
+//! packages are opaque and held by their place `L`. Invariant: nothing here names a mailbox, and no token
+//! names a device: who created a mailbox is not kept (rule 16).
 
 pub(crate) mod accounts;
 pub(crate) mod cards;

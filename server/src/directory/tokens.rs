@@ -1,7 +1,7 @@
 //! Creation tokens: hashes that may be spent once each, without any trace of who drew them (rule 16).
 //!
-//! How many a device drew today is counted in memory only: on disk the count would stand beside the hashes and link them
-//! to the device. A restart of the relay forgets it, which costs at most one day's allowance.
+//! How many a device drew today is counted in memory only: on disk the count would stand beside the hashes
+//! and link them to the device. A restart of the relay forgets it, which costs at most one day's allowance.
 
 use hashbrown::HashMap;
 use posthorn_proto::{DeviceId, KeyHash};

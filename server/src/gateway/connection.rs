@@ -1,8 +1,8 @@
 //! One WebSocket connection: moves frames between the socket and a session.
 //!
-//! Owns the socket and the unfinished work of its session; both end when it is dropped. Knows nothing of what frames mean.
-//! It is one task that lets the session's work go on, reads in gulps, and writes whatever has gathered at once: a wake-up
-//! and a system call for each frame would cost ten times the work itself.
+//! Owns the socket and the unfinished work of its session; both end when it is dropped. Knows nothing of what
+//! frames mean. It is one task that lets the session's work go on, reads in gulps, and writes whatever has
+//! gathered at once: a wake-up and a system call for each frame would cost ten times the work itself.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -30,7 +30,8 @@ const ROUNDS: usize = 8;
 const CLOSING: Duration = Duration::from_secs(3);
 /// What a client is told to wait before it comes back; it adds its own jitter.
 const RECONNECT_AFTER_MS: u32 = 500;
-/// A client that takes nothing is cut off after this if the relay's budget is short; so often that is looked at.
+/// A client that takes nothing is cut off after this if the relay's budget is short; so often that is looked
+/// at.
 const HURRY: Duration = Duration::from_secs(5);
 /// Who finds the relay's budget used up looks again after this.
 const RETRY: Duration = Duration::from_millis(100);
@@ -50,7 +51,8 @@ pub(crate) struct Surroundings {
 /// A client that is being served. Holds nothing but what a connection needs all its life: most are idle.
 pub(crate) struct Connection<S> {
     socket: Socket<S>,
-    /// Unfinished requests, and perhaps a catch-up. Dropped before the session, whose openings they may be making.
+    /// Unfinished requests, and perhaps a catch-up. Dropped before the session, whose openings they may be
+    /// making.
     works: Vec<Work>,
     session: Session,
     surroundings: Arc<Surroundings>,
@@ -69,8 +71,8 @@ pub(crate) struct Connection<S> {
     ping: Option<Bytes>,
     /// Reading was left off because the session, or the budget, takes nothing now.
     paused: bool,
-    /// What comes is no WebSocket any more, or too large a message: it is thrown away unread, so that the client finds the
-    /// close frame and not a reset connection.
+    /// What comes is no WebSocket any more, or too large a message: it is thrown away unread, so that the
+    /// client finds the close frame and not a reset connection.
     broken: bool,
 }
 
@@ -79,7 +81,8 @@ enum Phase {
     Open,
     /// The relay stops: what was asked is answered, then the connection is closed.
     Draining,
-    /// The close frame follows when the outbox is empty. Until then and until it was answered, so many steady milliseconds.
+    /// The close frame follows when the outbox is empty. Until then and until it was answered, so many steady
+    /// milliseconds.
     Closing(Ending, u64),
     /// The close frame is on its way; the client's is awaited until then.
     Closed(u64),
@@ -216,7 +219,8 @@ where
         }
     }
 
-    /// Lets what was asked go on. What is begun in the same round was polled just now, and wakes the task when it can go on.
+    /// Lets what was asked go on. What is begun in the same round was polled just now, and wakes the task
+    /// when it can go on.
     fn work(&mut self, cx: &mut Context<'_>) {
         self.works.retain_mut(|work| work.as_mut().poll(cx).is_pending());
         if let Some(work) = self.session.catch_up() {

@@ -40,12 +40,14 @@ impl Clock for Ticks {
     }
 }
 
-/// Plays an input: two clients of one relay. Each step is a byte that says who, whether it takes its frames first, and how
-/// much time passes, then a u16 length (big endian) and a frame. Panics if a promise of the session breaks.
+/// Plays an input: two clients of one relay. Each step is a byte that says who, whether it takes its frames
+/// first, and how much time passes, then a u16 length (big endian) and a frame. Panics if a promise of the
+/// session breaks.
 #[doc(hidden)]
 pub fn session(input: &[u8]) {
     let (hub, clock) = (Hub::new(), Arc::new(Ticks::default()));
-    let store = MemoryStore::new(StorePolicy::default(), clock.clone(), hub.clone(), &mut StdRng::from_seed([1; 32]));
+    let store =
+        MemoryStore::new(StorePolicy::default(), clock.clone(), hub.clone(), &mut StdRng::from_seed([1; 32]));
     let context = Context::new(ContextParts {
         store: Arc::new(store),
         hub: hub.clone(),
@@ -101,8 +103,8 @@ fn take(session: &mut Session) {
 /// Largest message of the target `websocket`, bytes: small, so that inputs come to the limit.
 const MESSAGE_BYTES: usize = 300;
 
-/// Takes the first byte for the size of the pieces in which the others come from a client. Panics if pieces make a difference, if more
-/// is held than came, or if another implementation would read something else.
+/// Takes the first byte for the size of the pieces in which the others come from a client. Panics if pieces
+/// make a difference, if more is held than came, or if another implementation would read something else.
 #[doc(hidden)]
 pub fn websocket(input: &[u8]) {
     let Some((piece, bytes)) = input.split_first() else { return };
@@ -113,7 +115,9 @@ pub fn websocket(input: &[u8]) {
     for event in &ours {
         let message = theirs.read().expect("what is taken here is taken there");
         let is_same = match (event, &message) {
-            (Event::Binary(one), Message::Binary(other)) | (Event::Ping(one), Message::Ping(other)) => one == other,
+            (Event::Binary(one), Message::Binary(other)) | (Event::Ping(one), Message::Ping(other)) => {
+                one == other
+            }
             (Event::Pong, Message::Pong(_)) => true,
             _ => false,
         };

@@ -1,7 +1,8 @@
 //! Connections that are half open: accepted, and not a WebSocket yet.
 //!
-//! Owns how many there may be. When there are too many the oldest gives way: an honest handshake takes a few milliseconds,
-//! so the oldest is one that means harm or is broken. While even the oldest is young, new ones wait in the system's queue.
+//! Owns how many there may be. When there are too many the oldest gives way: an honest handshake takes a few
+//! milliseconds, so the oldest is one that means harm or is broken. While even the oldest is young, new ones
+//! wait in the system's queue.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! The few plain HTTP requests, and the upgrade to WebSocket.
 //!
-//! Owns a connection until it is a WebSocket, and no longer: hyper's state is dropped before the session begins.
+//! Owns a connection until it is a WebSocket, and no longer: hyper's state is dropped before the session
+//! begins.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -98,7 +99,10 @@ fn upgrade(method: &Method, headers: &HeaderMap, context: &Context) -> Result<An
         return Err(Box::new(answer));
     }
     if !names(headers, SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
-        return refuse(StatusCode::BAD_REQUEST, "name the subprotocol: Sec-WebSocket-Protocol: posthorn.v1\n");
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            "name the subprotocol: Sec-WebSocket-Protocol: posthorn.v1\n",
+        );
     }
     let Some(key) = headers.get(SEC_WEBSOCKET_KEY) else {
         return refuse(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing\n");
@@ -146,7 +150,8 @@ fn with(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Answe
 }
 
 /// The answer to a connection over the cap, written without reading what it asks.
-pub(crate) const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\nConnection: close\r\n\
+pub(crate) const FULL: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\nConnection: close\r\n\
 Content-Type: text/plain\r\nContent-Length: 43\r\n\r\ntoo many connections: try again in a while\n";
 
 #[cfg(test)]

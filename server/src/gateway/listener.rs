@@ -1,7 +1,7 @@
 //! The listener: accepts connections, caps their number, and owns their tasks.
 //!
-//! Every connection is a task in its set: dropping the listener's future ends them all; draining waits for them, for a
-//! while.
+//! Every connection is a task in its set: dropping the listener's future ends them all; draining waits for
+//! them, for a while.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -84,7 +84,13 @@ impl Doors {
         self.open.load(Ordering::Relaxed)
     }
 
-    fn admit(self: &Arc<Self>, address: IpAddr, settings: &Connections, rate: &Buckets, now: u64) -> Option<Visitor> {
+    fn admit(
+        self: &Arc<Self>,
+        address: IpAddr,
+        settings: &Connections,
+        rate: &Buckets,
+        now: u64,
+    ) -> Option<Visitor> {
         if self.open() >= u64::from(settings.total) {
             return None;
         }
@@ -150,14 +156,18 @@ impl Listener {
         });
         let handshakes = Handshakes::new(settings.handshakes as usize);
         let doors = Arc::default();
-        Ok(Self { tcp, shared: Arc::new(Shared { tls, context, surroundings, settings, drain, doors, handshakes }) })
+        Ok(Self {
+            tcp,
+            shared: Arc::new(Shared { tls, context, surroundings, settings, drain, doors, handshakes }),
+        })
     }
 
     pub(crate) fn doors(&self) -> Arc<Doors> {
         self.shared.doors.clone()
     }
 
-    /// Accepts until the relay stops, then waits until its connections have ended, but no longer than configured.
+    /// Accepts until the relay stops, then waits until its connections have ended, but no longer than
+    /// configured.
     pub(crate) async fn run(self) {
         let Self { tcp, shared } = self;
         let mut drain = shared.drain.clone();
@@ -203,9 +213,9 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 fn admit(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr, connections: &mut JoinSet<()>) {
     let now = shared.surroundings.clock.millis();
     match shared.doors.admit(address.ip(), &shared.settings, &shared.context.rates.connects, now) {
-        Some(visitor) => shared
-            .handshakes
-            .begin(now, |handshake| connections.spawn(serve(shared.clone(), stream, address.ip(), visitor, handshake))),
+        Some(visitor) => shared.handshakes.begin(now, |handshake| {
+            connections.spawn(serve(shared.clone(), stream, address.ip(), visitor, handshake))
+        }),
         // Refusals are bounded too: beyond that the connection is just dropped.
         None if (connections.len() as u64) < u64::from(shared.settings.total) + 64 => {
             let shared = shared.clone();
@@ -215,9 +225,15 @@ fn admit(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr, connectio
     }
 }
 
-async fn serve(shared: Arc<Shared>, stream: TcpStream, address: IpAddr, visitor: Visitor, handshake: Handshake) {
-    // Boxed, and dropped before the connection begins: what the handshake needs shall not stay with the connection for the
-    // rest of its life.
+async fn serve(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    address: IpAddr,
+    visitor: Visitor,
+    handshake: Handshake,
+) {
+    // Boxed, and dropped before the connection begins: what the handshake needs shall not stay with the
+    // connection for the rest of its life.
     let welcomed = Box::pin(welcome(shared, stream, address, &visitor, handshake)).await;
     if let Some(connection) = welcomed {
         connection.await;

@@ -1,9 +1,10 @@
 //! From the socket to a session, and back.
 //!
-//! Reading order: [`listener`] accepts and caps; [`http`] answers the few plain requests and upgrades to WebSocket;
-//! [`websocket`] makes messages of bytes and [`socket`] moves them; [`connection`] stands between a socket and a session; [`session`] is one client's conversation with the relay,
-//! without a socket; [`peer`] is what its requests share; [`outbox`] is what waits to be sent; [`rate`] is how often
-//! something may happen, [`handshakes`] how many may be half open, [`budget`] how much memory all of this may take.
+//! Reading order: [`listener`] accepts and caps; [`http`] answers the few plain requests and upgrades to
+//! WebSocket; [`websocket`] makes messages of bytes and [`socket`] moves them; [`connection`] stands between
+//! a socket and a session; [`session`] is one client's conversation with the relay, without a socket;
+//! [`peer`] is what its requests share; [`outbox`] is what waits to be sent; [`rate`] is how often something
+//! may happen, [`handshakes`] how many may be half open, [`budget`] how much memory all of this may take.
 //!
 //! Invariant: below [`session`] nothing knows that sockets exist. The simulation drives sessions by hand.
 

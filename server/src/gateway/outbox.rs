@@ -1,13 +1,14 @@
 //! What waits to be sent on one connection, with a hard bound in bytes (R6, R7).
 //!
-//! Owns the frames between the session (and the live side of other sessions) and the socket, in the order in which they
-//! are sent. Never touches a socket, never blocks, never drops an answer.
+//! Owns the frames between the session (and the live side of other sessions) and the socket, in the order in
+//! which they are sent. Never touches a socket, never blocks, never drops an answer.
 //!
 //! What waits here, and what the socket has been given and not taken, is charged to the relay's [`Budget`].
 //!
-//! Two kinds of frames share the queue. *Answers* (and the few pushed words about openings) are always taken: their number
-//! is bounded because the session stops accepting requests while too much of them waits. *Deliveries* are taken only while
-//! there is room; whoever is refused catches up from the store when the queue has drained.
+//! Two kinds of frames share the queue. *Answers* (and the few pushed words about openings) are always taken:
+//! their number is bounded because the session stops accepting requests while too much of them waits.
+//! *Deliveries* are taken only while there is room; whoever is refused catches up from the store when the
+//! queue has drained.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -86,8 +87,8 @@ pub(crate) enum Behind {
     Nothing,
     /// One of them can be served now.
     Due,
-    /// The relay's budget has no room even for one delivery, and nothing of this connection's own will make some: ask
-    /// again in a while, after [`Outbox::retry`].
+    /// The relay's budget has no room even for one delivery, and nothing of this connection's own will make
+    /// some: ask again in a while, after [`Outbox::retry`].
     Starved,
 }
 
@@ -96,8 +97,8 @@ fn cost(bytes: &Bytes) -> usize {
 }
 
 impl Outbox {
-    /// An empty queue that takes at most `limit` bytes of deliveries (or one delivery, whatever its size), and less when
-    /// the budget is short.
+    /// An empty queue that takes at most `limit` bytes of deliveries (or one delivery, whatever its size),
+    /// and less when the budget is short.
     pub(crate) fn new(limit: usize, budget: Arc<Budget>) -> Self {
         let (waiting, answer_bytes, driver) = (Mutex::default(), AtomicUsize::new(0), AtomicWaker::new());
         Self { waiting, answer_bytes, driver, limit, budget }
@@ -119,7 +120,8 @@ impl Outbox {
         }
     }
 
-    /// Queues a delivery or a signal if there is room. Wakes nobody: one wake-up for all that comes at once is enough.
+    /// Queues a delivery or a signal if there is room. Wakes nobody: one wake-up for all that comes at once
+    /// is enough.
     pub(crate) fn deliver(&self, bytes: &Bytes) -> Delivered {
         let cost = cost(bytes);
         let mut waiting = self.waiting.lock();
@@ -148,8 +150,8 @@ impl Outbox {
         self.driver.wake();
     }
 
-    /// The opening that has waited longest, if there is room to serve it. Room means half the queue: reading the store
-    /// for every single frame that leaves would cost more than it brings.
+    /// The opening that has waited longest, if there is room to serve it. Room means half the queue: reading
+    /// the store for every single frame that leaves would cost more than it brings.
     pub(crate) fn take_behind(&self) -> Option<(MailboxId, usize)> {
         let mut waiting = self.waiting.lock();
         if waiting.full || waiting.delivery_bytes > self.limit / 2 {

@@ -1,5 +1,5 @@
-//! What the requests of one connection share: its openings, the device that it authenticated as, its challenge, and how much
-//! is unanswered.
+//! What the requests of one connection share: its openings, the device that it authenticated as, its
+//! challenge, and how much is unanswered.
 //!
 //! Owns no policy beyond counting, and no socket.
 
@@ -42,7 +42,8 @@ pub(crate) struct Peer {
     budget: Arc<Budget>,
     /// Whether `ending` is set, for looking without the lock.
     ended: AtomicBool,
-    /// Never held while anything waits. Dropping a seat takes the hub's lock, so seats are dropped after it is released.
+    /// Never held while anything waits. Dropping a seat takes the hub's lock, so seats are dropped after it
+    /// is released.
     state: Mutex<State>,
 }
 
@@ -90,7 +91,8 @@ impl Peer {
 
     /// The authenticated device, or the refusal for a request that needs one.
     pub(crate) fn authenticated(&self) -> Result<DeviceId, Refusal> {
-        self.device().ok_or_else(|| Refusal::new(ErrorCode::Unauthenticated, "authenticate this connection first"))
+        self.device()
+            .ok_or_else(|| Refusal::new(ErrorCode::Unauthenticated, "authenticate this connection first"))
     }
 
     /// `false` if the connection belongs to another device already.
@@ -124,10 +126,15 @@ impl Peer {
     }
 
     /// Room for more openings, until the reservation is dropped; `None` if there would be more than `most`.
-    pub(crate) fn reserve_openings(&self, mailboxes: &HashSet<MailboxId>, most: usize) -> Option<Reserved<'_>> {
+    pub(crate) fn reserve_openings(
+        &self,
+        mailboxes: &HashSet<MailboxId>,
+        most: usize,
+    ) -> Option<Reserved<'_>> {
         let mut ended = Vec::new();
         let mut state = self.state.lock();
-        let new = |state: &State| mailboxes.iter().filter(|mailbox| !state.openings.contains_key(*mailbox)).count();
+        let new =
+            |state: &State| mailboxes.iter().filter(|mailbox| !state.openings.contains_key(*mailbox)).count();
         if state.openings.len() + state.reserved + new(&state) > most {
             // Ended openings stay, so that a late ack is told why; not at the expense of live ones.
             ended.extend(state.openings.extract_if(|_, seat| seat.opening.ended().is_some()));
@@ -225,7 +232,8 @@ impl Asked {
         self.request != 0
     }
 
-    /// Answers it. Whoever drives the session looks for answers after each step of its work, without being woken.
+    /// Answers it. Whoever drives the session looks for answers after each step of its work, without being
+    /// woken.
     pub(crate) fn answer(self, reply: Reply) {
         let body = reply.unwrap_or_else(ServerBody::Error);
         self.peer.outbox.answer_quietly(ServerFrame { request: self.request, body }.encode());

@@ -1,7 +1,8 @@
 //! Rates: how often something may happen.
 //!
-//! Owns the arithmetic and the memory of past events; reads no clock (the caller passes milliseconds of a monotonic one) and
-//! decides no policy. The algorithm is GCRA: one number per bucket, the theoretical arrival time of the next event.
+//! Owns the arithmetic and the memory of past events; reads no clock (the caller passes milliseconds of a
+//! monotonic one) and decides no policy. The algorithm is GCRA: one number per bucket, the theoretical
+//! arrival time of the next event.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -82,8 +83,9 @@ impl Buckets {
         Self { rate, most, hasher: RandomState::new(), buckets: Mutex::default() }
     }
 
-    /// Takes one event of `key`, or tells how many milliseconds to wait. When too many keys are being limited at once, new
-    /// ones have to wait too: memory is bounded, and forgetting the others would lift their limit.
+    /// Takes one event of `key`, or tells how many milliseconds to wait. When too many keys are being limited
+    /// at once, new ones have to wait too: memory is bounded, and forgetting the others would lift their
+    /// limit.
     pub(crate) fn take(&self, key: impl Hash, now: u64) -> Result<(), u32> {
         self.take_some(key, 1, now)
     }
@@ -120,7 +122,11 @@ mod tests {
         assert_eq!(bucket.take(rate, 1, 99), Err(1));
         assert_eq!(bucket.take(rate, 1, 100), Ok(()));
         assert_eq!(bucket.take(rate, 1, 100), Err(100));
-        assert_eq!(bucket.take(rate, 100, 10_000), Ok(()), "a full bucket lets even a large cost through, once");
+        assert_eq!(
+            bucket.take(rate, 100, 10_000),
+            Ok(()),
+            "a full bucket lets even a large cost through, once"
+        );
         assert!(bucket.take(rate, 1, 10_000).is_err());
     }
 

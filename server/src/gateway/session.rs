@@ -1,7 +1,8 @@
 //! One client's conversation with the relay, without a socket.
 //!
-//! Owns the order of things: frames in, answers and deliveries into the outbox. Reads no clock and needs no runtime: time
-//! comes in, and the [`Work`] that comes out is polled by whoever drives the session: a connection, or a simulation.
+//! Owns the order of things: frames in, answers and deliveries into the outbox. Reads no clock and needs no
+//! runtime: time comes in, and the [`Work`] that comes out is polled by whoever drives the session: a
+//! connection, or a simulation.
 //!
 //! ```text
 //! frame --on_frame--> Work --first poll--> store ...  --> answer in the outbox --pop--> client
@@ -10,8 +11,10 @@
 //!
 //! A driver keeps to four rules:
 //! 1. Call [`Session::on_frame`] only while [`Session::accepts_frames`].
-//! 2. Poll each `Work` once before the next `on_frame`: that hands it to the store, and posts keep their order.
-//! 3. After frames were taken from the outbox, and whenever it wakes, ask [`Session::catch_up`]; it allows one at a time.
+//! 2. Poll each `Work` once before the next `on_frame`: that hands it to the store, and posts keep their
+//!    order.
+//! 3. After frames were taken from the outbox, and whenever it wakes, ask [`Session::catch_up`]; it allows
+//!    one at a time.
 //! 4. When [`Session::ending`] says so, close the connection as soon as the outbox is empty.
 
 use std::net::IpAddr;
@@ -63,7 +66,8 @@ impl Ending {
     pub const TOO_LARGE: Self = Self { code: 1009, reason: "TOO_LARGE" };
     /// Nothing came for `limits.idle_seconds`.
     pub const IDLE: Self = Self { code: 4000, reason: "IDLE" };
-    /// For `connections.stalled_seconds` it took nothing of what was sent, or did not end a message that it had begun.
+    /// For `connections.stalled_seconds` it took nothing of what was sent, or did not end a message that it
+    /// had begun.
     pub const STALLED: Self = Self { code: 4001, reason: "STALLED" };
 }
 
@@ -182,7 +186,8 @@ impl Session {
         }
     }
 
-    /// Serves openings that fell behind. `None` if there is nothing to do, no room to do it in, or one is at it already.
+    /// Serves openings that fell behind. `None` if there is nothing to do, no room to do it in, or one is at
+    /// it already.
     pub fn catch_up(&mut self) -> Option<Work> {
         if self.peer.outbox.behind() != Behind::Due || self.catching_up.swap(true, Ordering::AcqRel) {
             return None;

@@ -1,8 +1,8 @@
 //! A socket that speaks WebSocket and keeps nothing while it is idle.
 //!
-//! Owns the connection's bytes between the system and the messages. It reads into a buffer that the connections of a
-//! thread share, and gathers what is to be written in another; only what could not be taken in at once is kept. Knows
-//! neither sessions nor what messages mean.
+//! Owns the connection's bytes between the system and the messages. It reads into a buffer that the
+//! connections of a thread share, and gathers what is to be written in another; only what could not be taken
+//! in at once is kept. Knows neither sessions nor what messages mean.
 
 use std::cell::Cell;
 use std::future::Future as _;
@@ -18,11 +18,13 @@ use super::websocket::{self, Decoder, Event, Fault};
 
 /// What is read or gathered for writing at once, in bytes.
 const GULP: usize = 16 * 1024;
-/// A longer frame is written from where it lies instead of being gathered: it is shared with its other readers.
+/// A longer frame is written from where it lies instead of being gathered: it is shared with its other
+/// readers.
 const LONG: usize = 4 * 1024;
 
 thread_local! {
-    /// The buffers of this thread that nobody uses just now. Two at a time are in use: one to read, one to write.
+    /// The buffers of this thread that nobody uses just now. Two at a time are in use: one to read, one to
+    /// write.
     static BUFFERS: Cell<[Vec<u8>; 2]> = const { Cell::new([Vec::new(), Vec::new()]) };
 }
 
@@ -146,8 +148,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Sends gathered frames and a long one behind them, as [`Draft`] made them. The socket must be clear; what the system
-    /// does not take at once is kept.
+    /// Sends gathered frames and a long one behind them, as [`Draft`] made them. The socket must be clear;
+    /// what the system does not take at once is kept.
     pub(crate) fn poll_send(
         &mut self,
         cx: &mut Context<'_>,

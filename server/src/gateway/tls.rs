@@ -1,4 +1,5 @@
-//! TLS from certificate files. Owns nothing but the making of the acceptor; certificates are read once, at start.
+//! TLS from certificate files. Owns nothing but the making of the acceptor; certificates are read once, at
+//! start.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,9 +1,12 @@
-//! WebSocket frames (RFC 6455, section 5) as a relay meets them, without a socket: bytes in, whole messages out.
+//! WebSocket frames (RFC 6455, section 5) as a relay meets them, without a socket: bytes in, whole messages
+//! out.
 //!
-//! Owns the bytes of a message until it is whole, and how frames are written. Knows neither sockets nor sessions.
+//! Owns the bytes of a message until it is whole, and how frames are written. Knows neither sockets nor
+//! sessions.
 //!
-//! Why not the crate that clients use: a connection here holds nothing while it is idle, a payload is copied once (while
-//! it is unmasked), and memory grows with the bytes that came, never with those that were promised.
+//! Why not the crate that clients use: a connection here holds nothing while it is idle, a payload is copied
+//! once (while it is unmasked), and memory grows with the bytes that came, never with those that were
+//! promised.
 
 use bytes::Bytes;
 
@@ -92,8 +95,8 @@ impl Decoder {
         }
     }
 
-    /// Takes bytes from the front of `input` until something is whole. `None`: all of it was taken, and more has to come.
-    /// After a fault there is nothing more to be had.
+    /// Takes bytes from the front of `input` until something is whole. `None`: all of it was taken, and more
+    /// has to come. After a fault there is nothing more to be had.
     pub(crate) fn take(&mut self, input: &mut &[u8]) -> Result<Option<Event>, Fault> {
         loop {
             let mut frame = match self.frame.take() {
@@ -120,7 +123,9 @@ impl Decoder {
                     self.control = Vec::new();
                     return Ok(Some(Event::Pong));
                 }
-                Kind::Close => return Ok(Some(Event::Close(closing_code(&std::mem::take(&mut self.control))?))),
+                Kind::Close => {
+                    return Ok(Some(Event::Close(closing_code(&std::mem::take(&mut self.control))?)));
+                }
             }
         }
     }
@@ -200,8 +205,8 @@ impl Frame {
         let (masked, rest) = input.split_at(self.left.min(input.len()));
         *input = rest;
         if buffer.capacity() - buffer.len() < masked.len() {
-            // Twice what there is, but never more than the frame needs: a message that comes at once has a buffer of its
-            // own length.
+            // Twice what there is, but never more than the frame needs: a message that comes at once has a
+            // buffer of its own length.
             buffer.reserve_exact(self.left.min(masked.len().max(buffer.len())));
         }
         unmask(buffer, masked, self.mask);

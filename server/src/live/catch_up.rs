@@ -1,8 +1,8 @@
 //! Serving openings that fell behind, from the store, as room allows.
 //!
-//! Owns nothing: it moves envelopes from the store to one connection's outbox, one batch at a time, in turns between the
-//! openings that wait. At most one of these runs per connection, and a bounded number reads over the whole relay, so that
-//! their memory is bounded too.
+//! Owns nothing: it moves envelopes from the store to one connection's outbox, one batch at a time, in turns
+//! between the openings that wait. At most one of these runs per connection, and a bounded number reads over
+//! the whole relay, so that their memory is bounded too.
 
 use std::sync::Arc;
 
@@ -29,7 +29,8 @@ pub(crate) async fn catch_up(
         let Some(range) = opening.wants(room.min(BATCH_BYTES)) else { continue };
         match context.store.read(mailbox, range).await {
             Ok(batch) => opening.fill(range, &batch),
-            // What is damaged is lost: its reader is told, and gets the rest. (Only the first of a range can be.)
+            // What is damaged is lost: its reader is told, and gets the rest. (Only the first of a range can
+            // be.)
             Err(StoreError::Damaged) => opening.skip(range.from),
             // A destroyed mailbox is told by the hub too; to end twice is to end once.
             Err(error) => opening.end(error.code(), false),

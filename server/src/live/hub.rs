@@ -1,7 +1,8 @@
 //! The hub: which openings a mailbox has, over the whole relay.
 //!
-//! Hears from the store what became durable and hands it to the openings. Keeps rule 10: one opening owns a reader. Never
-//! calls the store and never waits; what it does under its lock takes microseconds, because the committer waits for it.
+//! Hears from the store what became durable and hands it to the openings. Keeps rule 10: one opening owns a
+//! reader. Never calls the store and never waits; what it does under its lock takes microseconds, because the
+//! committer waits for it.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -26,12 +27,12 @@ type Shard = HashMap<MailboxId, Vec<(ReaderId, Arc<Opening>)>>;
 /// Which openings each mailbox has.
 #[derive(Debug)]
 pub struct Hub {
-    /// Each guards the mailboxes that hash to it. Openings and outboxes are locked while one of these is held, never the
-    /// other way round.
+    /// Each guards the mailboxes that hash to it. Openings and outboxes are locked while one of these is
+    /// held, never the other way round.
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
-    /// Connections that have something new to send, until all that became durable together is told: one wake-up each, and
-    /// each finds all that it has to write.
+    /// Connections that have something new to send, until all that became durable together is told: one
+    /// wake-up each, and each finds all that it has to write.
     asleep: Mutex<Vec<Arc<Outbox>>>,
 }
 
@@ -59,7 +60,8 @@ impl Hub {
         &self.shards[self.hasher.hash_one(mailbox) as usize % SHARDS]
     }
 
-    /// Begins to listen, before the store is asked: no append between its answer and the first delivery is missed.
+    /// Begins to listen, before the store is asked: no append between its answer and the first delivery is
+    /// missed.
     pub(crate) fn listen(
         self: &Arc<Self>,
         mailbox: MailboxId,
@@ -75,8 +77,8 @@ impl Hub {
         Seat { opening, hub: self.clone() }
     }
 
-    /// The store accepted the key: from now on this opening owns the reader, and who owned it before is told so. Returns
-    /// whether somebody was displaced.
+    /// The store accepted the key: from now on this opening owns the reader, and who owned it before is told
+    /// so. Returns whether somebody was displaced.
     pub(crate) fn take_over(&self, opening: &Arc<Opening>) -> bool {
         let mut shard = self.shard(&opening.mailbox).lock();
         let Some(openings) = shard.get_mut(&opening.mailbox) else { return false };

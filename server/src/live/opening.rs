@@ -1,7 +1,7 @@
 //! One opening: a reader's place in a mailbox on one connection.
 //!
-//! Owns what decides whether an envelope may be sent now: the next seq, credit, eviction, the end of the opening. Never
-//! waits, never reads the store, and is never locked while anything waits.
+//! Owns what decides whether an envelope may be sent now: the next seq, credit, eviction, the end of the
+//! opening. Never waits, never reads the store, and is never locked while anything waits.
 
 use std::sync::Arc;
 
@@ -37,7 +37,8 @@ struct Progress {
     credit: u64,
     /// Stands in the outbox's list of openings that are behind.
     queued: bool,
-    /// The highest seq that was acknowledged without wanting an answer, until it has been handed to the store.
+    /// The highest seq that was acknowledged without wanting an answer, until it has been handed to the
+    /// store.
     acknowledged: Option<u64>,
     /// Somebody is handing acknowledgements to the store.
     acknowledging: bool,
@@ -129,7 +130,8 @@ impl Opening {
         progress.phase == Phase::Owner
     }
 
-    /// The answer is in the outbox: deliver from now on. If the opening was ended between the answer and now, say so.
+    /// The answer is in the outbox: deliver from now on. If the opening was ended between the answer and now,
+    /// say so.
     pub(crate) fn begin(&self, view: &ReaderView, _: &Answered) {
         let mut progress = self.progress.lock();
         match progress.phase {
@@ -162,7 +164,8 @@ impl Opening {
         if progress.until.is_none() && shared.evicts(&self.reader) {
             progress.until = Some(seq);
         }
-        let next = progress.next == seq && progress.credit > 0 && progress.until.is_none_or(|until| seq <= until);
+        let next =
+            progress.next == seq && progress.credit > 0 && progress.until.is_none_or(|until| seq <= until);
         let delivered = if next { self.outbox.deliver(shared.bytes()) } else { Delivered::Refused };
         if delivered != Delivered::Refused {
             progress.next += 1;
@@ -188,8 +191,8 @@ impl Opening {
         Some(ReadRange { from: progress.next, to, bytes })
     }
 
-    /// Puts what was read into the outbox, as far as it goes. If there is more to send, the opening queues again behind the
-    /// others of its connection.
+    /// Puts what was read into the outbox, as far as it goes. If there is more to send, the opening queues
+    /// again behind the others of its connection.
     pub(crate) fn fill(&self, range: ReadRange, batch: &[Stored]) {
         let mut progress = self.progress.lock();
         if progress.phase != Phase::Live {
@@ -219,15 +222,16 @@ impl Opening {
         if progress.phase != Phase::Live || progress.next > seq {
             return;
         }
-        let reason = Refusal::new(ErrorCode::Damaged, "the relay's disk has lost this envelope: it will never come");
+        let reason =
+            Refusal::new(ErrorCode::Damaged, "the relay's disk has lost this envelope: it will never come");
         let lost = ServerBody::Lost { mailbox: self.mailbox, seq, reason };
         self.outbox.answer_quietly(ServerFrame::push(lost).encode());
         progress.next = seq.saturating_add(1);
         self.settle(&mut progress);
     }
 
-    /// Takes an acknowledgement: gives credit, and notes the seq for the store. `BadRequest` if that seq was never
-    /// delivered here.
+    /// Takes an acknowledgement: gives credit, and notes the seq for the store. `BadRequest` if that seq was
+    /// never delivered here.
     pub(crate) fn acknowledge(&self, seq: u64, credit: u32) -> Result<(), ErrorCode> {
         let mut progress = self.progress.lock();
         match progress.phase {
@@ -259,7 +263,8 @@ impl Opening {
         next
     }
 
-    /// Whether the reader was evicted: the store no longer keeps its cursor, and that is no fault of the client.
+    /// Whether the reader was evicted: the store no longer keeps its cursor, and that is no fault of the
+    /// client.
     pub(crate) fn is_evicted(&self) -> bool {
         self.progress.lock().until.is_some()
     }
@@ -275,7 +280,8 @@ impl Opening {
         }
     }
 
-    /// After every change: queue for catching up if something can be sent, end if an evicted reader has read all.
+    /// After every change: queue for catching up if something can be sent, end if an evicted reader has read
+    /// all.
     fn settle(&self, progress: &mut Progress) {
         if progress.phase != Phase::Live {
             return;

@@ -1,5 +1,5 @@
-//! What happens between the question to the store and the answer to the client: threads that real relays have and
-//! single-threaded sessions do not.
+//! What happens between the question to the store and the answer to the client: threads that real relays have
+//! and single-threaded sessions do not.
 
 use std::sync::Arc;
 
@@ -113,5 +113,9 @@ fn what_expired_while_a_reader_was_behind_is_jumped_over() {
     assert_eq!((range.from, range.to), (4, 6));
     seat.opening.fill(range, &[stored(6, &[])]);
     assert!(matches!(pushed(&outbox), Some(ServerBody::Delivery(d)) if d.seq == 6));
-    assert_eq!(seat.opening.wants(500).map(|range| (range.from, range.to)), Some((7, 8)), "no credit was lost");
+    assert_eq!(
+        seat.opening.wants(500).map(|range| (range.from, range.to)),
+        Some((7, 8)),
+        "no credit was lost"
+    );
 }

@@ -21,8 +21,8 @@ pub(crate) fn same_key(one: &KeyHash, other: &KeyHash) -> bool {
 }
 
 impl Lock {
-    /// Checks the post key and, for an append that turns the lock, the turn key as well. Both are compared before either
-    /// result is used.
+    /// Checks the post key and, for an append that turns the lock, the turn key as well. Both are compared
+    /// before either result is used.
     pub(crate) fn check(&self, post_key: &KeyHash, turn_key: Option<&KeyHash>) -> Result<(), StoreError> {
         let post = self.post_key.0.ct_eq(&post_key.0);
         let turn = self.turn_key.0.ct_eq(&turn_key.unwrap_or(&self.turn_key).0);
@@ -35,8 +35,8 @@ impl Lock {
     }
 }
 
-/// Whether the turn's reader changes fit the present readers: evicts only readers that are there, admits only such that
-/// are not, each once, and stays within the limit.
+/// Whether the turn's reader changes fit the present readers: evicts only readers that are there, admits only
+/// such that are not, each once, and stays within the limit.
 pub(crate) fn check_reader_changes(turn: &Turn, readers: &Readers, limit: usize) -> Result<(), StoreError> {
     let mut evicted: Vec<_> = turn.evict.clone();
     evicted.sort_unstable();

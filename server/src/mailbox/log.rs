@@ -1,7 +1,7 @@
 //! The log of a mailbox: which seqs are stored, and which posts are remembered (rule 2).
 //!
-//! Seqs from `first` to the head are remembered; those from `oldest` are also stored. Both ends only move up. Holds where
-//! a body lies (`L`), never what it says.
+//! Seqs from `first` to the head are remembered; those from `oldest` are also stored. Both ends only move up.
+//! Holds where a body lies (`L`), never what it says.
 
 use std::collections::VecDeque;
 
@@ -58,7 +58,8 @@ impl<L> Default for Window<L> {
 pub(crate) type Freed<'a, L> = &'a mut dyn FnMut(L, u32);
 
 impl<L: Clone + PartialEq> Log<L> {
-    /// A log of which only the ends are known: everything up to `forgotten` is forgotten, and `oldest` is the oldest stored.
+    /// A log of which only the ends are known: everything up to `forgotten` is forgotten, and `oldest` is the
+    /// oldest stored.
     pub(crate) fn new(forgotten: u64, oldest: u64) -> Self {
         Self { first: forgotten + 1, oldest, window: None }
     }
@@ -107,7 +108,8 @@ impl<L: Clone + PartialEq> Log<L> {
     pub(crate) fn from(&self, seq: u64) -> impl Iterator<Item = (u64, &Entry<L>)> {
         let start = seq.max(self.first);
         let skip = usize::try_from(start - self.first).unwrap_or(usize::MAX);
-        let entries = self.window.iter().flat_map(move |window| window.entries.range(skip.min(window.entries.len())..));
+        let entries =
+            self.window.iter().flat_map(move |window| window.entries.range(skip.min(window.entries.len())..));
         (start..).zip(entries)
     }
 
@@ -123,8 +125,8 @@ impl<L: Clone + PartialEq> Log<L> {
         self.get(seq).map(|entry| (seq, entry))
     }
 
-    /// Adds the entry of this seq if it is the next one, or renews the place of one that is there. An entry beyond the next
-    /// is handed back: it happens only while a store is rebuilt.
+    /// Adds the entry of this seq if it is the next one, or renews the place of one that is there. An entry
+    /// beyond the next is handed back: it happens only while a store is rebuilt.
     pub(crate) fn insert(
         &mut self,
         seq: u64,
@@ -279,7 +281,8 @@ mod tests {
                 log.trim(seq - 99, &mut |place, _| freed.push(place));
                 log.forget(seq - 100, &keyed);
             }
-            let indexed = log.window.as_ref().and_then(|window| window.index.as_ref()).map_or(0, |index| index.len());
+            let indexed =
+                log.window.as_ref().and_then(|window| window.index.as_ref()).map_or(0, |index| index.len());
             assert!(indexed == 0 || indexed as u64 == log.remembered(), "{indexed} of {}", log.remembered());
         }
         assert!(log.window.as_ref().is_some_and(|window| window.index.is_some()));

@@ -1,9 +1,10 @@
-//! One mailbox: its lock ([`access`]), its readers ([`readers`]), its log ([`log`]) and what it keeps how long
-//! ([`retention`]).
+//! One mailbox: its lock ([`access`]), its readers ([`readers`]), its log ([`log`]) and what it keeps how
+//! long ([`retention`]).
 //!
-//! Pure: a request is checked against the present state and answered with the change that it would make; applying the
-//! change is another step, so that an engine can make it durable between the two (or replay it later). Knows neither other
-//! mailboxes nor accounts, reads no clock and no disk, and holds bodies only by their place `L`.
+//! Pure: a request is checked against the present state and answered with the change that it would make;
+//! applying the change is another step, so that an engine can make it durable between the two (or replay it
+//! later). Knows neither other mailboxes nor accounts, reads no clock and no disk, and holds bodies only by
+//! their place `L`.
 
 pub(crate) mod access;
 pub(crate) mod log;
@@ -112,8 +113,14 @@ impl<L: Clone + PartialEq> Mailbox<L> {
             && self.readers == Readers::new(&new.readers)
     }
 
-    /// Whether the append may be made. The order of the checks is part of the contract: post id, keys, turn, quota.
-    pub(crate) fn append(&self, append: &Append, keyed: &Keyed, policy: &StorePolicy) -> Result<Verdict, StoreError> {
+    /// Whether the append may be made. The order of the checks is part of the contract: post id, keys, turn,
+    /// quota.
+    pub(crate) fn append(
+        &self,
+        append: &Append,
+        keyed: &Keyed,
+        policy: &StorePolicy,
+    ) -> Result<Verdict, StoreError> {
         let fingerprint = short(&append.fingerprint.0);
         if let Some((seq, entry)) = self.log.find(&append.post_id, keyed) {
             let same = entry.fingerprint == fingerprint;
@@ -144,7 +151,11 @@ impl<L: Clone + PartialEq> Mailbox<L> {
     }
 
     /// Opens as a reader: the view, and up to two changes (a claim made good, the day noted).
-    pub(crate) fn open(&self, open: &OpenReader, now: u64) -> Result<(ReaderView, Vec<MailboxChange>), StoreError> {
+    pub(crate) fn open(
+        &self,
+        open: &OpenReader,
+        now: u64,
+    ) -> Result<(ReaderView, Vec<MailboxChange>), StoreError> {
         let opened = self.readers.open(open)?;
         let mut changes = Vec::new();
         if opened.claims {
@@ -171,7 +182,8 @@ impl<L: Clone + PartialEq> Mailbox<L> {
         Ok(Some(MailboxChange::Advanced { reader, cursor, oldest }))
     }
 
-    /// Makes a change. Idempotent: what an equal or later record already said stays. `place` is where the record lies.
+    /// Makes a change. Idempotent: what an equal or later record already said stays. `place` is where the
+    /// record lies.
     pub(crate) fn apply(
         &mut self,
         change: &MailboxChange,
@@ -186,8 +198,13 @@ impl<L: Clone + PartialEq> Mailbox<L> {
         match change {
             MailboxChange::Posted { seq, oldest, post_id, fingerprint, turn, envelope } => {
                 let bytes = stored_bytes(envelope.len(), turn.as_deref());
-                let entry =
-                    Entry { post_id: *post_id, fingerprint: *fingerprint, time: at.time, bytes, place: Some(place) };
+                let entry = Entry {
+                    post_id: *post_id,
+                    fingerprint: *fingerprint,
+                    time: at.time,
+                    bytes,
+                    place: Some(place),
+                };
                 let stray = self.log.insert(*seq, entry, keyed, freed).err();
                 if let (Some(turn), true) = (turn, newer) {
                     self.lock = Lock { post_key: turn.post_key_hash, turn_key: turn.turn_key_hash };
@@ -197,8 +214,13 @@ impl<L: Clone + PartialEq> Mailbox<L> {
                 return stray.map(|entry| (*seq, entry));
             }
             MailboxChange::Mark { seq, post_id, fingerprint } => {
-                let entry =
-                    Entry { post_id: *post_id, fingerprint: *fingerprint, time: at.time, bytes: 0, place: None };
+                let entry = Entry {
+                    post_id: *post_id,
+                    fingerprint: *fingerprint,
+                    time: at.time,
+                    bytes: 0,
+                    place: None,
+                };
                 return self.log.insert(*seq, entry, keyed, freed).err().map(|entry| (*seq, entry));
             }
             MailboxChange::Advanced { reader, cursor, oldest } => {
@@ -224,7 +246,8 @@ impl<L: Clone + PartialEq> Mailbox<L> {
         }
     }
 
-    /// Takes over what a snapshot states, unless something later is known. What its time allowed to drop is dropped.
+    /// Takes over what a snapshot states, unless something later is known. What its time allowed to drop is
+    /// dropped.
     fn restate(&mut self, snapshot: &Snapshot, at: At, keyed: &Keyed, freed: Freed<'_, L>) {
         if at.version < self.version {
             return;
@@ -321,9 +344,11 @@ impl Snapshot {
             },
             evicted: {
                 let count = p.count(50)?;
-                (0..count)
-                    .map(|_| Ok(Evicted { reader: reader(p)?, until: p.number()? }))
-                    .collect::<Result<_, BadRecord>>()?
+                (0..count).map(|_| Ok(Evicted { reader: reader(p)?, until: p.number()? })).collect::<Result<
+                    _,
+                    BadRecord,
+                >>(
+                )?
             },
         })
     }

@@ -1,7 +1,7 @@
 //! The readers of a mailbox: who may read, how far each has acknowledged, and so what may be trimmed.
 //!
-//! Active readers are sorted by id. An evicted reader stays for as long as there is something that it may still read; it
-//! holds nothing back. Knows nothing of envelopes but their seqs.
+//! Active readers are sorted by id. An evicted reader stays for as long as there is something that it may
+//! still read; it holds nothing back. Knows nothing of envelopes but their seqs.
 
 use posthorn_proto::{KeyHash, Reader, ReaderId, Turn};
 
@@ -103,8 +103,10 @@ impl Readers {
             (None, Some(evicted)) => (&evicted.reader, Some(evicted.until)),
             (None, None) => return Err(StoreError::ReaderUnknown),
         };
-        let (fits, claim_fits) =
-            (same_key(&reader.key, &open.key), open.claim.as_ref().is_some_and(|claim| same_key(&reader.key, claim)));
+        let (fits, claim_fits) = (
+            same_key(&reader.key, &open.key),
+            open.claim.as_ref().is_some_and(|claim| same_key(&reader.key, claim)),
+        );
         if !fits && !claim_fits {
             return Err(StoreError::ReadKeyWrong);
         }
@@ -122,8 +124,8 @@ impl Readers {
         }
     }
 
-    /// Where an acknowledgement of `seq` puts the reader's cursor; `None` if it stays. An evicted reader's stops where its
-    /// reading does.
+    /// Where an acknowledgement of `seq` puts the reader's cursor; `None` if it stays. An evicted reader's
+    /// stops where its reading does.
     pub(crate) fn advance_to(&self, id: &ReaderId, seq: u64, head: u64) -> Result<Option<u64>, StoreError> {
         let (cursor, end) = match (self.find(id), self.find_evicted(id)) {
             (Some(at), _) => (self.active[at].cursor, head),
@@ -160,8 +162,8 @@ impl Readers {
         }
     }
 
-    /// Evicts and admits, as the append of this seq says. At most `limit` evicted readers are kept, the newest: so that
-    /// turns cannot fill memory.
+    /// Evicts and admits, as the append of this seq says. At most `limit` evicted readers are kept, the
+    /// newest: so that turns cannot fill memory.
     pub(crate) fn turn(&mut self, turn: &Turn, seq: u64, limit: usize) {
         let mut active = std::mem::take(&mut self.active).into_vec();
         if !turn.evict.is_empty() {
@@ -180,7 +182,8 @@ impl Readers {
             let mut coming: Vec<ReaderId> = turn.admit.iter().map(|reader| reader.id).collect();
             coming.sort_unstable();
             self.drop_evicted(|evicted| coming.binary_search(&evicted.reader.id).is_ok());
-            let admitted = turn.admit.iter().map(|reader| Active { id: reader.id, key: reader.key_hash, cursor: seq });
+            let admitted =
+                turn.admit.iter().map(|reader| Active { id: reader.id, key: reader.key_hash, cursor: seq });
             active.extend(admitted);
             active.sort_by_key(|reader| reader.id);
             active.dedup_by_key(|reader| reader.id);
@@ -193,9 +196,10 @@ impl Readers {
         self.drop_evicted(|_| false);
     }
 
-    /// The oldest seq that must stay stored, given that `oldest` is the oldest stored now: every reader that holds something
-    /// back has acknowledged what is below. A reader that already missed something (by expiry, R3) holds nothing back; with
-    /// nobody to wait for, only expiry trims. `ahead` is a cursor about to be set.
+    /// The oldest seq that must stay stored, given that `oldest` is the oldest stored now: every reader that
+    /// holds something back has acknowledged what is below. A reader that already missed something (by
+    /// expiry, R3) holds nothing back; with nobody to wait for, only expiry trims. `ahead` is a cursor about
+    /// to be set.
     pub(crate) fn settle(&self, oldest: u64, ahead: Option<(&ReaderId, u64)>) -> u64 {
         let mut low = None::<u64>;
         for reader in &self.active {

@@ -1,5 +1,5 @@
-//! What a mailbox may hold and for how long: quota and reserve (rule 5), expiry (rule 20), forgetting (rule 2), and the
-//! removal of a mailbox that nobody opens (rule 16). Reads no clock: `now` is a parameter.
+//! What a mailbox may hold and for how long: quota and reserve (rule 5), expiry (rule 20), forgetting (rule
+//! 2), and the removal of a mailbox that nobody opens (rule 16). Reads no clock: `now` is a parameter.
 
 use posthorn_proto::Turn;
 use posthorn_proto::limits::{ENVELOPE_BYTES, POST_OVERHEAD_BYTES};
@@ -10,8 +10,8 @@ use crate::store::StorePolicy;
 /// Seconds of a day: the grain in which openings are noted, so that they rarely write.
 pub(crate) const DAY: u64 = 24 * 3600;
 
-/// The part of a quota that only appends with a turn may use: a tenth, and room for four of the largest envelopes; but
-/// never more than half, so that small mailboxes stay usable.
+/// The part of a quota that only appends with a turn may use: a tenth, and room for four of the largest
+/// envelopes; but never more than half, so that small mailboxes stay usable.
 pub(crate) fn reserve(quota: u64) -> u64 {
     let four = 4 * (ENVELOPE_BYTES as u64 + POST_OVERHEAD_BYTES);
     (quota / 10).max(four).min(quota / 2)
@@ -46,9 +46,12 @@ impl<L: Clone + PartialEq> Mailbox<L> {
 
     /// The earliest time at which [`Mailbox::expire`] may find something to do, unix seconds.
     pub(crate) fn due(&self, policy: &StorePolicy) -> u64 {
-        let forget =
-            self.log.get(self.log.forgotten() + 1).map(|first| u64::from(first.time) + self.remember_for(policy));
-        let drop = self.log.get(self.log.oldest()).map(|oldest| u64::from(oldest.time) + u64::from(self.expiry));
+        let forget = self
+            .log
+            .get(self.log.forgotten() + 1)
+            .map(|first| u64::from(first.time) + self.remember_for(policy));
+        let drop =
+            self.log.get(self.log.oldest()).map(|oldest| u64::from(oldest.time) + u64::from(self.expiry));
         [forget, drop].into_iter().flatten().fold(self.abandoned_at(policy), u64::min)
     }
 
@@ -59,11 +62,13 @@ impl<L: Clone + PartialEq> Mailbox<L> {
         }
         let over = |seconds: u64| move |time: u32| u64::from(time) + seconds <= now;
         let (expired, forgettable) = (over(u64::from(self.expiry)), over(self.remember_for(policy)));
-        let gone = self.log.from(self.log.oldest()).take_while(|(_, entry)| expired(entry.time)).count() as u64;
+        let gone =
+            self.log.from(self.log.oldest()).take_while(|(_, entry)| expired(entry.time)).count() as u64;
         // Whoever missed something by this no longer holds back the rest (R3).
         let oldest = self.readers.settle(self.log.oldest() + gone, None);
         let first = self.log.forgotten() + 1;
-        let lost = self.log.from(first).take_while(|(seq, entry)| *seq < oldest && forgettable(entry.time)).count();
+        let lost =
+            self.log.from(first).take_while(|(seq, entry)| *seq < oldest && forgettable(entry.time)).count();
         let forgotten = self.log.forgotten() + lost as u64;
         if (oldest, forgotten) == (self.log.oldest(), self.log.forgotten()) {
             return Expiry::Nothing;

@@ -1,13 +1,15 @@
 //! Whether the clock can be believed (rule 20). Both engines ask it once a batch.
 
-/// A wall clock that strays from the steady one by more than this, seconds, has jumped; also one that at start stands this
-/// far before the newest record.
+/// A wall clock that strays from the steady one by more than this, seconds, has jumped; also one that at
+/// start stands this far before the newest record.
 const JUMP_SECONDS: u64 = 3600;
-/// At start the relay may have been off: a wall clock up to this far after the newest record, seconds, is believed.
+/// At start the relay may have been off: a wall clock up to this far after the newest record, seconds, is
+/// believed.
 pub(crate) const OFF_SECONDS: u64 = 7 * 24 * 3600;
 
-/// Compares the wall clock with the steady one. A jump pauses expiry until the operator confirms the clock; meanwhile
-/// records are stamped with the time that would be without the jump. Pure: readings come in as parameters.
+/// Compares the wall clock with the steady one. A jump pauses expiry until the operator confirms the clock;
+/// meanwhile records are stamped with the time that would be without the jump. Pure: readings come in as
+/// parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ClockGuard {
     /// The wall time that was believed when the steady clock showed `steady`.
@@ -21,8 +23,9 @@ impl ClockGuard {
     pub(crate) fn new(wall: u64, steady: u64, latest: u64) -> Self {
         let back = wall + JUMP_SECONDS < latest;
         let far = latest > 0 && wall > latest + OFF_SECONDS;
-        // Behind the records the wall clock is certainly wrong. Ahead of them it is more likely right than not, and a stamp
-        // that is too late keeps an envelope too long, while one that is too early would lose it.
+        // Behind the records the wall clock is certainly wrong. Ahead of them it is more likely right than
+        // not, and a stamp that is too late keeps an envelope too long, while one that is too early would
+        // lose it.
         Self { wall: wall.max(latest), steady, paused: back || far }
     }
 
@@ -54,7 +57,11 @@ mod tests {
     fn a_steady_clock_is_believed() {
         let mut guard = ClockGuard::new(NOW, 5, NOW - 60);
         assert_eq!(guard.now(NOW + 1000, 1005), NOW + 1000);
-        assert_eq!(guard.now(NOW + 1000 + JUMP_SECONDS, 1005), NOW + 1000 + JUMP_SECONDS, "an hour is not yet a jump");
+        assert_eq!(
+            guard.now(NOW + 1000 + JUMP_SECONDS, 1005),
+            NOW + 1000 + JUMP_SECONDS,
+            "an hour is not yet a jump"
+        );
         assert!(!guard.paused());
     }
 

@@ -5,7 +5,8 @@ use bytes::Bytes;
 use super::embedded::journal;
 use super::ledger::Record;
 
-/// Takes the bytes for a record of the journal. Whether they are one; panics if they are one in a second encoding.
+/// Takes the bytes for a record of the journal. Whether they are one; panics if they are one in a second
+/// encoding.
 #[doc(hidden)]
 pub fn record(bytes: &[u8]) -> bool {
     let Ok(record) = Record::decode(Bytes::copy_from_slice(bytes)) else { return false };
@@ -15,8 +16,8 @@ pub fn record(bytes: &[u8]) -> bool {
     true
 }
 
-/// Damages a segment of the journal as the bytes say. How many of its records are still readable; panics if one is read that was
-/// never written.
+/// Damages a segment of the journal as the bytes say. How many of its records are still readable; panics if
+/// one is read that was never written.
 #[doc(hidden)]
 pub fn segment(edits: &[u8]) -> usize {
     journal::survey(edits)
@@ -71,8 +72,10 @@ mod tests {
     #[test]
     fn the_corpus_of_segments_is_survived() {
         let inputs = corpus("segment", sample_edits());
-        let (most, least) =
-            (inputs.iter().map(|input| segment(input)).max(), inputs.iter().map(|input| segment(input)).min());
+        let (most, least) = (
+            inputs.iter().map(|input| segment(input)).max(),
+            inputs.iter().map(|input| segment(input)).min(),
+        );
         assert!(most > least, "the corpus has harmless and harmful damage");
         inputs.iter().flat_map(|input| variants(input)).for_each(|input| {
             segment(&input);

@@ -1,5 +1,6 @@
-//! The memory engine: the ledger with bodies in RAM, behind one lock, answering at once. The readable engine; nothing
-//! outlives the process, but [`MemoryStore::image`] lets a simulation restart a relay on the same state.
+//! The memory engine: the ledger with bodies in RAM, behind one lock, answering at once. The readable engine;
+//! nothing outlives the process, but [`MemoryStore::image`] lets a simulation restart a relay on the same
+//! state.
 
 use std::sync::Arc;
 
@@ -11,8 +12,9 @@ use rand::CryptoRng;
 use super::clock::ClockGuard;
 use super::ledger::{Command, Ledger, Outcome, Rebuild, Record};
 use super::{
-    Answer, Append, CardRecord, Clock, DeviceRecord, KeyPackageStock, NewAccount, NewInvite, NewMailbox, OpenReader,
-    Published, ReadRange, ReaderView, Stats, Store, StoreError, StorePolicy, Stored, TakenKeyPackage,
+    Answer, Append, CardRecord, Clock, DeviceRecord, KeyPackageStock, NewAccount, NewInvite, NewMailbox,
+    OpenReader, Published, ReadRange, ReaderView, Stats, Store, StoreError, StorePolicy, Stored,
+    TakenKeyPackage,
 };
 
 /// A body in RAM, with the turn if it is an envelope.
@@ -27,7 +29,8 @@ pub struct MemoryStore {
     incarnation: Incarnation,
     clock: Arc<dyn Clock>,
     published: Arc<dyn Published>,
-    /// Guards all state; held for the whole of each call, so that events are published in the order of the changes.
+    /// Guards all state; held for the whole of each call, so that events are published in the order of the
+    /// changes.
     state: Mutex<State>,
 }
 
@@ -58,7 +61,8 @@ impl MemoryStore {
         Self::with(ledger, None, Incarnation::random(rng), clock, published)
     }
 
-    /// An empty store that keeps all that ever happened, so that [`MemoryStore::image`] works. Its memory only grows.
+    /// An empty store that keeps all that ever happened, so that [`MemoryStore::image`] works. Its memory
+    /// only grows.
     pub fn restartable(
         policy: StorePolicy,
         clock: Arc<dyn Clock>,
@@ -98,7 +102,8 @@ impl MemoryStore {
         Self { incarnation, clock, published, state }
     }
 
-    /// What is durable now: the same, as long as nothing else is called. `None` unless the store is restartable.
+    /// What is durable now: the same, as long as nothing else is called. `None` unless the store is
+    /// restartable.
     pub fn image(&self) -> Option<MemoryImage> {
         let journal = self.state.lock().journal.clone()?;
         Some(MemoryImage { incarnation: self.incarnation, journal })

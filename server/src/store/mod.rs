@@ -1,11 +1,13 @@
 //! Where mailboxes and the directory live: the [`Store`] trait, and its engines.
 //!
-//! The trait is in the words of the product and knows no engine: [`memory`] is the readable one, [`embedded`] the durable
-//! default (a journal with sled as its checkpoint and index). Every engine passes `conformance`.
+//! The trait is in the words of the product and knows no engine: [`memory`] is the readable one, [`embedded`]
+//! the durable default (a journal with sled as its checkpoint and index). Every engine passes `conformance`.
 //!
 //! What all engines promise:
-//! - **Durable before answered.** When a method that changes something returns `Ok`, the change is on stable storage (R1).
-//! - **Nothing undurable is disclosed.** No method returns, and no [`Published`] event tells, what a power cut could undo.
+//! - **Durable before answered.** When a method that changes something returns `Ok`, the change is on stable
+//!   storage (R1).
+//! - **Nothing undurable is disclosed.** No method returns, and no [`Published`] event tells, what a power
+//!   cut could undo.
 //! - **Atomic.** Each call happens as a whole or not at all; concurrent calls are as if one after another.
 //! - **Repeatable.** Where a method says so, the identical call again gives the same answer.
 //!
@@ -26,7 +28,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use posthorn_proto::chain::Fingerprint;
-use posthorn_proto::{DeviceId, ErrorCode, Handle, Incarnation, KeyHash, MailboxId, PostId, Reader, ReaderId, Turn};
+use posthorn_proto::{
+    DeviceId, ErrorCode, Handle, Incarnation, KeyHash, MailboxId, PostId, Reader, ReaderId, Turn,
+};
 
 /// What a store method returns: engines may need the disk or a network.
 pub type Answer<'a, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
@@ -187,7 +191,8 @@ pub struct NewInvite {
     pub expires: u64,
 }
 
-/// Why a store refused. One enum for all operations: most can fail in most of these ways, and each variant has one code.
+/// Why a store refused. One enum for all operations: most can fail in most of these ways, and each variant
+/// has one code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// See [`ErrorCode::MailboxUnknown`].
@@ -283,10 +288,11 @@ impl StoreError {
     }
 }
 
-/// What became durable, told to the live side in the order in which it happened. Implementations must return quickly and
-/// never call back into the store: the committer waits for them.
+/// What became durable, told to the live side in the order in which it happened. Implementations must return
+/// quickly and never call back into the store: the committer waits for them.
 pub trait Published: Send + Sync + 'static {
-    /// An envelope was appended. Called in order of seq for each mailbox, after the append is durable, before it is answered.
+    /// An envelope was appended. Called in order of seq for each mailbox, after the append is durable, before
+    /// it is answered.
     fn appended(&self, mailbox: &MailboxId, stored: &Stored);
     /// A mailbox was destroyed, or removed because nobody opened it.
     fn destroyed(&self, mailbox: &MailboxId);
@@ -307,8 +313,8 @@ impl Published for Unheard {
 pub trait Clock: Send + Sync + 'static {
     /// Unix seconds.
     fn unix_seconds(&self) -> u64;
-    /// Seconds since some fixed point, never stepping; to notice jumps of the other. Should count the time that the machine
-    /// sleeps (`CLOCK_BOOTTIME`), else waking up looks like a jump.
+    /// Seconds since some fixed point, never stepping; to notice jumps of the other. Should count the time
+    /// that the machine sleeps (`CLOCK_BOOTTIME`), else waking up looks like a jump.
     fn monotonic_seconds(&self) -> u64;
 }
 
@@ -385,37 +391,40 @@ pub trait Store: Send + Sync + 'static {
     /// This life of the store (R10).
     fn incarnation(&self) -> Incarnation;
 
-    /// Creates a mailbox and spends the token, both or neither. The identical call again (readers in any order) is `Ok`
-    /// while the mailbox is still as it was created: nothing posted, no key claimed. Else `MailboxExists`, `BadTurn` for
-    /// readers that are twice there or too many, `TokenUnknown`, `Quota`, in this order.
+    /// Creates a mailbox and spends the token, both or neither. The identical call again (readers in any
+    /// order) is `Ok` while the mailbox is still as it was created: nothing posted, no key claimed. Else
+    /// `MailboxExists`, `BadTurn` for readers that are twice there or too many, `TokenUnknown`, `Quota`, in
+    /// this order.
     fn create(&self, new: NewMailbox) -> Answer<'_, (), StoreError>;
 
-    /// Appends, and turns the lock if asked, atomically; answers the seq, from 1, without holes. Order of checks: post id (a
-    /// repeat gets the old seq, rule 2; a different post under the same id `PostIdReused`), keys (`KeyTurned`), the turn
-    /// (`BadTurn`), quota (`MailboxFull`, with a reserve for appends that carry a turn, rule 5: a tenth and at least 4
-    /// of the largest envelopes, but at most half), then `Quota` of the relay.
+    /// Appends, and turns the lock if asked, atomically; answers the seq, from 1, without holes. Order of
+    /// checks: post id (a repeat gets the old seq, rule 2; a different post under the same id
+    /// `PostIdReused`), keys (`KeyTurned`), the turn (`BadTurn`), quota (`MailboxFull`, with a reserve for
+    /// appends that carry a turn, rule 5: a tenth and at least 4 of the largest envelopes, but at most half),
+    /// then `Quota` of the relay.
     ///
-    /// A post costs [`POST_OVERHEAD_BYTES`](posthorn_proto::limits::POST_OVERHEAD_BYTES) while its id is remembered
-    /// ([`StorePolicy::post_id_seconds`], or the mailbox's expiry if that is longer) and, while it is stored, its envelope
-    /// and its turn (64 bytes, 48 for each reader admitted, 16 for each evicted).
+    /// A post costs [`POST_OVERHEAD_BYTES`](posthorn_proto::limits::POST_OVERHEAD_BYTES) while its id is
+    /// remembered ([`StorePolicy::post_id_seconds`], or the mailbox's expiry if that is longer) and, while it
+    /// is stored, its envelope and its turn (64 bytes, 48 for each reader admitted, 16 for each evicted).
     ///
-    /// A turn admits only readers that are not there and evicts only such that are. The admitted begin with this append as
-    /// their cursor. The evicted may read up to it, hold nothing back, and are gone when they acknowledged it or it is no
-    /// longer stored; of them no more than [`StorePolicy::readers_per_mailbox`] are kept, the newest.
+    /// A turn admits only readers that are not there and evicts only such that are. The admitted begin with
+    /// this append as their cursor. The evicted may read up to it, hold nothing back, and are gone when they
+    /// acknowledged it or it is no longer stored; of them no more than [`StorePolicy::readers_per_mailbox`]
+    /// are kept, the newest.
     fn append(&self, append: Append) -> Answer<'_, u64, StoreError>;
 
-    /// Opens as a reader: checks the key (`ReaderUnknown`, `ReadKeyWrong`), makes a claim good, notes that the mailbox was
-    /// opened (once a day).
+    /// Opens as a reader: checks the key (`ReaderUnknown`, `ReadKeyWrong`), makes a claim good, notes that
+    /// the mailbox was opened (once a day).
     fn open(&self, open: OpenReader) -> Answer<'_, ReaderView, StoreError>;
 
-    /// Reads stored envelopes in order of seq, from the later of `range.from` and the oldest stored. Needs no key: the
-    /// caller holds an opening.
+    /// Reads stored envelopes in order of seq, from the later of `range.from` and the oldest stored. Needs no
+    /// key: the caller holds an opening.
     fn read(&self, mailbox: MailboxId, range: ReadRange) -> Answer<'_, Vec<Stored>, StoreError>;
 
-    /// Moves a reader's cursor to `seq`, never back and never above the head (an evicted reader's not above its last seq).
-    /// What all readers passed is trimmed, except that nobody waits for the evicted, nor for a reader that already missed
-    /// something by expiry, until it acknowledges up to the oldest stored again (R3). A mailbox without readers trims
-    /// nothing; only expiry does.
+    /// Moves a reader's cursor to `seq`, never back and never above the head (an evicted reader's not above
+    /// its last seq). What all readers passed is trimmed, except that nobody waits for the evicted, nor for a
+    /// reader that already missed something by expiry, until it acknowledges up to the oldest stored again
+    /// (R3). A mailbox without readers trims nothing; only expiry does.
     fn advance(&self, mailbox: MailboxId, reader: ReaderId, seq: u64) -> Answer<'_, (), StoreError>;
 
     /// Whether this is the mailbox's current post key: for signals.
@@ -424,10 +433,11 @@ pub trait Store: Send + Sync + 'static {
     /// Removes a mailbox, if this is the current turn key.
     fn destroy(&self, mailbox: MailboxId, turn_key: KeyHash) -> Answer<'_, (), StoreError>;
 
-    /// Drops what has expired by the clock now: envelopes (prefixes only, rule 20), post ids, unopened mailboxes (their last
-    /// day counts in full), invites, tokens (after 180 days). Does nothing while a clock jump is unconfirmed: the wall clock
-    /// more than 1 h off the steady one, or at start more than 1 h before or 7 days after the newest record. Until then
-    /// records are stamped as if there had been no jump (at start: with the later of the two times).
+    /// Drops what has expired by the clock now: envelopes (prefixes only, rule 20), post ids, unopened
+    /// mailboxes (their last day counts in full), invites, tokens (after 180 days). Does nothing while a
+    /// clock jump is unconfirmed: the wall clock more than 1 h off the steady one, or at start more than 1 h
+    /// before or 7 days after the newest record. Until then records are stamped as if there had been no jump
+    /// (at start: with the later of the two times).
     fn expire(&self) -> Answer<'_, (), StoreError>;
 
     /// The operator vouches for the clock: expiry goes on.
@@ -436,9 +446,9 @@ pub trait Store: Send + Sync + 'static {
     /// Stores an invite, instead of one with the same hash; with 0 uses that one is revoked.
     fn mint_invite(&self, invite: NewInvite) -> Answer<'_, (), StoreError>;
 
-    /// Makes an account with its first device and uses the invite, both or neither. The identical call again is `Ok`,
-    /// whatever the invite. Else `InviteInvalid`, `HandleTaken`, `DeviceTaken`, `Quota`, in this order: who has no invite
-    /// learns no names.
+    /// Makes an account with its first device and uses the invite, both or neither. The identical call again
+    /// is `Ok`, whatever the invite. Else `InviteInvalid`, `HandleTaken`, `DeviceTaken`, `Quota`, in this
+    /// order: who has no invite learns no names.
     fn register(&self, new: NewAccount) -> Answer<'_, (), StoreError>;
 
     /// Finds a device, for authentication.
@@ -447,9 +457,9 @@ pub trait Store: Send + Sync + 'static {
     /// Replaces the card of the device's account. The identical card at the same version is `Ok`.
     fn publish_card(&self, device: DeviceId, version: u64, card: Bytes) -> Answer<'_, (), StoreError>;
 
-    /// Adds key packages to a device; the oldest one-time packages make room for new ones over the limit. Packages in stock,
-    /// and as many of those given out as a device may store, are recognised and not added again, so that a repeated call
-    /// offers nothing twice. With nothing to add it only tells the stock.
+    /// Adds key packages to a device; the oldest one-time packages make room for new ones over the limit.
+    /// Packages in stock, and as many of those given out as a device may store, are recognised and not added
+    /// again, so that a repeated call offers nothing twice. With nothing to add it only tells the stock.
     fn publish_key_packages(
         &self,
         device: DeviceId,
@@ -463,9 +473,9 @@ pub trait Store: Send + Sync + 'static {
     /// Takes one key package of each device of an account, one-time packages first and each given out once.
     fn take_key_packages(&self, handle: Handle) -> Answer<'_, Vec<TakenKeyPackage>, StoreError>;
 
-    /// Stores creation tokens' hashes, without the device's name; returns how many were accepted, from the front.
-    /// Repeated hashes count as accepted. What a device drew today is counted in memory only: on disk, the count would link
-    /// it to the hashes. `Quota` if the relay has no room for even one.
+    /// Stores creation tokens' hashes, without the device's name; returns how many were accepted, from the
+    /// front. Repeated hashes count as accepted. What a device drew today is counted in memory only: on disk,
+    /// the count would link it to the hashes. `Quota` if the relay has no room for even one.
     fn draw_tokens(&self, device: DeviceId, hashes: Vec<KeyHash>) -> Answer<'_, u32, StoreError>;
 
     /// Numbers for the operator.

@@ -55,7 +55,9 @@ async fn main() -> ExitCode {
     let run = Run { relay, long: args.long, seed: args.seed, minutes: args.minutes };
     let mut tally = Tally::default();
     let wanted = |program| args.programs.is_empty() || args.programs.contains(&program);
-    for program in [Program::Kill, Program::Power, Program::Disk, Program::Corrupt, Program::Hostile, Program::Soak] {
+    for program in
+        [Program::Kill, Program::Power, Program::Disk, Program::Corrupt, Program::Hostile, Program::Soak]
+    {
         if !wanted(program) {
             continue;
         }

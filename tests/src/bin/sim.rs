@@ -1,4 +1,5 @@
-//! `cargo xtask sim --seeds N [--seed S]`: plays the simulation for many seeds. The last line is `N passed, M failed`.
+//! `cargo xtask sim --seeds N [--seed S]`: plays the simulation for many seeds. The last line is
+//! `N passed, M failed`.
 
 use std::process::ExitCode;
 
@@ -14,7 +15,8 @@ struct Args {
     /// The first seed; to replay a failure, its seed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Rounds of three concurrent commits each, played once with the first seed; 0 leaves it out. 500 take some minutes.
+    /// Rounds of three concurrent commits each, played once with the first seed; 0 leaves it out. 500 take
+    /// some minutes.
     #[arg(long, default_value_t = 20)]
     rounds: u32,
 }
@@ -65,6 +67,8 @@ fn main() -> ExitCode {
 fn caught<T: Send + 'static>(play: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
     std::thread::spawn(play).join().unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
-        Err(text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or("panicked".to_owned()))
+        Err(text
+            .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+            .unwrap_or("panicked".to_owned()))
     })
 }

@@ -1,8 +1,8 @@
 //! The book: what a load asked for, what it was answered, and what must therefore be found afterwards.
 //!
-//! Owns the rules by which a relay is judged, in one place for all programs: [`Shelf::check`] compares one mailbox, as it was
-//! found over the wire or in a store that was opened on an image of the disk, with what had been answered by some moment (a
-//! *mark*). It asks nothing of a relay itself.
+//! Owns the rules by which a relay is judged, in one place for all programs: [`Shelf::check`] compares one
+//! mailbox, as it was found over the wire or in a store that was opened on an image of the disk, with what
+//! had been answered by some moment (a *mark*). It asks nothing of a relay itself.
 //!
 //! - What was answered is there: in its place, intact, once; R1, R2.
 //! - What was asked and not answered is there once or not at all; what was refused is not there.
@@ -140,17 +140,22 @@ impl Shelf {
         matches!(self.created, Fate::Answered(_)) && self.destroyed.is_none()
     }
 
-    /// The newest seq that was answered as acknowledged by a mark; with [`None`] as mark, that was ever asked for.
+    /// The newest seq that was answered as acknowledged by a mark; with [`None`] as mark, that was ever asked
+    /// for.
     fn acknowledged(&self, by: Option<u64>) -> u64 {
         let counts = |fate: &Fate| by.map_or(*fate != Fate::Refused, |mark| fate.answered_by(mark));
         self.acks.iter().filter(|(_, fate)| counts(fate)).map(|(seq, _)| *seq).max().unwrap_or(0)
     }
 
-    /// Compares what was found (`None`: the relay does not know the mailbox) with what had been answered by `mark`.
+    /// Compares what was found (`None`: the relay does not know the mailbox) with what had been answered by
+    /// `mark`.
     pub fn check(&self, found: Option<&Found>, mark: u64) -> Result<(), String> {
         let Some(found) = found else {
             let may_be_gone = self.destroyed.is_some_and(|fate| fate != Fate::Refused);
-            must!(may_be_gone || !self.created.answered_by(mark), "a mailbox whose creation was answered is gone");
+            must!(
+                may_be_gone || !self.created.answered_by(mark),
+                "a mailbox whose creation was answered is gone"
+            );
             return Ok(());
         };
         must!(self.created != Fate::Refused, "a mailbox exists whose creation was refused");
@@ -173,18 +178,28 @@ impl Shelf {
             "the cursor is {}; {least} was answered, {most} asked for",
             found.cursor
         );
-        must!(found.oldest <= most + 1, "everything below {} is gone, but only {most} was acknowledged", found.oldest);
+        must!(
+            found.oldest <= most + 1,
+            "everything below {} is gone, but only {most} was acknowledged",
+            found.oldest
+        );
         Ok(())
     }
 
     fn check_keys(&self, found: &Found, mark: u64) -> Result<(), String> {
-        let has = |keys: &BareMailbox| (keys.post_key.hash(), keys.turn_key.hash()) == (found.post_key, found.turn_key);
+        let has = |keys: &BareMailbox| {
+            (keys.post_key.hash(), keys.turn_key.hash()) == (found.post_key, found.turn_key)
+        };
         let Some(generation) = self.keys.iter().position(has) else {
             return Err("the keys are none that were ever asked for".to_owned());
         };
-        let turned = self.posts.values().filter(|sent| sent.fate.answered_by(mark)).filter_map(|sent| sent.turned_to);
+        let turned =
+            self.posts.values().filter(|sent| sent.fate.answered_by(mark)).filter_map(|sent| sent.turned_to);
         let least = turned.max().unwrap_or(0);
-        must!(generation >= least, "the keys are of generation {generation}, and the turn to {least} was answered");
+        must!(
+            generation >= least,
+            "the keys are of generation {generation}, and the turn to {least} was answered"
+        );
         Ok(())
     }
 
@@ -199,9 +214,15 @@ impl Shelf {
         let mut seen = HashSet::new();
         for (next, (seq, id, bytes)) in (first..).zip(&found.envelopes) {
             must!(*seq == next, "after {} comes {seq}", next - 1);
-            let Some(sent) = self.posts.get(id) else { return Err(format!("nobody posted what is at {seq}")) };
+            let Some(sent) = self.posts.get(id) else {
+                return Err(format!("nobody posted what is at {seq}"));
+            };
             must!(*bytes == envelope(id, sent.len), "what is at {seq} is not what was posted");
-            must!(sent.seq.is_none_or(|answered| answered == *seq), "at {seq} is what was answered {:?}", sent.seq);
+            must!(
+                sent.seq.is_none_or(|answered| answered == *seq),
+                "at {seq} is what was answered {:?}",
+                sent.seq
+            );
             must!(sent.fate != Fate::Refused, "at {seq} is what was refused");
             must!(seen.insert(*id), "what is at {seq} is there twice");
         }
@@ -287,8 +308,8 @@ impl Book {
         *self.pages() = std::mem::take(&mut *other.pages());
     }
 
-    /// The power went at this mark, on a disk that is now used: what was answered later may not have happened. What was answered by then
-    /// was answered before everything that follows.
+    /// The power went at this mark, on a disk that is now used: what was answered later may not have
+    /// happened. What was answered by then was answered before everything that follows.
     pub fn cut(&self, mark: u64) {
         let again = |fate: &mut Fate| {
             *fate = match *fate {

@@ -1,8 +1,10 @@
-//! Corrupt: files of the data folder are damaged while the relay is stopped: bits flipped, sectors zeroed, files cut, emptied, deleted,
-//! exchanged, put back from an older copy. Then the relay starts and is looked at.
+//! Corrupt: files of the data folder are damaged while the relay is stopped: bits flipped, sectors zeroed,
+//! files cut, emptied, deleted, exchanged, put back from an older copy. Then the relay starts and is looked
+//! at.
 //!
-//! What must hold: it starts, or says in one line why not and what to do; nothing that it serves differs from what was posted; what
-//! is lost is counted in its numbers, and if anything but envelopes may be lost, it begins a new incarnation; the rest is served.
+//! What must hold: it starts, or says in one line why not and what to do; nothing that it serves differs from
+//! what was posted; what is lost is counted in its numbers, and if anything but envelopes may be lost, it
+//! begins a new incarnation; the rest is served.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -95,7 +97,11 @@ fn options(data: &Path) -> Vec<String> {
 
 async fn start(run: &Run, data: &Path) -> anyhow::Result<RelayProcess> {
     let options = options(data);
-    RelayProcess::start(&RelayProgram::new(&run.relay), &options.iter().map(String::as_str).collect::<Vec<_>>()).await
+    RelayProcess::start(
+        &RelayProgram::new(&run.relay),
+        &options.iter().map(String::as_str).collect::<Vec<_>>(),
+    )
+    .await
 }
 
 async fn base(run: &Run, closed: bool) -> anyhow::Result<Base> {
@@ -191,7 +197,11 @@ fn choose(base: &Base, number: u32, rng: &mut ChaCha20Rng) -> anyhow::Result<Cas
     };
     let len = std::fs::metadata(base.data.join(&file)).map_or(1, |metadata| metadata.len()).max(1);
     // The beginning of a file has its headers.
-    let at = if rng.random_range(0..4) == 0 { rng.random_range(0..len.min(300)) } else { rng.random_range(0..len) };
+    let at = if rng.random_range(0..4) == 0 {
+        rng.random_range(0..len.min(300))
+    } else {
+        rng.random_range(0..len)
+    };
     Ok(Case { harm, file, at })
 }
 
@@ -214,8 +224,10 @@ fn harm(base: &Base, data: &Path, case: &Case, rng: &mut ChaCha20Rng) -> anyhow:
         Harm::Empty => bytes.clear(),
         Harm::Delete => return Ok(std::fs::remove_file(path)?),
         Harm::Swap => {
-            let other =
-                segments(data)?.into_iter().find(|name| *name != case.file).context("there are two segments")?;
+            let other = segments(data)?
+                .into_iter()
+                .find(|name| *name != case.file)
+                .context("there are two segments")?;
             let parked = data.join("parked");
             std::fs::rename(&path, &parked)?;
             std::fs::rename(data.join(&other), &path)?;
@@ -230,14 +242,23 @@ fn harm(base: &Base, data: &Path, case: &Case, rng: &mut ChaCha20Rng) -> anyhow:
 }
 
 /// Starts a relay on a damaged folder; what is lost, or `None` if it says why it does not start.
-async fn look(run: &Run, base: &Base, data: &Path, case: &Case, closed: bool) -> anyhow::Result<Option<Loss>> {
+async fn look(
+    run: &Run,
+    base: &Base,
+    data: &Path,
+    case: &Case,
+    closed: bool,
+) -> anyhow::Result<Option<Loss>> {
     let mut relay = match start(run, data).await {
         Ok(relay) => relay,
         Err(error) => {
             let said = format!("{error:#}");
             let reason = said.lines().rfind(|line| line.starts_with("posthorn-server: ")).unwrap_or_default();
             // Only what makes the relay another one stops it: everything else has a better way.
-            ensure!(case.file == "relay-identity.key" && reason.contains("restore it"), "it does not start: {said}");
+            ensure!(
+                case.file == "relay-identity.key" && reason.contains("restore it"),
+                "it does not start: {said}"
+            );
             return Ok(None);
         }
     };
@@ -255,7 +276,12 @@ async fn look(run: &Run, base: &Base, data: &Path, case: &Case, closed: bool) ->
     let identity = hello.challenge.relay_identity.0 != base.identity;
     ensure!(!identity || said.contains("identity"), "another identity without a word:\n{said}");
     if case.harm == Harm::Flip {
-        ensure!(loss.served > loss.envelopes, "one bit cost {} envelopes, {} are left", loss.envelopes, loss.served);
+        ensure!(
+            loss.served > loss.envelopes,
+            "one bit cost {} envelopes, {} are left",
+            loss.envelopes,
+            loss.served
+        );
     }
     // What was acted on once is known at the next start.
     relay.kill().await?;
@@ -281,10 +307,13 @@ async fn compare(relay: &RelayProcess, base: &Base) -> anyhow::Result<Loss> {
     let mut wire = relay.connect().await?;
     let pages = base.book.pages().shelves.len();
     for shelf in 0..pages {
-        compare_one(&mut wire, &base.book, shelf, &mut loss).await.with_context(|| format!("mailbox {shelf}"))?;
+        compare_one(&mut wire, &base.book, shelf, &mut loss)
+            .await
+            .with_context(|| format!("mailbox {shelf}"))?;
     }
     let accounts = base.book.pages().accounts.clone();
-    let accounts = accounts.into_iter().filter(|account| matches!(account.registered, Fate::Answered(_))).take(6);
+    let accounts =
+        accounts.into_iter().filter(|account| matches!(account.registered, Fate::Answered(_))).take(6);
     for account in accounts {
         let mut wire = relay.connect().await?;
         if !matches!(wire.ask(account.device.authentication(&wire)?).await?, ServerBody::Authenticated(_)) {
@@ -362,7 +391,8 @@ async fn compare_one(wire: &mut Wire, book: &Book, shelf: usize, loss: &mut Loss
             break;
         }
         let pages = book.pages();
-        let sent = pages.shelves[shelf].posts.get(&delivery.post_id).context("nobody posted what is delivered")?;
+        let sent =
+            pages.shelves[shelf].posts.get(&delivery.post_id).context("nobody posted what is delivered")?;
         ensure!(sent.seq == Some(delivery.seq), "{:?} is delivered as {}", sent.seq, delivery.seq);
         ensure!(
             delivery.envelope == envelope(&delivery.post_id, sent.len),
@@ -372,8 +402,10 @@ async fn compare_one(wire: &mut Wire, book: &Book, shelf: usize, loss: &mut Loss
         delivered.insert(delivery.post_id);
         loss.served += 1;
     }
-    let lost: Vec<u64> = expected.iter().filter(|(_, id)| !delivered.contains(*id)).map(|(seq, _)| *seq).collect();
-    // What lies below `oldest` the reader learns from the answer: an acknowledgement whose answer nobody heard may have trimmed it.
+    let lost: Vec<u64> =
+        expected.iter().filter(|(_, id)| !delivered.contains(*id)).map(|(seq, _)| *seq).collect();
+    // What lies below `oldest` the reader learns from the answer: an acknowledgement whose answer nobody
+    // heard may have trimmed it.
     let owed = |seq: u64| (state.oldest.max(state.cursor + 1)..=state.head).contains(&seq);
     let untold = lost.iter().find(|seq| owed(**seq) && !told.contains(*seq));
     ensure!(untold.is_none(), "the reader is not told that {untold:?} is lost: {state:?}");

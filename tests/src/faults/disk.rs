@@ -1,8 +1,10 @@
-//! Disk: it runs full, fails, or can only be read. Posts are refused with a code and reads go on, or, where nothing that the disk says can
-//! be believed any more, the relay stops; what was answered is there afterwards, without anybody's help.
+//! Disk: it runs full, fails, or can only be read. Posts are refused with a code and reads go on, or, where
+//! nothing that the disk says can be believed any more, the relay stops; what was answered is there
+//! afterwards, without anybody's help.
 //!
-//! A full disk is a small file system of its own (`tmpfs`), and a read-only one a file system (`ext4` on a loop device) that finds an error
-//! in itself: both need the right to mount, and are skipped without. Errors of single operations come from the [`shim`](super::shim).
+//! A full disk is a small file system of its own (`tmpfs`), and a read-only one a file system (`ext4` on a
+//! loop device) that finds an error in itself: both need the right to mount, and are skipped without. Errors
+//! of single operations come from the [`shim`](super::shim).
 
 use std::fs::File;
 use std::io::Write as _;
@@ -41,7 +43,9 @@ pub async fn run(run: &Run, tally: &mut Tally) {
         tally.count(&format!("disk: every write fails with {name}"), writes(run, errno).await);
     }
     match Mount::ext4() {
-        Ok(mount) => tally.count("disk read-only after an error of its file system", read_only(run, mount).await),
+        Ok(mount) => {
+            tally.count("disk read-only after an error of its file system", read_only(run, mount).await)
+        }
         Err(error) => Tally::skip("disk read-only", &format!("{error:#}")),
     }
 }
@@ -63,7 +67,9 @@ impl Mount {
     fn tmpfs(mebibytes: u32) -> anyhow::Result<Self> {
         let path = tempfile::tempdir()?;
         must(
-            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "none"]).arg(path.path()),
+            Command::new("mount")
+                .args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "none"])
+                .arg(path.path()),
         )?;
         Ok(Self { path, image: None })
     }
@@ -125,7 +131,12 @@ async fn full(run: &Run, mount: Mount) -> anyhow::Result<String> {
     let mut load = load::start(&relay.url(), &book, &plan, run.seed);
     let refused = || {
         let pages = book.pages();
-        pages.shelves.iter().flat_map(|shelf| shelf.posts.values()).filter(|sent| sent.fate == Fate::Refused).count()
+        pages
+            .shelves
+            .iter()
+            .flat_map(|shelf| shelf.posts.values())
+            .filter(|sent| sent.fate == Fate::Refused)
+            .count()
     };
     let until = now() + 4 * PATIENCE;
     while refused() < 200 {
@@ -138,7 +149,8 @@ async fn full(run: &Run, mount: Mount) -> anyhow::Result<String> {
     }
     load.shutdown().await;
     refused_clearly(&relay, &book, &mut rng).await?;
-    let seen = verify::on_wire(&relay.url(), &book, &mut rng).await.context("reading while the disk is full")?;
+    let seen =
+        verify::on_wire(&relay.url(), &book, &mut rng).await.context("reading while the disk is full")?;
 
     // The headroom goes as well: nothing at all can be written.
     let filler = mount.path.path().join("filler");
@@ -150,12 +162,17 @@ async fn full(run: &Run, mount: Mount) -> anyhow::Result<String> {
     relay.kill().await?;
     let started = match relay.restart().await {
         Ok(()) => {
-            verify::on_wire(&relay.url(), &book, &mut rng).await.context("after a start without any space")?;
+            verify::on_wire(&relay.url(), &book, &mut rng)
+                .await
+                .context("after a start without any space")?;
             std::fs::remove_file(&filler)?;
             "started without any space"
         }
         Err(error) => {
-            ensure!(format!("{error:#}").contains("the disk is full"), "a start without any space: {error:#}");
+            ensure!(
+                format!("{error:#}").contains("the disk is full"),
+                "a start without any space: {error:#}"
+            );
             let _ = relay.kill().await;
             std::fs::remove_file(&filler)?;
             relay.restart().await.context("when there is space again")?;
@@ -215,7 +232,10 @@ async fn post(relay: &RelayProcess, book: &Book, rng: &mut ChaCha20Rng) -> anyho
 async fn refused_clearly(relay: &RelayProcess, book: &Book, rng: &mut ChaCha20Rng) -> anyhow::Result<()> {
     match post(relay, book, rng).await? {
         ServerBody::Error(Refusal { code: Some(ErrorCode::StoreUnavailable), message, retry_after_ms }) => {
-            ensure!(!message.is_empty() && retry_after_ms > 0, "what to do: {message:?}, {retry_after_ms} ms");
+            ensure!(
+                !message.is_empty() && retry_after_ms > 0,
+                "what to do: {message:?}, {retry_after_ms} ms"
+            );
             Ok(())
         }
         other => bail!("a post to a full disk: {other:?}"),
@@ -253,8 +273,8 @@ impl Shimmed {
         Ok(Self { shim, relay, root, book, rng: ChaCha20Rng::seed_from_u64(run.seed), _data: data })
     }
 
-    /// Under load; when something fails, the relay must end by itself and say why.
-    /// Asks for the fault again if the relay goes on: it may have hit the index, which is then thrown away and begun anew.
+    /// Under load; when something fails, the relay must end by itself and say why. Asks for the fault again
+    /// if the relay goes on: it may have hit the index, which is then thrown away and begun anew.
     async fn load_until_it_ends(
         &mut self,
         seed: u64,
@@ -278,7 +298,10 @@ impl Shimmed {
         }
         let (status, said) = self.relay.ended().await?;
         load::finish(load).await?;
-        ensure!(!status.success() && said.contains(LAST_WORD), "the relay ended with {status}, saying:\n{said}");
+        ensure!(
+            !status.success() && said.contains(LAST_WORD),
+            "the relay ended with {status}, saying:\n{said}"
+        );
         ensure!(!panicked(&said), "{said}");
         Ok(())
     }
@@ -289,8 +312,8 @@ fn panicked(said: &str) -> bool {
     said.lines().any(|line| line.contains("panicked at ") && !line.contains("/sled-"))
 }
 
-/// Rule 19: a failed sync is fatal for what it covered. What the next start serves, no power cut may take away again, though the page
-/// cache shows what the failed sync never wrote.
+/// Rule 19: a failed sync is fatal for what it covered. What the next start serves, no power cut may take
+/// away again, though the page cache shows what the failed sync never wrote.
 async fn syncs(run: &Run, rounds: u32) -> anyhow::Result<String> {
     let mut all = Shimmed::start(run).await?;
     let (mut images, mut failed_starts) = (0, 0);
@@ -347,7 +370,10 @@ async fn writes(run: &Run, errno: u32) -> anyhow::Result<String> {
         Err(_) => all.relay.ended().await?.1,
     };
     let line = refused.lines().last().unwrap_or_default().to_owned();
-    ensure!(line.starts_with("posthorn-server: "), "why it does not start is not told in one line:\n{refused}");
+    ensure!(
+        line.starts_with("posthorn-server: "),
+        "why it does not start is not told in one line:\n{refused}"
+    );
     all.shim.fail_writes(0)?;
     all.relay.restart().await.context("when the disk works again")?;
     let seen = verify::on_wire(&all.relay.url(), &all.book, &mut all.rng).await?;
@@ -371,7 +397,10 @@ async fn read_only(run: &Run, mount: Mount) -> anyhow::Result<String> {
     match relay.restart().await {
         Ok(()) => bail!("it starts on a read-only disk"),
         Err(_) => {
-            ensure!(relay.ended().await?.1.contains("Read-only file system"), "why it does not start is not told")
+            ensure!(
+                relay.ended().await?.1.contains("Read-only file system"),
+                "why it does not start is not told"
+            )
         }
     }
     mount.unmount()?;

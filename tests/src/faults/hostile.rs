@@ -1,8 +1,8 @@
-//! Hostile: peers that mean harm, at size. What each of them is answered is tested one by one in `tests/tests/hostile.rs`; here it is
-//! that the relay stays small and that somebody else does not notice.
+//! Hostile: peers that mean harm, at size. What each of them is answered is tested one by one in
+//! `tests/tests/hostile.rs`; here it is that the relay stays small and that somebody else does not notice.
 //!
-//! The attackers share two cores with the relay and with whom they disturb, so a slow answer is measured again, and one that takes
-//! less than [`NOTICED`] is not held against the relay.
+//! The attackers share two cores with the relay and with whom they disturb, so a slow answer is measured
+//! again, and one that takes less than [`NOTICED`] is not held against the relay.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -22,10 +22,11 @@ use crate::mailbox::{BareDevice, BareMailbox};
 use crate::relay::{RelayProcess, RelayProgram};
 use crate::wire::Wire;
 
-/// What the relay may take at rest with nobody attacking, and for each connection more, bytes. (A WebSocket connection that floods has
-/// its buffers full in both directions.)
+/// What the relay may take at rest with nobody attacking, and for each connection more, bytes. (A WebSocket
+/// connection that floods has its buffers full in both directions.)
 const MEMORY: u64 = 160 << 20;
-/// A connection with an outbox that is full to its bound (`connections.outbox_bytes`) and as much in other buffers.
+/// A connection with an outbox that is full to its bound (`connections.outbox_bytes`) and as much in other
+/// buffers.
 const FULL_CONNECTION: u64 = 1200 << 10;
 /// One that has said nothing of sense yet.
 const MERE_CONNECTION: u64 = 24 << 10;
@@ -155,7 +156,8 @@ impl Stage {
         let allowed = (self.calm * 2).max(NOTICED);
         let (mut best, mut most) = (Duration::MAX, 0);
         for _ in 0..TRIES {
-            best = best.min(self.bystander.p99(time, &mut self.rng).await.context("somebody else is not served")?);
+            best = best
+                .min(self.bystander.p99(time, &mut self.rng).await.context("somebody else is not served")?);
             most = most.max(self.relay.memory()?);
             if best <= allowed {
                 break;
@@ -168,7 +170,12 @@ impl Stage {
         ensure!(!said.contains("panicked"), "{said}");
         let bound = attack.bound(size);
         ensure!(most <= bound, "{most} bytes of memory, {bound} are allowed");
-        ensure!(best <= allowed, "p99 of somebody else: {} ms, in the calm {} ms", millis(best), millis(self.calm));
+        ensure!(
+            best <= allowed,
+            "p99 of somebody else: {} ms, in the calm {} ms",
+            millis(best),
+            millis(self.calm)
+        );
         Ok(format!(
             "p99 of somebody else {} ms (calm {} ms), memory {} MiB of {}; {working} attackers until the end",
             millis(best),
@@ -179,7 +186,12 @@ impl Stage {
     }
 
     /// Starts an attack; returns when it is under way.
-    async fn attack(&mut self, attack: Attack, size: usize, mailbox: &BareMailbox) -> anyhow::Result<JoinSet<()>> {
+    async fn attack(
+        &mut self,
+        attack: Attack,
+        size: usize,
+        mailbox: &BareMailbox,
+    ) -> anyhow::Result<JoinSet<()>> {
         let mut all = JoinSet::new();
         let (url, address) = (self.relay.url(), self.relay.address());
         match attack {
@@ -192,11 +204,13 @@ impl Stage {
                     let mut rng = ChaCha20Rng::seed_from_u64(self.rng.next_u64());
                     all.spawn(async move {
                         // Until the mailbox is full.
-                        while own.append(&mut poster, PostId::random(&mut rng), vec![7; 60_000]).await.is_ok() {
+                        while own.append(&mut poster, PostId::random(&mut rng), vec![7; 60_000]).await.is_ok()
+                        {
                             if attack == Attack::NeverAcknowledges && reader.pushed().await.is_err() {
                                 return;
                             }
-                            // Nobody needs to be faster than that to fill a window of memory, and the disk is not the target.
+                            // Nobody needs to be faster than that to fill a window of memory, and the disk is
+                            // not the target.
                             tokio::time::sleep(Duration::from_millis(50)).await;
                         }
                         std::future::pending::<()>().await;
@@ -297,7 +311,8 @@ async fn wrong_keys(url: String, mailbox: BareMailbox, seed: u64) {
 }
 
 impl Bystander {
-    /// The time from a post to its delivery on another connection: the 99th part of a hundred of what was measured.
+    /// The time from a post to its delivery on another connection: the 99th part of a hundred of what was
+    /// measured.
     async fn p99(&mut self, time: Duration, rng: &mut ChaCha20Rng) -> anyhow::Result<Duration> {
         let mut all = Vec::new();
         let begun = now();
@@ -310,7 +325,9 @@ impl Bystander {
             let sent = now();
             let seq = self.mailbox.append(&mut self.poster, id, vec![1; 256]).await?;
             match self.reader.pushed().await? {
-                ServerBody::Delivery(delivery) if delivery.post_id == id => ensure!(delivery.seq == seq, "another seq"),
+                ServerBody::Delivery(delivery) if delivery.post_id == id => {
+                    ensure!(delivery.seq == seq, "another seq")
+                }
                 other => bail!("{other:?}"),
             }
             all.push(sent.elapsed());

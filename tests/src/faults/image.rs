@@ -1,13 +1,13 @@
 //! Images: the folders that a disk may hold when the power goes, made from the record of what a process did.
 //!
-//! [`Record`] is the shim's record, parsed. [`Model`] plays it up to some operation and keeps, of each file, what is on stable
-//! storage and what was done since; [`Model::image`] makes one of the folders that may be found. The model is that of a journaling
-//! file system without favours:
-//! - what a file held when a successful `fsync` or `fdatasync` began is kept; of later writes any subset of sectors may be there,
-//!   in any combination (dropped, reordered, torn), or a prefix of them; of later changes of length any may be missing, and the file
-//!   may end anywhere between;
-//! - names are on stable storage when the folder was synced; of later changes of names in one folder a prefix is there. A synced
-//!   file whose name was not synced may be absent.
+//! [`Record`] is the shim's record, parsed. [`Model`] plays it up to some operation and keeps, of each file,
+//! what is on stable storage and what was done since; [`Model::image`] makes one of the folders that may be
+//! found. The model is that of a journaling file system without favours:
+//! - what a file held when a successful `fsync` or `fdatasync` began is kept; of later writes any subset of
+//!   sectors may be there, in any combination (dropped, reordered, torn), or a prefix of them; of later
+//!   changes of length any may be missing, and the file may end anywhere between;
+//! - names are on stable storage when the folder was synced; of later changes of names in one folder a prefix
+//!   is there. A synced file whose name was not synced may be absent.
 //!
 //! A sector (512 bytes) is written whole or not at all. Pure but for writing an image.
 
@@ -93,14 +93,16 @@ pub struct Record {
 }
 
 impl Record {
-    /// Reads a record about the files of a folder. A last operation that was being recorded when the process ended is left out.
+    /// Reads a record about the files of a folder. A last operation that was being recorded when the process
+    /// ended is left out.
     pub fn read(path: &Path, root: &Path) -> anyhow::Result<Self> {
         let bytes = std::fs::read(path)?;
         let root = root.to_str().context("the data folder has a name")?;
         let (mut ops, mut at) = (Vec::new(), 0);
         while let Some(head) = bytes.get(at..at + HEAD) {
-            let small =
-                |from: usize| u32::from_ne_bytes([head[from], head[from + 1], head[from + 2], head[from + 3]]) as usize;
+            let small = |from: usize| {
+                u32::from_ne_bytes([head[from], head[from + 1], head[from + 2], head[from + 3]]) as usize
+            };
             let large = |from: usize| small(from) | small(from + 4) << 32;
             let names = at + HEAD;
             let data = names + small(4) + small(8)..names + small(4) + small(8) + large(32);
@@ -112,7 +114,9 @@ impl Record {
             };
             let name = |from: usize, len: usize| {
                 let path = String::from_utf8_lossy(&bytes[from..from + len]).into_owned();
-                path.strip_prefix(root).map(|rest| rest.trim_start_matches('/').to_owned()).unwrap_or_default()
+                path.strip_prefix(root)
+                    .map(|rest| rest.trim_start_matches('/').to_owned())
+                    .unwrap_or_default()
             };
             at = data.end;
             ops.push(Op {
@@ -281,7 +285,9 @@ impl Model {
             }
             Act::DirBegin => self.dirs_syncing.entry(path.to_owned()).or_default().push(now),
             Act::DirEnd => {
-                let Some(begun) = self.dirs_syncing.get_mut(path).filter(|begun| !begun.is_empty()) else { return };
+                let Some(begun) = self.dirs_syncing.get_mut(path).filter(|begun| !begun.is_empty()) else {
+                    return;
+                };
                 let begun = begun.remove(0);
                 let (durable, folder) = (&mut self.durable, path);
                 self.pending.retain(|(at, change)| {
@@ -316,7 +322,8 @@ impl Model {
             // What lies in a folder that is not there is not there.
             let is_there = |folder: &str| folder.is_empty() || names.get(folder) == Some(&Node::Dir);
             let folders: Vec<&str> =
-                std::iter::successors(Some(parent(name)), |at| (!at.is_empty()).then(|| parent(at))).collect();
+                std::iter::successors(Some(parent(name)), |at| (!at.is_empty()).then(|| parent(at)))
+                    .collect();
             if !folders.into_iter().all(is_there) {
                 continue;
             }
@@ -367,12 +374,15 @@ impl Inode {
         if self.pending.is_empty() {
             return bytes;
         }
-        // 0: nothing of it is there; 1: all; 2: a prefix, the last torn; 3, 4: each sector by itself; 5: the same, and cut somewhere.
+        // 0: nothing of it is there; 1: all; 2: a prefix, the last torn; 3, 4: each sector by itself; 5: the
+        // same, and cut somewhere.
         let fate = rng.random_range(0..6);
         let prefix = rng.random_range(0..=self.pending.len());
         for (index, (_, pending)) in self.pending.iter().enumerate() {
             match pending {
-                Pending::Length(len) if fate == 1 || (fate == 2 && index < prefix) || (fate > 2 && rng.random()) => {
+                Pending::Length(len)
+                    if fate == 1 || (fate == 2 && index < prefix) || (fate > 2 && rng.random()) =>
+                {
                     bytes.resize(*len, 0);
                 }
                 Pending::Length(_) => {}

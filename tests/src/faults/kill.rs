@@ -1,5 +1,6 @@
-//! Kill: SIGKILL at random instants under load, also while the relay starts. After each: everything that was answered is there, in
-//! order, intact, once; what was asked again gets the same answer; the relay starts, in bounded time.
+//! Kill: SIGKILL at random instants under load, also while the relay starts. After each: everything that was
+//! answered is there, in order, intact, once; what was asked again gets the same answer; the relay starts, in
+//! bounded time.
 //!
 //! A kill says nothing about the disk, because the page cache survives it: that is [`power`](super::power).
 
@@ -15,7 +16,8 @@ use super::load::{self, Plan};
 use super::{Run, Tally, millis, now, verify};
 use crate::relay::{RelayProcess, RelayProgram};
 
-/// Options under which everything happens often: segments end, are emptied and removed, checkpoints are written.
+/// Options under which everything happens often: segments end, are emptied and removed, checkpoints are
+/// written.
 pub const SMALL: &[&str] = &[
     "--no-rates",
     "--open-registration",
@@ -47,7 +49,8 @@ async fn cycle(run: &Run, cycles: u32) -> anyhow::Result<String> {
     let (mut slowest, mut starts, mut total) = (Duration::ZERO, 0, verify::Seen::default());
     for cycle in 1..=cycles {
         let context = || format!("kill {cycle} of {cycles}");
-        let plan = Plan { window: rng.random_range(1..64), workers: rng.random_range(2..12), ..Plan::default() };
+        let plan =
+            Plan { window: rng.random_range(1..64), workers: rng.random_range(2..12), ..Plan::default() };
         let load = load::start(&relay.url(), &book, &plan, run.seed + u64::from(cycle));
         // The length of the moment is the fault that is injected, not something that is waited for.
         tokio::time::sleep(Duration::from_micros(rng.random_range(0..700_000))).await;

@@ -1,7 +1,9 @@
-//! The load: many connections, each with a window of unanswered requests of every kind that changes something.
+//! The load: many connections, each with a window of unanswered requests of every kind that changes
+//! something.
 //!
-//! Owns the connections and writes what it asks and is answered into the [`Book`]. It never decides whether a relay did well,
-//! but for what it sees while it runs: deliveries out of order or changed, and refusals that nobody expects.
+//! Owns the connections and writes what it asks and is answered into the [`Book`]. It never decides whether a
+//! relay did well, but for what it sees while it runs: deliveries out of order or changed, and refusals that
+//! nobody expects.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -70,7 +72,11 @@ async fn register(url: &str, book: &Book, rng: &mut ChaCha20Rng) -> anyhow::Resu
         let mut pages = book.pages();
         let index = pages.accounts.len();
         let handle = format!("account{index}");
-        pages.accounts.push(Account { device: device.clone(), handle: handle.clone(), registered: Fate::Open });
+        pages.accounts.push(Account {
+            device: device.clone(),
+            handle: handle.clone(),
+            registered: Fate::Open,
+        });
         (index, handle)
     };
     device.register(&mut wire, &handle, "").await?;
@@ -82,7 +88,8 @@ async fn register(url: &str, book: &Book, rng: &mut ChaCha20Rng) -> anyhow::Resu
     Ok(())
 }
 
-/// Starts the load; it ends by itself when the relay goes. A task that ends with an error has seen something wrong.
+/// Starts the load; it ends by itself when the relay goes. A task that ends with an error has seen something
+/// wrong.
 pub fn start(url: &str, book: &Arc<Book>, plan: &Plan, seed: u64) -> JoinSet<anyhow::Result<()>> {
     let mut tasks = JoinSet::new();
     let wanted = Arc::new(Notify::new());
@@ -225,7 +232,11 @@ impl Worker {
         let dice = self.rng.random_range(0..1000);
         let mine: Vec<usize> = {
             let pages = self.book.pages();
-            self.own.iter().copied().filter(|s| pages.shelves[*s].is_open() && !self.busy.contains(s)).collect()
+            self.own
+                .iter()
+                .copied()
+                .filter(|s| pages.shelves[*s].is_open() && !self.busy.contains(s))
+                .collect()
         };
         if mine.len() + self.creating < self.plan.mailboxes && dice < 300 {
             return self.create().await;
@@ -288,7 +299,10 @@ impl Worker {
                 page.keys.push(next);
                 page.keys.len() - 1
             });
-            page.posts.insert(id, Sent { generation: page.generation, turned_to, len, fate: Fate::Open, seq: None });
+            page.posts.insert(
+                id,
+                Sent { generation: page.generation, turned_to, len, fate: Fate::Open, seq: None },
+            );
             page.order.push(id);
             page.request(&id)
         };
@@ -302,7 +316,9 @@ impl Worker {
     }
 
     async fn acknowledge(&mut self, shelf: usize) -> bool {
-        let Some(delivered) = self.delivered.get(&shelf).copied() else { return self.post(COMMON, false).await };
+        let Some(delivered) = self.delivered.get(&shelf).copied() else {
+            return self.post(COMMON, false).await;
+        };
         let seq = delivered.saturating_sub(self.rng.random_range(0..=self.plan.lag));
         let given = self.given.entry(shelf).or_default();
         if seq <= *given {
@@ -324,8 +340,9 @@ impl Worker {
         match frame.body {
             ServerBody::Delivery(delivery) => self.delivered(&delivery).map(|()| None),
             ServerBody::Closed { mailbox, reason } => {
-                let destroyed =
-                    self.shelf_of(&mailbox).is_none_or(|shelf| self.book.pages().shelves[shelf].destroyed.is_some());
+                let destroyed = self
+                    .shelf_of(&mailbox)
+                    .is_none_or(|shelf| self.book.pages().shelves[shelf].destroyed.is_some());
                 let stopping = reason.code == Some(ErrorCode::ShuttingDown);
                 ensure!(destroyed || stopping || self.is_tolerated(&reason), "an opening ended: {reason:?}");
                 Ok(None)
@@ -346,7 +363,11 @@ impl Worker {
     fn shelf_of(&self, mailbox: &MailboxId) -> Option<usize> {
         let pages = self.book.pages();
         let is_it = |shelf: &&usize| pages.shelves[**shelf].keys[0].id == *mailbox;
-        self.own.iter().find(is_it).copied().or((pages.shelves[COMMON].keys[0].id == *mailbox).then_some(COMMON))
+        self.own
+            .iter()
+            .find(is_it)
+            .copied()
+            .or((pages.shelves[COMMON].keys[0].id == *mailbox).then_some(COMMON))
     }
 
     /// What is known of a post, for a message of failure.
@@ -365,9 +386,19 @@ impl Worker {
         ensure!(delivery.seq == *last + 1, "delivered {} after {last}", delivery.seq);
         *last = delivery.seq;
         let pages = self.book.pages();
-        let sent = pages.shelves[shelf].posts.get(&delivery.post_id).context("a delivery of what nobody posted")?;
-        ensure!(delivery.envelope == envelope(&delivery.post_id, sent.len), "seq {} was changed", delivery.seq);
-        ensure!(sent.seq.is_none_or(|seq| seq == delivery.seq), "{:?} was delivered as {}", sent.seq, delivery.seq);
+        let sent =
+            pages.shelves[shelf].posts.get(&delivery.post_id).context("a delivery of what nobody posted")?;
+        ensure!(
+            delivery.envelope == envelope(&delivery.post_id, sent.len),
+            "seq {} was changed",
+            delivery.seq
+        );
+        ensure!(
+            sent.seq.is_none_or(|seq| seq == delivery.seq),
+            "{:?} was delivered as {}",
+            sent.seq,
+            delivery.seq
+        );
         Ok(())
     }
 
@@ -396,7 +427,11 @@ impl Worker {
                 let sent = page.posts.get_mut(&id).context("it was sent")?;
                 sent.fate = fate;
                 if let ServerBody::Posted { seq } = body {
-                    ensure!(sent.seq.is_none_or(|known| known == seq), "answered {seq}, known as {:?}", sent.seq);
+                    ensure!(
+                        sent.seq.is_none_or(|known| known == seq),
+                        "answered {seq}, known as {:?}",
+                        sent.seq
+                    );
                     sent.seq = Some(seq);
                     page.generation = sent.turned_to.unwrap_or(page.generation);
                 }

@@ -1,13 +1,15 @@
-//! Faults: programs that break a relay on purpose and look at what became of what it had answered. docs/reliability.md tells what
-//! each shows and with which figures; `cargo xtask faults` runs them.
+//! Faults: programs that break a relay on purpose and look at what became of what it had answered.
+//! docs/reliability.md tells what each shows and with which figures; `cargo xtask faults` runs them.
 //!
-//! Reading guide: [`load`] asks a relay for everything that changes something and writes it into the [`book`], which holds the rules
-//! by which all programs judge; [`verify`] looks at a relay or at a store. The programs: [`kill`] (SIGKILL at any instant), [`power`]
-//! (every image that a disk may leave when the power goes, made from a record of what the process did, [`image`]), [`disk`] (full,
-//! failing, read-only), [`corrupt`] (damaged files), [`hostile`] (peers that mean harm, at size), [`soak`] (steady load, flat disk and
-//! memory). [`shim`] is what records and fails file operations, preloaded into the relay.
+//! Reading guide: [`load`] asks a relay for everything that changes something and writes it into the
+//! [`book`], which holds the rules by which all programs judge; [`verify`] looks at a relay or at a store.
+//! The programs: [`kill`] (SIGKILL at any instant), [`power`] (every image that a disk may leave when the
+//! power goes, made from a record of what the process did, [`image`]), [`disk`] (full, failing, read-only),
+//! [`corrupt`] (damaged files), [`hostile`] (peers that mean harm, at size), [`soak`] (steady load, flat disk
+//! and memory). [`shim`] is what records and fails file operations, preloaded into the relay.
 //!
-//! Invariant: the relay is the real program in a process of its own. What is random is from a seed that is printed and replays it.
+//! Invariant: the relay is the real program in a process of its own. What is random is from a seed that is
+//! printed and replays it.
 
 pub mod book;
 pub mod corrupt;

@@ -1,8 +1,10 @@
-//! Power: what a real relay does to its files under load is recorded; then the folders that a disk may hold when the power goes are
-//! made of the record, thousands of them, at any operation, and the engine opens each: everything that had been answered by then must
-//! be there, nothing may be reported as damaged, and opening must not fail.
+//! Power: what a real relay does to its files under load is recorded; then the folders that a disk may hold
+//! when the power goes are made of the record, thousands of them, at any operation, and the engine opens
+//! each: everything that had been answered by then must be there, nothing may be reported as damaged, and
+//! opening must not fail.
 //!
-//! Generations: the next recorded relay starts on one of these folders, so that recovery itself is recorded and cut off as well.
+//! Generations: the next recorded relay starts on one of these folders, so that recovery itself is recorded
+//! and cut off as well.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -55,8 +57,9 @@ async fn all(run: &Run, generations: u64, moments: usize) -> anyhow::Result<Stri
     let mut book = None;
     for generation in 0..generations {
         let seed = run.seed.wrapping_mul(100).wrapping_add(generation);
-        let recorded =
-            record(run, &base, book.take(), seed).await.with_context(|| format!("generation {generation}"))?;
+        let recorded = record(run, &base, book.take(), seed)
+            .await
+            .with_context(|| format!("generation {generation}"))?;
         let next = work.path().join(format!("base-{}", generation + 1));
         let (mut for_images, book_of_it) = (ChaCha20Rng::seed_from_u64(rng.random()), recorded.book.clone());
         let opened = tokio::task::spawn_blocking({
@@ -145,8 +148,10 @@ fn newest_segment(root: &Path) -> anyhow::Result<u32> {
     let mut newest = 0;
     for entry in std::fs::read_dir(root.join("journal"))? {
         let name = entry?.file_name();
-        let number =
-            name.to_str().and_then(|name| name.strip_suffix(".seg")).and_then(|hex| u32::from_str_radix(hex, 16).ok());
+        let number = name
+            .to_str()
+            .and_then(|name| name.strip_suffix(".seg"))
+            .and_then(|hex| u32::from_str_radix(hex, 16).ok());
         newest = newest.max(number.unwrap_or(0));
     }
     Ok(newest)
@@ -194,21 +199,24 @@ fn images(
             sums.slowest = sums.slowest.max(begun.elapsed());
             sums.images += 1;
             sums.envelopes += envelopes;
-            sums.names +=
-                usize::from(recent.iter().any(|op| matches!(op.act, Act::Rename | Act::Unlink | Act::Create)));
+            sums.names += usize::from(
+                recent.iter().any(|op| matches!(op.act, Act::Rename | Act::Unlink | Act::Create)),
+            );
             sums.index += usize::from(recent.iter().any(|op| op.path.starts_with("index")));
         }
     }
     Ok(sums)
 }
 
-/// Moments to look at: half of them anywhere, half around changes of names in the journal, which are rare and where things go wrong.
+/// Moments to look at: half of them anywhere, half around changes of names in the journal, which are rare and
+/// where things go wrong.
 fn choose(record: &Record, most: usize, rng: &mut ChaCha20Rng) -> Vec<usize> {
     let len = record.ops.len();
     let names: Vec<usize> = (0..len)
         .filter(|at| {
             let op = &record.ops[*at];
-            op.path.starts_with("journal/") && matches!(op.act, Act::Rename | Act::Unlink | Act::Create | Act::Cut)
+            op.path.starts_with("journal/")
+                && matches!(op.act, Act::Rename | Act::Unlink | Act::Create | Act::Cut)
         })
         .collect();
     let mut moments: BTreeSet<usize> = (0..most / 2).map(|_| rng.random_range(1..=len)).collect();
@@ -227,7 +235,8 @@ pub fn open(folder: &Path, book: &Book, mark: u64) -> Result<usize, String> {
     (config.segment_bytes, config.checkpoint_bytes, config.headroom_bytes) = (1 << 20, 1 << 20, 0);
     let clock = Arc::new(SystemClock::start());
     let mut rng = StdRng::seed_from_u64(mark);
-    let store = EmbeddedStore::open(&config, clock, Arc::new(Unheard), &mut rng).map_err(|error| error.to_string())?;
+    let store = EmbeddedStore::open(&config, clock, Arc::new(Unheard), &mut rng)
+        .map_err(|error| error.to_string())?;
     let seen = verify::in_store(&store, book, mark)?;
     match store.stats().damaged {
         0 => Ok(seen.envelopes),

@@ -1,6 +1,6 @@
-//! The shim: a small C library, preloaded into the relay, that records what the process does to the files of its data folder and
-//! makes some of it fail (`shim.c`, which tells the format). Preloading sees what the process really does, sled included; it needs a
-//! C compiler, and a relay that is linked dynamically.
+//! The shim: a small C library, preloaded into the relay, that records what the process does to the files of
+//! its data folder and makes some of it fail (`shim.c`, which tells the format). Preloading sees what the
+//! process really does, sled included; it needs a C compiler, and a relay that is linked dynamically.
 //!
 //! Owns the compiled library, the record and the page of controls. Never touches the relay's files.
 
@@ -47,9 +47,14 @@ impl Shim {
         let mut cc = std::process::Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
         cc.args(["-O1", "-shared", "-fPIC", "-o"]).arg(folder.path().join("shim.so")).arg(&source);
         let output = cc.args(["-ldl", "-lpthread"]).output().context("there is no C compiler")?;
-        ensure!(output.status.success(), "the shim does not compile: {}", String::from_utf8_lossy(&output.stderr));
+        ensure!(
+            output.status.success(),
+            "the shim does not compile: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         let mut open = OpenOptions::new();
-        let controls = open.read(true).write(true).create(true).truncate(false).open(folder.path().join("controls"))?;
+        let controls =
+            open.read(true).write(true).create(true).truncate(false).open(folder.path().join("controls"))?;
         controls.set_len(4096)?;
         Ok(Self { folder, controls })
     }

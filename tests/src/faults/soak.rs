@@ -1,5 +1,5 @@
-//! Soak: posts, deliveries, acknowledgements and expiry at a steady rate. Disk and memory must stay flat, and when everything was
-//! acknowledged the space must come back.
+//! Soak: posts, deliveries, acknowledgements and expiry at a steady rate. Disk and memory must stay flat, and
+//! when everything was acknowledged the space must come back.
 
 use std::path::Path;
 use std::time::Duration;
@@ -97,8 +97,8 @@ async fn soak(run: &Run, time: Duration) -> anyhow::Result<String> {
     ))
 }
 
-/// One pair: posts at the rate, takes, and acknowledges, but for the forgetful, whose envelopes expire. When it is stopped, everything is
-/// acknowledged. How many posts there were.
+/// One pair: posts at the rate, takes, and acknowledges, but for the forgetful, whose envelopes expire. When
+/// it is stopped, everything is acknowledged. How many posts there were.
 async fn talk(
     mailbox: BareMailbox,
     mut poster: Wire,
@@ -117,7 +117,9 @@ async fn talk(
         ticks.tick().await;
         seq = mailbox.append(&mut poster, PostId::random(&mut rng), vec![3; ENVELOPE]).await?;
         match reader.pushed().await? {
-            ServerBody::Delivery(delivery) => ensure!(delivery.seq == seq, "{} instead of {seq}", delivery.seq),
+            ServerBody::Delivery(delivery) => {
+                ensure!(delivery.seq == seq, "{} instead of {seq}", delivery.seq)
+            }
             other => bail!("{other:?}"),
         }
         if !forgetful && seq % 5 == 0 {
@@ -153,7 +155,8 @@ async fn watch(
             ended = pairs.join_next() => bail!("a pair ended: {ended:?}"),
         }
         relay.alive()?;
-        let sample = Sample { journal: journal(relay).await?, folder: size(relay.data())?, memory: relay.memory()? };
+        let sample =
+            Sample { journal: journal(relay).await?, folder: size(relay.data())?, memory: relay.memory()? };
         if time > Duration::from_secs(300) {
             println!("     {:6} s  {sample:?}", begun.elapsed().as_secs());
         }
@@ -162,12 +165,14 @@ async fn watch(
     Ok(samples)
 }
 
-/// Flat: within bounds that follow from what is alive, and in a long run no higher in its second half than in its first.
+/// Flat: within bounds that follow from what is alive, and in a long run no higher in its second half than in
+/// its first.
 fn judge(samples: &[Sample], time: Duration) -> anyhow::Result<String> {
     let most = |of: &dyn Fn(&Sample) -> u64, part: &[Sample]| part.iter().map(of).max().unwrap_or(0);
     let (journal, folder, memory): (_, _, &dyn Fn(&Sample) -> u64) =
         (|s: &Sample| s.journal, |s: &Sample| s.folder, &|s: &Sample| s.memory);
-    // Alive are two minutes of what expires after one, and twice as many remembered posts; half of each segment may be dead.
+    // Alive are two minutes of what expires after one, and twice as many remembered posts; half of each
+    // segment may be dead.
     let forgotten = (PAIRS / 4) as u64 * RATE * 2 * u64::from(EXPIRY) * (ENVELOPE as u64 + 100);
     let remembered = PAIRS as u64 * RATE * 3 * REMEMBERED * 80;
     let bound = 2 * (forgotten + remembered) + 12 * SEGMENT;

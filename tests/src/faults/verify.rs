@@ -1,4 +1,5 @@
-//! Looking at what is there: over the wire of a running relay, or in a store opened on an image of its folder.
+//! Looking at what is there: over the wire of a running relay, or in a store opened on an image of its
+//! folder.
 //!
 //! Owns how a mailbox is looked at; [`Shelf::check`](super::book::Shelf::check) judges what was seen.
 
@@ -82,8 +83,8 @@ async fn read_through(wire: &mut Wire, keys: &BareMailbox) -> anyhow::Result<Opt
     Ok(Some(state.head))
 }
 
-/// Compares everything with a running relay, asks again for what was not answered and for some of what was, and takes over what
-/// it says.
+/// Compares everything with a running relay, asks again for what was not answered and for some of what was,
+/// and takes over what it says.
 pub async fn on_wire(url: &str, book: &Book, rng: &mut ChaCha20Rng) -> anyhow::Result<Seen> {
     let mut seen = Seen::default();
     let mut wire = Wire::connect(url).await?;
@@ -119,7 +120,8 @@ pub async fn on_wire(url: &str, book: &Book, rng: &mut ChaCha20Rng) -> anyhow::R
             }
         }
         if found.is_some() {
-            seen.again += ask_again(&mut wire, book, shelf, rng).await.with_context(|| format!("mailbox {shelf}"))?;
+            seen.again +=
+                ask_again(&mut wire, book, shelf, rng).await.with_context(|| format!("mailbox {shelf}"))?;
         }
     }
     accounts(url, book, rng).await?;
@@ -153,16 +155,31 @@ async fn look(wire: &mut Wire, keys: &BareMailbox) -> anyhow::Result<Option<Foun
         other => bail!("closing: {other:?}"),
     }
     let (post_key, turn_key) = (state.post_key_hash, state.turn_key_hash);
-    Ok(Some(Found { head: state.head, oldest: state.oldest, cursor: state.cursor, post_key, turn_key, envelopes }))
+    Ok(Some(Found {
+        head: state.head,
+        oldest: state.oldest,
+        cursor: state.cursor,
+        post_key,
+        turn_key,
+        envelopes,
+    }))
 }
 
-/// Sends posts again, byte for byte: the same seq must come, and what had not happened happens now or is refused for good.
-async fn ask_again(wire: &mut Wire, book: &Book, shelf: usize, rng: &mut ChaCha20Rng) -> anyhow::Result<usize> {
+/// Sends posts again, byte for byte: the same seq must come, and what had not happened happens now or is
+/// refused for good.
+async fn ask_again(
+    wire: &mut Wire,
+    book: &Book,
+    shelf: usize,
+    rng: &mut ChaCha20Rng,
+) -> anyhow::Result<usize> {
     let mut ids = book.sample(shelf, AGAIN, rng);
     {
         let pages = book.pages();
         let page = &pages.shelves[shelf];
-        ids.extend(page.order.iter().filter(|id| page.posts.get(*id).is_some_and(|sent| sent.fate == Fate::Open)));
+        ids.extend(
+            page.order.iter().filter(|id| page.posts.get(*id).is_some_and(|sent| sent.fate == Fate::Open)),
+        );
     }
     ids.sort_unstable();
     ids.dedup();
@@ -179,7 +196,12 @@ async fn ask_again(wire: &mut Wire, book: &Book, shelf: usize, rng: &mut ChaCha2
     Ok(ids.len())
 }
 
-async fn repeated(wire: &mut Wire, book: &Book, shelf: usize, numbers: &mut Vec<(u64, PostId)>) -> anyhow::Result<()> {
+async fn repeated(
+    wire: &mut Wire,
+    book: &Book,
+    shelf: usize,
+    numbers: &mut Vec<(u64, PostId)>,
+) -> anyhow::Result<()> {
     wire.flush().await?;
     let mut asked: HashMap<u64, PostId> = numbers.drain(..).collect();
     let mut refused = Vec::new();
@@ -199,18 +221,30 @@ async fn repeated(wire: &mut Wire, book: &Book, shelf: usize, numbers: &mut Vec<
         match body {
             ServerBody::Posted { seq } => {
                 ensure!(sent.fate != Fate::Refused, "what was refused is answered {seq}");
-                ensure!(sent.seq.is_none_or(|known| known == seq), "a repeat is answered {seq}, it was {:?}", sent.seq);
+                ensure!(
+                    sent.seq.is_none_or(|known| known == seq),
+                    "a repeat is answered {seq}, it was {:?}",
+                    sent.seq
+                );
                 (sent.seq, sent.fate) = (Some(seq), answered);
                 page.generation = page.generation.max(sent.turned_to.unwrap_or(0));
             }
             ServerBody::Error(Refusal { code: Some(ErrorCode::KeyTurned), .. }) => {
-                ensure!(sent.seq.is_none(), "what was answered {:?} is refused when it is asked again", sent.seq);
+                ensure!(
+                    sent.seq.is_none(),
+                    "what was answered {:?} is refused when it is asked again",
+                    sent.seq
+                );
                 sent.fate = Fate::Refused;
                 refused.push(id);
             }
             // A full disk: what was stored is answered, what was not cannot be.
             ServerBody::Error(Refusal { code: Some(ErrorCode::StoreUnavailable), .. }) => {
-                ensure!(sent.seq.is_none(), "what was answered {:?} is refused when it is asked again", sent.seq);
+                ensure!(
+                    sent.seq.is_none(),
+                    "what was answered {:?} is refused when it is asked again",
+                    sent.seq
+                );
             }
             other => bail!("asked again: {other:?}"),
         }
@@ -220,7 +254,10 @@ async fn repeated(wire: &mut Wire, book: &Book, shelf: usize, numbers: &mut Vec<
     let page = &pages.shelves[shelf];
     for id in refused {
         let sent = page.posts.get(&id).context("it was sent")?;
-        ensure!(sent.generation < page.generation || sent.turned_to.is_some(), "refused under the current key");
+        ensure!(
+            sent.generation < page.generation || sent.turned_to.is_some(),
+            "refused under the current key"
+        );
     }
     Ok(())
 }
@@ -274,7 +311,14 @@ pub fn find(store: &EmbeddedStore, keys: &BareMailbox) -> Result<Option<Found>, 
     let envelopes: Vec<(u64, PostId, Bytes)> =
         stored.into_iter().map(|stored| (stored.seq, stored.post_id, stored.envelope)).collect();
     let (post_key, turn_key) = (view.post_key, view.turn_key);
-    Ok(Some(Found { head: view.head, oldest: view.oldest, cursor: view.cursor, post_key, turn_key, envelopes }))
+    Ok(Some(Found {
+        head: view.head,
+        oldest: view.oldest,
+        cursor: view.cursor,
+        post_key,
+        turn_key,
+        envelopes,
+    }))
 }
 
 fn device(store: &EmbeddedStore, device: DeviceId) -> Result<(), StoreError> {

@@ -112,18 +112,23 @@ fn same_messages(world: &World, views: &[View]) -> Result<usize, String> {
     Ok(compared)
 }
 
-/// Every text that an active member had sent is there exactly once for it, and for everybody who was in at its seq.
+/// Every text that an active member had sent is there exactly once for it, and for everybody who was in at
+/// its seq.
 fn everything_sent(world: &World, id: &ConversationId, views: &[View], sent: &[Sent]) -> Result<(), String> {
     for (device, conversation, text) in sent.iter().filter(|(_, conversation, _)| conversation == id) {
         let Some(own) = views.iter().find(|view| view.device == *device && is_active(view)) else { continue };
         let body = Body::Text(text.clone());
         let seqs: Vec<u64> = own.messages.iter().filter(|m| m.body == body).filter_map(|m| m.seq).collect();
         let [seq] = seqs[..] else {
-            return Err(format!("{}: {text:?} of {conversation} has seqs {seqs:?}", world.devices[*device].name));
+            return Err(format!(
+                "{}: {text:?} of {conversation} has seqs {seqs:?}",
+                world.devices[*device].name
+            ));
         };
         for view in views.iter().filter(|view| is_active(view) && view.device != *device) {
             // A device has everything since it joined last; who began the conversation never joined.
-            let joined = view.messages.iter().filter(|m| matches!(m.body, Body::Notice(Notice::Joined { .. })));
+            let joined =
+                view.messages.iter().filter(|m| matches!(m.body, Body::Notice(Notice::Joined { .. })));
             let joined = joined.filter_map(|message| message.seq).max().unwrap_or(0);
             let count = view.messages.iter().filter(|message| message.body == body).count();
             if joined < seq && count != 1 {
@@ -136,7 +141,11 @@ fn everything_sent(world: &World, id: &ConversationId, views: &[View], sent: &[S
 }
 
 /// Everybody is in and has read everything that this device sent: the marks must say so.
-pub(super) fn all_delivered(world: &mut World, device: usize, conversation: ConversationId) -> Result<(), String> {
+pub(super) fn all_delivered(
+    world: &mut World,
+    device: usize,
+    conversation: ConversationId,
+) -> Result<(), String> {
     for message in history(world, device, conversation) {
         let is_own_text = message.mine && matches!(message.body, Body::Text(_));
         if is_own_text && !matches!(message.state, MessageState::Delivered | MessageState::Read) {

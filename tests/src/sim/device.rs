@@ -26,23 +26,31 @@ impl Device {
         let passphrase = Passphrase::new("simulated");
         let database = Database::create(Location::File(&path), &passphrase, KdfCost::CHEAP, &mut rng)
             .expect("a fresh folder takes a database");
-        let mut device =
-            Self { name: name.to_owned(), path, engine: None, rng, next_command: 1, alarms: vec![], answers: vec![] };
+        let mut device = Self {
+            name: name.to_owned(),
+            path,
+            engine: None,
+            rng,
+            next_command: 1,
+            alarms: vec![],
+            answers: vec![],
+        };
         device.begin(database, now);
         device
     }
 
     fn begin(&mut self, database: Database, now: u64) {
         let rng = StdRng::seed_from_u64(self.rng.next_u64());
-        self.engine = Some(Engine::open(database, Box::new(rng), now).map_err(|failed| failed.0).expect("opens"));
+        self.engine =
+            Some(Engine::open(database, Box::new(rng), now).map_err(|failed| failed.0).expect("opens"));
     }
 
     /// The process dies and starts again: only the file is left.
     pub(super) fn crash(&mut self, now: u64) {
         self.engine = None;
         self.answers.clear();
-        let database =
-            Database::open(Location::File(&self.path), &Passphrase::new("simulated")).expect("opens after a crash");
+        let database = Database::open(Location::File(&self.path), &Passphrase::new("simulated"))
+            .expect("opens after a crash");
         self.begin(database, now);
     }
 
@@ -63,7 +71,8 @@ impl Device {
 
     /// Runs SQL on the database of a device that is stopped.
     pub(super) fn damage(&mut self, sql: &str) {
-        let mut database = Database::open(Location::File(&self.path), &Passphrase::new("simulated")).expect("opens");
+        let mut database =
+            Database::open(Location::File(&self.path), &Passphrase::new("simulated")).expect("opens");
         let tx = database.transaction(&mut self.rng).expect("begins");
         tx.sql().execute_batch(sql).expect("runs");
         tx.commit().expect("commits");
@@ -75,7 +84,8 @@ impl Device {
         let path = self.path.with_extension("copy");
         copy_database(&self.path, &path);
         let rng = StdRng::seed_from_u64(rng.next_u64());
-        let mut device = Self { name, path, engine: None, rng, next_command: 1, alarms: vec![], answers: vec![] };
+        let mut device =
+            Self { name, path, engine: None, rng, next_command: 1, alarms: vec![], answers: vec![] };
         device.crash(now);
         device
     }
@@ -83,7 +93,8 @@ impl Device {
     /// Handles an input; events are noted, and what concerns connections is returned.
     pub(super) fn handle(&mut self, input: Input, now: u64) -> Vec<Effect> {
         let engine = self.engine.as_mut().expect("is running");
-        let effects = engine.handle(input, now).unwrap_or_else(|error| panic!("{}: engine failed: {error}", self.name));
+        let effects =
+            engine.handle(input, now).unwrap_or_else(|error| panic!("{}: engine failed: {error}", self.name));
         let mut rest = Vec::new();
         for effect in effects {
             match effect {

@@ -85,7 +85,8 @@ fn run(world: &mut World) {
     }
 }
 
-/// Changes what bob is told of his conversation. Deliveries to inboxes carry sealed bytes of other lengths and come before.
+/// Changes what bob is told of his conversation. Deliveries to inboxes carry sealed bytes of other lengths
+/// and come before.
 fn tamper(lie: Lie) -> super::world::Tamper {
     let mut messages = 0;
     let mut held: Option<Delivery> = None;

@@ -1,5 +1,5 @@
-//! Steps for single rules of the design: each fails when its rule is left out of the client (`docs/testing.md` tells how
-//! that was tried).
+//! Steps for single rules of the design: each fails when its rule is left out of the client
+//! (`docs/testing.md` tells how that was tried).
 
 use posthorn_client::conversation::{Body, Cause, ConversationId, ConversationState, Notice};
 use posthorn_client::sync::{Answer, Command};
@@ -46,7 +46,9 @@ fn texts(world: &mut World, device: usize, conversation: ConversationId) -> Vec<
 
 fn state(world: &mut World, device: usize, conversation: ConversationId) -> Option<ConversationState> {
     match world.ask(device, Command::Conversations) {
-        Ok(Answer::Conversations(list)) => list.into_iter().find(|one| one.id == conversation).map(|one| one.state),
+        Ok(Answer::Conversations(list)) => {
+            list.into_iter().find(|one| one.id == conversation).map(|one| one.state)
+        }
         other => panic!("Conversations answers a list, not {other:?}"),
     }
 }
@@ -100,7 +102,8 @@ fn said_twice(seed: u64) -> Result<(), String> {
     say(&mut world, ALICE, conversation, "once")?;
     world.run(400);
     world.settle()?;
-    let sent = world.watch.posted.iter().filter(|(by, to, turn)| *by == ALICE && *to == mailbox && !turn).count();
+    let sent =
+        world.watch.posted.iter().filter(|(by, to, turn)| *by == ALICE && *to == mailbox && !turn).count();
     must(sent >= 3, || format!("she made it {sent} times, so that the step shows nothing"))?;
     let heard = texts(&mut world, BOB, conversation).into_iter().filter(|text| text == "once").count();
     must(heard == 1, || format!("bob has it {heard} times"))?;
@@ -117,7 +120,10 @@ fn answered_first(seed: u64) -> Result<(), String> {
     let (mut held, mut done) = (Vec::new(), false);
     world.tamper = Some(Box::new(move |to, frame| match &frame.body {
         ServerBody::Delivery(delivery)
-            if to == BOB && delivery.mailbox == mailbox && (!held.is_empty() || delivery.turn.is_some()) && !done =>
+            if to == BOB
+                && delivery.mailbox == mailbox
+                && (!held.is_empty() || delivery.turn.is_some())
+                && !done =>
         {
             held.push(frame);
             vec![]
@@ -148,7 +154,8 @@ fn unreadable(seed: u64) -> Result<(), String> {
     }
     world.settle()?;
     let all = history(&mut world, BOB, conversation);
-    let recorded = all.iter().filter(|m| matches!(m.body, Body::Unreadable(Cause::EnvelopeUnreadable))).count();
+    let recorded =
+        all.iter().filter(|m| matches!(m.body, Body::Unreadable(Cause::EnvelopeUnreadable))).count();
     must(recorded == 1, || format!("recorded {recorded} times: {all:?}"))?;
     let texts = texts(&mut world, BOB, conversation);
     must(texts.ends_with(&["two".to_owned(), "three".to_owned()]), || format!("bob reads {texts:?}"))?;
@@ -178,7 +185,9 @@ fn rolled_back(seed: u64) -> Result<(), String> {
     let sent = world.watch.posted[before..].iter().filter(|(by, to, _)| *by == BOB && *to == mailbox).count();
     must(sent == 0, || format!("bob posted {sent} times from the old copy"))?;
     let now = state(&mut world, BOB, conversation);
-    must(now == Some(ConversationState::Stopped(Cause::RolledBack)), || format!("bob's conversation is {now:?}"))?;
+    must(now == Some(ConversationState::Stopped(Cause::RolledBack)), || {
+        format!("bob's conversation is {now:?}")
+    })?;
     must(causes(&world, BOB).contains(&Cause::RolledBack), || "bob was not told".to_owned())?;
     let more = world.ask(BOB, Command::Send { conversation, text: "again".to_owned() });
     must(more.is_err(), || "bob may go on saying things".to_owned())?;
@@ -198,8 +207,8 @@ fn rolled_back(seed: u64) -> Result<(), String> {
     must(texts(&mut world, BOB, anew) == ["hello again"], || "bob cannot be invited any more".to_owned())
 }
 
-/// Bob says something; the relay has it, bob has not heard so, and his database is put back to before he said it. Nothing
-/// but his own message lying there tells that its keys have served already.
+/// Bob says something; the relay has it, bob has not heard so, and his database is put back to before he said
+/// it. Nothing but his own message lying there tells that its keys have served already.
 fn rolled_back_unread(seed: u64) -> Result<(), String> {
     let (mut world, conversation) = two(seed)?;
     let mailbox = place(&world, BOB)?;
@@ -207,7 +216,9 @@ fn rolled_back_unread(seed: u64) -> Result<(), String> {
     world.tamper = Some(deaf(BOB, mailbox));
     say(&mut world, BOB, conversation, "first")?;
     world.run(60);
-    must(texts(&mut world, ALICE, conversation).contains(&"first".to_owned()), || "the step shows nothing".to_owned())?;
+    must(texts(&mut world, ALICE, conversation).contains(&"first".to_owned()), || {
+        "the step shows nothing".to_owned()
+    })?;
     world.tamper = None;
     let before = world.watch.posted.len();
     world.meanwhile(BOB, |bob| bob.put_back());
@@ -248,8 +259,12 @@ fn rolled_back_commit(seed: u64) -> Result<(), String> {
     say(&mut world, BOB, conversation, "from the past")?;
     world.settle()?;
     let now = state(&mut world, BOB, conversation);
-    must(now == Some(ConversationState::Stopped(Cause::RolledBack)), || format!("bob's conversation is {now:?}"))?;
-    must(!texts(&mut world, ALICE, conversation).contains(&"from the past".to_owned()), || "he went on".to_owned())
+    must(now == Some(ConversationState::Stopped(Cause::RolledBack)), || {
+        format!("bob's conversation is {now:?}")
+    })?;
+    must(!texts(&mut world, ALICE, conversation).contains(&"from the past".to_owned()), || {
+        "he went on".to_owned()
+    })
 }
 
 fn copied(seed: u64) -> Result<(), String> {
@@ -263,7 +278,9 @@ fn copied(seed: u64) -> Result<(), String> {
     };
     let states = [state(&mut world, BOB, conversation), state(&mut world, copy, conversation)];
     let running = states.iter().filter(|state| **state == Some(ConversationState::Active)).count();
-    must(running <= 1 && states.iter().any(|state| stopped(*state)), || format!("bob and his copy: {states:?}"))?;
+    must(running <= 1 && states.iter().any(|state| stopped(*state)), || {
+        format!("bob and his copy: {states:?}")
+    })?;
     let warned = [BOB, copy].iter().any(|device| causes(&world, *device).contains(&Cause::OpenedElsewhere));
     must(warned, || "neither was told".to_owned())
 }
@@ -288,8 +305,8 @@ fn key_package_gone_in_a_storm(seed: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// The secrets of bob's key packages are lost; the directory still has them, and alice takes one. Twice: also when he had
-/// been removed, and is added again.
+/// The secrets of bob's key packages are lost; the directory still has them, and alice takes one. Twice: also
+/// when he had been removed, and is added again.
 fn welcome_refused(seed: u64, faults: Faults) -> Result<(), String> {
     let mut world = World::new(seed);
     people(&mut world, &["alice", "bob", "carol"])?;
@@ -304,7 +321,8 @@ fn welcome_refused(seed: u64, faults: Faults) -> Result<(), String> {
         // With crashes the answer may never come, but the conversation does.
         let Ok(Answer::Conversations(list)) = world.ask(ALICE, Command::Conversations) else { continue };
         conversation = list.first().map(|one| one.id);
-        if list.first().is_some_and(|one| one.members.len() == 3) || world.devices[ALICE].answer(id).is_some() {
+        if list.first().is_some_and(|one| one.members.len() == 3) || world.devices[ALICE].answer(id).is_some()
+        {
             break;
         }
         world.step();
@@ -325,14 +343,16 @@ fn welcome_refused(seed: u64, faults: Faults) -> Result<(), String> {
             texts(&mut world, BOB, conversation)
         )
     })?;
-    must(texts(&mut world, ALICE, conversation) == ["welcome", "at last"], || "alice does not hear bob".to_owned())?;
+    must(texts(&mut world, ALICE, conversation) == ["welcome", "at last"], || {
+        "alice does not hear bob".to_owned()
+    })?;
     // For the others he neither came nor went more than once.
     let notices = history(&mut world, 2, conversation);
-    let news =
-        |body: &Body| matches!(body, Body::Notice(Notice::Removed { who, .. }) if who.contains(&"bob".to_owned()));
+    let news = |body: &Body| matches!(body, Body::Notice(Notice::Removed { who, .. }) if who.contains(&"bob".to_owned()));
     let gone = notices.iter().filter(|message| news(&message.body)).count();
     must(gone <= 1, || format!("carol sees bob go {gone} times"))?;
-    let unexpected = world.unexpected_alarms(&[Cause::WelcomeUnreadable, Cause::Evicted, Cause::ReadKeyRefused]);
+    let unexpected =
+        world.unexpected_alarms(&[Cause::WelcomeUnreadable, Cause::Evicted, Cause::ReadKeyRefused]);
     must(unexpected.is_empty(), || format!("{unexpected:?}"))?;
     let sent = vec![(ALICE, conversation, "welcome".to_owned()), (BOB, conversation, "at last".to_owned())];
     consistent(&mut world, &sent).map(drop)
@@ -347,8 +367,8 @@ fn weekly(seed: u64) -> Result<(), String> {
     }
     world.settle()?;
     for device in [ALICE, BOB] {
-        let more =
-            world.watch.last_resorts.get(&device).copied().unwrap_or(0) - before.get(&device).copied().unwrap_or(0);
+        let more = world.watch.last_resorts.get(&device).copied().unwrap_or(0)
+            - before.get(&device).copied().unwrap_or(0);
         must((1..=2).contains(&more), || {
             format!("{} was replaced {more} times in 8 days", world.devices[device].name)
         })?;

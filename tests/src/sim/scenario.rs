@@ -126,7 +126,8 @@ fn commits(world: &mut World, rounds: u32) -> Result<usize, String> {
     let conversation = start(world, "race", &NAMES[1..3])?;
     let mut sent: Vec<Sent> = Vec::new();
     for round in 0..rounds {
-        // The fourth is added and removed by turns, by all three at once; one commit wins, the others find it done.
+        // The fourth is added and removed by turns, by all three at once; one commit wins, the others find it
+        // done.
         for (device, name) in NAMES.iter().enumerate().take(3) {
             let command = if round % 2 == 0 {
                 Command::Add { conversation, members: vec![contact(NAMES[3])] }

@@ -1,4 +1,5 @@
-//! What must be true of every frame that a device sends, whatever it does: looked at on the wire, in every scenario.
+//! What must be true of every frame that a device sends, whatever it does: looked at on the wire, in every
+//! scenario.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -104,7 +105,8 @@ impl Watch {
             ServerBody::Opened(results) => {
                 open.extend(results.iter().filter(|one| one.result.is_ok()).map(|one| one.mailbox));
             }
-            // What the device acknowledges before it has read this is no fault; what is open is told by `Opened` only.
+            // What the device acknowledges before it has read this is no fault; what is open is told by
+            // `Opened` only.
             ServerBody::Closed { .. } => {}
             _ => {}
         }

@@ -46,9 +46,11 @@ pub(super) struct Faults {
 
 impl Faults {
     /// Nothing goes wrong.
-    pub(super) const NONE: Self = Self { cut: 0, device_crash: 0, effects_lost: 0, relay_crash: 0, refused: 0 };
+    pub(super) const NONE: Self =
+        Self { cut: 0, device_crash: 0, effects_lost: 0, relay_crash: 0, refused: 0 };
     /// Much goes wrong.
-    pub(super) const MANY: Self = Self { cut: 12, device_crash: 4, effects_lost: 4, relay_crash: 2, refused: 200 };
+    pub(super) const MANY: Self =
+        Self { cut: 12, device_crash: 4, effects_lost: 4, relay_crash: 2, refused: 200 };
 }
 
 pub(super) struct World {
@@ -246,7 +248,8 @@ impl World {
     fn go_wrong(&mut self) {
         let faults = self.faults;
         if self.happens(faults.cut)
-            && let Some(wire) = self.wires.keys().nth(self.rng.random_range(0..self.wires.len().max(1))).cloned()
+            && let Some(wire) =
+                self.wires.keys().nth(self.rng.random_range(0..self.wires.len().max(1))).cloned()
         {
             self.cut(&wire);
         }
@@ -300,7 +303,11 @@ impl World {
     }
 
     /// Runs until a command is answered.
-    pub(super) fn answered(&mut self, device: usize, id: CommandId) -> Result<Result<Answer, CommandError>, String> {
+    pub(super) fn answered(
+        &mut self,
+        device: usize,
+        id: CommandId,
+    ) -> Result<Result<Answer, CommandError>, String> {
         for _ in 0..20_000 {
             if let Some(answer) = self.devices[device].answer(id) {
                 return Ok(answer);
@@ -319,7 +326,8 @@ impl World {
         }
     }
 
-    /// Runs without faults until everybody has done everything. What was seen on the wire must have been right.
+    /// Runs without faults until everybody has done everything. What was seen on the wire must have been
+    /// right.
     pub(super) fn settle(&mut self) -> Result<(), String> {
         self.faults = Faults::NONE;
         self.quiet()?;
@@ -332,7 +340,9 @@ impl World {
             if self.step() {
                 continue;
             }
-            let done = |state: SyncState| state.connected && state.caught_up && state.outbox == 0 && state.intents == 0;
+            let done = |state: SyncState| {
+                state.connected && state.caught_up && state.outbox == 0 && state.intents == 0
+            };
             if !(0..self.devices.len()).all(|device| done(self.state(device))) {
                 done_since = None;
                 continue;

@@ -1,5 +1,5 @@
-//! Documents name what exists: paths and folders in ARCHITECTURE.md, links in every document, commands in the ones that a
-//! newcomer types from.
+//! Documents name what exists: paths and folders in ARCHITECTURE.md, links in every document, commands in the
+//! ones that a newcomer types from.
 
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
@@ -83,10 +83,9 @@ fn named_paths(text: &str, paths: &Paths) -> Vec<Finding> {
 /// Every folder under a crate's `src` is named on the map.
 fn unnamed_folders(text: &str, paths: &Paths) -> Vec<Finding> {
     let holds_code = |folder: &str| {
-        paths
-            .files
-            .iter()
-            .any(|file| file.ends_with(".rs") && file.rsplit_once('/').is_some_and(|(above, _)| above == folder))
+        paths.files.iter().any(|file| {
+            file.ends_with(".rs") && file.rsplit_once('/').is_some_and(|(above, _)| above == folder)
+        })
     };
     // Tests stand beside what they test: naming that names them.
     let in_tests = |folder: &str| {
@@ -208,7 +207,8 @@ fn problems(words: &[&str], programs: &Programs) -> Vec<String> {
             }
         }
     }
-    // `posthorn x`, `target/release/posthorn x`, `cargo run ... --bin posthorn -- x`, each perhaps with options first.
+    // `posthorn x`, `target/release/posthorn x`, `cargo run ... --bin posthorn -- x`, each perhaps with
+    // options first.
     let runs_posthorn = words.windows(2).any(|pair| pair == ["--bin", "posthorn"]);
     let arguments = match words.iter().position(|word| *word == "--") {
         Some(at) if runs_posthorn => &words[at + 1..],
@@ -260,7 +260,11 @@ mod tests {
     fn links_lead_somewhere() {
         assert_eq!(links("docs/protocol.md", "[a](../README.md) [b](https://x.y) [c](#here)", &paths()), []);
         assert_eq!(links("README.md", "[a](docs/gone.md)", &paths()).len(), 1);
-        assert_eq!(links("docs/protocol.md", "[a](README.md)", &paths()).len(), 1, "relative to the document");
+        assert_eq!(
+            links("docs/protocol.md", "[a](README.md)", &paths()).len(),
+            1,
+            "relative to the document"
+        );
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What may depend on what: the crates of the relay reach neither MLS nor the client library (R8), nothing reaches a system
-//! TLS library, and everything linked has a licence and a source that `deny.toml` allows.
+//! What may depend on what: the crates of the relay reach neither MLS nor the client library (R8), nothing
+//! reaches a system TLS library, and everything linked has a licence and a source that `deny.toml` allows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,7 +27,11 @@ pub(super) fn check() -> anyhow::Result<Vec<Finding>> {
         let graph = Graph::of(&metadata).context("cargo metadata has another form than expected")?;
         let mut found: Vec<Finding> = Vec::new();
         for relay in RELAY {
-            found.extend(graph.forbidden(relay, FORBIDDEN_TO_RELAY, "R8: the relay must not be able to read"));
+            found.extend(graph.forbidden(
+                relay,
+                FORBIDDEN_TO_RELAY,
+                "R8: the relay must not be able to read",
+            ));
         }
         if *platform == PLATFORMS[0] {
             found.extend(graph.forbidden("posthorn-proto", FORBIDDEN_TO_PROTO, "the wire does no I/O"));
@@ -48,8 +52,10 @@ impl Graph {
     fn of(metadata: &Value) -> Option<Self> {
         let mut graph = Self::default();
         let packages = metadata["packages"].as_array()?;
-        let names: BTreeMap<&str, &str> =
-            packages.iter().filter_map(|package| Some((package["id"].as_str()?, package["name"].as_str()?))).collect();
+        let names: BTreeMap<&str, &str> = packages
+            .iter()
+            .filter_map(|package| Some((package["id"].as_str()?, package["name"].as_str()?)))
+            .collect();
         for node in metadata["resolve"]["nodes"].as_array()? {
             let from = names.get(node["id"].as_str()?)?;
             let edges = graph.edges.entry((*from).to_owned()).or_default();
@@ -119,10 +125,12 @@ impl Policy {
     fn parse(text: &str) -> anyhow::Result<Self> {
         let table: toml::Table = text.parse().context("deny.toml")?;
         let list = |section: &str, name: &str| {
-            let list = table.get(section).and_then(|section| section.get(name)).and_then(toml::Value::as_array);
+            let list =
+                table.get(section).and_then(|section| section.get(name)).and_then(toml::Value::as_array);
             list.cloned().with_context(|| format!("deny.toml has no list `{name}` under [{section}]"))
         };
-        let licences = list("licenses", "allow")?.iter().filter_map(toml::Value::as_str).map(str::to_owned).collect();
+        let licences =
+            list("licenses", "allow")?.iter().filter_map(toml::Value::as_str).map(str::to_owned).collect();
         let banned = list("bans", "deny")?;
         let banned = banned.iter().filter_map(|ban| ban.get("crate")?.as_str()).map(str::to_owned).collect();
         Ok(Self { licences, banned })
@@ -143,14 +151,19 @@ impl Policy {
             let name = package["name"].as_str().unwrap_or_default();
             let licence = package["license"].as_str().unwrap_or_default();
             if !self.allows(licence) {
-                findings.push(Finding::error(name, format!("its licence `{licence}` is not allowed by deny.toml")));
+                findings.push(Finding::error(
+                    name,
+                    format!("its licence `{licence}` is not allowed by deny.toml"),
+                ));
             }
             if self.banned.contains(name) {
                 findings.push(Finding::error(name, "is banned by deny.toml"));
             }
             match package["source"].as_str() {
                 None | Some("registry+https://github.com/rust-lang/crates.io-index") => {}
-                Some(source) => findings.push(Finding::error(name, format!("comes from {source}, not from crates.io"))),
+                Some(source) => {
+                    findings.push(Finding::error(name, format!("comes from {source}, not from crates.io")))
+                }
             }
         }
         findings
@@ -159,8 +172,11 @@ impl Policy {
     /// Whether an SPDX expression can be satisfied: of an `OR` one side, of an `AND` both.
     fn allows(&self, expression: &str) -> bool {
         let expression = expression.replace('/', " OR ").replace(['(', ')'], " ");
-        // `A OR B AND C` without parentheses does not occur; `(A OR B) AND C` does. Splitting at AND first serves both.
-        expression.split(" AND ").all(|part| part.split(" OR ").any(|licence| self.licences.contains(licence.trim())))
+        // `A OR B AND C` without parentheses does not occur; `(A OR B) AND C` does. Splitting at AND first
+        // serves both.
+        expression
+            .split(" AND ")
+            .all(|part| part.split(" OR ").any(|licence| self.licences.contains(licence.trim())))
     }
 }
 
@@ -175,7 +191,9 @@ mod tests {
             ("b", vec!["server"]),
             ("openmls_traits", vec![]),
         ];
-        let edges = edges.into_iter().map(|(from, to)| (from.to_owned(), to.into_iter().map(str::to_owned).collect()));
+        let edges = edges
+            .into_iter()
+            .map(|(from, to)| (from.to_owned(), to.into_iter().map(str::to_owned).collect()));
         Graph { edges: edges.collect() }
     }
 
@@ -185,7 +203,11 @@ mod tests {
         assert_eq!(findings.len(), 1);
         assert!(findings[0].to_string().contains("server -> a -> openmls_traits"), "{}", findings[0]);
         assert!(graph().forbidden("b", &["nothing"], "why").is_empty());
-        assert_eq!(graph().forbidden("gone", &["nothing"], "why").len(), 1, "a rule about no crate must not pass");
+        assert_eq!(
+            graph().forbidden("gone", &["nothing"], "why").len(),
+            1,
+            "a rule about no crate must not pass"
+        );
     }
 
     #[test]
@@ -204,7 +226,8 @@ mod tests {
 
     #[test]
     fn licences() {
-        let policy = Policy::parse("licenses = { allow = ['MIT', 'ISC'] }\nbans = { deny = [{ crate = 'openssl' }] }");
+        let policy =
+            Policy::parse("licenses = { allow = ['MIT', 'ISC'] }\nbans = { deny = [{ crate = 'openssl' }] }");
         let policy = policy.expect("well formed");
         for (expression, allowed) in [
             ("MIT", true),

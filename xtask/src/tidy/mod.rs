@@ -1,7 +1,8 @@
-//! House rules that a program can check. An error stops CI; a warning is a question to whoever changes the place.
+//! House rules that a program can check. An error stops CI; a warning is a question to whoever changes the
+//! place.
 //!
-//! Reading guide: [`edges`] looks at the graph of crates, [`sources`] at source text, [`docs`] at what the documents name.
-//! Each rule is a function from text or graph to findings, and is tested on text made for it.
+//! Reading guide: [`edges`] looks at the graph of crates, [`sources`] at source text, [`docs`] at what the
+//! documents name. Each rule is a function from text or graph to findings, and is tested on text made for it.
 
 mod docs;
 mod edges;

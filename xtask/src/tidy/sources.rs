@@ -37,9 +37,12 @@ fn machine_paths(path: &str, text: &str) -> Vec<Finding> {
             // A path begins after something that is not part of a longer path (`target/tmp/x` is fine).
             let found = line.match_indices(beginning).any(|(at, _)| {
                 let before = line[..at].chars().next_back();
-                let name =
-                    line[at + beginning.len()..].split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
-                !before.is_some_and(|c| c.is_alphanumeric() || "._-/$}".contains(c)) && !MADE_UP.contains(&name)
+                let name = line[at + beginning.len()..]
+                    .split(|c: char| !c.is_alphanumeric())
+                    .next()
+                    .unwrap_or_default();
+                !before.is_some_and(|c| c.is_alphanumeric() || "._-/$}".contains(c))
+                    && !MADE_UP.contains(&name)
             });
             if found {
                 findings.push(Finding::error(
@@ -68,7 +71,10 @@ fn lengths(path: &str, text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     let lines: Vec<&str> = text.lines().collect();
     if lines.len() > FILE_LINES {
-        findings.push(Finding::warning(path, format!("{} lines (the question starts at {FILE_LINES})", lines.len())));
+        findings.push(Finding::warning(
+            path,
+            format!("{} lines (the question starts at {FILE_LINES})", lines.len()),
+        ));
     }
     for (number, length) in functions(&lines).filter(|(_, length)| *length > FUNCTION_LINES) {
         let text = format!("a function of {length} lines (the question starts at {FUNCTION_LINES})");
@@ -77,12 +83,13 @@ fn lengths(path: &str, text: &str) -> Vec<Finding> {
     findings
 }
 
-/// The line number and the length of every function. Relies on rustfmt: a function ends at the first line that is a closing
-/// brace indented as its `fn` line is.
+/// The line number and the length of every function. Relies on rustfmt: a function ends at the first line
+/// that is a closing brace indented as its `fn` line is.
 fn functions<'a>(lines: &'a [&'a str]) -> impl Iterator<Item = (usize, usize)> + 'a {
     lines.iter().enumerate().filter(|(_, line)| is_function(line)).filter_map(|(start, line)| {
         let indent = line.len() - line.trim_start().len();
-        let end = lines[start..].iter().position(|line| line.trim_end() == format!("{}}}", " ".repeat(indent)))?;
+        let end =
+            lines[start..].iter().position(|line| line.trim_end() == format!("{}}}", " ".repeat(indent)))?;
         Some((start + 1, end + 1))
     })
 }
@@ -132,7 +139,10 @@ mod tests {
         let findings = found("a.rs", &long);
         assert_eq!(
             findings,
-            [format!("warning: a.rs:2: a function of {} lines (the question starts at 70)", FUNCTION_LINES + 2)]
+            [format!(
+                "warning: a.rs:2: a function of {} lines (the question starts at 70)",
+                FUNCTION_LINES + 2
+            )]
         );
         assert!(found("a.rs", "fn f(a: u8);\nfn g() {\n    a();\n}\n").is_empty());
         assert_eq!(found("a.rs", &"// x\n".repeat(FILE_LINES + 1)).len(), 1);

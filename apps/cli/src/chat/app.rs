@@ -1,5 +1,5 @@
-//! The state of the full-screen chat: what happens goes in, orders for the driver come out. Pure: no terminal, no client, no
-//! clock, so that everything here is tested.
+//! The state of the full-screen chat: what happens goes in, orders for the driver come out. Pure: no
+//! terminal, no client, no clock, so that everything here is tested.
 
 use std::collections::HashMap;
 
@@ -147,10 +147,14 @@ impl App {
             Happening::Client(event) => self.event(event, &mut orders),
             Happening::Missed => {
                 orders.extend([Order::LoadConversations, Order::AskOnline]);
-                orders.extend(self.selected.map(|conversation| Order::LoadHistory { conversation, before: None }));
+                orders.extend(
+                    self.selected.map(|conversation| Order::LoadHistory { conversation, before: None }),
+                );
             }
             Happening::Conversations(list) => self.list(list, &mut orders),
-            Happening::History { conversation, before, messages } => self.loaded(conversation, before, messages),
+            Happening::History { conversation, before, messages } => {
+                self.loaded(conversation, before, messages)
+            }
             Happening::State(state) => self.state(state),
             Happening::Drawn => self.mark_read(&mut orders),
             Happening::Started(id) => {
@@ -259,9 +263,11 @@ impl App {
             Event::Conversation { .. } => orders.push(Order::LoadConversations),
             Event::Alarm { conversation, cause, text, .. } => {
                 let place = self.conversations.iter().find(|known| Some(known.id) == conversation);
-                let place = place.map_or_else(String::new, |known| format!(" in {}", name::title(known, &self.me)));
+                let place =
+                    place.map_or_else(String::new, |known| format!(" in {}", name::title(known, &self.me)));
                 orders.push(Order::LoadConversations);
-                // Who is removed cannot read the commit that says so: this is how one learns of it, and nothing is wrong.
+                // Who is removed cannot read the commit that says so: this is how one learns of it, and
+                // nothing is wrong.
                 if cause == Cause::Evicted {
                     return self.tell(format!("you were removed{place}"));
                 }
@@ -293,7 +299,8 @@ impl App {
     }
 
     fn loaded(&mut self, conversation: ConversationId, before: Option<u64>, messages: Vec<Message>) {
-        let unread = self.conversations.iter().find(|known| known.id == conversation).map_or(0, |known| known.unread);
+        let unread =
+            self.conversations.iter().find(|known| known.id == conversation).map_or(0, |known| known.unread);
         let history = self.histories.entry(conversation).or_default();
         history.loading = false;
         let short = messages.len() < PAGE;

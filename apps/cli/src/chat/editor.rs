@@ -40,7 +40,8 @@ impl Editor {
         std::mem::take(&mut self.text)
     }
 
-    /// Inserts what was typed or pasted. Line ends of all systems become one; other control characters are left out.
+    /// Inserts what was typed or pasted. Line ends of all systems become one; other control characters are
+    /// left out.
     pub(super) fn insert(&mut self, text: &str) {
         let text: String = text
             .replace("\r\n", "\n")

@@ -17,13 +17,15 @@ const MARK: usize = 6;
 /// Entries of one sender closer than this stand under one name, milliseconds.
 const TOGETHER_MS: u64 = 5 * 60_000;
 /// Names have these; they differ well on dark and on light grounds.
-const COLOURS: [Color; 6] = [Color::Green, Color::Magenta, Color::Blue, Color::Cyan, Color::Yellow, Color::LightRed];
+const COLOURS: [Color; 6] =
+    [Color::Green, Color::Magenta, Color::Blue, Color::Cyan, Color::Yellow, Color::LightRed];
 
 /// All rows of the open conversation, for this many columns, and which of them says "new".
 pub(super) fn rows(app: &App, width: usize) -> (Vec<Line<'static>>, Option<usize>) {
     let mut new_at = None;
     let Some(history) = app.history() else { return (Vec::new(), None) };
-    let names = history.messages.iter().map(|message| shown_name(message).width()).max().unwrap_or(0).clamp(3, 12);
+    let names =
+        history.messages.iter().map(|message| shown_name(message).width()).max().unwrap_or(0).clamp(3, 12);
     let mut rows = Vec::new();
     if history.complete && !history.messages.is_empty() {
         rows.push(Line::styled("this is the beginning", DIM).centered());
@@ -35,8 +37,9 @@ pub(super) fn rows(app: &App, width: usize) -> (Vec<Line<'static>>, Option<usize
         if new_day {
             rows.push(rule(&day, width, DIM));
         }
-        let is_new =
-            history.new_from.is_some_and(|new| new <= message.row && before.is_none_or(|before| before.row < new));
+        let is_new = history
+            .new_from
+            .is_some_and(|new| new <= message.row && before.is_none_or(|before| before.row < new));
         if is_new {
             new_at = Some(rows.len());
             rows.push(rule("new", width, Style::new().fg(Color::Yellow).add_modifier(Modifier::BOLD)));
@@ -58,7 +61,9 @@ pub(super) fn rows(app: &App, width: usize) -> (Vec<Line<'static>>, Option<usize
             }
             Body::Unreadable(_) => {
                 let text = format!("! {}", body_text(&message.body, &app.me));
-                rows.extend(wrap(&text, width).into_iter().map(|row| Line::styled(row, Style::new().fg(Color::Red))));
+                rows.extend(
+                    wrap(&text, width).into_iter().map(|row| Line::styled(row, Style::new().fg(Color::Red))),
+                );
             }
         }
         before = Some(message);
@@ -113,7 +118,10 @@ fn name_style(message: &Message) -> Style {
     if message.mine {
         return Style::new().add_modifier(Modifier::BOLD);
     }
-    let hash = message.sender.bytes().fold(0usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(byte)));
+    let hash = message
+        .sender
+        .bytes()
+        .fold(0usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(byte)));
     Style::new().fg(COLOURS[hash % COLOURS.len()]).add_modifier(Modifier::BOLD)
 }
 

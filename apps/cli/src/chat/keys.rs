@@ -47,7 +47,9 @@ impl App {
             KeyCode::Home if control => self.scroll_by(isize::MAX, orders),
             KeyCode::End if control => self.scroll_by(isize::MIN, orders),
             KeyCode::Up | KeyCode::Down => self.vertical(key.code == KeyCode::Down, orders),
-            KeyCode::Enter if alt || key.modifiers.contains(KeyModifiers::SHIFT) => self.editor().insert("\n"),
+            KeyCode::Enter if alt || key.modifiers.contains(KeyModifiers::SHIFT) => {
+                self.editor().insert("\n")
+            }
             KeyCode::Char('j') if control => self.editor().insert("\n"),
             KeyCode::Enter => self.enter(orders),
             _ => self.edit(key, control, alt),
@@ -78,7 +80,8 @@ impl App {
         self.geometry.height.saturating_sub(1).max(1) as isize
     }
 
-    /// In a text of several rows the cursor moves, else the history does: that is also what a mouse wheel sends.
+    /// In a text of several rows the cursor moves, else the history does: that is also what a mouse wheel
+    /// sends.
     fn vertical(&mut self, down: bool, orders: &mut Vec<Order>) {
         let width = self.geometry.input_width;
         let several = self.editor().layout(width).rows.len() > 1;
@@ -152,11 +155,13 @@ impl App {
         match command {
             Slash::New { members, name, again } => {
                 if let (false, true, [Contact::Handle(handle)]) = (again, name.is_empty(), &members[..])
-                    && let Some(id) = name::alone_with(&self.conversations, &self.me, handle.as_str()).map(|c| c.id)
+                    && let Some(id) =
+                        name::alone_with(&self.conversations, &self.me, handle.as_str()).map(|c| c.id)
                 {
                     self.select(id, orders);
                     let another = format!("/new {handle} --again, or /new {handle} --name NAME");
-                    return self.tell(format!("this is your conversation with {handle}; {another} starts another"));
+                    return self
+                        .tell(format!("this is your conversation with {handle}; {another} starts another"));
                 }
                 self.tell("inviting…");
                 orders.push(Order::Start { members, name });
@@ -176,7 +181,9 @@ impl App {
     fn obey_here(&mut self, command: Slash, conversation: ConversationId, orders: &mut Vec<Order>) {
         match command {
             Slash::Add(members) => {
-                if let Some(Err(problem)) = self.current().map(|current| name::none_is_member(&members, current)) {
+                if let Some(Err(problem)) =
+                    self.current().map(|current| name::none_is_member(&members, current))
+                {
                     return self.complain(problem.message());
                 }
                 self.tell("adding…");
@@ -198,7 +205,9 @@ impl App {
             Slash::Verify(None) => {
                 let others: Vec<String> = self
                     .current()
-                    .map(|current| current.members.iter().filter(|member| **member != self.me).cloned().collect())
+                    .map(|current| {
+                        current.members.iter().filter(|member| **member != self.me).cloned().collect()
+                    })
                     .unwrap_or_default();
                 match &others[..] {
                     [only] => orders.push(Order::ShowSafetyNumber(only.clone())),

@@ -1,8 +1,8 @@
 //! `chat`: the full-screen program.
 //!
-//! Reading order: `app` is the state (what happens goes in, orders come out: `exchange`) with `keys`, `slash` and `reading`; `editor` and `wrap` are
-//! its parts; `view`, `entries` and `popup` draw it; this file is the thin driver between terminal, client and state. `screen` gives
-//! the terminal back whatever happens.
+//! Reading order: `app` is the state (what happens goes in, orders come out: `exchange`) with `keys`, `slash`
+//! and `reading`; `editor` and `wrap` are its parts; `view`, `entries` and `popup` draw it; this file is the
+//! thin driver between terminal, client and state. `screen` gives the terminal back whatever happens.
 
 mod app;
 mod editor;
@@ -75,7 +75,8 @@ pub(crate) async fn run(global: &Global, arguments: &Chat) -> Result<(), Problem
             return Err(problem);
         }
     }
-    let app = App::new(&session.account, clock::local_zone(), clock::now_ms(), arguments.conversation.clone());
+    let app =
+        App::new(&session.account, clock::local_zone(), clock::now_ms(), arguments.conversation.clone());
     let done = match Screen::enter() {
         Ok(screen) => Driver::new(app, session.client.clone()).run(screen).await,
         Err(error) => Err(terminal_problem(&error)),
@@ -118,7 +119,9 @@ impl Driver {
             if self.obey(&mut screen, orders).await? {
                 return Ok(());
             }
-            screen.draw(|frame| view::draw(frame, &mut self.app)).map_err(|error| terminal_problem(&error))?;
+            screen
+                .draw(|frame| view::draw(frame, &mut self.app))
+                .map_err(|error| terminal_problem(&error))?;
             orders = self.app.on(Happening::Drawn);
             if !orders.is_empty() {
                 continue;
@@ -177,7 +180,8 @@ impl Driver {
                 }
                 Order::AskOnline => {
                     let state = self.client.state().await;
-                    // What came before that state is taken before it: once everything is read, what comes is news.
+                    // What came before that state is taken before it: once everything is read, what comes is
+                    // news.
                     push_new(&mut queue, self.waiting(usize::MAX));
                     Some(happened(state.map(Happening::State)))
                 }
@@ -196,7 +200,9 @@ impl Driver {
             Order::LoadConversations => client.conversations().await.map(Happening::Conversations),
             Order::LoadHistory { conversation, before } => {
                 let known = self.app.conversations.iter().find(|known| known.id == conversation);
-                let limit = known.filter(|_| before.is_none()).map_or(PAGE, |known| reading::page(known.unread, PAGE));
+                let limit = known
+                    .filter(|_| before.is_none())
+                    .map_or(PAGE, |known| reading::page(known.unread, PAGE));
                 let messages = client.history(conversation, before, limit).await;
                 messages.map(|messages| Happening::History { conversation, before, messages })
             }
@@ -216,15 +222,20 @@ impl Driver {
             }
             Order::ShowSafetyNumber(handle) => {
                 let me = self.app.me.clone();
-                client.safety_number(handle.clone()).await.map(|number| Happening::Show(safety(&me, &handle, &number)))
+                client
+                    .safety_number(handle.clone())
+                    .await
+                    .map(|number| Happening::Show(safety(&me, &handle, &number)))
             }
             Order::Start { members, name } => {
-                self.slow.spawn(async move { invited(client.start(name, members).await.map(Happening::Started)) });
+                self.slow
+                    .spawn(async move { invited(client.start(name, members).await.map(Happening::Started)) });
                 return None;
             }
             Order::Add { conversation, members } => {
                 let added = || Happening::Done("added".to_owned());
-                self.slow.spawn(async move { invited(client.add(conversation, members).await.map(|()| added())) });
+                self.slow
+                    .spawn(async move { invited(client.add(conversation, members).await.map(|()| added())) });
                 return None;
             }
             Order::Remove { conversation, handle } => {
@@ -255,7 +266,9 @@ fn words(error: ClientError) -> String {
 
 /// The same, where somebody was to be invited.
 fn invited(done: Result<Happening, ClientError>) -> Happening {
-    done.unwrap_or_else(|error| Happening::Problem(Problem::in_chat(error).if_inviting().message().to_owned()))
+    done.unwrap_or_else(|error| {
+        Happening::Problem(Problem::in_chat(error).if_inviting().message().to_owned())
+    })
 }
 
 fn happened(done: Result<Happening, ClientError>) -> Happening {
@@ -280,7 +293,12 @@ fn translate(typed: Typed) -> Option<Happening> {
 fn members(list: &[posthorn_client::sync::MemberSummary]) -> Popup {
     let line = |member: &posthorn_client::sync::MemberSummary| {
         let key = data_encoding::BASE32_NOPAD.encode(&member.identity_key).to_ascii_lowercase();
-        format!("{:20} identity {}…{}", plain_line(&member.handle), &key[..12], if member.me { " (you)" } else { "" })
+        format!(
+            "{:20} identity {}…{}",
+            plain_line(&member.handle),
+            &key[..12],
+            if member.me { " (you)" } else { "" }
+        )
     };
     Popup { title: "Members".to_owned(), lines: list.iter().map(line).collect() }
 }

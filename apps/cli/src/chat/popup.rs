@@ -17,7 +17,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App, area: Rect) {
     let broken = |inside: usize| -> Vec<String> {
         let lines = popup.lines.iter();
         lines
-            .flat_map(|line| if line.width() <= inside { vec![line.clone()] } else { wrap(line, inside.max(1)) })
+            .flat_map(
+                |line| if line.width() <= inside { vec![line.clone()] } else { wrap(line, inside.max(1)) },
+            )
             .collect()
     };
     let width = (widest as u16).saturating_add(4).min(area.width);
@@ -39,7 +41,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App, area: Rect) {
         frame.render_widget(Paragraph::new(text), Rect { height: page as u16, ..area });
         let keys = match app.popup_most {
             0 => format!(" {title} · any key closes"),
-            most => format!(" {title} · {} of {most} rows down · ↑ ↓ PgUp PgDn scroll · Esc closes", app.popup_scroll),
+            most => format!(
+                " {title} · {} of {most} rows down · ↑ ↓ PgUp PgDn scroll · Esc closes",
+                app.popup_scroll
+            ),
         };
         let last = Rect { y: area.bottom().saturating_sub(1), height: area.height.min(1), ..area };
         frame.render_widget(Line::styled(keys, DIM), last);
@@ -47,8 +52,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App, area: Rect) {
     }
     let place = Rect { x: (area.width - width) / 2, y: (area.height - height) / 2, width, height };
     frame.render_widget(Clear, place);
-    let block =
-        Block::bordered().title(format!(" {title} ")).title_bottom(Line::from(" any key closes ").right_aligned());
+    let block = Block::bordered()
+        .title(format!(" {title} "))
+        .title_bottom(Line::from(" any key closes ").right_aligned());
     frame.render_widget(block, place);
     frame.render_widget(Paragraph::new(text), place.inner(Margin::new(2, 1)));
 }

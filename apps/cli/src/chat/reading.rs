@@ -1,7 +1,8 @@
-//! What is new and what is read: where the window begins, and when the senders are told. Part of the pure state.
+//! What is new and what is read: where the window begins, and when the senders are told. Part of the pure
+//! state.
 //!
-//! The client library marks a whole conversation at once, so that happens only when its end is on the screen of somebody
-//! who looks, and never while the relay is still handing out what came in the meantime.
+//! The client library marks a whole conversation at once, so that happens only when its end is on the screen
+//! of somebody who looks, and never while the relay is still handing out what came in the meantime.
 
 use posthorn_client::conversation::{Body, Message, Notice};
 
@@ -13,12 +14,16 @@ const BEFORE_NEW: usize = 20;
 /// Unread entries that are loaded at once, at most.
 const MOST_AT_ONCE: usize = 5_000;
 
-/// The row of the oldest unread entry, of which there are so many; the oldest that is loaded if it is further up.
+/// The row of the oldest unread entry, of which there are so many; the oldest that is loaded if it is further
+/// up.
 pub(super) fn first_unread(messages: &[Message], unread: u64) -> Option<u64> {
     // What the database counts: what others said, and the invitation.
     let counts = |message: &&Message| {
         !message.mine
-            && matches!(&message.body, Body::Text(_) | Body::Unreadable(_) | Body::Notice(Notice::Joined { .. }))
+            && matches!(
+                &message.body,
+                Body::Text(_) | Body::Unreadable(_) | Body::Notice(Notice::Joined { .. })
+            )
     };
     let nth = usize::try_from(unread.checked_sub(1)?).ok()?;
     messages.iter().rev().filter(counts).nth(nth).or(messages.first()).map(|message| message.row)
@@ -26,7 +31,10 @@ pub(super) fn first_unread(messages: &[Message], unread: u64) -> Option<u64> {
 
 /// How many of the newest entries are loaded for a conversation with so many unread ones.
 pub(super) fn page(unread: u64, least: usize) -> usize {
-    usize::try_from(unread).unwrap_or(MOST_AT_ONCE).saturating_add(BEFORE_NEW).clamp(least, MOST_AT_ONCE.max(least))
+    usize::try_from(unread)
+        .unwrap_or(MOST_AT_ONCE)
+        .saturating_add(BEFORE_NEW)
+        .clamp(least, MOST_AT_ONCE.max(least))
 }
 
 impl App {
@@ -41,7 +49,8 @@ impl App {
         }
         if message.mine {
             history.new_from = None;
-        } else if !watched && history.new_from.is_none_or(|new| history.seen.is_some_and(|seen| new <= seen)) {
+        } else if !watched && history.new_from.is_none_or(|new| history.seen.is_some_and(|seen| new <= seen))
+        {
             history.new_from = Some(message.row);
         }
         if open {

@@ -1,4 +1,5 @@
-//! The terminal, taken over and given back: at the end, after an error, after a panic, and when the system asks to end.
+//! The terminal, taken over and given back: at the end, after an error, after a panic, and when the system
+//! asks to end.
 
 use std::io;
 

@@ -68,15 +68,18 @@ pub(super) fn parse(line: &str) -> Result<Slash, String> {
         "/card" => Ok(Slash::Card),
         "/help" => Ok(Slash::Help),
         "/quit" => Ok(Slash::Quit),
-        other => {
-            Err(format!("{other} is no command; /help lists them, and //... sends a text that begins with a slash"))
-        }
+        other => Err(format!(
+            "{other} is no command; /help lists them, and //... sends a text that begins with a slash"
+        )),
     }
 }
 
 fn contacts(text: &str, command: &str) -> Result<Vec<Contact>, String> {
-    let words: Vec<String> =
-        text.split(|c: char| c.is_whitespace() || c == ',').filter(|w| !w.is_empty()).map(str::to_owned).collect();
+    let words: Vec<String> = text
+        .split(|c: char| c.is_whitespace() || c == ',')
+        .filter(|w| !w.is_empty())
+        .map(str::to_owned)
+        .collect();
     if words.is_empty() {
         return Err(format!("{command} whom? Say handles or contact links: {command} bob"));
     }
@@ -89,7 +92,8 @@ mod tests {
 
     #[test]
     fn commands_and_what_they_take() {
-        let Ok(Slash::New { members, name, again: false }) = parse("/new bob, cleo --name Trip to Ålesund") else {
+        let Ok(Slash::New { members, name, again: false }) = parse("/new bob, cleo --name Trip to Ålesund")
+        else {
             panic!("new")
         };
         assert_eq!((members.len(), name.as_str()), (2, "Trip to Ålesund"));

@@ -86,7 +86,10 @@ fn busy() -> App {
     bob.last = Some(said(8, 1, "bob", "did you see\nthis?", MessageState::Received));
     app.on(online());
     let orders = app.on(Happening::Conversations(vec![family, bob]));
-    assert_eq!(orders, [Order::Redraw, Order::LoadHistory { conversation: ConversationId([7; 16]), before: None }]);
+    assert_eq!(
+        orders,
+        [Order::Redraw, Order::LoadHistory { conversation: ConversationId([7; 16]), before: None }]
+    );
     let notice = Body::Notice(Notice::Added { by: "ann".into(), who: vec!["cleo".into()] });
     let orders = app.on(Happening::History {
         conversation: ConversationId([7; 16]),
@@ -102,13 +105,20 @@ fn busy() -> App {
                 MessageState::Delivered,
             ),
             said(7, 4, "bob", "one\ntwo", MessageState::Received),
-            in_conversation(7, message(5, "", Body::Unreadable(Cause::MessageUnreadable), MessageState::Received)),
+            in_conversation(
+                7,
+                message(5, "", Body::Unreadable(Cause::MessageUnreadable), MessageState::Received),
+            ),
             said(7, 6, "cleo", "\u{1b}[31mred?", MessageState::Received),
             said(7, 7, "cleo", "Bis später!", MessageState::Received),
         ],
     });
     assert_eq!(orders, [], "nothing is read before it is shown");
-    assert_eq!(draw(&mut app, 90, 24).1, [Order::MarkRead(ConversationId([7; 16]))], "what is looked at is read");
+    assert_eq!(
+        draw(&mut app, 90, 24).1,
+        [Order::MarkRead(ConversationId([7; 16]))],
+        "what is looked at is read"
+    );
     app
 }
 
@@ -208,7 +218,9 @@ fn commands_become_orders() {
     assert_eq!(enter(&mut app, "/members"), [Order::ShowMembers(conversation)]);
     assert_eq!(enter(&mut app, "/verify"), [], "three members: whom?");
     assert_eq!(enter(&mut app, "/verify bob"), [Order::ShowSafetyNumber("bob".into())]);
-    assert!(matches!(&enter(&mut app, "/new dan --name Work")[..], [Order::Start { name, .. }] if name == "Work"));
+    assert!(
+        matches!(&enter(&mut app, "/new dan --name Work")[..], [Order::Start { name, .. }] if name == "Work")
+    );
     assert!(matches!(&enter(&mut app, "/add dan")[..], [Order::Add { .. }]));
     assert_eq!(enter(&mut app, "/add bob"), [], "a member");
     assert!(app.note.as_ref().is_some_and(|note| note.text.starts_with("bob is a member already")));
@@ -224,7 +236,11 @@ fn what_comes_while_nobody_looks_is_marked_as_new_and_not_as_read() {
     let orders = app.on(Happening::Client(Event::Message(said(7, 8, "bob", "psst", MessageState::Received))));
     assert_eq!(orders, [Order::LoadConversations]);
     app.on(Happening::Client(Event::Message(said(7, 9, "bob", "hey", MessageState::Received))));
-    assert_eq!(app.history().and_then(|history| history.new_from), Some(8), "what was read is not new any more");
+    assert_eq!(
+        app.history().and_then(|history| history.new_from),
+        Some(8),
+        "what was read is not new any more"
+    );
     let mut list = app.conversations.clone();
     list[0].unread = 2;
     assert_eq!(app.on(Happening::Conversations(list)), []);
@@ -255,8 +271,9 @@ fn a_message_is_shown_once_and_its_mark_follows() {
 fn scrolling_loads_what_is_older_and_holds_still() {
     let mut app = busy();
     let conversation = ConversationId([7; 16]);
-    let page =
-        |from: u64| (from..from + PAGE as u64).map(|row| said(7, row, "bob", "x", MessageState::Received)).collect();
+    let page = |from: u64| {
+        (from..from + PAGE as u64).map(|row| said(7, row, "bob", "x", MessageState::Received)).collect()
+    };
     app.on(Happening::History { conversation, before: None, messages: page(1000) });
     screen(&mut app, 80, 24);
     let mut orders = Vec::new();
@@ -291,7 +308,8 @@ fn the_state_of_the_connection_is_told() {
     app.on(Happening::Client(Event::Disconnected { reason, retry_in_ms: 12_000 }));
     let header = shown(&mut app, 80, 8);
     assert!(
-        header.contains("ann at 127.0.0.1:4100 ") && header.contains("○ offline (connection refused), retry in 12 s")
+        header.contains("ann at 127.0.0.1:4100 ")
+            && header.contains("○ offline (connection refused), retry in 12 s")
     );
     app.on(Happening::State(SyncState::default()));
     assert!(matches!(app.connection, Connection::Offline { .. }), "not up yet");
@@ -301,8 +319,12 @@ fn the_state_of_the_connection_is_told() {
 fn being_removed_is_news_and_no_alarm() {
     let mut app = busy();
     let conversation = Some(ConversationId([8; 16]));
-    let orders =
-        app.on(Happening::Client(Event::Alarm { conversation, cause: Cause::Evicted, seq: None, text: String::new() }));
+    let orders = app.on(Happening::Client(Event::Alarm {
+        conversation,
+        cause: Cause::Evicted,
+        seq: None,
+        text: String::new(),
+    }));
     assert_eq!(orders, [Order::LoadConversations]);
     assert!(app.alarms.is_empty());
     assert!(app.note.as_ref().is_some_and(|note| note.text == "you were removed in bob" && !note.is_problem));
@@ -335,7 +357,11 @@ fn a_popup_stands_over_everything() {
     let lines = vec!["12345  67890".to_owned()];
     app.on(Happening::Show(Popup { title: "Safety number".into(), lines }));
     assert!(shown(&mut app, 80, 20).contains("12345  67890"));
-    assert_eq!(press(&mut app, KeyCode::Char('c'), KeyModifiers::CONTROL), [Order::Quit], "ctrl-c always works");
+    assert_eq!(
+        press(&mut app, KeyCode::Char('c'), KeyModifiers::CONTROL),
+        [Order::Quit],
+        "ctrl-c always works"
+    );
 }
 
 /// A conversation that is opened with so many of its entries unread.
@@ -344,8 +370,9 @@ fn coming_back(entries: u64, unread: u64) -> App {
     let mut bob = conversation(8, "", &["ann", "bob"]);
     bob.unread = unread;
     app.on(Happening::Conversations(vec![bob]));
-    let messages =
-        (1..=entries).map(|row| said(8, row, "bob", &format!("line {row}"), MessageState::Received)).collect();
+    let messages = (1..=entries)
+        .map(|row| said(8, row, "bob", &format!("line {row}"), MessageState::Received))
+        .collect();
     app.on(Happening::History { conversation: ConversationId([8; 16]), before: None, messages });
     app
 }
@@ -397,7 +424,10 @@ fn messages_of_one_sender_do_not_run_together() {
     let mut app = app();
     app.on(Happening::Conversations(vec![conversation(8, "", &["ann", "bob"])]));
     let messages = (1..=3)
-        .map(|row| Message { sent_at: NOW, ..said(8, row, "bob", &format!("part {row}"), MessageState::Received) })
+        .map(|row| Message {
+            sent_at: NOW,
+            ..said(8, row, "bob", &format!("part {row}"), MessageState::Received)
+        })
         .collect();
     app.on(Happening::History { conversation: ConversationId([8; 16]), before: None, messages });
     let text = shown(&mut app, 80, 24);
@@ -456,7 +486,8 @@ fn flags_and_families_are_counted_as_terminals_show_them() {
         let messages = vec![said(8, 1, "bob", &format!("a{sign}b"), MessageState::Received)];
         app.on(Happening::History { conversation: ConversationId([8; 16]), before: None, messages });
         let terminal = screen(&mut app, 80, 24);
-        let cells: Vec<&str> = terminal.backend().buffer().content().iter().map(|cell| cell.symbol()).collect();
+        let cells: Vec<&str> =
+            terminal.backend().buffer().content().iter().map(|cell| cell.symbol()).collect();
         let at = cells.iter().position(|cell| *cell == sign).expect("in one cell");
         assert_eq!((cells[at - 1], cells[at + 2]), ("a", "b"), "{sign}");
     }

@@ -32,7 +32,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App) {
         ..NARROW => 0,
         width => (width / 3).clamp(24, 34),
     };
-    let input_width = usize::from(area.width.saturating_sub(list_width)).saturating_sub(PROMPT.len() + 1).max(2);
+    let input_width =
+        usize::from(area.width.saturating_sub(list_width)).saturating_sub(PROMPT.len() + 1).max(2);
     let input = app.editor().layout(input_width);
     let input_rows = input.rows.len().clamp(1, INPUT_ROWS) as u16;
     let [header, body, footer] =
@@ -73,14 +74,18 @@ fn draw_header(frame: &mut Frame<'_>, app: &App, area: Rect) {
             // Who it is and at which relay stays readable beside it.
             let taken = left.width().min(width / 2) + "○ offline (), ".width() + next.width() + 2;
             let room = width.saturating_sub(taken);
-            let why =
-                if room < 8 { String::new() } else { format!(" ({})", fit(&short_reason(reason, &app.relay), room)) };
+            let why = if room < 8 {
+                String::new()
+            } else {
+                format!(" ({})", fit(&short_reason(reason, &app.relay), room))
+            };
             (format!("○ offline{why}, {next}"), Style::new().fg(Color::Yellow).add_modifier(Modifier::BOLD))
         }
     };
     let left = fit(&left, width.saturating_sub(text.width() + 2));
     let gap = width.saturating_sub(left.width() + text.width() + 1);
-    let line = Line::from(vec![Span::styled(left, BOLD), Span::raw(" ".repeat(gap)), Span::styled(text, style)]);
+    let line =
+        Line::from(vec![Span::styled(left, BOLD), Span::raw(" ".repeat(gap)), Span::styled(text, style)]);
     frame.render_widget(line, area);
 }
 
@@ -115,7 +120,8 @@ fn draw_list(frame: &mut Frame<'_>, app: &App, area: Rect) {
             (Some(last), _) => (format!("{} ", clock::short(last.sent_at, app.now, &app.zone)), DIM),
             (None, _) => (String::new(), DIM),
         };
-        let title = fit(&format!(" {}", name::title(conversation, &app.me)), width.saturating_sub(right.width() + 1));
+        let title =
+            fit(&format!(" {}", name::title(conversation, &app.me)), width.saturating_sub(right.width() + 1));
         let gap = " ".repeat(width.saturating_sub(title.width() + right.width()));
         let title_style = if conversation.unread > 0 { base.patch(BOLD) } else { base };
         lines.push(Line::from(vec![
@@ -210,7 +216,8 @@ fn draw_input(frame: &mut Frame<'_>, app: &App, input: &super::editor::Layout, a
     if app.scroll > 0 {
         // On the line between history and input, where it covers nothing.
         let text = format!(" ↓ {} more rows · Esc ", app.scroll);
-        block = block.title(Line::styled(text, Style::new().add_modifier(Modifier::REVERSED)).right_aligned());
+        block =
+            block.title(Line::styled(text, Style::new().add_modifier(Modifier::REVERSED)).right_aligned());
     }
     let inner = block.inner(area);
     frame.render_widget(block, area);
@@ -225,7 +232,9 @@ fn draw_input(frame: &mut Frame<'_>, app: &App, input: &super::editor::Layout, a
     for (index, row) in input.rows.iter().enumerate().skip(first).take(usize::from(inner.height)) {
         let prompt = if index == 0 { PROMPT } else { "  " };
         let text = match (empty, app.selected) {
-            (true, Some(_)) if !open => Span::styled("This conversation has ended for you. /new starts one", DIM),
+            (true, Some(_)) if !open => {
+                Span::styled("This conversation has ended for you. /new starts one", DIM)
+            }
             (true, Some(_)) => Span::styled("Write a message, or /help", DIM),
             (true, None) => Span::styled("/new HANDLE starts a conversation", DIM),
             (false, _) => Span::raw(row.clone()),
@@ -247,7 +256,9 @@ pub(super) fn mark(message: &Message) -> Span<'static> {
         MessageState::Sent => Span::styled("✓", DIM),
         MessageState::Delivered => Span::styled("✓✓", DIM),
         MessageState::Read => Span::styled("read", Style::new().fg(Color::Cyan)),
-        MessageState::Failed(_) => Span::styled("✗", Style::new().fg(Color::Red).add_modifier(Modifier::BOLD)),
+        MessageState::Failed(_) => {
+            Span::styled("✗", Style::new().fg(Color::Red).add_modifier(Modifier::BOLD))
+        }
         MessageState::Received => Span::raw(""),
     }
 }

@@ -34,12 +34,16 @@ fn relay_url(text: &str) -> Result<RelayUrl, Problem> {
 /// `register`.
 pub(super) async fn register(global: &Global, arguments: &Register) -> Result<(), Problem> {
     let relay = relay_url(&arguments.relay)?;
-    let handle = Handle::parse(&arguments.handle)
-        .map_err(|error| Problem::new("BAD_HANDLE", format!("\"{}\": {error}", plain_line(&arguments.handle))))?;
+    let handle = Handle::parse(&arguments.handle).map_err(|error| {
+        Problem::new("BAD_HANDLE", format!("\"{}\": {error}", plain_line(&arguments.handle)))
+    })?;
     let home = profile::home(global)?;
     let is_new = !profile::database_path(&home).exists();
-    let (database, found) =
-        if is_new { profile::create_database(global, &home)? } else { profile::open_database(global, &home)? };
+    let (database, found) = if is_new {
+        profile::create_database(global, &home)?
+    } else {
+        profile::open_database(global, &home)?
+    };
     let client = Client::open(database)?;
     let registered = register_online(&client, &relay, handle, &arguments.invite).await;
     let is_empty = client.account().await.is_ok_and(|account| account.is_none());
@@ -79,7 +83,8 @@ fn invite_needed(problem: Problem, invite: &str) -> Problem {
     if problem.code() != "INVITE_INVALID" || !invite.trim().is_empty() {
         return problem;
     }
-    let message = "this relay makes accounts by invite only: ask whoever runs it for a code, and add --invite CODE";
+    let message =
+        "this relay makes accounts by invite only: ask whoever runs it for a code, and add --invite CODE";
     Problem::new("INVITE_NEEDED", message)
 }
 
@@ -89,7 +94,12 @@ struct Failure {
     refused: bool,
 }
 
-async fn register_online(client: &Client, relay: &RelayUrl, handle: Handle, invite: &str) -> Result<Account, Failure> {
+async fn register_online(
+    client: &Client,
+    relay: &RelayUrl,
+    handle: Handle,
+    invite: &str,
+) -> Result<Account, Failure> {
     let mut events = client.subscribe();
     let unreachable = async {
         loop {
@@ -139,7 +149,9 @@ pub(super) async fn verify(session: &Session, json: bool, arguments: &Verify) ->
     let handle = arguments.handle.trim_start_matches('@');
     let number = session.client.safety_number(handle.to_owned()).await?;
     if json {
-        object(&json!({"handle": handle, "digits": number.digits(), "groups": number.groups().collect::<Vec<_>>()}));
+        object(
+            &json!({"handle": handle, "digits": number.digits(), "groups": number.groups().collect::<Vec<_>>()}),
+        );
         return Ok(());
     }
     line(&format!("Safety number of {} and {handle}:", session.account.handle));
@@ -151,7 +163,9 @@ pub(super) async fn verify(session: &Session, json: bool, arguments: &Verify) ->
     line(&format!(
         "Compare it with what {handle} sees for you: read it to each other, or hold the screens side by side."
     ));
-    line("Equal: nobody stands between you. Different: do not write anything secret, somebody may be reading along.");
+    line(
+        "Equal: nobody stands between you. Different: do not write anything secret, somebody may be reading along.",
+    );
     Ok(())
 }
 
@@ -195,7 +209,9 @@ mod tests {
 
     #[test]
     fn relays_are_taken_as_people_write_them() {
-        let url = |text: &str| relay_url(text).map(|url| url.to_string()).map_err(|problem| problem.code().to_owned());
+        let url = |text: &str| {
+            relay_url(text).map(|url| url.to_string()).map_err(|problem| problem.code().to_owned())
+        };
         assert_eq!(url("ws://127.0.0.1:4100/v1/ws").as_deref(), Ok("ws://127.0.0.1:4100"));
         assert_eq!(url("wss://relay.example/").as_deref(), Ok("wss://relay.example"));
         assert_eq!(url("https://relay.example:8443").as_deref(), Ok("wss://relay.example:8443"));

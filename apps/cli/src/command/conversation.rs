@@ -70,7 +70,8 @@ pub(super) async fn list(session: &Session, json: bool) -> Result<(), Problem> {
     let (now, zone) = (clock::now_ms(), clock::local_zone());
     for conversation in &list {
         let id: String = conversation.id.to_string().chars().take(8).collect();
-        let unread = if conversation.unread == 0 { String::new() } else { format!(" ({} new)", conversation.unread) };
+        let unread =
+            if conversation.unread == 0 { String::new() } else { format!(" ({} new)", conversation.unread) };
         let state = match conversation_state(conversation.state) {
             ("active", _) => String::new(),
             (state, None) => format!(" [{state}]"),
@@ -133,7 +134,10 @@ pub(super) async fn remove(session: &Session, json: bool, arguments: &Remove) ->
     let handle = arguments.handle.trim_start_matches('@').to_owned();
     if !conversation.members.contains(&handle) {
         let members = conversation.members.join(", ");
-        return Err(Problem::new("UNKNOWN_PERSON", format!("{handle} is not a member; members are {members}")));
+        return Err(Problem::new(
+            "UNKNOWN_PERSON",
+            format!("{handle} is not a member; members are {members}"),
+        ));
     }
     let kept = "the removal goes on the next time that this profile is online";
     let call = session.client.remove(conversation.id, handle);

@@ -69,7 +69,10 @@ pub(super) async fn listen(session: &Session, json: bool, arguments: &Listen) ->
                 (true, false) => "not everything is read from the relay yet",
                 (true, true) => "not everything could be sent yet",
             };
-            Err(Problem::new("NOT_SETTLED", format!("{missing}: it goes on the next time that this profile is online")))
+            Err(Problem::new(
+                "NOT_SETTLED",
+                format!("{missing}: it goes on the next time that this profile is online"),
+            ))
         }
         End::Settled if json => {
             object(&json!({"event": "settled"}));
@@ -122,7 +125,11 @@ impl Printer<'_> {
                 }
             }
             Event::Disconnected { reason, retry_in_ms } => {
-                line(&format!("-- offline ({}); next try in {} s", plain_line(reason), retry_in_ms.div_ceil(1000)));
+                line(&format!(
+                    "-- offline ({}); next try in {} s",
+                    plain_line(reason),
+                    retry_in_ms.div_ceil(1000)
+                ));
             }
             Event::Alarm { conversation, cause, text, .. } => {
                 let place = match conversation {
@@ -153,7 +160,8 @@ impl Printer<'_> {
         }
         let list = self.session.client.conversations().await?;
         let found = list.iter().find(|conversation| conversation.id == id);
-        let title = found.map_or_else(|| id.to_string(), |found| name::title(found, &self.session.account.handle));
+        let title =
+            found.map_or_else(|| id.to_string(), |found| name::title(found, &self.session.account.handle));
         self.titles.insert(id, title.clone());
         Ok(title)
     }

@@ -143,14 +143,22 @@ struct Waiting<'a> {
     /// Why the relay cannot be reached, if it cannot.
     offline: Option<String>,
     patience: Patience,
-    /// When it is told that the relay does not answer: once, and never to programs, which get one error at the end.
+    /// When it is told that the relay does not answer: once, and never to programs, which get one error at
+    /// the end.
     tell_at: Option<Instant>,
 }
 
 impl<'a> Waiting<'a> {
     fn new(session: &'a Session, json: bool, arguments: &Send, conversation: ConversationId) -> Self {
         let tell_at = (!json && !arguments.no_wait).then(|| Instant::now() + SILENCE);
-        Self { session, conversation, queued: HashSet::new(), offline: None, patience: arguments.patience, tell_at }
+        Self {
+            session,
+            conversation,
+            queued: HashSet::new(),
+            offline: None,
+            patience: arguments.patience,
+            tell_at,
+        }
     }
 
     fn kept(&self) -> String {
@@ -167,13 +175,17 @@ impl<'a> Waiting<'a> {
         }
         let what = if self.queued.len() == 1 { "the message is queued" } else { "the messages are queued" };
         let seconds = self.patience.wait;
-        let kept =
-            format!("{what}; waiting up to {seconds} s for the relay (--wait SECONDS), ctrl-c stops the waiting");
+        let kept = format!(
+            "{what}; waiting up to {seconds} s for the relay (--wait SECONDS), ctrl-c stops the waiting"
+        );
         eprintln!("posthorn: {}", Problem::unreachable(&self.session.account.relay, reason, &kept).message());
     }
 
     /// Waits for an event; returns which of our messages are not queued any more by it.
-    async fn next(&mut self, events: &mut Receiver<Event>) -> Result<Vec<(MessageId, MessageState)>, Problem> {
+    async fn next(
+        &mut self,
+        events: &mut Receiver<Event>,
+    ) -> Result<Vec<(MessageId, MessageState)>, Problem> {
         let silence = async {
             match self.tell_at {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -220,7 +232,8 @@ impl<'a> Waiting<'a> {
             }
         }
         let list = self.session.client.conversations().await?;
-        let live = list.iter().find(|conversation| conversation.id == self.conversation).map(|found| found.state);
+        let live =
+            list.iter().find(|conversation| conversation.id == self.conversation).map(|found| found.state);
         match live {
             _ if self.queued.is_empty() => Ok(done),
             Some(ConversationState::Active | ConversationState::Creating) => Ok(done),
@@ -252,7 +265,8 @@ fn fail_if_failed(state: MessageState) -> Result<(), Problem> {
     match state {
         MessageState::Failed(cause) => {
             let list = advice::command("conversations");
-            let message = format!("the message will not be sent ({cause}): {list} shows how the conversation stands");
+            let message =
+                format!("the message will not be sent ({cause}): {list} shows how the conversation stands");
             Err(Problem::new(cause.name(), message))
         }
         _ => Ok(()),

@@ -1,4 +1,5 @@
-//! The commands: one file per family. Each opens the profile, makes a few calls of the client library, prints, and closes.
+//! The commands: one file per family. Each opens the profile, makes a few calls of the client library,
+//! prints, and closes.
 
 mod account;
 mod conversation;

@@ -34,7 +34,8 @@ pub(crate) async fn next(events: &mut Receiver<Event>) -> Option<Event> {
     }
 }
 
-/// Gets what is new, if the relay answers soon; says on standard error if it does not, and what is shown is what is here.
+/// Gets what is new, if the relay answers soon; says on standard error if it does not, and what is shown is
+/// what is here.
 pub(crate) async fn catch_up(session: &Session, json: bool) {
     let mut events = session.client.subscribe();
     let offline = async {
@@ -59,7 +60,8 @@ pub(crate) async fn catch_up(session: &Session, json: bool) {
     }
 }
 
-/// Lets what follows from a command leave, if the relay is there. Whatever does not is kept and leaves the next time.
+/// Lets what follows from a command leave, if the relay is there. Whatever does not is kept and leaves the
+/// next time.
 pub(crate) async fn let_go_out(client: &Client) {
     if !client.state().await.is_ok_and(|state| state.connected) {
         return;
@@ -108,7 +110,8 @@ pub(crate) async fn answer<T>(
 fn eprintln_once(session: &Session, reason: &str) {
     use std::io::IsTerminal as _;
     if std::io::stderr().is_terminal() {
-        let problem = Problem::unreachable(&session.account.relay, reason, "still trying (ctrl-c stops the waiting)");
+        let problem =
+            Problem::unreachable(&session.account.relay, reason, "still trying (ctrl-c stops the waiting)");
         eprintln!("posthorn: {}", problem.message());
     }
 }

@@ -1,4 +1,5 @@
-//! What happens in the tour, in acts. Each person's deeds are processes; what is compared is what those printed.
+//! What happens in the tour, in acts. Each person's deeds are processes; what is compared is what those
+//! printed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -47,8 +48,9 @@ pub(super) async fn play(stage: &Stage, report: &mut Report) -> Result<(), Failu
 
 /// A text of several paragraphs, longer than the largest simple envelope.
 fn long_text() -> String {
-    let line =
-        |n: usize| format!("{n:03}. Über allen Gipfeln ist Ruh, in allen Wipfeln spürest du kaum einen Hauch.\n");
+    let line = |n: usize| {
+        format!("{n:03}. Über allen Gipfeln ist Ruh, in allen Wipfeln spürest du kaum einen Hauch.\n")
+    };
     (1..=60).map(line).collect::<String>().trim_end().to_owned()
 }
 
@@ -67,7 +69,9 @@ async fn registration(
         }
     });
     let links: BTreeMap<_, _> = futures_util::future::try_join_all(registering).await?.into_iter().collect();
-    tell("anna, boris, clara, david and elena made their accounts, each with a profile and processes of their own.");
+    tell(
+        "anna, boris, clara, david and elena made their accounts, each with a profile and processes of their own.",
+    );
     tell(&format!("Anna's contact link: {}", links[ANNA.0]));
     report.check("five people registered with one invite", links.len() == 5, "");
     Ok((address, links))
@@ -98,8 +102,13 @@ async fn conversation_of_two(
     let history = stage.run(ANNA, &["history", BORIS.0]).await?;
     let greeting = history.iter().find(|entry| entry["text"] == GREETING);
     let state = text_of(greeting, "state");
-    report.check("Anna sees that Boris has read her message", state == "read", format!("its state is \"{state}\""));
-    let numbers = tokio::try_join!(stage.run(ANNA, &["verify", BORIS.0]), stage.run(BORIS, &["verify", ANNA.0]))?;
+    report.check(
+        "Anna sees that Boris has read her message",
+        state == "read",
+        format!("its state is \"{state}\""),
+    );
+    let numbers =
+        tokio::try_join!(stage.run(ANNA, &["verify", BORIS.0]), stage.run(BORIS, &["verify", ANNA.0]))?;
     let (one, other) = (text_of(numbers.0.first(), "digits"), text_of(numbers.1.first(), "digits"));
     tell(&format!("Their safety number: {}", groups(&one)));
     report.check("both see the same safety number", one == other && one.len() == 60, groups(&one));
@@ -120,7 +129,8 @@ async fn group(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
     tell(
         "two commits that both want to be the next one. The relay lets exactly one turn the lock; the other begins anew by itself.",
     );
-    let added = tokio::join!(stage.run(ANNA, &["add", GROUP, DAVID.0]), stage.run(BORIS, &["add", GROUP, ELENA.0]));
+    let added =
+        tokio::join!(stage.run(ANNA, &["add", GROUP, DAVID.0]), stage.run(BORIS, &["add", GROUP, ELENA.0]));
     let outcome = [added.0, added.1].into_iter().filter_map(Result::err).collect::<Vec<_>>().join("; ");
     report.check("two concurrent changes of the group both happened", outcome.is_empty(), outcome);
     let (agreed, seen) = agreement(stage).await?;
@@ -134,7 +144,8 @@ async fn group(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
     let mut complete = Vec::new();
     for person in EVERYBODY {
         let read = read_by(stage, person, GROUP).await?;
-        let all = HELLOS.iter().all(|(sender, text)| read.iter().any(|e| e.sender == sender.0 && e.text == *text));
+        let all =
+            HELLOS.iter().all(|(sender, text)| read.iter().any(|e| e.sender == sender.0 && e.text == *text));
         complete.push((person.0, all));
     }
     let missing: Vec<_> = complete.iter().filter(|(_, all)| !all).map(|(name, _)| *name).collect();
@@ -152,7 +163,8 @@ async fn agreement(stage: &Stage) -> Result<(bool, String), Failure> {
             .iter()
             .map(|list| {
                 let group = list.iter().find(|conversation| conversation["name"] == GROUP);
-                let members = group.and_then(|group| group["members"].as_array()).cloned().unwrap_or_default();
+                let members =
+                    group.and_then(|group| group["members"].as_array()).cloned().unwrap_or_default();
                 let mut members: Vec<_> = members.iter().filter_map(Value::as_str).collect();
                 members.sort_unstable();
                 let epoch = group.map_or(0, |group| group["epoch"].as_u64().unwrap_or_default());
@@ -169,7 +181,9 @@ async fn agreement(stage: &Stage) -> Result<(bool, String), Failure> {
 
 async fn crash(stage: &Stage, report: &mut Report, address: &Address) -> Result<(), Failure> {
     act(4, "The relay is killed while two people write, and one of the readers too");
-    tell("Clara goes offline. David and Elena listen. Anna and Boris write sixty messages each, as fast as they come.");
+    tell(
+        "Clara goes offline. David and Elena listen. Anna and Boris write sixty messages each, as fast as they come.",
+    );
     let wait = ["--lines", "--wait", "50"];
     let send = [&["send", GROUP][..], &wait].concat();
     let (mut anna, mut boris) = (stage.begin(ANNA, &send)?, stage.begin(BORIS, &send)?);
@@ -216,7 +230,10 @@ async fn crash(stage: &Stage, report: &mut Report, address: &Address) -> Result<
 async fn write_storm(mut input: ChildStdin, person: Person) -> Result<(), Failure> {
     for number in 1..=STORM {
         let line = format!("{}\n", storm_text(person, number));
-        input.write_all(line.as_bytes()).await.map_err(|error| format!("{} takes no more lines: {error}", person.0))?;
+        input
+            .write_all(line.as_bytes())
+            .await
+            .map_err(|error| format!("{} takes no more lines: {error}", person.0))?;
         tokio::time::sleep(PACE).await;
     }
     Ok(())
@@ -251,7 +268,8 @@ async fn all_sent(
 }
 
 async fn compare_histories(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
-    let mut expected: Vec<String> = HELLOS.iter().map(|(person, text)| format!("{}: {text}", person.0)).collect();
+    let mut expected: Vec<String> =
+        HELLOS.iter().map(|(person, text)| format!("{}: {text}", person.0)).collect();
     for person in [ANNA, BORIS] {
         expected.extend((1..=STORM).map(|number| format!("{}: {}", person.0, storm_text(person, number))));
     }
@@ -261,7 +279,8 @@ async fn compare_histories(stage: &Stage, report: &mut Report) -> Result<(), Fai
     for person in EVERYBODY {
         let mut read = read_by(stage, person, GROUP).await?;
         // Who came later has not seen what was said before; everybody was there for all of this.
-        let mut said: Vec<String> = read.iter().map(|entry| format!("{}: {}", entry.sender, entry.text)).collect();
+        let mut said: Vec<String> =
+            read.iter().map(|entry| format!("{}: {}", entry.sender, entry.text)).collect();
         said.sort_unstable();
         if said != expected {
             wrong.push(format!("{} has {} texts of {}", person.0, said.len(), expected.len()));
@@ -269,7 +288,11 @@ async fn compare_histories(stage: &Stage, report: &mut Report) -> Result<(), Fai
         read.sort_by_key(|entry| entry.seq);
         orders.insert(read.iter().map(|entry| (entry.seq, entry.text.clone())).collect::<Vec<_>>());
     }
-    let detail = if wrong.is_empty() { format!("{} texts for each of five", expected.len()) } else { wrong.join("; ") };
+    let detail = if wrong.is_empty() {
+        format!("{} texts for each of five", expected.len())
+    } else {
+        wrong.join("; ")
+    };
     report.check("nothing was lost and nothing came twice", wrong.is_empty(), detail);
     report.check(
         "everybody has the same order",
@@ -278,8 +301,10 @@ async fn compare_histories(stage: &Stage, report: &mut Report) -> Result<(), Fai
     );
     let in_order = orders.iter().all(|order| {
         [ANNA, BORIS].iter().all(|person| {
-            let own: Vec<_> =
-                order.iter().filter(|(_, text)| text.starts_with(&format!("{} schreibt", person.0))).collect();
+            let own: Vec<_> = order
+                .iter()
+                .filter(|(_, text)| text.starts_with(&format!("{} schreibt", person.0)))
+                .collect();
             own.is_sorted_by_key(|(_, text)| text)
         })
     });
@@ -294,7 +319,8 @@ async fn inspection(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
         reads.push((person, read_by(stage, person, GROUP).await?));
     }
     stage.kill_relay().await?;
-    let mailboxes = stored::envelopes(&stage.relay_data()).map_err(|error| format!("the relay's data: {error}"))?;
+    let mailboxes =
+        stored::envelopes(&stage.relay_data()).map_err(|error| format!("the relay's data: {error}"))?;
     let nothing = BTreeMap::new();
     let group = mailboxes.values().max_by_key(|envelopes| envelopes.len()).unwrap_or(&nothing);
     for (person, read) in &reads {
@@ -352,11 +378,14 @@ fn search_for_words(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
             .collect::<Vec<_>>()
             .join("; ")
     };
-    let looked =
-        |search: &stored::Search| format!("{} words, {} files, {} bytes", words.len(), search.files, search.bytes);
-    let detail = |search: &stored::Search| if search.found.is_empty() { looked(search) } else { found(search) };
+    let looked = |search: &stored::Search| {
+        format!("{} words, {} files, {} bytes", words.len(), search.files, search.bytes)
+    };
+    let detail =
+        |search: &stored::Search| if search.found.is_empty() { looked(search) } else { found(search) };
     report.check("none of what was said is in the relay's data", relay.found.is_empty(), detail(&relay));
-    let known = stored::search(&stage.relay_data(), EVERYBODY.iter().map(|person| person.0)).map_err(failed)?;
+    let known =
+        stored::search(&stage.relay_data(), EVERYBODY.iter().map(|person| person.0)).map_err(failed)?;
     let names: BTreeSet<_> = known.found.iter().map(|(word, _)| word.clone()).collect();
     report.check(
         "the same search finds what the relay must know: handles",
@@ -370,7 +399,11 @@ fn search_for_words(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
         profiles.bytes += one.bytes;
         profiles.found.extend(one.found);
     }
-    report.check("nor in the profiles, which are encrypted on disk", profiles.found.is_empty(), detail(&profiles));
+    report.check(
+        "nor in the profiles, which are encrypted on disk",
+        profiles.found.is_empty(),
+        detail(&profiles),
+    );
     Ok(())
 }
 

@@ -1,5 +1,5 @@
-//! The processes of the tour: one relay at a time, and a process for each thing that a person does. Every process is ended by
-//! its own handle, and none outlives the stage.
+//! The processes of the tour: one relay at a time, and a process for each thing that a person does. Every
+//! process is ended by its own handle, and none outlives the stage.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -81,7 +81,9 @@ impl Stage {
     /// Ends the relay without a warning, as a power cut or the kernel would.
     pub(super) async fn kill_relay(&self) -> Result<(), Failure> {
         match self.relay.lock().await.take() {
-            Some(mut relay) => relay.kill().await.map_err(|error| format!("the relay cannot be killed: {error}")),
+            Some(mut relay) => {
+                relay.kill().await.map_err(|error| format!("the relay cannot be killed: {error}"))
+            }
             None => Err("there is no relay to kill".to_owned()),
         }
     }
@@ -143,7 +145,11 @@ impl Stage {
     }
 
     /// Runs the same command for several people at once.
-    pub(super) async fn run_all(&self, people: &[Person], arguments: &[&str]) -> Result<Vec<Vec<Value>>, Failure> {
+    pub(super) async fn run_all(
+        &self,
+        people: &[Person],
+        arguments: &[&str],
+    ) -> Result<Vec<Vec<Value>>, Failure> {
         futures_util::future::try_join_all(people.iter().map(|person| self.run(*person, arguments))).await
     }
 
@@ -204,7 +210,9 @@ impl Running {
             .map_err(|error| format!("{}: {error}", self.person.0))?;
         match output.status.success() {
             true => Ok(()),
-            false => Err(format!("{} said: {}", self.person.0, String::from_utf8_lossy(&output.stderr).trim())),
+            false => {
+                Err(format!("{} said: {}", self.person.0, String::from_utf8_lossy(&output.stderr).trim()))
+            }
         }
     }
 

@@ -59,7 +59,9 @@ fn records(segment: &[u8]) -> Vec<&[u8]> {
         let mut frame = at + BATCH_HEADER;
         for _ in 0..count {
             let Some(size) = u32_at(segment, frame) else { return records };
-            let Some(record) = segment.get(frame + FRAME_HEADER..frame + FRAME_HEADER + size) else { return records };
+            let Some(record) = segment.get(frame + FRAME_HEADER..frame + FRAME_HEADER + size) else {
+                return records;
+            };
             records.push(record);
             frame += FRAME_HEADER + size;
         }
@@ -163,8 +165,8 @@ pub(super) fn search<'w>(folder: &Path, words: impl Iterator<Item = &'w str> + C
     Ok(result)
 }
 
-/// Powers of two from 256 to 4,096 bytes, above that Padmé: of the length's bits, only as many may be set as its
-/// logarithm's logarithm says.
+/// Powers of two from 256 to 4,096 bytes, above that Padmé: of the length's bits, only as many may be set as
+/// its logarithm's logarithm says.
 pub(super) fn is_standard_length(bytes: usize) -> bool {
     if bytes <= 4096 {
         return bytes >= 256 && bytes.is_power_of_two();
@@ -174,8 +176,8 @@ pub(super) fn is_standard_length(bytes: usize) -> bool {
     bytes.trailing_zeros() >= exponent - kept
 }
 
-/// How far the bytes are from evenly spread: chi-squared with 255 degrees of freedom, so about 255 for random bytes and, in
-/// one of a billion cases, more than 400.
+/// How far the bytes are from evenly spread: chi-squared with 255 degrees of freedom, so about 255 for random
+/// bytes and, in one of a billion cases, more than 400.
 pub(super) fn unevenness<'b>(chunks: impl Iterator<Item = &'b [u8]>) -> f64 {
     let mut counts = [0u64; 256];
     chunks.flatten().for_each(|byte| counts[usize::from(*byte)] += 1);
@@ -201,7 +203,10 @@ mod tests {
     fn text_is_uneven_and_every_byte_once_is_not() {
         let all: Vec<u8> = (0..=255).collect();
         assert_eq!(unevenness([&all[..], &all[..]].into_iter()), 0.0);
-        assert!(unevenness(["the quick brown fox jumps over the lazy dog".repeat(20).as_bytes()].into_iter()) > 1000.0);
+        assert!(
+            unevenness(["the quick brown fox jumps over the lazy dog".repeat(20).as_bytes()].into_iter())
+                > 1000.0
+        );
     }
 
     #[test]

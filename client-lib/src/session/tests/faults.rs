@@ -1,4 +1,5 @@
-//! What happens when something fails: rollbacks, replays, forgeries. The session is always as before, and goes on.
+//! What happens when something fails: rollbacks, replays, forgeries. The session is always as before, and
+//! goes on.
 
 use super::party::{Party, TALK, gather};
 use crate::session::{Change, KeyPackageKind, PendingJoin, Received, Session, SessionError};

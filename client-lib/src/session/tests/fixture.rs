@@ -1,7 +1,8 @@
-//! Formats that must stay readable: a profile written by version 1, with a session in it, and what was sent to it.
+//! Formats that must stay readable: a profile written by version 1, with a session in it, and what was sent
+//! to it.
 //!
-//! Nothing outside pins the bytes of suite 0x004D (no RFC has vectors for it), so these do: the rows of the database, a
-//! key package, a Welcome, a message and a commit.
+//! Nothing outside pins the bytes of suite 0x004D (no RFC has vectors for it), so these do: the rows of the
+//! database, a key package, a Welcome, a message and a commit.
 
 use std::fs;
 
@@ -49,7 +50,8 @@ fn sessions_of_version_1_go_on() {
     // A key package whose Welcome, to another conversation, was not read yet.
     bob.act(|provider, me| {
         Session::load(provider, &TALK).expect("stored").delete().expect("deletes");
-        let join = PendingJoin::new(provider, &me.leaf(), include_bytes!("vectors/welcome.bin")).expect("reads");
+        let join =
+            PendingJoin::new(provider, &me.leaf(), include_bytes!("vectors/welcome.bin")).expect("reads");
         assert_eq!(join.members().len(), 2);
         join.finish().map(|_| ()).expect("joins");
     });
@@ -61,7 +63,8 @@ fn sessions_of_version_1_go_on() {
 fn write_fixture() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("bob.db");
-    let db = Database::create(Location::File(&path), &passphrase(), KdfCost::CHEAP, &mut rng()).expect("creates");
+    let db =
+        Database::create(Location::File(&path), &passphrase(), KdfCost::CHEAP, &mut rng()).expect("creates");
     let mut parties = [Party::new("alice"), bob(db)];
     gather(&mut parties);
     let [mut alice, mut bob] = parties;

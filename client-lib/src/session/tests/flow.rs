@@ -19,7 +19,8 @@ fn members(party: &mut Party) -> Vec<(u32, String)> {
 #[test]
 fn people_meet_and_talk() {
     let [mut alice, mut bob, mut carol] = three();
-    let expected: Vec<_> = [(0, "alice"), (1, "bob"), (2, "carol")].map(|(leaf, name)| (leaf, name.to_owned())).into();
+    let expected: Vec<_> =
+        [(0, "alice"), (1, "bob"), (2, "carol")].map(|(leaf, name)| (leaf, name.to_owned())).into();
     for party in [&mut alice, &mut bob, &mut carol] {
         assert_eq!(members(party), expected);
         assert_eq!(party.talk(|session, _| session.info().clone()), info("talk"));
@@ -76,8 +77,12 @@ fn a_removed_member_is_out_and_its_leaf_free() {
     let (mut dave, mut erin) = (Party::new("dave"), Party::new("erin"));
     let add = [&mut dave, &mut erin].map(|party| party.offer(&mut carol)).into();
     let staged = carol.stage(&Change { add, ..Change::default() }).expect("stages");
-    let announced: Vec<_> =
-        staged.outcome.added.iter().map(|one| (one.leaf, one.credential.handle().as_str().to_owned())).collect();
+    let announced: Vec<_> = staged
+        .outcome
+        .added
+        .iter()
+        .map(|one| (one.leaf, one.credential.handle().as_str().to_owned()))
+        .collect();
     assert_eq!(announced, [(1, "dave".to_owned()), (3, "erin".to_owned())]);
     carol.merge();
     alice.talk(|session, _| {
@@ -157,7 +162,8 @@ fn the_last_resort_serves_twice_and_says_so() {
         let staged = alice.stage(&Change { add: vec![verified], ..Change::default() }).expect("stages");
         alice.merge();
         bob.act(|provider, me| {
-            let join = PendingJoin::new(provider, &me.leaf(), staged.welcome.as_ref().expect("added")).expect("joins");
+            let join = PendingJoin::new(provider, &me.leaf(), staged.welcome.as_ref().expect("added"))
+                .expect("joins");
             assert!(join.by_last_resort());
             join.finish().map(|_| ()).expect("joins");
         });
@@ -176,7 +182,10 @@ fn a_key_package_serves_once_and_a_dropped_join_costs_nothing() {
     bob.act(|provider, me| {
         let join = PendingJoin::new(provider, &me.leaf(), &welcome).expect("reads");
         assert_eq!(join.inviter().expect("a member").credential.handle().as_str(), "alice");
-        assert_eq!((join.id(), join.epoch(), join.replaces(), join.by_last_resort()), (TALK, 1, false, false));
+        assert_eq!(
+            (join.id(), join.epoch(), join.replaces(), join.by_last_resort()),
+            (TALK, 1, false, false)
+        );
         assert_eq!(join.members().len(), 2);
         assert_eq!(join.keys().post, staged.outcome.keys.as_ref().expect("stays").post);
     });
@@ -196,7 +205,8 @@ fn who_comes_back_replaces_its_old_session() {
     alice.merge();
     carol.follow(&staged.commit).expect("applies");
     bob.act(|provider, me| {
-        let join = PendingJoin::new(provider, &me.leaf(), staged.welcome.as_ref().expect("added")).expect("reads");
+        let join =
+            PendingJoin::new(provider, &me.leaf(), staged.welcome.as_ref().expect("added")).expect("reads");
         assert!(join.replaces());
         join.finish().map(|_| ()).expect("joins");
     });
@@ -211,8 +221,12 @@ fn deleting_a_session_leaves_no_row() {
     alice.stage(&Change { update_self: true, ..Change::default() }).expect("stages");
     for party in [&mut alice, &mut bob] {
         party.act(|provider, _| Session::load(provider, &TALK).expect("stored").delete().expect("deletes"));
-        let rows: i64 =
-            party.db.view().sql().query_row("SELECT count(*) FROM mls", [], |row| row.get(0)).expect("counts");
+        let rows: i64 = party
+            .db
+            .view()
+            .sql()
+            .query_row("SELECT count(*) FROM mls", [], |row| row.get(0))
+            .expect("counts");
         assert_eq!(rows, 0);
     }
 }
@@ -226,22 +240,25 @@ fn time_is_judged_by_who_adds_and_by_nobody_else() {
     let (bob, carol) = (bob.me.credential.identity(), Party::new("carol").me.credential.identity());
     let end = NOW + LIFETIME_SECONDS * 1000;
     for (now, good) in [(NOW, true), (end - 1000, true), (end, false), (NOW - 3_601_000, false)] {
-        let verdict = alice
-            .act(|provider, _| UnverifiedKeyPackage::parse(&package).expect("well formed").verify(provider, &bob, now));
+        let verdict = alice.act(|provider, _| {
+            UnverifiedKeyPackage::parse(&package).expect("well formed").verify(provider, &bob, now)
+        });
         match verdict {
             Ok(_) => assert!(good, "{now}"),
             Err(error) => assert_eq!((error, good), (KeyPackageError::Lifetime, false), "{now}"),
         }
     }
-    let swapped = alice
-        .act(|provider, _| UnverifiedKeyPackage::parse(&package).expect("well formed").verify(provider, &carol, NOW));
+    let swapped = alice.act(|provider, _| {
+        UnverifiedKeyPackage::parse(&package).expect("well formed").verify(provider, &carol, NOW)
+    });
     assert_eq!(swapped.err(), Some(KeyPackageError::WrongIdentity));
 }
 
 #[test]
 fn the_private_inbox_shows_with_the_first_own_commit_and_not_before() {
     let [mut alice, mut bob, _] = three();
-    let inbox = |party: &mut Party, leaf: u32| party.talk(|session, _| session.member(leaf).expect("in").inbox);
+    let inbox =
+        |party: &mut Party, leaf: u32| party.talk(|session, _| session.member(leaf).expect("in").inbox);
     assert_eq!(inbox(&mut bob, 0), Some(alice.me.inbox.clone()), "who creates a group names its inbox");
     assert_eq!(inbox(&mut alice, 1), None, "who was added by a key package does not yet");
     let staged = bob.stage(&Change { update_self: true, ..Change::default() }).expect("stages");
@@ -254,5 +271,8 @@ fn the_private_inbox_shows_with_the_first_own_commit_and_not_before() {
     let staged = bob.stage(&Change { remove: vec![2], ..Change::default() }).expect("stages");
     alice.follow(&staged.commit).expect("applies");
     assert_eq!(inbox(&mut alice, 1), Some(bob.me.inbox.clone()));
-    assert_eq!(alice.talk(|session, _| session.member(1)).expect("in").reader, staged.outcome.committer.reader);
+    assert_eq!(
+        alice.talk(|session, _| session.member(1)).expect("in").reader,
+        staged.outcome.committer.reader
+    );
 }

@@ -58,7 +58,9 @@ fn libcrux_joins_talks_and_commits() {
         assert_eq!(heard, ("bob".to_owned(), b"from libcrux".to_vec()));
         let from_alice = alice.say(b"from RustCrypto");
         let processed = group.process_message(&libcrux, protocol_message(&from_alice)).expect("decrypts");
-        let ProcessedMessageContent::ApplicationMessage(heard) = processed.into_content() else { panic!("a message") };
+        let ProcessedMessageContent::ApplicationMessage(heard) = processed.into_content() else {
+            panic!("a message")
+        };
         assert_eq!(heard.into_bytes(), b"from RustCrypto");
     };
     talk(&mut alice, &mut group);
@@ -73,7 +75,9 @@ fn libcrux_joins_talks_and_commits() {
     let staged = alice.stage(&Change { update_self: true, ..Change::default() }).expect("stages");
     alice.merge();
     let processed = group.process_message(&libcrux, protocol_message(&staged.commit)).expect("valid");
-    let ProcessedMessageContent::StagedCommitMessage(commit) = processed.into_content() else { panic!("a commit") };
+    let ProcessedMessageContent::StagedCommitMessage(commit) = processed.into_content() else {
+        panic!("a commit")
+    };
     group.merge_staged_commit(&libcrux, *commit).expect("merges");
     talk(&mut alice, &mut group);
 }

@@ -1,4 +1,5 @@
-//! What things cost, by hand: `cargo test -p posthorn-client --release --lib measure -- --ignored --nocapture`.
+//! What things cost, by hand:
+//! `cargo test -p posthorn-client --release --lib measure -- --ignored --nocapture`.
 //!
 //! This file reads the clock, which nothing else here may.
 #![allow(clippy::disallowed_methods, reason = "a measurement")]
@@ -27,7 +28,8 @@ fn load_cost() {
         let mut parties: Vec<Party> = (0..size).map(|number| Party::new(&format!("party{number}"))).collect();
         gather(&mut parties[..]);
         let (alice, others) = parties.split_first_mut().expect("somebody");
-        let (mut messages, mut count) = ((0..20).map(|_| alice.say(&[7; 200])).collect::<Vec<_>>().into_iter(), 0);
+        let (mut messages, mut count) =
+            ((0..20).map(|_| alice.say(&[7; 200])).collect::<Vec<_>>().into_iter(), 0);
         let bob = &mut others[0];
         let load = median(|| bob.act(|provider, _| drop(Session::load(provider, &TALK).expect("stored"))));
         let empty = median(|| bob.act(|_, _| ()));

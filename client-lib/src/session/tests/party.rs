@@ -7,8 +7,8 @@ use rand_chacha::ChaCha20Rng;
 use crate::identity::{Credential, Device, Identity, RelayAddress, RelayUrl};
 use crate::inbox::{InboxAddress, InboxSecret};
 use crate::session::{
-    Change, ConversationId, GroupInfo, KeyPackage, KeyPackageKind, OwnLeaf, PendingJoin, Provider, ReaderSecret,
-    Received, Session, SessionError, Staged, UnverifiedKeyPackage,
+    Change, ConversationId, GroupInfo, KeyPackage, KeyPackageKind, OwnLeaf, PendingJoin, Provider,
+    ReaderSecret, Received, Session, SessionError, Staged, UnverifiedKeyPackage,
 };
 use crate::store::{Database, KdfCost, Location, Passphrase};
 
@@ -36,7 +36,10 @@ impl Me {
 }
 
 pub(super) fn relay() -> RelayAddress {
-    RelayAddress { url: RelayUrl::parse("ws://127.0.0.1:7443").expect("a URL"), identity: RelayIdentity([5; 32]) }
+    RelayAddress {
+        url: RelayUrl::parse("ws://127.0.0.1:7443").expect("a URL"),
+        identity: RelayIdentity([5; 32]),
+    }
 }
 
 pub(super) fn info(name: &str) -> GroupInfo {
@@ -68,8 +71,8 @@ impl Party {
             post_key: PostKey::random(&mut rng),
             key: InboxSecret::generate(&mut rng).key(),
         };
-        let db =
-            Database::create(Location::Memory, &Passphrase::new("x"), KdfCost::CHEAP, &mut rng).expect("in memory");
+        let db = Database::create(Location::Memory, &Passphrase::new("x"), KdfCost::CHEAP, &mut rng)
+            .expect("in memory");
         Self { db, rng, me: Me { device, credential, inbox } }
     }
 
@@ -107,7 +110,9 @@ impl Party {
     pub(super) fn verified(&mut self, key_package: &[u8], owner: &Party) -> KeyPackage {
         let owner = owner.me.credential.identity();
         self.act(|provider, _| {
-            UnverifiedKeyPackage::parse(key_package).and_then(|one| one.verify(provider, &owner, NOW)).expect("good")
+            UnverifiedKeyPackage::parse(key_package)
+                .and_then(|one| one.verify(provider, &owner, NOW))
+                .expect("good")
         })
     }
 
@@ -132,7 +137,9 @@ impl Party {
     /// Receives a message: (sender's handle, plaintext).
     pub(super) fn hear(&mut self, bytes: &[u8]) -> Result<(String, Vec<u8>), SessionError> {
         self.talk(|session, _| match session.receive(bytes)? {
-            Received::Message { sender, plaintext } => Ok((sender.credential.handle().as_str().to_owned(), plaintext)),
+            Received::Message { sender, plaintext } => {
+                Ok((sender.credential.handle().as_str().to_owned(), plaintext))
+            }
             other => panic!("not a message: {other:?}"),
         })
     }

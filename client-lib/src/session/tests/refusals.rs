@@ -1,12 +1,12 @@
-//! A member that breaks our rules with valid MLS: it holds the group's keys and OpenMLS itself, without our checks.
-//! Everybody refuses, stays where it was, and goes on.
+//! A member that breaks our rules with valid MLS: it holds the group's keys and OpenMLS itself, without our
+//! checks. Everybody refuses, stays where it was, and goes on.
 
 use openmls::group::Initial;
 use openmls::prelude::tls_codec::Serialize as _;
 use openmls::prelude::{
-    CommitBuilder, Credential as MlsCredential, CredentialWithKey, Extension, ExtensionType, Extensions, GroupId,
-    KeyPackage as Mls, LeafNodeIndex, LeafNodeParameters, Lifetime, MlsGroup, RequiredCapabilitiesExtension,
-    UnknownExtension,
+    CommitBuilder, Credential as MlsCredential, CredentialWithKey, Extension, ExtensionType, Extensions,
+    GroupId, KeyPackage as Mls, LeafNodeIndex, LeafNodeParameters, Lifetime, MlsGroup,
+    RequiredCapabilitiesExtension, UnknownExtension,
 };
 use openmls_traits::OpenMlsProvider as _;
 use posthorn_proto::{DeviceId, Handle};
@@ -19,7 +19,8 @@ use crate::identity::{Credential, Device, Identity};
 use crate::session::info::{CREDENTIAL_TYPE, LIFETIME_EXTENSION, capabilities, leaf_extensions};
 use crate::session::key_package::unlimited;
 use crate::session::{
-    KeyPackageError, OwnLeaf, PendingJoin, Provider, Received, Refusal, SUITE, SessionError, UnverifiedKeyPackage, wire,
+    KeyPackageError, OwnLeaf, PendingJoin, Provider, Received, Refusal, SUITE, SessionError,
+    UnverifiedKeyPackage, wire,
 };
 
 /// The three at the start; mallory is leaf 1.
@@ -35,8 +36,9 @@ fn raw_commit(
     build: impl for<'a> FnOnce(CommitBuilder<'a, Initial>, &Me) -> CommitBuilder<'a, Initial>,
 ) -> (Vec<u8>, Option<Vec<u8>>) {
     party.act(|provider, me| {
-        let mut group =
-            MlsGroup::load(provider.storage(), &GroupId::from_slice(&TALK.0)).expect("reads").expect("stored");
+        let mut group = MlsGroup::load(provider.storage(), &GroupId::from_slice(&TALK.0))
+            .expect("reads")
+            .expect("stored");
         let bundle = build(group.commit_builder(), me)
             .load_psks(provider.storage())
             .expect("none")
@@ -56,7 +58,10 @@ fn all_refuse(parties: &mut [Party; 3], commit: &[u8], reason: Refusal) {
     for party in [&mut *alice, &mut *carol] {
         party.talk(|session, _| {
             let refused = session.receive(commit);
-            assert!(matches!(refused, Err(SessionError::Refused(why)) if why == reason), "{reason:?}: {refused:?}");
+            assert!(
+                matches!(refused, Err(SessionError::Refused(why)) if why == reason),
+                "{reason:?}: {refused:?}"
+            );
             assert_eq!(session.epoch(), 1);
         });
     }
@@ -83,13 +88,15 @@ impl Claim {
 
     fn make(&self, party: &mut Party) -> Mls {
         party.act(|provider, me| {
-            let mut builder = Mls::builder().key_package_lifetime(self.clock).leaf_node_capabilities(capabilities());
+            let mut builder =
+                Mls::builder().key_package_lifetime(self.clock).leaf_node_capabilities(capabilities());
             if self.inbox {
                 builder = builder.leaf_node_extensions(leaf_extensions(&me.inbox).expect("fits"));
             }
             if self.lifetime {
                 let now = NOW / 1000;
-                let lifetime = wire::KeyPackageLifetime { not_before: now, not_after: now + 1 }.encode_to_vec();
+                let lifetime =
+                    wire::KeyPackageLifetime { not_before: now, not_after: now + 1 }.encode_to_vec();
                 let extension = Extension::Unknown(LIFETIME_EXTENSION, UnknownExtension(lifetime));
                 builder = builder.key_package_extensions(Extensions::single(extension).expect("one"));
             }
@@ -127,7 +134,11 @@ fn bad_newcomers_are_refused_by_who_takes_the_key_package_and_by_everybody_else(
             KeyPackageError::Malformed,
             Refusal::KeyPackage,
         ),
-        (Claim { inbox: true, ..Claim::honest(&dave, some_device(1)) }, KeyPackageError::Inbox, Refusal::Inbox),
+        (
+            Claim { inbox: true, ..Claim::honest(&dave, some_device(1)) },
+            KeyPackageError::Inbox,
+            Refusal::Inbox,
+        ),
         // Good today, and not when somebody reads the commit next year: the members would part there.
         (
             Claim { clock: Lifetime::new(3600), ..Claim::honest(&dave, some_device(1)) },
@@ -212,7 +223,8 @@ fn the_info_stays_in_form() {
     let good: Vec<Extension> = info("x").to_extensions().expect("fits").iter().cloned().collect();
     let [required, stated] = good.try_into().expect("two");
     let unknown = |number, bytes| Extension::Unknown(number, UnknownExtension(bytes));
-    let fewer = RequiredCapabilitiesExtension::new(&[ExtensionType::Unknown(0xF001)], &[], &[CREDENTIAL_TYPE]);
+    let fewer =
+        RequiredCapabilitiesExtension::new(&[ExtensionType::Unknown(0xF001)], &[], &[CREDENTIAL_TYPE]);
     for bent in [
         // No info; of other rules; something beside it; capabilities that a later device might not have.
         vec![required.clone()],
@@ -225,7 +237,9 @@ fn the_info_stays_in_form() {
         let (commit, _) = raw_commit(&mut parties[1], |builder, me| {
             builder
                 .leaf_node_parameters(
-                    LeafNodeParameters::builder().with_extensions(leaf_extensions(&me.inbox).expect("fits")).build(),
+                    LeafNodeParameters::builder()
+                        .with_extensions(leaf_extensions(&me.inbox).expect("fits"))
+                        .build(),
                 )
                 .propose_group_context_extensions(extensions)
                 .expect("valid MLS")
@@ -238,9 +252,11 @@ fn the_info_stays_in_form() {
 fn proposals_stand_inside_commits_only() {
     let mut parties = three();
     let proposal = parties[1].act(|provider, me| {
-        let mut group =
-            MlsGroup::load(provider.storage(), &GroupId::from_slice(&TALK.0)).expect("reads").expect("stored");
-        let (message, _) = group.propose_remove_member(provider, &me.leaf(), LeafNodeIndex::new(2)).expect("proposes");
+        let mut group = MlsGroup::load(provider.storage(), &GroupId::from_slice(&TALK.0))
+            .expect("reads")
+            .expect("stored");
+        let (message, _) =
+            group.propose_remove_member(provider, &me.leaf(), LeafNodeIndex::new(2)).expect("proposes");
         message.to_bytes().expect("bytes")
     });
     all_refuse(&mut parties, &proposal, Refusal::Proposal);
@@ -258,7 +274,9 @@ fn proposals_stand_inside_commits_only() {
 fn outsiders_do_not_commit() {
     let mut parties = three();
     let group_info = parties[1].act(|provider, me| {
-        let group = MlsGroup::load(provider.storage(), &GroupId::from_slice(&TALK.0)).expect("reads").expect("stored");
+        let group = MlsGroup::load(provider.storage(), &GroupId::from_slice(&TALK.0))
+            .expect("reads")
+            .expect("stored");
         let info = group.export_group_info(provider.crypto(), &me.leaf(), true).expect("exports");
         info.to_bytes().expect("bytes")
     });
@@ -301,14 +319,16 @@ fn a_welcome_into_a_bad_group_is_refused_and_costs_nothing() {
     let claim = Claim { credential: b"dave".to_vec(), ..Claim::honest(&dave, some_device(1)) };
     let ghost = claim.make(&mut Party::new("dave"));
     let package = carol.offer(&mut mallory);
-    let (_, welcome) = raw_commit(&mut mallory, |builder, _| builder.propose_adds([ghost, package.mls.clone()]));
+    let (_, welcome) =
+        raw_commit(&mut mallory, |builder, _| builder.propose_adds([ghost, package.mls.clone()]));
     let refused = carol.join(&welcome.expect("two were added"));
     assert!(matches!(refused, Err(SessionError::Refused(Refusal::Credential))), "{refused:?}");
 
     // The key package still serves in a good group.
     let mut alice = Party::new("alice");
     alice.start();
-    let staged = alice.stage(&crate::session::Change { add: vec![package], ..Default::default() }).expect("stages");
+    let staged =
+        alice.stage(&crate::session::Change { add: vec![package], ..Default::default() }).expect("stages");
     carol.join(&staged.welcome.expect("added")).expect("joins");
 }
 

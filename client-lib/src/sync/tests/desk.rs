@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use posthorn_proto::auth::Challenge;
 use posthorn_proto::chain::Chain;
-use posthorn_proto::frame::{ClientFrame, Delivery, Hello, OpenState, Opened, Request, ServerBody, ServerFrame};
+use posthorn_proto::frame::{
+    ClientFrame, Delivery, Hello, OpenState, Opened, Request, ServerBody, ServerFrame,
+};
 use posthorn_proto::turn::TurnHash;
 use posthorn_proto::{Handle, Incarnation, KeyHash, Limits, MailboxId, PostId, ReadKey, RelayIdentity};
 use rand::{CryptoRng, SeedableRng as _};
@@ -29,7 +31,10 @@ pub(super) const NOW: u64 = 1_767_225_600_000;
 pub(super) const INCARNATION: Incarnation = Incarnation([1; 16]);
 
 pub(super) fn relay() -> RelayAddress {
-    RelayAddress { url: RelayUrl::parse("ws://127.0.0.1:4100").expect("a URL"), identity: RelayIdentity([5; 32]) }
+    RelayAddress {
+        url: RelayUrl::parse("ws://127.0.0.1:4100").expect("a URL"),
+        identity: RelayIdentity([5; 32]),
+    }
 }
 
 pub(super) fn link(link: Link) -> LinkId {
@@ -63,7 +68,8 @@ impl Desk {
         seed[..name.len()].copy_from_slice(name.as_bytes());
         let mut rng = ChaCha20Rng::from_seed(seed);
         let mut database =
-            Database::create(Location::Memory, &Passphrase::new("x"), KdfCost::CHEAP, &mut rng).expect("in memory");
+            Database::create(Location::Memory, &Passphrase::new("x"), KdfCost::CHEAP, &mut rng)
+                .expect("in memory");
         let handle = Handle::parse(name).expect("a handle");
         let mut profile = Profile::generate(&relay.url, &handle, String::new(), &mut rng);
         profile.relay_identity = Some(relay.identity);
@@ -87,7 +93,10 @@ impl Desk {
     }
 
     /// Runs `work` in a transaction that lasts, as an input would.
-    pub(super) fn step<T>(&mut self, work: impl FnOnce(&mut Step<'_>) -> Result<T, EngineError>) -> (T, Vec<Effect>) {
+    pub(super) fn step<T>(
+        &mut self,
+        work: impl FnOnce(&mut Step<'_>) -> Result<T, EngineError>,
+    ) -> (T, Vec<Effect>) {
         let Engine { database, rng, live } = &mut self.engine;
         let tx = database.transaction(rng).expect("begins");
         let mut step = Step { tx: &tx, live, rng, now: self.now, effects: Vec::new() };
@@ -122,8 +131,14 @@ impl Desk {
         .0
     }
 
-    /// Makes a group in that place with the owners of these key packages, past everything that the engine checks.
-    pub(super) fn group(&mut self, id: ConversationId, mailbox: MailboxId, packages: &[(Vec<u8>, &Card)]) -> Made {
+    /// Makes a group in that place with the owners of these key packages, past everything that the engine
+    /// checks.
+    pub(super) fn group(
+        &mut self,
+        id: ConversationId,
+        mailbox: MailboxId,
+        packages: &[(Vec<u8>, &Card)],
+    ) -> Made {
         self.step(|step| {
             let profile = Profile::load(step.tx)?.expect("registered");
             let own = OwnDevice::of(&profile)?;

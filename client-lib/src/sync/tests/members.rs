@@ -11,7 +11,9 @@ use crate::conversation::{
     Body, Cause, ConversationId, ConversationState, Intent, MessageId, MessageState, Notice, intents,
 };
 use crate::envelope::Slot;
-use crate::session::{Change, GroupInfo, KeyPackageKind, Provider, ReaderSecret, Session, UnverifiedKeyPackage};
+use crate::session::{
+    Change, GroupInfo, KeyPackageKind, Provider, ReaderSecret, Session, UnverifiedKeyPackage,
+};
 use crate::sync::reading::Reading;
 use crate::sync::receive::{After, Arrival};
 use crate::sync::{Answer, Command, CommandError, CommandId, Effect, Input};
@@ -22,7 +24,8 @@ const PLACE: MailboxId = MailboxId([0x66; 16]);
 /// Puts bob and carol into mallory's conversation; their reading begins behind seq 1.
 fn together(mallory: &mut Desk, bob: &mut Desk, carol: &mut Desk) -> Vec<Cause> {
     let (bobs, carols) = (bob.card(), carol.card());
-    let packages = [(bob.package(KeyPackageKind::OneTime), &bobs), (carol.package(KeyPackageKind::OneTime), &carols)];
+    let packages =
+        [(bob.package(KeyPackageKind::OneTime), &bobs), (carol.package(KeyPackageKind::OneTime), &carols)];
     let made = mallory.group(TALK, PLACE, &packages);
     let mut alarms = Vec::new();
     for (desk, card) in [(bob, &bobs), (carol, &carols)] {
@@ -90,7 +93,12 @@ fn commits_with(
 }
 
 /// Reads an envelope as the next one: why the mailbox stops, if it does, and the alarms.
-fn reads(desk: &mut Desk, post: PostId, envelope: Vec<u8>, turn: Option<Turn>) -> (Option<Cause>, Vec<Cause>) {
+fn reads(
+    desk: &mut Desk,
+    post: PostId,
+    envelope: Vec<u8>,
+    turn: Option<Turn>,
+) -> (Option<Cause>, Vec<Cause>) {
     let (after, effects): (Option<Cause>, Vec<Effect>) = desk.step(|step| {
         let mut reading = Reading::load(step.tx, &PLACE)?.expect("reads it");
         let (hash, seq) = (TurnHash::of(turn.as_ref()), reading.seq + 1);
@@ -138,8 +146,8 @@ fn a_reference_that_is_too_old_is_no_alarm() {
     }
 }
 
-/// A member makes another group of the same id, with the same people, and invites bob to it: he would talk there, alone
-/// with mallory, and think that nothing happened.
+/// A member makes another group of the same id, with the same people, and invites bob to it: he would talk
+/// there, alone with mallory, and think that nothing happened.
 #[test]
 fn a_member_cannot_move_another_to_a_group_of_its_own() {
     let (_, mut bob, _) = three();
@@ -151,7 +159,9 @@ fn a_member_cannot_move_another_to_a_group_of_its_own() {
     let again = bob.package(KeyPackageKind::OneTime);
     made.welcome = mallory
         .step(|step| {
-            let own = crate::sync::account::OwnDevice::of(&crate::sync::profile::Profile::load(step.tx)?.expect("is"))?;
+            let own = crate::sync::account::OwnDevice::of(
+                &crate::sync::profile::Profile::load(step.tx)?.expect("is"),
+            )?;
             let provider = Provider::new(step.tx);
             let mut session = Session::load(&provider, &TALK)?;
             let remove = vec![leaf_of(&session, "bob")];
@@ -174,8 +184,9 @@ fn a_member_cannot_move_another_to_a_group_of_its_own() {
     assert!(bob.reading(&PLACE).is_some());
 }
 
-/// The relay keeps an invitation and delivers it again when the conversation has ended. With a last-resort key package the
-/// Welcome opens once more, into an epoch in which this device has been before (C1: MLS state never rolls back).
+/// The relay keeps an invitation and delivers it again when the conversation has ended. With a last-resort
+/// key package the Welcome opens once more, into an epoch in which this device has been before (C1: MLS state
+/// never rolls back).
 #[test]
 fn an_old_invitation_leads_nowhere() {
     let (mut mallory, mut bob) = (Desk::new("mallory"), Desk::new("bob"));
@@ -185,15 +196,22 @@ fn an_old_invitation_leads_nowhere() {
     let sealed = mallory.sealed(&invitation, &card, PostId([1; 16]));
     assert_eq!(bob.takes(PostId([1; 16]), sealed.clone()), []);
     let post = PostId([2; 16]);
-    let (commit, turn) =
-        commits(&mut mallory, post, |session| Change { remove: vec![leaf_of(session, "bob")], ..Change::default() });
+    let (commit, turn) = commits(&mut mallory, post, |session| Change {
+        remove: vec![leaf_of(session, "bob")],
+        ..Change::default()
+    });
     let id = super::desk::link(crate::sync::Link::Mailboxes);
     bob.connects(&relay());
     bob.step(|step| {
         let reading = Reading::load(step.tx, &PLACE)?.expect("reads it");
         let hash = TurnHash::of(Some(&turn));
-        let delivery =
-            Delivery { mailbox: PLACE, seq: 2, post_id: post, envelope: commit.into(), turn: Some(turn.clone()) };
+        let delivery = Delivery {
+            mailbox: PLACE,
+            seq: 2,
+            post_id: post,
+            envelope: commit.into(),
+            turn: Some(turn.clone()),
+        };
         let chain = reading.chain().next(2, &post, &hash, &delivery.envelope);
         let arrival = Arrival { mailbox: PLACE, delivery: &delivery, turn: hash, chain };
         let After::Stop(cause, text) = step.conversation_delivery(&TALK, &reading, &arrival)? else {
@@ -206,8 +224,8 @@ fn an_old_invitation_leads_nowhere() {
     assert_eq!(bob.conversation(&TALK).expect("known").state, ConversationState::Removed);
 }
 
-/// A commit that moves the conversation, or makes other names for its readers: newcomers would be sent elsewhere, and
-/// nobody's reader could be evicted any more.
+/// A commit that moves the conversation, or makes other names for its readers: newcomers would be sent
+/// elsewhere, and nobody's reader could be evicted any more.
 #[test]
 fn a_commit_moves_nothing() {
     let moves: [fn(&mut GroupInfo); 3] = [
@@ -253,7 +271,8 @@ fn a_turn_says_what_its_commit_says() {
     for bend in bends {
         let (mut mallory, mut bob, _) = three();
         let post = PostId([2; 16]);
-        let remove = |session: &Session<'_>| Change { remove: vec![leaf_of(session, "carol")], ..Change::default() };
+        let remove =
+            |session: &Session<'_>| Change { remove: vec![leaf_of(session, "carol")], ..Change::default() };
         let (commit, turn) = commits_with(&mut mallory, post, remove, bend);
         assert_eq!(reads(&mut bob, post, commit, Some(turn)).0, Some(Cause::BadTurn));
         assert_eq!(bob.session(&TALK, |session, _, _| Ok(session.epoch())), 1);
@@ -297,7 +316,11 @@ fn of_two_with_one_name_none_is_removed_by_it() {
     assert!(answer(effects).is_none(), "it is under way");
     let key = *mallory.profile().identity().key().as_bytes();
     let wanted = bob.step(|step| Ok(intents(step.tx, &TALK)?)).0;
-    assert!(wanted.iter().any(|(_, intent)| matches!(intent, Intent::Remove { identity, .. } if *identity == key)));
+    assert!(
+        wanted
+            .iter()
+            .any(|(_, intent)| matches!(intent, Intent::Remove { identity, .. } if *identity == key))
+    );
 }
 
 /// "My Welcome does not open", again and again: each would be two commits.
@@ -308,7 +331,8 @@ fn a_device_is_readmitted_once_at_a_time() {
     for _ in 0..5 {
         let key_package = carol.package(KeyPackageKind::OneTime);
         let refused = WelcomeRefused { conversation: TALK, device, key_package, cause: String::new() };
-        let InboxMessage::WelcomeRefused(refused) = InboxMessage::decode(&refused.encode()).expect("well formed")
+        let InboxMessage::WelcomeRefused(refused) =
+            InboxMessage::decode(&refused.encode()).expect("well formed")
         else {
             panic!("what was encoded")
         };
@@ -319,7 +343,8 @@ fn a_device_is_readmitted_once_at_a_time() {
     assert_eq!(readmit, 1);
 }
 
-/// Anybody can send that answer, with a key package from the directory: a device that has been heard of stays (rule 14).
+/// Anybody can send that answer, with a key package from the directory: a device that has been heard of stays
+/// (rule 14).
 #[test]
 fn a_device_that_was_heard_of_is_not_exchanged() {
     let (mut mallory, mut bob, _) = three();
@@ -331,17 +356,19 @@ fn a_device_that_was_heard_of_is_not_exchanged() {
     assert!(!wanted.iter().any(|(_, intent)| matches!(intent, Intent::Readmit { .. })));
 }
 
-/// What was to be said in a conversation that ends is not queued for ever: it has failed, and says why (C2, C3). And whoever
-/// was removed finds that in the conversation, also when the commit that did it is not to be had any more.
+/// What was to be said in a conversation that ends is not queued for ever: it has failed, and says why (C2,
+/// C3). And whoever was removed finds that in the conversation, also when the commit that did it is not to be
+/// had any more.
 #[test]
 fn what_was_queued_fails_when_the_conversation_ends() {
     let (_, mut bob, _) = three();
-    let sent =
-        bob.handle(Input::Command(CommandId(1), Command::Send { conversation: TALK, text: "too late".to_owned() }));
-    assert!(
-        sent.iter()
-            .any(|effect| matches!(effect, Effect::Answer(_, answer) if matches!(**answer, Ok(Answer::Queued(_)))))
-    );
+    let sent = bob.handle(Input::Command(
+        CommandId(1),
+        Command::Send { conversation: TALK, text: "too late".to_owned() },
+    ));
+    assert!(sent.iter().any(
+        |effect| matches!(effect, Effect::Answer(_, answer) if matches!(**answer, Ok(Answer::Queued(_))))
+    ));
     let id = super::desk::link(crate::sync::Link::Mailboxes);
     bob.step(|step| {
         let reading = Reading::load(step.tx, &PLACE)?.expect("reads it");

@@ -21,7 +21,10 @@ const HERE: (ConversationId, MailboxId) = (ConversationId([0x77; 16]), MailboxId
 const THERE: (ConversationId, MailboxId) = (ConversationId([0x78; 16]), MailboxId([0x67; 16]));
 
 fn elsewhere() -> RelayAddress {
-    RelayAddress { url: RelayUrl::parse("ws://127.0.0.1:4200").expect("a URL"), identity: RelayIdentity([6; 32]) }
+    RelayAddress {
+        url: RelayUrl::parse("ws://127.0.0.1:4200").expect("a URL"),
+        identity: RelayIdentity([6; 32]),
+    }
 }
 
 /// Gives a device a conversation of its own at a relay.
@@ -38,7 +41,8 @@ fn founds(desk: &mut Desk, (id, mailbox): (ConversationId, MailboxId), place: &R
         step.note_members(&session, &mut record)?;
         record.save(step.tx, &id)?;
         let read_key = ReadKey::random(step.rng);
-        Reading::new(Purpose::Conversation(id), place.url.as_str(), reader, &read_key).save(step.tx, &mailbox)?;
+        Reading::new(Purpose::Conversation(id), place.url.as_str(), reader, &read_key)
+            .save(step.tx, &mailbox)?;
         step.live.want_relay(place.url.as_str(), step.now);
         step.live.openings_dirty = true;
         Ok(())
@@ -96,8 +100,13 @@ fn a_relay_speaks_of_its_own_mailboxes_only() {
     desk.frames(&there, vec![answer]);
     let reason = Refusal::new(ErrorCode::MailboxUnknown, "");
     let closed = ServerFrame::push(ServerBody::Closed { mailbox: HERE.1, reason });
-    let delivery =
-        Delivery { mailbox: HERE.1, seq: 1, post_id: PostId([1; 16]), envelope: vec![0; 256].into(), turn: None };
+    let delivery = Delivery {
+        mailbox: HERE.1,
+        seq: 1,
+        post_id: PostId([1; 16]),
+        envelope: vec![0; 256].into(),
+        turn: None,
+    };
     let delivery = ServerFrame::push(ServerBody::Delivery(delivery));
     let effects = desk.frames(&there, vec![closed, delivery]);
     assert_eq!(alarms(&effects), []);
@@ -166,8 +175,8 @@ fn no_relay_sends_a_device_away_for_days() {
     assert!(desk.engine.live.links[&id].wake_at().expect("tries again") - NOW <= 15 * 60 * 1000);
 }
 
-/// The relay answers a post, and shows something else at that seq: the lie is told, and the message goes out again, as
-/// another post (the same would be answered the same).
+/// The relay answers a post, and shows something else at that seq: the lie is told, and the message goes out
+/// again, as another post (the same would be answered the same).
 #[test]
 fn a_post_that_was_answered_and_not_stored_is_made_anew() {
     let mut desk = open_here();
@@ -175,11 +184,18 @@ fn a_post_that_was_answered_and_not_stored_is_made_anew() {
     let sent = send(&mut desk, "hear me");
     let (request, post) = posts(&sent)[0];
     assert!(
-        posts(&requests(&desk.frames(&id, vec![ServerFrame { request, body: ServerBody::Posted { seq: 1 } }])))
-            .is_empty()
+        posts(&requests(
+            &desk.frames(&id, vec![ServerFrame { request, body: ServerBody::Posted { seq: 1 } }])
+        ))
+        .is_empty()
     );
-    let other =
-        Delivery { mailbox: HERE.1, seq: 1, post_id: PostId([8; 16]), envelope: vec![1; 256].into(), turn: None };
+    let other = Delivery {
+        mailbox: HERE.1,
+        seq: 1,
+        post_id: PostId([8; 16]),
+        envelope: vec![1; 256].into(),
+        turn: None,
+    };
     let effects = desk.frames(&id, vec![ServerFrame::push(ServerBody::Delivery(other))]);
     assert!(alarms(&effects).contains(&Cause::EchoDiffers));
     // What does not open is in the chain like everything else (rule 9).
@@ -191,7 +207,8 @@ fn a_post_that_was_answered_and_not_stored_is_made_anew() {
     assert!(again.len() == 1 && again[0].1 != post, "{again:?}");
 }
 
-/// The relay's store is put back to before a post that it had answered (R10, rule 8): the identical post goes out again.
+/// The relay's store is put back to before a post that it had answered (R10, rule 8): the identical post goes
+/// out again.
 #[test]
 fn a_post_that_a_restored_relay_lost_is_posted_again() {
     let mut desk = open_here();
@@ -205,10 +222,13 @@ fn a_post_that_a_restored_relay_lost_is_posted_again() {
     assert_eq!(posts(&requests(&effects)).iter().map(|(_, post)| *post).collect::<Vec<_>>(), [post]);
 }
 
-/// What lies in an inbox is nothing that others refer to: a hole there is told, and reading goes on behind it.
+/// What lies in an inbox is nothing that others refer to: a hole there is told, and reading goes on behind
+/// it.
 #[test]
 fn inboxes_go_on_whatever_happened_to_them() {
-    for (state, cause) in [(OpenState { oldest: 8, ..at(9, 0) }, Cause::Lapsed), (at(9, 7), Cause::RolledBack)] {
+    for (state, cause) in
+        [(OpenState { oldest: 8, ..at(9, 0) }, Cause::Lapsed), (at(9, 7), Cause::RolledBack)]
+    {
         let mut desk = Desk::new("bob");
         let mailbox = desk.profile().private_inbox.mailbox;
         let sent = desk.connects(&relay());
@@ -223,8 +243,10 @@ fn inboxes_go_on_whatever_happened_to_them() {
     let mailbox = desk.profile().private_inbox.mailbox;
     let sent = desk.connects(&relay());
     desk.frames(&link(Link::Mailboxes), vec![all_opened(&sent, |_| at(5, 0))]);
-    let delivery = Delivery { mailbox, seq: 5, post_id: PostId([8; 16]), envelope: vec![1; 256].into(), turn: None };
-    let effects = desk.frames(&link(Link::Mailboxes), vec![ServerFrame::push(ServerBody::Delivery(delivery))]);
+    let delivery =
+        Delivery { mailbox, seq: 5, post_id: PostId([8; 16]), envelope: vec![1; 256].into(), turn: None };
+    let effects =
+        desk.frames(&link(Link::Mailboxes), vec![ServerFrame::push(ServerBody::Delivery(delivery))]);
     assert_eq!(alarms(&effects), [Cause::Gap]);
     assert_eq!(desk.reading(&mailbox).map(|reading| (reading.seq, reading.stopped)), Some((5, None)));
     // The relay has less than we read: its store was put back.
@@ -257,13 +279,16 @@ fn an_inbox_that_is_gone_is_made_again() {
     assert!(desk.reading(&mailbox).is_none());
 }
 
-/// A relay that is busy has not said no: the identity that it may have stored already must not be thrown away.
+/// A relay that is busy has not said no: the identity that it may have stored already must not be thrown
+/// away.
 #[test]
 fn a_registration_outlives_a_busy_relay() {
-    for (code, survives) in [(ErrorCode::Busy, true), (ErrorCode::RateLimited, true), (ErrorCode::HandleTaken, false)] {
+    for (code, survives) in
+        [(ErrorCode::Busy, true), (ErrorCode::RateLimited, true), (ErrorCode::HandleTaken, false)]
+    {
         let mut rng: rand_chacha::ChaCha20Rng = rand::SeedableRng::from_seed([1; 32]);
-        let database =
-            Database::create(Location::Memory, &Passphrase::new("x"), KdfCost::CHEAP, &mut rng).expect("in memory");
+        let database = Database::create(Location::Memory, &Passphrase::new("x"), KdfCost::CHEAP, &mut rng)
+            .expect("in memory");
         let engine = Engine::open(database, Box::new(rng), NOW).map_err(|failed| failed.0).expect("opens");
         let mut desk = Desk { engine, now: NOW };
         let handle = Handle::parse("bob").expect("a handle");
@@ -271,8 +296,10 @@ fn a_registration_outlives_a_busy_relay() {
         desk.handle(Input::Command(CommandId(1), register));
         let account = link(Link::Account);
         desk.handle(Input::Connected(account.clone()));
-        let sent = requests(&desk.frames(&account, vec![ServerFrame::push(ServerBody::Hello(hello(&relay())))]));
-        let request = sent.iter().find(|frame| matches!(frame.body, Request::Register(_))).expect("registers").request;
+        let sent =
+            requests(&desk.frames(&account, vec![ServerFrame::push(ServerBody::Hello(hello(&relay())))]));
+        let request =
+            sent.iter().find(|frame| matches!(frame.body, Request::Register(_))).expect("registers").request;
         let refusal = ServerFrame { request, body: ServerBody::Error(Refusal::new(code, "")) };
         let effects = desk.frames(&account, vec![refusal]);
         let there = desk.step(|step| Ok(Profile::load(step.tx)?)).0.is_some();

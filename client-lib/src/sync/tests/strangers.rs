@@ -1,5 +1,5 @@
-//! Strangers: they know a contact link, have an account of their own, and can take key packages and leave anything in the
-//! public inbox.
+//! Strangers: they know a contact link, have an account of their own, and can take key packages and leave
+//! anything in the public inbox.
 
 use posthorn_proto::frame::{ClientFrame, OpenState, Opening, Request};
 use posthorn_proto::{MailboxId, PostId};
@@ -70,15 +70,17 @@ fn an_invitation_is_signed_by_its_inviter_and_for_us() {
     // Signed by eve, who is in the group but did not make the Welcome.
     let (mut mallory, mut eve, mut bob) = (Desk::new("mallory"), Desk::new("eve"), Desk::new("bob"));
     let (eves, bobs) = (eve.card(), bob.card());
-    let packages = [(eve.package(KeyPackageKind::OneTime), &eves), (bob.package(KeyPackageKind::OneTime), &bobs)];
+    let packages =
+        [(eve.package(KeyPackageKind::OneTime), &eves), (bob.package(KeyPackageKind::OneTime), &bobs)];
     let made = mallory.group(TALK, PLACE, &packages);
     let invitation = eve.invitation(TALK, &made, &bobs);
     let sealed = eve.sealed(&invitation, &bobs, post(1));
     assert_eq!(bob.takes(post(1), sealed), [Cause::BadInvitation]);
 }
 
-/// Rule 11: the inviter knows the key that stands in the invitation. The first opening replaces it; as long as nobody has
-/// said that it did, it is asked for again; and reading begins behind the commit that admitted us.
+/// Rule 11: the inviter knows the key that stands in the invitation. The first opening replaces it; as long
+/// as nobody has said that it did, it is asked for again; and reading begins behind the commit that admitted
+/// us.
 #[test]
 fn the_first_opening_replaces_the_key() {
     let (mut mallory, mut bob, made) = invited(KeyPackageKind::OneTime, PLACE);
@@ -94,10 +96,17 @@ fn the_first_opening_replaces_the_key() {
     for _ in 0..3 {
         let sent = bob.connects(&relay());
         asked.push(opening_of(&sent).expect("it is opened"));
-        assert!(!sent.iter().any(|frame| matches!(frame.body, Request::Ack(_))), "nothing is acknowledged before");
+        assert!(
+            !sent.iter().any(|frame| matches!(frame.body, Request::Ack(_))),
+            "nothing is acknowledged before"
+        );
         if asked.len() == 2 {
-            let state = OpenState { post_key_hash: keys.post.hash(), turn_key_hash: keys.turn.hash(), ..at(1, 1) };
-            bob.frames(&id, vec![all_opened(&sent, |mailbox| if *mailbox == PLACE { state } else { at(0, 0) })]);
+            let state =
+                OpenState { post_key_hash: keys.post.hash(), turn_key_hash: keys.turn.hash(), ..at(1, 1) };
+            bob.frames(
+                &id,
+                vec![all_opened(&sent, |mailbox| if *mailbox == PLACE { state } else { at(0, 0) })],
+            );
         }
         bob.handle(Input::Disconnected(id.clone(), "cut".to_owned()));
         bob.now += 600_000;
@@ -169,7 +178,8 @@ fn an_invitation_takes_the_place_of_no_other_mailbox() {
     }
 }
 
-/// A seq that the database cannot hold would end the engine, and again each time that the invitation is delivered.
+/// A seq that the database cannot hold would end the engine, and again each time that the invitation is
+/// delivered.
 #[test]
 fn an_invitation_to_an_impossible_place_is_refused() {
     for seq in [u64::MAX, i64::MAX as u64 + 1, i64::MAX as u64] {
@@ -183,7 +193,8 @@ fn an_invitation_to_an_impossible_place_is_refused() {
     }
 }
 
-/// Every Welcome that does not open is answered with a fresh key package (rule 14): a stranger can make many of those.
+/// Every Welcome that does not open is answered with a fresh key package (rule 14): a stranger can make many
+/// of those.
 #[test]
 fn welcomes_that_do_not_open_cost_little() {
     let (mut mallory, mut bob, mut made) = invited(KeyPackageKind::OneTime, PLACE);
@@ -212,8 +223,8 @@ fn welcomes_that_do_not_open_cost_little() {
     assert_eq!(bob.rows("outbox") - outbox, u64::from(ANSWERS) + 1);
 }
 
-/// Whoever has taken a key package of ours has an account where we have ours. An answer to anywhere else would make this
-/// device connect to whatever host a stranger names.
+/// Whoever has taken a key package of ours has an account where we have ours. An answer to anywhere else
+/// would make this device connect to whatever host a stranger names.
 #[test]
 fn answers_go_to_our_own_relay_only() {
     let (mut mallory, mut bob, mut made) = invited(KeyPackageKind::OneTime, PLACE);
@@ -239,13 +250,15 @@ fn rubbish_in_the_inbox_raises_few_alarms() {
     let mut rng: rand_chacha::ChaCha20Rng = rand::SeedableRng::from_seed([1; 32]);
     let mut alarms = 0;
     for number in 0..4 * ALARMS as u16 {
-        let sealed = inbox.key.seal(&inbox.mailbox, &post(number), b"\xff\xff rubbish", &mut rng).expect("fits");
+        let sealed =
+            inbox.key.seal(&inbox.mailbox, &post(number), b"\xff\xff rubbish", &mut rng).expect("fits");
         alarms += bob.takes(post(number), sealed).len();
     }
     assert_eq!(alarms, ALARMS as usize);
 }
 
-/// A last-resort key package opens any number of Welcomes: each a conversation with rows and a mailbox to be opened.
+/// A last-resort key package opens any number of Welcomes: each a conversation with rows and a mailbox to be
+/// opened.
 #[test]
 fn strangers_begin_a_bounded_number_of_conversations() {
     let (mut mallory, mut bob) = (Desk::new("mallory"), Desk::new("bob"));

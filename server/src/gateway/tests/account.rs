@@ -51,7 +51,11 @@ fn a_replayed_or_wrong_proof_fails_and_five_end_the_connection() {
     let replayed = account_key(&hello, 1).device_proof();
     let mut mallory = relay.connect();
     assert_eq!(mallory.refused(authentication(1, replayed)), ErrorCode::AuthenticationFailed);
-    assert_eq!(mallory.refused(authentication(9, Proof([0; 32]))), ErrorCode::AuthenticationFailed, "no such device");
+    assert_eq!(
+        mallory.refused(authentication(9, Proof([0; 32]))),
+        ErrorCode::AuthenticationFailed,
+        "no such device"
+    );
     for _ in 0..3 {
         assert_eq!(mallory.session.ending(), None);
         assert_eq!(mallory.refused(authentication(1, Proof([0; 32]))), ErrorCode::AuthenticationFailed);
@@ -127,9 +131,15 @@ fn registrations_are_limited_by_address_but_not_on_loopback() {
     let rates = Rates { registrations_per_address_per_hour: 1, ..Rates::off() };
     let relay = TestRelay::new(Setup { rates, ..Setup::default() });
     let from = |text: &str| Some(text.parse::<IpAddr>().expect("address"));
-    assert!(matches!(relay.connect_from(from("192.0.2.1")).register(1, "alice", ""), ServerBody::Registered(_)));
+    assert!(matches!(
+        relay.connect_from(from("192.0.2.1")).register(1, "alice", ""),
+        ServerBody::Registered(_)
+    ));
     assert_eq!(code(relay.connect_from(from("192.0.2.1")).register(2, "bob", "")), ErrorCode::RateLimited);
-    assert!(matches!(relay.connect_from(from("192.0.2.2")).register(2, "bob", ""), ServerBody::Registered(_)));
+    assert!(matches!(
+        relay.connect_from(from("192.0.2.2")).register(2, "bob", ""),
+        ServerBody::Registered(_)
+    ));
     for device in 3..6 {
         let body = relay.connect_from(from("127.0.0.1")).register(device, &format!("user{device}"), "");
         assert!(matches!(body, ServerBody::Registered(_)));

@@ -1,5 +1,5 @@
-//! The corpora of the fuzz targets `session` and `websocket`, replayed. The inputs below are where the fuzzer starts from; write them anew with
-//! `POSTHORN_CORPUS=write cargo test -p posthorn-server --lib corpus`.
+//! The corpora of the fuzz targets `session` and `websocket`, replayed. The inputs below are where the fuzzer
+//! starts from; write them anew with `POSTHORN_CORPUS=write cargo test -p posthorn-server --lib corpus`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -59,11 +59,15 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
         };
         [&[first][..], &length, &[0; 4], payload].concat()
     };
-    let fragments = [masked(0x02, &[7; 100]), masked(0x89, b"ping"), masked(0x00, &[8; 60]), masked(0x80, &[9; 130])];
+    let fragments =
+        [masked(0x02, &[7; 100]), masked(0x89, b"ping"), masked(0x00, &[8; 60]), masked(0x80, &[9; 130])];
     vec![
         ("whole", [&[200][..], &masked(0x82, &[5; 20]), &masked(0x82, &[6; 280])].concat()),
         ("fragments", [&[3][..], &fragments.concat()].concat()),
-        ("closing", [&[2][..], &masked(0x8a, b""), &masked(0x88, b"\x03\xe8bye"), &masked(0x82, b"late")].concat()),
+        (
+            "closing",
+            [&[2][..], &masked(0x8a, b""), &masked(0x88, b"\x03\xe8bye"), &masked(0x82, b"late")].concat(),
+        ),
         ("too_large", [&[9][..], &masked(0x02, &[1; 299]), &masked(0x80, &[2; 2])].concat()),
     ]
 }
@@ -89,7 +93,8 @@ fn play(steps: &[(u8, Request)]) -> Vec<u8> {
 fn prepared() -> Vec<(u8, Request)> {
     let hub = Hub::new();
     let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::from_seed([1; 32]);
-    let store = MemoryStore::new(StorePolicy::default(), Arc::new(TestClock::default()), hub.clone(), &mut rng);
+    let store =
+        MemoryStore::new(StorePolicy::default(), Arc::new(TestClock::default()), hub.clone(), &mut rng);
     let context = Context::new(ContextParts {
         store: Arc::new(store),
         hub,
@@ -126,11 +131,17 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("ping", play(&[(FIRST, Request::Ping), (SECOND, Request::Ping)])),
         (
             "behind",
-            with(&[vec![opened.clone()], posts.clone(), vec![(SECOND, ack(2, 9)), (FIRST, ack(0, 0))]].concat()),
+            with(
+                &[vec![opened.clone()], posts.clone(), vec![(SECOND, ack(2, 9)), (FIRST, ack(0, 0))]]
+                    .concat(),
+            ),
         ),
         (
             "live",
-            with(&[posts, vec![(0b11, open(READER, READ_KEY, 9)), (0b11, ack(3, 1)), (0b11, ack(99, 1))]].concat()),
+            with(
+                &[posts, vec![(0b11, open(READER, READ_KEY, 9)), (0b11, ack(3, 1)), (0b11, ack(99, 1))]]
+                    .concat(),
+            ),
         ),
         ("elsewhere", with(&[opened.clone(), first_open, (SECOND, ack(0, 5)), (FIRST, post(1, b"x"))])),
         (

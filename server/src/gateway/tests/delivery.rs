@@ -177,7 +177,9 @@ fn a_one_time_key_is_replaced_at_the_first_open() {
     let (relay, _poster) = with_mailbox();
     let claiming = |key: u8| {
         let (read_key, claim) = (ReadKey::from_bytes([key; 32]), Some(ReadKey::from_bytes(READ_KEY)));
-        Request::Open(Open { openings: vec![Opening { mailbox: MAILBOX, reader: READER, read_key, claim, credit: 1 }] })
+        Request::Open(Open {
+            openings: vec![Opening { mailbox: MAILBOX, reader: READER, read_key, claim, credit: 1 }],
+        })
     };
     let opened = |body| match body {
         ServerBody::Opened(mut results) => results.pop().expect("one").result.map_err(|refusal| refusal.code),
@@ -208,7 +210,11 @@ fn signals_reach_whoever_is_there() {
         poster.ask(signal(POST_KEY, &[1; 4096]));
     }
     reader.pump();
-    assert!((10..20).contains(&reader.pushed.len()), "what does not fit into 64 KiB is lost: {}", reader.pushed.len());
+    assert!(
+        (10..20).contains(&reader.pushed.len()),
+        "what does not fit into 64 KiB is lost: {}",
+        reader.pushed.len()
+    );
 }
 
 #[test]
@@ -237,8 +243,8 @@ fn a_slow_reader_costs_its_outbox_and_nobody_else() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
-    /// However posts, credit, taking and reconnecting interleave: the seqs of an opening have no holes, credit is never
-    /// exceeded, and with enough of it everything arrives.
+    /// However posts, credit, taking and reconnecting interleave: the seqs of an opening have no holes,
+    /// credit is never exceeded, and with enough of it everything arrives.
     #[test]
     fn deliveries_have_no_holes(steps in proptest::collection::vec((0u8..6, 0u32..4), 1..80)) {
         let (relay, mut poster) = with_mailbox();
@@ -317,7 +323,8 @@ fn what_all_clients_hold_is_bounded_and_those_who_take_are_served() {
 
 #[test]
 fn a_lost_envelope_is_told_and_passed_over() {
-    let relay = TestRelay::new(Setup { wrap: |store| Arc::new(Held(store, Trouble::Lost(2))), ..Setup::default() });
+    let relay =
+        TestRelay::new(Setup { wrap: |store| Arc::new(Held(store, Trouble::Lost(2))), ..Setup::default() });
     let mut poster = relay.connect();
     poster.create();
     for id in 1..=4 {

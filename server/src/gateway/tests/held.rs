@@ -1,5 +1,5 @@
-//! A store whose appends wait until they are let through, or one of whose envelopes does not read back: the disk of a busy
-//! relay, and a failing one.
+//! A store whose appends wait until they are let through, or one of whose envelopes does not read back: the
+//! disk of a busy relay, and a failing one.
 
 use std::sync::Arc;
 

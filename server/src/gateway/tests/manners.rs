@@ -136,7 +136,10 @@ fn who_does_not_take_its_answers_is_not_asked_for_more() {
     assert!(client.session.accepts_frames());
     // Acks without number that are refused fill the same room.
     while client.session.accepts_frames() {
-        client.send_as(0, Request::Ack(posthorn_proto::frame::Ack { mailbox: MailboxId([1; 16]), seq: 0, credit: 0 }));
+        client.send_as(
+            0,
+            Request::Ack(posthorn_proto::frame::Ack { mailbox: MailboxId([1; 16]), seq: 0, credit: 0 }),
+        );
         asked += 1;
         assert!(asked < 100_000, "there is an end");
     }

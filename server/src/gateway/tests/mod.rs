@@ -1,4 +1,5 @@
-//! Sessions against the memory engine, each promise of the wire by itself; and the few things that only sockets show.
+//! Sessions against the memory engine, each promise of the wire by itself; and the few things that only
+//! sockets show.
 
 mod account;
 mod corpus;

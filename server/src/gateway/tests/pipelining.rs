@@ -11,8 +11,11 @@ use super::support::*;
 #[test]
 fn requests_overtake_a_post_that_waits_and_posts_keep_their_order() {
     let limits = Limits { requests_in_flight: 4, ..Limits::default() };
-    let relay =
-        TestRelay::new(Setup { limits, wrap: |store| Arc::new(Held(store, Trouble::Busy)), ..Setup::default() });
+    let relay = TestRelay::new(Setup {
+        limits,
+        wrap: |store| Arc::new(Held(store, Trouble::Busy)),
+        ..Setup::default()
+    });
     let mut client = relay.connect();
     client.create();
     for id in 1..=3 {

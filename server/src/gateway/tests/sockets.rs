@@ -151,7 +151,9 @@ async fn tls_from_files() {
     request.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL.parse().expect("a header"));
     let (mut socket, _) = client_async(request, stream).await.expect("upgraded");
     let Some(Ok(Message::Binary(hello))) = socket.next().await else { panic!("not a frame") };
-    let ServerBody::Hello(hello) = ServerFrame::decode(hello).expect("a frame").body else { panic!("not a hello") };
+    let ServerBody::Hello(hello) = ServerFrame::decode(hello).expect("a frame").body else {
+        panic!("not a hello")
+    };
     assert_eq!(hello.challenge.relay_identity, relay.identity());
 
     let missing = Config {
@@ -165,17 +167,24 @@ async fn tls_from_files() {
 #[tokio::test]
 async fn plain_requests_and_refused_upgrades() {
     let relay = relay(|_| {}).await;
-    let get =
-        |path: &str, headers: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close{headers}\r\n\r\n");
+    let get = |path: &str, headers: &str| {
+        format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close{headers}\r\n\r\n")
+    };
     let status = |answer: String| answer.split(' ').nth(1).map(str::to_owned).unwrap_or_default();
     let address = relay.address();
     assert!(plain(address, &get("/health", "")).await.ends_with("{\"status\":\"ok\"}\n"));
     assert!(plain(address, &get("/", "")).await.contains("Posthorn relay"));
     assert_eq!(status(plain(address, &get("/etc", "")).await), "404");
-    assert_eq!(status(plain(address, "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await), "405");
+    assert_eq!(
+        status(plain(address, "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await),
+        "405"
+    );
     assert_eq!(status(plain(address, &get("/v1/ws", "")).await), "426");
     let upgrade = ", upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
-    assert_eq!(status(plain(address, &get("/v1/ws", &format!("{upgrade}\r\nSec-WebSocket-Version: 8"))).await), "426");
+    assert_eq!(
+        status(plain(address, &get("/v1/ws", &format!("{upgrade}\r\nSec-WebSocket-Version: 8"))).await),
+        "426"
+    );
     let answer = plain(address, &get("/v1/ws", &format!("{upgrade}\r\nSec-WebSocket-Version: 13"))).await;
     assert!(answer.contains("posthorn.v1"), "{answer}");
     assert_eq!(status(answer), "400");
@@ -256,7 +265,9 @@ async fn shutdown_answers_what_was_asked_and_says_goodbye() {
             Message::Binary(bytes) => match ServerFrame::decode(bytes).expect("a frame").body {
                 ServerBody::Posted { .. } => posted += 1,
                 ServerBody::GoingAway { .. } => told = true,
-                ServerBody::Error(refusal) => assert_eq!(refusal.code.map(|c| c.name()), Some("SHUTTING_DOWN")),
+                ServerBody::Error(refusal) => {
+                    assert_eq!(refusal.code.map(|c| c.name()), Some("SHUTTING_DOWN"))
+                }
                 other => panic!("unexpected: {other:?}"),
             },
             Message::Close(frame) => break frame.expect("a reason").code.into(),
@@ -278,7 +289,10 @@ async fn shutdown_answers_what_was_asked_and_says_goodbye() {
     let asked = tokio::task::spawn_blocking(move || {
         let bad = ask(&data, &Ask::Invite { uses: 0, days: 1 }).expect_err("no uses");
         assert!(matches!(bad, AskError::Refused(_)));
-        (ask(&data, &Ask::Invite { uses: 2, days: 1 }).expect("minted"), ask(&data, &Ask::Stats).expect("told"))
+        (
+            ask(&data, &Ask::Invite { uses: 2, days: 1 }).expect("minted"),
+            ask(&data, &Ask::Stats).expect("told"),
+        )
     });
     let (Answer::Invited { invite, relay }, Answer::Stats(numbers)) = asked.await.expect("asked") else {
         panic!("other answers")

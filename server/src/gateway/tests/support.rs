@@ -13,8 +13,8 @@ use posthorn_proto::frame::{
     ServerFrame,
 };
 use posthorn_proto::{
-    DeviceId, ErrorCode, Handle, KeyHash, Limits, MailboxId, PostId, PostKey, ReadKey, Reader, ReaderId, Token, Turn,
-    TurnKey, TurnRequest,
+    DeviceId, ErrorCode, Handle, KeyHash, Limits, MailboxId, PostId, PostKey, ReadKey, Reader, ReaderId,
+    Token, Turn, TurnKey, TurnRequest,
 };
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -99,7 +99,8 @@ impl TestRelay {
 
     pub(super) fn connect_from(&self, address: Option<IpAddr>) -> Client {
         let now = self.clock.0.load(Ordering::Relaxed);
-        let session = Session::new(self.context.clone(), address, Now { unix_seconds: 1_800_000_000, millis: now });
+        let session =
+            Session::new(self.context.clone(), address, Now { unix_seconds: 1_800_000_000, millis: now });
         let mut client = Client {
             session,
             clock: self.clock.clone(),
@@ -315,7 +316,9 @@ pub(super) fn turning(id: u8, admit: Vec<Reader>, evict: Vec<ReaderId>) -> Reque
 
 pub(super) fn open(reader: ReaderId, key: [u8; 32], credit: u32) -> Request {
     let read_key = ReadKey::from_bytes(key);
-    Request::Open(Open { openings: vec![Opening { mailbox: MAILBOX, reader, read_key, claim: None, credit }] })
+    Request::Open(Open {
+        openings: vec![Opening { mailbox: MAILBOX, reader, read_key, claim: None, credit }],
+    })
 }
 
 pub(super) fn account_key(hello: &Hello, device: u8) -> AccountKey {

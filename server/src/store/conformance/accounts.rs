@@ -57,7 +57,11 @@ pub(crate) async fn names_are_taken_once(mut f: Fixture) {
     assert_eq!(f.store.register(other).await, Err(StoreError::DeviceTaken));
     let stranger = NewAccount { invite: Some(invite(7)), ..account(1) };
     let stranger = NewAccount { identity_key: [9; 32], ..stranger };
-    assert_eq!(f.store.register(stranger).await, Err(StoreError::InviteInvalid), "names are told to the invited only");
+    assert_eq!(
+        f.store.register(stranger).await,
+        Err(StoreError::InviteInvalid),
+        "names are told to the invited only"
+    );
     mint(&f, 2, 1).await;
     let taken = NewAccount { invite: Some(invite(2)), identity_key: [9; 32], ..account(1) };
     assert_eq!(f.store.register(taken).await, Err(StoreError::HandleTaken));
@@ -75,7 +79,11 @@ pub(crate) async fn invites_can_be_revoked(mut f: Fixture) {
     mint(&f, 1, 1).await;
     f.restart().await;
     expect(f.store.register(invited(2, 1)).await);
-    assert_eq!(f.store.register(invited(3, 1)).await, Err(StoreError::InviteInvalid), "minting states the uses anew");
+    assert_eq!(
+        f.store.register(invited(3, 1)).await,
+        Err(StoreError::InviteInvalid),
+        "minting states the uses anew"
+    );
 }
 
 pub(crate) async fn devices_are_found(mut f: Fixture) {

@@ -23,7 +23,11 @@ pub(crate) async fn a_jump_stops_expiry(f: Fixture) {
     expect(f.store.confirm_clock().await);
     assert!(!f.store.stats().expiry_paused);
     expect(f.store.expire().await);
-    assert_eq!(f.stored(m).await, [0; 0], "posted at what was thought to be the time, long before the one confirmed");
+    assert_eq!(
+        f.stored(m).await,
+        [0; 0],
+        "posted at what was thought to be the time, long before the one confirmed"
+    );
 }
 
 pub(crate) async fn a_jump_back_stops_expiry(f: Fixture) {

@@ -56,7 +56,11 @@ pub(crate) async fn the_last_resort_is_copied(mut f: Fixture) {
     }
     f.clock.pass(50);
     let stock = f.store.publish_key_packages(device(1), vec![], Some(package(100))).await;
-    assert_eq!(stock, Ok(KeyPackageStock { one_time: 0, last_resort_since: START }), "the same one is not newer");
+    assert_eq!(
+        stock,
+        Ok(KeyPackageStock { one_time: 0, last_resort_since: START }),
+        "the same one is not newer"
+    );
     let stock = f.store.publish_key_packages(device(1), vec![], Some(package(101))).await;
     assert_eq!(stock, Ok(KeyPackageStock { one_time: 0, last_resort_since: START + 50 }));
     f.restart().await;

@@ -1,8 +1,8 @@
-//! One suite that every engine passes: each sentence of the [`Store`] trait's documentation, as tests over a [`Fixture`], and
-//! a model against which random operations run ([`model`]).
+//! One suite that every engine passes: each sentence of the [`Store`] trait's documentation, as tests over a
+//! [`Fixture`], and a model against which random operations run ([`model`]).
 //!
-//! An engine joins with `conformance!(MyEngine::new())` in a test module, where the expression makes a fresh [`Engine`].
-//! Tests read no clock and wait for nothing but the store.
+//! An engine joins with `conformance!(MyEngine::new())` in a test module, where the expression makes a fresh
+//! [`Engine`]. Tests read no clock and wait for nothing but the store.
 
 pub(crate) mod accounts;
 pub(crate) mod clocks;
@@ -110,8 +110,8 @@ pub(crate) type Opening<'a> = Pin<Box<dyn Future<Output = Arc<dyn Store>> + 'a>>
 
 /// An engine under test.
 pub(crate) trait Engine {
-    /// Opens its store: empty at first; each later call first ends the store (by `close` or like a power cut, as the
-    /// engine likes to test) and opens it again on what is durable.
+    /// Opens its store: empty at first; each later call first ends the store (by `close` or like a power cut,
+    /// as the engine likes to test) and opens it again on what is durable.
     fn open<'a>(&'a mut self, setup: &'a Setup) -> Opening<'a>;
 }
 
@@ -196,7 +196,11 @@ impl Fixture {
     }
 
     /// Head and oldest as reader `n` finds them, its cursor, and how far it may read.
-    pub(crate) async fn view(&self, mailbox: MailboxId, n: u8) -> Result<(u64, u64, u64, Option<u64>), StoreError> {
+    pub(crate) async fn view(
+        &self,
+        mailbox: MailboxId,
+        n: u8,
+    ) -> Result<(u64, u64, u64, Option<u64>), StoreError> {
         let view = self.store.open(names::open(mailbox, n)).await?;
         Ok((view.head, view.oldest, view.cursor, view.until))
     }

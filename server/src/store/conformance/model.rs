@@ -1,5 +1,5 @@
-//! An independent model of a store: a few maps, written as directly as the trait's documentation reads, with no thought of
-//! speed. It shares no code with the ledger but the types of the trait.
+//! An independent model of a store: a few maps, written as directly as the trait's documentation reads, with
+//! no thought of speed. It shares no code with the ledger but the types of the trait.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,8 +9,8 @@ use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId, ReaderId, Turn};
 
 use super::START;
 use crate::store::{
-    Append, CardRecord, KeyPackageStock, NewAccount, NewInvite, NewMailbox, OpenReader, ReadRange, ReaderView, Stats,
-    StoreError, StorePolicy, Stored, TakenKeyPackage,
+    Append, CardRecord, KeyPackageStock, NewAccount, NewInvite, NewMailbox, OpenReader, ReadRange,
+    ReaderView, Stats, StoreError, StorePolicy, Stored, TakenKeyPackage,
 };
 
 const DAY: u64 = 86_400;
@@ -97,7 +97,8 @@ impl ModelMailbox {
             self.stored.retain(|seq| *seq > low);
         }
         let oldest = self.oldest();
-        self.readers.retain(|reader| reader.until.is_none_or(|until| reader.cursor < until && until >= oldest));
+        self.readers
+            .retain(|reader| reader.until.is_none_or(|until| reader.cursor < until && until >= oldest));
     }
 
     fn check_turn(&self, turn: &Turn, limit: usize) -> Result<(), StoreError> {
@@ -116,8 +117,10 @@ impl ModelMailbox {
 
     fn turn(&mut self, turn: &Turn, seq: u64, limit: usize) {
         (self.post_key, self.turn_key) = (turn.post_key_hash, turn.turn_key_hash);
-        let (mut leaving, staying): (Vec<_>, Vec<_>) =
-            self.readers.drain(..).partition(|reader| turn.evict.contains(&reader.id) && reader.until.is_none());
+        let (mut leaving, staying): (Vec<_>, Vec<_>) = self
+            .readers
+            .drain(..)
+            .partition(|reader| turn.evict.contains(&reader.id) && reader.until.is_none());
         self.readers = staying;
         leaving.sort_by_key(|reader| reader.id);
         self.readers.extend(leaving.into_iter().map(|reader| ModelReader { until: Some(seq), ..reader }));
@@ -156,10 +159,9 @@ impl Model {
 
     pub(crate) fn create(&mut self, new: NewMailbox) -> Result<(), StoreError> {
         if let Some(mailbox) = self.mailboxes.get(&new.mailbox) {
-            let claimed = new
-                .readers
-                .iter()
-                .any(|new| !mailbox.readers.iter().any(|reader| reader.id == new.id && reader.key == new.key_hash));
+            let claimed = new.readers.iter().any(|new| {
+                !mailbox.readers.iter().any(|reader| reader.id == new.id && reader.key == new.key_hash)
+            });
             let as_set = |new: &NewMailbox| {
                 let mut new = new.clone();
                 new.readers.sort_by_key(|reader| reader.id);
@@ -291,7 +293,12 @@ impl Model {
         Ok(read)
     }
 
-    pub(crate) fn advance(&mut self, mailbox: MailboxId, reader: ReaderId, seq: u64) -> Result<(), StoreError> {
+    pub(crate) fn advance(
+        &mut self,
+        mailbox: MailboxId,
+        reader: ReaderId,
+        seq: u64,
+    ) -> Result<(), StoreError> {
         let mailbox = self.at(mailbox)?;
         let head = mailbox.head();
         let found = mailbox.readers.iter_mut().find(|found| found.id == reader);
@@ -324,7 +331,8 @@ impl Model {
             }
             mailbox.settle();
             let (oldest, posts) = (mailbox.oldest(), &mailbox.posts);
-            while mailbox.remembered.first().is_some_and(|seq| *seq < oldest && posts[seq].time + keep <= now) {
+            while mailbox.remembered.first().is_some_and(|seq| *seq < oldest && posts[seq].time + keep <= now)
+            {
                 mailbox.remembered.pop_first();
             }
         }
@@ -338,12 +346,14 @@ impl Model {
 
     pub(crate) fn register(&mut self, new: NewAccount) -> Result<(), StoreError> {
         let without_invite = |account: &NewAccount| NewAccount { invite: None, ..account.clone() };
-        let same = |device: &ModelDevice| device.account.as_ref().map(without_invite) == Some(without_invite(&new));
+        let same =
+            |device: &ModelDevice| device.account.as_ref().map(without_invite) == Some(without_invite(&new));
         if self.accounts.get(&new.handle).is_some_and(same) {
             return Ok(());
         }
         if let Some(hash) = new.invite {
-            let invite = self.invites.get(&hash).filter(|invite| invite.uses > 0 && self.now < invite.expires);
+            let invite =
+                self.invites.get(&hash).filter(|invite| invite.uses > 0 && self.now < invite.expires);
             invite.ok_or(StoreError::InviteInvalid)?;
         }
         if self.accounts.contains_key(&new.handle) {
@@ -358,7 +368,8 @@ impl Model {
         if let Some(invite) = new.invite.and_then(|hash| self.invites.get_mut(&hash)) {
             invite.uses -= 1;
         }
-        self.accounts.insert(new.handle.clone(), ModelDevice { account: Some(new), ..ModelDevice::default() });
+        self.accounts
+            .insert(new.handle.clone(), ModelDevice { account: Some(new), ..ModelDevice::default() });
         Ok(())
     }
 
@@ -368,7 +379,12 @@ impl Model {
         found.ok_or(StoreError::DeviceUnknown)
     }
 
-    pub(crate) fn publish_card(&mut self, device: DeviceId, version: u64, card: Bytes) -> Result<(), StoreError> {
+    pub(crate) fn publish_card(
+        &mut self,
+        device: DeviceId,
+        version: u64,
+        card: Bytes,
+    ) -> Result<(), StoreError> {
         let device = self.device(device)?;
         let new = Some((version, card));
         if new == device.card {
@@ -407,7 +423,9 @@ impl Model {
         let surplus = device.packages.len().saturating_sub(limit);
         device.taken.extend(device.packages.drain(..surplus));
         device.taken.drain(..device.taken.len().saturating_sub(limit));
-        if last_resort.is_some() && last_resort != device.last_resort.as_ref().map(|(package, _)| package.clone()) {
+        if last_resort.is_some()
+            && last_resort != device.last_resort.as_ref().map(|(package, _)| package.clone())
+        {
             device.last_resort = last_resort.map(|package| (package, now));
         }
         let last_resort_since = device.last_resort.as_ref().map_or(0, |(_, since)| *since);
@@ -456,7 +474,8 @@ impl Model {
 
     pub(crate) fn stats(&self) -> Stats {
         let all = || self.mailboxes.values();
-        let stored = |mailbox: &ModelMailbox| mailbox.used() - mailbox.remembered.len() as u64 * POST_OVERHEAD_BYTES;
+        let stored =
+            |mailbox: &ModelMailbox| mailbox.used() - mailbox.remembered.len() as u64 * POST_OVERHEAD_BYTES;
         Stats {
             mailboxes: self.mailboxes.len() as u64,
             envelopes: all().map(|mailbox| mailbox.stored.len() as u64).sum(),

@@ -1,4 +1,5 @@
-//! Names, keys and requests that tests use: made of small numbers, so that a failing list of operations can be read.
+//! Names, keys and requests that tests use: made of small numbers, so that a failing list of operations can
+//! be read.
 
 use bytes::Bytes;
 use posthorn_proto::chain::Fingerprint;

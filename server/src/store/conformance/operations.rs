@@ -1,5 +1,5 @@
-//! Random lists of operations, run on an engine and on the [model](super::model); every answer must agree, with restarts in
-//! between. A list that fails is printed; it can be named here as a reproduction.
+//! Random lists of operations, run on an engine and on the [model](super::model); every answer must agree,
+//! with restarts in between. A list that fails is printed; it can be named here as a reproduction.
 
 use bytes::Bytes;
 use posthorn_proto::KeyHash;
@@ -8,7 +8,9 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
 use super::model::Model;
-use super::names::{self, account, device, handle_of, invite, mailbox, post_key, read_key, reader_id, token, turn_key};
+use super::names::{
+    self, account, device, handle_of, invite, mailbox, post_key, read_key, reader_id, token, turn_key,
+};
 use super::{Engine, Fixture, new_mailbox};
 use crate::store::{NewAccount, NewInvite, NewMailbox, OpenReader, ReadRange, StoreError, StorePolicy};
 
@@ -180,7 +182,8 @@ impl Pair {
             }
             Op::Turn { mailbox: m, post, generation, admit, evict } => {
                 let generation = self.generation(*m, *generation);
-                let append = names::turning(names::post(mailbox(*m), *post, generation), generation, admit, evict);
+                let append =
+                    names::turning(names::post(mailbox(*m), *post, generation), generation, admit, evict);
                 let answer = self.model.append(append.clone());
                 if self.model.check_post_key(mailbox(*m), post_key(generation + 1)).is_ok() {
                     self.generations[usize::from(*m)] = generation + 1;
@@ -189,7 +192,12 @@ impl Pair {
             }
             Op::Open { mailbox: m, reader, key, claim } => {
                 let claim = claim.map(read_key);
-                let open = OpenReader { mailbox: mailbox(*m), reader: reader_id(*reader), key: read_key(*key), claim };
+                let open = OpenReader {
+                    mailbox: mailbox(*m),
+                    reader: reader_id(*reader),
+                    key: read_key(*key),
+                    claim,
+                };
                 let answer = model.open(&open);
                 alike(store.open(open).await, answer)
             }
@@ -239,7 +247,9 @@ impl Pair {
                 let answer = model.publish_card(device(*n), *version, card.clone());
                 alike(store.publish_card(device(*n), *version, card).await, answer)
             }
-            Op::LookUp { account } => alike(store.card(handle_of(*account)).await, model.card(&handle_of(*account))),
+            Op::LookUp { account } => {
+                alike(store.card(handle_of(*account)).await, model.card(&handle_of(*account)))
+            }
             Op::Publish { device: n, packages, last_resort } => {
                 let (packages, last): (Vec<_>, _) =
                     (packages.iter().map(|n| package(*n)).collect(), last_resort.map(|n| package(n + 100)));
@@ -273,7 +283,8 @@ impl Pair {
 
 /// Runs a list on an engine; the error names the operation that went wrong.
 fn run(engine: Box<dyn Engine>, ops: &[Op]) -> Result<(), String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     runtime.block_on(async {
         let fixture = Fixture::boxed(engine, tiny_policy()).await;
         let mut pair = Pair { fixture, model: Model::new(tiny_policy()), generations: [0; 4] };
@@ -298,8 +309,9 @@ fn run(engine: Box<dyn Engine>, ops: &[Op]) -> Result<(), String> {
 pub(crate) fn random(engine: impl Fn() -> Box<dyn Engine>) {
     let cases = std::env::var("POSTHORN_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(150);
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
-    let result = runner
-        .run(&vec(ops(), 1..120), |ops| run(engine(), &ops).map_err(|error| TestCaseError::fail(format!("{error}\n"))));
+    let result = runner.run(&vec(ops(), 1..120), |ops| {
+        run(engine(), &ops).map_err(|error| TestCaseError::fail(format!("{error}\n")))
+    });
     if let Err(error) = result {
         panic!("{error}");
     }
@@ -335,7 +347,15 @@ fn named() -> Vec<(&'static str, Vec<Op>)> {
         ),
         (
             "posts forgotten behind a reader that slept through everything",
-            vec![post(1), Op::Pass { seconds: 11_000 }, post(2), Op::Expire, Op::Restart, post(1), advance(1, 3)],
+            vec![
+                post(1),
+                Op::Pass { seconds: 11_000 },
+                post(2),
+                Op::Expire,
+                Op::Restart,
+                post(1),
+                advance(1, 3),
+            ],
         ),
     ]
 }

@@ -49,7 +49,11 @@ pub(crate) async fn a_full_mailbox_evicts_who_fills_it(f: Fixture) {
         n += 1;
     }
     expect(f.store.advance(m, reader_id(1), u64::from(n)).await);
-    assert_eq!(f.store.append(sized(m, 100, 0, 5_000)).await, Err(StoreError::MailboxFull), "reader 2 sleeps");
+    assert_eq!(
+        f.store.append(sized(m, 100, 0, 5_000)).await,
+        Err(StoreError::MailboxFull),
+        "reader 2 sleeps"
+    );
     expect(f.store.append(turning(sized(m, 101, 0, 5_000), 0, &[], &[2])).await);
     assert_eq!(f.store.append(sized(m, 102, 1, 5_000)).await, Ok(u64::from(n) + 2), "there is room again");
 }
@@ -85,7 +89,11 @@ pub(crate) async fn posts_are_bounded(mut f: Fixture) {
     assert_eq!(f.store.append(post(two, 4, 0)).await, Err(StoreError::Quota("posts")));
     expect(f.store.advance(one, reader_id(1), 3).await);
     f.restart().await;
-    assert_eq!(f.store.append(post(two, 4, 0)).await, Err(StoreError::Quota("posts")), "trimmed, but remembered");
+    assert_eq!(
+        f.store.append(post(two, 4, 0)).await,
+        Err(StoreError::Quota("posts")),
+        "trimmed, but remembered"
+    );
     assert_eq!(f.store.append(post(one, 3, 0)).await, Ok(3), "a repeat needs no room");
     f.clock.pass(10_000);
     expect(f.store.expire().await);
@@ -109,11 +117,18 @@ pub(crate) async fn readers_are_bounded(mut f: Fixture) {
     f.restart().await;
     let m = f.mailbox(1, &[1, 2]).await;
     assert_eq!(f.store.create(new_mailbox(2, &[1, 2])).await, Err(StoreError::Quota("readers")));
-    assert_eq!(f.store.append(turning(post(m, 1, 0), 0, &[3, 4], &[])).await, Err(StoreError::Quota("readers")));
+    assert_eq!(
+        f.store.append(turning(post(m, 1, 0), 0, &[3, 4], &[])).await,
+        Err(StoreError::Quota("readers"))
+    );
     expect(f.store.append(turning(post(m, 1, 0), 0, &[3], &[])).await);
     expect(f.store.append(turning(post(m, 2, 1), 1, &[], &[3])).await);
     let again = turning(post(m, 3, 2), 2, &[4], &[]);
-    assert_eq!(f.store.append(again.clone()).await, Err(StoreError::Quota("readers")), "the evicted one still reads");
+    assert_eq!(
+        f.store.append(again.clone()).await,
+        Err(StoreError::Quota("readers")),
+        "the evicted one still reads"
+    );
     expect(f.store.advance(m, reader_id(3), 2).await);
     f.restart().await;
     assert_eq!(f.store.append(again).await, Ok(3));
@@ -151,5 +166,9 @@ pub(crate) async fn stats_count(mut f: Fixture) {
     let m = fits.mailbox;
     expect(f.store.create(fits).await);
     let refused = finger(Append { ..turning(post(m, 1, 0), 0, &[], &[]) });
-    assert_eq!(f.store.append(refused).await, Err(StoreError::MailboxFull), "a quota of nothing holds nothing");
+    assert_eq!(
+        f.store.append(refused).await,
+        Err(StoreError::MailboxFull),
+        "a quota of nothing holds nothing"
+    );
 }

@@ -11,7 +11,14 @@ pub(crate) async fn opening_tells_the_state(mut f: Fixture) {
     }
     expect(f.store.advance(m, reader_id(1), 2).await);
     expect(f.store.advance(m, reader_id(2), 1).await);
-    let view = ReaderView { head: 3, oldest: 2, cursor: 2, until: None, post_key: post_key(0), turn_key: turn_key(0) };
+    let view = ReaderView {
+        head: 3,
+        oldest: 2,
+        cursor: 2,
+        until: None,
+        post_key: post_key(0),
+        turn_key: turn_key(0),
+    };
     for _ in 0..2 {
         assert_eq!(f.store.open(open(m, 1)).await, Ok(view));
         assert_eq!(f.store.open(open(m, 2)).await, Ok(ReaderView { cursor: 1, ..view }));
@@ -60,7 +67,11 @@ pub(crate) async fn a_cursor_never_moves_back(mut f: Fixture) {
     assert_eq!(f.store.advance(m, reader_id(9), 1).await, Err(StoreError::ReaderUnknown));
     assert_eq!(f.store.advance(mailbox(9), reader_id(1), 1).await, Err(StoreError::MailboxUnknown));
     expect(f.store.append(post(m, 4, 0)).await);
-    assert_eq!(f.view(m, 1).await, Ok((4, 1, 3, None)), "the ack above the head did not swallow what came later");
+    assert_eq!(
+        f.view(m, 1).await,
+        Ok((4, 1, 3, None)),
+        "the ack above the head did not swallow what came later"
+    );
 }
 
 pub(crate) async fn what_all_passed_is_trimmed(mut f: Fixture) {

@@ -49,7 +49,11 @@ pub(crate) async fn a_different_mailbox_is_refused(mut f: Fixture) {
     f.restart().await;
     expect(f.store.create(new_mailbox(2, &[1])).await);
     expect(f.store.append(post(super::mailbox(1), 1, 0)).await);
-    assert_eq!(f.store.create(new()).await, Err(StoreError::MailboxExists), "it is no longer as it was created");
+    assert_eq!(
+        f.store.create(new()).await,
+        Err(StoreError::MailboxExists),
+        "it is no longer as it was created"
+    );
     let claim = OpenReader {
         key: super::names::read_key(9),
         claim: Some(super::names::read_key(1)),

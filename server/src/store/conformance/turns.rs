@@ -75,7 +75,11 @@ pub(crate) async fn bad_turns_are_refused(f: Fixture) {
         assert!(matches!(f.store.append(turn).await, Err(StoreError::BadTurn(_))), "{why}");
     }
     let keys_first = turning(post(m, 1, 7), 7, &[1], &[]);
-    assert_eq!(f.store.append(keys_first).await, Err(StoreError::KeyTurned), "keys are checked before the turn");
+    assert_eq!(
+        f.store.append(keys_first).await,
+        Err(StoreError::KeyTurned),
+        "keys are checked before the turn"
+    );
     let turn = turning(post(m, 1, 0), 0, &[3, 4, 5], &[1]);
     assert_eq!(f.store.append(turn).await, Ok(1), "who leaves makes room");
 }
@@ -122,7 +126,11 @@ pub(crate) async fn the_evicted_hold_nothing_back(mut f: Fixture) {
     expect(f.store.append(turning(post(m, 2, 0), 0, &[], &[2])).await);
     for _ in 0..2 {
         assert_eq!(f.stored(m).await, [2], "nobody who stays needs the first");
-        assert_eq!(f.view(m, 2).await, Ok((2, 2, 0, Some(2))), "it is told what it missed, and may read the turn");
+        assert_eq!(
+            f.view(m, 2).await,
+            Ok((2, 2, 0, Some(2))),
+            "it is told what it missed, and may read the turn"
+        );
         f.restart().await;
     }
 }
@@ -160,7 +168,8 @@ pub(crate) async fn the_evicted_may_come_back(mut f: Fixture) {
     assert_eq!(f.view(m, 2).await, Ok((3, 3, 2, None)), "it is a reader like any other");
 }
 
-/// Turns cannot fill memory with readers that are gone: as many evicted ones are kept as there may be readers.
+/// Turns cannot fill memory with readers that are gone: as many evicted ones are kept as there may be
+/// readers.
 pub(crate) async fn the_newest_evicted_are_kept(mut f: Fixture) {
     let m = f.mailbox(1, &[1, 2, 3, 4]).await;
     expect(f.store.append(turning(post(m, 1, 0), 0, &[5, 6, 7], &[2, 3, 4])).await);

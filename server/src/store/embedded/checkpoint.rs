@@ -1,9 +1,10 @@
 //! The checkpoint: the live state as rows in sled, so that a start replays only the journal's tail.
 //!
-//! sled never has to be durable or even right. Each value carries a checksum; a root row says how many rows there are, the sum
-//! of their hashes, and from which journal position to replay. Opening reads everything and compares; anything odd (also a panic
-//! inside sled) makes the whole index worthless, and it is thrown away and built again from the journal. Nothing in the journal
-//! is ever dropped because a checkpoint holds it (rule 18).
+//! sled never has to be durable or even right. Each value carries a checksum; a root row says how many rows
+//! there are, the sum of their hashes, and from which journal position to replay. Opening reads everything
+//! and compares; anything odd (also a panic inside sled) makes the whole index worthless, and it is thrown
+//! away and built again from the journal. Nothing in the journal is ever dropped because a checkpoint holds
+//! it (rule 18).
 //!
 //! | key | value |
 //! |---|---|
@@ -25,10 +26,12 @@ const FORMAT: u32 = 2;
 const ROOT: &[u8] = &[0];
 const ROW: u8 = 1;
 const ROOT_LEN: usize = 40;
-/// Measured: with sled's default of 512 KiB its own fsync is not enough for mixed value sizes (see docs/storage.md).
-/// sled writes whole segments, so the tests, which make thousands of small indexes, take smaller ones.
+/// Measured: with sled's default of 512 KiB its own fsync is not enough for mixed value sizes (see
+/// docs/storage.md). sled writes whole segments, so the tests, which make thousands of small indexes, take
+/// smaller ones.
 const SLED_SEGMENT: usize = if cfg!(test) { 1 << 20 } else { 2 << 20 };
-/// Rounds of collecting what sled has put off freeing, some 500 objects each; microseconds where there is nothing left.
+/// Rounds of collecting what sled has put off freeing, some 500 objects each; microseconds where there is
+/// nothing left.
 const COLLECTIONS: u32 = 4096;
 /// sled's page cache, bytes. The index is read once and then only written.
 const SLED_CACHE: u64 = 2 << 20;
@@ -59,8 +62,8 @@ pub(super) type Row<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<(), Unusable
 
 /// What is known of the rows of one checkpoint, for the next.
 ///
-/// sled is open while a checkpoint is read or written, and closed in between: its cache, which holds about what the ledger
-/// holds and evicts little of it, is memory that a relay has better uses for.
+/// sled is open while a checkpoint is read or written, and closed in between: its cache, which holds about
+/// what the ledger holds and evicts little of it, is memory that a relay has better uses for.
 pub(super) struct Checkpoint {
     db: Option<sled::Db>,
     path: PathBuf,
@@ -71,13 +74,15 @@ pub(super) struct Checkpoint {
 /// Runs what may panic inside sled.
 fn guarded<T>(work: impl FnOnce() -> Result<T, Unusable>) -> Result<T, Unusable> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        let text =
+            panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
         Err(Unusable::Panicked(text.unwrap_or("without a word").to_owned()))
     })
 }
 
 impl Checkpoint {
-    /// Opens the index and hands out its rows; then the position from which to replay. `Ok(None)`: there is none yet.
+    /// Opens the index and hands out its rows; then the position from which to replay. `Ok(None)`: there is
+    /// none yet.
     pub(super) fn load(path: &Path, row: Row<'_>) -> Result<Option<(Self, Resume)>, Unusable> {
         if !path.is_dir() {
             return Ok(None);
@@ -85,7 +90,8 @@ impl Checkpoint {
         guarded(|| {
             let db = open_sled(path)?;
             let Some(root) = db.get(ROOT)? else { return Err(Unusable::Contradicts("the root is missing")) };
-            let (resume, rows, sum) = parse_root(&root).ok_or(Unusable::Contradicts("the root is damaged"))?;
+            let (resume, rows, sum) =
+                parse_root(&root).ok_or(Unusable::Contradicts("the root is damaged"))?;
             let mut found = Self { db: None, path: path.to_owned(), rows: 0, sum: 0 };
             for item in db.range::<&[u8], _>(&[ROW][..]..) {
                 let (key, stored) = item?;
@@ -109,8 +115,12 @@ impl Checkpoint {
         guarded(|| Ok(Self { db: Some(open_sled(path)?), path: path.to_owned(), rows: 0, sum: 0 }))
     }
 
-    /// Puts rows, or removes those without a value. Until [`Checkpoint::finish`], the index contradicts its root.
-    pub(super) fn put(&mut self, rows: impl IntoIterator<Item = (Vec<u8>, Option<Vec<u8>>)>) -> Result<(), Unusable> {
+    /// Puts rows, or removes those without a value. Until [`Checkpoint::finish`], the index contradicts its
+    /// root.
+    pub(super) fn put(
+        &mut self,
+        rows: impl IntoIterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
+    ) -> Result<(), Unusable> {
         guarded(|| {
             let db = opened(&mut self.db, &self.path)?;
             for (key, value) in rows {
@@ -118,7 +128,8 @@ impl Checkpoint {
                 full.extend_from_slice(&key);
                 let old = match value {
                     Some(value) => {
-                        let stored = [&crc32c_append(crc32c(&full), &value).to_le_bytes()[..], &value].concat();
+                        let stored =
+                            [&crc32c_append(crc32c(&full), &value).to_le_bytes()[..], &value].concat();
                         self.rows += 1;
                         self.sum = self.sum.wrapping_add(row_hash(&full, &stored));
                         db.insert(&full, stored)?
@@ -134,7 +145,8 @@ impl Checkpoint {
         })
     }
 
-    /// Declares the rows complete: replay may begin at `resume`. The records that the rows hold must be durable by now.
+    /// Declares the rows complete: replay may begin at `resume`. The records that the rows hold must be
+    /// durable by now.
     pub(super) fn finish(&mut self, resume: Resume) -> Result<(), Unusable> {
         guarded(|| {
             let db = opened(&mut self.db, &self.path)?;
@@ -191,7 +203,8 @@ fn checked<'a>(key: &[u8], stored: &'a [u8]) -> Option<&'a [u8]> {
 
 /// Hashes of rows are added up, so that the sum does not depend on their order.
 fn row_hash(key: &[u8], stored: &[u8]) -> u64 {
-    let hash = Sha256::new().chain_update((key.len() as u64).to_le_bytes()).chain_update(key).chain_update(stored);
+    let hash =
+        Sha256::new().chain_update((key.len() as u64).to_le_bytes()).chain_update(key).chain_update(stored);
     let bytes = hash.finalize();
     u64::from_le_bytes(std::array::from_fn(|at| bytes[at]))
 }

@@ -1,8 +1,9 @@
 //! The checkpointer: a thread that writes the ledger's changed rows into the index while posts go on.
 //!
-//! The rows of one checkpoint are of different moments, all of them after the position that the root will name; replaying from
-//! there makes them of one moment. The root is written only when everything that the rows hold is durable in the journal. If
-//! anything goes wrong, the index is thrown away and begun anew with all rows: the store itself never notices.
+//! The rows of one checkpoint are of different moments, all of them after the position that the root will
+//! name; replaying from there makes them of one moment. The root is written only when everything that the
+//! rows hold is durable in the journal. If anything goes wrong, the index is thrown away and begun anew with
+//! all rows: the store itself never notices.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,10 +18,11 @@ use crate::store::ledger::RowKey;
 
 /// Rows exported under one lock of the ledger: bounds how long the committer waits for it.
 const ROWS_AT_ONCE: usize = 8;
-/// Checkpoints write at most one part in this many of what the journal writes (before sled's own amplification).
+/// Checkpoints write at most one part in this many of what the journal writes (before sled's own
+/// amplification).
 const FAIR_PART: u64 = 8;
-/// When so many rows have changed, a checkpoint is begun as soon as as much was written as the last one wrote: to note each takes
-/// some 60 bytes.
+/// When so many rows have changed, a checkpoint is begun as soon as as much was written as the last one
+/// wrote: to note each takes some 60 bytes.
 const MANY_ROWS: usize = 1 << 17;
 
 struct Job {
@@ -42,14 +44,20 @@ pub(super) struct Checkpointer {
 
 impl Checkpointer {
     /// Starts the thread. `checkpoint`: the index as it was loaded; `None`: begin it anew.
-    pub(super) fn start(path: PathBuf, checkpoint: Option<Checkpoint>, shared: Arc<Shared>) -> std::io::Result<Self> {
+    pub(super) fn start(
+        path: PathBuf,
+        checkpoint: Option<Checkpoint>,
+        shared: Arc<Shared>,
+    ) -> std::io::Result<Self> {
         let (jobs, queue) = sync_channel(1);
         let busy = Arc::new(AtomicBool::new(false));
         let anew = Arc::new(AtomicBool::new(checkpoint.is_none()));
         let written = Arc::new(AtomicU64::new(0));
         let (own_busy, own_anew, own_written) = (Arc::clone(&busy), Arc::clone(&anew), Arc::clone(&written));
-        let worker = Worker { path, checkpoint, shared, busy: own_busy, anew: own_anew, written: own_written };
-        let thread = std::thread::Builder::new().name("checkpointer".to_owned()).spawn(move || worker.run(&queue))?;
+        let worker =
+            Worker { path, checkpoint, shared, busy: own_busy, anew: own_anew, written: own_written };
+        let thread =
+            std::thread::Builder::new().name("checkpointer".to_owned()).spawn(move || worker.run(&queue))?;
         Ok(Self { jobs, busy, anew, written, thread })
     }
 
@@ -58,7 +66,8 @@ impl Checkpointer {
         self.busy.load(Ordering::Acquire)
     }
 
-    /// Whether one should be begun: so many bytes were written to the journal and so many rows changed since the last.
+    /// Whether one should be begun: so many bytes were written to the journal and so many rows changed since
+    /// the last.
     pub(super) fn is_due(&self, written: u64, usual: u64, changed: usize) -> bool {
         written >= interval(usual, self.written.load(Ordering::Relaxed), changed) && !self.is_busy()
     }
@@ -68,8 +77,8 @@ impl Checkpointer {
         self.anew.load(Ordering::Acquire)
     }
 
-    /// Begins a checkpoint from which replay may start at `resume`, where the journal and the ledger are now. Waits for the one
-    /// before it, if it is still being written.
+    /// Begins a checkpoint from which replay may start at `resume`, where the journal and the ledger are now.
+    /// Waits for the one before it, if it is still being written.
     pub(super) fn begin(&self, resume: Resume, shared: &Shared) {
         let changed = shared.ledger.write().take_dirty();
         self.busy.store(true, Ordering::Release);

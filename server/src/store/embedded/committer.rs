@@ -1,9 +1,10 @@
-//! The committer: the one thread that writes. It takes whatever is queued, decides it against the ledger, writes one batch, syncs
-//! once, answers all, while the next batch gathers.
+//! The committer: the one thread that writes. It takes whatever is queued, decides it against the ledger,
+//! writes one batch, syncs once, answers all, while the next batch gathers.
 //!
-//! Order within a round: space is taken first ([`Journal::begin`]); then each command is decided, its records are put into the
-//! batch and applied to the ledger; then the batch is synced; then what happened is published; then all is answered. After a
-//! failed sync nothing of the round is answered and the thread ends (rule 19). Between rounds it does a step of [`Upkeep`].
+//! Order within a round: space is taken first ([`Journal::begin`]); then each command is decided, its records
+//! are put into the batch and applied to the ledger; then the batch is synced; then what happened is
+//! published; then all is answered. After a failed sync nothing of the round is answered and the thread ends
+//! (rule 19). Between rounds it does a step of [`Upkeep`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -58,9 +59,11 @@ pub(super) struct Committer {
     pub(super) published: Arc<dyn Published>,
     pub(super) upkeep: Upkeep,
     pub(super) checkpointer: Option<Checkpointer>,
-    /// While less than this is free on the disk, bytes, only commands that lead to more space are carried out.
+    /// While less than this is free on the disk, bytes, only commands that lead to more space are carried
+    /// out.
     pub(super) headroom: u64,
-    /// A checkpoint is begun when this much was written since the last, bytes, or more if the last one was large.
+    /// A checkpoint is begun when this much was written since the last, bytes, or more if the last one was
+    /// large.
     pub(super) checkpoint_every: u64,
     /// Written since the last checkpoint was begun, bytes.
     pub(super) since_checkpoint: u64,
@@ -149,7 +152,8 @@ impl Committer {
         }
     }
 
-    /// Takes what is queued; waits for something if there is nothing else to do. `false`: nobody can ask any more.
+    /// Takes what is queued; waits for something if there is nothing else to do. `false`: nobody can ask any
+    /// more.
     fn gather(&mut self, drained: &mut Vec<Request>) -> bool {
         if self.waiting.is_empty() && !self.upkeep.is_busy() {
             self.queue.blocking_recv_many(drained, ROUND_COMMANDS);
@@ -161,7 +165,9 @@ impl Committer {
                 match self.queue.try_recv() {
                     Ok(request) => drained.push(request),
                     Err(mpsc::error::TryRecvError::Empty) => break,
-                    Err(mpsc::error::TryRecvError::Disconnected) if self.waiting.is_empty() && drained.is_empty() => {
+                    Err(mpsc::error::TryRecvError::Disconnected)
+                        if self.waiting.is_empty() && drained.is_empty() =>
+                    {
                         return false;
                     }
                     Err(mpsc::error::TryRecvError::Disconnected) => break,
@@ -201,8 +207,8 @@ impl Committer {
         Ok(closing)
     }
 
-    /// How many of the waiting commands make a round, and what their records may take. On a nearly full disk nothing is taken for what
-    /// will be refused, so that what makes room still finds some.
+    /// How many of the waiting commands make a round, and what their records may take. On a nearly full disk
+    /// nothing is taken for what will be refused, so that what makes room still finds some.
     fn size_up(&self, tight: bool) -> (usize, usize) {
         let (mut count, mut bytes) = (0, 0);
         for request in self.waiting.iter().take(ROUND_COMMANDS) {
@@ -227,8 +233,13 @@ impl Committer {
         }
     }
 
-    /// Decides a command, puts its records into the batch and applies them. The inner result is for the caller.
-    fn execute(&mut self, command: Command, round: &mut Round) -> Result<Result<Outcome<Location>, StoreError>, Fatal> {
+    /// Decides a command, puts its records into the batch and applies them. The inner result is for the
+    /// caller.
+    fn execute(
+        &mut self,
+        command: Command,
+        round: &mut Round,
+    ) -> Result<Result<Outcome<Location>, StoreError>, Fatal> {
         match &command {
             Command::Expire if self.guard.paused() => return Ok(Ok(Outcome::Expired { more: false })),
             Command::ConfirmClock => {
@@ -334,8 +345,9 @@ impl Committer {
         Ok(())
     }
 
-    /// Nothing is in flight now, so the journal up to here is exactly what the ledger says. The mark behind it makes sure that a later
-    /// batch is durable: only the journal's last batch can ever be rewritten elsewhere at a start.
+    /// Nothing is in flight now, so the journal up to here is exactly what the ledger says. The mark behind
+    /// it makes sure that a later batch is durable: only the journal's last batch can ever be rewritten
+    /// elsewhere at a start.
     fn begin_checkpoint(&mut self) -> Result<(), Fatal> {
         let Some(mut mark) = self.begin(Batch::cost(0))? else { return Ok(()) };
         let Some(checkpointer) = &self.checkpointer else { return Ok(()) };
@@ -352,7 +364,10 @@ impl Committer {
     /// The last checkpoint, and the journal's end.
     fn close(&mut self) -> Result<(), Fatal> {
         self.queue.close();
-        if self.checkpointer.as_ref().is_some_and(|checkpointer| self.since_checkpoint > 0 || checkpointer.is_behind())
+        if self
+            .checkpointer
+            .as_ref()
+            .is_some_and(|checkpointer| self.since_checkpoint > 0 || checkpointer.is_behind())
         {
             self.begin_checkpoint()?;
         }
@@ -389,7 +404,8 @@ pub(super) fn size_of(command: &Command) -> usize {
         + match command {
             Command::Create(new) => 48 * new.readers.len(),
             Command::Append(append) => {
-                let turn = append.turn.as_ref().map_or(0, |(_, turn)| 48 * turn.admit.len() + 16 * turn.evict.len());
+                let turn =
+                    append.turn.as_ref().map_or(0, |(_, turn)| 48 * turn.admit.len() + 16 * turn.evict.len());
                 append.envelope.len() + turn
             }
             Command::PublishCard { card, .. } => card.len(),

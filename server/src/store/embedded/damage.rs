@@ -3,8 +3,9 @@
 //! ```text
 //! <data>/damage    one line for each stretch of the journal and each envelope that is lost, under a few words on what to do
 //! ```
-//! Owns that file. It exists so that damage is acted upon once and not at every start, and so that names of mailboxes, which the
-//! log does not tell, are somewhere. Deleting it does no harm: what is found again counts as new.
+//! Owns that file. It exists so that damage is acted upon once and not at every start, and so that names of
+//! mailboxes, which the log does not tell, are somewhere. Deleting it does no harm: what is found again
+//! counts as new.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -43,7 +44,11 @@ pub(super) fn stretch(damage: &Damage) -> String {
 
 /// The line of an envelope.
 pub(super) fn envelope(missing: &Missing) -> String {
-    format!("envelope {} of mailbox {}", missing.seq, data_encoding::HEXLOWER.encode(missing.mailbox.as_ref()))
+    format!(
+        "envelope {} of mailbox {}",
+        missing.seq,
+        data_encoding::HEXLOWER.encode(missing.mailbox.as_ref())
+    )
 }
 
 impl Known {
@@ -88,7 +93,8 @@ impl Known {
         Ok(())
     }
 
-    /// Something that was found while running. It is told to the operator's numbers whether or not it can be written down.
+    /// Something that was found while running. It is told to the operator's numbers whether or not it can be
+    /// written down.
     pub(super) fn found(&self, line: String) {
         if self.count() >= MOST as u64 || self.knows(std::iter::once(&line)) {
             return;

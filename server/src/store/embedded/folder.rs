@@ -17,8 +17,8 @@ use posthorn_proto::Incarnation;
 use rand::RngCore;
 use rustix::fs::{FlockOperation, flock};
 
-/// What the incarnation file begins with. Behind the number stands the crc32c of all before it, in hexadecimal; files that were written
-/// before there was one are read as well.
+/// What the incarnation file begins with. Behind the number stands the crc32c of all before it, in
+/// hexadecimal; files that were written before there was one are read as well.
 const INCARNATION_LABEL: &str = "posthorn incarnation 1 ";
 
 /// A data folder, locked for this process as long as the value lives.
@@ -43,7 +43,8 @@ pub(super) enum FolderError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Life {
     pub(super) incarnation: Incarnation,
-    /// The file was missing or unreadable, and is still to be written. With a journal beside it, that looks like a partial restore.
+    /// The file was missing or unreadable, and is still to be written. With a journal beside it, that looks
+    /// like a partial restore.
     pub(super) is_new: bool,
 }
 
@@ -53,14 +54,19 @@ impl Folder {
         let failed = |error| FolderError::Io(path.to_owned(), error);
         fs::create_dir_all(path).map_err(failed)?;
         restrict(path).map_err(failed)?;
-        // A folder whose name is lost takes everything along. (Where the parent may not be opened, somebody else made the folder.)
+        // A folder whose name is lost takes everything along. (Where the parent may not be opened, somebody
+        // else made the folder.)
         if let Some(parent) = fs::canonicalize(path).map_err(failed)?.parent()
             && let Ok(parent) = File::open(parent)
         {
             parent.sync_all().map_err(failed)?;
         }
-        let lock =
-            OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock")).map_err(failed)?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.join("lock"))
+            .map_err(failed)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(FolderError::InUse(path.to_owned())),
@@ -83,7 +89,8 @@ impl Folder {
         &self.path
     }
 
-    /// Reads the incarnation, or makes one up, which is to be [written](Self::write) when the store is ready for it.
+    /// Reads the incarnation, or makes one up, which is to be [written](Self::write) when the store is ready
+    /// for it.
     pub(super) fn life(&self, rng: &mut dyn RngCore) -> Life {
         let read = fs::read_to_string(self.path.join("incarnation"));
         match read.ok().as_deref().and_then(parse) {
@@ -172,8 +179,11 @@ mod tests {
             fs::write(dir.path().join("incarnation"), &good[..len]).expect("cut");
             assert!(folder.life(&mut rng).is_new, "{len} bytes");
         }
-        fs::write(dir.path().join("incarnation"), "posthorn incarnation 1 000102030405060708090a0b0c0d0e0f\n")
-            .expect("old");
+        fs::write(
+            dir.path().join("incarnation"),
+            "posthorn incarnation 1 000102030405060708090a0b0c0d0e0f\n",
+        )
+        .expect("old");
         assert!(!folder.life(&mut rng).is_new, "from before there was a checksum");
     }
 }

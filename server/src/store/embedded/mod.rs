@@ -1,4 +1,5 @@
-//! The durable engine: a journal with sled as its checkpoint and index. docs/storage.md tells why, with the measurements.
+//! The durable engine: a journal with sled as its checkpoint and index. docs/storage.md tells why, with the
+//! measurements.
 //!
 //! ```text
 //! caller --Request--> queue --> committer: decide -> batch -> apply -> sync -> publish -> answer     (one thread)
@@ -55,8 +56,9 @@ use self::upkeep::Upkeep;
 use super::clock::ClockGuard;
 use super::ledger::{Command, Outcome};
 use super::{
-    Answer, Append, CardRecord, Clock, DeviceRecord, KeyPackageStock, NewAccount, NewInvite, NewMailbox, OpenReader,
-    Published, ReadRange, ReaderView, Stats, Store, StoreError, StorePolicy, Stored, TakenKeyPackage,
+    Answer, Append, CardRecord, Clock, DeviceRecord, KeyPackageStock, NewAccount, NewInvite, NewMailbox,
+    OpenReader, Published, ReadRange, ReaderView, Stats, Store, StoreError, StorePolicy, Stored,
+    TakenKeyPackage,
 };
 
 /// Journal records of this kind hold a ledger record.
@@ -81,9 +83,11 @@ pub struct EmbeddedConfig {
     pub policy: StorePolicy,
     /// Length at which a journal segment is ended, bytes. Between 1 MiB and 1 GiB.
     pub segment_bytes: u32,
-    /// While less than this is free on the disk, bytes, only commands that lead to more space are carried out.
+    /// While less than this is free on the disk, bytes, only commands that lead to more space are carried
+    /// out.
     pub headroom_bytes: u64,
-    /// A checkpoint is begun when this much was written to the journal since the last, bytes: bounds what a start replays.
+    /// A checkpoint is begun when this much was written to the journal since the last, bytes: bounds what a
+    /// start replays.
     pub checkpoint_bytes: u64,
     /// Most bytes of commands that wait for the committer; callers beyond wait for theirs to be taken.
     pub queue_bytes: usize,
@@ -172,7 +176,8 @@ struct Site {
 }
 
 impl EmbeddedStore {
-    /// Opens the store of a data folder, after a crash too. Blocks: reads the index and the journal's tail, or the whole journal.
+    /// Opens the store of a data folder, after a crash too. Blocks: reads the index and the journal's tail,
+    /// or the whole journal.
     pub fn open(
         config: &EmbeddedConfig,
         clock: Arc<dyn Clock>,
@@ -213,12 +218,18 @@ impl EmbeddedStore {
         let lost_unknown = !known.knows(started.unknown_losses().iter());
         let guard = ClockGuard::new(clock.unix_seconds(), clock.monotonic_seconds(), started.ledger.latest());
         // What was replayed is durable: the journal wrote it anew where that was not certain.
-        let shared = Arc::new(Shared::new(started.ledger, started.journal.reader(), started.journal.position(), known));
+        let shared = Arc::new(Shared::new(
+            started.ledger,
+            started.journal.reader(),
+            started.journal.position(),
+            known,
+        ));
         shared.paused.store(guard.paused(), Ordering::Relaxed);
         let checkpointer = match &site.index {
-            Some(index) => {
-                Some(Checkpointer::start(index.clone(), started.checkpoint, Arc::clone(&shared)).map_err(no_thread)?)
-            }
+            Some(index) => Some(
+                Checkpointer::start(index.clone(), started.checkpoint, Arc::clone(&shared))
+                    .map_err(no_thread)?,
+            ),
             None => None,
         };
         let (queue, receiver) = mpsc::channel(QUEUE_COMMANDS);
@@ -248,13 +259,16 @@ impl EmbeddedStore {
             committer: Some(thread.map_err(no_thread)?),
             folder: site.folder,
         };
-        // A journal without its incarnation is not the whole of a data folder: somebody restored it. And where any record may be
-        // lost, the store is as good as one that was restored: keys may be those of before a turn, a package may be given out again.
+        // A journal without its incarnation is not the whole of a data folder: somebody restored it. And
+        // where any record may be lost, the store is as good as one that was restored: keys may be those of
+        // before a turn, a package may be given out again.
         if (site.life.is_new && !is_empty) || lost_unknown {
             store.blocking(Command::Restored).map_err(StartError::Renewal)?;
             if !site.life.is_new {
                 rng.fill_bytes(&mut incarnation.0);
-                tracing::error!("records may be lost: the store begins a new incarnation, as after a restore");
+                tracing::error!(
+                    "records may be lost: the store begins a new incarnation, as after a restore"
+                );
             }
         }
         if let Some(folder) = &store.folder
@@ -271,8 +285,9 @@ impl EmbeddedStore {
         Ok(store)
     }
 
-    /// For the operator who restored a data folder from a backup (R10): one-time key packages are discarded, for some were given
-    /// out since, then the store gets a new incarnation. The relay must not be running. Repeat it if it fails.
+    /// For the operator who restored a data folder from a backup (R10): one-time key packages are discarded,
+    /// for some were given out since, then the store gets a new incarnation. The relay must not be running.
+    /// Repeat it if it fails.
     pub fn renew_incarnation(
         config: &EmbeddedConfig,
         clock: Arc<dyn Clock>,
@@ -284,8 +299,8 @@ impl EmbeddedStore {
         Ok(Folder::lock(&config.path)?.renew(rng)?)
     }
 
-    /// Resolves when the disk has failed: nothing is answered any more, and the process must stop (rule 19). The next start finds
-    /// everything that was answered.
+    /// Resolves when the disk has failed: nothing is answered any more, and the process must stop (rule 19).
+    /// The next start finds everything that was answered.
     pub async fn failed(&self) {
         if self.shared.stopped().await != State::Failed {
             std::future::pending::<()>().await;
@@ -301,14 +316,15 @@ impl EmbeddedStore {
     async fn ask(&self, ask: Ask, units: u32) -> Reply {
         let (reply, answer) = oneshot::channel();
         let request = Request { ask, reply, permit: None };
-        // Not even for the sake of other tasks may this wait when there is room: whoever polls two calls in an order relies on it.
+        // Not even for the sake of other tasks may this wait when there is room: whoever polls two calls in
+        // an order relies on it.
         tokio::task::unconstrained(self.hand_over(request, units)).await?;
         // Unanswered: the store has failed or closed, and whether it happened is not known.
         answer.await.unwrap_or(Err(StoreError::Stopped))
     }
 
-    /// Puts a request into the queue, in the order of the first polls: at once if there is room and nobody waits for some, else behind
-    /// those who wait.
+    /// Puts a request into the queue, in the order of the first polls: at once if there is room and nobody
+    /// waits for some, else behind those who wait.
     async fn hand_over(&self, mut request: Request, units: u32) -> Result<(), StoreError> {
         let queue = self.queue.as_ref().ok_or(StoreError::Stopped)?;
         if self.waiting.load(Ordering::SeqCst) == 0
@@ -396,7 +412,9 @@ impl Store for EmbeddedStore {
     fn check_post_key(&self, mailbox: MailboxId, post_key: KeyHash) -> Answer<'_, (), StoreError> {
         let nowhere = Position { segment: 0, offset: 0 };
         Box::pin(async move {
-            let check = |ledger: &super::ledger::Ledger<_>| Ok((ledger.check_post_key(&mailbox, &post_key)?, nowhere));
+            let check = |ledger: &super::ledger::Ledger<_>| {
+                Ok((ledger.check_post_key(&mailbox, &post_key)?, nowhere))
+            };
             self.shared.look_into(&mailbox, check).await
         })
     }

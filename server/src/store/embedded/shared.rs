@@ -1,7 +1,9 @@
-//! What the committer and everybody else look at together: the ledger, how far it is durable, and how the store is doing.
+//! What the committer and everybody else look at together: the ledger, how far it is durable, and how the
+//! store is doing.
 //!
-//! The ledger runs ahead of the disk: the committer applies a batch's records before the batch is synced. So whoever looks at the
-//! ledger must wait, before telling anybody, until what was seen is durable. Waiting never holds the ledger's lock.
+//! The ledger runs ahead of the disk: the committer applies a batch's records before the batch is synced. So
+//! whoever looks at the ledger must wait, before telling anybody, until what was seen is durable. Waiting
+//! never holds the ledger's lock.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -60,7 +62,8 @@ pub(super) struct Shared {
     pub(super) ledger: RwLock<Ledger<Location>>,
     pub(super) reader: Reader,
     durable: watch::Sender<Durable>,
-    /// The place of the newest record in the ledger, durable or not: segment and offset. Written under the ledger's lock.
+    /// The place of the newest record in the ledger, durable or not: segment and offset. Written under the
+    /// ledger's lock.
     applied: AtomicU64,
     /// Written by the committer, for [`Stats`].
     pub(super) paused: AtomicBool,
@@ -113,7 +116,10 @@ impl Shared {
     /// Waits for the end of the store, and says which.
     pub(super) async fn stopped(&self) -> State {
         let mut durable = self.durable.subscribe();
-        durable.wait_for(|durable| durable.state != State::Running).await.map_or(State::Closed, |durable| durable.state)
+        durable
+            .wait_for(|durable| durable.state != State::Running)
+            .await
+            .map_or(State::Closed, |durable| durable.state)
     }
 
     /// Waits until the newest record of what was seen (its version) and its place are durable.
@@ -139,7 +145,8 @@ impl Shared {
         reached.is_ok_and(|durable| durable.state != State::Failed)
     }
 
-    /// Looks something up, and tells it when all that it may depend on is durable. Refusals tell something, too.
+    /// Looks something up, and tells it when all that it may depend on is durable. Refusals tell something,
+    /// too.
     pub(super) async fn look<T>(
         &self,
         question: impl FnOnce(&Ledger<Location>) -> Result<T, StoreError>,
@@ -168,8 +175,13 @@ impl Shared {
         }
     }
 
-    /// Reads stored envelopes. What is damaged ends the answer before it; only if it is the first, it is told.
-    pub(super) async fn read(&self, mailbox: &MailboxId, range: ReadRange) -> Result<Vec<Stored>, StoreError> {
+    /// Reads stored envelopes. What is damaged ends the answer before it; only if it is the first, it is
+    /// told.
+    pub(super) async fn read(
+        &self,
+        mailbox: &MailboxId,
+        range: ReadRange,
+    ) -> Result<Vec<Stored>, StoreError> {
         let mut gone = None;
         for _ in 0..MOVED_TRIES {
             let held = self.look_into(mailbox, |ledger| locate(ledger, mailbox, range)).await?;
@@ -248,11 +260,13 @@ fn locate(
     range: ReadRange,
 ) -> Result<(Vec<Held<Location>>, Position), StoreError> {
     let held = ledger.read(mailbox, range)?;
-    let last = held.iter().map(|held| Position { segment: held.place.segment, offset: held.place.offset }).max();
+    let last =
+        held.iter().map(|held| Position { segment: held.place.segment, offset: held.place.offset }).max();
     Ok((held, last.unwrap_or(Position { segment: 0, offset: 0 })))
 }
 
-/// `gone`: a segment that was found missing before the places were looked up again. What is still said to lie there is lost.
+/// `gone`: a segment that was found missing before the places were looked up again. What is still said to lie
+/// there is lost.
 fn read_all(reader: &Reader, held: Vec<Held<Location>>, gone: Option<u32>) -> Result<Vec<Stored>, ReadError> {
     let mut all = Vec::with_capacity(held.len());
     for held in held {
@@ -271,8 +285,8 @@ fn read_all(reader: &Reader, held: Vec<Held<Location>>, gone: Option<u32>) -> Re
     Ok(all)
 }
 
-/// All of them if all are in the system's cache and good. Most that is read was written lately, and a hop to another thread
-/// and back costs ten times the reading.
+/// All of them if all are in the system's cache and good. Most that is read was written lately, and a hop to
+/// another thread and back costs ten times the reading.
 fn read_at_once(reader: &Reader, held: &[Held<Location>]) -> Option<Vec<Stored>> {
     let read = |held: &Held<Location>| {
         let (_, stored) = Record::decode(reader.read_at_once(held.place)?).ok()?.stored()?;

@@ -98,8 +98,9 @@ impl Ground<'_> {
         rng: &mut dyn RngCore,
     ) -> Result<Option<(Rebuild<Location>, Checkpoint, Resume)>, Unusable> {
         let mut rebuild = self.rebuild(rng);
-        let mut import =
-            |key: &[u8], value: &[u8]| rebuild.import(key, value).map_err(|_| Unusable::Contradicts("a row is odd"));
+        let mut import = |key: &[u8], value: &[u8]| {
+            rebuild.import(key, value).map_err(|_| Unusable::Contradicts("a row is odd"))
+        };
         let found = Checkpoint::load(index, &mut import)?;
         Ok(found.map(|(checkpoint, resume)| (rebuild, checkpoint, resume)))
     }
@@ -129,14 +130,17 @@ impl Ground<'_> {
             }
         };
         let own = Box::new(StdRng::seed_from_u64(rng.next_u64()));
-        let journal = Journal::open(Arc::clone(&self.disk), self.journal, self.incarnation, own, from, &mut visit)?;
-        let (ledger, missing) = rebuild.finish_where(&|place| journal.segments().contains_key(&place.segment));
+        let journal =
+            Journal::open(Arc::clone(&self.disk), self.journal, self.incarnation, own, from, &mut visit)?;
+        let (ledger, missing) =
+            rebuild.finish_where(&|place| journal.segments().contains_key(&place.segment));
         Ok(Started { ledger, journal, checkpoint: None, torn, replayed, replayed_bytes, damage, missing })
     }
 }
 
 impl Started {
-    /// Lines of the stretches in which any record may have stood: a key that was turned, a package that was given out.
+    /// Lines of the stretches in which any record may have stood: a key that was turned, a package that was
+    /// given out.
     pub(super) fn unknown_losses(&self) -> Vec<String> {
         self.damage.iter().filter(|damage| damage.what != HEADER).map(stretch).collect()
     }
@@ -152,7 +156,10 @@ impl Started {
             tracing::error!(%damage, "the journal is damaged; the rest is served");
         }
         if !self.missing.is_empty() {
-            tracing::error!(envelopes = self.missing.len(), "stored envelopes are lost; their readers see a gap");
+            tracing::error!(
+                envelopes = self.missing.len(),
+                "stored envelopes are lost; their readers see a gap"
+            );
         }
         if let Some(file) = folder.filter(|_| !self.damage.is_empty() || !self.missing.is_empty()) {
             tracing::error!("what is lost, and what to do, stands in {}", file.join("damage").display());

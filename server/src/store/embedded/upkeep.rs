@@ -1,9 +1,10 @@
 //! Upkeep between rounds: getting the space of superseded records back, a step at a time.
 //!
-//! Decides *when*; the journal knows how segments are emptied, and the ledger which records are needed. How much of a segment is
-//! needed is estimated as envelopes come and go. Records that state something (a cursor, a day) are superseded without a word: they count
-//! as not needed from the beginning and, once carried, as needed, so that each is carried once at most for a wrong estimate. What the
-//! estimate cannot know (a carried cursor that was superseded, a post that was forgotten) is found by counting segments anew: while
+//! Decides *when*; the journal knows how segments are emptied, and the ledger which records are needed. How
+//! much of a segment is needed is estimated as envelopes come and go. Records that state something (a cursor,
+//! a day) are superseded without a word: they count as not needed from the beginning and, once carried, as
+//! needed, so that each is carried once at most for a wrong estimate. What the estimate cannot know (a
+//! carried cursor that was superseded, a post that was forgotten) is found by counting segments anew: while
 //! nobody asks for anything, or when the journal is much longer than what the ledger holds.
 
 use std::collections::VecDeque;
@@ -18,7 +19,8 @@ use super::shared::Shared;
 use super::{KIND_MARK, KIND_RECORD, MARK_BYTES};
 use crate::store::ledger::{Keep, Record};
 
-/// A segment is emptied when at most this part of it is needed: what is carried forward is at most half of what is written.
+/// A segment is emptied when at most this part of it is needed: what is carried forward is at most half of
+/// what is written.
 const LIVE_PERCENT: u64 = 50;
 /// Segments counted anew for each that is begun, while the journal is longer than it may be.
 const RECOUNT_AT_ONCE: usize = 4;
@@ -37,8 +39,8 @@ pub(super) struct Upkeep {
     current: u32,
     /// Where the round of recounts has come to.
     counted: u32,
-    /// There was no space to carry anything; the version that the ledger had. Tried again when a segment is begun, or when so much has
-    /// happened since that something may have been freed.
+    /// There was no space to carry anything; the version that the ledger had. Tried again when a segment is
+    /// begun, or when so much has happened since that something may have been freed.
     stuck: Option<u64>,
     /// A segment was just emptied, or turned out not to be worth it: there may be another.
     again: bool,
@@ -61,7 +63,12 @@ impl Upkeep {
     }
 
     /// Does one step: one batch carried forward, or one segment counted.
-    pub(super) fn step(&mut self, journal: &mut Journal, shared: &Arc<Shared>, is_idle: bool) -> Result<(), Fatal> {
+    pub(super) fn step(
+        &mut self,
+        journal: &mut Journal,
+        shared: &Arc<Shared>,
+        is_idle: bool,
+    ) -> Result<(), Fatal> {
         self.notice_new_segment(journal, shared);
         if self.work.is_none() {
             self.again = false;
@@ -100,7 +107,8 @@ impl Upkeep {
             return;
         }
         for _ in 0..RECOUNT_AT_ONCE {
-            let sealed = |from: u32| journal.segments().range(from..current).next().map(|(number, _)| *number);
+            let sealed =
+                |from: u32| journal.segments().range(from..current).next().map(|(number, _)| *number);
             let Some(next) = sealed(self.counted + 1).or_else(|| sealed(0)) else { break };
             self.counted = next;
             if !self.recount.contains(&next) {

@@ -1,7 +1,8 @@
-//! Reading and writing the few shapes that records and checkpoint rows are made of: varints, fixed arrays, counted lists.
+//! Reading and writing the few shapes that records and checkpoint rows are made of: varints, fixed arrays,
+//! counted lists.
 //!
-//! Owns no format: `record` and `rows` say what stands where. Reading never panics and never allocates more than the input
-//! could fill.
+//! Owns no format: `record` and `rows` say what stands where. Reading never panics and never allocates more
+//! than the input could fill.
 
 use std::sync::Arc;
 
@@ -188,8 +189,12 @@ mod tests {
             assert_eq!(parser.number(), Ok(value));
             assert_eq!(parser.end(), Ok(()));
         }
-        for bad in [&[0x80u8, 0][..], &[0x80], &[0xff; 10], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]]
-        {
+        for bad in [
+            &[0x80u8, 0][..],
+            &[0x80],
+            &[0xff; 10],
+            &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2],
+        ] {
             assert!(Parser::new(Bytes::copy_from_slice(bad)).number().is_err(), "{bad:?}");
         }
     }

@@ -6,7 +6,8 @@ use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId, PostId, ReaderId};
 use super::Record;
 use crate::store::{Append, KeyPackageStock, NewAccount, NewInvite, NewMailbox, OpenReader, ReaderView};
 
-/// A request that may change something. Each is a method of [`Store`](crate::store::Store), where it is documented.
+/// A request that may change something. Each is a method of [`Store`](crate::store::Store), where it is
+/// documented.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Command {
     Create(NewMailbox),
@@ -40,7 +41,8 @@ pub(crate) enum Command {
         device: DeviceId,
         hashes: Vec<KeyHash>,
     },
-    /// The store was restored from a backup: one-time key packages are discarded, for some were given out since (R10).
+    /// The store was restored from a backup: one-time key packages are discarded, for some were given out
+    /// since (R10).
     Restored,
 }
 

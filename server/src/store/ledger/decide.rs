@@ -50,10 +50,16 @@ impl<L: Clone + PartialEq> Ledger<L> {
     }
 
     /// Numbers the changes as records.
-    fn decided(&self, outcome: Outcome<L>, changes: impl IntoIterator<Item = Change>, now: u64) -> Decision<L> {
+    fn decided(
+        &self,
+        outcome: Outcome<L>,
+        changes: impl IntoIterator<Item = Change>,
+        now: u64,
+    ) -> Decision<L> {
         let time = u32::try_from(now).unwrap_or(u32::MAX);
         let versions = self.newest.version + 1..;
-        let records = versions.zip(changes).map(|(version, change)| Record { version, time, change }).collect();
+        let records =
+            versions.zip(changes).map(|(version, change)| Record { version, time, change }).collect();
         Decision { outcome, records }
     }
 
@@ -107,7 +113,8 @@ impl<L: Clone + PartialEq> Ledger<L> {
         Ok(self.decided(Outcome::Posted(seq), self.about(append.mailbox, [change]), now))
     }
 
-    /// Looks at the mailboxes that are due, invites and tokens. Mailboxes that turn out not to be due are scheduled anew.
+    /// Looks at the mailboxes that are due, invites and tokens. Mailboxes that turn out not to be due are
+    /// scheduled anew.
     fn decide_expire(&mut self, now: u64) -> Decision<L> {
         let mut changes = Vec::new();
         let mut looked = 0;
@@ -121,7 +128,8 @@ impl<L: Clone + PartialEq> Ledger<L> {
                 continue;
             };
             let expiry = mailbox.expire(now, &self.policy);
-            // Applying the change finds the true time; until then it is out of the way, so that this loop ends.
+            // Applying the change finds the true time; until then it is out of the way, so that this loop
+            // ends.
             let later = u32::try_from(mailbox.due(&self.policy).max(now + 1)).unwrap_or(u32::MAX);
             self.due.remove(&(due, id));
             self.due.insert((later, id));

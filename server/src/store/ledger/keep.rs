@@ -1,10 +1,11 @@
 //! What of an old journal segment is still needed, and in which form it is carried forward (rule 18).
 //!
 //! Three kinds of records, and why nothing is lost when a segment goes:
-//! - *Bodies and marks* (posts, cards, key packages, accounts): needed while the state still points at exactly this place, or
-//!   remembers exactly this number.
-//! - *Statements about a mailbox* (turns, claims, cursors): needed until a later snapshot of the mailbox is in the journal.
-//!   If one is still needed, either it is the newest of its kind and is copied, or a fresh snapshot is written instead.
+//! - *Bodies and marks* (posts, cards, key packages, accounts): needed while the state still points at
+//!   exactly this place, or remembers exactly this number.
+//! - *Statements about a mailbox* (turns, claims, cursors): needed until a later snapshot of the mailbox is
+//!   in the journal. If one is still needed, either it is the newest of its kind and is copied, or a fresh
+//!   snapshot is written instead.
 //! - *Tombstones*: needed while an older segment may hold what they bury. `floor` says whether.
 
 use posthorn_proto::MailboxId;
@@ -36,11 +37,12 @@ impl Keep {
 
 impl<L: Clone + PartialEq> Ledger<L> {
     /// Says what of `record`, found at `place`, must be carried forward. Ask, journal the answer and
-    /// [`apply`](Self::apply) it (the copy with its new place) in one critical section: a snapshot is only right at the
-    /// place in the journal where it is the state.
+    /// [`apply`](Self::apply) it (the copy with its new place) in one critical section: a snapshot is only
+    /// right at the place in the journal where it is the state.
     ///
-    /// `floor` is [`version`](Self::version) at the moment when the oldest segment that remains was begun: whatever remains
-    /// was written with all records up to `floor` in effect, so tombstones up to there bury nothing any more.
+    /// `floor` is [`version`](Self::version) at the moment when the oldest segment that remains was begun:
+    /// whatever remains was written with all records up to `floor` in effect, so tombstones up to there bury
+    /// nothing any more.
     pub(crate) fn keep(&self, record: &Record, place: &L, floor: u64) -> Keep {
         // The newest record stays whatever it says: versions are never given out twice.
         let tombstone = Keep::copy_if(record.version > floor || record.version == self.newest.version);
@@ -74,14 +76,20 @@ impl<L: Clone + PartialEq> Ledger<L> {
             Change::CardPublished { handle, .. } => {
                 Keep::copy_if(self.cards.get(handle).is_some_and(|card| card.place == *place))
             }
-            Change::KeyPackageAdded { device, number, .. } | Change::KeyPackageMark { device, number, .. } => {
+            Change::KeyPackageAdded { device, number, .. }
+            | Change::KeyPackageMark { device, number, .. } => {
                 let packages = self.packages.get(device);
-                let Some(package) = packages.and_then(|all| all.one_time.get(number)) else { return Keep::DROP };
+                let Some(package) = packages.and_then(|all| all.one_time.get(number)) else {
+                    return Keep::DROP;
+                };
                 match &package.place {
                     Some((present, _)) => Keep::copy_if(present == place),
                     None => {
                         let (device, number, digest) = (*device, *number, package.digest);
-                        Keep::write(Record { change: Change::KeyPackageMark { device, number, digest }, ..*record })
+                        Keep::write(Record {
+                            change: Change::KeyPackageMark { device, number, digest },
+                            ..*record
+                        })
                     }
                 }
             }
@@ -93,7 +101,8 @@ impl<L: Clone + PartialEq> Ledger<L> {
                 Keep::copy_if(self.packages.get(device).is_some_and(|packages| packages.first == *first))
             }
             Change::TokensDrawn { day, hashes } => {
-                let drawn = |hash: &_| self.tokens.get(hash).is_some_and(|drawn| drawn.version == record.version);
+                let drawn =
+                    |hash: &_| self.tokens.get(hash).is_some_and(|drawn| drawn.version == record.version);
                 let hashes: Vec<_> = hashes.iter().copied().filter(drawn).collect();
                 let left = Record { change: Change::TokensDrawn { day: *day, hashes }, ..*record };
                 if matches!(&left.change, Change::TokensDrawn { hashes, .. } if hashes.is_empty()) {
@@ -101,7 +110,9 @@ impl<L: Clone + PartialEq> Ledger<L> {
                 }
                 Keep::write(left)
             }
-            Change::TokensExpired { before } => Keep::copy_if(tombstone.copy && self.tokens.void_before() == *before),
+            Change::TokensExpired { before } => {
+                Keep::copy_if(tombstone.copy && self.tokens.void_before() == *before)
+            }
             Change::InviteMinted { hash, .. } => {
                 let Some(invite) = self.invites.get(hash) else { return Keep::DROP };
                 let change = Change::InviteMinted { hash: *hash, uses: invite.uses, expires: invite.expires };
@@ -123,7 +134,8 @@ impl<L: Clone + PartialEq> Ledger<L> {
         match change {
             MailboxChange::Posted { seq, post_id, fingerprint, turn, .. } => {
                 let mark = || MailboxChange::Mark { seq: *seq, post_id: *post_id, fingerprint: *fingerprint };
-                let mut keep = self.keep_post(mailbox, *seq, place, || about(record.version, record.time, mark()));
+                let mut keep =
+                    self.keep_post(mailbox, *seq, place, || about(record.version, record.time, mark()));
                 let names_head = *seq == mailbox.log.head() && mailbox.log.get(*seq).is_none();
                 if unstated && (turn.is_some() || names_head) {
                     keep.write.splice(..0, snapshot());
@@ -137,12 +149,14 @@ impl<L: Clone + PartialEq> Ledger<L> {
                 }
                 keep
             }
-            MailboxChange::Advanced { reader, cursor, .. } if unstated => match mailbox.readers.cursor(reader) {
-                // If it is not the newest of its reader, that one also names the oldest seq stored.
-                Some(present) => Keep::copy_if(present == *cursor),
-                // The reader is gone since the last statement, which still names it.
-                None => Keep { copy: false, write: snapshot() },
-            },
+            MailboxChange::Advanced { reader, cursor, .. } if unstated => {
+                match mailbox.readers.cursor(reader) {
+                    // If it is not the newest of its reader, that one also names the oldest seq stored.
+                    Some(present) => Keep::copy_if(present == *cursor),
+                    // The reader is gone since the last statement, which still names it.
+                    None => Keep { copy: false, write: snapshot() },
+                }
+            }
             MailboxChange::Claimed { .. } if unstated => Keep { copy: false, write: snapshot() },
             MailboxChange::Opened { day } if unstated => Keep::copy_if(mailbox.opened() == *day),
             MailboxChange::Cut { oldest, forgotten } if unstated => {
@@ -153,7 +167,9 @@ impl<L: Clone + PartialEq> Ledger<L> {
                     (_, false) => Keep::DROP,
                 }
             }
-            MailboxChange::Snapshot(_) if record.version == mailbox.stated => Keep { copy: false, write: snapshot() },
+            MailboxChange::Snapshot(_) if record.version == mailbox.stated => {
+                Keep { copy: false, write: snapshot() }
+            }
             _ => Keep::DROP,
         }
     }

@@ -1,15 +1,17 @@
-//! The ledger: the whole live state of a store, in which every rule of the [`Store`](super::Store) trait exists once. Both
-//! engines run it; they differ in where records go and where bodies lie (`L`).
+//! The ledger: the whole live state of a store, in which every rule of the [`Store`](super::Store) trait
+//! exists once. Both engines run it; they differ in where records go and where bodies lie (`L`).
 //!
 //! ```text
 //! command --decide--> answer + records --(the engine makes them durable)--> apply --> state
 //! ```
 //!
-//! - [`Ledger::decide`] changes nothing but a count of tokens in memory; all else changes by [`Ledger::apply`] of records.
-//! - For each command: decide, write its records to the journal, apply them, in one critical section, so that the journal
-//!   is in the order of application. Sync and answer later. Neither step can be undone: see to disk space first.
-//! - Records ([`record`]) are facts with absolute values; [`rebuild`] makes a ledger of checkpoint rows ([`rows`]) and
-//!   records in any order that compaction ([`keep`]) may leave.
+//! - [`Ledger::decide`] changes nothing but a count of tokens in memory; all else changes by
+//!   [`Ledger::apply`] of records.
+//! - For each command: decide, write its records to the journal, apply them, in one critical section, so that
+//!   the journal is in the order of application. Sync and answer later. Neither step can be undone: see to
+//!   disk space first.
+//! - Records ([`record`]) are facts with absolute values; [`rebuild`] makes a ledger of checkpoint rows
+//!   ([`rows`]) and records in any order that compaction ([`keep`]) may leave.
 //!
 //! Sans-IO: reads no clock, no disk, no randomness.
 
@@ -104,15 +106,16 @@ impl<L: Clone + PartialEq> Ledger<L> {
         self.newest.version
     }
 
-    /// The time of the newest record whose time can be believed, unix seconds; 0 = there is none. Once a day a `Clock` record
-    /// says what is believed; a record much later than that was written in doubt, and must not make the next start believe.
+    /// The time of the newest record whose time can be believed, unix seconds; 0 = there is none. Once a day
+    /// a `Clock` record says what is believed; a record much later than that was written in doubt, and must
+    /// not make the next start believe.
     pub(crate) fn latest(&self) -> u64 {
         let (newest, believed) = (u64::from(self.newest.time), u64::from(self.believed.time));
         if self.believed.version > 0 && newest > believed + OFF_SECONDS { believed } else { newest }
     }
 
-    /// Version of the newest record about the mailbox; 0 = no such mailbox. What is read of it may be told once this
-    /// version is durable.
+    /// Version of the newest record about the mailbox; 0 = no such mailbox. What is read of it may be told
+    /// once this version is durable.
     pub(crate) fn mailbox_version(&self, mailbox: &MailboxId) -> u64 {
         self.mailboxes.get(mailbox).map_or(0, |mailbox| mailbox.version)
     }
@@ -121,7 +124,8 @@ impl<L: Clone + PartialEq> Ledger<L> {
         self.mailboxes.get(mailbox).map(AsRef::as_ref).ok_or(StoreError::MailboxUnknown)
     }
 
-    /// Places of stored envelopes in order of seq: at least one if there is one, then as many as fit the range's bytes.
+    /// Places of stored envelopes in order of seq: at least one if there is one, then as many as fit the
+    /// range's bytes.
     pub(crate) fn read(&self, mailbox: &MailboxId, range: ReadRange) -> Result<Vec<Held<L>>, StoreError> {
         let log = &self.mailbox(mailbox)?.log;
         let (mut found, mut bytes) = (Vec::new(), 0usize);
@@ -174,7 +178,8 @@ impl<L: Clone + PartialEq> Ledger<L> {
         }
     }
 
-    /// About what all of it takes as records, bytes, but for key packages and cards; `mark` bytes for a post that is only remembered.
+    /// About what all of it takes as records, bytes, but for key packages and cards; `mark` bytes for a post
+    /// that is only remembered.
     pub(crate) fn recorded_bytes(&self, mark: u64) -> u64 {
         /// A mailbox without readers, an account, a reader.
         const OTHERS: [u64; 3] = [256, 256, 64];
@@ -183,8 +188,8 @@ impl<L: Clone + PartialEq> Ledger<L> {
         self.totals.envelope_bytes + self.totals.posts * mark + others
     }
 
-    /// Makes a record's change. `place` is where the record lies, and so its body; `freed` is told each body that is no
-    /// longer needed: its place and its bytes.
+    /// Makes a record's change. `place` is where the record lies, and so its body; `freed` is told each body
+    /// that is no longer needed: its place and its bytes.
     pub(crate) fn apply(&mut self, record: &Record, place: L, freed: Freed<'_, L>) {
         let stray = self.apply_any(record, place, freed);
         debug_assert!(stray.is_none(), "a post arrived out of order");

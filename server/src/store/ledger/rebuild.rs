@@ -1,8 +1,9 @@
-//! Making a ledger again, from checkpoint rows and journal records: the tail after a checkpoint, or the whole journal.
+//! Making a ledger again, from checkpoint rows and journal records: the tail after a checkpoint, or the whole
+//! journal.
 //!
-//! Records come in the order of the journal, in which compaction has put copies of old records behind newer ones. So a post
-//! may come before its predecessors, and before anything says that its mailbox exists; it waits here until the end. Reads
-//! no clock: everything is in the records.
+//! Records come in the order of the journal, in which compaction has put copies of old records behind newer
+//! ones. So a post may come before its predecessors, and before anything says that its mailbox exists; it
+//! waits here until the end. Reads no clock: everything is in the records.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +30,8 @@ pub(crate) struct Rebuild<L> {
     heads: HashMap<Life, u64, Keyed>,
 }
 
-/// A post that should be there and is not: the journal was damaged. It is told as damaged to whoever reads it.
+/// A post that should be there and is not: the journal was damaged. It is told as damaged to whoever reads
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Missing {
     /// Of which mailbox.
@@ -100,7 +102,14 @@ impl<L: Clone + PartialEq> Rebuild<L> {
     }
 
     /// Takes over all of a mailbox but its posts.
-    pub(super) fn import_mailbox(&mut self, id: MailboxId, life: u64, version: u64, stated: u64, snapshot: &Snapshot) {
+    pub(super) fn import_mailbox(
+        &mut self,
+        id: MailboxId,
+        life: u64,
+        version: u64,
+        stated: u64,
+        snapshot: &Snapshot,
+    ) {
         self.know_head((id, life), snapshot.head());
         if self.life(&id) < life {
             self.ledger.remove_mailbox(&id, &mut |_, _| ());
@@ -114,7 +123,8 @@ impl<L: Clone + PartialEq> Rebuild<L> {
     pub(super) fn offer(&mut self, id: MailboxId, life: u64, seq: u64, entry: Entry<L>) {
         let keyed = self.ledger.keyed;
         let stray = if self.life(&id) == life {
-            let inserted = self.ledger.change(&id, |mailbox| mailbox.log.insert(seq, entry, &keyed, &mut |_, _| ()));
+            let inserted =
+                self.ledger.change(&id, |mailbox| mailbox.log.insert(seq, entry, &keyed, &mut |_, _| ()));
             inserted.and_then(Result::err)
         } else {
             Some(entry)
@@ -132,18 +142,21 @@ impl<L: Clone + PartialEq> Rebuild<L> {
     /// The same, where some places may be gone: what lies there is missing.
     pub(crate) fn finish_where(mut self, is_there: &dyn Fn(&L) -> bool) -> (Ledger<L>, Vec<Missing>) {
         let mut missing = Vec::new();
-        let lives: Vec<Life> = self.ledger.mailboxes.iter().map(|(id, mailbox)| (*id, mailbox.life)).collect();
+        let lives: Vec<Life> =
+            self.ledger.mailboxes.iter().map(|(id, mailbox)| (*id, mailbox.life)).collect();
         let (keyed, most) = (self.ledger.keyed, self.ledger.policy.posts);
         for life in lives {
             let head = self.heads.get(&life).copied().unwrap_or(0);
-            let short = |ledger: &Ledger<L>| ledger.mailboxes.get(&life.0).is_some_and(|m| m.log.head() < head);
+            let short =
+                |ledger: &Ledger<L>| ledger.mailboxes.get(&life.0).is_some_and(|m| m.log.head() < head);
             let strays = self.strays.remove(&life);
             if strays.is_some() || short(&self.ledger) {
                 let strays = strays.unwrap_or_default();
                 self.ledger.change(&life.0, |mailbox| join(&mut mailbox.log, strays, head, (&keyed, most)));
             }
             let Some(log) = self.ledger.mailboxes.get(&life.0).map(|mailbox| &mailbox.log) else { continue };
-            let lost = log.from(log.oldest()).filter(|(_, entry)| !entry.place.as_ref().is_some_and(is_there));
+            let lost =
+                log.from(log.oldest()).filter(|(_, entry)| !entry.place.as_ref().is_some_and(is_there));
             missing.extend(lost.map(|(seq, _)| Missing { mailbox: life.0, seq }));
         }
         // Posts of a mailbox whose keys are lost; one that was removed has taken its own along.
@@ -164,7 +177,8 @@ fn join<L: Clone + PartialEq>(
     // A head beyond all bounds can only be damage: it must not become memory.
     let fill = |log: &mut Log<L>, head: u64| {
         while log.head() < head && log.remembered() < most {
-            let lost = Entry { post_id: PostId([0; 16]), fingerprint: [0; 16], time: 0, bytes: 0, place: None };
+            let lost =
+                Entry { post_id: PostId([0; 16]), fingerprint: [0; 16], time: 0, bytes: 0, place: None };
             let _ = log.insert(log.head() + 1, lost, keyed, &mut |_, _| ());
         }
     };

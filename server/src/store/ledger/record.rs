@@ -1,12 +1,13 @@
 //! Records: what happened, as facts with absolute values. They are the words of the journal.
 //!
-//! A record says what is so since then (a cursor *is* 7, the oldest stored seq *is* 5), never what to add, so that replaying
-//! one twice, or a copy of it late, changes nothing. Each has a `version`, counted over the life of the store, and the
-//! `time` at which it was decided; replay reads no clock. A mailbox is named by its id and its *life*: the version of the
-//! record that created it, so that nothing of a removed mailbox can return in a later one of the same id.
+//! A record says what is so since then (a cursor *is* 7, the oldest stored seq *is* 5), never what to add, so
+//! that replaying one twice, or a copy of it late, changes nothing. Each has a `version`, counted over the
+//! life of the store, and the `time` at which it was decided; replay reads no clock. A mailbox is named by
+//! its id and its *life*: the version of the record that created it, so that nothing of a removed mailbox can
+//! return in a later one of the same id.
 //!
-//! Format: `format(1) kind(1) version time fields`, numbers as varints; a body (envelope, card, key package) comes last and
-//! reaches to the end.
+//! Format: `format(1) kind(1) version time fields`, numbers as varints; a body (envelope, card, key package)
+//! comes last and reaches to the end.
 
 use std::sync::Arc;
 
@@ -20,7 +21,8 @@ use crate::store::Stored;
 /// The format that this code writes, and the only one it reads.
 pub(crate) const FORMAT: u8 = 1;
 
-/// The first 16 bytes of a post's fingerprint, which is what is kept of it: enough that no two posts share one.
+/// The first 16 bytes of a post's fingerprint, which is what is kept of it: enough that no two posts share
+/// one.
 pub(crate) type ShortFingerprint = [u8; 16];
 
 /// One fact.
@@ -63,7 +65,8 @@ pub(crate) enum Change {
     CardPublished { handle: Handle, card_version: u64, card: Bytes },
     /// The device has this one-time key package; they are numbered from 1 and handed out in order.
     KeyPackageAdded { device: DeviceId, number: u64, key_package: Bytes },
-    /// A key package with this digest was the one of this number: kept so that a repeated publication is recognised.
+    /// A key package with this digest was the one of this number: kept so that a repeated publication is
+    /// recognised.
     KeyPackageMark { device: DeviceId, number: u64, digest: u64 },
     /// This is the device's last-resort key package since the record's time.
     LastResort { device: DeviceId, key_package: Bytes },
@@ -71,7 +74,8 @@ pub(crate) enum Change {
     KeyPackagesTaken { device: DeviceId, first: u64 },
     /// These tokens may be spent. The day is unix seconds / 86,400.
     TokensDrawn { day: u32, hashes: Vec<KeyHash> },
-    /// A tombstone: copied forward from `Created` while a draw of this token may still stand in an older segment.
+    /// A tombstone: copied forward from `Created` while a draw of this token may still stand in an older
+    /// segment.
     TokenSpent { token: KeyHash },
     /// Tokens drawn before this day are void.
     TokensExpired { before: u32 },
@@ -105,19 +109,26 @@ pub(crate) enum MailboxChange {
     Cut { oldest: u64, forgotten: u64 },
     /// It is gone: destroyed or never opened. A tombstone.
     Removed,
-    /// All but the log, as it is at the record's version. Written by compaction; replaces every earlier record but posts.
+    /// All but the log, as it is at the record's version. Written by compaction; replaces every earlier
+    /// record but posts.
     Snapshot(Box<Snapshot>),
 }
 
 impl Record {
     /// What the live side is told about an append, if this is one.
     pub(crate) fn stored(&self) -> Option<(MailboxId, Stored)> {
-        let Change::Mailbox { mailbox, change: MailboxChange::Posted { seq, post_id, turn, envelope, .. }, .. } =
-            &self.change
+        let Change::Mailbox {
+            mailbox,
+            change: MailboxChange::Posted { seq, post_id, turn, envelope, .. },
+            ..
+        } = &self.change
         else {
             return None;
         };
-        Some((*mailbox, Stored { seq: *seq, post_id: *post_id, envelope: envelope.clone(), turn: turn.clone() }))
+        Some((
+            *mailbox,
+            Stored { seq: *seq, post_id: *post_id, envelope: envelope.clone(), turn: turn.clone() },
+        ))
     }
 
     /// The mailbox that this removes, if it does.
@@ -133,16 +144,22 @@ impl Record {
         match &self.change {
             Change::Mailbox { change: MailboxChange::Posted { envelope, .. }, .. } => Some(envelope),
             Change::CardPublished { card, .. } => Some(card),
-            Change::KeyPackageAdded { key_package, .. } | Change::LastResort { key_package, .. } => Some(key_package),
+            Change::KeyPackageAdded { key_package, .. } | Change::LastResort { key_package, .. } => {
+                Some(key_package)
+            }
             _ => None,
         }
     }
 
-    /// Whether it is usually needed for long. The others are superseded by the next of their kind: the next cursor, the next day.
+    /// Whether it is usually needed for long. The others are superseded by the next of their kind: the next
+    /// cursor, the next day.
     pub(crate) fn is_lasting(&self) -> bool {
         match &self.change {
             Change::Mailbox { change, .. } => {
-                matches!(change, MailboxChange::Posted { .. } | MailboxChange::Mark { .. } | MailboxChange::Snapshot(_))
+                matches!(
+                    change,
+                    MailboxChange::Posted { .. } | MailboxChange::Mark { .. } | MailboxChange::Snapshot(_)
+                )
             }
             Change::Clock
             | Change::KeyPackagesTaken { .. }
@@ -153,7 +170,8 @@ impl Record {
         }
     }
 
-    /// Whether it only remembers a post whose envelope is gone: applying it again to a log that remembers it changes nothing.
+    /// Whether it only remembers a post whose envelope is gone: applying it again to a log that remembers it
+    /// changes nothing.
     pub(crate) fn is_mark(&self) -> bool {
         matches!(&self.change, Change::Mailbox { change: MailboxChange::Mark { .. }, .. })
     }
@@ -217,7 +235,8 @@ impl Record {
         }
     }
 
-    /// Reads what [`Record::encode`] wrote, and nothing else: every accepted input is the encoding of what is returned.
+    /// Reads what [`Record::encode`] wrote, and nothing else: every accepted input is the encoding of what is
+    /// returned.
     pub(crate) fn decode(bytes: Bytes) -> Result<Self, BadRecord> {
         let mut p = Parser::new(bytes);
         let [format, kind] = p.array()?;
@@ -263,7 +282,12 @@ fn kind(change: &Change) -> u8 {
 fn encode_mailbox_change(change: &MailboxChange, w: &mut Writer<'_>) {
     match change {
         MailboxChange::Posted { seq, oldest, post_id, fingerprint, turn, envelope } => {
-            w.number(*seq).number(*oldest).fixed(post_id).fixed(fingerprint).turn(turn.as_deref()).fixed(envelope);
+            w.number(*seq)
+                .number(*oldest)
+                .fixed(post_id)
+                .fixed(fingerprint)
+                .turn(turn.as_deref())
+                .fixed(envelope);
         }
         MailboxChange::Mark { seq, post_id, fingerprint } => {
             w.number(*seq).fixed(post_id).fixed(fingerprint);
@@ -310,7 +334,11 @@ fn decode_change(kind: u8, p: &mut Parser) -> Result<Change, BadRecord> {
             invite: if p.flag()? { Some((p.key()?, p.small()?)) } else { None },
         },
         31 => Change::CardPublished { handle: p.handle()?, card_version: p.number()?, card: p.rest() },
-        32 => Change::KeyPackageAdded { device: DeviceId(p.array()?), number: p.number()?, key_package: p.rest() },
+        32 => Change::KeyPackageAdded {
+            device: DeviceId(p.array()?),
+            number: p.number()?,
+            key_package: p.rest(),
+        },
         33 => Change::KeyPackageMark {
             device: DeviceId(p.array()?),
             number: p.number()?,
@@ -342,7 +370,9 @@ fn decode_mailbox_change(kind: u8, p: &mut Parser) -> Result<MailboxChange, BadR
             envelope: p.rest(),
         },
         11 => MailboxChange::Mark { seq: p.number()?, post_id: PostId(p.array()?), fingerprint: p.array()? },
-        12 => MailboxChange::Advanced { reader: ReaderId(p.array()?), cursor: p.number()?, oldest: p.number()? },
+        12 => {
+            MailboxChange::Advanced { reader: ReaderId(p.array()?), cursor: p.number()?, oldest: p.number()? }
+        }
         13 => MailboxChange::Claimed { reader: ReaderId(p.array()?), key: p.key()? },
         14 => MailboxChange::Opened { day: p.small()? },
         15 => MailboxChange::Cut { oldest: p.number()?, forgotten: p.number()? },

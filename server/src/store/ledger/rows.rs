@@ -62,7 +62,8 @@ pub(super) fn chunks(id: MailboxId, forgotten: u64, head: u64) -> impl Iterator<
     ((forgotten + 1) / CHUNK..end).map(move |chunk| RowKey::Chunk(id, chunk))
 }
 
-/// All chunk rows of a mailbox that may have been written and not removed: also the one in which the last post was forgotten.
+/// All chunk rows of a mailbox that may have been written and not removed: also the one in which the last
+/// post was forgotten.
 pub(super) fn remaining_chunks(id: MailboxId, forgotten: u64, head: u64) -> impl Iterator<Item = RowKey> {
     (forgotten / CHUNK..=head / CHUNK).map(move |chunk| RowKey::Chunk(id, chunk))
 }
@@ -289,8 +290,8 @@ fn take_packages<L: Place>(p: &mut Parser) -> Result<Packages<L>, BadRecord> {
 }
 
 impl<L: Place> Rebuild<L> {
-    /// Takes over a checkpoint row. Rows may come in any order (key order is fastest) and be of different moments, if the
-    /// journal is then replayed from before the earliest of them.
+    /// Takes over a checkpoint row. Rows may come in any order (key order is fastest) and be of different
+    /// moments, if the journal is then replayed from before the earliest of them.
     pub(crate) fn import(&mut self, key: &[u8], value: &[u8]) -> Result<(), BadRecord> {
         let key = RowKey::parse(key)?;
         let mut p = Parser::new(Bytes::copy_from_slice(value));

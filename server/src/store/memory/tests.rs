@@ -1,5 +1,5 @@
-//! The conformance suite on the memory engine, twice: restarted from its journal as it was written, and as compaction and
-//! checkpoints would leave it, which is how the embedded engine finds its own.
+//! The conformance suite on the memory engine, twice: restarted from its journal as it was written, and as
+//! compaction and checkpoints would leave it, which is how the embedded engine finds its own.
 
 use std::collections::BTreeMap;
 
@@ -58,15 +58,16 @@ impl Place for Body {
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// A journal in which records have moved, with a checkpoint of some moment: each restart removes some stretches of the
-/// journal as compaction does, and starts from the whole journal or from the checkpoint and the tail. All ways must lead to
-/// the same state.
+/// A journal in which records have moved, with a checkpoint of some moment: each restart removes some
+/// stretches of the journal as compaction does, and starts from the whole journal or from the checkpoint and
+/// the tail. All ways must lead to the same state.
 struct Compacted {
     rng: StdRng,
     last: Option<Arc<MemoryStore>>,
     /// The physical journal, encoded; `None` where a record's segment was removed.
     journal: Vec<Option<Vec<u8>>>,
-    /// Version of the newest record when this one was written: what a segment that begins here would store as its floor.
+    /// Version of the newest record when this one was written: what a segment that begins here would store as
+    /// its floor.
     floors: Vec<u64>,
     /// How many records of the store's own journal are in `journal` already.
     known: usize,
@@ -163,7 +164,8 @@ fn rows(ledger: &Ledger<Body>) -> Rows {
     ledger.rows().filter_map(|key| Some((key.bytes(), ledger.export(&key)?))).collect()
 }
 
-/// The rows of the ledger that these rows make: a trimmed envelope still stands in its chunk, where its mailbox hides it.
+/// The rows of the ledger that these rows make: a trimmed envelope still stands in its chunk, where its
+/// mailbox hides it.
 fn imported(from: &Rows) -> Rows {
     let mut rebuild = Rebuild::new(StorePolicy::default(), [7, 8]);
     for (key, value) in from {
@@ -181,8 +183,8 @@ fn assert_same(left: &Rows, right: &Rows, why: &str) {
     assert!(differ.is_empty() && more.is_empty(), "{why}:\nleft  {differ:?}\nright {more:?}");
 }
 
-/// Rows without what compaction and checkpoints may change: when a mailbox was last stated, and the day before which tokens
-/// are void, which is dropped with the last of them.
+/// Rows without what compaction and checkpoints may change: when a mailbox was last stated, and the day
+/// before which tokens are void, which is dropped with the last of them.
 fn essence(rows: &Rows) -> Rows {
     let mut rows = rows.clone();
     for (key, value) in &mut rows {
@@ -234,7 +236,8 @@ impl Engine for Compacted {
         }
         let journal: Vec<_> = (0..self.journal.len()).filter_map(|at| self.record(at)).collect();
         self.known = journal.len();
-        let incarnation = before.map_or_else(|| Incarnation::random(&mut self.rng), |(_, incarnation)| incarnation);
+        let incarnation =
+            before.map_or_else(|| Incarnation::random(&mut self.rng), |(_, incarnation)| incarnation);
         let (clock, heard) = (setup.clock.clone(), setup.heard.clone());
         let store = Arc::new(MemoryStore::with(ledger, Some(journal), incarnation, clock, heard));
         self.last = Some(store.clone());

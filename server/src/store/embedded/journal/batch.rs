@@ -1,7 +1,7 @@
 //! A batch under construction: records that become durable together or not at all.
 //!
-//! A batch is begun by the journal, which has already taken the space, so every record's final place is known when it is pushed.
-//! The batch never touches the disk.
+//! A batch is begun by the journal, which has already taken the space, so every record's final place is known
+//! when it is pushed. The batch never touches the disk.
 
 use crc32c::crc32c_append;
 
@@ -52,7 +52,8 @@ impl Batch {
     /// Adds a record whose payload is the concatenation of `parts`; returns where it will stand.
     ///
     /// # Panics
-    /// If the record does not fit ([`Batch::fits`]): writing beyond the reservation could fail after a decision was taken.
+    /// If the record does not fit ([`Batch::fits`]): writing beyond the reservation could fail after a
+    /// decision was taken.
     pub(crate) fn push(&mut self, kind: u8, parts: &[&[u8]]) -> Location {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         assert!(self.fits(len), "a record of {len} bytes exceeds the batch's reservation");

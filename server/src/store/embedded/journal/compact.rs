@@ -1,8 +1,10 @@
-//! Getting space back: what is still needed in mostly dead segments is carried forward, then the segments are removed.
+//! Getting space back: what is still needed in mostly dead segments is carried forward, then the segments are
+//! removed.
 //!
-//! The journal does not know which records are needed; the owner of the live state does ([`Liveness`]). Rule 18, as it is kept here:
-//! a record is dropped only when the owner says that a later journal record supersedes it; what the owner keeps is on stable storage
-//! in a later segment before the old one is unlinked; and no checkpoint is ever asked.
+//! The journal does not know which records are needed; the owner of the live state does ([`Liveness`]). Rule
+//! 18, as it is kept here: a record is dropped only when the owner says that a later journal record
+//! supersedes it; what the owner keeps is on stable storage in a later segment before the old one is
+//! unlinked; and no checkpoint is ever asked.
 
 use std::sync::Arc;
 
@@ -16,16 +18,18 @@ use super::{Batch, BeginError, FRAME_HEADER, Fatal, Journal, Location};
 
 /// The owner of the live state, asked about each record of a segment in order.
 pub(crate) trait Liveness {
-    /// What is still needed of the record, as bytes of a batch ([`Batch::cost`]); 0: nothing. May be asked again about the same record
-    /// if there was no space; the live state stays as it is.
+    /// What is still needed of the record, as bytes of a batch ([`Batch::cost`]); 0: nothing. May be asked
+    /// again about the same record if there was no space; the live state stays as it is.
     fn cost(&mut self, at: Location, kind: u8, payload: &Bytes) -> usize;
 
-    /// Puts what [`Liveness::cost`] has just counted, and takes over where it lies from now on: the next question sees it. It is not
-    /// durable yet, so what depends on these places must not be disclosed until then.
+    /// Puts what [`Liveness::cost`] has just counted, and takes over where it lies from now on: the next
+    /// question sees it. It is not durable yet, so what depends on these places must not be disclosed until
+    /// then.
     fn carry(&mut self, at: Location, kind: u8, payload: &Bytes, put: &mut dyn FnMut(u8, &[u8]) -> Location);
 }
 
-/// The part of a segment carried in one batch (1 MiB of 32): bounds how long posts wait behind the compaction.
+/// The part of a segment carried in one batch (1 MiB of 32): bounds how long posts wait behind the
+/// compaction.
 const CARRY_PART: usize = 32;
 /// Records looked at in one step, for the same reason.
 const LOOK_AT: usize = 8192;
@@ -72,7 +76,8 @@ pub(crate) struct Compaction {
 }
 
 impl Journal {
-    /// The segment most worth emptying, if in any at most `live_percent` are needed. Never the current or a damaged one.
+    /// The segment most worth emptying, if in any at most `live_percent` are needed. Never the current or a
+    /// damaged one.
     pub(crate) fn worst_segment(&self, live_percent: u64) -> Option<u32> {
         let permille = |live: u64, len: u64| live * 1000 / len.max(1);
         let current = self.current.ident.segment;
@@ -97,7 +102,8 @@ impl Journal {
         CompactError::Damaged(segment)
     }
 
-    /// Carries a part of a segment forward, in one synced batch. `true` when the segment is emptied and removed.
+    /// Carries a part of a segment forward, in one synced batch. `true` when the segment is emptied and
+    /// removed.
     pub(crate) fn compact_step(
         &mut self,
         work: &mut Compaction,
@@ -186,7 +192,17 @@ impl Compaction {
         let head = load(file.as_ref(), (SEGMENT_HEADER + BATCH_HEADER) as u64).ok()?;
         let ident = Ident { segment, marker: marker_of(&head, segment)? };
         let at = SEGMENT_HEADER as u32;
-        Some(Self { ident, file, len, window: Bytes::new(), base: at, at, records: Vec::new(), next: 0, ended: false })
+        Some(Self {
+            ident,
+            file,
+            len,
+            window: Bytes::new(),
+            base: at,
+            at,
+            records: Vec::new(),
+            next: 0,
+            ended: false,
+        })
     }
 
     /// Which segment.

@@ -1,7 +1,8 @@
 //! The seam between the journal and the machine: everything the journal asks of a disk, and nothing else.
 //!
-//! Two implementations: [`super::real::RealDisk`] for production and `super::sim::SimDisk` for tests, which forgets what was never synced.
-//! This module owns no state and makes no decision about durability; the journal decides when to sync.
+//! Two implementations: [`super::real::RealDisk`] for production and `super::sim::SimDisk` for tests, which
+//! forgets what was never synced. This module owns no state and makes no decision about durability; the
+//! journal decides when to sync.
 
 use std::io;
 use std::sync::Arc;
@@ -36,15 +37,18 @@ pub(crate) trait DiskFile: Send + Sync {
     }
     /// Writes all of `data` at `offset`. Durable only after [`DiskFile::sync`].
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
-    /// Makes the file at least `len` bytes long, with the space really taken, so that writes below `len` cannot fail for lack of it.
+    /// Makes the file at least `len` bytes long, with the space really taken, so that writes below `len`
+    /// cannot fail for lack of it.
     fn allocate(&self, len: u64) -> io::Result<()>;
     /// Cuts the file. Durable only after [`DiskFile::sync`].
     fn truncate(&self, len: u64) -> io::Result<()>;
-    /// Makes data and length durable. After an error nothing about the file's unsynced part may be believed (rule 19).
+    /// Makes data and length durable. After an error nothing about the file's unsynced part may be believed
+    /// (rule 19).
     fn sync(&self) -> io::Result<()>;
 }
 
-/// Whether an error means that space has run out, which passes, rather than that the disk is broken, which does not.
+/// Whether an error means that space has run out, which passes, rather than that the disk is broken, which
+/// does not.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)

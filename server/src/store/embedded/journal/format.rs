@@ -7,17 +7,22 @@
 //! batch header = marker(8) number(8) body_len(4) count(4) flags(4) body_crc(4) offset(4) crc(4)
 //! frame    = len(4) crc(4) kind(1) payload(len)
 //! ```
-//! - The *marker* is random, secret and new for each segment: a poster who knows this format still cannot put bytes into an
-//!   envelope that a damage scan would take for a batch.
-//! - A batch header's crc covers the segment number and the header; `body_crc` covers the crcs of the frames in order.
-//! - A frame's crc covers the marker, segment, its own offset, len, kind and payload: a block written to the wrong place is noticed,
-//!   and bytes inside an envelope cannot pass for a record when a damaged batch is searched.
-//! - *prev_end* is where the previous segment ends. Bytes beyond it are a tail that was rewritten here and are ignored.
+//! - The *marker* is random, secret and new for each segment: a poster who knows this format still cannot put
+//!   bytes into an envelope that a damage scan would take for a batch.
+//! - A batch header's crc covers the segment number and the header; `body_crc` covers the crcs of the frames
+//!   in order.
+//! - A frame's crc covers the marker, segment, its own offset, len, kind and payload: a block written to the
+//!   wrong place is noticed, and bytes inside an envelope cannot pass for a record when a damaged batch is
+//!   searched.
+//! - *prev_end* is where the previous segment ends. Bytes beyond it are a tail that was rewritten here and
+//!   are ignored.
 //! - *stamp* is a number of the owner's: what it had come to when the segment was begun, or less.
-//! - A *seal* is a batch header with flag 1, no body, and the number of the batch before it: nothing follows it. With flag 2 as well
-//!   the journal was ended cleanly there; without, a later segment was on stable storage before.
-//! - A frame of kind 60 is the *roster*: the numbers (4 bytes each) of all segments that exist, the first frame of every segment. One of kind
-//!   61 says of one segment (4 bytes) that it may be gone from now on. Together they tell a removed segment from a lost one.
+//! - A *seal* is a batch header with flag 1, no body, and the number of the batch before it: nothing follows
+//!   it. With flag 2 as well the journal was ended cleanly there; without, a later segment was on stable
+//!   storage before.
+//! - A frame of kind 60 is the *roster*: the numbers (4 bytes each) of all segments that exist, the first
+//!   frame of every segment. One of kind 61 says of one segment (4 bytes) that it may be gone from now on.
+//!   Together they tell a removed segment from a lost one.
 
 use crc32c::{crc32c, crc32c_append};
 
@@ -207,7 +212,8 @@ pub(crate) fn frame_crc(ident: Ident, offset: u32, kind: u8, payload: &[u8]) -> 
 /// A frame found intact: kind, payload, checksum.
 pub(crate) type Frame<'a> = (u8, &'a [u8], u32);
 
-/// The frame that begins at `buf[0]`, which stands at `offset` of the segment; `None` if it is damaged or does not fit.
+/// The frame that begins at `buf[0]`, which stands at `offset` of the segment; `None` if it is damaged or
+/// does not fit.
 pub(crate) fn frame(buf: &[u8], ident: Ident, offset: u32) -> Option<Frame<'_>> {
     if buf.len() < FRAME_HEADER {
         return None;
@@ -269,6 +275,10 @@ mod tests {
         let ident = Ident { segment: 1, marker: 2 };
         let crc = frame_crc(ident, 64, 3, b"payload");
         assert_ne!(crc, frame_crc(ident, 72, 3, b"payload"), "bound to its place");
-        assert_ne!(crc, frame_crc(Ident { marker: 3, ..ident }, 64, 3, b"payload"), "bound to the secret marker");
+        assert_ne!(
+            crc,
+            frame_crc(Ident { marker: 3, ..ident }, 64, 3, b"payload"),
+            "bound to the secret marker"
+        );
     }
 }

@@ -1,17 +1,21 @@
-//! The journal: an append-only sequence of checksummed records in segment files. It is the truth; everything else is a shortcut.
+//! The journal: an append-only sequence of checksummed records in segment files. It is the truth; everything
+//! else is a shortcut.
 //!
 //! What it keeps:
-//! - **A batch is atomic.** [`Journal::commit`] writes one batch and syncs once. After a power cut a batch is there whole or not at all.
-//! - **At most one batch is unsynced at any time.** So only the last segment's tail can be torn, and a bad stretch that is followed
-//!   by anything valid is damage, which is reported and never served (rule 19).
-//! - **Space is found before anything is decided.** [`Journal::begin`] preallocates; a full disk is [`BeginError::Full`], nothing has
-//!   happened, and the same call works again when space is back.
-//! - **A failed write or sync is fatal** (rule 19). [`Fatal`] comes back, the journal refuses everything from then on, and the process
-//!   must stop; the next start rewrites the last batch into a new segment before serving, because the page cache may be lying.
-//! - **Records are opaque.** What is still needed is for the owner to say ([`compact::Liveness`]); a segment is removed only after
-//!   the copies of what was needed are on stable storage.
+//! - **A batch is atomic.** [`Journal::commit`] writes one batch and syncs once. After a power cut a batch is
+//!   there whole or not at all.
+//! - **At most one batch is unsynced at any time.** So only the last segment's tail can be torn, and a bad
+//!   stretch that is followed by anything valid is damage, which is reported and never served (rule 19).
+//! - **Space is found before anything is decided.** [`Journal::begin`] preallocates; a full disk is
+//!   [`BeginError::Full`], nothing has happened, and the same call works again when space is back.
+//! - **A failed write or sync is fatal** (rule 19). [`Fatal`] comes back, the journal refuses everything from
+//!   then on, and the process must stop; the next start rewrites the last batch into a new segment before
+//!   serving, because the page cache may be lying.
+//! - **Records are opaque.** What is still needed is for the owner to say ([`compact::Liveness`]); a segment
+//!   is removed only after the copies of what was needed are on stable storage.
 //!
-//! It never decodes a payload, reads no clock, and has no thread of its own. The format is in [`mod@format`]; docs/storage.md tells it.
+//! It never decodes a payload, reads no clock, and has no thread of its own. The format is in [`mod@format`];
+//! docs/storage.md tells it.
 
 pub(crate) mod batch;
 pub(crate) mod compact;
@@ -99,7 +103,8 @@ impl fmt::Display for Damage {
     }
 }
 
-/// The disk failed where it must not. Nothing of the batch may be answered and the process must stop; there is no retry.
+/// The disk failed where it must not. Nothing of the batch may be answered and the process must stop; there
+/// is no retry.
 #[derive(Debug, thiserror::Error)]
 #[error("the journal cannot {during}: {source}; the relay must stop, and recovers at the next start")]
 #[must_use = "after this nothing may be answered any more"]
@@ -122,7 +127,8 @@ pub(crate) enum BeginError {
 /// Sizes. All in bytes but `open_files`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct JournalConfig {
-    /// A segment is ended when the next batch would make it longer. One batch may exceed it in a segment of its own.
+    /// A segment is ended when the next batch would make it longer. One batch may exceed it in a segment of
+    /// its own.
     pub(crate) segment_bytes: u32,
     /// Preallocation goes in steps of this.
     pub(crate) step_bytes: u32,
@@ -180,7 +186,8 @@ struct Current {
     allocated: u64,
 }
 
-/// Space that every batch leaves behind it in its segment: for saying that a segment may be gone, however full the disk is.
+/// Space that every batch leaves behind it in its segment: for saying that a segment may be gone, however
+/// full the disk is.
 const REMOVAL: usize = (BATCH_HEADER + Batch::cost(4)).next_multiple_of(ALIGN);
 
 /// Most bytes of batch buffer kept between batches.
@@ -212,7 +219,8 @@ impl Journal {
         self.disk.free_bytes()
     }
 
-    /// What the owner has come to (a count of its own that never falls): written into the headers of segments begun from now on.
+    /// What the owner has come to (a count of its own that never falls): written into the headers of segments
+    /// begun from now on.
     pub(crate) fn stamp(&mut self, stamp: u64) {
         self.stamp = stamp;
     }
@@ -224,8 +232,8 @@ impl Journal {
         }
     }
 
-    /// The owner no longer needs this record, but for `rest` bytes that it says in fewer words when its segment goes. An estimate: after a
-    /// start everything counts as needed until it is counted anew.
+    /// The owner no longer needs this record, but for `rest` bytes that it says in fewer words when its
+    /// segment goes. An estimate: after a start everything counts as needed until it is counted anew.
     pub(crate) fn note_dead(&mut self, at: Location, rest: u64) {
         if let Some(usage) = self.segments.get_mut(&at.segment) {
             usage.live = usage.live.saturating_sub(at.footprint().saturating_sub(rest));
@@ -272,7 +280,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Ends the current segment and begins another with room for `need` bytes. All space is taken first: on `Full` nothing changed.
+    /// Ends the current segment and begins another with room for `need` bytes. All space is taken first: on
+    /// `Full` nothing changed.
     fn roll(&mut self, need: usize) -> Result<(), BeginError> {
         let number = self.current.ident.segment + 1;
         let ident = Ident { segment: number, marker: self.rng.next_u64() };
@@ -298,8 +307,14 @@ impl Journal {
         Ok((file, allocated))
     }
 
-    /// The new segment first, durably, then the old one's end: so an ended segment without a later one has lost it.
-    fn switch(&mut self, (file, allocated): (Arc<dyn DiskFile>, u64), ident: Ident, roster: Batch) -> io::Result<()> {
+    /// The new segment first, durably, then the old one's end: so an ended segment without a later one has
+    /// lost it.
+    fn switch(
+        &mut self,
+        (file, allocated): (Arc<dyn DiskFile>, u64),
+        ident: Ident,
+        roster: Batch,
+    ) -> io::Result<()> {
         let old = &self.current;
         let header = SegmentHeader {
             segment: ident.segment,
@@ -337,8 +352,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Removes a segment, whose needed records must have been copied and committed before. First it is said that it may be gone, or
-    /// the next start would miss it.
+    /// Removes a segment, whose needed records must have been copied and committed before. First it is said
+    /// that it may be gone, or the next start would miss it.
     fn remove(&mut self, segment: u32) -> Result<(), BeginError> {
         self.check()?;
         assert!(segment != self.current.ident.segment, "the current segment is never removed");
@@ -358,7 +373,8 @@ impl Journal {
         let cost = Batch::cost(4);
         match self.begin(cost) {
             Err(BeginError::Full)
-                if u64::from(self.current.end) + (REMOVAL + BATCH_HEADER) as u64 <= self.current.allocated =>
+                if u64::from(self.current.end) + (REMOVAL + BATCH_HEADER) as u64
+                    <= self.current.allocated =>
             {
                 Ok(Batch::new(self.current.ident, self.current.end, self.next_batch, cost, Vec::new()))
             }
@@ -400,7 +416,8 @@ fn grow(file: &dyn DiskFile, config: JournalConfig, need: u64, have: u64) -> io:
     if need <= have {
         return Ok(have);
     }
-    let step = need.next_multiple_of(u64::from(config.step_bytes)).min(u64::from(config.segment_bytes)).max(need);
+    let step =
+        need.next_multiple_of(u64::from(config.step_bytes)).min(u64::from(config.segment_bytes)).max(need);
     match file.allocate(step) {
         Ok(()) => Ok(step),
         Err(error) if is_full(&error) && step > need => file.allocate(need).map(|()| need),

@@ -1,13 +1,15 @@
 //! Opening a journal: finding what is there, cutting the torn tail, rewriting the last batch, and replaying.
 //!
-//! The last batch may sit in the page cache without being on the disk (its sync may have failed just before the process stopped), and no
-//! system call tells. So it is *rewritten* into a new segment and synced before anything is served (rule 19). Order, each step
-//! harmless if the power goes: write the new segment under a temporary name, sync, rename, sync the folder; from here on its header
-//! says where the old segment ends; then cut and seal the old one. A segment that was sealed needs no rewriting.
+//! The last batch may sit in the page cache without being on the disk (its sync may have failed just before
+//! the process stopped), and no system call tells. So it is *rewritten* into a new segment and synced before
+//! anything is served (rule 19). Order, each step harmless if the power goes: write the new segment under a
+//! temporary name, sync, rename, sync the folder; from here on its header says where the old segment ends;
+//! then cut and seal the old one. A segment that was sealed needs no rewriting.
 //!
-//! Each segment begins with a roster of the segments there are, and nothing is removed before a record says so. So a segment that is
-//! lost, or one that was removed and is back (from a backup, say), is noticed; the latter is left alone. A start removes one only when the
-//! new segment has said so again, for the word may have been seen in the page cache only.
+//! Each segment begins with a roster of the segments there are, and nothing is removed before a record says
+//! so. So a segment that is lost, or one that was removed and is back (from a backup, say), is noticed; the
+//! latter is left alone. A start removes one only when the new segment has said so again, for the word may
+//! have been seen in the page cache only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -19,7 +21,9 @@ use super::disk::{Disk, DiskFile, is_full};
 use super::format::{ALIGN, BATCH_HEADER, Ident, REMOVED, ROSTER, SEGMENT_HEADER, SegmentHeader, is_own};
 use super::scan::{Outline, Span, outline, records};
 use super::segment::{Found, UNFINISHED, find, load, name_of, number_of, seal};
-use super::{Batch, Current, Damage, Journal, JournalConfig, Location, Position, REMOVAL, Reader, Resume, Usage};
+use super::{
+    Batch, Current, Damage, Journal, JournalConfig, Location, Position, REMOVAL, Reader, Resume, Usage,
+};
 
 /// What replay yields, in order.
 #[derive(Debug)]
@@ -35,8 +39,8 @@ pub(crate) enum Replayed<'a> {
     },
     /// Something here no longer reads back. What comes after is still replayed.
     Damage(Damage),
-    /// The journal's end was torn, and cut: a batch that was being written and never answered. Damage of the very last batch, where
-    /// the journal was not ended cleanly, looks the same.
+    /// The journal's end was torn, and cut: a batch that was being written and never answered. Damage of the
+    /// very last batch, where the journal was not ended cleanly, looks the same.
     Torn(Damage),
 }
 
@@ -60,11 +64,12 @@ pub(crate) enum OpenError {
         /// Its format.
         version: u32,
     },
-    /// What supersedes things that were remembered there is no longer in the journal. What is remembered is worth nothing; replay from
-    /// the beginning.
+    /// What supersedes things that were remembered there is no longer in the journal. What is remembered is
+    /// worth nothing; replay from the beginning.
     #[error("the journal no longer reaches back to {0:?}")]
     Elsewhere(Resume),
-    /// The journal ends before the place asked for, which was on stable storage: its end is lost. Replay from the beginning.
+    /// The journal ends before the place asked for, which was on stable storage: its end is lost. Replay from
+    /// the beginning.
     #[error("the journal does not reach to {0:?}")]
     Short(Resume),
 }
@@ -105,7 +110,8 @@ impl Journal {
             segments.insert(segment.number, usage);
         }
         // The number of one that is lost is not given again, or its loss would be forgotten.
-        let next_number = tail.as_ref().map_or(1, |tail| tail.found.number.max(lost.last().copied().unwrap_or(0)) + 1);
+        let next_number =
+            tail.as_ref().map_or(1, |tail| tail.found.number.max(lost.last().copied().unwrap_or(0)) + 1);
         let last_batch = tail.as_ref().map_or(0, Tail::last_batch);
         let header = SegmentHeader {
             segment: next_number,
@@ -113,8 +119,11 @@ impl Journal {
             marker: rng.next_u64(),
             prev_segment: tail.as_ref().map_or(0, |tail| tail.found.number),
             prev_end: tail.as_ref().map_or(0, |tail| tail.cut),
-            first_batch: tail.as_ref().map_or(1, |tail| tail.rewrite.map_or(last_batch + 1, |span| span.header.number)),
-            // What the owner has come to is known only after the replay; the last known number is less, as it may be.
+            first_batch: tail
+                .as_ref()
+                .map_or(1, |tail| tail.rewrite.map_or(last_batch + 1, |span| span.header.number)),
+            // What the owner has come to is known only after the replay; the last known number is less, as it
+            // may be.
             stamp: tail.as_ref().and_then(|tail| tail.found.header).map_or(0, |header| header.stamp),
         };
         let stamp = header.stamp;
@@ -165,7 +174,8 @@ fn find_segments(disk: &dyn Disk) -> Result<Vec<Found>, OpenError> {
         numbers.extend(number_of(&name));
     }
     numbers.sort_unstable();
-    // A name that is seen may only be in the page cache, and what is done next relies on it: ending the segment before it, say.
+    // A name that is seen may only be in the page cache, and what is done next relies on it: ending the
+    // segment before it, say.
     disk.sync_dir()?;
     let open = |number| match find(disk, number)? {
         Ok(found) => Ok(found),
@@ -174,8 +184,8 @@ fn find_segments(disk: &dyn Disk) -> Result<Vec<Found>, OpenError> {
     numbers.into_iter().map(open).collect()
 }
 
-/// Compares the segments that are there with the roster of the last one. Returns those that are lost, and those that are to be removed,
-/// which it takes out.
+/// Compares the segments that are there with the roster of the last one. Returns those that are lost, and
+/// those that are to be removed, which it takes out.
 fn call_the_roll(
     found: &mut Vec<Found>,
     tail: Option<&Tail>,
@@ -191,7 +201,12 @@ fn call_the_roll(
         lost.insert(tail.found.number + 1);
     }
     for segment in &lost {
-        visit(Replayed::Damage(Damage { segment: *segment, offset: 0, len: 0, what: "segment that is missing" }));
+        visit(Replayed::Damage(Damage {
+            segment: *segment,
+            offset: 0,
+            len: 0,
+            what: "segment that is missing",
+        }));
     }
     let mut going = Vec::new();
     for segment in found.iter().map(|found| found.number) {
@@ -217,12 +232,14 @@ fn read_tail(found: Found) -> Result<Tail, OpenError> {
     Ok(Tail { found, buf, outline, rewrite, cut })
 }
 
-/// A checkpoint is written only when a later batch is on stable storage, so what it names is never rewritten or cut. And it holds
-/// things whose tombstones compaction may since have dropped: those are at most as new as the stamp of the oldest segment, so a
-/// checkpoint that is as new as that one knows of them.
+/// A checkpoint is written only when a later batch is on stable storage, so what it names is never rewritten
+/// or cut. And it holds things whose tombstones compaction may since have dropped: those are at most as new
+/// as the stamp of the oldest segment, so a checkpoint that is as new as that one knows of them.
 fn check_reach(from: Resume, found: &[Found], tail: Option<&Tail>) -> Result<(), OpenError> {
-    let reached = tail
-        .map_or(Position { segment: 0, offset: 0 }, |tail| Position { segment: tail.found.number, offset: tail.cut });
+    let reached = tail.map_or(Position { segment: 0, offset: 0 }, |tail| Position {
+        segment: tail.found.number,
+        offset: tail.cut,
+    });
     let oldest = found.iter().chain(tail.map(|tail| &tail.found)).find_map(|found| found.header);
     let buried = oldest.map_or(0, |header| header.stamp);
     match from.position > reached {
@@ -243,14 +260,19 @@ fn finish_and_replay(
     let mut usage = Usage { len: found.len, stamp: found.stamp(), ..Usage::default() };
     let Some(marker) = found.marker else {
         usage.damaged = true;
-        visit(Replayed::Damage(Damage { segment: found.number, offset: 0, len: found.len as u32, what: "segment" }));
+        visit(Replayed::Damage(Damage {
+            segment: found.number,
+            offset: 0,
+            len: found.len as u32,
+            what: "segment",
+        }));
         return Ok(usage);
     };
     let ident = Ident { segment: found.number, marker };
     let told_end = next.and_then(|next| next.header).filter(|header| header.prev_segment == found.number);
     if let Some(header) = told_end.filter(|_| next_is_last) {
-        // The start before this one may have been interrupted between beginning the next segment and ending this one, and a seal
-        // that is seen may only be in the page cache.
+        // The start before this one may have been interrupted between beginning the next segment and ending
+        // this one, and a seal that is seen may only be in the page cache.
         seal(found.file.as_ref(), ident, header.prev_end, header.first_batch - 1)?;
         usage.len = found.file.len()?;
     }
@@ -264,7 +286,12 @@ fn finish_and_replay(
     if !outline.sealed {
         usage.damaged = true;
         let len = (buf.len() as u32).saturating_sub(outline.end);
-        visit(Replayed::Damage(Damage { segment: found.number, offset: outline.end, len, what: "end of the segment" }));
+        visit(Replayed::Damage(Damage {
+            segment: found.number,
+            offset: outline.end,
+            len,
+            what: "end of the segment",
+        }));
     }
     for span in &outline.spans {
         usage.damaged |= replay_span(&buf, ident, span, visit);
@@ -318,12 +345,14 @@ impl Tail {
         self.found.marker.is_some() && self.cut as usize == SEGMENT_HEADER && !self.is_damaged()
     }
 
-    /// The segments that exist as this one says, and those that may since be gone. `None`: it says nothing that can be read.
+    /// The segments that exist as this one says, and those that may since be gone. `None`: it says nothing
+    /// that can be read.
     fn roster(&self) -> Option<(BTreeSet<u32>, BTreeSet<u32>)> {
         let ident = Ident { segment: self.found.number, marker: self.found.marker? };
         let (mut named, mut removed) = (None, BTreeSet::new());
         let mut take = |_, kind, payload: &[u8]| {
-            let numbers = payload.chunks_exact(4).map(|four| u32::from_le_bytes([four[0], four[1], four[2], four[3]]));
+            let numbers =
+                payload.chunks_exact(4).map(|four| u32::from_le_bytes([four[0], four[1], four[2], four[3]]));
             match kind {
                 ROSTER => named = Some(numbers.collect()),
                 REMOVED => removed.extend(numbers),
@@ -353,16 +382,27 @@ impl Tail {
         let begin = first_offset(from, self.found.number);
         let Some(marker) = self.found.marker else {
             let len = self.found.len as u32;
-            return visit(Replayed::Damage(Damage { segment: self.found.number, offset: 0, len, what: "segment" }));
+            return visit(Replayed::Damage(Damage {
+                segment: self.found.number,
+                offset: 0,
+                len,
+                what: "segment",
+            }));
         };
         report(&self.found, &self.outline, begin, visit);
         if self.outline.torn && !self.outline.sealed {
             let (segment, offset) = (self.found.number, self.outline.end);
             let used = self.buf.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u32 + 1);
-            visit(Replayed::Torn(Damage { segment, offset, len: used.saturating_sub(offset), what: "torn end" }));
+            visit(Replayed::Torn(Damage {
+                segment,
+                offset,
+                len: used.saturating_sub(offset),
+                what: "torn end",
+            }));
         }
         let ident = Ident { segment: self.found.number, marker };
-        let kept = self.outline.spans.iter().filter(|span| span.offset as usize >= begin && span.offset < self.cut);
+        let kept =
+            self.outline.spans.iter().filter(|span| span.offset as usize >= begin && span.offset < self.cut);
         for span in kept {
             replay_span(&self.buf, ident, span, visit);
         }
@@ -375,8 +415,8 @@ struct Begun {
     buf: Vec<u8>,
 }
 
-/// Writes the new segment with the roster, the word that some may be gone, and the rewritten batch; when this returns, all of it is on
-/// stable storage.
+/// Writes the new segment with the roster, the word that some may be gone, and the rewritten batch; when this
+/// returns, all of it is on stable storage.
 fn begin_segment(
     disk: &dyn Disk,
     header: &SegmentHeader,
@@ -391,7 +431,8 @@ fn begin_segment(
     let room = Batch::cost(names.len())
         + Batch::cost(gone.len())
         + rewrite.map_or(0, |(_, span)| span.header.body_len as usize);
-    // What is rewritten keeps its number, and with it its place in the order; the roster alone takes the next.
+    // What is rewritten keeps its number, and with it its place in the order; the roster alone takes the
+    // next.
     let mut batch = Batch::new(ident, SEGMENT_HEADER as u32, header.first_batch, room, Vec::new());
     batch.push(ROSTER, &[&names]);
     if !removed.is_empty() {
@@ -410,7 +451,8 @@ fn begin_segment(
     let allocated = (buf.len() + ALIGN + BATCH_HEADER + REMOVAL) as u64;
     let write = || -> io::Result<Arc<dyn DiskFile>> {
         if let Some(tail) = tail.filter(|tail| tail.found.marker.is_some() && !tail.outline.sealed) {
-            // What was preallocated and never used goes first: on a full disk it is the space for the new segment.
+            // What was preallocated and never used goes first: on a full disk it is the space for the new
+            // segment.
             tail.found.file.truncate(u64::from(tail.outline.end))?;
         }
         let file = disk.create(UNFINISHED)?;

@@ -1,6 +1,7 @@
 //! Reading single records by location, beside the writer and by any number of threads.
 //!
-//! Owns a bounded cache of open segment files. Never writes, and never serves bytes whose checksum does not hold.
+//! Owns a bounded cache of open segment files. Never writes, and never serves bytes whose checksum does not
+//! hold.
 
 use std::io;
 use std::sync::Arc;
@@ -61,20 +62,26 @@ impl Reader {
             _ => ReadError::Io(at.segment, error),
         })?;
         match frame(&buf, segment.ident, at.offset) {
-            Some((_, payload, _)) if payload.len() == at.len as usize => Ok(buf.freeze().slice(FRAME_HEADER..)),
+            Some((_, payload, _)) if payload.len() == at.len as usize => {
+                Ok(buf.freeze().slice(FRAME_HEADER..))
+            }
             _ => Err(ReadError::Damaged(at)),
         }
     }
 
-    /// The same if it is in the system's cache: takes microseconds. Whatever is the matter otherwise, [`Self::read`] tells.
+    /// The same if it is in the system's cache: takes microseconds. Whatever is the matter otherwise,
+    /// [`Self::read`] tells.
     pub(crate) fn read_at_once(&self, at: Location) -> Option<Bytes> {
-        let segment = self.shared.open.lock().iter().rev().find(|open| open.ident.segment == at.segment).cloned()?;
+        let segment =
+            self.shared.open.lock().iter().rev().find(|open| open.ident.segment == at.segment).cloned()?;
         let mut buf = BytesMut::zeroed(FRAME_HEADER + at.len as usize);
         if !segment.file.read_at_once(&mut buf, u64::from(at.offset)) {
             return None;
         }
         match frame(&buf, segment.ident, at.offset) {
-            Some((_, payload, _)) if payload.len() == at.len as usize => Some(buf.freeze().slice(FRAME_HEADER..)),
+            Some((_, payload, _)) if payload.len() == at.len as usize => {
+                Some(buf.freeze().slice(FRAME_HEADER..))
+            }
             _ => None,
         }
     }

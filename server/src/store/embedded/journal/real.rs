@@ -1,6 +1,7 @@
 //! The real disk: a folder on a POSIX file system.
 //!
-//! Owns one open folder handle (for syncing names) and makes the plain system calls. Never retries a failed sync.
+//! Owns one open folder handle (for syncing names) and makes the plain system calls. Never retries a failed
+//! sync.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -86,7 +87,12 @@ impl DiskFile for File {
     #[cfg(target_os = "linux")]
     fn read_at_once(&self, buf: &mut [u8], offset: u64) -> bool {
         let len = buf.len();
-        let read = rustix::io::preadv2(self, &mut [IoSliceMut::new(buf)], offset, rustix::io::ReadWriteFlags::NOWAIT);
+        let read = rustix::io::preadv2(
+            self,
+            &mut [IoSliceMut::new(buf)],
+            offset,
+            rustix::io::ReadWriteFlags::NOWAIT,
+        );
         read == Ok(len)
     }
 

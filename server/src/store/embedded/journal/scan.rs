@@ -1,8 +1,9 @@
 //! Reading a segment's bytes as batches and records, and telling a torn tail from damage.
 //!
-//! The difference: a batch is written only after the one before it was synced. So a bad stretch that is followed by any valid batch of
-//! the same segment was once on stable storage and is *damage*; a bad stretch that nothing follows is a *tail* that was never answered.
-//! Pure; the caller decides what to do about either.
+//! The difference: a batch is written only after the one before it was synced. So a bad stretch that is
+//! followed by any valid batch of the same segment was once on stable storage and is *damage*; a bad stretch
+//! that nothing follows is a *tail* that was never answered. Pure; the caller decides what to do about
+//! either.
 
 use crc32c::crc32c_append;
 
@@ -35,7 +36,8 @@ pub(super) struct Outline {
     pub(super) torn: bool,
 }
 
-/// Finds all batches from `from` (a batch boundary) to the end of `buf`, which holds the segment from its first byte.
+/// Finds all batches from `from` (a batch boundary) to the end of `buf`, which holds the segment from its
+/// first byte.
 pub(super) fn outline(buf: &[u8], ident: Ident, from: usize) -> Outline {
     let mut found = Outline { end: from as u32, ..Outline::default() };
     let mut at = from;
@@ -84,8 +86,8 @@ fn is_intact(buf: &[u8], ident: Ident, offset: usize, header: &BatchHeader) -> b
     body.is_some_and(|body| frames(body, ident, start as u32, header, &mut |_, _| ()))
 }
 
-/// Calls `visit` with the place and kind of each record of a batch whose body stands at `start` of the segment. Whether all check and
-/// are all there.
+/// Calls `visit` with the place and kind of each record of a batch whose body stands at `start` of the
+/// segment. Whether all check and are all there.
 pub(super) fn frames(
     body: &[u8],
     ident: Ident,
@@ -95,7 +97,10 @@ pub(super) fn frames(
 ) -> bool {
     let (mut at, mut count, mut crcs) = (0, 0, 0);
     while let Some((kind, payload, crc)) = frame(&body[at..], ident, start + at as u32) {
-        visit(Location { segment: ident.segment, offset: start + at as u32, len: payload.len() as u32 }, kind);
+        visit(
+            Location { segment: ident.segment, offset: start + at as u32, len: payload.len() as u32 },
+            kind,
+        );
         crcs = crc32c_append(crcs, &crc.to_le_bytes());
         count += 1;
         at += FRAME_HEADER + payload.len();
@@ -103,8 +108,9 @@ pub(super) fn frames(
     at == body.len() && count == header.count && crcs == header.body_crc
 }
 
-/// Calls `visit` with the readable records of a batch, in order. In a batch that is not intact the records before and after a damaged
-/// one are still found as long as lengths lead to them; the rest is returned as damage.
+/// Calls `visit` with the readable records of a batch, in order. In a batch that is not intact the records
+/// before and after a damaged one are still found as long as lengths lead to them; the rest is returned as
+/// damage.
 pub(super) fn records<'a>(
     buf: &'a [u8],
     ident: Ident,
@@ -117,13 +123,19 @@ pub(super) fn records<'a>(
     let mut bad: Option<(usize, usize)> = None;
     while at < end {
         if let Some((kind, payload, _)) = frame(&buf[at..end], ident, at as u32) {
-            visit(Location { segment: ident.segment, offset: at as u32, len: payload.len() as u32 }, kind, payload);
+            visit(
+                Location { segment: ident.segment, offset: at as u32, len: payload.len() as u32 },
+                kind,
+                payload,
+            );
             at += FRAME_HEADER + payload.len();
             continue;
         }
-        // The length may be the damaged part: frames have no alignment, so every byte may begin the next one. A frame's
-        // checksum covers its place, so a false find has a chance of 2^-32 a byte, and only within an already damaged batch.
-        let next = (at + 1..end).find(|next| frame_is_plausible(&buf[*next..end], ident, *next)).unwrap_or(end);
+        // The length may be the damaged part: frames have no alignment, so every byte may begin the next one.
+        // A frame's checksum covers its place, so a false find has a chance of 2^-32 a byte, and only within
+        // an already damaged batch.
+        let next =
+            (at + 1..end).find(|next| frame_is_plausible(&buf[*next..end], ident, *next)).unwrap_or(end);
         bad = Some((bad.map_or(at, |bad| bad.0), next));
         at = next;
     }

@@ -4,10 +4,13 @@ use std::io;
 use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
-use super::format::{BATCH_HEADER, BadHeader, BatchHeader, CLOSED, Ident, SEAL, SEGMENT_HEADER, SegmentHeader};
+use super::format::{
+    BATCH_HEADER, BadHeader, BatchHeader, CLOSED, Ident, SEAL, SEGMENT_HEADER, SegmentHeader,
+};
 
 const SUFFIX: &str = ".seg";
-/// A segment is written under this name until its beginning is on stable storage, so that a `.seg` file never begins with a torn write.
+/// A segment is written under this name until its beginning is on stable storage, so that a `.seg` file never
+/// begins with a torn write.
 pub(super) const UNFINISHED: &str = "next.tmp";
 
 /// The file name of a segment.
@@ -30,8 +33,9 @@ pub(super) fn marker_of(head: &[u8], segment: u32) -> Option<u64> {
     BatchHeader::decode(head, Ident { segment, marker }, SEGMENT_HEADER).map(|_| marker)
 }
 
-/// Ends a segment at `end` for good: cuts what follows, writes the seal, syncs. `last_batch` is the number of its last batch. A later
-/// segment must be on stable storage already, so that one without is known to have lost it; the journal's clean end is [`seal_last`].
+/// Ends a segment at `end` for good: cuts what follows, writes the seal, syncs. `last_batch` is the number of
+/// its last batch. A later segment must be on stable storage already, so that one without is known to have
+/// lost it; the journal's clean end is [`seal_last`].
 pub(super) fn seal(file: &dyn DiskFile, ident: Ident, end: u32, last_batch: u64) -> io::Result<()> {
     seal_with(file, ident, end, last_batch, SEAL)
 }
@@ -98,7 +102,9 @@ mod tests {
     fn names_round_trip() {
         assert_eq!(name_of(0x1f), "000000000000001f.seg");
         assert_eq!(number_of("000000000000001f.seg"), Some(0x1f));
-        for other in ["0.seg", "000000000000001f.tmp", "00000000000000000.seg", "0000000000000000.seg", "next.tmp"] {
+        for other in
+            ["0.seg", "000000000000001f.tmp", "00000000000000000.seg", "0000000000000000.seg", "next.tmp"]
+        {
             assert_eq!(number_of(other), None, "{other}");
         }
     }

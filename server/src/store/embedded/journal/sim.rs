@@ -1,8 +1,9 @@
 //! A disk in memory that remembers what was never synced, for power-cut tests.
 //!
-//! It can stop at any operation, fail a sync the way Linux does (the data stays readable and is never written), run full, and make
-//! [`SimDisk::power_cut`] images: everything up to the last sync kept; later writes kept, dropped or torn by sectors, in any
-//! combination; later folder changes kept up to some point. Sectors are written whole or not at all.
+//! It can stop at any operation, fail a sync the way Linux does (the data stays readable and is never
+//! written), run full, and make [`SimDisk::power_cut`] images: everything up to the last sync kept; later
+//! writes kept, dropped or torn by sectors, in any combination; later folder changes kept up to some point.
+//! Sectors are written whole or not at all.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -94,13 +95,15 @@ impl State {
 }
 
 impl SimDisk {
-    /// The power goes at the `n`-th changing operation from now; that one and all later ones fail and change nothing.
+    /// The power goes at the `n`-th changing operation from now; that one and all later ones fail and change
+    /// nothing.
     pub(crate) fn stop_after(&self, n: u64) {
         let mut state = self.0.lock();
         state.stop_at = Some(state.operations + n);
     }
 
-    /// The `n`-th sync of a file from now fails and loses what it should have written, while reads still show it.
+    /// The `n`-th sync of a file from now fails and loses what it should have written, while reads still show
+    /// it.
     pub(crate) fn fail_sync_after(&self, n: u64) {
         let mut state = self.0.lock();
         state.fail_sync = Some(state.syncs + n);
@@ -191,7 +194,8 @@ impl Inode {
                 Pending::Length(len) if rng.random() => bytes.resize(*len, 0),
                 Pending::Length(_) => {}
                 Pending::Write { offset, data } => {
-                    // 0: all dropped; 1: all kept; 2, 3: each sector by itself, so that writes are dropped, reordered and torn.
+                    // 0: all dropped; 1: all kept; 2, 3: each sector by itself, so that writes are dropped,
+                    // reordered and torn.
                     let first = offset / SECTOR;
                     for sector in first..(offset + data.len()).div_ceil(SECTOR) {
                         if fate == 1 || (fate >= 2 && rng.random()) {
@@ -273,7 +277,8 @@ impl DiskFile for SimFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         let state = self.state.lock();
         let from = offset as usize;
-        let bytes = state.inodes[self.inode].seen.get(from..from + buf.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let bytes =
+            state.inodes[self.inode].seen.get(from..from + buf.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         buf.copy_from_slice(bytes);
         Ok(())
     }

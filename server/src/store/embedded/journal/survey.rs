@@ -1,4 +1,5 @@
-//! Damage of any kind to a segment, for fuzzing: whatever was changed, what is read is what was written, or is not read at all.
+//! Damage of any kind to a segment, for fuzzing: whatever was changed, what is read is what was written, or
+//! is not read at all.
 
 use super::Batch;
 use super::format::{Ident, SEGMENT_HEADER, SegmentHeader};
@@ -39,15 +40,17 @@ fn read(bytes: &[u8]) -> Vec<Found> {
     assert!(found.end as usize <= bytes.len(), "a segment ends within its file");
     let mut all = Vec::new();
     for span in &found.spans {
-        let damage =
-            records(bytes, IDENT, span, &mut |at, kind, payload| all.push((at.offset, kind, payload.to_vec())));
+        let damage = records(bytes, IDENT, span, &mut |at, kind, payload| {
+            all.push((at.offset, kind, payload.to_vec()))
+        });
         assert_eq!(damage.is_none(), span.intact, "damage is reported, and only damage");
     }
     all
 }
 
-/// Changes a segment as the input says and reads it. The input: edits of four bytes each, a place (u16, big endian), what to do
-/// (0 to 3: overwrite, exclusive or, cut there, repeat what stands there at the end) and a value. How many records were read.
+/// Changes a segment as the input says and reads it. The input: edits of four bytes each, a place (u16, big
+/// endian), what to do (0 to 3: overwrite, exclusive or, cut there, repeat what stands there at the end) and
+/// a value. How many records were read.
 pub(crate) fn survey(edits: &[u8]) -> usize {
     let (mut bytes, originals) = written();
     for edit in edits.chunks_exact(4) {

@@ -1,4 +1,5 @@
-//! The journal against power cuts, failing syncs, full disks and damage, on a simulated disk. Every failure prints its seed.
+//! The journal against power cuts, failing syncs, full disks and damage, on a simulated disk. Every failure
+//! prints its seed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,12 +50,18 @@ fn payloads(rng: &mut StdRng, most: usize) -> Vec<Vec<u8>> {
     (0..most).map(&mut one).collect()
 }
 
-/// Answered = committed without error. All of them must be there, in order; of the one batch that was not answered, all or nothing.
+/// Answered = committed without error. All of them must be there, in order; of the one batch that was not
+/// answered, all or nothing.
 fn check(seed: u64, answered: &mut Vec<Vec<u8>>, pending: &[Vec<u8>], replay: &Replay) {
     let (journal, records, damage) = replay;
     assert_eq!(damage, &[], "seed {seed}: a power cut is not damage");
     let found: Vec<_> = records.iter().map(|(_, _, payload)| payload.clone()).collect();
-    assert!(found.len() >= answered.len(), "seed {seed}: {} of {} answered records", found.len(), answered.len());
+    assert!(
+        found.len() >= answered.len(),
+        "seed {seed}: {} of {} answered records",
+        found.len(),
+        answered.len()
+    );
     assert!(found[..answered.len()] == answered[..], "seed {seed}: answered records differ");
     let rest = &found[answered.len()..];
     assert!(rest.is_empty() || rest == pending, "seed {seed}: a torn batch was not cut as a whole");
@@ -76,7 +83,8 @@ fn nothing_answered_is_lost_by_power_cuts() {
             if let Ok((mut journal, ..)) = open_from(&disk, None) {
                 // What was replayed while opening is served: it must never vanish again.
                 answered.append(&mut pending);
-                let known = open(&disk.restart()).1.into_iter().map(|(_, _, payload)| payload).collect::<Vec<_>>();
+                let known =
+                    open(&disk.restart()).1.into_iter().map(|(_, _, payload)| payload).collect::<Vec<_>>();
                 answered = known;
                 loop {
                     let most = rng.random_range(1..6);
@@ -87,7 +95,10 @@ fn nothing_answered_is_lost_by_power_cuts() {
                     }
                     answered.extend(batch);
                 }
-                assert!(append(&mut journal, &[vec![1]]).is_err(), "seed {seed}: a failed journal must refuse");
+                assert!(
+                    append(&mut journal, &[vec![1]]).is_err(),
+                    "seed {seed}: a failed journal must refuse"
+                );
             }
             disk = if rng.random_range(0..4) == 0 { disk.restart() } else { disk.power_cut(&mut rng) };
             // Looking must not change the verdict: the check opens a copy.
@@ -101,7 +112,8 @@ fn nothing_answered_is_lost_by_power_cuts() {
     }
 }
 
-/// Rule 19. The page cache shows the batch whose sync failed; once it was served after a restart, no power cut may take it away.
+/// Rule 19. The page cache shows the batch whose sync failed; once it was served after a restart, no power
+/// cut may take it away.
 #[test]
 fn what_a_failed_sync_left_in_the_cache_is_rewritten_before_it_is_served() {
     let mut shown = 0;
@@ -118,19 +130,23 @@ fn what_a_failed_sync_left_in_the_cache_is_rewritten_before_it_is_served() {
         let (_, served, _) = open(&disk);
         shown += usize::from(served.len() > first.len());
         let (_, later, _) = open(&disk.power_cut(&mut rng));
-        let bytes =
-            |records: &[(Location, u8, Vec<u8>)]| records.iter().map(|record| record.2.clone()).collect::<Vec<_>>();
+        let bytes = |records: &[(Location, u8, Vec<u8>)]| {
+            records.iter().map(|record| record.2.clone()).collect::<Vec<_>>()
+        };
         assert_eq!(bytes(&later), bytes(&served), "seed {seed}");
     }
     assert!(shown > 0, "the cache must have shown the failed batch, or this test tests nothing");
 }
 
-/// The word that a segment may be gone was written and its sync failed; the next start sees it in the cache, and the power goes
-/// somewhere within that start. Nothing is missing. (A start removed the segment before that word was on stable storage.)
+/// The word that a segment may be gone was written and its sync failed; the next start sees it in the cache,
+/// and the power goes somewhere within that start. Nothing is missing. (A start removed the segment before
+/// that word was on stable storage.)
 #[test]
 fn a_segment_is_removed_at_a_start_only_when_that_was_said_for_good() {
     let mut cut_off = 0;
-    for (seed, failing, stop) in (0..6).flat_map(|seed| (1..6).flat_map(move |n| (1..24).map(move |k| (seed, n, k)))) {
+    for (seed, failing, stop) in
+        (0..6).flat_map(|seed| (1..6).flat_map(move |n| (1..24).map(move |k| (seed, n, k))))
+    {
         let mut rng = StdRng::seed_from_u64(seed);
         let disk = SimDisk::default();
         let (mut journal, ..) = open(&disk);
@@ -173,9 +189,13 @@ fn damage_is_reported_never_served_and_costs_nothing_else() {
         let reader = open(&disk.restart()).0.reader();
         let (_, records, damage) = open(&disk);
         let served: BTreeMap<_, _> = records.iter().map(|(at, _, payload)| (*at, payload)).collect();
-        let missing: Vec<_> = written.iter().filter(|(at, _)| at.segment < last && !served.contains_key(at)).collect();
+        let missing: Vec<_> =
+            written.iter().filter(|(at, _)| at.segment < last && !served.contains_key(at)).collect();
         for (at, payload) in &written {
-            assert!(served.get(at).is_none_or(|found| *found == payload), "seed {seed}: served something else");
+            assert!(
+                served.get(at).is_none_or(|found| *found == payload),
+                "seed {seed}: served something else"
+            );
             if let Ok(bytes) = reader.read(*at) {
                 assert_eq!(&bytes[..], payload, "seed {seed}: read something else");
             }
@@ -232,7 +252,8 @@ fn a_removed_segment_that_is_back_is_left_alone() {
     while !journal.compact_step(&mut work, &mut keys).expect("space") {}
     let back = disk.create(&name).expect("it is gone");
     back.write_at(&backup, 0).expect("written");
-    // Between the removal's record and the removal the power may go: then it is there, too, and is removed now.
+    // Between the removal's record and the removal the power may go: then it is there, too, and is removed
+    // now.
     let (journal, _, damage) = open(&disk);
     assert_eq!((damage, disk.list().expect("listed").contains(&name)), (vec![], false));
     drop(journal);
@@ -244,7 +265,8 @@ fn a_removed_segment_that_is_back_is_left_alone() {
     assert_eq!((damage.len(), damage[0].segment), (1, 1), "{damage:?}");
 }
 
-/// The raft-engine prototype loses the whole last file to one flipped bit in its header. Here nothing is lost.
+/// The raft-engine prototype loses the whole last file to one flipped bit in its header. Here nothing is
+/// lost.
 #[test]
 fn a_damaged_header_of_the_last_segment_costs_no_record() {
     let disk = SimDisk::default();
@@ -414,7 +436,13 @@ impl Liveness for Keys {
         if copy { Batch::cost(payload.len()) } else { 0 }
     }
 
-    fn carry(&mut self, from: Location, kind: u8, payload: &Bytes, put: &mut dyn FnMut(u8, &[u8]) -> Location) {
+    fn carry(
+        &mut self,
+        from: Location,
+        kind: u8,
+        payload: &Bytes,
+        put: &mut dyn FnMut(u8, &[u8]) -> Location,
+    ) {
         let to = put(kind, payload);
         self.live.values_mut().filter(|entry| entry.1 == from).for_each(|entry| entry.1 = to);
         self.dead.values_mut().filter(|entry| entry.1 == from).for_each(|entry| entry.1 = to);
@@ -423,7 +451,8 @@ impl Liveness for Keys {
 
 fn change(journal: &mut Journal, keys: &mut Keys, rng: &mut StdRng) -> Result<(), BeginError> {
     let key = rng.random_range(0..12);
-    let (kind, filler) = if rng.random_range(0..3) == 0 { (DELETE, 0) } else { (PUT, rng.random_range(0..900)) };
+    let (kind, filler) =
+        if rng.random_range(0..3) == 0 { (DELETE, 0) } else { (PUT, rng.random_range(0..900)) };
     let mut batch = journal.begin(Batch::cost(13 + filler))?;
     let payload = payload_of(key, keys.version(key) + 1, batch.ident.segment, filler);
     let at = batch.push(kind, &[&payload]);
@@ -433,7 +462,8 @@ fn change(journal: &mut Journal, keys: &mut Keys, rng: &mut StdRng) -> Result<()
 }
 
 fn compact(journal: &mut Journal, keys: &mut Keys, rng: &mut StdRng) -> Result<(), CompactError> {
-    let others: Vec<u32> = journal.segments().keys().copied().filter(|n| *n != journal.position().segment).collect();
+    let others: Vec<u32> =
+        journal.segments().keys().copied().filter(|n| *n != journal.position().segment).collect();
     if others.is_empty() {
         return Ok(());
     }
@@ -444,7 +474,8 @@ fn compact(journal: &mut Journal, keys: &mut Keys, rng: &mut StdRng) -> Result<(
     Ok(())
 }
 
-/// Rule 18: whatever is compacted in whatever order, and wherever the power goes, nothing live is lost and nothing deleted returns.
+/// Rule 18: whatever is compacted in whatever order, and wherever the power goes, nothing live is lost and
+/// nothing deleted returns.
 #[test]
 fn compaction_neither_loses_nor_revives() {
     for seed in 0..400 {
@@ -474,11 +505,13 @@ fn compaction_neither_loses_nor_revives() {
                 }
             }
             disk = disk.power_cut(&mut rng);
-            // The change in flight may have landed; both are right. Take what is there, if it is only that one change away.
+            // The change in flight may have landed; both are right. Take what is there, if it is only that
+            // one change away.
             let mut found = Keys::default();
             open(&disk.restart()).1.iter().for_each(|(at, kind, payload)| found.apply(*at, *kind, payload));
-            let versions =
-                |keys: &Keys| keys.live.iter().map(|(key, entry)| (*key, entry.0)).collect::<BTreeMap<_, _>>();
+            let versions = |keys: &Keys| {
+                keys.live.iter().map(|(key, entry)| (*key, entry.0)).collect::<BTreeMap<_, _>>()
+            };
             let (want, have) = (versions(&keys), versions(&found));
             let differ = (0..12).filter(|key| want.get(key) != have.get(key)).count();
             assert!(differ <= 1, "seed {seed}: {differ} keys changed: {want:?} {have:?}");

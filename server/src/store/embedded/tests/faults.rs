@@ -1,4 +1,5 @@
-//! What may befall this engine: power cuts among concurrent posts, a lost or damaged index, a full disk, a failing sync.
+//! What may befall this engine: power cuts among concurrent posts, a lost or damaged index, a full disk, a
+//! failing sync.
 
 use std::fs;
 use std::path::Path;
@@ -36,7 +37,8 @@ async fn seqs(store: &dyn Store, mailbox: MailboxId) -> Vec<Stored> {
     expect(store.read(mailbox, ALL).await)
 }
 
-/// R1, R2 among concurrent posters: wherever the power goes, what was answered is there, in its place, and nothing has holes.
+/// R1, R2 among concurrent posters: wherever the power goes, what was answered is there, in its place, and
+/// nothing has holes.
 #[tokio::test]
 async fn concurrent_posts_survive_power_cuts() {
     for seed in 0..40 {
@@ -56,7 +58,9 @@ async fn concurrent_posts_survive_power_cuts() {
             let stored = seqs(&*f.store, to).await;
             assert!(stored.iter().map(|stored| stored.seq).eq(1..=stored.len() as u64), "seed {seed}: holes");
             let answered = answers.iter().filter(|(mailbox, ..)| *mailbox == to);
-            for (_, n, seq) in answered.filter_map(|(to, n, answer)| answer.as_ref().ok().map(|seq| (to, n, seq))) {
+            for (_, n, seq) in
+                answered.filter_map(|(to, n, answer)| answer.as_ref().ok().map(|seq| (to, n, seq)))
+            {
                 let found = stored.get(*seq as usize - 1).expect("answered, so stored");
                 assert_eq!(found.post_id, post(to, *n, 0).post_id, "seed {seed}");
                 assert_eq!(f.store.append(post(to, *n, 0)).await, Ok(*seq), "seed {seed}: R4");
@@ -69,8 +73,9 @@ async fn concurrent_posts_survive_power_cuts() {
     }
 }
 
-/// The order of first polls is the order of the posts, also when tokio would have a task that did much pause, and whoever is polled
-/// first afterwards. (Posts of one connection overtook each other, and fell behind a turn that was sent after them.)
+/// The order of first polls is the order of the posts, also when tokio would have a task that did much pause,
+/// and whoever is polled first afterwards. (Posts of one connection overtook each other, and fell behind a
+/// turn that was sent after them.)
 #[tokio::test]
 async fn posts_keep_the_order_in_which_they_were_asked_for() {
     let (f, _) = on_sim().await;
@@ -123,7 +128,11 @@ async fn a_failed_sync_ends_the_store_and_answers_nothing() {
     disk.fail_sync_after(1);
     assert_eq!(f.store.append(post(to, 2, 0)).await, Err(StoreError::Stopped));
     assert_eq!(f.store.append(post(to, 2, 0)).await, Err(StoreError::Stopped), "no retry");
-    assert_eq!(f.store.read(to, ALL).await, Err(StoreError::Stopped), "what is in memory may not be believed");
+    assert_eq!(
+        f.store.read(to, ALL).await,
+        Err(StoreError::Stopped),
+        "what is in memory may not be believed"
+    );
     assert_eq!(f.heard.take(), vec![]);
     f.restart().await;
     assert_eq!(seqs(&*f.store, to).await[0].seq, 1);
@@ -188,8 +197,8 @@ async fn acknowledged_envelopes_give_their_space_back() {
     assert_eq!(seqs(&**store, mailbox(2)).await.len(), 1, "what was not acknowledged is still there");
 }
 
-/// All of it, though nobody asks for anything any more, and the operator is told. (One segment came back with each request; and the
-/// number that is told was that of the last request.)
+/// All of it, though nobody asks for anything any more, and the operator is told. (One segment came back with
+/// each request; and the number that is told was that of the last request.)
 #[tokio::test]
 async fn space_comes_back_while_nobody_asks() {
     let (f, disk) = on_sim().await;
@@ -231,8 +240,10 @@ async fn the_index_may_be_lost_or_damaged() {
     let before = (seqs(&*f.store, one).await, seqs(&*f.store, two).await, f.store.stats());
     let mut rng = StdRng::seed_from_u64(4);
     for round in 0..12 {
-        f.store =
-            Arc::new(Unplugged { store: open_on(&SimDisk::default(), None, &setup_of(&f)), disk: SimDisk::default() });
+        f.store = Arc::new(Unplugged {
+            store: open_on(&SimDisk::default(), None, &setup_of(&f)),
+            disk: SimDisk::default(),
+        });
         let index = index_of(&dir);
         match round % 4 {
             0 => fs::remove_dir_all(&index).expect("there is an index"),
@@ -274,8 +285,10 @@ async fn a_restored_store_gets_a_new_life_without_one_time_key_packages() {
     assert_eq!(expect(stock).one_time, 2);
     let old = f.store.incarnation();
     expect(f.store.close().await);
-    f.store =
-        Arc::new(Unplugged { store: open_on(&SimDisk::default(), None, &setup_of(&f)), disk: SimDisk::default() });
+    f.store = Arc::new(Unplugged {
+        store: open_on(&SimDisk::default(), None, &setup_of(&f)),
+        disk: SimDisk::default(),
+    });
     let (config, clock) = (config(&dir, &setup_of(&f)), f.clock.clone());
     let renewed = tokio::task::spawn_blocking(move || {
         EmbeddedStore::renew_incarnation(&config, clock, &mut StdRng::seed_from_u64(77)).expect("renewed")

@@ -1,16 +1,17 @@
-//! Data folders as they were written by released formats, kept beside this file: whatever changes, these still open and say the
-//! same. A new format gets a new folder and a new test; these stay.
+//! Data folders as they were written by released formats, kept beside this file: whatever changes, these
+//! still open and say the same. A new format gets a new folder and a new test; these stay.
 //!
-//! `version-1/` was written by [`write_version_1`] (`cargo test -p posthorn-server write_version_1 -- --ignored` writes what
-//! today's code makes of the same requests into `$POSTHORN_FIXTURE`). Its last segment has no end, as after a kill.
+//! `version-1/` was written by [`write_version_1`]
+//! (`cargo test -p posthorn-server write_version_1 -- --ignored` writes what today's code makes of the same
+//! requests into `$POSTHORN_FIXTURE`). Its last segment has no end, as after a kill.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::store::conformance::names::{
-    account, device, envelope, expect, handle_of, invite, mailbox, open, post, post_key, read_key, reader_id, sized,
-    token, turn_key, turning,
+    account, device, envelope, expect, handle_of, invite, mailbox, open, post, post_key, read_key, reader_id,
+    sized, token, turn_key, turning,
 };
 use crate::store::conformance::{Fixture, new_mailbox, small_policy};
 use crate::store::{NewInvite, OpenReader, ReadRange, StoreError};
@@ -70,7 +71,8 @@ async fn write_version_1() {
     let dir = engine.dir.path().join("data");
     let mut f = Fixture::new(engine).await;
     fill(&mut f).await;
-    let target = PathBuf::from(std::env::var_os("POSTHORN_FIXTURE").expect("POSTHORN_FIXTURE names a folder"));
+    let target =
+        PathBuf::from(std::env::var_os("POSTHORN_FIXTURE").expect("POSTHORN_FIXTURE names a folder"));
     copy(&dir.join("journal"), &target.join("journal"));
     fs::copy(dir.join("incarnation"), target.join("incarnation")).expect("copied");
     // What was only preallocated need not be kept.
@@ -124,5 +126,8 @@ async fn version_1_opens() {
     assert_eq!(taken[0].key_package, envelope(2, 50), "the first was given out before");
     let invited = crate::store::NewAccount { invite: Some(invite(7)), ..account(2) };
     assert_eq!(store.register(invited).await, Ok(()));
-    assert_eq!(store.create(crate::store::NewMailbox { token: token(4), ..new_mailbox(4, &[1]) }).await, Ok(()));
+    assert_eq!(
+        store.create(crate::store::NewMailbox { token: token(4), ..new_mailbox(4, &[1]) }).await,
+        Ok(())
+    );
 }

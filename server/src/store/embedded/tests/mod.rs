@@ -1,5 +1,5 @@
-//! The embedded engine: the conformance suite on a real folder and on a simulated disk that loses power at every restart, and
-//! what only this engine has.
+//! The embedded engine: the conformance suite on a real folder and on a simulated disk that loses power at
+//! every restart, and what only this engine has.
 
 mod faults;
 mod format;
@@ -22,10 +22,16 @@ use crate::store::conformance::{Engine, Opening, Setup, conformance};
 const SMALL: JournalConfig = JournalConfig { segment_bytes: 4096, step_bytes: 2048, open_files: 2 };
 
 fn config(path: impl Into<PathBuf>, setup: &Setup) -> EmbeddedConfig {
-    EmbeddedConfig { policy: setup.policy, headroom_bytes: 0, checkpoint_bytes: 3000, ..EmbeddedConfig::new(path) }
+    EmbeddedConfig {
+        policy: setup.policy,
+        headroom_bytes: 0,
+        checkpoint_bytes: 3000,
+        ..EmbeddedConfig::new(path)
+    }
 }
 
-/// A folder in memory where there is one: these tests open thousands of stores, and none of them is about the disk.
+/// A folder in memory where there is one: these tests open thousands of stores, and none of them is about the
+/// disk.
 fn quick_dir() -> tempfile::TempDir {
     let quick = tempfile::tempdir_in("/dev/shm");
     quick.or_else(|_| tempfile::tempdir()).expect("temp dir")
@@ -46,7 +52,8 @@ impl Engine for OnFolder {
     fn open<'a>(&'a mut self, setup: &'a Setup) -> Opening<'a> {
         Box::pin(async move {
             // Checkpoints at each end only: sled writes 8 MiB at least for each.
-            let config = EmbeddedConfig { checkpoint_bytes: 1 << 20, ..config(self.dir.path().join("data"), setup) };
+            let config =
+                EmbeddedConfig { checkpoint_bytes: 1 << 20, ..config(self.dir.path().join("data"), setup) };
             let mut rng = StdRng::seed_from_u64(7);
             let (clock, heard) = (setup.clock.clone(), setup.heard.clone());
             let store = EmbeddedStore::open(&config, clock, heard, &mut rng).expect("opens");
@@ -55,7 +62,8 @@ impl Engine for OnFolder {
     }
 }
 
-/// A simulated disk with tiny segments. Every restart is a power cut, and the index may be lost or be of an earlier moment.
+/// A simulated disk with tiny segments. Every restart is a power cut, and the index may be lost or be of an
+/// earlier moment.
 struct OnSim {
     disk: SimDisk,
     index: tempfile::TempDir,
@@ -84,8 +92,10 @@ impl Engine for OnSim {
                 }
             }
             self.restarts += 1;
-            Arc::new(Unplugged { store: open_on(&self.disk, Some(self.path()), setup), disk: self.disk.clone() })
-                as Arc<dyn Store>
+            Arc::new(Unplugged {
+                store: open_on(&self.disk, Some(self.path()), setup),
+                disk: self.disk.clone(),
+            }) as Arc<dyn Store>
         })
     }
 }
@@ -94,8 +104,15 @@ fn open_on(disk: &SimDisk, index: Option<PathBuf>, setup: &Setup) -> EmbeddedSto
     let life = Life { incarnation: Incarnation([9; 16]), is_new: false };
     let site = Site { disk: Arc::new(disk.clone()), index, life, folder: None };
     let mut rng = StdRng::seed_from_u64(11);
-    EmbeddedStore::open_at(site, &config("", setup), SMALL, setup.clock.clone(), setup.heard.clone(), &mut rng)
-        .expect("start-up never fails after a power cut")
+    EmbeddedStore::open_at(
+        site,
+        &config("", setup),
+        SMALL,
+        setup.clock.clone(),
+        setup.heard.clone(),
+        &mut rng,
+    )
+    .expect("start-up never fails after a power cut")
 }
 
 /// A store that is not closed: when it is dropped, the disk has already stopped.

@@ -37,13 +37,16 @@ fn resident() -> usize {
     pages.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * 4096
 }
 
-/// A measurement to be run by hand, alone: `cargo test -p posthorn-server memory_of -- --ignored --nocapture`.
+/// A measurement to be run by hand, alone:
+/// `cargo test -p posthorn-server memory_of -- --ignored --nocapture`.
 #[test]
 #[ignore = "measures memory and time; nothing else may run beside it"]
 fn memory_of_a_full_relay() {
     let place = (std::num::NonZeroU32::MIN, 0, 0);
-    let name = |n: u64| std::array::from_fn(|at| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (at % 8 * 8)) as u8);
-    let policy = StorePolicy { mailboxes: 1 << 40, posts: 1 << 40, total_bytes: 1 << 50, ..StorePolicy::default() };
+    let name =
+        |n: u64| std::array::from_fn(|at| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (at % 8 * 8)) as u8);
+    let policy =
+        StorePolicy { mailboxes: 1 << 40, posts: 1 << 40, total_bytes: 1 << 50, ..StorePolicy::default() };
     let mut ledger: Ledger<Small> = Ledger::new(policy, [1, 2]);
     let key = KeyHash([1; 32]);
     let start = resident();
@@ -51,7 +54,8 @@ fn memory_of_a_full_relay() {
         let readers = (1..3).map(|n| Reader { id: ReaderId([n; 16]), key_hash: key }).collect();
         let mailbox = MailboxId(name(n));
         let (version, expiry, quota) = (ledger.version() + 1, 86_400, 64 << 20);
-        let change = Change::Created { mailbox, token: key, post_key: key, turn_key: key, readers, expiry, quota };
+        let change =
+            Change::Created { mailbox, token: key, post_key: key, turn_key: key, readers, expiry, quota };
         ledger.apply(&Record { version, time: 1000, change }, place, &mut |_, _| ());
     }
     let mailboxes = resident();

@@ -1,4 +1,5 @@
-//! Rule 18, one case each: what a removed segment leaves behind. (Random cases run in the memory engine's tests.)
+//! Rule 18, one case each: what a removed segment leaves behind. (Random cases run in the memory engine's
+//! tests.)
 
 use bytes::Bytes;
 use posthorn_proto::chain::Fingerprint;
@@ -139,7 +140,11 @@ fn a_trimmed_post_leaves_a_mark_until_it_is_forgotten() {
     all.advance(2, 1);
     assert_eq!(written(&all.keep(at, 0)), ["mark"]);
     let mark = all.keep(at, 0).write[0].clone();
-    assert_eq!((mark.version, mark.time), (all.journal[at].version, all.journal[at].time), "of the post, for its age");
+    assert_eq!(
+        (mark.version, mark.time),
+        (all.journal[at].version, all.journal[at].time),
+        "of the post, for its age"
+    );
     assert_eq!(all.ledger.keep(&mark, &5, 0).write, std::slice::from_ref(&mark));
     let later = NOW + StorePolicy::default().post_id_seconds as u64;
     let decision = all.ledger.decide(Command::Expire, later).expect("expiry");
@@ -187,7 +192,11 @@ fn of_many_cuts_one_is_kept() {
     let cut = |oldest, forgotten, version| Record {
         version,
         time: NOW as u32,
-        change: Change::Mailbox { mailbox: MAILBOX, life: 3, change: MailboxChange::Cut { oldest, forgotten } },
+        change: Change::Mailbox {
+            mailbox: MAILBOX,
+            life: 3,
+            change: MailboxChange::Cut { oldest, forgotten },
+        },
     };
     let cuts = [cut(2, 0, 11), cut(3, 0, 12), cut(3, 1, 13)];
     let keep = |all: &Journaled, n: usize| all.ledger.keep(&cuts[n], &0, 0);
@@ -305,7 +314,8 @@ fn a_lost_post_is_told() {
     assert_eq!(read(3), Ok(vec![3]));
 }
 
-/// The row of posts that were forgotten, but not all of its chunk, goes with the mailbox; else it would stay in the index for ever.
+/// The row of posts that were forgotten, but not all of its chunk, goes with the mailbox; else it would stay
+/// in the index for ever.
 #[test]
 fn a_removed_mailbox_leaves_no_rows() {
     let mut all = Journaled::new();

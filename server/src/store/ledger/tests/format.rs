@@ -23,8 +23,9 @@ fn readers() -> impl Strategy<Value = Vec<Reader>> {
 }
 
 fn turn() -> impl Strategy<Value = Turn> {
-    (hash(), hash(), readers(), vec(any::<[u8; 16]>().prop_map(ReaderId), 0..4))
-        .prop_map(|(post_key_hash, turn_key_hash, admit, evict)| Turn { post_key_hash, turn_key_hash, admit, evict })
+    (hash(), hash(), readers(), vec(any::<[u8; 16]>().prop_map(ReaderId), 0..4)).prop_map(
+        |(post_key_hash, turn_key_hash, admit, evict)| Turn { post_key_hash, turn_key_hash, admit, evict },
+    )
 }
 
 fn handle() -> impl Strategy<Value = Handle> {
@@ -33,22 +34,24 @@ fn handle() -> impl Strategy<Value = Handle> {
 
 /// A snapshot with seqs in order, by way of its bytes.
 fn snapshot() -> impl Strategy<Value = Snapshot> {
-    (any::<u32>(), any::<u32>(), any::<u32>(), readers(), readers(), any::<u64>()).prop_map(|(a, b, c, one, two, n)| {
-        let (forgotten, trimmed, kept) = (u64::from(a), u64::from(b), u64::from(c));
-        let mut out = Vec::new();
-        let mut w = Writer(&mut out);
-        w.number(forgotten + trimmed + kept).number(forgotten + trimmed + 1).number(forgotten);
-        w.fixed([1; 32]).fixed([2; 32]).number(n).fixed([3; 8]).number(7).number(8);
-        w.number(one.len() as u64);
-        for reader in &one {
-            w.fixed(reader.id).fixed(reader.key_hash).number(n);
-        }
-        w.number(two.len() as u64);
-        for reader in &two {
-            w.fixed(reader.id).fixed(reader.key_hash).number(1).number(n);
-        }
-        Snapshot::decode(&mut Parser::new(out.into())).expect("it is well formed")
-    })
+    (any::<u32>(), any::<u32>(), any::<u32>(), readers(), readers(), any::<u64>()).prop_map(
+        |(a, b, c, one, two, n)| {
+            let (forgotten, trimmed, kept) = (u64::from(a), u64::from(b), u64::from(c));
+            let mut out = Vec::new();
+            let mut w = Writer(&mut out);
+            w.number(forgotten + trimmed + kept).number(forgotten + trimmed + 1).number(forgotten);
+            w.fixed([1; 32]).fixed([2; 32]).number(n).fixed([3; 8]).number(7).number(8);
+            w.number(one.len() as u64);
+            for reader in &one {
+                w.fixed(reader.id).fixed(reader.key_hash).number(n);
+            }
+            w.number(two.len() as u64);
+            for reader in &two {
+                w.fixed(reader.id).fixed(reader.key_hash).number(1).number(n);
+            }
+            Snapshot::decode(&mut Parser::new(out.into())).expect("it is well formed")
+        },
+    )
 }
 
 fn mailbox_change() -> impl Strategy<Value = MailboxChange> {
@@ -97,20 +100,17 @@ fn change() -> impl Strategy<Value = Change> {
                 quota
             }
         ),
-        (any::<[u8; 16]>(), any::<u64>(), mailbox_change()).prop_map(|(mailbox, life, change)| Change::Mailbox {
-            mailbox: MailboxId(mailbox),
-            life,
-            change
+        (any::<[u8; 16]>(), any::<u64>(), mailbox_change()).prop_map(|(mailbox, life, change)| {
+            Change::Mailbox { mailbox: MailboxId(mailbox), life, change }
         }),
-        (handle(), any::<[u8; 32]>(), id(), any::<[u8; 32]>(), proptest::option::of((hash(), any::<u32>()))).prop_map(
-            |(handle, identity_key, device, device_key, invite)| Change::Registered {
+        (handle(), any::<[u8; 32]>(), id(), any::<[u8; 32]>(), proptest::option::of((hash(), any::<u32>())))
+            .prop_map(|(handle, identity_key, device, device_key, invite)| Change::Registered {
                 handle,
                 identity_key,
                 device,
                 device_key,
                 invite
-            }
-        ),
+            }),
         (handle(), any::<u64>(), body()).prop_map(|(handle, card_version, card)| Change::CardPublished {
             handle,
             card_version,
@@ -141,14 +141,20 @@ fn change() -> impl Strategy<Value = Change> {
 }
 
 fn record() -> impl Strategy<Value = Record> {
-    (any::<u64>(), any::<u32>(), change()).prop_map(|(version, time, change)| Record { version, time, change })
+    (any::<u64>(), any::<u32>(), change()).prop_map(|(version, time, change)| Record {
+        version,
+        time,
+        change,
+    })
 }
 
 /// Some of each kind, the same in every run: where a fuzzer starts from.
 pub(in crate::store) fn samples() -> Vec<Vec<u8>> {
     use proptest::strategy::ValueTree as _;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
-    (0..40).map(|_| encoded(&record().new_tree(&mut runner).expect("nothing is filtered").current())).collect()
+    (0..40)
+        .map(|_| encoded(&record().new_tree(&mut runner).expect("nothing is filtered").current()))
+        .collect()
 }
 
 fn encoded(record: &Record) -> Vec<u8> {
@@ -234,8 +240,11 @@ fn format_1_is_fixed() {
     let hex: String = encoded(&posted).iter().map(|byte| format!("{byte:02x}")).collect();
     let (a, b, c) = ("aa".repeat(16), "bb".repeat(16), "cc".repeat(16));
     assert_eq!(hex, format!("010aac0280a4a7da06{a}020504{b}{c}007365616c6564"));
-    let taken =
-        Record { version: 1, time: 0, change: Change::KeyPackagesTaken { device: DeviceId([0xdd; 16]), first: 9 } };
+    let taken = Record {
+        version: 1,
+        time: 0,
+        change: Change::KeyPackagesTaken { device: DeviceId([0xdd; 16]), first: 9 },
+    };
     let hex: String = encoded(&taken).iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(hex, format!("01230100{}09", "dd".repeat(16)));
 }
