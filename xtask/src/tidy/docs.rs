@@ -1,112 +1,44 @@
-//! Documents name what exists: paths and folders in ARCHITECTURE.md, links in every document, commands in the
-//! ones that a newcomer types from.
+//! Documents name what exists: links in every document, commands in the ones that a newcomer types from.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
 
-use super::{Finding, TrackedFile};
+use super::map::Paths;
+use super::{Finding, TrackedFile, map};
 use crate::step::{metadata, root, target_directory};
 
-const MAP: &str = "ARCHITECTURE.md";
 /// Documents whose commands are typed as they stand.
 const TYPED: &[&str] = &["README.md", "CONTRIBUTING.md", "docs/testing.md"];
 
 /// All rules on the documents.
 pub(super) fn check(files: &[TrackedFile]) -> anyhow::Result<Vec<Finding>> {
     let paths = Paths::of(files);
+    let documents = files.iter().filter(|file| file.path.ends_with(".md"));
+    let documents: BTreeMap<&str, &str> =
+        documents.map(|file| (file.path.as_str(), file.text.as_deref().unwrap_or_default())).collect();
     let mut findings = Vec::new();
-    for file in files.iter().filter(|file| file.path.ends_with(".md")) {
-        let text = file.text.as_deref().unwrap_or_default();
-        findings.extend(links(&file.path, text, &paths));
-        if file.path == MAP {
-            findings.extend(named_paths(text, &paths));
-            findings.extend(unnamed_folders(text, &paths));
-        }
-        if TYPED.contains(&file.path.as_str()) {
-            findings.extend(commands(&file.path, text, &Programs::read()?));
+    for (path, text) in &documents {
+        findings.extend(links(path, text, &paths, &documents));
+        if TYPED.contains(path) {
+            findings.extend(commands(path, text, &Programs::read()?));
         }
     }
-    for needed in std::iter::once(&MAP).chain(TYPED) {
-        if !paths.files.contains(*needed) {
+    for needed in std::iter::once(&map::MAP).chain(TYPED) {
+        if !documents.contains_key(needed) {
             findings.push(Finding::error(*needed, "is missing"));
         }
     }
     Ok(findings)
 }
 
-/// The files of the checkout and every folder that holds one.
-#[derive(Debug, Default)]
-struct Paths {
-    files: BTreeSet<String>,
-    folders: BTreeSet<String>,
-}
-
-impl Paths {
-    fn of(files: &[TrackedFile]) -> Self {
-        let mut paths = Self::default();
-        for file in files {
-            let mut folder = file.path.as_str();
-            while let Some((above, _)) = folder.rsplit_once('/') {
-                paths.folders.insert(above.to_owned());
-                folder = above;
-            }
-            paths.files.insert(file.path.clone());
-        }
-        paths
-    }
-
-    fn has(&self, path: &str) -> bool {
-        let path = path.trim_end_matches('/');
-        self.files.contains(path) || self.folders.contains(path)
-    }
-}
-
-/// Every `path` in the map's text that has a slash or the ending of a source file.
-fn named_paths(text: &str, paths: &Paths) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for (number, line) in text.lines().enumerate() {
-        for name in line.split('`').skip(1).step_by(2) {
-            let like_a_path = name.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c))
-                && (name.contains('/')
-                    || [".rs", ".proto", ".md", ".toml", ".sql"].iter().any(|end| name.ends_with(end)));
-            if like_a_path && !name.starts_with('/') && !paths.has(name) {
-                findings.push(Finding::error(
-                    format!("{MAP}:{}", number + 1),
-                    format!("names `{name}`, which does not exist"),
-                ));
-            }
-        }
-    }
-    findings
-}
-
-/// Every folder under a crate's `src` is named on the map.
-fn unnamed_folders(text: &str, paths: &Paths) -> Vec<Finding> {
-    let holds_code = |folder: &str| {
-        paths.files.iter().any(|file| {
-            file.ends_with(".rs") && file.rsplit_once('/').is_some_and(|(above, _)| above == folder)
-        })
-    };
-    // Tests stand beside what they test: naming that names them.
-    let in_tests = |folder: &str| {
-        folder.split_once("/src/").is_some_and(|(_, below)| below.split('/').any(|part| part == "tests"))
-    };
-    let folders = paths.folders.iter().filter(|folder| format!("{folder}/").contains("/src/"));
-    let folders = folders.filter(|folder| holds_code(folder) && !in_tests(folder));
-    folders
-        .filter(|folder| !text.contains(folder.as_str()))
-        .map(|folder| Finding::error(MAP, format!("does not name the folder {folder}")))
-        .collect()
-}
-
-/// Relative links lead to something.
-fn links(document: &str, text: &str, paths: &Paths) -> Vec<Finding> {
+/// Relative links lead to something, and to a heading that is there if they name one.
+fn links(document: &str, text: &str, paths: &Paths, documents: &BTreeMap<&str, &str>) -> Vec<Finding> {
     let above = document.rsplit_once('/').map_or("", |(above, _)| above);
     let mut findings = Vec::new();
     for (number, line) in text.lines().enumerate() {
         for link in line.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let path = link.split('#').next().unwrap_or_default();
-            if path.is_empty() || path.contains("://") || path.starts_with("mailto:") {
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            if path.contains("://") || path.starts_with("mailto:") {
                 continue;
             }
             let mut parts: Vec<&str> = above.split('/').filter(|part| !part.is_empty()).collect();
@@ -117,15 +49,29 @@ fn links(document: &str, text: &str, paths: &Paths) -> Vec<Finding> {
                     part => parts.push(part),
                 }
             }
-            if !paths.has(&parts.join("/")) {
-                findings.push(Finding::error(
-                    format!("{document}:{}", number + 1),
-                    format!("links to {path}, which does not exist"),
-                ));
-            }
+            let to = if path.is_empty() { document.to_owned() } else { parts.join("/") };
+            let problem = if !paths.has(&to) {
+                format!("links to {path}, which does not exist")
+            } else if documents.get(to.as_str()).is_some_and(|text| !has_anchor(text, anchor)) {
+                format!("links to #{anchor}, which is no heading of {to}")
+            } else {
+                continue;
+            };
+            findings.push(Finding::error(format!("{document}:{}", number + 1), problem));
         }
     }
     findings
+}
+
+/// Whether a document has the heading that an anchor names, by GitHub's way of making anchors: small letters,
+/// spaces as hyphens, other signs left out.
+fn has_anchor(text: &str, anchor: &str) -> bool {
+    let of = |heading: &str| -> String {
+        let heading = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    };
+    anchor.is_empty() || text.lines().filter(|line| line.starts_with('#')).any(|line| of(line) == anchor)
 }
 
 /// What a document may tell a reader to run.
@@ -238,33 +184,36 @@ fn subcommand<'a>(arguments: &[&'a str]) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    fn paths() -> Paths {
-        let files = ["server/src/gateway/mod.rs", "server/src/main.rs", "docs/protocol.md", "README.md"];
-        Paths::of(&files.map(|path| TrackedFile { path: path.to_owned(), text: None }))
-    }
-
     fn set(names: &[&str]) -> BTreeSet<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
     }
 
     #[test]
-    fn the_map_names_what_exists_and_all_folders() {
-        let good = "see `server/src/gateway/` and `server/src/main.rs`; not `Client::send` or `a/b c`";
-        assert_eq!(named_paths(good, &paths()), []);
-        assert_eq!(named_paths("`server/src/gone.rs`", &paths()).len(), 1);
-        assert_eq!(unnamed_folders("`server/src/gateway/`", &paths()), []);
-        assert_eq!(unnamed_folders("`server/src`", &paths()).len(), 1);
-    }
-
-    #[test]
     fn links_lead_somewhere() {
-        assert_eq!(links("docs/protocol.md", "[a](../README.md) [b](https://x.y) [c](#here)", &paths()), []);
-        assert_eq!(links("README.md", "[a](docs/gone.md)", &paths()).len(), 1);
-        assert_eq!(
-            links("docs/protocol.md", "[a](README.md)", &paths()).len(),
-            1,
-            "relative to the document"
-        );
+        let documents = BTreeMap::from([
+            ("README.md", "# Posthorn\n\n## What works, and what does not\n"),
+            ("docs/design.md", "### R1\n\n#### Rule 7\n"),
+        ]);
+        let files = documents
+            .iter()
+            .map(|(path, text)| TrackedFile { path: (*path).to_owned(), text: Some((*text).to_owned()) });
+        let paths = Paths::of(&files.collect::<Vec<_>>());
+        let found = |document: &str, text: &str| links(document, text, &paths, &documents).len();
+        for (document, good) in [
+            ("docs/design.md", "[a](../README.md) [b](https://x.y/#z) [c](#r1)"),
+            ("docs/design.md", "[a](../README.md#what-works-and-what-does-not)"),
+            ("README.md", "[a](docs/design.md#rule-7) [b](docs/) [c](#posthorn)"),
+        ] {
+            assert_eq!(found(document, good), 0, "{good}");
+        }
+        for (document, bad) in [
+            ("README.md", "[a](docs/gone.md)"),
+            ("docs/design.md", "[a](README.md), which is relative to the document"),
+            ("README.md", "[a](docs/design.md#rule-8)"),
+            ("README.md", "[a](#rule-7)"),
+        ] {
+            assert_eq!(found(document, bad), 1, "{bad}");
+        }
     }
 
     #[test]

@@ -1,12 +1,17 @@
 //! House rules that a program can check. An error stops CI; a warning is a question to whoever changes the
 //! place.
 //!
-//! Reading guide: [`edges`] looks at the graph of crates, [`sources`] at source text, [`docs`] at what the
-//! documents name. Each rule is a function from text or graph to findings, and is tested on text made for it.
+//! Reading guide: [`edges`] looks at the graph of crates, [`sources`] at source text, [`width`] at how wide
+//! prose is, [`numbers`] at the promises and rules that anything refers to, [`map`] at ARCHITECTURE.md,
+//! [`docs`] at what the other documents name. Each rule is a function from text or graph to findings, and is
+//! tested on text made for it.
 
 mod docs;
 mod edges;
+mod map;
+mod numbers;
 mod sources;
+mod width;
 
 use std::fmt;
 use std::path::Path;
@@ -54,6 +59,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let files = tracked_files(root())?;
     let mut findings = edges::check()?;
     findings.extend(files.iter().flat_map(sources::check));
+    findings.extend(files.iter().flat_map(width::check));
+    findings.extend(numbers::check(&files));
+    findings.extend(map::check(&files));
     findings.extend(docs::check(&files)?);
     for finding in &findings {
         println!("{finding}");
