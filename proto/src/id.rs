@@ -36,7 +36,7 @@ macro_rules! id {
                 Self(bytes)
             }
 
-            /// The bytes.
+            /// The value as bytes.
             pub fn as_bytes(&self) -> &[u8; $len] {
                 &self.0
             }
@@ -109,7 +109,7 @@ impl Handle {
         well_formed.then(|| Self(text.to_owned())).ok_or(BadHandle)
     }
 
-    /// The text.
+    /// The handle as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

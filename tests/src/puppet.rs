@@ -41,7 +41,7 @@ pub enum Order {
     },
     /// Start a conversation with people of the same relay.
     Start {
-        /// Their handles.
+        /// The handles of those people.
         members: Vec<String>,
     },
     /// Send `1`, `2`, `3` and so on, and go on behind what the history holds.
@@ -75,7 +75,7 @@ pub enum Saying {
     },
     /// An order was not carried out.
     Failed {
-        /// The reason.
+        /// The reason, for people.
         why: String,
     },
     /// While talking: a number is durable in the outbox.

@@ -28,7 +28,7 @@ const ACCOUNTS: &str = "1000";
 /// How to start a relay: the program, and the arguments that come before the relay's own options.
 #[derive(Debug, Clone)]
 pub struct RelayProgram {
-    /// The executable.
+    /// The executable to start.
     pub program: PathBuf,
     /// Its first arguments.
     pub first: Vec<OsString>,

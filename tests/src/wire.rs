@@ -35,7 +35,7 @@ pub struct Wire {
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "looked at at once, never kept")]
 pub enum Heard {
-    /// A frame.
+    /// A frame, which may be an answer or pushed.
     Frame(ServerFrame),
     /// The relay closed the connection, with a reason if it gave one.
     Closed(String),
@@ -152,7 +152,7 @@ impl Wire {
         hear(&mut self.socket).await
     }
 
-    /// Closes politely.
+    /// Closes the connection as RFC 6455 says.
     pub async fn close(mut self) {
         let _ = self.socket.close(None).await;
     }

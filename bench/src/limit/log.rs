@@ -30,7 +30,7 @@ struct Queue {
     some: Condvar,
 }
 
-/// The log.
+/// The log file and the thread that writes it.
 pub(crate) struct Log {
     queue: Arc<Queue>,
 }

@@ -51,7 +51,7 @@ impl Speaker for Poster {
     }
 }
 
-/// Reads topics.
+/// Subscribes to topics, and checks what comes.
 pub(crate) struct Reader {
     pub(crate) topics: Vec<u32>,
 }

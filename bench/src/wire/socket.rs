@@ -35,7 +35,7 @@ pub(crate) struct Door {
     pub(crate) from: Option<Ipv4Addr>,
 }
 
-/// A connection.
+/// A connection, with what was read and what is to be sent.
 #[derive(Debug)]
 pub(crate) struct Socket {
     read: OwnedReadHalf,

@@ -33,7 +33,7 @@ pub(crate) enum Workload {
     W2,
     /// One poster, 1,000 readers.
     W3,
-    /// Idle connections.
+    /// Memory and speed of many idle connections.
     W4,
     /// Every device comes back at once.
     W5,
@@ -45,7 +45,7 @@ impl Workload {
     pub(crate) const ALL: [Self; 7] = [Self::W1, Self::W1p, Self::W2, Self::W3, Self::W4, Self::W5, Self::W6];
 }
 
-/// A run.
+/// A run of workloads, and what it measured.
 pub(crate) struct Bench {
     pub(crate) programs: Programs,
     pub(crate) quick: bool,

@@ -105,7 +105,7 @@ pub struct Signal {
     pub payload: Bytes,
 }
 
-/// Opens mailboxes.
+/// Opens mailboxes for delivery on this connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Open {
     /// The mailboxes to open; each gets one result, in this order.

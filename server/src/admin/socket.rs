@@ -52,12 +52,12 @@ pub enum Ask {
 pub enum Answer {
     /// The invite, and where to use it.
     Invited {
-        /// The invite.
+        /// The new invite, with its code.
         invite: Invite,
         /// The relay's URL for clients.
         relay: String,
     },
-    /// The numbers.
+    /// The numbers that were asked for.
     Stats(Numbers),
     /// What was asked is done.
     Done,

@@ -17,7 +17,7 @@ pub(crate) struct StoredCard<L> {
     pub(crate) place: L,
 }
 
-/// All cards.
+/// All cards, by account.
 #[derive(Debug)]
 pub(crate) struct Cards<L> {
     by_handle: HashMap<Handle, StoredCard<L>, Keyed>,

@@ -300,7 +300,7 @@ impl<L: Clone + PartialEq> Mailbox<L> {
 }
 
 impl Snapshot {
-    /// Newest seq.
+    /// The newest seq; 0 = none yet.
     pub(crate) fn head(&self) -> u64 {
         self.head
     }

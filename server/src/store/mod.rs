@@ -311,7 +311,7 @@ impl Published for Unheard {
 
 /// The relay's clock. Only the engines read it, once a batch; replay reads none.
 pub trait Clock: Send + Sync + 'static {
-    /// Unix seconds.
+    /// The wall clock, in unix seconds.
     fn unix_seconds(&self) -> u64;
     /// Seconds since some fixed point, on a clock that never steps, so that jumps of the other are noticed.
     /// It should count the time that the machine sleeps (`CLOCK_BOOTTIME`), or else waking up looks like a
@@ -324,11 +324,11 @@ pub trait Clock: Send + Sync + 'static {
 pub struct StorePolicy {
     /// Most bytes over all mailboxes, of stored envelopes and the overhead of remembered posts.
     pub total_bytes: u64,
-    /// Most mailboxes.
+    /// Most mailboxes of the relay.
     pub mailboxes: u64,
     /// Most remembered posts over all mailboxes, which bounds memory.
     pub posts: u64,
-    /// Most accounts.
+    /// Most accounts of the relay.
     pub accounts: u64,
     /// Most readers over all mailboxes, including evicted ones that may still read, which bounds memory.
     pub readers: u64,

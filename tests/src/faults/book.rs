@@ -40,7 +40,7 @@ impl Fate {
     }
 }
 
-/// One post.
+/// A post that was sent, and what is known of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Sent {
     /// The generation of keys under which it was posted.
@@ -79,7 +79,7 @@ pub struct Shelf {
 /// A mailbox as it was found.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// Newest seq.
+    /// The newest seq; 0 = none yet.
     pub head: u64,
     /// Oldest stored seq.
     pub oldest: u64,
@@ -252,12 +252,12 @@ impl Shelf {
     }
 }
 
-/// An account.
+/// An account that a load made.
 #[derive(Clone)]
 pub struct Account {
-    /// Its device.
+    /// The device that registered it.
     pub device: BareDevice,
-    /// Its handle.
+    /// The handle that it has.
     pub handle: String,
     /// What became of its registration.
     pub registered: Fate,

@@ -66,7 +66,7 @@ const ACTS: [Act; 12] = [
     Act::Start,
 ];
 
-/// One operation.
+/// One operation on a file or a folder.
 #[derive(Debug, Clone)]
 pub struct Op {
     /// What was done.

@@ -76,7 +76,7 @@ pub(crate) enum Event {
     Destroyed(MailboxId),
 }
 
-/// Remembers events.
+/// Remembers what a store told its live side.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder(Mutex<Vec<Event>>);
 

@@ -52,7 +52,7 @@ struct ModelDevice {
     last_resort: Option<(Bytes, u64)>,
 }
 
-/// The model.
+/// A store as the documentation of the trait describes it.
 pub(crate) struct Model {
     policy: StorePolicy,
     pub(crate) now: u64,

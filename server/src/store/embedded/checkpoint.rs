@@ -47,7 +47,7 @@ pub(super) enum Unusable {
     /// sled reported an error.
     #[error("sled: {0}")]
     Sled(#[from] sled::Error),
-    /// sled panicked.
+    /// sled panicked; the text is what it said.
     #[error("sled panicked: {0}")]
     Panicked(String),
     /// The file system reported an error.

@@ -25,7 +25,7 @@ pub(crate) const FORMAT: u8 = 1;
 /// share one.
 pub(crate) type ShortFingerprint = [u8; 16];
 
-/// One fact.
+/// One fact, with its version and its time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
     /// Counts records over the life of the store, from 1.
