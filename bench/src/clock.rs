@@ -9,7 +9,7 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// Nanoseconds since the first call: a time that fits into a payload.
+/// Nanoseconds since the first call, as a number that fits into a payload.
 pub(crate) fn nanos() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     START.get_or_init(now).elapsed().as_nanos() as u64

@@ -1,7 +1,7 @@
-//! The servers that are measured: each started as a process of its own on a free loopback port, with an empty
-//! data folder.
+//! The servers that are measured, each of which is started as a process of its own on a free loopback port,
+//! with an empty data folder.
 //!
-//! Owns how each is started and how a client speaks to it. Never measures.
+//! Owns how each is started and which protocol a client speaks with it. Never measures.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -19,12 +19,12 @@ use crate::wire::socket::{Door, Socket};
 use crate::wire::speaker::Speaker;
 use crate::wire::{limit, mqtt, nats, posthorn};
 
-/// How long a server may take until it listens.
+/// How long a server may take until it listens, before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// A new post begins with a name that no other poster has: one in each run of each program is enough.
+/// The next poster's name, from which its post ids begin: no other poster of this run has it.
 static NAMES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
 
-/// What can be measured; the order is that of the table's columns.
+/// What can be measured, in the order of the table's columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     LimitMem,
@@ -39,7 +39,7 @@ impl Kind {
     pub(crate) const ALL: [Self; 6] =
         [Self::LimitMem, Self::LimitWal, Self::Mosquitto, Self::Nats, Self::NatsAlways, Self::Posthorn];
 
-    /// As the table's head names it.
+    /// Its name in the head of the table.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::LimitMem => "limit-mem",
@@ -55,21 +55,21 @@ impl Kind {
 /// Where the programs are.
 #[derive(Debug, Clone)]
 pub(crate) struct Programs {
-    /// `posthorn-server`.
+    /// The relay that is measured, `posthorn-server`.
     pub(crate) relay: PathBuf,
-    /// Those peers that are there.
+    /// The peers that are there, each `None` otherwise.
     pub(crate) mosquitto: Option<PathBuf>,
     pub(crate) nats: Option<PathBuf>,
 }
 
-/// A server.
+/// A running server.
 pub(crate) struct Host {
     pub(crate) kind: Kind,
     pub(crate) process: Process,
     address: SocketAddr,
     folder: TempDir,
     programs: Programs,
-    /// Of Posthorn: what pairs and groups use, in their order.
+    /// For Posthorn, the mailboxes that pairs and groups use, in their order.
     pub(crate) mailboxes: Vec<MailboxId>,
 }
 
@@ -77,7 +77,7 @@ impl Host {
     /// Starts a server on an empty folder, and waits until it listens.
     pub(crate) async fn start(kind: Kind, programs: &Programs) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("bench").tempdir()?;
-        // Free a moment ago; nobody else is likely to take it.
+        // This port was free a moment ago, and nobody else is likely to take it.
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let process = launch(kind, programs, address, folder.path())?;
         let mailboxes = Vec::new();
@@ -86,7 +86,8 @@ impl Host {
         Ok(host)
     }
 
-    /// Starts it again on its data after it was killed or stopped; returns how long it took until it listens.
+    /// Starts it again on its data after it was killed or stopped. Returns how long it took until it
+    /// listened.
     pub(crate) async fn restart(&mut self) -> anyhow::Result<Duration> {
         let begun = clock::now();
         self.process = launch(self.kind, &self.programs, self.address, self.folder.path())?;
@@ -94,7 +95,7 @@ impl Host {
         Ok(begun.elapsed())
     }
 
-    /// Waits until a client is welcome: a port may be open long before somebody serves it.
+    /// Waits until a client is served, because a port may be open long before that.
     async fn listens(&mut self) -> anyhow::Result<()> {
         let begun = clock::now();
         while !self.welcomes().await {
@@ -109,11 +110,11 @@ impl Host {
 
     async fn welcomes(&self) -> bool {
         let Ok(mut socket) = Socket::connect(&self.door(), 4096).await else { return false };
-        // A relay says hello; the others wait for the client to say more.
+        // A relay speaks first, with a hello; the others wait for the client.
         self.kind != Kind::Posthorn || setup::hear(&mut socket).await.is_ok()
     }
 
-    /// Where clients knock.
+    /// Where clients connect.
     pub(crate) fn door(&self) -> Door {
         let (path, subprotocol) = match self.kind {
             Kind::Posthorn => ("/v1/ws", posthorn_proto::SUBPROTOCOL),
@@ -123,7 +124,7 @@ impl Host {
         Door { address: self.address, path, subprotocol, from: None }
     }
 
-    /// Who posts to the topic, or mailbox, with this index, which has `before` messages.
+    /// A client that posts to the topic, or mailbox, with this index, which has `before` messages already.
     pub(crate) fn poster(&self, index: usize, before: u64) -> Box<dyn Speaker> {
         let name = NAMES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         match self.kind {
@@ -134,8 +135,8 @@ impl Host {
         }
     }
 
-    /// Who reads it, as the reader with this number; `lasting` readers are owed what is posted while they are
-    /// away.
+    /// A client that reads it, as the reader with this number. A `lasting` reader also gets what is posted
+    /// while it is away.
     pub(crate) fn reader(&self, index: usize, reader: usize, lasting: bool) -> Box<dyn Speaker> {
         let topic = index as u32;
         match self.kind {
@@ -148,7 +149,7 @@ impl Host {
         }
     }
 
-    /// One of many readers of the same topic, who hear what is posted while they are there.
+    /// One of many readers of the same topic, which get what is posted while they are there.
     pub(crate) fn listener(&self, index: usize, reader: usize) -> Box<dyn Speaker> {
         match self.kind {
             Kind::Nats | Kind::NatsAlways => Box::new(nats::Client::listener(vec![index])),
@@ -156,7 +157,7 @@ impl Host {
         }
     }
 
-    /// Who reads these topics, or mailboxes, and will hear nothing. `number` is unique.
+    /// A client that reads these topics, or mailboxes, and will get nothing. `number` is unique.
     pub(crate) fn idle(&self, number: usize, topics: std::ops::Range<usize>) -> Box<dyn Speaker> {
         let names = topics.clone().map(|topic| topic as u32).collect();
         match self.kind {
@@ -201,10 +202,11 @@ fn relay(program: &Path, address: SocketAddr, folder: &Path) -> Command {
     command
 }
 
-/// As distributed, but with bounds that would drop messages taken away. It keeps messages in memory only.
+/// Mosquitto as it is distributed, but without bounds that would drop messages. It keeps messages in memory
+/// only.
 fn mosquitto(programs: &Programs, address: SocketAddr, folder: &Path) -> anyhow::Result<Command> {
     let program = programs.mosquitto.as_ref().context("mosquitto is not there")?;
-    // It refuses to start with nothing but WebSocket.
+    // It refuses to start if WebSocket is all that it is to speak.
     let plain = another_port(address)?;
     let configuration = format!(
         "listener {} 127.0.0.1\nlistener {} 127.0.0.1\nprotocol websockets\nallow_anonymous true\npersistence false\nset_tcp_nodelay true\n\
@@ -218,7 +220,7 @@ fn mosquitto(programs: &Programs, address: SocketAddr, folder: &Path) -> anyhow:
     Ok(command)
 }
 
-/// A free port beside this one, which is free, too.
+/// Another free port than this one.
 fn another_port(address: SocketAddr) -> anyhow::Result<SocketAddr> {
     let _taken = TcpListener::bind(address)?;
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)

@@ -1,13 +1,13 @@
-//! The measured comparison: `cargo xtask bench`, told in `docs/performance.md`.
+//! The measured comparison: `cargo xtask bench`, described in `docs/performance.md`.
 //!
 //! Reading guide: [`work`] has the workloads, one file each. [`host`] starts the servers that they measure:
 //! the relay, the [`mod@limit`] relays (this same program), and the peers that [`peers`] finds. [`wire`] is
-//! the clients' side, [`pair`] and [`setup`] what several workloads need. [`process`] and [`measure`] read
-//! what a server used; [`table`] is what comes out.
+//! the clients' side, [`pair`] and [`setup`] have what several workloads need. [`process`] and [`measure`]
+//! read what a server used, and [`table`] is what comes out.
 //!
-//! Invariant: the relay is the program that is shipped, in a process of its own, driven from outside by its
-//! protocol; nothing of it is linked here. A client that counts a message has checked that it is the right
-//! one.
+//! Invariant: the relay is the program that is shipped, in a process of its own, and driven from outside by
+//! its protocol; nothing of it is linked here. A client that counts a message has checked that it is the
+//! right one.
 
 mod clock;
 mod host;
@@ -31,7 +31,7 @@ use clap::Parser;
 use crate::host::{Kind, Programs};
 use crate::work::{Bench, Workload};
 
-/// The word that makes this program a limit relay.
+/// The first argument that makes this program a limit relay.
 pub(crate) const LIMIT: &str = "limit";
 
 /// Measures the relay beside its limits and, if asked for, its peers.
@@ -40,10 +40,10 @@ struct Arguments {
     /// What to run [default: all]
     #[arg(ignore_case = true)]
     workloads: Vec<Workload>,
-    /// Smaller sizes: all of it within four minutes on two cores
+    /// Use smaller sizes: all workloads take less than four minutes on two cores
     #[arg(long)]
     quick: bool,
-    /// Also other servers, installed from the ordinary registries if they are missing
+    /// Measure other servers, too; they are installed from the ordinary registries if they are missing
     #[arg(long)]
     peers: bool,
     /// The relay's program [default: posthorn-server beside this one]
@@ -97,7 +97,7 @@ fn compare(arguments: Arguments) -> anyhow::Result<bool> {
     let mut bench =
         Bench { programs, quick: arguments.quick, files, peers, absent, table: table::Table::default() };
     let workloads = if arguments.workloads.is_empty() { Workload::ALL.to_vec() } else { arguments.workloads };
-    // One thread: the load must leave the other core to the server.
+    // One thread, because the load must leave the other core to the server.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         for workload in workloads {

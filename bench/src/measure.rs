@@ -12,14 +12,14 @@ pub(crate) struct Meter {
     written: u64,
 }
 
-/// What the stretch took.
+/// What a stretch took.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Cost {
     /// Real time, seconds.
     pub(crate) seconds: f64,
     /// The server's processor time, seconds.
     pub(crate) cpu: f64,
-    /// Bytes that the server caused to be written to disks.
+    /// Bytes that the server caused to be written to disk.
     pub(crate) written: u64,
 }
 
@@ -35,7 +35,7 @@ impl Meter {
     }
 }
 
-/// The middle one; of two, the mean.
+/// The middle value; of two in the middle, their mean.
 pub(crate) fn median(mut of: Vec<f64>) -> f64 {
     if of.is_empty() {
         return f64::NAN;
@@ -44,7 +44,7 @@ pub(crate) fn median(mut of: Vec<f64>) -> f64 {
     (of[(of.len() - 1) / 2] + of[of.len() / 2]) / 2.0
 }
 
-/// The value below which this share of a sorted list lies.
+/// The value below which this share of the sorted values lies.
 pub(crate) fn quantile(sorted: &[u32], share: f64) -> f64 {
     match sorted {
         [] => f64::NAN,

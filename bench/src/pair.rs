@@ -1,6 +1,7 @@
-//! A poster and, unless nobody reads, a reader: saturated with a window of unanswered posts.
+//! A poster and, unless nobody reads, a reader, kept busy by a window of unanswered posts.
 //!
-//! Owns both connections. Both sides are one task, because the load shares two cores with what it measures.
+//! Owns both connections. Both sides are one task, because the load shares two cores with what it is
+//! measuring.
 
 use std::time::Instant;
 
@@ -11,7 +12,7 @@ use crate::host::Host;
 use crate::wire::line::Line;
 use crate::wire::speaker::{blank, number};
 
-/// Read buffers of busy connections.
+/// Size of a busy connection's read buffer, in bytes.
 pub(crate) const ROOM: usize = 32 * 1024;
 
 /// One poster with its reader.
@@ -26,11 +27,11 @@ struct Pair {
 /// How much to post.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
-    /// Posts of each pair.
+    /// How many posts each pair makes.
     pub(crate) each: u64,
-    /// Unanswered posts of each pair.
+    /// How many posts of each pair may be unanswered.
     pub(crate) window: u64,
-    /// Nothing is posted after this.
+    /// When to stop posting.
     pub(crate) until: Instant,
 }
 
@@ -69,13 +70,13 @@ impl Pair {
     }
 }
 
-/// All pairs on one host.
+/// All pairs at one server.
 pub(crate) struct Pairs {
     pairs: Vec<Pair>,
 }
 
 impl Pairs {
-    /// Connects `count` pairs; without `reading`, only their posters. `before` messages are there already.
+    /// Connects `count` pairs, or only their posters without `reading`. `before` messages are there already.
     pub(crate) async fn connect(
         host: &Host,
         count: usize,
@@ -92,7 +93,7 @@ impl Pairs {
         Ok(Self { pairs })
     }
 
-    /// Posts, and waits until everything is answered and delivered. Returns how many posts that were.
+    /// Posts, and waits until everything is answered and delivered. Returns how many posts there were.
     pub(crate) async fn run(&mut self, load: Load) -> anyhow::Result<u64> {
         let before = self.sent();
         let mut tasks = JoinSet::new();
@@ -112,7 +113,7 @@ impl Pairs {
         self.pairs.iter().map(|pair| pair.sent).sum()
     }
 
-    /// Posts to each topic, in the topics' order.
+    /// How many posts each topic has got, in the order of the topics.
     pub(crate) fn counts(&self) -> Vec<u64> {
         let mut counts = vec![0; self.pairs.len()];
         for pair in &self.pairs {

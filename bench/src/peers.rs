@@ -1,7 +1,7 @@
-//! Finding other servers, or installing them from the ordinary registries: Debian's and Python's.
+//! Finds other servers, or installs them from the ordinary registries: Debian's and Python's.
 //!
-//! Owns how a peer's program gets here. Never starts a server, and never fails: a peer that is not there is
-//! told so.
+//! Owns how a peer's program gets here. Never starts a server, and never fails: if a peer is not to be had,
+//! the reason is reported.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 
 use crate::host::{Kind, Programs};
 
-/// Looks for all peers; returns those that are there, and why others are not.
+/// Looks for all peers. Returns those that are there, and why the others are not.
 pub(crate) fn find(programs: &mut Programs) -> (Vec<Kind>, Vec<(Kind, String)>) {
     let (mut there, mut absent) = (Vec::new(), Vec::new());
     match mosquitto() {
@@ -46,7 +46,7 @@ fn nats() -> anyhow::Result<PathBuf> {
     if let Some(program) = in_path("nats-server") {
         return Ok(program);
     }
-    // Beside this program, where builds put what can be made again.
+    // Beside this program, in the folder for what builds can make again.
     let folder = std::env::current_exe()?.with_file_name("bench-peers").join("nats");
     if let Some(program) = below(&folder) {
         return Ok(program);
@@ -81,14 +81,14 @@ fn below(folder: &Path) -> Option<PathBuf> {
     None
 }
 
-/// Not the script that a package installs to start its binary.
+/// Whether a file is a binary, rather than the script that a package installs to start one.
 fn is_binary(path: &Path) -> bool {
     std::fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"\x7fELF"))
 }
 
 fn in_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    // Debian puts servers where only the administrator's path leads.
+    // Debian puts servers into folders that are only on the administrator's path.
     std::env::split_paths(&path)
         .chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from))
         .map(|folder| folder.join(name))

@@ -12,9 +12,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::clock;
 
-/// How long a server may take to end by itself.
+/// How long a server may take to end by itself, before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Ticks of `/proc/<pid>/stat` in a second; the same on every Linux that Rust runs on.
+/// Ticks per second in `/proc/<pid>/stat`, which is the same on every Linux that Rust runs on.
 const TICKS: f64 = 100.0;
 
 /// A running server.
@@ -24,7 +24,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `command`; what it prints goes to `log`, which is begun anew.
+    /// Starts `command`. What it prints goes to `log`, which is emptied first.
     pub(crate) fn start(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
         let out = File::create(log)?;
         let child = command
@@ -51,14 +51,14 @@ impl Process {
         lines[lines.len().saturating_sub(10)..].join("\n")
     }
 
-    /// SIGKILL, and waits until it is gone.
+    /// Sends SIGKILL, and waits until the process is gone.
     pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
-    /// SIGTERM, and waits until it has ended by itself.
+    /// Sends SIGTERM, and waits until the process has ended by itself.
     pub(crate) async fn stop(&mut self) -> anyhow::Result<()> {
         let id = Pid::from_raw(self.child.id().cast_signed()).context("a process has an id")?;
         kill_process(id, Signal::TERM)?;
@@ -77,12 +77,12 @@ impl Process {
     /// Processor time used so far, user and system, in seconds.
     pub(crate) fn cpu(&self) -> anyhow::Result<f64> {
         let stat = self.file("stat")?;
-        // The second field is the program's name in parentheses and may hold spaces: count after it.
+        // The second field is the program's name in parentheses, which may hold spaces, so count behind it.
         let fields: Vec<&str> = stat.rsplit_once(") ").context("no name in stat")?.1.split(' ').collect();
         Ok((fields[11].parse::<u64>()? + fields[12].parse::<u64>()?) as f64 / TICKS)
     }
 
-    /// Bytes that it caused to be written to disks so far (whole pages, as the kernel counts).
+    /// Bytes that it has caused to be written to disk (in whole pages, as the kernel counts).
     pub(crate) fn written(&self) -> anyhow::Result<u64> {
         number(&self.file("io")?, "write_bytes:")
     }
@@ -92,8 +92,8 @@ impl Process {
         Ok(number(&self.file("status")?, "VmRSS:")? * 1024)
     }
 
-    /// Resident memory at rest, bytes: what it is when it has stayed the same within 1 % for a second.
-    /// Whatever it is after 10 s.
+    /// Resident memory at rest, bytes: once it has stayed the same within 1 % for a second, or else whatever
+    /// it is after 10 s.
     pub(crate) async fn memory_at_rest(&self) -> anyhow::Result<u64> {
         let (mut memory, mut same) = (self.memory()?, 0);
         for _ in 0..40 {
@@ -108,7 +108,7 @@ impl Process {
         self.memory()
     }
 
-    /// The most resident memory since its start, bytes.
+    /// The most resident memory that it has had, bytes.
     pub(crate) fn peak_memory(&self) -> anyhow::Result<u64> {
         Ok(number(&self.file("status")?, "VmHWM:")? * 1024)
     }
@@ -116,7 +116,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended already; then there is nothing to do.
+        // If it has ended already, there is nothing to do.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -128,7 +128,7 @@ fn number(text: &str, name: &str) -> anyhow::Result<u64> {
     Ok(line.trim().trim_end_matches(" kB").trim().parse()?)
 }
 
-/// Raises this process's limit of open files as far as it may; servers inherit it. Returns the limit.
+/// Raises this process's limit of open files as far as it may, which servers inherit. Returns the limit.
 pub(crate) fn raise_file_limit() -> anyhow::Result<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);

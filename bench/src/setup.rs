@@ -1,7 +1,7 @@
-//! Mailboxes on a relay: devices register, draw tokens, and spend them on connections that never
+//! Makes mailboxes on a relay: devices register, draw tokens, and spend them on connections that never
 //! authenticate.
 //!
-//! Owns that procedure, as any client would do it; nothing is put into the relay by a side door.
+//! Owns that procedure, which is that of any client: nothing gets into the relay by a side door.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,9 +21,9 @@ use crate::wire::socket::{Door, Socket, message};
 
 /// Tokens that one device may draw in a day.
 const TOKENS: usize = 200;
-/// Devices that are made at the same time.
+/// Devices that register at the same time.
 const WORKERS: usize = 16;
-/// Handles must differ over the life of a relay.
+/// How many devices have registered, because handles must differ over the life of a relay.
 static DEVICES: AtomicUsize = AtomicUsize::new(0);
 
 /// Makes mailboxes with this many readers each (see [`reader`] for their names).
@@ -54,7 +54,7 @@ struct Form {
     post_key_hash: KeyHash,
     turn_key_hash: KeyHash,
     readers: Vec<Reader>,
-    /// Mailboxes that nobody has begun to make.
+    /// How many mailboxes nobody has begun to make.
     left: AtomicUsize,
 }
 

@@ -10,11 +10,11 @@ use crate::host::Kind;
 /// How a figure is judged.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Target {
-    /// Posthorn's figure is at most this often that of another column.
+    /// Posthorn's figure is at most this many times that of another column.
     Times(f64, Kind),
     AtMost(f64),
     AtLeast(f64),
-    /// Only told.
+    /// There is no target.
     None,
 }
 
@@ -25,9 +25,9 @@ pub(crate) struct Row {
     figure: String,
     target: Target,
     values: BTreeMap<Kind, f64>,
-    /// The median of the rounds' own ratios, where there were rounds; else that of the values.
+    /// The median of the rounds' own ratios if there were rounds, else the ratio of the values.
     ratio: Option<f64>,
-    /// For what was not run.
+    /// Why a server was not run.
     reasons: BTreeMap<Kind, String>,
 }
 
@@ -42,8 +42,8 @@ impl Row {
         self
     }
 
-    /// The values of all kinds, and the ratio to the target's column, from rounds in which the kinds took
-    /// turns.
+    /// Adds the values of all servers, and the ratio to the target's column, from rounds in which the servers
+    /// took turns.
     pub(crate) fn rounds(mut self, rounds: &BTreeMap<Kind, Vec<f64>>) -> Self {
         for (kind, values) in rounds {
             self.values.insert(*kind, crate::measure::median(values.clone()));
@@ -62,7 +62,7 @@ impl Row {
         self.ratio.or_else(|| Some(self.values.get(&Kind::Posthorn)? / self.values.get(&base)?))
     }
 
-    /// `None` if there is no target.
+    /// Whether the target is met; `None` if there is none.
     fn met(&self) -> Option<bool> {
         let own = self.values.get(&Kind::Posthorn).copied().unwrap_or(f64::NAN);
         match self.target {
@@ -122,7 +122,7 @@ fn shown(value: f64) -> String {
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     rows: Vec<Row>,
-    /// Workloads that ended badly, and why.
+    /// Workloads that failed, and why.
     failures: Vec<String>,
     /// Why a server is not in a workload's rows.
     not_run: Vec<(&'static str, Kind, String)>,
@@ -133,12 +133,12 @@ impl Table {
         self.rows.push(row);
     }
 
-    /// A workload could not be finished: that is a miss.
+    /// Notes that a workload could not be finished, which counts as a miss.
     pub(crate) fn failed(&mut self, workload: &str, error: &anyhow::Error) {
         self.failures.push(format!("{workload}: {error:#}"));
     }
 
-    /// This server did not take part in this workload.
+    /// Notes that a server did not take part in a workload.
     pub(crate) fn not_run(&mut self, workload: &'static str, kind: Kind, reason: impl Into<String>) {
         self.not_run.push((workload, kind, reason.into()));
     }

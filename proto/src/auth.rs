@@ -5,8 +5,8 @@
 //! nothing that it could show to somebody else as proof that the device was there. Replays fail, because the
 //! connection's nonce is fresh.
 //!
-//! It authenticates the connection's beginning, not its bytes: those are TLS's to protect, and the account
-//! connection carries nothing whose secrecy conversations rest on.
+//! It authenticates the start of the connection, not the bytes that follow. Protecting those is up to TLS,
+//! and the account connection carries nothing on whose secrecy a conversation rests.
 
 use hkdf::Hkdf;
 use hmac::{Hmac, Mac};
@@ -16,11 +16,11 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::id::RelayIdentity;
 
-/// Domain separation of the key derivation.
+/// Separates this key derivation from every other use of the same secrets.
 const LABEL: &[u8] = b"posthorn v1 account";
-/// MACed by the device.
+/// What the device authenticates to prove itself.
 const DEVICE_PROOF: &[u8] = b"client";
-/// MACed by the relay.
+/// What the relay authenticates to prove itself.
 const RELAY_PROOF: &[u8] = b"relay";
 
 /// What a connection's `Hello` contributes to the proof.
@@ -30,7 +30,7 @@ pub struct Challenge {
     pub relay_identity: RelayIdentity,
     /// The relay's ephemeral key.
     pub ephemeral: [u8; 32],
-    /// Unique to the connection.
+    /// Random, and unique to the connection.
     pub nonce: [u8; 16],
 }
 

@@ -28,7 +28,7 @@ impl Chain {
     }
 }
 
-/// What a post was, for recognising a repeat: the keys presented, the envelope and the turn.
+/// What a post consisted of, so that a repeat is recognised: the keys presented, the envelope and the turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint(pub [u8; 32]);
 

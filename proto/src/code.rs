@@ -31,12 +31,12 @@ macro_rules! codes {
     };
 }
 
-/// What a client does with a refused request.
+/// What a client should do about a refused request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
-    /// The same request fails again.
+    /// The same request would fail again.
     Never,
-    /// Read the mailbox first, then make the request anew.
+    /// Read the mailbox up to its head first, then build the request again.
     AfterReading,
     /// The same request may succeed after waiting (`retry_after_ms`, else with backoff).
     Later,
@@ -59,9 +59,9 @@ codes! {
     MailboxUnknown = 10 "MAILBOX_UNKNOWN" Never,
     /// Another mailbox has this id.
     MailboxExists = 11 "MAILBOX_EXISTS" Never,
-    /// The post or turn key is not, or not any more, the current one.
+    /// The post key or turn key is not the current one, or no longer is.
     KeyTurned = 12 "KEY_TURNED" AfterReading,
-    /// The reader exists, the key does not open it.
+    /// The reader exists, but this is not its key.
     ReadKeyWrong = 13 "READ_KEY_WRONG" Never,
     /// Never admitted, or evicted.
     ReaderUnknown = 14 "READER_UNKNOWN" Never,
@@ -97,9 +97,9 @@ codes! {
     StoreUnavailable = 44 "STORE_UNAVAILABLE" Later,
     /// The relay is stopping.
     ShuttingDown = 45 "SHUTTING_DOWN" Reconnect,
-    /// A defect of the relay.
+    /// A bug in the relay.
     Internal = 46 "INTERNAL" Later,
-    /// A stored envelope does not read back any more.
+    /// A stored envelope can no longer be read back.
     Damaged = 47 "DAMAGED" Never,
 }
 

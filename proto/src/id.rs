@@ -1,17 +1,17 @@
 //! Names: of mailboxes, posts, readers, devices. All are random, none is secret, and none is printed in full.
 //!
-//! `Debug` shows the first two bytes only, so that a log line can be followed without giving away what it
-//! speaks of.
+//! `Debug` shows the first two bytes only, so that log lines can be told apart without giving away what they
+//! are about.
 
 use std::fmt;
 
 use rand::CryptoRng;
 
-/// A byte string of the wrong length was given where a fixed length is required.
+/// A byte string does not have the one length that is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{what} has {got} bytes, expected {expected}")]
 pub struct WrongLength {
-    /// Which name or key.
+    /// Which name or key it was to become.
     pub what: &'static str,
     /// The length required, in bytes.
     pub expected: usize,
@@ -36,7 +36,7 @@ macro_rules! id {
                 Self(bytes)
             }
 
-            /// The bytes.
+            /// The value as bytes.
             pub fn as_bytes(&self) -> &[u8; $len] {
                 &self.0
             }
@@ -87,7 +87,7 @@ id!(
     /// A relay's long-term X25519 public key, which names the relay in cards and key derivations.
     RelayIdentity, 32);
 id!(
-    /// SHA-256 of an access key or a token; what the relay keeps of it.
+    /// SHA-256 of an access key or a token, which is all that the relay keeps of it.
     KeyHash, 32);
 
 /// An account's name on its relay: 2 to 32 characters of `a-z 0-9 _ . -`, beginning with a letter.
@@ -100,8 +100,7 @@ pub struct Handle(String);
 pub struct BadHandle;
 
 impl Handle {
-    /// Checks and takes a handle. Nothing is folded: upper case is refused, so that no two spellings name one
-    /// account.
+    /// Checks a handle. Nothing is folded: upper case is refused, so that no account has two spellings.
     pub fn parse(text: &str) -> Result<Self, BadHandle> {
         let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_.-".contains(&b);
         let well_formed = (2..=32).contains(&text.len())
@@ -110,7 +109,7 @@ impl Handle {
         well_formed.then(|| Self(text.to_owned())).ok_or(BadHandle)
     }
 
-    /// The text.
+    /// The handle as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

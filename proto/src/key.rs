@@ -1,8 +1,8 @@
-//! The three keys of a mailbox, and tokens: 32 random bytes each, secret, of which the relay stores the
-//! SHA-256.
+//! The three keys of a mailbox, and tokens: secrets of 32 random bytes each, of which the relay stores only
+//! the SHA-256.
 //!
-//! Keys of different powers are different types, so that a post key can never be presented where a turn key
-//! is asked.
+//! Keys that allow different things are different types, so that a post key can never be presented where a
+//! turn key is asked for.
 
 use std::fmt;
 
@@ -59,7 +59,7 @@ macro_rules! key {
         }
 
         impl PartialEq for $name {
-            /// Constant time.
+            /// Compares in constant time.
             fn eq(&self, other: &Self) -> bool {
                 self.0.ct_eq(&other.0).into()
             }

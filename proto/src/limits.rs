@@ -19,18 +19,18 @@ pub const OPENINGS_PER_CONNECTION: usize = 4096;
 pub const REQUESTS_IN_FLIGHT: usize = 256;
 /// Most readers of one mailbox.
 pub const READERS_PER_MAILBOX: usize = 4096;
-/// Quota of one mailbox, in bytes.
+/// Largest quota of one mailbox, in bytes.
 pub const MAILBOX_BYTES: u64 = 64 * 1024 * 1024;
 /// Longest expiry of a mailbox, in seconds: 90 days.
 pub const EXPIRY_SECONDS: u32 = 90 * 24 * 3600;
-/// A silent connection is closed after this many seconds.
+/// Longest silence of a client, in seconds; after that its connection is closed.
 pub const IDLE_SECONDS: u32 = 90;
 /// Most one-time key packages stored for one device.
 pub const KEY_PACKAGES_PER_DEVICE: usize = 100;
-/// Most creation tokens one device may draw in a day.
+/// Most creation tokens that one device may draw in a day (UTC).
 pub const TOKENS_PER_DEVICE: usize = 200;
-/// What every remembered post costs of its mailbox's quota beside its envelope, in bytes, trimmed or not
-/// (rule 2).
+/// What a remembered post takes of its mailbox's quota beside its envelope, in bytes, whether or not the
+/// envelope is trimmed (rule 2).
 pub const POST_OVERHEAD_BYTES: u64 = 64;
 
 /// What a relay accepts, as announced in `Hello`.
@@ -54,15 +54,15 @@ pub struct Limits {
     pub requests_in_flight: u32,
     /// Most readers of one mailbox.
     pub readers_per_mailbox: u32,
-    /// Quota of one mailbox, bytes.
+    /// Largest quota of one mailbox, bytes.
     pub mailbox_bytes: u64,
     /// Longest expiry of a mailbox, seconds.
     pub expiry_seconds: u32,
-    /// A silent connection is closed after this many seconds.
+    /// Longest silence of a client before its connection is closed, seconds.
     pub idle_seconds: u32,
     /// Most one-time key packages of one device.
     pub key_packages_per_device: u32,
-    /// Most creation tokens one device may draw in a day.
+    /// Most creation tokens that one device may draw in a day (UTC).
     pub tokens_per_device: u32,
 }
 

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use crate::id::{KeyHash, ReaderId};
 use crate::key::TurnKey;
 
-/// Domain separation of [`Turn::hash`].
+/// Separates [`Turn::hash`] from every other hash.
 const TURN_LABEL: &[u8] = b"posthorn v1 turn";
 
 /// A reader of a mailbox, and the hash of its read key.
@@ -17,7 +17,7 @@ pub struct Reader {
     pub key_hash: KeyHash,
 }
 
-/// What a turn changes: the next keys and the reader changes. Delivered to readers with the append that
+/// What a turn changes: the keys from now on, and the readers. Delivered to readers with the append that
 /// carried it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Turn {
@@ -25,9 +25,9 @@ pub struct Turn {
     pub post_key_hash: KeyHash,
     /// Hash of the next turn key.
     pub turn_key_hash: KeyHash,
-    /// Readers admitted; their cursor is the seq of this append.
+    /// Readers to admit; their cursor becomes the seq of this append.
     pub admit: Vec<Reader>,
-    /// Readers evicted; they may still read up to this append.
+    /// Readers to evict; they may still read up to this append.
     pub evict: Vec<ReaderId>,
 }
 
@@ -36,7 +36,7 @@ pub struct Turn {
 pub struct TurnRequest {
     /// The current turn key.
     pub key: TurnKey,
-    /// What changes.
+    /// What it changes.
     pub turn: Turn,
 }
 

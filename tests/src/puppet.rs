@@ -1,7 +1,7 @@
-//! A person as a process that can be killed: orders go in as lines of JSON, answers come out so.
+//! A person as a process that can be killed. Orders go in as lines of JSON, and answers come out as such.
 //!
-//! [`act`] is the process's side (`src/bin/test-person.rs`); [`Puppet`] is the test's, which kills by id when
-//! dropped.
+//! [`act`] is the process's side (`src/bin/test-person.rs`); [`Puppet`] is the test's, which kills the
+//! process by its id when dropped.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -23,41 +23,41 @@ use tokio::time::timeout;
 use crate::person::{EVERYTHING, open_profile};
 use crate::wire::PATIENCE;
 
-/// Texts of one talker that are not on the relay yet: what a crash may catch under way.
+/// Texts of one talker that may not be on the relay yet, so that a crash catches some under way.
 const UNDER_WAY: usize = 6;
 
-/// What the process is told.
+/// What the process is told to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "snake_case")]
 pub enum Order {
     /// Make an account.
     Register {
-        /// At this relay.
+        /// The relay's URL.
         relay: String,
-        /// Under this name.
+        /// The name of the account.
         handle: String,
-        /// With this code.
+        /// The invite code.
         invite: String,
     },
     /// Start a conversation with people of the same relay.
     Start {
-        /// Their handles.
+        /// The handles of those people.
         members: Vec<String>,
     },
-    /// Send `1`, `2`, `3` and so on, going on behind what the history holds.
+    /// Send `1`, `2`, `3` and so on, and go on behind what the history holds.
     Talk {
-        /// Where.
+        /// The id of the conversation.
         conversation: String,
     },
     /// Stop talking.
     Hush,
     /// Wait until everything is sent and read.
     Settle,
-    /// Wait until there is a conversation, and name it.
+    /// Wait until there is a conversation, and tell its id.
     Conversation,
     /// Tell the whole history.
     History {
-        /// Of which conversation.
+        /// The id of the conversation.
         conversation: String,
     },
 }
@@ -70,22 +70,22 @@ pub enum Saying {
     Awake,
     /// An order was carried out.
     Done {
-        /// What it asked for.
+        /// What the order asked for.
         answer: serde_json::Value,
     },
     /// An order was not carried out.
     Failed {
-        /// Why.
+        /// The reason, for people.
         why: String,
     },
-    /// While talking: this number is durable in the outbox.
+    /// While talking: a number is durable in the outbox.
     Said {
-        /// Counts from 1.
+        /// The number, which counts from 1.
         number: u64,
     },
     /// An alarm of the client.
     Alarm {
-        /// All of it.
+        /// The alarm's text and cause.
         text: String,
     },
 }
@@ -97,7 +97,7 @@ fn print(saying: &Saying) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-/// The process's whole life: opens the profile and obeys until its input ends.
+/// What the process does: it opens the profile, and obeys until its input ends.
 pub async fn act(profile: &Path) -> anyhow::Result<()> {
     let client = Client::open(open_profile(profile)?)?;
     let mut events = client.subscribe();
@@ -131,7 +131,7 @@ pub async fn act(profile: &Path) -> anyhow::Result<()> {
                     }
                 }
                 Ok(_) => {}
-                // Which of ours are under way is not known any more: ask the history.
+                // It is no longer known which of ours are under way, so the history is asked.
                 Err(broadcast::error::RecvError::Lagged(_)) => {
                     if let Some(old) = talk.take() {
                         talk = Some(Talk::begin(&client, old.conversation).await?);
@@ -139,8 +139,8 @@ pub async fn act(profile: &Path) -> anyhow::Result<()> {
                 }
                 Err(broadcast::error::RecvError::Closed) => bail!("the client stopped"),
             },
-            // Sending happens in the handler, which nothing cancels: a number must not be sent twice by the
-            // test itself.
+            // Sending happens in the handler, which nothing cancels, because the test itself must not send a
+            // number twice.
             () = std::future::ready(()), if talk.as_ref().is_some_and(Talk::may_go_on) => {
                 if let Some(talk) = &mut talk {
                     print(&Saying::Said { number: talk.next(&client).await? })?;
@@ -218,12 +218,12 @@ async fn obey(client: &Client, order: Order) -> anyhow::Result<serde_json::Value
 /// The test's side of the process.
 #[derive(Debug)]
 pub struct Puppet {
-    /// For messages.
+    /// Names the person in messages.
     pub name: String,
     program: PathBuf,
     profile: TempDir,
     running: Option<Running>,
-    /// Alarms heard, in all lives.
+    /// All alarms that were heard, in all lives of the process.
     pub alarms: Vec<String>,
     /// The largest number that was said to be durable.
     pub said: u64,
@@ -264,7 +264,7 @@ impl Puppet {
         }
     }
 
-    /// SIGKILL, and waits until the process is gone.
+    /// Sends SIGKILL, and waits until the process is gone.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
         let mut running = self.running.take().context("the person does not run")?;
         Ok(running.child.kill().await?)
@@ -286,7 +286,7 @@ impl Puppet {
         }
     }
 
-    /// Waits until a talker has said `more` numbers more.
+    /// Waits until a talker has said `more` further numbers.
     pub async fn says_more(&mut self, more: u64) -> anyhow::Result<()> {
         let goal = self.said + more;
         while self.said < goal {
@@ -297,7 +297,7 @@ impl Puppet {
 
     async fn hear(&mut self) -> anyhow::Result<Saying> {
         let running = self.running.as_mut().context("the person does not run")?;
-        // Settling may take its whole patience before it fails with a reason.
+        // Settling may use up its whole patience before it fails with a reason.
         let line = timeout(PATIENCE * 2, running.sayings.next_line())
             .await
             .with_context(|| format!("{} is mute", self.name))??;

@@ -1,7 +1,7 @@
-//! Real relay processes: started on a free loopback port, killed by id when dropped, restarted on the same
-//! data.
+//! Real relay processes: started on a free loopback port, restarted on the same data, and killed by their id
+//! when dropped.
 //!
-//! Owns the process and its data folder. Never reaches into the relay: what it learns stands on the relay's
+//! Owns the process and its data folder. Never reaches into the relay: whatever it learns is on the relay's
 //! standard output.
 
 use std::ffi::OsString;
@@ -19,16 +19,16 @@ use tokio::time::timeout;
 
 use crate::wire::{PATIENCE, Wire};
 
-/// Options of a relay that limits no rates: for tests and measurements that ask more than people do.
+/// Options of a relay that limits no rates, for tests and measurements that ask for more than people do.
 pub const NO_RATES: &[&str] = &["--no-rates", "--set", "connections.total=20000"];
 
-/// Accounts that the first start's invite makes, more than any test needs.
+/// How many accounts the first start's invite makes: more than any test needs.
 const ACCOUNTS: &str = "1000";
 
-/// How to start a relay: the program, and words that come before the relay's own options.
+/// How to start a relay: the program, and the arguments that come before the relay's own options.
 #[derive(Debug, Clone)]
 pub struct RelayProgram {
-    /// The executable.
+    /// The executable to start.
     pub program: PathBuf,
     /// Its first arguments.
     pub first: Vec<OsString>,
@@ -76,7 +76,7 @@ impl RelayProcess {
         Ok(relay)
     }
 
-    /// Starts the relay on the data that is there and the address that it had, and waits until it listens.
+    /// Starts the relay again, on its data and on the address that it had, and waits until it listens.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
         anyhow::ensure!(self.running.is_none(), "the relay runs already");
         let mut child = Command::new(&self.program.program)
@@ -120,12 +120,12 @@ impl RelayProcess {
         format!("ws://{}", self.address)
     }
 
-    /// Where WebSocket is spoken.
+    /// The URL of its WebSocket.
     pub fn url(&self) -> String {
         format!("ws://{}/v1/ws", self.address)
     }
 
-    /// Host and port, for those who do not speak WebSocket.
+    /// Host and port, for what is not WebSocket.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -135,23 +135,23 @@ impl RelayProcess {
         self.data.path()
     }
 
-    /// An invite code that lets register.
+    /// An invite code to register with.
     pub fn invite(&self) -> &str {
         &self.invite
     }
 
-    /// A bare connection.
+    /// Makes a bare connection.
     pub async fn connect(&self) -> anyhow::Result<Wire> {
         Wire::connect(&self.url()).await
     }
 
-    /// SIGKILL, and waits until the process is gone.
+    /// Sends SIGKILL, and waits until the process is gone.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
         let mut running = self.running.take().context("the relay does not run")?;
         running.child.kill().await.context("cannot kill the relay")
     }
 
-    /// SIGTERM, and waits until the process has ended by itself; fails if it ends badly.
+    /// Sends SIGTERM, and waits until the process has ended by itself. Fails if it ends badly.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         let mut running = self.running.take().context("the relay does not run")?;
         let id = running.child.id().context("the relay has ended before")?;
@@ -162,11 +162,11 @@ impl RelayProcess {
         Ok(())
     }
 
-    /// Waits until the process ends by itself; how it ended, and what it said.
+    /// Waits until the process ends by itself. Returns how it ended, and what it said.
     pub async fn ended(&mut self) -> anyhow::Result<(ExitStatus, String)> {
         let mut running = self.running.take().context("the relay does not run")?;
         let status = timeout(PATIENCE, running.child.wait()).await.context("the relay does not end")??;
-        // Its pipes end with it.
+        // Its output ends with it.
         while timeout(PATIENCE, running.readers.join_next())
             .await
             .context("the relay's output does not end")?
@@ -186,24 +186,24 @@ impl RelayProcess {
         }
     }
 
-    /// Resident memory in bytes.
+    /// Resident memory, in bytes.
     pub fn memory(&self) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process_id()?))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         Ok(line.trim().trim_end_matches(" kB").trim().parse::<u64>()? * 1024)
     }
 
-    /// Processor time that the process used so far, in seconds.
+    /// Processor time that the process has used, in seconds.
     pub fn processor_seconds(&self) -> anyhow::Result<f64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process_id()?))?;
-        // The second field is the program's name in parentheses and may hold spaces: count after it.
+        // The second field is the program's name in parentheses, which may hold spaces, so count behind it.
         let fields = stat.rsplit_once(") ").context("no name in stat")?.1;
         let fields: Vec<&str> = fields.split(' ').collect();
         let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
         Ok(ticks as f64 / 100.0)
     }
 
-    /// What the relay printed since it was started, for messages of failure.
+    /// What the relay has printed since it was started, for messages about failures.
     pub fn said(&self) -> String {
         let Some(running) = &self.running else { return String::new() };
         running.said.lock().expect("nothing panics while it holds this lock").join("\n")
@@ -215,7 +215,7 @@ impl RelayProcess {
 }
 
 /// Reads to the end, so that the relay never blocks on a full pipe. Lines are passed on until nobody wants
-/// them.
+/// any more.
 async fn read(
     from: BufReader<impl tokio::io::AsyncRead + Unpin>,
     said: Arc<Mutex<Vec<String>>>,

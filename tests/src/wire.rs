@@ -1,7 +1,7 @@
-//! A bare connection to a relay: frames, and raw WebSocket messages for what no client library would send.
+//! A bare connection to a relay: frames, and raw WebSocket messages for what no client would send.
 //!
 //! Owns no policy and repairs nothing: whoever holds a [`Wire`] sees exactly what the relay said, in order.
-//! Every wait is bounded by [`PATIENCE`], so that a relay that hangs fails a test instead of hanging it.
+//! Every wait is bounded by [`PATIENCE`], so that a relay that hangs makes a test fail instead of hang.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-/// How long anything may take on a machine that is busy with other tests.
+/// How long any single wait may take, on a machine that is busy with other tests.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A connection to a relay that has said hello.
@@ -31,17 +31,17 @@ pub struct Wire {
     pushed: VecDeque<ServerFrame>,
 }
 
-/// What came instead of an answer, or as one.
+/// What came next from the relay.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "looked at at once, never kept")]
 pub enum Heard {
-    /// A frame.
+    /// A frame, which may be an answer or pushed.
     Frame(ServerFrame),
     /// The relay closed the connection, with a reason if it gave one.
     Closed(String),
 }
 
-/// Makes the WebSocket handshake, naming `subprotocol` if there is one, and nothing more.
+/// Makes the WebSocket handshake, with `subprotocol` if there is one, and nothing more.
 pub async fn handshake(
     url: &str,
     subprotocol: Option<&str>,
@@ -76,7 +76,7 @@ impl Wire {
         &self.hello
     }
 
-    /// Sends a request under the next number, without waiting; returns the number.
+    /// Sends a request under the next number without waiting, and returns the number.
     pub async fn send(&mut self, body: Request) -> anyhow::Result<u64> {
         self.last_request += 1;
         let frame = ClientFrame { request: self.last_request, body };
@@ -92,7 +92,7 @@ impl Wire {
         Ok(())
     }
 
-    /// Queues a message without flushing it to the socket.
+    /// Queues a request without flushing it to the socket, and returns its number.
     pub async fn feed(&mut self, body: Request) -> anyhow::Result<u64> {
         self.last_request += 1;
         let frame = ClientFrame { request: self.last_request, body };
@@ -100,12 +100,12 @@ impl Wire {
         Ok(self.last_request)
     }
 
-    /// Flushes what was fed.
+    /// Flushes what was queued.
     pub async fn flush(&mut self) -> anyhow::Result<()> {
         Ok(timeout(PATIENCE, self.socket.flush()).await??)
     }
 
-    /// Sends a request and waits for its answer; what is pushed meanwhile is kept for [`Wire::pushed`].
+    /// Sends a request and waits for its answer. What is pushed in the meantime is kept for [`Wire::pushed`].
     pub async fn ask(&mut self, body: Request) -> anyhow::Result<ServerBody> {
         let number = self.send(body).await?;
         self.answer(number).await
@@ -147,12 +147,12 @@ impl Wire {
         }
     }
 
-    /// The next thing that the relay says on the socket.
+    /// The next thing that the relay says.
     pub async fn hear(&mut self) -> anyhow::Result<Heard> {
         hear(&mut self.socket).await
     }
 
-    /// Closes politely.
+    /// Closes the connection as RFC 6455 says.
     pub async fn close(mut self) {
         let _ = self.socket.close(None).await;
     }

@@ -1,4 +1,4 @@
-//! Starting the measured comparison, which lives in `bench/`.
+//! Starts the measured comparison, which lives in `bench/`.
 
 use std::process::Command;
 
@@ -12,15 +12,16 @@ use crate::step::{cargo, root, target_directory};
 pub(crate) struct BenchArguments {
     /// w1, w1p, w2, w3, w4, w5 or w6; several are possible [default: all]
     workloads: Vec<String>,
-    /// Smaller sizes: all of it within four minutes on two cores
+    /// Use smaller sizes: all workloads take less than four minutes on two cores
     #[arg(long)]
     quick: bool,
-    /// Also other servers, installed from the ordinary registries if they are missing
+    /// Measure other servers, too; they are installed from the ordinary registries if they are missing
     #[arg(long)]
     peers: bool,
 }
 
-/// Builds the relay and the load generator with optimization, and runs them. `false` if a target was missed.
+/// Builds the relay and the load generator with optimization, and runs them. Returns `false` if a target was
+/// missed.
 pub(crate) fn run(arguments: &BenchArguments) -> anyhow::Result<bool> {
     let mut build = cargo("build --release --quiet --package posthorn-server --package posthorn-bench");
     anyhow::ensure!(build.status().context("cargo does not start")?.success(), "it does not compile");

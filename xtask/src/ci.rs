@@ -1,8 +1,8 @@
 //! The steps of `cargo xtask ci`, in the order in which they fail soonest.
 //!
 //! Everything that runs is built once, by one `cargo build --workspace --all-targets` in the dev profile
-//! (dependencies optimized): the tests, the simulation and the demo share its artifacts, which keeps a cold
-//! run on two cores short.
+//! (with optimized dependencies). The tests, the simulation and the demo share its artifacts, which keeps a
+//! cold run on two cores short.
 
 use std::process::{Command, Stdio};
 
@@ -14,7 +14,7 @@ use crate::tidy;
 
 const WASM: &str = "wasm32-unknown-unknown";
 
-/// Runs all steps; with `quick`, those that a developer waits for before each commit.
+/// Runs all steps or, if `quick`, those that a developer waits for before each commit.
 pub(crate) fn run(quick: bool) -> anyhow::Result<()> {
     let mut steps = Steps::default();
     steps.run("format", "run `cargo fmt`", &mut cargo("fmt --all --check"))?;
@@ -47,7 +47,7 @@ fn thorough(steps: &mut Steps) -> anyhow::Result<()> {
     steps.call("wasm tools", "install rustup's wasm target and clang by hand, then run again", wasm_tools)?;
     let mut wasm =
         cargo("build --package posthorn-proto --package posthorn-client --no-default-features --target");
-    // The result is never run: optimizing it would be the longest part of the step.
+    // The result is never run, and optimizing it would be the longest part of the step.
     wasm.arg(WASM).args(["--config", "profile.dev.package.\"*\".opt-level=0"]);
     steps.run(
         "wasm",
@@ -76,7 +76,7 @@ fn thorough(steps: &mut Steps) -> anyhow::Result<()> {
     )
 }
 
-/// Makes sure that a C compiler for WebAssembly (SQLite is C) and the target's standard library are there.
+/// Makes sure that there are a C compiler for WebAssembly (SQLite is C) and the target's standard library.
 fn wasm_tools() -> anyhow::Result<()> {
     let installed =
         Command::new("rustup").args(["target", "list", "--installed"]).current_dir(root()).output();

@@ -1,4 +1,4 @@
-//! Starting the fault programs, which live in `tests/src/faults/`.
+//! Starts the fault programs, which live in `tests/src/faults/`.
 
 use std::process::Command;
 
@@ -10,15 +10,15 @@ use crate::step::{cargo, root, target_directory};
 /// What to break, and for how long.
 #[derive(Debug, Args)]
 pub(crate) struct FaultArguments {
-    /// Which programs; all if none is named.
+    /// Which programs to run; all if none is named.
     programs: Vec<Program>,
-    /// What CI runs: all together some minutes. The default.
+    /// Run as CI does, all programs in some minutes; this is the default.
     #[arg(long, conflicts_with = "long")]
     short: bool,
-    /// What takes hours, the soak alone one.
+    /// Run for hours; the soak alone takes one.
     #[arg(long)]
     long: bool,
-    /// Of all that is random; it is printed, and replays a failure.
+    /// The seed of everything random; it is printed, and replays a failure.
     #[arg(long)]
     seed: Option<u64>,
     /// How long the soak lasts.
@@ -33,20 +33,20 @@ pub(crate) struct FaultArguments {
 enum Program {
     /// SIGKILL at random instants under load.
     Kill,
-    /// Everything that a disk may hold when the power goes.
+    /// The folders that a disk may hold when the power goes.
     Power,
     /// A disk that is full, fails, or can only be read.
     Disk,
     /// Damaged files.
     Corrupt,
-    /// Peers that mean harm, at size.
+    /// Peers that mean harm, in large numbers.
     Hostile,
     /// A steady load.
     Soak,
 }
 
-/// Builds, and runs the programs. Of the whole workspace, so that what `cargo build --workspace` has built is
-/// used.
+/// Builds and runs the programs. It builds the whole workspace, so that what `cargo build --workspace` has
+/// built is used.
 pub(crate) fn run(arguments: &FaultArguments) -> anyhow::Result<()> {
     let mut build = cargo("build --quiet --workspace --bin faults --bin test-relay");
     build.args(arguments.release.then_some("--release"));

@@ -1,11 +1,11 @@
 //! The project's own commands, run as `cargo xtask <command>`.
 //!
-//! Reading guide: [`ci`] is the list of steps that a change must pass and [`step`] runs them one after the
+//! Reading guide: [`ci`] is the list of steps that a change must pass, and [`step`] runs them one after the
 //! other; [`tidy`] holds the house rules that a program can check; [`sim`] starts the simulation and the long
-//! kill loop, [`faults`] what breaks relays on purpose, [`mod@bench`] the measured comparison.
+//! kill loop, [`faults`] what breaks relays on purpose, and [`mod@bench`] the measured comparison.
 //!
-//! Invariant: a check lives in the crate it checks, or in `tests/`. What stands here only starts checks, or
-//! looks at source text and at the graph of dependencies; it links no code of the product, so that it builds
+//! Invariant: a check lives in the crate that it checks, or in `tests/`. What is here only starts checks, or
+//! looks at source text and at the graph of dependencies. It links no code of the product, so that it builds
 //! in seconds.
 
 mod bench;
@@ -31,7 +31,7 @@ struct Arguments {
 enum Command {
     /// Runs everything that a change must pass: exactly what `.ci/run` runs.
     Ci {
-        /// Only formatting, lints, house rules and tests.
+        /// Run only formatting, lints, house rules and tests.
         #[arg(long)]
         quick: bool,
     },
@@ -39,7 +39,7 @@ enum Command {
     Sim(sim::SimArguments),
     /// Kills relay and clients with SIGKILL in a loop while they talk, and compares the histories.
     Kill {
-        /// How many kills of each side.
+        /// How often to kill each side.
         #[arg(long, default_value_t = 200)]
         kills: u32,
     },
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         Command::Kill { kills } => sim::kill(kills),
         Command::Bench(arguments) => match bench::run(&arguments) {
             Ok(true) => Ok(()),
-            // Its table says which.
+            // The table says which target was missed.
             Ok(false) => return ExitCode::FAILURE,
             Err(error) => Err(error),
         },

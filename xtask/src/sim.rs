@@ -1,4 +1,4 @@
-//! Starting the simulation and the long kill loop, which live in `tests/`.
+//! Starts the simulation and the long kill loop, which live in `tests/`.
 
 use std::process::Command;
 
@@ -13,16 +13,16 @@ pub(crate) struct SimArguments {
     /// How many seeds to run.
     #[arg(long, default_value_t = 1)]
     pub(crate) seeds: u64,
-    /// The first seed: prints and replays one schedule exactly.
+    /// The first seed; replays the schedule of a seed exactly.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-    /// Rounds of three concurrent commits each, played once beside the seeds.
+    /// How many rounds of three concurrent commits to play beside the seeds, once.
     #[arg(long, default_value_t = 20)]
     pub(crate) rounds: u32,
 }
 
 impl SimArguments {
-    /// Adds these to the command that starts the simulation.
+    /// Adds these arguments to the command that starts the simulation.
     pub(crate) fn give<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         command.args(["--seeds", &self.seeds.to_string(), "--rounds", &self.rounds.to_string()]);
         if let Some(seed) = self.seed {
@@ -32,14 +32,14 @@ impl SimArguments {
     }
 }
 
-/// Runs the simulation with optimization: thousands of seeds are cheap then.
+/// Runs the simulation with optimization, which makes thousands of seeds cheap.
 pub(crate) fn run(arguments: &SimArguments) -> anyhow::Result<()> {
     finish(arguments.give(&mut cargo("run --release --quiet --package posthorn-tests --bin sim --")))
 }
 
-/// Runs the kill loop of `tests/tests/kill.rs` with more kills than `cargo test` spends on it. Of the whole
-/// workspace, so that what `cargo test --workspace` has built is used: for a package alone, cargo would build
-/// dependencies with other features.
+/// Runs the kill loop of `tests/tests/kill.rs` with more kills than in `cargo test`. It builds the whole
+/// workspace, so that what `cargo test --workspace` has built is used: for one package alone, cargo would
+/// build dependencies with other features.
 pub(crate) fn kill(kills: u32) -> anyhow::Result<()> {
     finish(
         cargo("test --workspace --test kill -- --nocapture --test-threads 1")

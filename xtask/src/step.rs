@@ -1,6 +1,6 @@
-//! Running one step after the other, each visible and timed, until one fails.
+//! Runs one step after the other, each visible and timed, until one fails.
 //!
-//! Owns the clock of this program. Never hides a step's output and never goes on after a failure.
+//! Owns this program's clock. Never hides a step's output, and never goes on after a failure.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

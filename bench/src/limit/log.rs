@@ -14,7 +14,7 @@ use rustix::fs::FallocateFlags;
 
 use super::relay::{Outbox, Topic, answer, wake};
 
-/// The file's space is taken in steps of this many bytes, so that a sync need not write its length each time.
+/// How much space the file takes at a time, in bytes, so that a sync need not write its length each time.
 const STEP: u64 = 64 * 1024 * 1024;
 
 /// A post that waits for the disk.
@@ -30,7 +30,7 @@ struct Queue {
     some: Condvar,
 }
 
-/// The log.
+/// The log file and the thread that writes it.
 pub(crate) struct Log {
     queue: Arc<Queue>,
 }

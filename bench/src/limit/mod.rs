@@ -1,12 +1,12 @@
 //! The limits: the least that a relay on tokio-tungstenite can do, without storage and with one log file.
 //!
-//! Reading guide: [`relay`] is the connections, [`log`] the one file of `limit-wal`. A message from a client
-//! is a kind (one byte), a topic (u32) and, in a post, a number (u64) and the payload; it is forwarded as it
-//! came, and answered by its kind and number.
+//! Reading guide: [`relay`] has the connections, [`log`] the one file of `limit-wal`. A message from a client
+//! is a kind (one byte), a topic (u32) and, in a post, a number (u64) and the payload. A post is forwarded as
+//! it came, and answered by its kind and number.
 //!
-//! Invariant: this is the yardstick, so it is written as well as we can, and does nothing that is not needed:
-//! no ids, no keys, no checks, no reading back, no bound on its queues. `limit-wal` forwards and answers only
-//! what is on stable storage.
+//! Invariant: this is the yardstick, so it is written as well as we can, and does nothing that it need not
+//! do: no ids, no keys, no checks, no reading back, no bound on its queues. `limit-wal` forwards and answers
+//! only what is on stable storage.
 
 pub(crate) mod log;
 pub(crate) mod relay;

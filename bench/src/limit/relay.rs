@@ -23,19 +23,19 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use super::log::{Log, Record};
 use super::{ANSWER, POST, SUBSCRIBE};
 
-/// Read and write buffers, chosen by measurement: larger ones changed nothing.
+/// Size of a connection's read and write buffers, in bytes; larger ones were measured to change nothing.
 const BUFFER: usize = 16 * 1024;
-/// Messages read before others get their turn.
+/// Messages that a connection reads before others get their turn.
 const BURST: usize = 64;
 
-/// Who reads a topic.
+/// The readers of a topic.
 #[derive(Default)]
 pub(crate) struct Topic {
     readers: RwLock<Vec<Arc<Outbox>>>,
 }
 
 impl Topic {
-    /// Queues a post for everybody who reads here.
+    /// Queues a post for every reader.
     pub(crate) fn forward(&self, post: &Bytes, asleep: &mut Asleep) {
         for reader in self.readers.read().iter() {
             reader.push(post.clone(), asleep);
@@ -50,13 +50,13 @@ pub(crate) struct Outbox {
     waker: AtomicWaker,
 }
 
-/// Outboxes that hold something new: woken together after a batch, so that each writes once.
+/// Outboxes that hold something new. They are woken together after a batch, so that each writes once.
 pub(crate) type Asleep = Vec<Arc<Outbox>>;
 
 impl Outbox {
     pub(crate) fn push(self: &Arc<Self>, bytes: Bytes, asleep: &mut Asleep) {
         let mut queue = self.queue.lock();
-        // Whoever finds it filled empties the whole queue.
+        // If it is not empty, its owner is about to be woken already, and will empty the whole queue.
         if queue.is_empty() {
             asleep.push(Arc::clone(self));
         }
@@ -64,7 +64,7 @@ impl Outbox {
     }
 }
 
-/// Wakes everybody in the list.
+/// Wakes all connections in the list.
 pub(crate) fn wake(asleep: &mut Asleep) {
     for outbox in asleep.drain(..) {
         outbox.waker.wake();
@@ -101,7 +101,7 @@ pub(crate) fn run(address: SocketAddr, folder: Option<&Path>) -> anyhow::Result<
                     stream.set_nodelay(true)?;
                     let shared = Arc::clone(&shared);
                     connections.spawn(async move {
-                        // A connection that fails is over; the client sees it.
+                        // A connection that fails is over, and its client can tell.
                         let _ = serve(stream, shared).await;
                     });
                 }
@@ -138,13 +138,13 @@ struct Connection {
     socket: WebSocketStream<TcpStream>,
     outbox: Arc<Outbox>,
     shared: Arc<Shared>,
-    /// Where it posted last.
+    /// The topic that it posted to last.
     topic: Option<(u32, Arc<Topic>)>,
-    /// Posts of this burst, for the log.
+    /// This burst's posts, for the log.
     batch: Vec<Record>,
-    /// Readers of this burst's posts.
+    /// The readers of this burst's posts.
     asleep: Asleep,
-    /// What was taken out of the outbox.
+    /// What was taken out of the outbox and is being sent.
     sending: VecDeque<Bytes>,
     unflushed: bool,
 }

@@ -1,4 +1,4 @@
-//! What a client says to the limit relays: see [`mod@crate::limit`].
+//! What a client says to the limit relays; see [`mod@crate::limit`].
 
 use anyhow::bail;
 
@@ -20,7 +20,7 @@ impl Poster {
 
 impl Speaker for Poster {
     fn begin(&mut self, out: &mut Vec<u8>) {
-        // An empty post is only answered: it tells that the connection works.
+        // An empty post is answered and nothing else, which shows that the connection works.
         begin_message(out, 13);
         out.push(POST);
         out.extend_from_slice(&u32::MAX.to_le_bytes());
@@ -51,7 +51,7 @@ impl Speaker for Poster {
     }
 }
 
-/// Reads topics.
+/// Subscribes to topics, and checks what comes.
 pub(crate) struct Reader {
     pub(crate) topics: Vec<u32>,
 }

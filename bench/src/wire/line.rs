@@ -1,11 +1,11 @@
-//! A speaker on a socket.
+//! A speaker and its socket: a client's connection.
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::socket::{Door, Socket};
 use super::speaker::{Heard, Speaker};
 
-/// Connections that are being made at the same time: some servers take their time for each.
+/// Connections that are made at the same time, because some servers take their time for each.
 const AT_ONCE: usize = 64;
 
 /// A connection that speaks a protocol.
@@ -16,14 +16,14 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// Connects, begins, and waits until that is answered. `room` is the size of the read buffer.
+    /// Connects, begins, and waits until the beginning is answered. `room` is the size of the read buffer.
     pub(crate) async fn open(door: &Door, speaker: Box<dyn Speaker>, room: usize) -> anyhow::Result<Self> {
         let mut line = Self { socket: Socket::connect(door, room).await?, speaker, heard: Heard::default() };
         line.begin().await?;
         Ok(line)
     }
 
-    /// Opens many, some at the same time, and returns them in the order of the speakers.
+    /// Opens many connections, some at the same time, and returns them in the order of the speakers.
     pub(crate) async fn open_all(
         door: &Door,
         speakers: Vec<Box<dyn Speaker>>,
@@ -37,7 +37,7 @@ impl Line {
     pub(crate) async fn begin(&mut self) -> anyhow::Result<()> {
         self.speaker.begin(&mut self.socket.out);
         self.socket.flush().await?;
-        // What came right behind the handshake lies there already.
+        // What came right behind the handshake is in the buffer already.
         self.digest().await?;
         while !self.heard.ready {
             self.listen().await?;
@@ -45,12 +45,12 @@ impl Line {
         Ok(())
     }
 
-    /// Posts with the next flush.
+    /// Queues a post, which leaves with the next flush.
     pub(crate) fn post(&mut self, payload: &[u8]) {
         self.speaker.post(payload, &mut self.socket.out);
     }
 
-    /// Takes what lies in the socket's buffer, and answers it.
+    /// Takes what is in the socket's buffer, and answers it.
     pub(crate) async fn digest(&mut self) -> anyhow::Result<()> {
         while let Some(message) = self.socket.next()? {
             let (bytes, out) = self.socket.bytes(message);
@@ -59,13 +59,13 @@ impl Line {
         self.socket.flush().await
     }
 
-    /// Waits for bytes and takes them.
+    /// Waits for bytes, and takes what came.
     pub(crate) async fn listen(&mut self) -> anyhow::Result<()> {
         self.socket.fill().await?;
         self.digest().await
     }
 
-    /// Listens until `delivered` payloads have come in all.
+    /// Listens until `delivered` payloads have come altogether.
     pub(crate) async fn receive(&mut self, delivered: u64) -> anyhow::Result<()> {
         self.digest().await?;
         while self.heard.delivered < delivered {
@@ -74,13 +74,13 @@ impl Line {
         Ok(())
     }
 
-    /// Acknowledges all that came.
+    /// Acknowledges everything that came.
     pub(crate) async fn acknowledge(&mut self) -> anyhow::Result<()> {
         self.speaker.acknowledge(&mut self.socket.out);
         self.socket.flush().await
     }
 
-    /// Acknowledges all that came, and says goodbye.
+    /// Acknowledges everything that came, and closes the connection.
     pub(crate) async fn close(mut self) -> anyhow::Result<()> {
         self.speaker.acknowledge(&mut self.socket.out);
         self.socket.close().await

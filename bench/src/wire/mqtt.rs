@@ -1,7 +1,7 @@
 //! MQTT 3.1.1 as far as the comparison needs it: CONNECT, SUBSCRIBE, PUBLISH and PUBACK at QoS 1, over
 //! WebSocket.
 //!
-//! Owns the packets. MQTT over WebSocket is a stream (section 6 of the specification): packets may be cut
+//! Owns the packets. MQTT over WebSocket is a stream (section 6 of the specification), so packets may be cut
 //! anywhere.
 
 use anyhow::{bail, ensure};
@@ -14,12 +14,12 @@ const PUBLISH: u8 = 0x30;
 const PUBACK: u8 = 0x40;
 const SUBACK: u8 = 0x90;
 
-/// What a client is there for.
+/// What a client does.
 enum Part {
     Poster,
     Reader {
         topics: Vec<u32>,
-        /// Whether the session lives on when the client is gone.
+        /// Whether the session lives on once the client is gone.
         lasting: bool,
     },
 }
@@ -30,7 +30,7 @@ pub(crate) struct Client {
     topic: u32,
     part: Part,
     sent: u64,
-    /// A packet whose end has not come.
+    /// The beginning of a packet whose end has not come yet.
     rest: Vec<u8>,
     scratch: Vec<u8>,
 }
@@ -41,7 +41,7 @@ impl Client {
         Self { name, topic, part: Part::Poster, sent: 0, rest: Vec::new(), scratch: Vec::new() }
     }
 
-    /// Reads topics; with `lasting`, also what came while it was away.
+    /// Reads topics and, if `lasting`, also what came while it was away.
     pub(crate) fn reader(name: String, topics: Vec<u32>, lasting: bool) -> Self {
         let part = Part::Reader { topics, lasting };
         Self { name, topic: 0, part, sent: 0, rest: Vec::new(), scratch: Vec::new() }

@@ -1,18 +1,18 @@
 //! The NATS client protocol and JetStream's requests, as far as the comparison needs them, over WebSocket.
 //!
-//! Owns the words. All topics are subjects of one stream on disk. A poster awaits the stream's answer to
-//! every post; a reader is a durable push consumer that acknowledges each hundredth message for all before
-//! it; a listener is a plain subscription.
+//! Owns the words. All topics are subjects of one stream on disk. A poster waits for the stream's answer to
+//! every post; a reader is a durable push consumer that acknowledges each hundredth message, and with it all
+//! before it; a listener is a plain subscription.
 
 use anyhow::{Context as _, bail, ensure};
 
 use super::socket::message;
 use super::speaker::{Heard, Speaker};
 
-/// Messages between two acknowledgements.
+/// Messages for each acknowledgement.
 const ACK_EACH: u32 = 100;
 
-/// What a client is there for.
+/// What a client does.
 enum Part {
     Poster { topic: usize },
     Reader { topic: usize, name: String },
@@ -23,7 +23,7 @@ enum Part {
 pub(crate) struct Client {
     part: Part,
     rest: Vec<u8>,
-    /// Where the newest delivery wants its acknowledgement.
+    /// The subject to which the newest delivery is to be acknowledged.
     reply: Vec<u8>,
     unacknowledged: u32,
 }
@@ -38,17 +38,17 @@ impl Client {
         Self::new(Part::Poster { topic })
     }
 
-    /// Reads a topic as a durable consumer; `lasting` or not, it is owed everything from the beginning.
+    /// Reads a topic as a durable consumer, which gets everything from the beginning on.
     pub(crate) fn reader(topic: usize, reader: usize) -> Self {
         Self::new(Part::Reader { topic, name: format!("d{topic}-{reader}") })
     }
 
-    /// Hears what is posted while it is there.
+    /// Gets what is posted while it is there.
     pub(crate) fn listener(topics: Vec<usize>) -> Self {
         Self::new(Part::Listener { topics })
     }
 
-    /// The name of the inbox in which answers come: two readers of a topic must not share one.
+    /// The name of the inbox in which answers come; two readers of a topic must not share one.
     fn inbox(&self) -> String {
         match &self.part {
             Part::Poster { topic } => format!("A.p{topic}"),

@@ -1,7 +1,7 @@
-//! Posthorn's own protocol, as `docs/protocol.md` tells it.
+//! Posthorn's own protocol, as described in `docs/protocol.md`.
 //!
-//! Owns the encoding of what is said often; everything else is left to `posthorn-proto`. All mailboxes of a
-//! measurement have the same keys, which the relay cannot know.
+//! Owns the encoding of the frames that are sent often; everything else is left to `posthorn-proto`. All
+//! mailboxes of a measurement have the same keys, which the relay cannot know.
 
 use std::collections::BTreeSet;
 
@@ -13,16 +13,16 @@ use posthorn_proto::{MailboxId, ReadKey, ReaderId};
 use super::socket::{begin_message, message};
 use super::speaker::{Heard, Speaker};
 
-/// Opens every mailbox to posts.
+/// The post key of every mailbox.
 pub(crate) const POST_KEY: [u8; 32] = [1; 32];
-/// Opens every mailbox to its readers.
+/// The read key of every reader.
 pub(crate) const READ_KEY: [u8; 32] = [2; 32];
-/// Envelopes that a reader takes before it acknowledges, as the protocol's page advises.
+/// Envelopes for each acknowledgement of a reader, as docs/protocol.md advises.
 pub(crate) const ACK_EACH: u32 = 100;
-/// Envelopes that may be under way to a reader, as the protocol's page advises.
+/// Envelopes that may be on their way to a reader, as docs/protocol.md advises.
 pub(crate) const CREDIT: u32 = 1000;
 
-/// The reader with this index of any mailbox.
+/// The name of the reader with this index, in any mailbox.
 pub(crate) fn reader(index: usize) -> ReaderId {
     let mut id = [3; 16];
     id[..8].copy_from_slice(&(index as u64).to_le_bytes());
@@ -32,24 +32,24 @@ pub(crate) fn reader(index: usize) -> ReaderId {
 /// Posts to mailboxes in turns.
 pub(crate) struct Poster {
     mailboxes: Vec<MailboxId>,
-    /// Posts of each mailbox before this connection.
+    /// How many posts each mailbox had before this connection.
     before: u64,
-    /// Makes post ids different from other connections'.
+    /// Makes this connection's post ids differ from those of others.
     name: u64,
     sent: u64,
-    /// All requests up to this one were answered.
+    /// All requests up to this number were answered.
     answered: u64,
-    /// Those beyond that were answered, too.
+    /// Requests beyond that number that were answered, too.
     ahead: BTreeSet<u64>,
 }
 
 impl Poster {
-    /// A poster to mailboxes each of which has `before` envelopes.
+    /// A poster to mailboxes that have `before` envelopes each.
     pub(crate) fn new(mailboxes: Vec<MailboxId>, before: u64, name: u64) -> Self {
         Self { mailboxes, before, name, sent: 0, answered: 0, ahead: BTreeSet::new() }
     }
 
-    /// Every request is answered once, in whatever order.
+    /// Notes an answer. Every request must be answered once, in whatever order.
     fn answered(&mut self, request: u64) -> anyhow::Result<()> {
         let once = request > self.answered && self.ahead.insert(request);
         ensure!(once, "request {request} was answered twice");
@@ -108,20 +108,20 @@ pub(crate) struct Reader {
     mailbox: MailboxId,
     reader: ReaderId,
     credit: u32,
-    /// Whether to acknowledge on the way.
+    /// Whether to acknowledge while reading.
     acknowledges: bool,
     next: u64,
     unacknowledged: u32,
 }
 
 impl Reader {
-    /// The reader with this index, from the first envelope on, with the usual window.
+    /// The reader with this index, which reads from the first envelope on, with the usual window.
     pub(crate) fn new(mailbox: MailboxId, index: usize) -> Self {
         let reader = reader(index);
         Self { mailbox, reader, credit: CREDIT, acknowledges: true, next: 1, unacknowledged: 0 }
     }
 
-    /// Takes this many envelopes without acknowledging any.
+    /// Makes the reader take this many envelopes without acknowledging any.
     pub(crate) fn only_reads(mut self, credit: u32) -> Self {
         (self.credit, self.acknowledges) = (credit, false);
         self
@@ -184,7 +184,7 @@ impl Speaker for Reader {
     }
 }
 
-/// Has mailboxes open, and waits.
+/// Has mailboxes open, and only waits.
 pub(crate) struct Idle {
     pub(crate) mailboxes: Vec<MailboxId>,
 }
@@ -226,7 +226,7 @@ pub(crate) fn lasting_ack(request: u64, mailbox: MailboxId, seq: u64) -> Bytes {
     ClientFrame { request, body: Request::Ack(Ack { mailbox, seq, credit: 0 }) }.encode()
 }
 
-/// Fails if one of them was not opened.
+/// Fails if any of them was not opened.
 pub(crate) fn check_opened(opened: &[posthorn_proto::frame::Opened]) -> anyhow::Result<()> {
     match opened.iter().find_map(|opened| opened.result.as_ref().err()) {
         None => Ok(()),
@@ -234,19 +234,19 @@ pub(crate) fn check_opened(opened: &[posthorn_proto::frame::Opened]) -> anyhow::
     }
 }
 
-/// Any frame of the relay.
+/// Decodes any frame of the relay.
 pub(crate) fn decode(message: &[u8]) -> anyhow::Result<ServerFrame> {
     ServerFrame::decode(Bytes::copy_from_slice(message)).context("not a frame")
 }
 
-/// The two frames that come by the hundred thousand, decoded where they lie.
+/// The two frames that come by the hundred thousand, decoded in place.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Fast<'a> {
     Posted { request: u64, seq: u64 },
     Delivery { mailbox: MailboxId, seq: u64, envelope: &'a [u8] },
 }
 
-/// `None` for every other frame, and for what this does not understand.
+/// Decodes these; `None` for every other frame, and for what is not understood here.
 pub(crate) fn fast(message: &[u8]) -> Option<Fast<'_>> {
     let (mut rest, mut request) = (message, 0);
     loop {
@@ -272,7 +272,7 @@ fn delivery(mut body: &[u8]) -> Option<Fast<'_>> {
             0x0a => mailbox = field(&mut body)?.try_into().ok()?,
             0x10 => seq = read_varint(&mut body)?,
             0x22 => return Some(Fast::Delivery { mailbox, seq, envelope: field(&mut body)? }),
-            // The post id.
+            // The post id, which is not needed.
             0x1a => drop(field(&mut body)?),
             _ => return None,
         }

@@ -1,8 +1,8 @@
-//! A WebSocket client over TCP: frames are encoded into one buffer that leaves in one write, and decoded
-//! where they lie.
+//! A WebSocket client over TCP: frames are encoded into one buffer that leaves in one write, and decoded in
+//! place.
 //!
-//! Owns the stream and both buffers. Masks with zeros (RFC 6455 asks for a mask, and this one costs the
-//! client nothing; the server unmasks all the same). Knows nothing of what messages mean.
+//! Owns the stream and both buffers. Masks with zeros: RFC 6455 asks for a mask, this one costs the client
+//! nothing, and the server unmasks all the same. Knows nothing of what messages mean.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
@@ -15,9 +15,9 @@ use tokio::net::TcpSocket;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
-/// How long anything may take: a server that says nothing for this long has failed.
+/// How long a server may say nothing, before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The least room for a read.
+/// Least room for a read, in bytes.
 const ROOM: usize = 4096;
 
 const BINARY: u8 = 2;
@@ -31,19 +31,19 @@ pub(crate) struct Door {
     pub(crate) address: SocketAddr,
     pub(crate) path: &'static str,
     pub(crate) subprotocol: &'static str,
-    /// The client's address: a loopback address has only so many ports.
+    /// The client's own address, for more connections than one loopback address has ports.
     pub(crate) from: Option<Ipv4Addr>,
 }
 
-/// A connection.
+/// A connection, with what was read and what is to be sent.
 #[derive(Debug)]
 pub(crate) struct Socket {
     read: OwnedReadHalf,
     write: Arc<OwnedWriteHalf>,
     inbox: Vec<u8>,
-    /// Everything in front of this was used.
+    /// Everything before this has been used.
     used: usize,
-    /// Bytes that one read may bring.
+    /// How many bytes one read may bring.
     room: usize,
     /// Frames that leave with the next flush.
     pub(crate) out: Vec<u8>,
@@ -86,8 +86,8 @@ impl Socket {
         Ok(socket)
     }
 
-    /// Waits for bytes, without a bound: whoever runs a workload sets one. May be dropped and called again
-    /// without loss.
+    /// Waits for bytes, for as long as it takes; whoever runs a workload sets a bound. May be dropped and
+    /// called again without loss.
     pub(crate) async fn fill(&mut self) -> anyhow::Result<()> {
         if self.used > 0 {
             self.inbox.drain(..self.used);
@@ -101,7 +101,7 @@ impl Socket {
         Ok(())
     }
 
-    /// The next whole message that lies in the buffer; answers pings on the way. See [`Socket::bytes`].
+    /// The next whole message in the buffer, to be given to [`Socket::bytes`]. Answers pings on the way.
     pub(crate) fn next(&mut self) -> anyhow::Result<Option<Range<usize>>> {
         loop {
             let rest = &self.inbox[self.used..];
@@ -112,7 +112,7 @@ impl Socket {
             let payload = self.used + header..self.used + header + length;
             self.used = payload.end;
             match opcode {
-                // A continuation is more of a stream; protocols with whole messages notice by themselves.
+                // A continuation is more of the stream; protocols of whole messages notice by themselves.
                 0..=BINARY => return Ok(Some(payload)),
                 PING => {
                     let echo = self.inbox[payload].to_vec();
@@ -146,13 +146,13 @@ impl Socket {
         Ok(())
     }
 
-    /// A second hand on the sending side, for a thread that keeps time. Whoever uses it must be the only one
-    /// who sends.
+    /// A second handle of the sending side, for a thread that keeps time. Whoever uses it must be the only
+    /// one to send.
     pub(crate) fn sender(&self) -> Arc<OwnedWriteHalf> {
         Arc::clone(&self.write)
     }
 
-    /// Gives the buffers' memory back: for connections that will be idle.
+    /// Gives the buffers' memory back, for connections that will be idle.
     pub(crate) fn shrink(&mut self) {
         self.inbox.drain(..self.used);
         self.used = 0;
@@ -160,11 +160,11 @@ impl Socket {
         self.out = Vec::new();
     }
 
-    /// Says goodbye.
+    /// Closes the connection.
     pub(crate) async fn close(mut self) -> anyhow::Result<()> {
         self.out.extend_from_slice(&[0x80 | CLOSE, 0x80, 0, 0, 0, 0]);
         self.flush().await?;
-        // Only the last hand can shut it down; the others' drop does the same.
+        // Only the last handle can shut it down; dropping the others does the same.
         if let Ok(mut write) = Arc::try_unwrap(self.write) {
             let _ = write.shutdown().await;
         }
@@ -216,7 +216,7 @@ mod tests {
         for length in [0, 1, 125, 126, 1024, 0xffff, 0x1_0000] {
             let mut out = Vec::new();
             message(&mut out, &vec![7; length]);
-            // What a client sends is masked: undone here, for `header` reads what servers send.
+            // What a client sends is masked, which is undone here, because `header` reads what servers send.
             let masked = out[1] & 0x80;
             out[1] &= 0x7f;
             let (opcode, bytes, found) = header(&out).expect("unmasked").expect("whole");

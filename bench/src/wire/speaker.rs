@@ -1,18 +1,18 @@
 //! What the protocols have in common: posting numbered payloads, and checking those that come.
 //!
-//! Owns the payload's form. Never touches a socket.
+//! Owns the form of the payload. Never touches a socket.
 
 use anyhow::ensure;
 
 use crate::clock;
 
-/// The payload of every message, bytes.
+/// Length of every payload, in bytes.
 pub(crate) const PAYLOAD: usize = 1024;
 
-/// One side of a protocol on one connection. Everything is appended to `out`, which leaves in one write after
-/// a burst.
+/// One side of a protocol on one connection. Whatever it says is appended to `out`, which leaves in one write
+/// after a burst.
 pub(crate) trait Speaker: Send {
-    /// Says what comes first on the connection.
+    /// Says what comes first on a connection.
     fn begin(&mut self, out: &mut Vec<u8>);
 
     /// Posts a payload.
@@ -21,26 +21,26 @@ pub(crate) trait Speaker: Send {
     /// Takes one WebSocket message.
     fn hear(&mut self, message: &[u8], out: &mut Vec<u8>, heard: &mut Heard) -> anyhow::Result<()>;
 
-    /// Acknowledges whatever was delivered and is not acknowledged yet, where the protocol lets it wait.
+    /// Acknowledges what was delivered and is not acknowledged yet, in a protocol where that may wait.
     fn acknowledge(&mut self, _out: &mut Vec<u8>) {}
 }
 
-/// What was heard on a connection so far.
+/// What has been heard on a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
-    /// The beginning is over: it may be posted, or deliveries come.
+    /// Whether the beginning is over, so that posting may begin, or deliveries will come.
     pub(crate) ready: bool,
-    /// Posts that were answered.
+    /// How many posts were answered.
     pub(crate) answered: u64,
-    /// Payloads that were delivered; the next one must have this number.
+    /// How many payloads were delivered, which is also the number of the next one.
     pub(crate) delivered: u64,
-    /// From post to delivery, in microseconds, of each payload; only if `timed`.
+    /// Time of each payload from post to delivery, in microseconds; only if `timed`.
     pub(crate) latencies: Vec<u32>,
     pub(crate) timed: bool,
 }
 
 impl Heard {
-    /// Takes a delivered payload: whole, and the next one.
+    /// Takes a delivered payload, which must be whole, and the next one.
     pub(crate) fn payload(&mut self, payload: &[u8]) -> anyhow::Result<()> {
         ensure!(payload.len() == PAYLOAD, "a payload of {} bytes", payload.len());
         let (number, time, end) = (word(payload, 0), word(payload, 8), word(payload, PAYLOAD - 8));
@@ -54,7 +54,7 @@ impl Heard {
     }
 }
 
-/// One of a payload's numbers: its own number stands first.
+/// One of the numbers in a payload; the first is the payload's own.
 pub(crate) fn word(bytes: &[u8], at: usize) -> u64 {
     let mut word = [0; 8];
     word.copy_from_slice(&bytes[at..at + 8]);
@@ -63,7 +63,7 @@ pub(crate) fn word(bytes: &[u8], at: usize) -> u64 {
 
 /// A payload to be numbered.
 pub(crate) fn blank() -> Vec<u8> {
-    // Not constant, so that nothing on the way can take it for zeros.
+    // Not all the same, so that nothing on the way can take it for zeros.
     (0..PAYLOAD).map(|at| (at * 31 % 251) as u8).collect()
 }
 

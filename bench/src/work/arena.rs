@@ -1,8 +1,8 @@
 //! Servers that take turns under the same load.
 //!
-//! Owns the order: all are started first, then each has its turn in every round, so that whatever else the
-//! machine does meets all of them. A peer that fails, or takes too long, leaves; a limit or Posthorn that
-//! fails ends the workload.
+//! Owns the order: all are started first, and then each has its turn in every round, so that whatever else
+//! the machine does affects all of them. A peer that fails or takes too long is taken out; if a limit or
+//! Posthorn fails, the workload ends.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{Bench, bounded};
 use crate::host::{Host, Kind};
 
-/// A server that takes longer to get ready, or for a round, has failed.
+/// How long a server may take to get ready, or for a round, before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// A server with its load.
@@ -23,7 +23,7 @@ pub(super) struct Contestant<L> {
 pub(super) type Rounds = BTreeMap<Kind, Vec<f64>>;
 
 impl Bench {
-    /// Makes all servers of a workload ready.
+    /// Gets all servers of a workload ready.
     pub(super) async fn enter<L>(
         &mut self,
         workload: &'static str,
@@ -40,7 +40,7 @@ impl Bench {
         Ok(contestants)
     }
 
-    /// Gives each a turn in every round; those who fail are taken out.
+    /// Gives each a turn in every round, and takes out those that fail.
     pub(super) async fn take_turns<L>(
         &mut self,
         workload: &'static str,
@@ -63,7 +63,7 @@ impl Bench {
         Ok(())
     }
 
-    /// A peer that fails is told as not run; a limit or Posthorn that fails is a failure.
+    /// Reports a peer that fails as not run; if a limit or Posthorn fails, that is the workload's failure.
     pub(super) fn peer_failed(
         &mut self,
         workload: &'static str,

@@ -1,9 +1,9 @@
-//! W3: one poster, one mailbox, 1,000 readers who are online: the server's processor time for one delivery,
-//! and whether what is written to the disk depends on the size of the group.
+//! W3: one poster, one mailbox, 1,000 online readers. Measures the server's processor time for one delivery,
+//! and whether what is written to disk depends on the size of the group.
 //!
-//! Readers acknowledge each hundredth envelope, as in W1. For the bytes they do not: what is compared is the
-//! cost of the envelopes; an acknowledgement is each reader's own state, and its cost is told in a row of its
-//! own.
+//! Readers acknowledge each hundredth envelope, as in W1. When bytes are compared, they do not, because the
+//! envelopes are what is compared; an acknowledgement is a state of each reader's own, and its cost has a row
+//! of its own.
 
 use posthorn_proto::frame::ServerBody;
 use tokio::task::JoinSet;
@@ -25,7 +25,7 @@ use crate::wire::speaker::{Speaker, blank, number};
 const READERS: usize = 1000;
 /// Readers of the small group, for the comparison of bytes.
 const FEW: usize = 10;
-/// Read buffer of one of many readers.
+/// Size of the read buffer of one of many readers, in bytes.
 const ROOM: usize = 16 * 1024;
 
 /// A poster and its readers.
@@ -105,7 +105,7 @@ async fn round(host: &Host, group: &mut Group, posts: u64) -> anyhow::Result<Cos
     meter.stop(host)
 }
 
-/// The same posts to a small and to a large group on one relay, without acknowledgements on the way.
+/// Posts the same to a small and to a large group on one relay, without acknowledgements in between.
 async fn bytes(bench: &mut Bench, posts: u64) -> anyhow::Result<()> {
     let mut host = bench.host(Kind::Posthorn, 1, FEW).await?;
     host.mailboxes.extend(setup::mailboxes(&host, 1, READERS).await?);
@@ -119,7 +119,7 @@ async fn bytes(bench: &mut Bench, posts: u64) -> anyhow::Result<()> {
         group.run(posts / 4).await?;
         written.push(round(&host, &mut group, posts).await?.written as f64 / posts as f64);
         let meter = Meter::start(&host)?;
-        // All at once, as after a post to everybody.
+        // All of them at once, as after a post to everybody.
         for reader in &mut group.readers {
             message(&mut reader.socket.out, &posthorn::lasting_ack(2, host.mailboxes[index], group.sent));
             reader.socket.flush().await?;

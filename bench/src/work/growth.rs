@@ -1,8 +1,8 @@
-//! W6: what changes as the store grows by decades: appending, reading from the beginning, starting again
-//! after SIGKILL, and memory for each retained envelope; then memory for each of many idle mailboxes.
+//! W6: what changes as the store grows tenfold again and again: appending, reading from the beginning,
+//! starting after SIGKILL, and memory for each stored envelope; then memory for each of many idle mailboxes.
 //!
-//! Nobody acknowledges, so everything posted is retained. The rates are told; judged is processor time, which
-//! a busy machine disturbs less.
+//! Nobody acknowledges, so everything that is posted stays. Rates are reported, but what is judged is
+//! processor time, which a busy machine disturbs less.
 
 use tokio::task::JoinSet;
 
@@ -17,18 +17,18 @@ use crate::wire::line::Line;
 use crate::wire::posthorn::{Poster, Reader};
 use crate::wire::speaker::{blank, number};
 
-/// Mailboxes into which posts go in turns.
+/// Mailboxes that get posts in turns.
 const MAILBOXES: usize = 1000;
 /// Connections that post, each to its share of the mailboxes.
 const POSTERS: usize = 50;
-/// Unanswered posts of each: one in each of its mailboxes.
+/// Unanswered posts of each connection: one in each of its mailboxes.
 const WINDOW: u64 = (MAILBOXES / POSTERS) as u64;
-/// Mailboxes that are read for the rate of catching up, at most.
+/// Most mailboxes that are read to measure catching up.
 const READ: usize = 100;
-/// Envelopes that are read, at most.
+/// Most envelopes that are read.
 const ENVELOPES: usize = 100_000;
 
-/// What was found at one size.
+/// What was measured at one size.
 struct Decade {
     envelopes: u64,
     append: Cost,
@@ -37,7 +37,7 @@ struct Decade {
     were_read: u64,
     /// Seconds from the start of the process until it listens, after SIGKILL.
     start: f64,
-    /// Resident bytes at rest: before the kill and after the start, whichever is more.
+    /// Resident bytes at rest, before the kill or after the start, whichever is more.
     memory: u64,
 }
 
@@ -48,7 +48,7 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         if envelopes > bench.size(1_000_000, 10_000_000) {
             break;
         }
-        // The last stretch of each decade is what is measured; nothing else is in the store's way then.
+        // What is measured is the last stretch of each decade, when the store has nothing else to do.
         let measured = (envelopes / 2).min(200_000);
         append(&host, there, envelopes - measured - there).await?;
         let meter = Meter::start(&host)?;
@@ -70,7 +70,7 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         );
         decades.push(Decade { envelopes, append: cost, appended: measured, read, were_read, start, memory });
     }
-    // Everything is still there, once and in order, after all those kills.
+    // After all those kills, everything is still there, once and in order.
     read(&host, there).await?;
     tell(bench, &decades);
     drop(host);
@@ -99,7 +99,7 @@ fn tell(bench: &mut Bench, decades: &[Decade]) {
         };
         row(format!("start after SIGKILL, s, at {size}"), target, decade.start);
     }
-    // The smallest decade is too short to be measured well in ticks of 10 ms: the second one is the base.
+    // The smallest decade is too short to be measured well in ticks of 10 ms, so the second one is the base.
     let [first, base, .., last] = decades else { return };
     let sizes = format!("{} : {}", power(last.envelopes), power(base.envelopes));
     row(format!("append CPU, {sizes}"), Target::AtMost(1.5), append_cpu(last) / append_cpu(base));
@@ -112,14 +112,14 @@ fn power(envelopes: u64) -> String {
     format!("10^{}", envelopes.ilog10())
 }
 
-/// Posts `count` envelopes to all mailboxes in turns; `before` are there.
+/// Posts `count` envelopes to all mailboxes in turns, where `before` are already.
 async fn append(host: &Host, before: u64, count: u64) -> anyhow::Result<()> {
     let (each_before, each) = (before / MAILBOXES as u64, count / MAILBOXES as u64);
     let share = MAILBOXES / POSTERS;
     let mut posters = JoinSet::new();
     for (name, chunk) in host.mailboxes.chunks(share).enumerate() {
         let (door, chunk) = (host.door(), chunk.to_vec());
-        // Post ids differ from all earlier ones.
+        // Makes post ids that differ from all earlier ones.
         let name = before << 16 | name as u64;
         posters.spawn(async move {
             let total = each * chunk.len() as u64;
@@ -128,7 +128,7 @@ async fn append(host: &Host, before: u64, count: u64) -> anyhow::Result<()> {
             let (mut payload, mut sent) = (blank(), 0);
             while line.heard.answered < total {
                 while sent < total.min(line.heard.answered + WINDOW) {
-                    // Each mailbox's payloads are numbered by themselves.
+                    // Payloads are numbered within each mailbox.
                     number(&mut payload, each_before + sent / share, 0);
                     line.post(&payload);
                     sent += 1;
@@ -145,7 +145,7 @@ async fn append(host: &Host, before: u64, count: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads some mailboxes from the beginning, and returns how many envelopes that were.
+/// Reads some mailboxes from the beginning, and returns how many envelopes there were.
 async fn read(host: &Host, envelopes: u64) -> anyhow::Result<u64> {
     let each = envelopes as usize / MAILBOXES;
     let mailboxes = READ.min(MAILBOXES);
@@ -156,7 +156,7 @@ async fn read(host: &Host, envelopes: u64) -> anyhow::Result<u64> {
         readers.spawn(async move {
             let mut line = Line::open(&door, Box::new(speaker), ROOM).await?;
             line.receive(each).await?;
-            // Nothing is acknowledged: the next reader begins at the beginning again.
+            // Nothing was acknowledged, so the next reader starts at the beginning again.
             drop(line);
             anyhow::Ok(())
         });
@@ -169,7 +169,7 @@ async fn read(host: &Host, envelopes: u64) -> anyhow::Result<u64> {
     Ok(count)
 }
 
-/// Memory of mailboxes that nobody has open and in which nothing is.
+/// Measures the memory of empty mailboxes that nobody has open.
 async fn mailboxes(bench: &mut Bench) -> anyhow::Result<()> {
     let count = bench.size(200_000, 1_000_000);
     let mut host = bench.host(Kind::Posthorn, 1000, 1).await?;

@@ -1,7 +1,7 @@
-//! W4: 10,000 and 19,000 idle connections with three open mailboxes each: resident memory of the server for
-//! one of them, and how fast they come (TCP, WebSocket, and all three mailboxes opened).
+//! W4: 10,000 and 19,000 idle connections with three open mailboxes each. Measures the server's resident
+//! memory for one of them, and how fast they are made (TCP, WebSocket, and all three mailboxes opened).
 //!
-//! 20,000 is the hard limit of descriptors of one process in many places; 19,000 leaves room for the rest.
+//! In many places a process may have no more than 20,000 descriptors; 19,000 leaves room for the rest.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -16,15 +16,15 @@ use crate::measure::{Cost, Meter};
 use crate::table::{Row, Target};
 use crate::wire::line::Line;
 
-/// Connections that pay for what is allocated once.
+/// Connections before the first measurement, which pay for what is allocated only once.
 const WARM: usize = 100;
-/// What is measured, in all.
+/// How many connections there are at each measurement.
 const STEPS: [usize; 2] = [10_000, 19_000];
-/// Open mailboxes of one connection.
+/// Mailboxes that each connection opens.
 const OPEN: usize = 3;
-/// Connections that are being made at the same time.
+/// Connections that are made at the same time.
 const AT_ONCE: usize = 64;
-/// Memory is read after this, when the server has done what it puts off.
+/// How long to wait before memory is read, so that the server has done what it puts off.
 const SETTLING: Duration = Duration::from_millis(1500);
 
 pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
@@ -57,7 +57,7 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// For each step: bytes for one connection, and what connecting cost.
+/// Measures, for each step, the bytes for one connection, and what connecting cost.
 async fn measure(bench: &Bench, kind: Kind, steps: &[usize]) -> anyhow::Result<Vec<(f64, Cost)>> {
     let most = WARM + steps.iter().copied().max().unwrap_or(0);
     let host = Arc::new(bench.host(kind, most * OPEN, 1).await?);
@@ -76,7 +76,7 @@ async fn measure(bench: &Bench, kind: Kind, steps: &[usize]) -> anyhow::Result<V
     Ok(figures)
 }
 
-/// Makes `count` connections, the first of which has this number.
+/// Makes `count` connections, of which the first has the number `first`.
 async fn connect(host: &Arc<Host>, first: usize, count: usize) -> anyhow::Result<Vec<Line>> {
     let next = Arc::new(AtomicUsize::new(first));
     let mut workers = JoinSet::new();
@@ -90,7 +90,8 @@ async fn connect(host: &Arc<Host>, first: usize, count: usize) -> anyhow::Result
                     return anyhow::Ok(lines);
                 }
                 let mut door = host.door();
-                // One loopback address has ports for 28,000 connections, of which some wait to be forgotten.
+                // One loopback address has ports for 28,000 connections, some of which linger after their
+                // end.
                 door.from = Some(Ipv4Addr::new(127, 0, 0, 2 + (number % 8) as u8));
                 let speaker = host.idle(number, number * OPEN..(number + 1) * OPEN);
                 let mut line = Line::open(&door, speaker, 4096).await?;

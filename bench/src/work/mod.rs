@@ -1,6 +1,6 @@
-//! The workloads, one file each; what each measures and why stands at its head.
+//! The workloads, one file each. What a workload measures, and why, is said at the head of its file.
 //!
-//! Owns which servers take part, and that nothing runs forever.
+//! Owns which servers take part, and sees to it that nothing runs for ever.
 
 mod arena;
 mod fan_out;
@@ -18,7 +18,7 @@ use crate::host::{Host, Kind, Programs};
 use crate::setup;
 use crate::table::Table;
 
-/// A workload that takes longer has failed: quick, full, and what each peer may add.
+/// How long a workload may take before it counts as failed: quick, full, and what each peer may add.
 const PATIENCE: [Duration; 3] =
     [Duration::from_secs(120), Duration::from_secs(1800), Duration::from_secs(120)];
 
@@ -33,7 +33,7 @@ pub(crate) enum Workload {
     W2,
     /// One poster, 1,000 readers.
     W3,
-    /// Idle connections.
+    /// Memory and speed of many idle connections.
     W4,
     /// Every device comes back at once.
     W5,
@@ -45,20 +45,20 @@ impl Workload {
     pub(crate) const ALL: [Self; 7] = [Self::W1, Self::W1p, Self::W2, Self::W3, Self::W4, Self::W5, Self::W6];
 }
 
-/// A run.
+/// A run of workloads, and what it measured.
 pub(crate) struct Bench {
     pub(crate) programs: Programs,
     pub(crate) quick: bool,
-    /// Files that this process, and each server, may have open.
+    /// How many files this process, and each server, may have open.
     pub(crate) files: u64,
-    /// The peers that were asked for and are there, and why others are not.
+    /// The peers that were asked for and are there, and below why others are not.
     pub(crate) peers: Vec<Kind>,
     pub(crate) absent: Vec<(Kind, String)>,
     pub(crate) table: Table,
 }
 
 impl Bench {
-    /// Runs one workload; a failure is a row of the table, too.
+    /// Runs one workload. A failure goes into the table, too.
     pub(crate) async fn run(&mut self, workload: Workload) {
         let name = format!("{workload:?}");
         eprintln!("{name} ...");
@@ -79,12 +79,12 @@ impl Bench {
         eprintln!("{name}: {:.0} s", begun.elapsed().as_secs_f64());
     }
 
-    /// The larger of two sizes, unless it shall be quick.
+    /// The full size, or the quick one if the run is to be quick.
     fn size<T>(&self, quick: T, full: T) -> T {
         if self.quick { quick } else { full }
     }
 
-    /// The servers of a workload, with the peers that take part between limits and Posthorn.
+    /// The servers of a workload: limits, then the peers that take part, then Posthorn.
     fn kinds(&mut self, workload: &'static str, limits: &[Kind]) -> Vec<Kind> {
         for (kind, reason) in &self.absent {
             self.table.not_run(workload, *kind, reason.clone());
@@ -95,7 +95,7 @@ impl Bench {
         kinds
     }
 
-    /// Starts a server and makes it ready for `topics` with this many readers each.
+    /// Starts a server and gets it ready for `topics` topics with this many readers each.
     async fn host(&self, kind: Kind, topics: usize, readers: usize) -> anyhow::Result<Host> {
         let mut host = Host::start(kind, &self.programs).await?;
         if kind == Kind::Posthorn {

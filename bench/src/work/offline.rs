@@ -1,8 +1,8 @@
-//! W2: posting while all readers are offline, then draining: what storing costs, and what reading it back
-//! costs.
+//! W2: posting while all readers are offline, then draining. Measures what storing costs, and what reading it
+//! back costs.
 //!
-//! Posts go in rounds in turns with `limit-wal`, which stores but never reads back: the drain has a target of
-//! its own.
+//! Posting takes turns with `limit-wal`, which stores but never reads back, so draining has a target of its
+//! own.
 
 use super::Bench;
 use super::arena::{Contestant, Rounds, note};
@@ -53,7 +53,7 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
 async fn enter(bench: &Bench, kind: Kind) -> anyhow::Result<Contestant<Pairs>> {
     let host = bench.host(kind, PAIRS, 1).await?;
     if matches!(kind, Kind::Mosquitto | Kind::Nats | Kind::NatsAlways) {
-        // Their readers must have been there once, or nothing is kept for them.
+        // Readers must have been there once, or nothing is kept for them.
         let speakers = (0..PAIRS).map(|index| host.reader(index, 0, true)).collect();
         for line in Line::open_all(&host.door(), speakers, ROOM).await? {
             line.close().await?;
@@ -65,7 +65,7 @@ async fn enter(bench: &Bench, kind: Kind) -> anyhow::Result<Contestant<Pairs>> {
     Ok(Contestant { host, load })
 }
 
-/// All readers come and read everything.
+/// Lets all readers come and read everything.
 async fn drained(contestant: &Contestant<Pairs>) -> anyhow::Result<Cost> {
     let Contestant { host, load } = contestant;
     let counts = load.counts();

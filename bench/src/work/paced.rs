@@ -1,8 +1,9 @@
-//! W1p: the same pairs at 5,000 messages a second in all, one each 200 microseconds: what an unbatched
-//! message costs, and how long it takes from the moment at which it was due to its delivery.
+//! W1p: the same pairs at 5,000 messages a second altogether, one every 200 microseconds. Measures what a
+//! message costs that is not part of a batch, and how long it takes from the moment when it was due to its
+//! delivery.
 //!
-//! A thread of its own keeps time, because the runtime's timers tick in milliseconds. If it is late, that
-//! counts as latency: it is late for all servers alike.
+//! A thread of its own keeps time, because the runtime's timers tick in milliseconds. When it is late, that
+//! counts as latency, for all servers alike.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,17 +22,17 @@ use crate::table::{Row, Target};
 use crate::wire::line::Line;
 use crate::wire::speaker::{Speaker, blank, number};
 
-/// Between two messages.
+/// Time between two messages.
 const GAP: Duration = Duration::from_micros(200);
 
 /// The clients of one server.
 struct Lines {
-    /// Posters, who only listen here, and readers.
+    /// Posters, which only listen here, and readers.
     lines: Vec<Line>,
     pacers: Vec<Pacer>,
 }
 
-/// Who posts when it is time.
+/// What the thread needs that posts when it is time.
 struct Pacer {
     speaker: Box<dyn Speaker>,
     write: Arc<OwnedWriteHalf>,
@@ -55,7 +56,7 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let mut contestants = bench.enter("W1p", &[Kind::LimitMem, Kind::LimitWal], enter).await?;
     let mut figures = Figures::default();
     let turn = async |number, contestant: &mut Contestant<Lines>| {
-        // The first round is for warming up.
+        // The first round is a warm-up.
         let messages = if number == 0 { 5_000 } else { usual };
         let sync = sync_seconds()? * 1e3;
         let (cost, latencies) = round(contestant, messages).await?;
@@ -107,7 +108,7 @@ async fn enter(bench: &Bench, kind: Kind) -> anyhow::Result<Contestant<Lines>> {
     Ok(Contestant { host, load: Lines { lines, pacers } })
 }
 
-/// Returns what it cost, and the sorted latencies in microseconds.
+/// Runs one round. Returns what it cost, and the sorted latencies in microseconds.
 async fn round(contestant: &mut Contestant<Lines>, messages: usize) -> anyhow::Result<(Cost, Vec<u32>)> {
     let meter = Meter::start(&contestant.host)?;
     let each = (messages / PAIRS) as u64;
@@ -115,7 +116,7 @@ async fn round(contestant: &mut Contestant<Lines>, messages: usize) -> anyhow::R
     for mut line in contestant.load.lines.drain(..) {
         tasks.spawn(async move {
             let target = line.heard.answered.max(line.heard.delivered) + each;
-            // A poster is answered, a reader is delivered to.
+            // A poster waits for answers, a reader for deliveries.
             while line.heard.answered.max(line.heard.delivered) < target {
                 line.listen().await?;
             }

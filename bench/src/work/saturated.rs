@@ -1,7 +1,7 @@
-//! W1: 100 pairs of a poster and a reader, both online; each poster keeps 16 posts unanswered.
+//! W1: 100 pairs of a poster and a reader, both online. Each poster keeps 16 posts unanswered.
 //!
-//! The servers run side by side and take turns, round by round, so that whatever else the machine does meets
-//! all of them; the ratio is the median of the rounds' ratios.
+//! The servers run side by side and take turns, round by round, so that whatever else the machine does
+//! affects all of them. The ratio is the median of the rounds' ratios.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::table::{Row, Target};
 pub(super) const PAIRS: usize = 100;
 /// Unanswered posts of one poster.
 pub(super) const WINDOW: u64 = 16;
-/// A slow peer posts for this long in a round.
+/// Longest time that a server posts in one round, which only a slow peer needs.
 pub(super) const ROUND: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
@@ -44,7 +44,7 @@ async fn enter(bench: &Bench, kind: Kind) -> anyhow::Result<Contestant<Pairs>> {
     let host = bench.host(kind, PAIRS, 1).await?;
     let load = Pairs::connect(&host, PAIRS, true, 0).await?;
     let mut contestant = Contestant { host, load };
-    // The first round pays for what is allocated once.
+    // The first round pays for what is allocated only once.
     round(&mut contestant, 300).await?;
     Ok(contestant)
 }

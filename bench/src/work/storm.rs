@@ -1,9 +1,9 @@
-//! W5: the relay was restarted, and every device comes back in the same moment: each opens its 200 mailboxes
-//! in one request and reads what waits in them, one envelope in each.
+//! W5: the relay was restarted, and every device comes back at the same moment. Each opens its 200 mailboxes
+//! in one request and reads what waits there, one envelope in each.
 //!
-//! A client is *served* when all of its mailboxes are opened and all that waited has come. All clients begin
-//! to connect at once, without the jitter that the protocol asks of them. The relay serves them in turns:
-//! some wait for theirs, and from the first answer on, it must go quickly.
+//! A client is *served* once all of its mailboxes are opened and everything that waited has come. All clients
+//! begin to connect at once, without the jitter that the protocol asks of them. The relay serves them in
+//! turns: some have to wait for theirs, but once a client has its first answer, the rest must come quickly.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -30,13 +30,13 @@ use crate::wire::speaker::{blank, number, word};
 const MAILBOXES: usize = 200;
 /// Connections that put the backlog there.
 const POSTERS: usize = 50;
-/// Unanswered posts of each of them.
+/// Unanswered posts of each of those connections.
 const WINDOW: u64 = 64;
 
-/// When a client got how far.
+/// When a client got how far with being served.
 struct Times {
     connected: Instant,
-    /// Its mailboxes' first answer or envelope came.
+    /// When the first answer or envelope of its mailboxes came.
     begun: Instant,
     served: Instant,
 }
@@ -70,7 +70,7 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let mut tell = |figure: String, target, value| {
         bench.table.push(Row::new("W5", figure, target).with(Kind::Posthorn, value));
     };
-    // The target is for 5,000 devices; fewer have proportionally less time.
+    // The target is for 5,000 devices; for fewer, time is proportionally shorter.
     let most = 20.0 * devices as f64 / 5000.0;
     tell(format!("s until all of {devices} are served"), Target::AtMost(most), total);
     tell("longest s of a client, first answer to served".into(), Target::AtMost(2.0), longest);
@@ -83,13 +83,13 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the storm may cost beside what was there: for each device its connection, its openings and half a
-/// full outbox.
+/// How many bytes the storm may take beside what was there: for each device its connection, its openings and
+/// half a full outbox.
 fn peak_allowance(devices: usize) -> u64 {
     devices as u64 * (5 + 256 + MAILBOXES as u64 / 2) * 1024
 }
 
-/// Puts one envelope into each mailbox; its payload bears the mailbox's index among those of its poster.
+/// Puts one envelope into each mailbox. Its payload has the mailbox's index among those of its poster.
 async fn fill(host: &Host) -> anyhow::Result<()> {
     let mut posters = JoinSet::new();
     for (name, chunk) in host.mailboxes.chunks(host.mailboxes.len().div_ceil(POSTERS)).enumerate() {

@@ -14,7 +14,7 @@ use crate::turn::{Reader, TurnRequest};
 /// One message from the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientFrame {
-    /// Chosen by the client; the answer carries it. 0 only for an ack that wants no answer.
+    /// Chosen by the client and repeated in the answer. 0 only for an ack that wants no answer.
     pub request: u64,
     /// What is asked.
     pub body: Request,
@@ -37,16 +37,16 @@ pub enum Request {
     Close(MailboxId),
     /// Remove a mailbox.
     Destroy {
-        /// Which.
+        /// The mailbox to remove.
         mailbox: MailboxId,
         /// Its current turn key.
         turn_key: TurnKey,
     },
-    /// Is anybody there?
+    /// Show that both ends of the connection are alive.
     Ping,
     /// Make an account and its first device.
     Register(Register),
-    /// Prove to be a device.
+    /// Prove to be a registered device.
     Authenticate(Authenticate),
     /// Replace the contact card.
     PublishCard(PublishCard),
@@ -56,16 +56,16 @@ pub enum Request {
     LookUp(Handle),
     /// Take a key package of each device of an account.
     TakeKeyPackages(Handle),
-    /// Lay down creation tokens.
+    /// Deposit the hashes of creation tokens.
     DrawTokens(Vec<KeyHash>),
 }
 
 /// Creates a mailbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Create {
-    /// Its random name.
+    /// The new mailbox's random name, chosen by the client.
     pub mailbox: MailboxId,
-    /// Pays for it.
+    /// The creation token that pays for it.
     pub token: Token,
     /// Hash of the first post key.
     pub post_key_hash: KeyHash,
@@ -82,13 +82,13 @@ pub struct Create {
 /// Appends an envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Post {
-    /// Where.
+    /// The mailbox to append to.
     pub mailbox: MailboxId,
     /// Names this append across retries.
     pub post_id: PostId,
     /// The current post key.
     pub post_key: PostKey,
-    /// What; never empty.
+    /// The bytes to store; never empty.
     pub envelope: Bytes,
     /// Turns the lock in the same step.
     pub turn: Option<TurnRequest>,
@@ -97,51 +97,51 @@ pub struct Post {
 /// Forwards a payload to whoever has the mailbox open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signal {
-    /// Where.
+    /// The mailbox whose openings get it.
     pub mailbox: MailboxId,
     /// The current post key.
     pub post_key: PostKey,
-    /// What; never empty.
+    /// The bytes to forward; never empty.
     pub payload: Bytes,
 }
 
-/// Opens mailboxes.
+/// Opens mailboxes for delivery on this connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Open {
-    /// Which; answered one result each, in order.
+    /// The mailboxes to open; each gets one result, in this order.
     pub openings: Vec<Opening>,
 }
 
 /// One mailbox to open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opening {
-    /// Which.
+    /// The mailbox to open.
     pub mailbox: MailboxId,
-    /// As which reader.
+    /// The reader to open it as.
     pub reader: ReaderId,
     /// The reader's key.
     pub read_key: ReadKey,
     /// An invitation's one-time key, to be replaced by `read_key`.
     pub claim: Option<ReadKey>,
-    /// Envelopes that may be delivered before more credit comes.
+    /// How many envelopes may be delivered before more credit is given.
     pub credit: u32,
 }
 
 /// Acknowledges up to `seq` and adds credit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ack {
-    /// Which mailbox.
+    /// The opened mailbox.
     pub mailbox: MailboxId,
     /// Everything up to here is safe with the client.
     pub seq: u64,
-    /// Envelopes more that may be delivered.
+    /// How many more envelopes may be delivered.
     pub credit: u32,
 }
 
 /// Makes an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Register {
-    /// Invite code; empty where registration is open.
+    /// The invite code; empty where registration is open.
     pub invite: String,
     /// The account's name.
     pub handle: Handle,
@@ -151,23 +151,23 @@ pub struct Register {
     pub device: DeviceId,
     /// The device's X25519 public key.
     pub device_key: [u8; 32],
-    /// Proof of holding it.
+    /// Proof of holding the device's secret key.
     pub proof: Proof,
 }
 
-/// Proves to be a device.
+/// Authenticates the connection as a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Authenticate {
-    /// Which.
+    /// The device that this connection claims to be.
     pub device: DeviceId,
-    /// Proof of holding its key.
+    /// Proof of holding its secret key.
     pub proof: Proof,
 }
 
 /// Replaces the contact card.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublishCard {
-    /// Above the stored one's.
+    /// Must be higher than that of the stored card.
     pub version: u64,
     /// Opaque to the relay; never empty.
     pub card: Bytes,
@@ -178,12 +178,12 @@ pub struct PublishCard {
 pub struct PublishKeyPackages {
     /// Each is handed out once.
     pub one_time: Vec<Bytes>,
-    /// Handed out when none of the others is left; `None` keeps the present one.
+    /// Handed out once no one-time package is left; `None` keeps the one that is there.
     pub last_resort: Option<Bytes>,
 }
 
 impl ClientFrame {
-    /// The frame's bytes.
+    /// The frame as bytes, ready to be sent.
     pub fn encode(&self) -> Bytes {
         let frame = wire::ClientFrame { request: self.request, body: Some(Body::from(&self.body)) };
         frame.encode_to_vec().into()

@@ -25,10 +25,10 @@ use crate::turn::{Reader, Turn};
 /// The bytes are not a frame of this protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// Not protobuf of this schema. The connection cannot go on.
+    /// Not protobuf by this schema. The connection cannot go on.
     #[error("not a frame: {0}")]
     Malformed(String),
-    /// A frame without a body, or with one that this version does not know.
+    /// The frame has no body, or one that this version does not know.
     #[error("unknown or missing body in request {request}")]
     UnknownBody {
         /// The request number, for the answer.
@@ -42,13 +42,13 @@ pub enum FrameError {
     BadField {
         /// The request number, for the answer.
         request: u64,
-        /// Which field and what is wrong.
+        /// Which field, and what is wrong with it.
         problem: String,
     },
 }
 
 impl FrameError {
-    /// The code that tells the peer.
+    /// The error code to tell the peer.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Malformed(_) | Self::NumberMissing => ErrorCode::BadFrame,
@@ -56,7 +56,7 @@ impl FrameError {
         }
     }
 
-    /// The request that can be answered with the refusal; `None` if the connection has to be closed.
+    /// The number of the request to refuse; `None` if the connection has to be closed instead.
     pub fn request(&self) -> Option<u64> {
         match self {
             Self::Malformed(_) | Self::NumberMissing => None,
@@ -77,10 +77,10 @@ pub enum BadField {
     /// A required message is absent.
     #[error("{0} is missing")]
     Missing(&'static str),
-    /// Nothing where something is required.
+    /// A field that must not be empty is empty.
     #[error("{0} is empty")]
     Empty(&'static str),
-    /// A number that makes no sense.
+    /// A number outside of its range.
     #[error("{0} is out of range")]
     Range(&'static str),
 }

@@ -17,7 +17,7 @@ use crate::turn::Turn;
 pub struct ServerFrame {
     /// The request that this answers; 0 if it was pushed.
     pub request: u64,
-    /// What is said.
+    /// The answer, or what was pushed.
     pub body: ServerBody,
 }
 
@@ -28,26 +28,26 @@ pub enum ServerBody {
     Hello(Hello),
     /// The request was refused.
     Error(Refusal),
-    /// The mailbox exists, durably.
+    /// The mailbox exists, on stable storage.
     Created,
     /// The envelope is on stable storage at this seq.
     Posted {
-        /// From 1, without holes.
+        /// Where it stands in the mailbox's order: from 1 on, without holes.
         seq: u64,
     },
-    /// Done as asked, with nothing to tell.
+    /// What was asked is done, and there is nothing more to say.
     Done,
     /// One result for each opening, in order.
     Opened(Vec<Opened>),
     /// The account exists, and the relay proves itself.
     Registered(Proof),
-    /// The device is believed, and the relay proves itself.
+    /// The device's proof is accepted, and the relay proves itself.
     Authenticated(Proof),
     /// A contact card.
     Card(CardAnswer),
-    /// Key packages taken.
+    /// The key packages that were taken.
     KeyPackages(Vec<KeyPackage>),
-    /// What the device has in stock.
+    /// Which key packages the relay still has for the device.
     KeyPackageStock {
         /// One-time packages left.
         one_time: u32,
@@ -60,38 +60,38 @@ pub enum ServerBody {
     Delivery(Delivery),
     /// Pushed: a signal.
     Signalled {
-        /// Where.
+        /// The opened mailbox that it was sent to.
         mailbox: MailboxId,
-        /// What.
+        /// The sender's bytes, as they were sent.
         payload: Bytes,
     },
     /// Pushed: an opening ended.
     Closed {
-        /// Which.
+        /// The mailbox that is no longer open here.
         mailbox: MailboxId,
-        /// Why.
+        /// Why the relay ended the opening.
         reason: Refusal,
     },
     /// Pushed: an envelope that was stored and will never be delivered; delivery goes on behind it.
     Lost {
-        /// Where it was posted.
+        /// The mailbox it was posted to.
         mailbox: MailboxId,
-        /// Its place.
+        /// The seq that it had.
         seq: u64,
-        /// Why.
+        /// Why it cannot be delivered.
         reason: Refusal,
     },
-    /// Pushed: the relay stops.
+    /// Pushed: the relay is stopping.
     GoingAway {
         /// Milliseconds to wait before reconnecting.
         reconnect_after_ms: u32,
     },
 }
 
-/// The relay introduces itself.
+/// How the relay introduces itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
-    /// Protocol version.
+    /// The version of the protocol that it speaks.
     pub version: u32,
     /// Identity, ephemeral key and nonce, for authentication.
     pub challenge: Challenge,
@@ -108,7 +108,7 @@ pub struct Hello {
 /// Why a request failed or an opening ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Stable; `None` if this library is older than the relay's code.
+    /// The stable code; `None` if it is newer than this library.
     pub code: Option<ErrorCode>,
     /// One line for a person.
     pub message: String,
@@ -119,7 +119,7 @@ pub struct Refusal {
 /// The result of opening one mailbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opened {
-    /// Which.
+    /// The mailbox that was to be opened.
     pub mailbox: MailboxId,
     /// Its state, or why it was not opened.
     pub result: Result<OpenState, Refusal>,
@@ -132,7 +132,7 @@ pub struct OpenState {
     pub head: u64,
     /// Seq of the oldest stored envelope; head + 1 if none.
     pub oldest: u64,
-    /// What this reader has acknowledged.
+    /// The seq up to which this reader has acknowledged.
     pub cursor: u64,
     /// Hash of the current post key.
     pub post_key_hash: KeyHash,
@@ -156,31 +156,31 @@ pub struct CardAnswer {
 /// One device's key package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyPackage {
-    /// Whose.
+    /// The device that published it.
     pub device: DeviceId,
     /// Opaque to the relay.
     pub key_package: Bytes,
-    /// It may have been given to others too.
+    /// Whether it is the one for the last resort, which others may have been given too.
     pub last_resort: bool,
 }
 
 /// An envelope on its way to a reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// Where it was posted.
+    /// The mailbox it was posted to.
     pub mailbox: MailboxId,
-    /// Its place.
+    /// Where it stands in the mailbox's order.
     pub seq: u64,
-    /// Its name.
+    /// The post id that its sender chose.
     pub post_id: PostId,
-    /// What.
+    /// The bytes that were posted.
     pub envelope: Bytes,
-    /// The turn that it carried.
+    /// The turn that the append carried.
     pub turn: Option<Turn>,
 }
 
 impl Refusal {
-    /// A refusal by a code of this version, without advice on waiting.
+    /// A refusal with a code of this version, without advice on waiting.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code: Some(code), message: message.into(), retry_after_ms: 0 }
     }
@@ -192,7 +192,7 @@ impl ServerFrame {
         Self { request: 0, body }
     }
 
-    /// The frame's bytes.
+    /// The frame as bytes, ready to be sent.
     pub fn encode(&self) -> Bytes {
         let frame = wire::ServerFrame { request: self.request, body: Some(Body::from(&self.body)) };
         frame.encode_to_vec().into()

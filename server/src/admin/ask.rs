@@ -7,26 +7,26 @@ use std::time::Duration;
 
 use super::{Answer, Ask, SOCKET};
 
-/// Longest answer, in bytes.
+/// Longest answer that is read, in bytes.
 const ANSWER_BYTES: u64 = 64 * 1024;
-/// How long the relay may take.
+/// How long the relay may take to answer, before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The relay did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// Nobody listens.
+    /// Nobody listens on the socket.
     #[error("no relay is running on {0}: start it with `posthorn-server --data {0}`")]
     NotRunning(PathBuf),
     /// The socket failed.
     #[error("the running relay cannot be asked: {0}")]
     Socket(#[from] io::Error),
-    /// The relay said no.
+    /// The relay refused; the text is its reason.
     #[error("{0}")]
     Refused(String),
 }
 
-/// Asks the relay that runs on a data folder. Blocks.
+/// Asks the relay that runs on a data folder. Blocks until it has answered.
 pub fn ask(data: &Path, ask: &Ask) -> Result<Answer, AskError> {
     let mut stream = UnixStream::connect(data.join(SOCKET)).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => AskError::NotRunning(data.to_owned()),

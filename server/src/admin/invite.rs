@@ -5,9 +5,10 @@ use posthorn_proto::KeyHash;
 use rand::CryptoRng;
 use sha2::{Digest as _, Sha256};
 
-/// Domain separation of [`hash`].
+/// Separates [`hash`] from every other hash.
 const LABEL: &[u8] = b"posthorn v1 invite";
-/// 16 characters: too many to guess, few enough to read out.
+/// Length of a code before base32, in bytes. That is 16 characters: too many to guess, and few enough to read
+/// out.
 const RANDOM_BYTES: usize = 10;
 
 /// An invite as it is given to a person.
@@ -30,7 +31,7 @@ pub(crate) fn random(rng: &mut (impl CryptoRng + ?Sized)) -> String {
     groups.join("-")
 }
 
-/// What the store keeps. Case, spaces and hyphens do not matter.
+/// What the store keeps of a code. Case, spaces and hyphens do not matter.
 pub(crate) fn hash(code: &str) -> KeyHash {
     let mut hash = Sha256::new();
     hash.update(LABEL);

@@ -1,7 +1,7 @@
-//! What the relay's host does: invites, numbers, the clock. Spoken over a unix socket in the data folder,
-//! which only the relay's user can reach; never over the network.
+//! What the relay's operator can do: make invites, see numbers, confirm the clock. It goes over a unix socket
+//! in the data folder, which only the relay's user can reach, and never over the network.
 //!
-//! [`invite`] is what an invite code is; [`socket`] the relay's side; [`mod@ask`] the side of
+//! [`invite`] says what an invite code is, [`socket`] is the relay's side, and [`mod@ask`] that of
 //! `posthorn-server invite` and its siblings.
 
 mod ask;

@@ -20,16 +20,16 @@ use crate::command::Context;
 use crate::gateway::listener::Doors;
 use crate::store::{Clock as _, NewInvite, Stats, StoreError};
 
-/// Longest request, in bytes.
+/// Longest request that is read, in bytes.
 const ASK_BYTES: u64 = 4096;
-/// Most askers at once.
+/// Most askers that are served at once.
 const ASKERS: usize = 16;
-/// How long an asker may take.
+/// How long an asker may take from connecting until it has its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest life of an invite, in days.
 const INVITE_DAYS: u32 = 3650;
 
-/// What the host can ask.
+/// What the operator can ask.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ask {
@@ -40,26 +40,26 @@ pub enum Ask {
         /// For how many days; 1 to 3650.
         days: u32,
     },
-    /// Numbers.
+    /// Numbers about the relay.
     Stats,
-    /// The clock is right: expiry goes on (rule 20).
+    /// The operator says that the clock is right, so that expiry goes on (rule 20).
     ConfirmClock,
 }
 
-/// What the relay says.
+/// What the relay answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
     /// The invite, and where to use it.
     Invited {
-        /// The invite.
+        /// The new invite, with its code.
         invite: Invite,
         /// The relay's URL for clients.
         relay: String,
     },
-    /// The numbers.
+    /// The numbers that were asked for.
     Stats(Numbers),
-    /// Done.
+    /// What was asked is done.
     Done,
 }
 
@@ -86,14 +86,14 @@ pub struct Numbers {
     pub held_bytes: u64,
 }
 
-/// Answers the host.
+/// Answers the operator.
 pub(crate) struct Desk {
     pub(crate) context: Arc<Context>,
     pub(crate) doors: Arc<Doors>,
     pub(crate) clock: SystemClock,
-    /// What clients connect to.
+    /// The URL that clients connect to.
     pub(crate) url: String,
-    /// For invite codes.
+    /// Makes invite codes.
     pub(crate) rng: Mutex<StdRng>,
 }
 
@@ -154,8 +154,8 @@ impl Desk {
     }
 }
 
-/// Binds the socket of a data folder, for this user only. The folder's lock is held by the store: a socket
-/// that is there was left by a relay that died.
+/// Binds the socket of a data folder, for this user only. The store holds the folder's lock, so a socket that
+/// is there already was left behind by a relay that died.
 pub(crate) fn listen(data: &Path) -> io::Result<UnixListener> {
     let path = data.join(super::SOCKET);
     match std::fs::remove_file(&path) {
@@ -177,7 +177,7 @@ impl Desk {
                     let Ok((stream, _)) = accepted else { return };
                     let desk = self.clone();
                     askers.spawn(async move {
-                        // An asker that goes away has its own reasons.
+                        // An asker that goes away, or takes too long, gets nothing; that is its own affair.
                         let _ = timeout(PATIENCE, desk.serve(stream)).await;
                     });
                 }

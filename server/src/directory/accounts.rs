@@ -1,4 +1,5 @@
-//! Accounts and their devices. An account is made once, with its first device, and never changes here.
+//! Accounts and their devices. An account is made once, with its first device, and does not change
+//! afterwards.
 
 use hashbrown::HashMap;
 use posthorn_proto::{DeviceId, Handle};
@@ -9,7 +10,7 @@ use crate::store::{DeviceRecord, NewAccount, StoreError};
 /// What is kept of an account beside its card.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Account {
-    /// Ed25519; stored, never checked here.
+    /// An Ed25519 key, which the relay stores and never checks.
     pub(crate) identity_key: [u8; 32],
     /// Its devices with their X25519 keys; the first is the one that registered.
     pub(crate) devices: Vec<(DeviceId, [u8; 32])>,
@@ -23,17 +24,17 @@ pub(crate) struct Accounts {
 }
 
 impl Accounts {
-    /// None yet.
+    /// No accounts yet.
     pub(crate) fn new(keyed: Keyed) -> Self {
         Self { by_handle: HashMap::with_hasher(keyed), by_device: HashMap::with_hasher(keyed) }
     }
 
-    /// How many.
+    /// How many accounts there are.
     pub(crate) fn len(&self) -> usize {
         self.by_handle.len()
     }
 
-    /// All names.
+    /// The names of all accounts.
     pub(crate) fn handles(&self) -> impl Iterator<Item = &Handle> {
         self.by_handle.keys()
     }
@@ -59,12 +60,12 @@ impl Accounts {
         self.by_handle.get(handle).ok_or(StoreError::HandleUnknown)
     }
 
-    /// Whose device this is.
+    /// The account that a device belongs to.
     pub(crate) fn owner(&self, device: &DeviceId) -> Result<&Handle, StoreError> {
         self.by_device.get(device).ok_or(StoreError::DeviceUnknown)
     }
 
-    /// The device, for authentication.
+    /// What authenticating as a device needs.
     pub(crate) fn device(&self, device: &DeviceId) -> Result<DeviceRecord, StoreError> {
         let handle = self.owner(device)?;
         let (_, device_key) =
@@ -72,7 +73,7 @@ impl Accounts {
         Ok(DeviceRecord { handle: handle.clone(), device_key: *device_key })
     }
 
-    /// Enters an account. One that is there stays as it is.
+    /// Adds an account. One that is there already stays as it is.
     pub(crate) fn enter(&mut self, handle: &Handle, account: Account) {
         for (device, _) in &account.devices {
             self.by_device.entry(*device).or_insert_with(|| handle.clone());

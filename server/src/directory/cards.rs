@@ -11,20 +11,20 @@ use crate::store::ledger::Keyed;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StoredCard<L> {
     pub(crate) version: u64,
-    /// Begin of the card's SHA-256, to recognise a repeat.
+    /// The beginning of the card's SHA-256, by which a repeat is recognised.
     pub(crate) digest: [u8; 16],
     pub(crate) bytes: u32,
     pub(crate) place: L,
 }
 
-/// All cards.
+/// All cards, by account.
 #[derive(Debug)]
 pub(crate) struct Cards<L> {
     by_handle: HashMap<Handle, StoredCard<L>, Keyed>,
 }
 
 impl<L: Clone + PartialEq> Cards<L> {
-    /// None yet.
+    /// No cards yet.
     pub(crate) fn new(keyed: Keyed) -> Self {
         Self { by_handle: HashMap::with_hasher(keyed) }
     }
@@ -39,7 +39,7 @@ impl<L: Clone + PartialEq> Cards<L> {
         self.by_handle.keys()
     }
 
-    /// Whether the card is to be stored: `false` if it already is.
+    /// Whether the card must be stored; `false` if it already is.
     pub(crate) fn check(&self, handle: &Handle, version: u64, card: &[u8]) -> Result<bool, StoreError> {
         match self.get(handle) {
             Some(stored) if stored.version == version && stored.digest == digest::<16>(card) => Ok(false),

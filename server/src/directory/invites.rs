@@ -1,4 +1,4 @@
-//! Invites: each makes a number of accounts until it expires.
+//! Invites: each may make a number of accounts, until it expires.
 
 use hashbrown::HashMap;
 use posthorn_proto::KeyHash;
@@ -11,7 +11,7 @@ use crate::store::{NewInvite, StoreError};
 pub(crate) struct Invite {
     /// Accounts that it may still make; never 0.
     pub(crate) uses: u32,
-    /// Unix seconds from which on it is void.
+    /// When it becomes void, unix seconds.
     pub(crate) expires: u64,
     /// Version of the newest record about it.
     pub(crate) version: u64,
@@ -24,22 +24,22 @@ pub(crate) struct Invites {
 }
 
 impl Invites {
-    /// None yet.
+    /// No invites yet.
     pub(crate) fn new(keyed: Keyed) -> Self {
         Self { by_hash: HashMap::with_hasher(keyed) }
     }
 
-    /// The invite, if it has uses; it may have expired.
+    /// The invite, if it has uses left; it may have expired.
     pub(crate) fn get(&self, hash: &KeyHash) -> Option<&Invite> {
         self.by_hash.get(hash)
     }
 
-    /// All of them.
+    /// The hashes of all invites that have uses left.
     pub(crate) fn hashes(&self) -> impl Iterator<Item = &KeyHash> {
         self.by_hash.keys()
     }
 
-    /// Whether minting changes anything.
+    /// Whether minting this one would change anything.
     pub(crate) fn is_new(&self, new: &NewInvite) -> bool {
         match self.get(&new.hash) {
             Some(invite) => (invite.uses, invite.expires) != (new.uses, new.expires),
@@ -47,18 +47,18 @@ impl Invites {
         }
     }
 
-    /// How many uses are left after one more.
+    /// How many uses would be left after one more.
     pub(crate) fn use_one(&self, hash: &KeyHash, now: u64) -> Result<u32, StoreError> {
         let invite = self.get(hash).filter(|invite| now < invite.expires).ok_or(StoreError::InviteInvalid)?;
         Ok(invite.uses - 1)
     }
 
-    /// Those that expired by `now`.
+    /// The hashes of those that have expired by `now`.
     pub(crate) fn expired(&self, now: u64) -> impl Iterator<Item = &KeyHash> {
         self.by_hash.iter().filter(move |(_, invite)| invite.expires <= now).map(|(hash, _)| hash)
     }
 
-    /// Enters an invite as a record states it, unless a later record is known.
+    /// Adds an invite as a record states it, unless a later record is known.
     pub(crate) fn put(&mut self, hash: KeyHash, invite: Invite) {
         if self.get(&hash).is_some_and(|present| present.version > invite.version) {
             return;
@@ -70,14 +70,14 @@ impl Invites {
         }
     }
 
-    /// So many uses are left, by the record of this version.
+    /// The record of this version says how many uses are left.
     pub(crate) fn left(&mut self, hash: &KeyHash, uses: u32, version: u64) {
         if let Some(present) = self.get(hash).copied().filter(|present| present.version < version) {
             self.put(*hash, Invite { uses, version, ..present });
         }
     }
 
-    /// It is gone, by the record of this version.
+    /// The record of this version says that the invite is gone.
     pub(crate) fn remove(&mut self, hash: &KeyHash, version: u64) {
         if self.get(hash).is_some_and(|present| present.version < version) {
             self.by_hash.remove(hash);

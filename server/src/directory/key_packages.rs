@@ -1,9 +1,9 @@
-//! Key packages of devices: one-time packages, first in first out and each given out once, and one
-//! last-resort package.
+//! Key packages of devices: one-time packages, which are given out once each, the oldest first; and one
+//! last-resort package, which is given out when there is no other.
 //!
-//! One-time packages are numbered from 1 and taken in order, so that "gone" is one number. As many taken ones
-//! as a device may store are remembered by their digest: a publication that is repeated because its answer
-//! was lost must not put a package on offer that was already given out.
+//! One-time packages are numbered from 1 and taken in order, so that a single number says which are gone. Of
+//! those, as many as a device may store are remembered by their digest: a publication that is repeated
+//! because its answer was lost must not offer a package again that was already given out.
 
 use std::collections::BTreeMap;
 
@@ -23,10 +23,10 @@ pub(crate) struct OneTime<L> {
     pub(crate) place: Option<(L, u32)>,
 }
 
-/// The reusable package.
+/// The last-resort package, which may be given out many times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LastResort<L> {
-    /// Version of the record that holds it: the newest stays.
+    /// Version of the record that holds it: the newest wins.
     pub(crate) version: u64,
     /// When it was published, unix seconds.
     pub(crate) since: u32,
@@ -62,7 +62,7 @@ pub(crate) fn package_digest(key_package: &[u8]) -> u64 {
 }
 
 impl<L: Clone + PartialEq> Packages<L> {
-    /// What is in stock.
+    /// What the device is told about its stock.
     pub(crate) fn stock(&self) -> KeyPackageStock {
         KeyPackageStock {
             one_time: u32::try_from(self.one_time.range(self.first..).count()).unwrap_or(u32::MAX),
@@ -75,8 +75,8 @@ impl<L: Clone + PartialEq> Packages<L> {
         self.one_time.last_key_value().map_or(1, |(number, _)| number + 1).max(self.first)
     }
 
-    /// The changes that a publication makes: packages known by their digest are left out, the oldest make
-    /// room.
+    /// The changes that a publication makes. Packages whose digest is known are left out, and the oldest make
+    /// room for new ones.
     pub(crate) fn publish(
         &self,
         device: DeviceId,
@@ -113,7 +113,7 @@ impl<L: Clone + PartialEq> Packages<L> {
         changes
     }
 
-    /// The package to hand out: its place, whether it is the reusable one, and the change.
+    /// The package to hand out: its place, whether it is the last-resort one, and the change that this makes.
     pub(crate) fn take(&self, device: DeviceId) -> Option<(L, bool, Option<Change>)> {
         if let Some((number, OneTime { place: Some((place, _)), .. })) =
             self.one_time.range(self.first..).next()
@@ -132,7 +132,7 @@ impl<L: Clone + PartialEq> Packages<L> {
         (self.first < self.next()).then(|| Change::KeyPackagesTaken { device, first: self.next() })
     }
 
-    /// Enters a package under its number. A later place of the same one replaces the earlier.
+    /// Adds a package under its number. A later place of the same package replaces the earlier one.
     pub(crate) fn enter(
         &mut self,
         number: u64,
@@ -158,7 +158,7 @@ impl<L: Clone + PartialEq> Packages<L> {
         self.forget(limit);
     }
 
-    /// Remembers at most `limit` of those that are gone, the newest.
+    /// Of the packages that are gone, remembers only the newest, at most `limit` of them.
     fn forget(&mut self, limit: usize) {
         let gone = self.one_time.range(..self.first).count();
         for _ in limit..gone.max(limit) {
@@ -178,22 +178,22 @@ impl<L: Clone + PartialEq> Packages<L> {
 }
 
 impl<L: Clone + PartialEq> KeyPackages<L> {
-    /// None yet.
+    /// No packages yet.
     pub(crate) fn new(keyed: Keyed) -> Self {
         Self { by_device: HashMap::with_hasher(keyed) }
     }
 
-    /// The device's packages; none at all if it published none.
+    /// The device's packages; `None` if it never published any.
     pub(crate) fn get(&self, device: &DeviceId) -> Option<&Packages<L>> {
         self.by_device.get(device)
     }
 
-    /// The device's packages, to be changed.
+    /// The device's packages, to be changed; empty if it never published any.
     pub(crate) fn of(&mut self, device: DeviceId) -> &mut Packages<L> {
         self.by_device.entry(device).or_default()
     }
 
-    /// All devices that ever published some.
+    /// All devices that ever published any.
     pub(crate) fn devices(&self) -> impl Iterator<Item = &DeviceId> {
         self.by_device.keys()
     }

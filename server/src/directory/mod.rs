@@ -1,9 +1,9 @@
 //! The directory: accounts and their devices ([`accounts`]), contact cards ([`cards`]), key packages
 //! ([`key_packages`]), creation tokens ([`tokens`]) and invites ([`invites`]).
 //!
-//! Pure, like [`crate::mailbox`]: a request becomes changes, applying them is another step. Cards and key
-//! packages are opaque and held by their place `L`. Invariant: nothing here names a mailbox, and no token
-//! names a device: who created a mailbox is not kept (rule 16).
+//! Pure, like [`crate::mailbox`]: a request becomes changes, and applying them is a separate step. Cards and
+//! key packages are opaque, and are held by their place `L`. Invariant: nothing here names a mailbox, and no
+//! token names a device: who created a mailbox is not kept (rule 16).
 
 pub(crate) mod accounts;
 pub(crate) mod cards;
@@ -13,7 +13,7 @@ pub(crate) mod tokens;
 
 use sha2::{Digest, Sha256};
 
-/// The first bytes of SHA-256: for recognising a body without having it at hand.
+/// The first bytes of the SHA-256, by which a body is recognised without having it at hand.
 pub(crate) fn digest<const N: usize>(body: &[u8]) -> [u8; N] {
     let hash = Sha256::digest(body);
     std::array::from_fn(|at| hash[at])

@@ -9,15 +9,15 @@ use posthorn_proto::{DeviceId, KeyHash};
 use crate::store::StoreError;
 use crate::store::ledger::Keyed;
 
-/// Days after which an unspent token is void: everything stored has an expiry (R6).
+/// Life of an unspent token, in days, because everything that is stored has an expiry (R6).
 pub(crate) const TOKEN_DAYS: u32 = 180;
 
-/// When a token was drawn.
+/// What is known of how a token was drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Drawn {
-    /// Version of the record.
+    /// Version of the record that says so.
     pub(crate) version: u64,
-    /// Unix seconds / 86,400.
+    /// The day, as unix seconds / 86,400.
     pub(crate) day: u32,
 }
 
@@ -30,18 +30,18 @@ pub(crate) struct Tokens {
     /// Tokens drawn by each device on `day`. In memory only.
     today: HashMap<DeviceId, u32, Keyed>,
     day: u32,
-    /// The day of the last look for void ones. In memory only.
+    /// The day on which void tokens were last looked for. In memory only.
     looked: u32,
 }
 
 impl Tokens {
-    /// None yet.
+    /// No tokens yet.
     pub(crate) fn new(keyed: Keyed) -> Self {
         let (unspent, today) = (HashMap::with_hasher(keyed), HashMap::with_hasher(keyed));
         Self { unspent, void_before: 0, today, day: 0, looked: 0 }
     }
 
-    /// All that may be spent.
+    /// The hashes of all tokens that may be spent.
     pub(crate) fn unspent(&self) -> impl Iterator<Item = &KeyHash> {
         self.unspent.keys()
     }
@@ -56,7 +56,7 @@ impl Tokens {
         self.void_before
     }
 
-    /// How many of the hashes are accepted, from the front, and which of these are new. Counts them as drawn.
+    /// How many of the hashes are accepted, from the front, and which of those are new. Counts them as drawn.
     pub(crate) fn draw(
         &mut self,
         device: DeviceId,
@@ -93,16 +93,16 @@ impl Tokens {
         Ok((accepted, fresh))
     }
 
-    /// Enters a token.
+    /// Adds a token that may be spent.
     pub(crate) fn enter(&mut self, token: KeyHash, drawn: Drawn) {
         self.unspent.insert(token, drawn);
     }
 
-    /// The token is spent by the record of this version.
+    /// The record of this version says that the token is spent.
     pub(crate) fn spend(&mut self, token: &KeyHash, version: u64) {
         if self.get(token).is_some_and(|drawn| drawn.version < version) {
             self.unspent.remove(token);
-            // Many may be drawn at once and spent one by one.
+            // Many may be drawn at once and then spent one by one: give the room back as they go.
             let (all, room) = (self.unspent.len(), self.unspent.capacity());
             if room > 1024 && all < room / 8 {
                 self.unspent.shrink_to(all * 2);
@@ -110,7 +110,7 @@ impl Tokens {
         }
     }
 
-    /// The day before which tokens are void by now, if some are. Looks once a day.
+    /// The day before which tokens are void by now, if there are any. Looks once a day.
     pub(crate) fn expire(&mut self, day: u32) -> Option<u32> {
         if std::mem::replace(&mut self.looked, day) == day {
             return None;
@@ -119,7 +119,7 @@ impl Tokens {
         (before > self.void_before && self.unspent.values().any(|drawn| drawn.day < before)).then_some(before)
     }
 
-    /// Drops tokens drawn before this day and tells which.
+    /// Drops the tokens that were drawn before this day, and returns them.
     pub(crate) fn void(&mut self, before: u32) -> Vec<KeyHash> {
         self.void_before = self.void_before.max(before);
         let before = self.void_before;

@@ -1,8 +1,8 @@
-//! Serving openings that fell behind, from the store, as room allows.
+//! Serves openings that fell behind from the store, as fast as there is room.
 //!
-//! Owns nothing: it moves envelopes from the store to one connection's outbox, one batch at a time, in turns
-//! between the openings that wait. At most one of these runs per connection, and a bounded number reads over
-//! the whole relay, so that their memory is bounded too.
+//! Owns nothing: it moves envelopes from the store to one connection's outbox, one batch at a time, and the
+//! openings that wait take turns. At most one of these runs per connection, and over the whole relay only a
+//! bounded number read at the same time, so that their memory is bounded too.
 
 use std::sync::Arc;
 
@@ -13,26 +13,26 @@ use crate::command::Context;
 use crate::gateway::outbox::Outbox;
 use crate::store::StoreError;
 
-/// Most bytes of envelopes read at once.
+/// Most envelopes that are read at once, in bytes; one larger envelope may exceed it.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// Serves the openings that are behind until all have caught up or the outbox is full enough.
+/// Serves the openings that are behind, until all have caught up or the outbox is full enough.
 pub(crate) async fn catch_up(
     context: &Context,
     outbox: &Outbox,
     find: impl Fn(&MailboxId) -> Option<Arc<Opening>> + Send,
 ) {
-    // Never closed: an error means that nothing is left to serve.
+    // The semaphore is never closed; if it were, there would be nothing left to serve.
     let Ok(_permit) = context.reads.acquire().await else { return };
     while let Some((mailbox, room)) = outbox.take_behind() {
         let Some(opening) = find(&mailbox) else { continue };
         let Some(range) = opening.wants(room.min(BATCH_BYTES)) else { continue };
         match context.store.read(mailbox, range).await {
             Ok(batch) => opening.fill(range, &batch),
-            // What is damaged is lost: its reader is told, and gets the rest. (Only the first of a range can
-            // be.)
+            // What is damaged is lost: its reader is told so, and gets the rest. (Only the first envelope of
+            // a range is reported as damaged.)
             Err(StoreError::Damaged) => opening.skip(range.from),
-            // A destroyed mailbox is told by the hub too; to end twice is to end once.
+            // Of a destroyed mailbox the hub tells the opening too; ending twice is the same as once.
             Err(error) => opening.end(error.code(), false),
         }
     }

@@ -1,8 +1,8 @@
 //! The hub: which openings a mailbox has, over the whole relay.
 //!
-//! Hears from the store what became durable and hands it to the openings. Keeps rule 10: one opening owns a
-//! reader. Never calls the store and never waits; what it does under its lock takes microseconds, because the
-//! committer waits for it.
+//! The store tells it what became durable, and it hands that to the openings. It keeps rule 10: one opening
+//! owns a reader. It never calls the store and never waits; what it does under a lock takes microseconds,
+//! because the committer waits for it.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -17,9 +17,11 @@ use super::opening::{Opening, Shared};
 use crate::gateway::outbox::Outbox;
 use crate::store::{Published, Stored};
 
-/// Enough that openings and appends of different mailboxes rarely meet on one lock.
+/// Locks that the mailboxes are spread over: enough that openings of one mailbox and appends to another
+/// rarely meet on the same lock.
 const SHARDS: usize = 64;
-/// The list of connections to wake keeps room for so many.
+/// Connections for which the list of those to wake keeps its room; what a burst took beyond that is given
+/// back.
 const KEPT: usize = 4096;
 
 type Shard = HashMap<MailboxId, Vec<(ReaderId, Arc<Opening>)>>;
@@ -27,12 +29,12 @@ type Shard = HashMap<MailboxId, Vec<(ReaderId, Arc<Opening>)>>;
 /// Which openings each mailbox has.
 #[derive(Debug)]
 pub struct Hub {
-    /// Each guards the mailboxes that hash to it. Openings and outboxes are locked while one of these is
-    /// held, never the other way round.
+    /// Each guards the mailboxes whose ids hash to it. An opening or an outbox is locked while one of these
+    /// is held, never the other way round.
     shards: Box<[Mutex<Shard>]>,
     hasher: RandomState,
-    /// Connections that have something new to send, until all that became durable together is told: one
-    /// wake-up each, and each finds all that it has to write.
+    /// Connections that have something new to send. They are woken once everything that became durable
+    /// together has been handed out, so that each wakes once and finds all that it has to write.
     asleep: Mutex<Vec<Arc<Outbox>>>,
 }
 
@@ -60,8 +62,8 @@ impl Hub {
         &self.shards[self.hasher.hash_one(mailbox) as usize % SHARDS]
     }
 
-    /// Begins to listen, before the store is asked: no append between its answer and the first delivery is
-    /// missed.
+    /// Begins to listen. This comes before the store is asked, so that no append between its answer and the
+    /// first delivery is missed.
     pub(crate) fn listen(
         self: &Arc<Self>,
         mailbox: MailboxId,
@@ -77,8 +79,8 @@ impl Hub {
         Seat { opening, hub: self.clone() }
     }
 
-    /// The store accepted the key: from now on this opening owns the reader, and who owned it before is told
-    /// so. Returns whether somebody was displaced.
+    /// The store accepted the key: from now on this opening owns the reader, and the opening that owned it
+    /// before is told so. Returns whether there was one.
     pub(crate) fn take_over(&self, opening: &Arc<Opening>) -> bool {
         let mut shard = self.shard(&opening.mailbox).lock();
         let Some(openings) = shard.get_mut(&opening.mailbox) else { return false };
@@ -89,7 +91,7 @@ impl Hub {
         openings.retain(|(reader, other)| {
             let former = *reader == opening.reader && !Arc::ptr_eq(other, opening) && other.owns();
             if former {
-                // The same connection knows from its own request.
+                // The same connection knows it from its own request.
                 other.end(ErrorCode::OpenedElsewhere, other.same_connection(opening));
                 displaced = true;
             }
@@ -98,7 +100,7 @@ impl Hub {
         displaced
     }
 
-    /// Forwards a signal to everybody who has the mailbox open and has room.
+    /// Forwards a signal to every opening of the mailbox that has room for it.
     pub(crate) fn signal(&self, mailbox: MailboxId, payload: Bytes) {
         let shard = self.shard(&mailbox).lock();
         let Some(openings) = shard.get(&mailbox) else { return };
@@ -108,7 +110,7 @@ impl Hub {
         }
     }
 
-    /// Openings, for the operator.
+    /// How many openings there are, for the operator.
     pub fn openings(&self) -> u64 {
         self.shards.iter().map(|shard| shard.lock().values().map(|list| list.len() as u64).sum::<u64>()).sum()
     }
@@ -139,7 +141,7 @@ impl Published for Hub {
         for outbox in asleep.drain(..) {
             outbox.wake();
         }
-        // For the next time, unless it has grown by a burst.
+        // Kept for the next time, unless a burst made it grow.
         if asleep.capacity() <= KEPT {
             *self.asleep.lock() = asleep;
         }

@@ -1,7 +1,7 @@
 //! One opening: a reader's place in a mailbox on one connection.
 //!
-//! Owns what decides whether an envelope may be sent now: the next seq, credit, eviction, the end of the
-//! opening. Never waits, never reads the store, and is never locked while anything waits.
+//! Owns everything that decides whether an envelope may be sent now: the next seq, credit, eviction, the end
+//! of the opening. Never waits, never reads the store, and is never locked while anything waits.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub(crate) struct Opening {
     pub(crate) mailbox: MailboxId,
     pub(crate) reader: ReaderId,
     outbox: Arc<Outbox>,
-    /// Taken under the hub's shard lock or alone; the outbox's lock may be taken while it is held.
+    /// Locked alone or under the hub's shard lock; the outbox may be locked while this is held.
     progress: Mutex<Progress>,
 }
 
@@ -33,14 +33,14 @@ struct Progress {
     head: u64,
     /// The last seq that an evicted reader may read.
     until: Option<u64>,
-    /// Envelopes that the client still wants.
+    /// How many more envelopes the client wants.
     credit: u64,
-    /// Stands in the outbox's list of openings that are behind.
+    /// Whether it is on the outbox's list of openings that are behind.
     queued: bool,
-    /// The highest seq that was acknowledged without wanting an answer, until it has been handed to the
+    /// The highest seq that was acknowledged without asking for an answer, until it has been handed to the
     /// store.
     acknowledged: Option<u64>,
-    /// Somebody is handing acknowledgements to the store.
+    /// Whether somebody is handing acknowledgements to the store.
     acknowledging: bool,
 }
 
@@ -50,13 +50,13 @@ enum Phase {
     Asked,
     /// The key fits: this opening owns the reader. Nothing is delivered before the answer is on its way.
     Owner,
-    /// Envelopes are delivered.
+    /// Envelopes are being delivered.
     Live,
     /// Over, for this reason. `Closed` is sent by whoever ends a live opening.
     Ended(ErrorCode),
 }
 
-/// The one encoding of an append that all openings share; made when the first of them needs it.
+/// An append and its encoding, which all openings share; it is encoded when the first of them needs it.
 pub(crate) struct Shared<'a> {
     mailbox: &'a MailboxId,
     pub(crate) stored: &'a Stored,
@@ -121,7 +121,7 @@ impl Opening {
         }
     }
 
-    /// The store accepted the key. `false` if the opening has ended meanwhile.
+    /// The store accepted the key. Returns `false` if the opening has ended in the meantime.
     pub(crate) fn own(&self) -> bool {
         let mut progress = self.progress.lock();
         if progress.phase == Phase::Asked {
@@ -130,8 +130,8 @@ impl Opening {
         progress.phase == Phase::Owner
     }
 
-    /// The answer is in the outbox: deliver from now on. If the opening was ended between the answer and now,
-    /// say so.
+    /// The answer is in the outbox, so deliver from now on. If the opening was ended in between, its client
+    /// is told.
     pub(crate) fn begin(&self, view: &ReaderView, _: &Answered) {
         let mut progress = self.progress.lock();
         match progress.phase {
@@ -142,7 +142,7 @@ impl Opening {
         progress.phase = Phase::Live;
         progress.next = (view.cursor + 1).max(view.oldest);
         progress.head = progress.head.max(view.head);
-        // An eviction that we heard of is newer than the view only if its append is.
+        // An eviction that the hub reported is newer than the view only if its append is.
         progress.until = match progress.until {
             Some(heard) if heard > view.head => Some(heard),
             _ => view.until,
@@ -150,7 +150,7 @@ impl Opening {
         self.settle(&mut progress);
     }
 
-    /// An append became durable. Called in order of seq. Returns whom to wake for it.
+    /// An append became durable. Called in order of seq. Returns the outbox to wake for it, if any.
     pub(crate) fn appended(&self, shared: &mut Shared<'_>) -> Option<&Arc<Outbox>> {
         let seq = shared.stored.seq;
         let mut progress = self.progress.lock();
@@ -175,7 +175,7 @@ impl Opening {
         (delivered == Delivered::First).then_some(&self.outbox)
     }
 
-    /// Forwards a signal if there is room; a lost one is nobody's loss (rule 21).
+    /// Forwards a signal if there is room. Signals may be lost (rule 21).
     pub(crate) fn signal(&self, bytes: &Bytes) {
         if self.progress.lock().phase == Phase::Live && self.outbox.deliver(bytes) == Delivered::First {
             self.outbox.wake();
@@ -191,8 +191,8 @@ impl Opening {
         Some(ReadRange { from: progress.next, to, bytes })
     }
 
-    /// Puts what was read into the outbox, as far as it goes. If there is more to send, the opening queues
-    /// again behind the others of its connection.
+    /// Puts what was read into the outbox, as much as there is room for. If there is more to send, the
+    /// opening queues again, behind the others of its connection.
     pub(crate) fn fill(&self, range: ReadRange, batch: &[Stored]) {
         let mut progress = self.progress.lock();
         if progress.phase != Phase::Live {
@@ -205,18 +205,18 @@ impl Opening {
             if self.outbox.deliver(&encode(&self.mailbox, stored)) == Delivered::Refused {
                 break;
             }
-            // A jump means that what lies between has expired; the client sees it by the seq (R3).
+            // A jump means that what lies between has expired; the client can tell by the seq (R3).
             progress.next = stored.seq + 1;
             progress.credit -= 1;
         }
         if batch.is_empty() {
-            // All of the range has expired since; go on behind it.
+            // The whole range has expired in the meantime; go on behind it.
             progress.next = progress.next.max(range.to.saturating_add(1));
         }
         self.settle(&mut progress);
     }
 
-    /// The envelope of this seq does not read back: say so, and go on behind it.
+    /// The envelope of this seq cannot be read back: tell the client, and go on behind it.
     pub(crate) fn skip(&self, seq: u64) {
         let mut progress = self.progress.lock();
         if progress.phase != Phase::Live || progress.next > seq {
@@ -230,8 +230,8 @@ impl Opening {
         self.settle(&mut progress);
     }
 
-    /// Takes an acknowledgement: gives credit, and notes the seq for the store. `BadRequest` if that seq was
-    /// never delivered here.
+    /// Takes an acknowledgement, and with it the credit that it gives. `BadRequest` if the seq was never
+    /// delivered here.
     pub(crate) fn acknowledge(&self, seq: u64, credit: u32) -> Result<(), ErrorCode> {
         let mut progress = self.progress.lock();
         match progress.phase {
@@ -247,8 +247,9 @@ impl Opening {
         Ok(())
     }
 
-    /// Notes an acknowledgement that wants no answer. `true` if the caller must now hand it to the store, by
-    /// [`Self::next_acknowledgement`]; otherwise somebody is at it and will take this one along.
+    /// Notes an acknowledgement that wants no answer. If this returns `true`, the caller must now hand it to
+    /// the store, by [`Self::next_acknowledgement`]; otherwise somebody else is doing so already and takes
+    /// this one along.
     pub(crate) fn note_acknowledged(&self, seq: u64) -> bool {
         let mut progress = self.progress.lock();
         progress.acknowledged = Some(progress.acknowledged.unwrap_or(0).max(seq));
@@ -263,13 +264,13 @@ impl Opening {
         next
     }
 
-    /// Whether the reader was evicted: the store no longer keeps its cursor, and that is no fault of the
-    /// client.
+    /// Whether the reader was evicted. Then the store no longer keeps its cursor, for which the client is not
+    /// to blame.
     pub(crate) fn is_evicted(&self) -> bool {
         self.progress.lock().until.is_some()
     }
 
-    /// Ends the opening. A live one tells its client, unless `quietly`.
+    /// Ends the opening. The client of a live one is told, unless `quietly` is set.
     pub(crate) fn end(&self, code: ErrorCode, quietly: bool) {
         let mut progress = self.progress.lock();
         let before = std::mem::replace(&mut progress.phase, Phase::Ended(code));
@@ -280,8 +281,8 @@ impl Opening {
         }
     }
 
-    /// After every change: queue for catching up if something can be sent, end if an evicted reader has read
-    /// all.
+    /// To be called after every change: queues for catching up if something can be sent, and ends the opening
+    /// if an evicted reader has read everything it may.
     fn settle(&self, progress: &mut Progress) {
         if progress.phase != Phase::Live {
             return;
@@ -309,7 +310,7 @@ impl Progress {
     }
 }
 
-/// One line for a person.
+/// Why an opening ended, in one line for people.
 pub(crate) fn closing_words(code: ErrorCode) -> &'static str {
     match code {
         ErrorCode::OpenedElsewhere => "a later opening of the same reader took over",

@@ -1,5 +1,5 @@
-//! What happens between the question to the store and the answer to the client: threads that real relays have
-//! and single-threaded sessions do not.
+//! What may happen between asking the store and answering the client. Real relays have the threads for it;
+//! tests of a single session do not.
 
 use std::sync::Arc;
 
@@ -91,7 +91,7 @@ fn an_eviction_that_the_store_has_not_told_of_counts_and_an_older_one_does_not()
     assert!(matches!(pushed(&outbox), Some(ServerBody::Delivery(_))));
     assert_eq!(closed(&outbox), Some(ErrorCode::ReaderUnknown));
 
-    // Evicted and admitted again before the store was asked: what was heard of the eviction is old.
+    // Evicted and admitted again before the store was asked: the news of the eviction is out of date.
     let seat = hub.listen(MAILBOX, READER, outbox.clone(), 10);
     hub.appended(&MAILBOX, &stored(3, &[READER]));
     hub.take_over(&seat.opening);

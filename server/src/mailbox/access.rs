@@ -1,6 +1,6 @@
 //! The lock of a mailbox: whether a key opens it, and what a turn may ask.
 //!
-//! Compares hashes in constant time, so that the time of an answer tells nothing about the stored ones.
+//! Hashes are compared in constant time, so that the time an answer takes says nothing about those stored.
 
 use posthorn_proto::{KeyHash, Turn};
 use subtle::ConstantTimeEq;
@@ -8,7 +8,7 @@ use subtle::ConstantTimeEq;
 use super::readers::Readers;
 use crate::store::StoreError;
 
-/// The current post and turn keys' hashes.
+/// The hashes of the current post and turn keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lock {
     pub(crate) post_key: KeyHash,
@@ -29,14 +29,14 @@ impl Lock {
         if (post & turn).into() { Ok(()) } else { Err(StoreError::KeyTurned) }
     }
 
-    /// Checks the turn key alone: for destroying.
+    /// Checks the turn key alone, as destroying needs.
     pub(crate) fn check_turn_key(&self, turn_key: &KeyHash) -> Result<(), StoreError> {
         if same_key(&self.turn_key, turn_key) { Ok(()) } else { Err(StoreError::KeyTurned) }
     }
 }
 
-/// Whether the turn's reader changes fit the present readers: evicts only readers that are there, admits only
-/// such that are not, each once, and stays within the limit.
+/// Checks a turn's changes against the readers there are: it may evict only readers that are there and admit
+/// only readers that are not, each once, and must stay within the limit.
 pub(crate) fn check_reader_changes(turn: &Turn, readers: &Readers, limit: usize) -> Result<(), StoreError> {
     let mut evicted: Vec<_> = turn.evict.clone();
     evicted.sort_unstable();

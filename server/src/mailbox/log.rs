@@ -1,7 +1,7 @@
 //! The log of a mailbox: which seqs are stored, and which posts are remembered (rule 2).
 //!
-//! Seqs from `first` to the head are remembered; those from `oldest` are also stored. Both ends only move up.
-//! Holds where a body lies (`L`), never what it says.
+//! Seqs from `first` to the head are remembered; those from `oldest` on are also stored. Both limits only
+//! move up. The log knows where a body lies (`L`), never what it says.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ use posthorn_proto::limits::POST_OVERHEAD_BYTES;
 
 use crate::store::ledger::{Keyed, ShortFingerprint};
 
-/// Up to this many remembered posts are searched one by one; more get an index.
+/// Remembered posts, up to which they are searched one by one; beyond that an index is worth its memory.
 const INDEX_ABOVE: usize = 48;
 
 /// A remembered post.
@@ -21,9 +21,9 @@ pub(crate) struct Entry<L> {
     pub(crate) fingerprint: ShortFingerprint,
     /// When it was posted, unix seconds.
     pub(crate) time: u32,
-    /// What it costs while stored, bytes: envelope and turn. 0 once trimmed.
+    /// What it takes of the quota while stored, bytes: envelope and turn. 0 once trimmed.
     pub(crate) bytes: u32,
-    /// Where it lies; `None` once trimmed.
+    /// Where its body lies; `None` once trimmed.
     pub(crate) place: Option<L>,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct Log<L> {
     window: Option<Box<Window<L>>>,
 }
 
-/// The remembered posts as such.
+/// The entries of the remembered posts, and the index over them.
 #[derive(Debug, Clone)]
 struct Window<L> {
     entries: VecDeque<Entry<L>>,
@@ -54,7 +54,7 @@ impl<L> Default for Window<L> {
     }
 }
 
-/// What is dropped: where it lay and its bytes.
+/// Told about each body that is no longer needed: where it lies, and its size in bytes.
 pub(crate) type Freed<'a, L> = &'a mut dyn FnMut(L, u32);
 
 impl<L: Clone + PartialEq> Log<L> {
@@ -79,12 +79,12 @@ impl<L: Clone + PartialEq> Log<L> {
         self.first - 1
     }
 
-    /// Remembered posts.
+    /// How many posts are remembered.
     pub(crate) fn remembered(&self) -> u64 {
         self.window.as_ref().map_or(0, |window| window.entries.len() as u64)
     }
 
-    /// Stored envelopes.
+    /// How many envelopes are stored.
     pub(crate) fn stored(&self) -> u64 {
         (self.head() + 1).saturating_sub(self.oldest)
     }
@@ -149,7 +149,7 @@ impl<L: Clone + PartialEq> Log<L> {
         Ok(())
     }
 
-    /// A copy of an entry was found: the later one is where it lies from now on.
+    /// A copy of an entry was found. From now on the body is read where the later copy lies.
     fn renew(&mut self, seq: u64, entry: Entry<L>, freed: Freed<'_, L>) {
         let stored = seq >= self.oldest;
         let at = (seq - self.first) as usize;
@@ -178,7 +178,7 @@ impl<L: Clone + PartialEq> Log<L> {
         window.push(self.first, entry, keyed);
     }
 
-    /// Drops what is stored below `oldest`; the posts stay remembered. Never moves down.
+    /// Drops the bodies below `oldest`; the posts stay remembered. Never moves down.
     pub(crate) fn trim(&mut self, oldest: u64, freed: Freed<'_, L>) {
         if oldest <= self.oldest {
             return;
@@ -226,7 +226,7 @@ impl<L> Window<L> {
 
     fn push(&mut self, first: u64, entry: Entry<L>, keyed: &Keyed) {
         let seq = first + self.entries.len() as u64;
-        // Growing by an eighth instead of doubling keeps large logs within their memory budget.
+        // Growing by an eighth, rather than doubling, keeps large logs within their memory budget.
         if self.entries.len() == self.entries.capacity() {
             self.entries.reserve_exact((self.entries.len() / 8).max(2));
         }
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn the_index_holds_what_is_remembered_and_no_more() {
         let keyed = Keyed::new([1, 2]);
-        // Seqs that pass the 32 bits which the index keeps.
+        // Seqs beyond the 32 bits that the index keeps of them.
         let start = u64::from(u32::MAX) - 100;
         let mut log = Log::new(start, start + 1);
         let mut freed = Vec::new();

@@ -1,10 +1,10 @@
-//! One mailbox: its lock ([`access`]), its readers ([`readers`]), its log ([`log`]) and what it keeps how
-//! long ([`retention`]).
+//! One mailbox: its lock ([`access`]), its readers ([`readers`]), its log ([`log`]), and what it keeps for
+//! how long ([`retention`]).
 //!
-//! Pure: a request is checked against the present state and answered with the change that it would make;
-//! applying the change is another step, so that an engine can make it durable between the two (or replay it
-//! later). Knows neither other mailboxes nor accounts, reads no clock and no disk, and holds bodies only by
-//! their place `L`.
+//! Pure: a request is checked against the present state and answered with the change that it would make.
+//! Applying the change is a separate step, so that an engine can make it durable in between, or replay it
+//! later. A mailbox knows neither other mailboxes nor accounts, reads no clock and no disk, and holds bodies
+//! only by their place `L`.
 
 pub(crate) mod access;
 pub(crate) mod log;
@@ -26,7 +26,7 @@ use crate::store::{Append, NewMailbox, OpenReader, ReaderView, StoreError, Store
 /// A mailbox, with bodies at places `L`.
 #[derive(Debug, Clone)]
 pub(crate) struct Mailbox<L> {
-    /// Version of the record that created it: tells two mailboxes of the same id apart.
+    /// Version of the record that created it, which tells two mailboxes with the same id apart.
     pub(crate) life: u64,
     /// Version of the newest record about it.
     pub(crate) version: u64,
@@ -36,12 +36,12 @@ pub(crate) struct Mailbox<L> {
     pub(crate) readers: Readers,
     pub(crate) log: Log<L>,
     quota: u64,
-    /// Begin of the hash of the token that paid for it, to recognise a repeated creation.
+    /// The beginning of the hash of the token that paid for it, by which a repeated creation is recognised.
     paid: u64,
     expiry: u32,
-    /// Last day (unix seconds / 86,400) on which it was opened, or that of its creation.
+    /// The last day (unix seconds / 86,400) on which it was opened, or else that of its creation.
     opened: u32,
-    /// When the ledger looks at it next, unix seconds; the ledger's to write.
+    /// When the ledger will look at it next, unix seconds. Only the ledger writes it.
     pub(crate) scheduled: u32,
 }
 
@@ -61,25 +61,25 @@ pub(crate) struct Snapshot {
     evicted: Vec<Evicted>,
 }
 
-/// What an append came to.
+/// What becomes of an append.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It was made before, at this seq.
+    /// It is a repeat of the one at this seq.
     Repeated(u64),
-    /// It is to be made.
+    /// It is to be made, by this change.
     Accepted(MailboxChange),
 }
 
-/// Where an applied change stood.
+/// The record by which a change is applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct At {
     /// The record's version.
     pub(crate) version: u64,
-    /// Its time, unix seconds.
+    /// The record's time, unix seconds.
     pub(crate) time: u32,
 }
 
-/// An entry that is not the next one of the log: happens only while a store is rebuilt.
+/// An entry that is not the next one of the log, as happens only while a store is rebuilt.
 pub(crate) type Stray<L> = Option<(u64, Entry<L>)>;
 
 /// The part of a token's hash that a mailbox keeps.
@@ -88,7 +88,7 @@ pub(crate) fn paid_with(token: &KeyHash) -> u64 {
 }
 
 impl<L: Clone + PartialEq> Mailbox<L> {
-    /// A new mailbox, created by the record that stands at `at`.
+    /// A new mailbox, created by the record `at`.
     pub(crate) fn create(new: &NewMailbox, at: At) -> Self {
         Self {
             life: at.version,
@@ -105,7 +105,7 @@ impl<L: Clone + PartialEq> Mailbox<L> {
         }
     }
 
-    /// Whether it is what this request made, and nothing happened since.
+    /// Whether it is what this request would make, and nothing has happened to it since.
     pub(crate) fn is_as_created(&self, new: &NewMailbox) -> bool {
         self.log.head() == 0
             && self.lock == Lock { post_key: new.post_key, turn_key: new.turn_key }
@@ -113,7 +113,7 @@ impl<L: Clone + PartialEq> Mailbox<L> {
             && self.readers == Readers::new(&new.readers)
     }
 
-    /// Whether the append may be made. The order of the checks is part of the contract: post id, keys, turn,
+    /// Whether an append may be made. The order of the checks is part of the contract: post id, keys, turn,
     /// quota.
     pub(crate) fn append(
         &self,
@@ -150,7 +150,8 @@ impl<L: Clone + PartialEq> Mailbox<L> {
         }))
     }
 
-    /// Opens as a reader: the view, and up to two changes (a claim made good, the day noted).
+    /// Opens as a reader. Returns the view and up to two changes: the claim that was made good, the day
+    /// noted.
     pub(crate) fn open(
         &self,
         open: &OpenReader,
@@ -175,14 +176,14 @@ impl<L: Clone + PartialEq> Mailbox<L> {
         Ok((view, changes))
     }
 
-    /// An acknowledgement up to `seq`; `None` if the cursor stays.
+    /// The change that acknowledging up to `seq` makes; `None` if the cursor stays.
     pub(crate) fn advance(&self, reader: ReaderId, seq: u64) -> Result<Option<MailboxChange>, StoreError> {
         let Some(cursor) = self.readers.advance_to(&reader, seq, self.log.head())? else { return Ok(None) };
         let oldest = self.readers.settle(self.log.oldest(), Some((&reader, cursor)));
         Ok(Some(MailboxChange::Advanced { reader, cursor, oldest }))
     }
 
-    /// Makes a change. Idempotent: what an equal or later record already said stays. `place` is where the
+    /// Makes a change. Idempotent: what an equal or later record has already said stays. `place` is where the
     /// record lies.
     pub(crate) fn apply(
         &mut self,
@@ -275,7 +276,7 @@ impl<L: Clone + PartialEq> Mailbox<L> {
         }
     }
 
-    /// States all but the log.
+    /// States everything but the log.
     pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot {
             head: self.log.head(),
@@ -292,14 +293,14 @@ impl<L: Clone + PartialEq> Mailbox<L> {
         }
     }
 
-    /// Last day on which it was opened.
+    /// The last day on which it was opened.
     pub(crate) fn opened(&self) -> u32 {
         self.opened
     }
 }
 
 impl Snapshot {
-    /// Newest seq.
+    /// The newest seq; 0 = none yet.
     pub(crate) fn head(&self) -> u64 {
         self.head
     }
@@ -354,12 +355,12 @@ impl Snapshot {
     }
 }
 
-/// What an envelope and its turn cost while stored, bytes.
+/// What an envelope and its turn take of the quota while stored, bytes.
 pub(crate) fn stored_bytes(envelope: usize, turn: Option<&Turn>) -> u32 {
     u32::try_from(envelope as u64 + turn.map_or(0, turn_cost)).unwrap_or(u32::MAX)
 }
 
-/// The day of a time.
+/// The day, in unix seconds / 86,400, of a time in unix seconds.
 pub(crate) fn day(now: u64) -> u32 {
     u32::try_from(now / DAY).unwrap_or(u32::MAX)
 }
@@ -369,7 +370,7 @@ fn short(fingerprint: &[u8; 32]) -> ShortFingerprint {
     std::array::from_fn(|at| fingerprint[at])
 }
 
-/// Whether readers may be created together: each once, and within the limit.
+/// Checks the first readers of a mailbox: each only once, and within the limit.
 pub(crate) fn check_first_readers(readers: &[Reader], limit: usize) -> Result<(), StoreError> {
     let mut ids: Vec<_> = readers.iter().map(|reader| reader.id).collect();
     ids.sort_unstable();

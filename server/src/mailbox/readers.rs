@@ -1,14 +1,14 @@
 //! The readers of a mailbox: who may read, how far each has acknowledged, and so what may be trimmed.
 //!
 //! Active readers are sorted by id. An evicted reader stays for as long as there is something that it may
-//! still read; it holds nothing back. Knows nothing of envelopes but their seqs.
+//! still read, and holds no trimming back. Of envelopes only the seqs are known here.
 
 use posthorn_proto::{KeyHash, Reader, ReaderId, Turn};
 
 use super::access::same_key;
 use crate::store::{OpenReader, StoreError};
 
-/// A reader that may read everything to come.
+/// A reader that may read everything that is posted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Active {
     pub(crate) id: ReaderId,
@@ -21,7 +21,7 @@ pub(crate) struct Active {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Evicted {
     pub(crate) reader: Active,
-    /// The seq of that append. Always above the cursor, else the reader is gone.
+    /// The seq of that append. It is always above the cursor, or else the reader is gone.
     pub(crate) until: u64,
 }
 
@@ -29,22 +29,22 @@ pub(crate) struct Evicted {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Readers {
     active: Box<[Active]>,
-    /// `None` while there is none, which is nearly always; in order of eviction.
+    /// In order of eviction. `None` while there are none, which is nearly always.
     #[allow(clippy::box_collection, reason = "8 bytes in every mailbox instead of 24")]
     evicted: Option<Box<Vec<Evicted>>>,
 }
 
-/// How a reader found its door.
+/// What opening as a reader comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Opened {
     pub(crate) cursor: u64,
     pub(crate) until: Option<u64>,
-    /// The presented key must replace the reader's.
+    /// Whether the presented key must replace the reader's.
     pub(crate) claims: bool,
 }
 
 impl Readers {
-    /// The first readers of a mailbox, cursor 0. Duplicates are the caller's to refuse.
+    /// The first readers of a mailbox, with their cursors at 0. The caller has refused duplicates.
     pub(crate) fn new(readers: &[Reader]) -> Self {
         let active = |reader: &Reader| Active { id: reader.id, key: reader.key_hash, cursor: 0 };
         Self::restore(readers.iter().map(active).collect(), Vec::new())
@@ -56,22 +56,22 @@ impl Readers {
         Self { active: active.into_boxed_slice(), evicted: (!evicted.is_empty()).then(|| Box::new(evicted)) }
     }
 
-    /// How many are active.
+    /// How many readers are active.
     pub(crate) fn active(&self) -> usize {
         self.active.len()
     }
 
-    /// How many are kept in memory, evicted ones too.
+    /// How many readers are kept in memory, evicted ones included.
     pub(crate) fn count(&self) -> usize {
         self.active.len() + self.evicted().len()
     }
 
-    /// The active ones, in order of id.
+    /// The active readers, in order of id.
     pub(crate) fn all_active(&self) -> &[Active] {
         &self.active
     }
 
-    /// The evicted ones, in order of eviction.
+    /// The evicted readers, in order of eviction.
     pub(crate) fn evicted(&self) -> &[Evicted] {
         self.evicted.as_deref().map_or(&[], Vec::as_slice)
     }
@@ -96,7 +96,7 @@ impl Readers {
         self.evicted().iter().find(|evicted| evicted.reader.id == *id)
     }
 
-    /// Checks the reader's key; a one-time key that fits asks for its replacement.
+    /// Checks the reader's key. If it is the one-time key that fits, it has to be replaced.
     pub(crate) fn open(&self, open: &OpenReader) -> Result<Opened, StoreError> {
         let (reader, until) = match (self.find(&open.reader), self.find_evicted(&open.reader)) {
             (Some(at), _) => (&self.active[at], None),
@@ -124,8 +124,8 @@ impl Readers {
         }
     }
 
-    /// Where an acknowledgement of `seq` puts the reader's cursor; `None` if it stays. An evicted reader's
-    /// stops where its reading does.
+    /// Where acknowledging `seq` puts the reader's cursor; `None` if it stays. The cursor of an evicted
+    /// reader stops where that reader must stop reading.
     pub(crate) fn advance_to(&self, id: &ReaderId, seq: u64, head: u64) -> Result<Option<u64>, StoreError> {
         let (cursor, end) = match (self.find(id), self.find_evicted(id)) {
             (Some(at), _) => (self.active[at].cursor, head),
@@ -136,7 +136,7 @@ impl Readers {
         Ok((to > cursor).then_some(to))
     }
 
-    /// Moves a cursor, never back. An evicted reader that has read all that it may is gone.
+    /// Moves a cursor, and never back. An evicted reader that has read everything it may is dropped.
     pub(crate) fn set_cursor(&mut self, id: &ReaderId, cursor: u64) {
         if let Some(at) = self.find(id) {
             self.active[at].cursor = self.active[at].cursor.max(cursor);
@@ -148,7 +148,7 @@ impl Readers {
         }
     }
 
-    /// Lets go of evicted readers whose last envelope is no longer stored.
+    /// Drops evicted readers of whom the last envelope they may read is no longer stored.
     pub(crate) fn trimmed(&mut self, oldest: u64) {
         self.drop_evicted(|evicted| evicted.until < oldest);
     }
@@ -162,8 +162,8 @@ impl Readers {
         }
     }
 
-    /// Evicts and admits, as the append of this seq says. At most `limit` evicted readers are kept, the
-    /// newest: so that turns cannot fill memory.
+    /// Evicts and admits as the append of this seq says. Of the evicted readers only the newest are kept, at
+    /// most `limit` of them, so that turns cannot fill memory.
     pub(crate) fn turn(&mut self, turn: &Turn, seq: u64, limit: usize) {
         let mut active = std::mem::take(&mut self.active).into_vec();
         if !turn.evict.is_empty() {
@@ -196,10 +196,10 @@ impl Readers {
         self.drop_evicted(|_| false);
     }
 
-    /// The oldest seq that must stay stored, given that `oldest` is the oldest stored now: every reader that
-    /// holds something back has acknowledged what is below. A reader that already missed something (by
-    /// expiry, R3) holds nothing back; with nobody to wait for, only expiry trims. `ahead` is a cursor about
-    /// to be set.
+    /// The oldest seq that must stay stored, given that `oldest` is the oldest stored now: everything below
+    /// it was acknowledged by every reader that holds trimming back. A reader that has already missed
+    /// something, because it expired, holds nothing back (R3); and with nobody to wait for, only expiry
+    /// trims. `ahead` is a cursor that is about to be set.
     pub(crate) fn settle(&self, oldest: u64, ahead: Option<(&ReaderId, u64)>) -> u64 {
         let mut low = None::<u64>;
         for reader in &self.active {

@@ -7,17 +7,17 @@ use posthorn_proto::limits::{ENVELOPE_BYTES, POST_OVERHEAD_BYTES};
 use super::Mailbox;
 use crate::store::StorePolicy;
 
-/// Seconds of a day: the grain in which openings are noted, so that they rarely write.
+/// A day in seconds: how finely openings are noted, so that opening a mailbox rarely writes anything.
 pub(crate) const DAY: u64 = 24 * 3600;
 
-/// The part of a quota that only appends with a turn may use: a tenth, and room for four of the largest
-/// envelopes; but never more than half, so that small mailboxes stay usable.
+/// The part of a quota that only appends with a turn may use, in bytes: a tenth, and at least room for four
+/// of the largest envelopes, but never more than half, so that small mailboxes stay usable.
 pub(crate) fn reserve(quota: u64) -> u64 {
     let four = 4 * (ENVELOPE_BYTES as u64 + POST_OVERHEAD_BYTES);
     (quota / 10).max(four).min(quota / 2)
 }
 
-/// What a turn costs of the quota beside its envelope, bytes: it is stored and delivered with it.
+/// What a turn takes of the quota beside its envelope, in bytes: it is stored and delivered with it.
 pub(crate) fn turn_cost(turn: &Turn) -> u64 {
     64 + 48 * turn.admit.len() as u64 + 16 * turn.evict.len() as u64
 }
@@ -27,9 +27,10 @@ pub(crate) fn turn_cost(turn: &Turn) -> u64 {
 pub(crate) enum Expiry {
     /// Nothing is due.
     Nothing,
-    /// Nobody opened it for too long.
+    /// Nobody has opened it for too long, so it goes.
     Remove,
-    /// The oldest seq stored, and the newest post forgotten, from now on.
+    /// From now on `oldest` is the oldest seq that is stored, and `forgotten` the newest post that is not
+    /// remembered.
     Cut { oldest: u64, forgotten: u64 },
 }
 
@@ -39,7 +40,7 @@ impl<L: Clone + PartialEq> Mailbox<L> {
         u64::from(policy.post_id_seconds.max(self.expiry))
     }
 
-    /// When it is removed if nobody opens it, unix seconds. The day of the last opening counts in full.
+    /// When it will be removed if nobody opens it, unix seconds. The day of the last opening counts in full.
     fn abandoned_at(&self, policy: &StorePolicy) -> u64 {
         (u64::from(self.opened) + 1) * DAY + policy.unopened_seconds
     }

@@ -1,15 +1,15 @@
 //! Whether the clock can be believed (rule 20). Both engines ask it once a batch.
 
-/// A wall clock that strays from the steady one by more than this, seconds, has jumped; also one that at
-/// start stands this far before the newest record.
+/// A jump, in seconds: what the wall clock may at most stray from the steady one, and may at most be behind
+/// the newest record at start. Clocks that are only corrected a little stay well below it.
 const JUMP_SECONDS: u64 = 3600;
-/// At start the relay may have been off: a wall clock up to this far after the newest record, seconds, is
-/// believed.
+/// How long the relay may have been off, in seconds: at start a wall clock up to this far after the newest
+/// record is believed.
 pub(crate) const OFF_SECONDS: u64 = 7 * 24 * 3600;
 
 /// Compares the wall clock with the steady one. A jump pauses expiry until the operator confirms the clock;
-/// meanwhile records are stamped with the time that would be without the jump. Pure: readings come in as
-/// parameters.
+/// until then records are stamped with the time that it would be without the jump. Pure: the readings of both
+/// clocks are parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ClockGuard {
     /// The wall time that was believed when the steady clock showed `steady`.
@@ -23,20 +23,20 @@ impl ClockGuard {
     pub(crate) fn new(wall: u64, steady: u64, latest: u64) -> Self {
         let back = wall + JUMP_SECONDS < latest;
         let far = latest > 0 && wall > latest + OFF_SECONDS;
-        // Behind the records the wall clock is certainly wrong. Ahead of them it is more likely right than
-        // not, and a stamp that is too late keeps an envelope too long, while one that is too early would
-        // lose it.
+        // A wall clock behind the records is certainly wrong. One ahead of them is more likely right than
+        // not, and a stamp that is too late only keeps an envelope too long, whereas one that is too early
+        // would lose it.
         Self { wall: wall.max(latest), steady, paused: back || far }
     }
 
-    /// The time to stamp records with, unix seconds; notices jumps.
+    /// The time to stamp records with, unix seconds. Notices jumps.
     pub(crate) fn now(&mut self, wall: u64, steady: u64) -> u64 {
         let expected = self.wall + steady.saturating_sub(self.steady);
         self.paused |= wall.abs_diff(expected) > JUMP_SECONDS;
         if self.paused { expected } else { wall }
     }
 
-    /// Whether expiry waits for the operator.
+    /// Whether expiry is paused until the operator confirms the clock.
     pub(crate) fn paused(&self) -> bool {
         self.paused
     }

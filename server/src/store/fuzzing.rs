@@ -5,8 +5,7 @@ use bytes::Bytes;
 use super::embedded::journal;
 use super::ledger::Record;
 
-/// Takes the bytes for a record of the journal. Whether they are one; panics if they are one in a second
-/// encoding.
+/// Whether the bytes are a record of the journal. Panics if they are a second encoding of one.
 #[doc(hidden)]
 pub fn record(bytes: &[u8]) -> bool {
     let Ok(record) = Record::decode(Bytes::copy_from_slice(bytes)) else { return false };
@@ -16,8 +15,8 @@ pub fn record(bytes: &[u8]) -> bool {
     true
 }
 
-/// Damages a segment of the journal as the bytes say. How many of its records are still readable; panics if
-/// one is read that was never written.
+/// Damages a segment of the journal as the bytes say, and returns how many of its records can still be read.
+/// Panics if one is read that was never written.
 #[doc(hidden)]
 pub fn segment(edits: &[u8]) -> usize {
     journal::survey(edits)
@@ -51,7 +50,7 @@ mod tests {
         vec![vec![], overwrite_a_header, flip_a_payload, cut_and_repeat]
     }
 
-    /// Every input as it is, cut and with a damaged byte, at places spread over it.
+    /// An input as it is, and cut or with one byte damaged at places spread over it.
     fn variants(input: &[u8]) -> impl Iterator<Item = Vec<u8>> {
         (0..input.len()).step_by(input.len() / 64 + 1).flat_map(|at| {
             let mut damaged = input.to_vec();

@@ -1,6 +1,6 @@
-//! The memory engine: the ledger with bodies in RAM, behind one lock, answering at once. The readable engine;
-//! nothing outlives the process, but [`MemoryStore::image`] lets a simulation restart a relay on the same
-//! state.
+//! The memory engine: the ledger with bodies in RAM, behind one lock, answering at once. It is the readable
+//! engine. Nothing outlives the process, but [`MemoryStore::image`] lets a simulation restart a relay on the
+//! same state.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub struct MemoryStore {
     incarnation: Incarnation,
     clock: Arc<dyn Clock>,
     published: Arc<dyn Published>,
-    /// Guards all state; held for the whole of each call, so that events are published in the order of the
+    /// Guards all state. Held for the whole of each call, so that events are published in the order of the
     /// changes.
     state: Mutex<State>,
 }
@@ -37,7 +37,7 @@ pub struct MemoryStore {
 struct State {
     ledger: Ledger<Body>,
     guard: ClockGuard,
-    /// Everything that happened, if this store is to be restarted: the journal of a store without a disk.
+    /// All records, if this store is to be restarted: the journal of a store without a disk.
     journal: Option<Vec<Record>>,
     open: bool,
 }
@@ -50,7 +50,7 @@ pub struct MemoryImage {
 }
 
 impl MemoryStore {
-    /// An empty store. The randomness names its incarnation and keys its hash tables.
+    /// An empty store. The randomness makes its incarnation and the keys of its hash tables.
     pub fn new(
         policy: StorePolicy,
         clock: Arc<dyn Clock>,
@@ -61,8 +61,8 @@ impl MemoryStore {
         Self::with(ledger, None, Incarnation::random(rng), clock, published)
     }
 
-    /// An empty store that keeps all that ever happened, so that [`MemoryStore::image`] works. Its memory
-    /// only grows.
+    /// An empty store that keeps all its records, so that [`MemoryStore::image`] works. Its memory only
+    /// grows.
     pub fn restartable(
         policy: StorePolicy,
         clock: Arc<dyn Clock>,
@@ -102,8 +102,7 @@ impl MemoryStore {
         Self { incarnation, clock, published, state }
     }
 
-    /// What is durable now: the same, as long as nothing else is called. `None` unless the store is
-    /// restartable.
+    /// What is durable now. `None` unless the store is restartable.
     pub fn image(&self) -> Option<MemoryImage> {
         let journal = self.state.lock().journal.clone()?;
         Some(MemoryImage { incarnation: self.incarnation, journal })
@@ -135,19 +134,19 @@ impl MemoryStore {
         Ok(decision.outcome)
     }
 
-    /// Runs a command whose answer says nothing.
+    /// Runs a command whose answer is only that it is done.
     fn quiet(&self, command: Command) -> Answer<'static, (), StoreError> {
         ready(self.run(command).map(drop))
     }
 
-    /// Asks without changing anything.
+    /// Looks at the ledger without changing anything.
     fn ask<T>(&self, question: impl FnOnce(&Ledger<Body>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let state = self.state.lock();
         if state.open { question(&state.ledger) } else { Err(StoreError::Stopped) }
     }
 }
 
-/// The body of a record, as a place.
+/// The body of a record, which in this engine is also its place.
 fn body(record: &Record) -> Body {
     let turn = record.stored().and_then(|(_, stored)| stored.turn);
     Body { bytes: record.body().cloned().unwrap_or_default(), turn }

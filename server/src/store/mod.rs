@@ -6,9 +6,9 @@
 //! What all engines promise:
 //! - **Durable before answered.** When a method that changes something returns `Ok`, the change is on stable
 //!   storage (R1).
-//! - **Nothing undurable is disclosed.** No method returns, and no [`Published`] event tells, what a power
-//!   cut could undo.
-//! - **Atomic.** Each call happens as a whole or not at all; concurrent calls are as if one after another.
+//! - **Nothing undurable is disclosed.** No method returns, and no [`Published`] event says, what a power cut
+//!   could undo.
+//! - **Atomic.** A call happens as a whole or not at all, and concurrent calls as if one after another.
 //! - **Repeatable.** Where a method says so, the identical call again gives the same answer.
 //!
 //! Keys arrive here as hashes: an engine never holds a key that opens a mailbox.
@@ -46,41 +46,41 @@ pub struct NewMailbox {
     pub post_key: KeyHash,
     /// Hash of the first turn key.
     pub turn_key: KeyHash,
-    /// First readers; cursor 0.
+    /// Its first readers, whose cursors are 0.
     pub readers: Vec<Reader>,
-    /// Seconds after which envelopes are dropped.
+    /// How long envelopes are kept, seconds.
     pub expiry: u32,
-    /// Bytes, already within the relay's limit.
+    /// Its quota in bytes, already within the relay's limit.
     pub quota: u64,
 }
 
 /// An append, with the hashes of the keys that were presented.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Append {
-    /// Where.
+    /// The mailbox to append to.
     pub mailbox: MailboxId,
     /// Names the append across retries.
     pub post_id: PostId,
     /// Hash of the post key presented.
     pub post_key: KeyHash,
-    /// What.
+    /// The bytes to store.
     pub envelope: Bytes,
     /// Hash of the turn key presented, and the turn, which happens with the append or not at all (R5).
     pub turn: Option<(KeyHash, Turn)>,
-    /// What the post was, for recognising a repeat (rule 2).
+    /// What the post consists of, so that a repeat is recognised (rule 2).
     pub fingerprint: Fingerprint,
 }
 
 /// Opens a mailbox as a reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenReader {
-    /// Which mailbox.
+    /// The mailbox to open.
     pub mailbox: MailboxId,
-    /// Which reader.
+    /// The reader to open it as.
     pub reader: ReaderId,
     /// Hash of the read key presented.
     pub key: KeyHash,
-    /// Hash of a one-time key presented: if it is the reader's key, `key` replaces it, durably (rule 11).
+    /// Hash of a one-time key presented. If that is the reader's key, `key` replaces it, durably (rule 11).
     pub claim: Option<KeyHash>,
 }
 
@@ -91,46 +91,46 @@ pub struct ReaderView {
     pub head: u64,
     /// Oldest stored seq; head + 1 if none.
     pub oldest: u64,
-    /// What this reader acknowledged.
+    /// The seq up to which this reader has acknowledged.
     pub cursor: u64,
     /// The newest seq that this reader may read, if it was evicted.
     pub until: Option<u64>,
-    /// Current post key's hash.
+    /// Hash of the current post key.
     pub post_key: KeyHash,
-    /// Current turn key's hash.
+    /// Hash of the current turn key.
     pub turn_key: KeyHash,
 }
 
 /// A stored envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
-    /// Its place.
+    /// Where it stands in the mailbox's order.
     pub seq: u64,
-    /// Its name.
+    /// The post id that its sender chose.
     pub post_id: PostId,
-    /// What.
+    /// The bytes that were posted.
     pub envelope: Bytes,
-    /// The turn that it carried.
+    /// The turn that the append carried.
     pub turn: Option<Arc<Turn>>,
 }
 
 /// How much to read at once. At least one envelope is returned if there is one, whatever its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadRange {
-    /// First seq wanted.
+    /// The first seq wanted.
     pub from: u64,
-    /// Last seq wanted, inclusive.
+    /// The last seq wanted.
     pub to: u64,
     /// Stop after this many bytes of envelopes and their turns.
     pub bytes: usize,
 }
 
-/// An account's first registration.
+/// An account to be registered, with its first device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewAccount {
-    /// Invite code hash; `None` where registration is open.
+    /// Hash of the invite code; `None` where registration is open.
     pub invite: Option<KeyHash>,
-    /// Its name.
+    /// The account's name.
     pub handle: Handle,
     /// Its Ed25519 identity key.
     pub identity_key: [u8; 32],
@@ -143,7 +143,7 @@ pub struct NewAccount {
 /// A device as the directory knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceRecord {
-    /// Whose.
+    /// The account that it belongs to.
     pub handle: Handle,
     /// Its X25519 public key.
     pub device_key: [u8; 32],
@@ -154,27 +154,27 @@ pub struct DeviceRecord {
 pub struct CardRecord {
     /// The account's identity key.
     pub identity_key: [u8; 32],
-    /// 0 = none published yet.
+    /// 0 = none is published yet.
     pub version: u64,
-    /// Opaque.
+    /// The card, opaque to the relay.
     pub card: Bytes,
 }
 
-/// A key package handed out.
+/// A key package that was handed out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TakenKeyPackage {
-    /// Whose.
+    /// The device that published it.
     pub device: DeviceId,
-    /// Opaque.
+    /// The package, opaque to the relay.
     pub key_package: Bytes,
-    /// The reusable one.
+    /// Whether it is the last-resort package, which others may have been given too.
     pub last_resort: bool,
 }
 
 /// A device's stock of key packages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyPackageStock {
-    /// One-time packages.
+    /// How many one-time packages are left.
     pub one_time: u32,
     /// When the last-resort package was published, unix seconds; 0 = there is none.
     pub last_resort_since: u64,
@@ -187,12 +187,12 @@ pub struct NewInvite {
     pub hash: KeyHash,
     /// How many accounts it may make.
     pub uses: u32,
-    /// Unix seconds after which it is void.
+    /// When it becomes void, unix seconds.
     pub expires: u64,
 }
 
-/// Why a store refused. One enum for all operations: most can fail in most of these ways, and each variant
-/// has one code.
+/// Why a store refused. There is one enum for all operations, because most can fail in most of these ways;
+/// each variant has one code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// See [`ErrorCode::MailboxUnknown`].
@@ -252,7 +252,7 @@ pub enum StoreError {
     /// See [`ErrorCode::StoreUnavailable`].
     #[error("the relay cannot write just now")]
     Unavailable,
-    /// What is stored there failed its checksum; it is never served. See [`ErrorCode::Internal`].
+    /// What is stored there failed its checksum, and is never served. See [`ErrorCode::Internal`].
     #[error("stored data is damaged")]
     Damaged,
     /// The store has stopped. See [`ErrorCode::ShuttingDown`].
@@ -261,7 +261,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// The one map to the wire.
+    /// The code on the wire. This is the only place that maps one to the other.
     pub fn code(self) -> ErrorCode {
         match self {
             Self::MailboxUnknown => ErrorCode::MailboxUnknown,
@@ -288,15 +288,15 @@ impl StoreError {
     }
 }
 
-/// What became durable, told to the live side in the order in which it happened. Implementations must return
-/// quickly and never call back into the store: the committer waits for them.
+/// Told what became durable, in the order in which it happened: the live side. Implementations must return
+/// quickly and never call back into the store, because the committer waits for them.
 pub trait Published: Send + Sync + 'static {
     /// An envelope was appended. Called in order of seq for each mailbox, after the append is durable, before
     /// it is answered.
     fn appended(&self, mailbox: &MailboxId, stored: &Stored);
     /// A mailbox was destroyed, or removed because nobody opened it.
     fn destroyed(&self, mailbox: &MailboxId);
-    /// All that became durable together has been told: the time to wake whoever it is for.
+    /// Everything that became durable together has been told, so it is time to wake whoever it is for.
     fn told(&self) {}
 }
 
@@ -311,37 +311,38 @@ impl Published for Unheard {
 
 /// The relay's clock. Only the engines read it, once a batch; replay reads none.
 pub trait Clock: Send + Sync + 'static {
-    /// Unix seconds.
+    /// The wall clock, in unix seconds.
     fn unix_seconds(&self) -> u64;
-    /// Seconds since some fixed point, never stepping; to notice jumps of the other. Should count the time
-    /// that the machine sleeps (`CLOCK_BOOTTIME`), else waking up looks like a jump.
+    /// Seconds since some fixed point, on a clock that never steps, so that jumps of the other are noticed.
+    /// It should count the time that the machine sleeps (`CLOCK_BOOTTIME`), or else waking up looks like a
+    /// jump.
     fn monotonic_seconds(&self) -> u64;
 }
 
-/// Bounds and durations that all engines keep.
+/// The bounds and durations that all engines keep to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StorePolicy {
-    /// Most bytes of stored envelopes over all mailboxes, with the overhead of remembered posts.
+    /// Most bytes over all mailboxes, of stored envelopes and the overhead of remembered posts.
     pub total_bytes: u64,
-    /// Most mailboxes.
+    /// Most mailboxes of the relay.
     pub mailboxes: u64,
-    /// Most remembered posts over all mailboxes: bounds RAM.
+    /// Most remembered posts over all mailboxes, which bounds memory.
     pub posts: u64,
-    /// Most accounts.
+    /// Most accounts of the relay.
     pub accounts: u64,
-    /// Most readers over all mailboxes, evicted ones that may still read counted: bounds RAM.
+    /// Most readers over all mailboxes, including evicted ones that may still read, which bounds memory.
     pub readers: u64,
-    /// Most readers of a mailbox.
+    /// Most readers of one mailbox.
     pub readers_per_mailbox: usize,
-    /// How long a post id is remembered at least, seconds (rule 2).
+    /// Shortest time that a post id is remembered, seconds (rule 2).
     pub post_id_seconds: u32,
-    /// A mailbox that nobody opened for this long is removed, seconds (rule 16).
+    /// How long nobody may open a mailbox before it is removed, seconds (rule 16).
     pub unopened_seconds: u64,
-    /// Most one-time key packages of a device; older ones make room.
+    /// Most one-time key packages of one device; the oldest make room for new ones.
     pub key_packages_per_device: usize,
-    /// Most tokens a device may draw in 24 hours.
+    /// Most tokens that one device may draw in a day (UTC).
     pub tokens_per_device: usize,
-    /// Most unspent tokens over all.
+    /// Most unspent tokens over all devices.
     pub tokens: u64,
 }
 
@@ -366,23 +367,24 @@ impl Default for StorePolicy {
 /// Numbers for the operator.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Stats {
-    /// Mailboxes.
+    /// How many mailboxes there are.
     pub mailboxes: u64,
-    /// Envelopes stored.
+    /// How many envelopes are stored.
     pub envelopes: u64,
     /// Bytes of stored envelopes and their turns.
     pub envelope_bytes: u64,
-    /// Posts remembered, trimmed or not.
+    /// How many posts are remembered, trimmed or not.
     pub posts: u64,
-    /// Accounts.
+    /// How many accounts there are.
     pub accounts: u64,
-    /// Bytes on disk; 0 in memory.
+    /// Bytes on disk; 0 for the memory engine.
     pub disk_bytes: u64,
-    /// Expiry is paused until the operator confirms the clock (rule 20).
+    /// Whether expiry is paused until the operator confirms the clock (rule 20).
     pub expiry_paused: bool,
-    /// Stretches of the disk and envelopes that no longer read back; `damage` in the data folder names them.
+    /// How many stretches of the disk and envelopes can no longer be read; the file `damage` in the data
+    /// folder names them.
     pub damaged: u64,
-    /// The disk is full, or nearly: what would take space is refused.
+    /// Whether the disk is full, or nearly, so that whatever would take space is refused.
     pub full: bool,
 }
 
@@ -392,63 +394,63 @@ pub trait Store: Send + Sync + 'static {
     fn incarnation(&self) -> Incarnation;
 
     /// Creates a mailbox and spends the token, both or neither. The identical call again (readers in any
-    /// order) is `Ok` while the mailbox is still as it was created: nothing posted, no key claimed. Else
-    /// `MailboxExists`, `BadTurn` for readers that are twice there or too many, `TokenUnknown`, `Quota`, in
-    /// this order.
+    /// order) is `Ok` while the mailbox is still as it was created: nothing posted, no key claimed. Refuses
+    /// with `MailboxExists`, `BadTurn` if a reader is named twice or there are too many, `TokenUnknown`,
+    /// `Quota`, in this order.
     fn create(&self, new: NewMailbox) -> Answer<'_, (), StoreError>;
 
-    /// Appends, and turns the lock if asked, atomically; answers the seq, from 1, without holes. Order of
-    /// checks: post id (a repeat gets the old seq, rule 2; a different post under the same id
-    /// `PostIdReused`), keys (`KeyTurned`), the turn (`BadTurn`), quota (`MailboxFull`, with a reserve for
-    /// appends that carry a turn, rule 5: a tenth and at least 4 of the largest envelopes, but at most half),
-    /// then `Quota` of the relay.
+    /// Appends, and turns the lock if asked to, atomically; returns the seq, from 1 on, without holes. The
+    /// order of the checks: post id (a repeat gets the old seq, rule 2; a different post under the same id
+    /// `PostIdReused`), keys (`KeyTurned`), the turn (`BadTurn`), the mailbox's quota (`MailboxFull`, with a
+    /// reserve for appends that carry a turn, rule 5: a tenth and at least 4 of the largest envelopes, but at
+    /// most half), then the relay's (`Quota`).
     ///
     /// A post costs [`POST_OVERHEAD_BYTES`](posthorn_proto::limits::POST_OVERHEAD_BYTES) while its id is
     /// remembered ([`StorePolicy::post_id_seconds`], or the mailbox's expiry if that is longer) and, while it
     /// is stored, its envelope and its turn (64 bytes, 48 for each reader admitted, 16 for each evicted).
     ///
-    /// A turn admits only readers that are not there and evicts only such that are. The admitted begin with
-    /// this append as their cursor. The evicted may read up to it, hold nothing back, and are gone when they
-    /// acknowledged it or it is no longer stored; of them no more than [`StorePolicy::readers_per_mailbox`]
-    /// are kept, the newest.
+    /// A turn may admit only readers that are not there and evict only readers that are. Those admitted begin
+    /// with this append as their cursor. Those evicted may read up to it, hold nothing back, and are gone
+    /// once they have acknowledged it or it is no longer stored; of them only the newest are kept, at most
+    /// [`StorePolicy::readers_per_mailbox`].
     fn append(&self, append: Append) -> Answer<'_, u64, StoreError>;
 
-    /// Opens as a reader: checks the key (`ReaderUnknown`, `ReadKeyWrong`), makes a claim good, notes that
-    /// the mailbox was opened (once a day).
+    /// Opens as a reader: checks the key (`ReaderUnknown`, `ReadKeyWrong`), makes a claim good, and notes
+    /// once a day that the mailbox was opened.
     fn open(&self, open: OpenReader) -> Answer<'_, ReaderView, StoreError>;
 
     /// Reads stored envelopes in order of seq, from the later of `range.from` and the oldest stored. Needs no
     /// key: the caller holds an opening.
     fn read(&self, mailbox: MailboxId, range: ReadRange) -> Answer<'_, Vec<Stored>, StoreError>;
 
-    /// Moves a reader's cursor to `seq`, never back and never above the head (an evicted reader's not above
-    /// its last seq). What all readers passed is trimmed, except that nobody waits for the evicted, nor for a
-    /// reader that already missed something by expiry, until it acknowledges up to the oldest stored again
-    /// (R3). A mailbox without readers trims nothing; only expiry does.
+    /// Moves a reader's cursor to `seq`, never back and never above the head (or, of an evicted reader, above
+    /// the last seq that it may read). What all readers have acknowledged is trimmed. Nobody waits for
+    /// evicted readers, nor for a reader that has missed something by expiry, until it has acknowledged up to
+    /// the oldest stored again (R3). In a mailbox without readers nothing is trimmed but by expiry.
     fn advance(&self, mailbox: MailboxId, reader: ReaderId, seq: u64) -> Answer<'_, (), StoreError>;
 
-    /// Whether this is the mailbox's current post key: for signals.
+    /// Checks that this is the mailbox's current post key, for signals.
     fn check_post_key(&self, mailbox: MailboxId, post_key: KeyHash) -> Answer<'_, (), StoreError>;
 
     /// Removes a mailbox, if this is the current turn key.
     fn destroy(&self, mailbox: MailboxId, turn_key: KeyHash) -> Answer<'_, (), StoreError>;
 
-    /// Drops what has expired by the clock now: envelopes (prefixes only, rule 20), post ids, unopened
-    /// mailboxes (their last day counts in full), invites, tokens (after 180 days). Does nothing while a
-    /// clock jump is unconfirmed: the wall clock more than 1 h off the steady one, or at start more than 1 h
-    /// before or 7 days after the newest record. Until then records are stamped as if there had been no jump
-    /// (at start: with the later of the two times).
+    /// Drops what has expired by now: envelopes (prefixes only, rule 20), post ids, mailboxes that nobody
+    /// opened (their last day counts in full), invites, and tokens (after 180 days). Does nothing while a
+    /// jump of the clock is unconfirmed: the wall clock is more than 1 h off the steady one, or at start was
+    /// more than 1 h before or 7 days after the newest record. Until it is confirmed, records are stamped as
+    /// if there had been no jump (at start: with the later of the two times).
     fn expire(&self) -> Answer<'_, (), StoreError>;
 
     /// The operator vouches for the clock: expiry goes on.
     fn confirm_clock(&self) -> Answer<'_, (), StoreError>;
 
-    /// Stores an invite, instead of one with the same hash; with 0 uses that one is revoked.
+    /// Stores an invite, in place of one with the same hash if there is one. With 0 uses that one is revoked.
     fn mint_invite(&self, invite: NewInvite) -> Answer<'_, (), StoreError>;
 
     /// Makes an account with its first device and uses the invite, both or neither. The identical call again
-    /// is `Ok`, whatever the invite. Else `InviteInvalid`, `HandleTaken`, `DeviceTaken`, `Quota`, in this
-    /// order: who has no invite learns no names.
+    /// is `Ok`, whatever the invite. Refuses with `InviteInvalid`, `HandleTaken`, `DeviceTaken`, `Quota`, in
+    /// this order, so that whoever has no invite learns no names.
     fn register(&self, new: NewAccount) -> Answer<'_, (), StoreError>;
 
     /// Finds a device, for authentication.
@@ -457,9 +459,9 @@ pub trait Store: Send + Sync + 'static {
     /// Replaces the card of the device's account. The identical card at the same version is `Ok`.
     fn publish_card(&self, device: DeviceId, version: u64, card: Bytes) -> Answer<'_, (), StoreError>;
 
-    /// Adds key packages to a device; the oldest one-time packages make room for new ones over the limit.
+    /// Adds key packages to a device; over the limit the oldest one-time packages make room for new ones.
     /// Packages in stock, and as many of those given out as a device may store, are recognised and not added
-    /// again, so that a repeated call offers nothing twice. With nothing to add it only tells the stock.
+    /// again, so that a repeated call offers nothing twice. With nothing to add it only returns the stock.
     fn publish_key_packages(
         &self,
         device: DeviceId,
@@ -473,14 +475,16 @@ pub trait Store: Send + Sync + 'static {
     /// Takes one key package of each device of an account, one-time packages first and each given out once.
     fn take_key_packages(&self, handle: Handle) -> Answer<'_, Vec<TakenKeyPackage>, StoreError>;
 
-    /// Stores creation tokens' hashes, without the device's name; returns how many were accepted, from the
-    /// front. Repeated hashes count as accepted. What a device drew today is counted in memory only: on disk,
-    /// the count would link it to the hashes. `Quota` if the relay has no room for even one.
+    /// Stores the hashes of creation tokens, without the device's name; returns how many were accepted, from
+    /// the front. A hash that is there already counts as accepted. How many a device drew today is counted in
+    /// memory only, because on disk the count would link the device to the hashes. `Quota` if the relay has
+    /// room for not even one.
     fn draw_tokens(&self, device: DeviceId, hashes: Vec<KeyHash>) -> Answer<'_, u32, StoreError>;
 
     /// Numbers for the operator.
     fn stats(&self) -> Stats;
 
-    /// Answers what was asked, writes what helps the next start, and stops. Later calls get `Stopped`.
+    /// Answers what has been asked, writes what makes the next start fast, and stops. Later calls get
+    /// `Stopped`.
     fn close(&self) -> Answer<'_, (), StoreError>;
 }

@@ -1,11 +1,11 @@
-//! The book: what a load asked for, what it was answered, and what must therefore be found afterwards.
+//! The book: what a load has asked for, how it was answered, and what must therefore be found afterwards.
 //!
 //! Owns the rules by which a relay is judged, in one place for all programs: [`Shelf::check`] compares one
 //! mailbox, as it was found over the wire or in a store that was opened on an image of the disk, with what
-//! had been answered by some moment (a *mark*). It asks nothing of a relay itself.
+//! had been answered by some moment (a *mark*). It never asks a relay anything itself.
 //!
 //! - What was answered is there: in its place, intact, once; R1, R2.
-//! - What was asked and not answered is there once or not at all; what was refused is not there.
+//! - What was asked for and not answered is there once or not at all; what was refused is not there.
 //! - Cursor and keys are those of the newest answer, or of something asked since.
 
 use std::collections::{HashMap, HashSet};
@@ -19,13 +19,13 @@ use rand_chacha::ChaCha20Rng;
 
 use crate::mailbox::{BareDevice, BareMailbox};
 
-/// Judged after everything: all answers count.
+/// The mark after everything, by which all answers count.
 pub const ALWAYS: u64 = u64::MAX;
 
 /// The answer to one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// None came.
+    /// No answer came.
     Open,
     /// It was answered by this mark.
     Answered(u64),
@@ -40,37 +40,37 @@ impl Fate {
     }
 }
 
-/// One post.
+/// A post that was sent, and what is known of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Sent {
-    /// Under the keys of this generation.
+    /// The generation of keys under which it was posted.
     pub generation: usize,
-    /// It turned the lock to this generation.
+    /// The generation to which it turned the lock, if it did.
     pub turned_to: Option<usize>,
     /// Length of the envelope, bytes.
     pub len: usize,
     /// What became of it.
     pub fate: Fate,
-    /// The seq that it was answered, or found at.
+    /// The seq that it was answered with, or found at.
     pub seq: Option<u64>,
 }
 
-/// Everything about one mailbox.
+/// Everything that is known about one mailbox.
 #[derive(Debug)]
 pub struct Shelf {
     /// Its keys by generation; each turn that was asked for adds one.
     pub keys: Vec<BareMailbox>,
     /// The generation that posts are made under.
     pub generation: usize,
-    /// Its creation.
+    /// What became of its creation.
     pub created: Fate,
-    /// Its destruction, once asked for.
+    /// What became of its destruction, once that was asked for.
     pub destroyed: Option<Fate>,
-    /// It was looked for after its destruction, and was gone.
+    /// Whether it was looked for after its destruction, and was gone.
     pub gone: bool,
     /// Every post that was ever sent.
     pub posts: HashMap<PostId, Sent>,
-    /// In the order of sending.
+    /// The posts in the order in which they were sent.
     pub order: Vec<PostId>,
     /// Acknowledgements: seq, and what became of it.
     pub acks: Vec<(u64, Fate)>,
@@ -79,21 +79,21 @@ pub struct Shelf {
 /// A mailbox as it was found.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// Newest seq.
+    /// The newest seq; 0 = none yet.
     pub head: u64,
     /// Oldest stored seq.
     pub oldest: u64,
-    /// What the reader acknowledged.
+    /// The seq up to which the reader has acknowledged.
     pub cursor: u64,
-    /// Of the current lock.
+    /// Hash of the current post key.
     pub post_key: KeyHash,
-    /// Of the current lock.
+    /// Hash of the current turn key.
     pub turn_key: KeyHash,
-    /// All from max(cursor + 1, oldest) on, or from `oldest` on.
+    /// All stored envelopes from max(cursor + 1, oldest) on, or from `oldest` on.
     pub envelopes: Vec<(u64, PostId, Bytes)>,
 }
 
-/// The envelope that a post of this id and length carries.
+/// The envelope that a post with this id and length carries.
 pub fn envelope(id: &PostId, len: usize) -> Bytes {
     let seed = std::array::from_fn(|at| id.0[at % 16]);
     let mut bytes = vec![0; len];
@@ -101,7 +101,7 @@ pub fn envelope(id: &PostId, len: usize) -> Bytes {
     bytes.into()
 }
 
-/// Fails with this unless the condition holds.
+/// Fails with this message unless the condition holds.
 macro_rules! must {
     ($holds:expr, $($text:tt)*) => {
         if !$holds {
@@ -125,7 +125,7 @@ impl Shelf {
         }
     }
 
-    /// The request that a post was, byte for byte.
+    /// The request by which a post was made, byte for byte.
     pub fn request(&self, id: &PostId) -> Option<Request> {
         let sent = self.posts.get(id)?;
         let (keys, envelope) = (self.keys.get(sent.generation)?, envelope(id, sent.len));
@@ -135,13 +135,13 @@ impl Shelf {
         })
     }
 
-    /// Whether anything may be asked of it.
+    /// Whether anything may still be asked of it.
     pub fn is_open(&self) -> bool {
         matches!(self.created, Fate::Answered(_)) && self.destroyed.is_none()
     }
 
-    /// The newest seq that was answered as acknowledged by a mark; with [`None`] as mark, that was ever asked
-    /// for.
+    /// The newest seq whose acknowledgement was answered by a mark; without a mark, the newest whose
+    /// acknowledgement was ever asked for.
     fn acknowledged(&self, by: Option<u64>) -> u64 {
         let counts = |fate: &Fate| by.map_or(*fate != Fate::Refused, |mark| fate.answered_by(mark));
         self.acks.iter().filter(|(_, fate)| counts(fate)).map(|(seq, _)| *seq).max().unwrap_or(0)
@@ -235,7 +235,7 @@ impl Shelf {
         Ok(())
     }
 
-    /// Takes over what was found just now: what was unanswered and is there has happened.
+    /// Takes over what was found just now: whatever was unanswered and is there has happened.
     pub fn settle(&mut self, found: &Found, answered: Fate) {
         for (seq, id, _) in &found.envelopes {
             if let Some(sent) = self.posts.get_mut(id).filter(|sent| sent.seq.is_none()) {
@@ -247,37 +247,37 @@ impl Shelf {
         }
         let has = |keys: &BareMailbox| keys.post_key.hash() == found.post_key;
         self.generation = self.keys.iter().position(has).unwrap_or(self.generation);
-        // What the relay says now it may not take back.
+        // The relay may not take back what it says now.
         self.acks.push((found.cursor, answered));
     }
 }
 
-/// An account.
+/// An account that a load made.
 #[derive(Clone)]
 pub struct Account {
-    /// Its device.
+    /// The device that registered it.
     pub device: BareDevice,
-    /// Its name.
+    /// The handle that it has.
     pub handle: String,
-    /// Its registration.
+    /// What became of its registration.
     pub registered: Fate,
 }
 
-/// All that the load knows.
+/// Everything that the load knows.
 #[derive(Default)]
 pub struct Pages {
-    /// Mailboxes, by the order of asking for them.
+    /// Mailboxes, in the order in which they were asked for.
     pub shelves: Vec<Shelf>,
-    /// Accounts, likewise.
+    /// Accounts, in the same way.
     pub accounts: Vec<Account>,
-    /// Tokens that were drawn, answered, and not used.
+    /// Tokens that were drawn, as an answer says, and not used yet.
     pub tokens: Vec<Token>,
 }
 
-/// What is shared by everybody who asks.
+/// The pages, shared by all connections of a load.
 pub struct Book {
     pages: Mutex<Pages>,
-    /// How far the record of the relay's file operations has come.
+    /// The mark of this moment: how long the record of the relay's file operations is.
     mark: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
@@ -288,12 +288,12 @@ impl Default for Book {
 }
 
 impl Book {
-    /// An empty book whose answers are marked by this.
+    /// An empty book, whose answers are marked by this function.
     pub fn new(mark: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         Self { pages: Mutex::default(), mark: Box::new(mark) }
     }
 
-    /// The pages, for a moment.
+    /// The pages, to be held for a moment only.
     pub fn pages(&self) -> MutexGuard<'_, Pages> {
         self.pages.lock().expect("nothing panics while it holds this lock")
     }
@@ -303,13 +303,13 @@ impl Book {
         Fate::Answered((self.mark)())
     }
 
-    /// Begins with what another book says, as answered before everything.
+    /// Takes over what another book says, as answered before everything else.
     pub fn begin_with(&self, other: &Self) {
         *self.pages() = std::mem::take(&mut *other.pages());
     }
 
-    /// The power went at this mark, on a disk that is now used: what was answered later may not have
-    /// happened. What was answered by then was answered before everything that follows.
+    /// The power went at this mark, and the disk is used again. What was answered later may not have
+    /// happened; what was answered by then was answered before everything that follows.
     pub fn cut(&self, mark: u64) {
         let again = |fate: &mut Fate| {
             *fate = match *fate {
@@ -329,15 +329,15 @@ impl Book {
             page.acks.iter_mut().for_each(|(_, fate)| again(fate));
         }
         pages.accounts.iter_mut().for_each(|account| again(&mut account.registered));
-        // Which of the drawn tokens are still there is not known.
+        // Nobody knows which of the drawn tokens are still there.
         pages.tokens.clear();
     }
 
-    /// Some posts of a mailbox that were answered or found: what may be asked for again.
+    /// Some posts of a mailbox that were answered or found, to be asked for again.
     pub fn sample(&self, shelf: usize, most: usize, rng: &mut ChaCha20Rng) -> Vec<PostId> {
         let pages = self.pages();
         let order = &pages.shelves[shelf].order;
-        // The newest are the likeliest to be lost.
+        // The newest are the most likely to be lost.
         let from = order.len().saturating_sub(8 * most);
         (0..most.min(order.len())).map(|_| order[rng.random_range(from..order.len())]).collect()
     }

@@ -1,10 +1,10 @@
-//! Corrupt: files of the data folder are damaged while the relay is stopped: bits flipped, sectors zeroed,
-//! files cut, emptied, deleted, exchanged, put back from an older copy. Then the relay starts and is looked
-//! at.
+//! Corrupt: files of the data folder are damaged while the relay is stopped. Bits are flipped, sectors
+//! zeroed; files are cut, emptied, deleted, exchanged, or put back from an older copy. Then the relay is
+//! started and examined.
 //!
 //! What must hold: it starts, or says in one line why not and what to do; nothing that it serves differs from
-//! what was posted; what is lost is counted in its numbers, and if anything but envelopes may be lost, it
-//! begins a new incarnation; the rest is served.
+//! what was posted; what is lost is counted in its numbers; if anything but envelopes may be lost, it begins
+//! a new incarnation; and the rest is served.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -28,7 +28,7 @@ use super::{Run, Tally, now, verify};
 use crate::relay::{RelayProcess, RelayProgram};
 use crate::wire::Wire;
 
-/// Runs it.
+/// Runs the program.
 pub async fn run(run: &Run, tally: &mut Tally) {
     let cases = if run.long { 300 } else { 18 };
     for closed in [true, false] {
@@ -41,14 +41,14 @@ pub async fn run(run: &Run, tally: &mut Tally) {
     }
 }
 
-/// A store that is whole.
+/// An intact store, which is damaged in copies.
 struct Base {
     data: PathBuf,
     _folder: tempfile::TempDir,
     book: Arc<Book>,
     incarnation: Incarnation,
     identity: [u8; 32],
-    /// Of a segment that was removed since, an old copy.
+    /// An old copy of a segment that has been removed since.
     removed: Option<(String, Vec<u8>)>,
 }
 
@@ -68,7 +68,7 @@ enum Harm {
 const HARMS: [Harm; 8] =
     [Harm::Flip, Harm::Flips, Harm::Zeros, Harm::Cut, Harm::Empty, Harm::Delete, Harm::Swap, Harm::Back];
 
-/// One damage: what, to which file, where.
+/// One damage: of which kind, to which file, and where.
 struct Case {
     harm: Harm,
     file: String,
@@ -81,11 +81,11 @@ impl fmt::Display for Case {
     }
 }
 
-/// What a damage cost.
+/// What a damage has cost.
 #[derive(Debug, Default)]
 struct Loss {
     envelopes: usize,
-    /// A mailbox, a key, a cursor, an account.
+    /// What is lost beside envelopes: mailboxes, keys, cursors, accounts.
     state: Vec<String>,
     served: usize,
 }
@@ -143,7 +143,7 @@ async fn base(run: &Run, closed: bool) -> anyhow::Result<Base> {
     Ok(Base { data, _folder: folder, book, incarnation: hello.incarnation, identity, removed })
 }
 
-/// Names of the journal's segments, from the data folder, in order.
+/// Names of the journal's segments in order, relative to the data folder.
 fn segments(data: &Path) -> anyhow::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(data.join("journal"))? {
@@ -189,14 +189,14 @@ fn choose(base: &Base, number: u32, rng: &mut ChaCha20Rng) -> anyhow::Result<Cas
         (Harm::Back, Some((name, _))) => name.clone(),
         (Harm::Swap, _) => segments.choose(rng).context("there are segments")?.clone(),
         _ if rng.random_range(0..4) == 0 => (*other.choose(rng).context("there are some")?).to_owned(),
-        // The last ones are where the journal begins anew.
+        // The last segments are the ones that a start works on.
         _ if rng.random_range(0..3) == 0 => {
             segments[segments.len() - 1 - rng.random_range(0..2.min(segments.len()))].clone()
         }
         _ => segments.choose(rng).context("there are segments")?.clone(),
     };
     let len = std::fs::metadata(base.data.join(&file)).map_or(1, |metadata| metadata.len()).max(1);
-    // The beginning of a file has its headers.
+    // Headers are at the beginning of a file.
     let at = if rng.random_range(0..4) == 0 {
         rng.random_range(0..len.min(300))
     } else {
@@ -241,7 +241,8 @@ fn harm(base: &Base, data: &Path, case: &Case, rng: &mut ChaCha20Rng) -> anyhow:
     Ok(std::fs::write(path, bytes)?)
 }
 
-/// Starts a relay on a damaged folder; what is lost, or `None` if it says why it does not start.
+/// Starts a relay on a damaged folder. Returns what is lost, or `None` if the relay says why it does not
+/// start.
 async fn look(
     run: &Run,
     base: &Base,
@@ -254,7 +255,8 @@ async fn look(
         Err(error) => {
             let said = format!("{error:#}");
             let reason = said.lines().rfind(|line| line.starts_with("posthorn-server: ")).unwrap_or_default();
-            // Only what makes the relay another one stops it: everything else has a better way.
+            // Only damage that would make it another relay may stop it; for everything else there is a better
+            // way.
             ensure!(
                 case.file == "relay-identity.key" && reason.contains("restore it"),
                 "it does not start: {said}"
@@ -283,7 +285,7 @@ async fn look(
             loss.served
         );
     }
-    // What was acted on once is known at the next start.
+    // The next start knows what has been acted upon.
     relay.kill().await?;
     relay.restart().await.context("the second start")?;
     let again = relay.connect().await?.hello().incarnation;
@@ -301,7 +303,7 @@ async fn numbers(data: &Path) -> anyhow::Result<admin::Numbers> {
     }
 }
 
-/// Everything that was answered, against what the relay says now.
+/// Compares everything that was answered with what the relay says now.
 async fn compare(relay: &RelayProcess, base: &Base) -> anyhow::Result<Loss> {
     let mut loss = Loss::default();
     let mut wire = relay.connect().await?;
@@ -323,7 +325,7 @@ async fn compare(relay: &RelayProcess, base: &Base) -> anyhow::Result<Loss> {
     Ok(loss)
 }
 
-/// What should be there of a mailbox: the newest cursor, and everything behind it.
+/// What a mailbox should hold: the newest cursor, and everything behind it.
 fn expected(page: &Shelf) -> (u64, BTreeMap<u64, PostId>) {
     let answered = page.acks.iter().filter(|(_, fate)| matches!(fate, Fate::Answered(_)));
     let cursor = answered.map(|(seq, _)| *seq).max().unwrap_or(0);
@@ -372,7 +374,7 @@ async fn compare_one(wire: &mut Wire, book: &Book, shelf: usize, loss: &mut Loss
             state.head, state.cursor
         ));
     }
-    // Behind everything else: its delivery says that nothing more comes.
+    // Posted behind everything else, so that its delivery says that nothing more comes.
     let sentinel = PostId([0xee; 16]);
     keys.append(wire, sentinel, "the end").await?;
     let (mut last, mut delivered, mut told) = (0, BTreeSet::new(), BTreeSet::new());
@@ -404,8 +406,8 @@ async fn compare_one(wire: &mut Wire, book: &Book, shelf: usize, loss: &mut Loss
     }
     let lost: Vec<u64> =
         expected.iter().filter(|(_, id)| !delivered.contains(*id)).map(|(seq, _)| *seq).collect();
-    // What lies below `oldest` the reader learns from the answer: an acknowledgement whose answer nobody
-    // heard may have trimmed it.
+    // An acknowledgement whose answer nobody heard may have trimmed what lies below `oldest`; the reader
+    // learns that from the answer.
     let owed = |seq: u64| (state.oldest.max(state.cursor + 1)..=state.head).contains(&seq);
     let untold = lost.iter().find(|seq| owed(**seq) && !told.contains(*seq));
     ensure!(untold.is_none(), "the reader is not told that {untold:?} is lost: {state:?}");

@@ -1,9 +1,9 @@
-//! Disk: it runs full, fails, or can only be read. Posts are refused with a code and reads go on, or, where
-//! nothing that the disk says can be believed any more, the relay stops; what was answered is there
-//! afterwards, without anybody's help.
+//! Disk: it runs full, fails, or can only be read. Posts are refused with a code and reads go on; or the
+//! relay stops, when nothing that the disk says can be believed any more. Afterwards what was answered is
+//! there, without anybody's help.
 //!
-//! A full disk is a small file system of its own (`tmpfs`), and a read-only one a file system (`ext4` on a
-//! loop device) that finds an error in itself: both need the right to mount, and are skipped without. Errors
+//! The full disk is a small file system of its own (`tmpfs`), and the read-only one a file system (`ext4` on
+//! a loop device) that is told of an error. Both need the right to mount, and are skipped without it. Errors
 //! of single operations come from the [`shim`](super::shim).
 
 use std::fs::File;
@@ -28,10 +28,10 @@ use super::{Run, Tally, now, power, verify};
 use crate::relay::{RelayProcess, RelayProgram};
 use crate::wire::{PATIENCE, Wire};
 
-/// What a relay says before it stops for its disk.
+/// What a relay says before it stops because of its disk.
 const LAST_WORD: &str = "the disk failed";
 
-/// Runs it.
+/// Runs the program.
 pub async fn run(run: &Run, tally: &mut Tally) {
     match Mount::tmpfs(96) {
         Ok(mount) => tally.count("disk full: refused, read, restarted, recovered", full(run, mount).await),
@@ -50,7 +50,7 @@ pub async fn run(run: &Run, tally: &mut Tally) {
     }
 }
 
-/// A file system of its own. Unmounted when dropped.
+/// A mounted file system of our own, which is unmounted when this is dropped.
 struct Mount {
     path: tempfile::TempDir,
     /// The file behind a loop device.
@@ -100,7 +100,7 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        // Lazily: a relay that still runs is being killed.
+        // Lazily, because a relay that is being killed may still run.
         let _ = Command::new("umount").arg("-l").arg(self.path.path()).output();
         if let Some(image) = &self.image {
             let _ = std::fs::remove_file(image);
@@ -125,7 +125,7 @@ async fn full(run: &Run, mount: Mount) -> anyhow::Result<String> {
     let mut relay = start(&RelayProgram::new(&run.relay), &mount.data(), 6 << 20).await?;
     let book = Arc::new(Book::default());
     load::prepare(&relay.url(), &book, run.seed).await?;
-    // Nobody acknowledges.
+    // Nobody acknowledges, so mailboxes may run full, too.
     let tolerated = &[ErrorCode::StoreUnavailable, ErrorCode::MailboxFull];
     let plan = Plan { lengths: 8_000..60_000, lag: u64::MAX / 2, tolerated, ..Plan::default() };
     let mut load = load::start(&relay.url(), &book, &plan, run.seed);
@@ -152,7 +152,7 @@ async fn full(run: &Run, mount: Mount) -> anyhow::Result<String> {
     let seen =
         verify::on_wire(&relay.url(), &book, &mut rng).await.context("reading while the disk is full")?;
 
-    // The headroom goes as well: nothing at all can be written.
+    // Takes the headroom as well, so that nothing at all can be written.
     let filler = mount.path.path().join("filler");
     fill(&filler)?;
     refused_clearly(&relay, &book, &mut rng).await.context("without any space")?;
@@ -179,7 +179,7 @@ async fn full(run: &Run, mount: Mount) -> anyhow::Result<String> {
             "a start without any space says so"
         }
     };
-    // By acknowledging alone, with the relay running.
+    // Only by acknowledging, while the relay runs.
     verify::acknowledge_all(&relay.url(), &book).await.context("acknowledging on a full disk")?;
     let took = until_posted(&relay, &book, &mut rng).await?;
     let plan = Plan { lengths: 64..4000, tolerated, ..Plan::default() };
@@ -207,7 +207,7 @@ fn fill(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A post to the common mailbox, and what it is answered.
+/// Posts to the common mailbox, and returns the answer.
 async fn post(relay: &RelayProcess, book: &Book, rng: &mut ChaCha20Rng) -> anyhow::Result<ServerBody> {
     let mut wire = Wire::connect(&relay.url()).await?;
     let id = PostId::random(rng);
@@ -242,7 +242,7 @@ async fn refused_clearly(relay: &RelayProcess, book: &Book, rng: &mut ChaCha20Rn
     }
 }
 
-/// Posts until one is taken.
+/// Posts until a post is accepted. Returns how long that took.
 async fn until_posted(relay: &RelayProcess, book: &Book, rng: &mut ChaCha20Rng) -> anyhow::Result<Duration> {
     let begun = now();
     loop {
@@ -253,7 +253,7 @@ async fn until_posted(relay: &RelayProcess, book: &Book, rng: &mut ChaCha20Rng) 
     }
 }
 
-/// A relay under the shim.
+/// A relay that runs under the shim.
 struct Shimmed {
     shim: Shim,
     relay: RelayProcess,
@@ -273,8 +273,8 @@ impl Shimmed {
         Ok(Self { shim, relay, root, book, rng: ChaCha20Rng::seed_from_u64(run.seed), _data: data })
     }
 
-    /// Under load; when something fails, the relay must end by itself and say why. Asks for the fault again
-    /// if the relay goes on: it may have hit the index, which is then thrown away and begun anew.
+    /// Runs a load. When something fails, the relay must end by itself and say why. If it goes on, the fault
+    /// is asked for again, because it may have hit the index, which is then thrown away and begun anew.
     async fn load_until_it_ends(
         &mut self,
         seed: u64,
@@ -307,13 +307,14 @@ impl Shimmed {
     }
 }
 
-/// Whether the relay panicked. What sled panics with is caught, and costs no more than the index.
+/// Whether the relay panicked. A panic of sled does not count: it is caught, and costs no more than the
+/// index.
 fn panicked(said: &str) -> bool {
     said.lines().any(|line| line.contains("panicked at ") && !line.contains("/sled-"))
 }
 
-/// Rule 19: a failed sync is fatal for what it covered. What the next start serves, no power cut may take
-/// away again, though the page cache shows what the failed sync never wrote.
+/// Rule 19: a failed sync is fatal for what it covered. No power cut may take away what the next start
+/// serves, although the page cache shows it what the failed sync never wrote.
 async fn syncs(run: &Run, rounds: u32) -> anyhow::Result<String> {
     let mut all = Shimmed::start(run).await?;
     let (mut images, mut failed_starts) = (0, 0);
@@ -323,7 +324,7 @@ async fn syncs(run: &Run, rounds: u32) -> anyhow::Result<String> {
         let seed = run.seed + u64::from(round);
         all.load_until_it_ends(seed, |shim| shim.fail_sync_in(n)).await.with_context(context)?;
         all.shim.fail_sync_in(0)?;
-        // Syncs fail while it starts, too.
+        // Syncs fail during the start, too.
         while all.rng.random_range(0..2) == 0 {
             all.shim.fail_sync_in(all.rng.random_range(1..6))?;
             match all.relay.restart().await {
@@ -361,7 +362,7 @@ async fn syncs(run: &Run, rounds: u32) -> anyhow::Result<String> {
     ))
 }
 
-/// Everything that changes a file fails from some moment on.
+/// From some moment on, everything that changes a file fails.
 async fn writes(run: &Run, errno: u32) -> anyhow::Result<String> {
     let mut all = Shimmed::start(run).await?;
     all.load_until_it_ends(run.seed, |shim| shim.fail_writes(errno)).await?;
@@ -381,7 +382,7 @@ async fn writes(run: &Run, errno: u32) -> anyhow::Result<String> {
     Ok(format!("it stopped, did not start, saying `{line}`, and has {} envelopes again", seen.envelopes))
 }
 
-/// The file system finds an error in itself and can only be read from then on.
+/// The file system finds an error in itself, and can only be read from then on.
 async fn read_only(run: &Run, mount: Mount) -> anyhow::Result<String> {
     let mut rng = ChaCha20Rng::seed_from_u64(run.seed);
     let mut relay = start(&RelayProgram::new(&run.relay), &mount.data(), 0).await?;
@@ -404,7 +405,7 @@ async fn read_only(run: &Run, mount: Mount) -> anyhow::Result<String> {
         }
     }
     mount.unmount()?;
-    // Its journal is replayed, as after every error.
+    // Mounting replays the file system's own journal, as after every error.
     mount.mount()?;
     relay.restart().await.context("when the disk can be written again")?;
     let seen = verify::on_wire(&relay.url(), &book, &mut rng).await?;
@@ -412,7 +413,7 @@ async fn read_only(run: &Run, mount: Mount) -> anyhow::Result<String> {
     Ok(format!("it stopped, did not start, and has {} envelopes when it can write again", seen.envelopes))
 }
 
-/// Where ext4 takes word of an error, for the device that is mounted here.
+/// The file by which ext4 is told of an error, for the device that is mounted here.
 fn trigger_of(path: &Path) -> anyhow::Result<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/mounts")?;
     let here = path.to_str().context("a path of text")?;

@@ -1,8 +1,8 @@
-//! Hostile: peers that mean harm, at size. What each of them is answered is tested one by one in
-//! `tests/tests/hostile.rs`; here it is that the relay stays small and that somebody else does not notice.
+//! Hostile: peers that mean harm, in large numbers. What each of them is answered is tested one by one in
+//! `tests/tests/hostile.rs`; what matters here is that the relay stays small and that nobody else notices.
 //!
-//! The attackers share two cores with the relay and with whom they disturb, so a slow answer is measured
-//! again, and one that takes less than [`NOTICED`] is not held against the relay.
+//! The attackers share two cores with the relay and with the bystander whom they disturb. So a slow answer is
+//! measured again, and one that takes less than [`NOTICED`] is not held against the relay.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -22,20 +22,20 @@ use crate::mailbox::{BareDevice, BareMailbox};
 use crate::relay::{RelayProcess, RelayProgram};
 use crate::wire::Wire;
 
-/// What the relay may take at rest with nobody attacking, and for each connection more, bytes. (A WebSocket
-/// connection that floods has its buffers full in both directions.)
+/// What the relay may take while nobody attacks, in bytes. What it may take more for each connection of the
+/// attackers follows.
 const MEMORY: u64 = 160 << 20;
-/// A connection with an outbox that is full to its bound (`connections.outbox_bytes`) and as much in other
-/// buffers.
+/// The same for a connection whose outbox is full to its bound (`connections.outbox_bytes`) and which has as
+/// much in other buffers, in bytes: one that floods has full buffers in both directions.
 const FULL_CONNECTION: u64 = 1200 << 10;
-/// One that has said nothing of sense yet.
+/// The same for a connection that has not said anything sensible yet, in bytes.
 const MERE_CONNECTION: u64 = 24 << 10;
-/// An answer that took less than this was not disturbed, whatever the calm was.
+/// How long an answer may take without counting as disturbed, however fast it was in the calm.
 const NOTICED: Duration = Duration::from_millis(120);
-/// Measured again so often before it counts.
+/// How often a slow answer is measured before it counts.
 const TRIES: u32 = 4;
 
-/// Runs it.
+/// Runs the program.
 pub async fn run(run: &Run, tally: &mut Tally) {
     let mut stage = match Stage::set(run).await {
         Ok(stage) => stage,
@@ -106,7 +106,7 @@ struct Stage {
     device: BareDevice,
     account: Wire,
     rng: ChaCha20Rng,
-    /// Of the latest calm.
+    /// How long an answer took in the latest calm.
     calm: Duration,
     bystander: Bystander,
 }
@@ -120,7 +120,7 @@ struct Bystander {
 
 impl Stage {
     async fn set(run: &Run) -> anyhow::Result<Self> {
-        // Rates as they are for everybody: they are part of the defence.
+        // Rates are limited as usual, because that is part of the defence.
         let options = ["--open-registration", "--set", "connections.total=20000"];
         let relay = RelayProcess::start(&RelayProgram::new(&run.relay), &options).await?;
         let mut rng = ChaCha20Rng::seed_from_u64(run.seed);
@@ -145,7 +145,7 @@ impl Stage {
     }
 
     async fn suffer(&mut self, attack: Attack, size: usize, seconds: u64) -> anyhow::Result<String> {
-        // Each device draws so many tokens a day.
+        // A device draws only so many tokens a day.
         self.device = BareDevice::new(&mut self.rng);
         self.account = self.relay.connect().await?;
         self.device.register(&mut self.account, &format!("{attack:?}").to_lowercase(), "").await?;
@@ -185,7 +185,7 @@ impl Stage {
         ))
     }
 
-    /// Starts an attack; returns when it is under way.
+    /// Starts an attack, and returns once it is under way.
     async fn attack(
         &mut self,
         attack: Attack,
@@ -197,7 +197,7 @@ impl Stage {
         match attack {
             Attack::Deaf | Attack::NeverAcknowledges => {
                 for _ in 0..size {
-                    // Each of its own, or the latest would take the reader over.
+                    // Each has a mailbox of its own, or else the latest would take the reader over.
                     let own = self.mailbox().await?;
                     let (mut reader, mut poster) = (Wire::connect(&url).await?, Wire::connect(&url).await?);
                     own.open(&mut reader, u32::MAX).await?;
@@ -209,8 +209,7 @@ impl Stage {
                             if attack == Attack::NeverAcknowledges && reader.pushed().await.is_err() {
                                 return;
                             }
-                            // Nobody needs to be faster than that to fill a window of memory, and the disk is
-                            // not the target.
+                            // This is fast enough to fill a window of memory, and the disk is not the target.
                             tokio::time::sleep(Duration::from_millis(50)).await;
                         }
                         std::future::pending::<()>().await;
@@ -266,7 +265,7 @@ impl Stage {
     }
 }
 
-/// A handshake that is never finished.
+/// Begins a handshake that is never finished.
 async fn begun(address: SocketAddr) -> anyhow::Result<TcpStream> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(b"GET /v1/ws HTTP/1.1\r\nHost: x\r\nUpgr").await?;
@@ -281,7 +280,7 @@ async fn giant(url: &str, address: SocketAddr, promise: bool) -> anyhow::Result<
         stream.write_all(head).await?;
         stream.write_all(&[0x82, 0xff, 0, 0, 1, 0, 0, 0, 0, 0, 1, 2, 3, 4]).await?;
         let mut rest = Vec::new();
-        // The relay closes it.
+        // The relay closes the connection.
         let _ = stream.read_to_end(&mut rest).await;
     } else {
         let mut wire = Wire::connect(url).await?;
@@ -291,7 +290,7 @@ async fn giant(url: &str, address: SocketAddr, promise: bool) -> anyhow::Result<
     Ok(())
 }
 
-/// Again and again, on a new connection when the relay has had enough.
+/// Presents wrong keys again and again, on a new connection whenever the relay has had enough.
 async fn wrong_keys(url: String, mailbox: BareMailbox, seed: u64) {
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
     while let Ok(mut wire) = Wire::connect(&url).await {
@@ -311,12 +310,11 @@ async fn wrong_keys(url: String, mailbox: BareMailbox, seed: u64) {
 }
 
 impl Bystander {
-    /// The time from a post to its delivery on another connection: the 99th part of a hundred of what was
-    /// measured.
+    /// The 99th percentile of the time from a post to its delivery on another connection.
     async fn p99(&mut self, time: Duration, rng: &mut ChaCha20Rng) -> anyhow::Result<Duration> {
         let mut all = Vec::new();
         let begun = now();
-        // A hundred a second: below the rate that each connection has.
+        // A hundred a second, which is below the rate that a connection is allowed.
         let mut ticks = tokio::time::interval(Duration::from_millis(10));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while begun.elapsed() < time || all.len() < 100 {

@@ -1,15 +1,15 @@
-//! Images: the folders that a disk may hold when the power goes, made from the record of what a process did.
+//! Images: the folders that a disk may hold when the power goes, made from a record of what a process did.
 //!
-//! [`Record`] is the shim's record, parsed. [`Model`] plays it up to some operation and keeps, of each file,
+//! [`Record`] is the shim's record, parsed. [`Model`] plays it up to some operation and keeps, for each file,
 //! what is on stable storage and what was done since; [`Model::image`] makes one of the folders that may be
-//! found. The model is that of a journaling file system without favours:
+//! found. It is the model of a journaling file system that does nobody any favours:
 //! - what a file held when a successful `fsync` or `fdatasync` began is kept; of later writes any subset of
 //!   sectors may be there, in any combination (dropped, reordered, torn), or a prefix of them; of later
 //!   changes of length any may be missing, and the file may end anywhere between;
-//! - names are on stable storage when the folder was synced; of later changes of names in one folder a prefix
+//! - names are on stable storage once the folder is synced; of later changes of names in one folder a prefix
 //!   is there. A synced file whose name was not synced may be absent.
 //!
-//! A sector (512 bytes) is written whole or not at all. Pure but for writing an image.
+//! A sector (512 bytes) is written as a whole or not at all. Pure, but for writing an image.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::PermissionsExt as _;
@@ -25,29 +25,29 @@ const HEAD: usize = 40;
 /// What a process did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Act {
-    /// Bytes at an offset.
+    /// Bytes were written at an offset.
     Write,
-    /// A sync of a file begins.
+    /// A sync of a file began.
     SyncBegin,
-    /// It succeeded.
+    /// That sync succeeded.
     SyncEnd,
     /// The length was set.
     Cut,
-    /// A file that was not there before.
+    /// A file was created.
     Create,
-    /// A name became another.
+    /// A file or folder was renamed.
     Rename,
-    /// A name went.
+    /// A name was removed.
     Unlink,
-    /// A folder came.
+    /// A folder was made.
     MakeDir,
-    /// A folder went.
+    /// A folder was removed.
     RemoveDir,
-    /// A sync of a folder begins.
+    /// A sync of a folder began.
     DirBegin,
-    /// It succeeded.
+    /// That sync succeeded.
     DirEnd,
-    /// A process began: what the one before it had under way never ends.
+    /// A process began, so what the one before it had under way never ends.
     Start,
 }
 
@@ -66,21 +66,21 @@ const ACTS: [Act; 12] = [
     Act::Start,
 ];
 
-/// One operation.
+/// One operation on a file or a folder.
 #[derive(Debug, Clone)]
 pub struct Op {
-    /// Which.
+    /// What was done.
     pub act: Act,
-    /// From the data folder; empty for the folder itself.
+    /// The path, relative to the data folder; empty for the folder itself.
     pub path: String,
-    /// The new name.
+    /// The new path, if it was renamed.
     other: String,
     offset: usize,
     /// The file's length afterwards.
     size: usize,
-    /// Where the data stand in the record.
+    /// Where the written bytes stand in the record.
     data: std::ops::Range<usize>,
-    /// Where the operation ends in the record: what was answered by a mark below this was answered before.
+    /// Where the operation ends in the record. What was answered by a mark below this was answered before it.
     pub end: u64,
 }
 
@@ -88,13 +88,13 @@ pub struct Op {
 #[derive(Debug)]
 pub struct Record {
     bytes: Vec<u8>,
-    /// In order.
+    /// The operations, in order.
     pub ops: Vec<Op>,
 }
 
 impl Record {
-    /// Reads a record about the files of a folder. A last operation that was being recorded when the process
-    /// ended is left out.
+    /// Reads a record about the files of a folder. If the last operation was still being recorded when the
+    /// process ended, it is left out.
     pub fn read(path: &Path, root: &Path) -> anyhow::Result<Self> {
         let bytes = std::fs::read(path)?;
         let root = root.to_str().context("the data folder has a name")?;
@@ -142,11 +142,11 @@ enum Pending {
 #[derive(Debug, Clone, Default)]
 struct Inode {
     durable: Vec<u8>,
-    /// With the number of the operation.
+    /// What is not on stable storage, with the number of each operation.
     pending: Vec<(usize, Pending)>,
-    /// As the process sees it.
+    /// The file's length as the process sees it.
     len: usize,
-    /// Operations at which syncs began that have not ended.
+    /// The operations at which syncs began that have not ended yet.
     syncing: Vec<usize>,
 }
 
@@ -198,7 +198,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// The disk holds exactly this folder, durably.
+    /// A disk that holds exactly this folder, durably.
     pub fn of(folder: &Path) -> anyhow::Result<Self> {
         let mut model = Self::default();
         model.load(folder, "")?;
@@ -223,7 +223,7 @@ impl Model {
         Ok(())
     }
 
-    /// Plays operations until this many were played.
+    /// Plays operations until this many have been played.
     pub fn play(&mut self, record: &Record, until: usize) {
         while self.next < until.min(record.ops.len()) {
             self.step(record, &record.ops[self.next]);
@@ -319,7 +319,7 @@ impl Model {
             }
         }
         for (name, node) in &names {
-            // What lies in a folder that is not there is not there.
+            // If a folder is not there, neither is what lies in it.
             let is_there = |folder: &str| folder.is_empty() || names.get(folder) == Some(&Node::Dir);
             let folders: Vec<&str> =
                 std::iter::successors(Some(parent(name)), |at| (!at.is_empty()).then(|| parent(at)))
@@ -333,7 +333,7 @@ impl Model {
                 Node::File(inode) => {
                     std::fs::create_dir_all(path.parent().context("it is below the target")?)?;
                     std::fs::write(&path, self.inodes[*inode].after_power_cut(rng))?;
-                    // As the relay makes its secret files; what others may read it does not use.
+                    // As the relay makes its secret files, because it uses none that others may read.
                     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
                 }
             }
@@ -343,7 +343,7 @@ impl Model {
 }
 
 impl Inode {
-    /// The file is seen to be this long: it was preallocated in between.
+    /// The file is found to be this long, so it was preallocated in between.
     fn grew(&mut self, now: usize, size: usize) {
         if size > self.len {
             self.len = size;
@@ -355,7 +355,7 @@ impl Inode {
         if self.syncing.is_empty() {
             return;
         }
-        // Of several at once the first to have begun: what came later is not certain to be covered.
+        // If there are several, the one that began first: what came after that is not certain to be covered.
         let begun = self.syncing.remove(0);
         let durable = &mut self.durable;
         self.pending.retain(|(at, pending)| {
@@ -374,8 +374,8 @@ impl Inode {
         if self.pending.is_empty() {
             return bytes;
         }
-        // 0: nothing of it is there; 1: all; 2: a prefix, the last torn; 3, 4: each sector by itself; 5: the
-        // same, and cut somewhere.
+        // 0: nothing of it is there; 1: all of it; 2: a prefix, of which the last write is torn; 3, 4: each
+        // sector by itself; 5: the same, and cut somewhere.
         let fate = rng.random_range(0..6);
         let prefix = rng.random_range(0..=self.pending.len());
         for (index, (_, pending)) in self.pending.iter().enumerate() {

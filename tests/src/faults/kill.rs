@@ -1,8 +1,9 @@
-//! Kill: SIGKILL at random instants under load, also while the relay starts. After each: everything that was
-//! answered is there, in order, intact, once; what was asked again gets the same answer; the relay starts, in
-//! bounded time.
+//! Kill: SIGKILL at random instants under load, and while the relay starts. After each kill the relay starts,
+//! in bounded time; everything that was answered is there, in order, intact, once; and what is asked again
+//! gets the same answer.
 //!
-//! A kill says nothing about the disk, because the page cache survives it: that is [`power`](super::power).
+//! A kill says nothing about the disk, because the page cache survives it; that is for
+//! [`power`](super::power).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use super::load::{self, Plan};
 use super::{Run, Tally, millis, now, verify};
 use crate::relay::{RelayProcess, RelayProgram};
 
-/// Options under which everything happens often: segments end, are emptied and removed, checkpoints are
+/// Options that make everything happen often: segments end, are emptied and removed, and checkpoints are
 /// written.
 pub const SMALL: &[&str] = &[
     "--no-rates",
@@ -31,10 +32,11 @@ pub const SMALL: &[&str] = &[
     "store.headroom_bytes=0",
 ];
 
-/// A start may take this long, on a busy machine, without optimization, with at most some MiB to replay.
+/// How long a start may take, on a busy machine and without optimization, when there are only some MiB to
+/// replay.
 const START: Duration = Duration::from_secs(15);
 
-/// Runs it.
+/// Runs the program.
 pub async fn run(run: &Run, tally: &mut Tally) {
     let cycles = if run.long { 520 } else { 24 };
     let name = format!("kill: {cycles} kills, seed {}", run.seed);
@@ -52,11 +54,11 @@ async fn cycle(run: &Run, cycles: u32) -> anyhow::Result<String> {
         let plan =
             Plan { window: rng.random_range(1..64), workers: rng.random_range(2..12), ..Plan::default() };
         let load = load::start(&relay.url(), &book, &plan, run.seed + u64::from(cycle));
-        // The length of the moment is the fault that is injected, not something that is waited for.
+        // How long this sleeps is the fault that is injected; nothing is waited for.
         tokio::time::sleep(Duration::from_micros(rng.random_range(0..700_000))).await;
         relay.kill().await?;
         load::finish(load).await.with_context(context)?;
-        // Now and then the next kill hits it while it starts.
+        // Now and then the next kill hits the relay while it starts.
         while rng.random_range(0..4) == 0 {
             starts += 1;
             let moment = Duration::from_micros(rng.random_range(0..150_000));

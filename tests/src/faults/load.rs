@@ -1,9 +1,9 @@
 //! The load: many connections, each with a window of unanswered requests of every kind that changes
 //! something.
 //!
-//! Owns the connections and writes what it asks and is answered into the [`Book`]. It never decides whether a
-//! relay did well, but for what it sees while it runs: deliveries out of order or changed, and refusals that
-//! nobody expects.
+//! Owns the connections, and writes what it asks and how it is answered into the [`Book`]. It never decides
+//! whether a relay did well, except about what it sees while it runs: deliveries that are out of order or
+//! changed, and refusals that nobody expects.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -20,20 +20,20 @@ use super::book::{Account, Book, Fate, Sent, Shelf, envelope};
 use crate::mailbox::{BareDevice, BareMailbox};
 use crate::wire::{Heard, Wire};
 
-/// How much of what.
+/// How much to ask for.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Connections.
+    /// How many connections.
     pub workers: usize,
-    /// Unanswered requests of each.
+    /// How many requests of each connection may be unanswered.
     pub window: usize,
-    /// Lengths of envelopes, bytes.
+    /// How long envelopes may be, in bytes.
     pub lengths: std::ops::Range<usize>,
-    /// How far acknowledgements stay behind, at most.
+    /// How far acknowledgements may be behind, in envelopes.
     pub lag: u64,
-    /// Mailboxes that a worker has at once.
+    /// How many mailboxes a worker has at the same time.
     pub mailboxes: usize,
-    /// Refusals that are expected: what they refuse counts as not done.
+    /// The refusals that are expected. What they refuse counts as not done.
     pub tolerated: &'static [ErrorCode],
 }
 
@@ -47,10 +47,11 @@ impl Default for Plan {
 const TOKENS: usize = 16;
 /// The shelf to which all workers post; the first of them reads it.
 const COMMON: usize = 0;
-/// What a reader may have under way.
+/// How many envelopes may be on their way to a reader: more than any load posts.
 const CREDIT: u32 = 1 << 20;
 
-/// Makes an account, draws tokens and creates the mailbox that all share. Everything must be answered.
+/// Makes an account, draws tokens and creates the mailbox that all workers share. Everything must be
+/// answered.
 pub async fn prepare(url: &str, book: &Book, seed: u64) -> anyhow::Result<()> {
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
     register(url, book, &mut rng).await?;
@@ -88,8 +89,8 @@ async fn register(url: &str, book: &Book, rng: &mut ChaCha20Rng) -> anyhow::Resu
     Ok(())
 }
 
-/// Starts the load; it ends by itself when the relay goes. A task that ends with an error has seen something
-/// wrong.
+/// Starts the load, which ends by itself when the relay goes. A task that ends with an error has seen
+/// something wrong.
 pub fn start(url: &str, book: &Arc<Book>, plan: &Plan, seed: u64) -> JoinSet<anyhow::Result<()>> {
     let mut tasks = JoinSet::new();
     let wanted = Arc::new(Notify::new());
@@ -122,7 +123,7 @@ pub fn start(url: &str, book: &Arc<Book>, plan: &Plan, seed: u64) -> JoinSet<any
     tasks.spawn(async move {
         loop {
             wanted.notified().await;
-            // The relay going away ends the load; what it answered wrongly, a later check finds.
+            // The load ends when the relay goes away; a later check finds what it answered wrongly.
             if register(&url, &book, &mut rng).await.is_err() {
                 return Ok(());
             }
@@ -131,9 +132,9 @@ pub fn start(url: &str, book: &Arc<Book>, plan: &Plan, seed: u64) -> JoinSet<any
     tasks
 }
 
-/// Waits for the tasks of a load whose relay is gone; the first error that a worker saw.
+/// Waits for the tasks of a load whose relay is gone. Returns the first error that a worker saw.
 pub async fn finish(mut tasks: JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
-    // The registrar waits for being wanted, not for the relay.
+    // The registrar waits until it is wanted, not for the relay.
     let patience = tokio::time::Instant::now() + crate::wire::PATIENCE;
     let mut left = tasks.len();
     while left > 1 {
@@ -162,17 +163,17 @@ struct Worker {
     rng: ChaCha20Rng,
     book: Arc<Book>,
     plan: Plan,
-    /// Tells the registrar that tokens are wanted.
+    /// Wakes the registrar when tokens are wanted.
     wanted: Arc<Notify>,
     reads_common: bool,
     /// Shelves that only this worker turns, reads and destroys.
     own: Vec<usize>,
     flight: HashMap<u64, Asked>,
-    /// The newest seq delivered, of each opening.
+    /// The newest seq delivered to each opening.
     delivered: HashMap<usize, u64>,
-    /// Up to where credit was given back.
+    /// The seq up to which each opening was given its credit back.
     given: HashMap<usize, u64>,
-    /// Shelves with a turn under way: whether its keys are the old or the new ones is not known.
+    /// Shelves with a turn under way, of which it is not known whether the old or the new keys hold.
     busy: HashSet<usize>,
     creating: usize,
 }
@@ -208,7 +209,7 @@ impl Worker {
         }
     }
 
-    /// Queues a request; `false` if the relay is gone.
+    /// Queues a request. Returns `false` if the relay is gone.
     async fn send(&mut self, request: Request, asked: Asked) -> bool {
         match self.wire.feed(request).await {
             Ok(number) => {
@@ -227,7 +228,7 @@ impl Worker {
         self.send(request, Asked::Open(shelf)).await
     }
 
-    /// One more request, of some kind.
+    /// Makes one more request, of a random kind.
     async fn ask(&mut self) -> bool {
         let dice = self.rng.random_range(0..1000);
         let mine: Vec<usize> = {
@@ -255,7 +256,7 @@ impl Worker {
         }
     }
 
-    /// A token, or the wish for some.
+    /// A token; if there is none, asks the registrar for some.
     fn token(&self) -> Option<Token> {
         let token = self.book.pages().tokens.pop();
         if token.is_none() {
@@ -335,7 +336,7 @@ impl Worker {
         self.send(request, Asked::Ack(shelf, index)).await
     }
 
-    /// Takes a frame; returns a shelf that can be opened now.
+    /// Takes a frame. Returns a shelf if one can be opened now.
     fn take(&mut self, frame: ServerFrame) -> anyhow::Result<Option<usize>> {
         match frame.body {
             ServerBody::Delivery(delivery) => self.delivered(&delivery).map(|()| None),
@@ -412,7 +413,7 @@ impl Worker {
         let fate = match &refused {
             None => answered,
             Some(refusal) if refusal.code == Some(ErrorCode::ShuttingDown) => Fate::Open,
-            // Behind a destruction on the same connection.
+            // It was sent behind a destruction on the same connection.
             Some(refusal) if refusal.code == Some(ErrorCode::MailboxUnknown) => Fate::Refused,
             Some(refusal) if matches!(asked, Asked::Ack(..)) && refusal.code == Some(ErrorCode::NotOpen) => {
                 Fate::Refused
@@ -449,7 +450,7 @@ impl Worker {
                 }
             }
             (Asked::Destroy(shelf), _) => {
-                // One that was refused for a full disk may be tried again.
+                // If it was refused because the disk is full, it may be tried again.
                 pages.shelves[shelf].destroyed = Some(fate).filter(|fate| *fate != Fate::Refused);
             }
             (Asked::Open(shelf), ServerBody::Opened(all)) => {

@@ -1,15 +1,16 @@
-//! Faults: programs that break a relay on purpose and look at what became of what it had answered.
-//! docs/reliability.md tells what each shows and with which figures; `cargo xtask faults` runs them.
+//! Faults: programs that break a relay on purpose, and look at what became of what it had answered.
+//! docs/reliability.md says what each one shows, with figures; `cargo xtask faults` runs them.
 //!
-//! Reading guide: [`load`] asks a relay for everything that changes something and writes it into the
+//! Reading guide: [`load`] asks a relay for everything that changes something, and writes that into the
 //! [`book`], which holds the rules by which all programs judge; [`verify`] looks at a relay or at a store.
-//! The programs: [`kill`] (SIGKILL at any instant), [`power`] (every image that a disk may leave when the
-//! power goes, made from a record of what the process did, [`image`]), [`disk`] (full, failing, read-only),
-//! [`corrupt`] (damaged files), [`hostile`] (peers that mean harm, at size), [`soak`] (steady load, flat disk
-//! and memory). [`shim`] is what records and fails file operations, preloaded into the relay.
+//! The programs are [`kill`] (SIGKILL at any instant), [`power`] (the images that a disk may leave when the
+//! power goes, which [`image`] makes from a record of what the process did), [`disk`] (full, failing,
+//! read-only), [`corrupt`] (damaged files), [`hostile`] (peers that mean harm, in large numbers) and [`soak`]
+//! (steady load, flat disk and memory). [`shim`], preloaded into the relay, records file operations and makes
+//! them fail.
 //!
-//! Invariant: the relay is the real program in a process of its own. What is random is from a seed that is
-//! printed and replays it.
+//! Invariant: the relay is the real program, in a process of its own. Whatever is random comes from a seed,
+//! which is printed and replays it.
 
 pub mod book;
 pub mod corrupt;
@@ -31,22 +32,22 @@ use tokio::time::Instant;
 /// How a program is run.
 #[derive(Debug, Clone)]
 pub struct Run {
-    /// The relay.
+    /// The relay's program.
     pub relay: PathBuf,
-    /// For hours instead of seconds.
+    /// Whether to run for hours instead of seconds.
     pub long: bool,
-    /// Of all randomness.
+    /// The seed of everything random.
     pub seed: u64,
-    /// How long the soak lasts, if it is said.
+    /// How long the soak lasts, if it was said.
     pub minutes: Option<u64>,
 }
 
-/// What a program came to.
+/// What came of a program.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Cases that held.
+    /// How many cases held.
     pub passed: u32,
-    /// Cases that did not.
+    /// How many cases did not.
     pub failed: u32,
 }
 
@@ -65,18 +66,18 @@ impl Tally {
         }
     }
 
-    /// Prints a case that this machine cannot show. It counts as nothing.
+    /// Prints a case that cannot be run on this machine, which counts as neither.
     pub fn skip(name: &str, why: &str) {
         println!("skip {name}: {why}");
     }
 }
 
-/// The time of this program; nothing is decided by it but when to stop.
+/// The time now. Nothing is decided by it but when to stop.
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// Milliseconds, for people.
+/// A time in milliseconds, for people.
 pub(crate) fn millis(time: Duration) -> f64 {
     (time.as_secs_f64() * 10_000.0).round() / 10.0
 }

@@ -1,10 +1,10 @@
-//! Power: what a real relay does to its files under load is recorded; then the folders that a disk may hold
-//! when the power goes are made of the record, thousands of them, at any operation, and the engine opens
-//! each: everything that had been answered by then must be there, nothing may be reported as damaged, and
-//! opening must not fail.
+//! Power: what a real relay does to its files under load is recorded. From the record the folders are made
+//! that a disk may hold when the power goes, thousands of them, at any operation. The engine opens each:
+//! opening must not fail, everything that had been answered by then must be there, and nothing may be
+//! reported as damaged.
 //!
-//! Generations: the next recorded relay starts on one of these folders, so that recovery itself is recorded
-//! and cut off as well.
+//! The next recorded relay (the next *generation*) starts on one of these folders, so that recovery itself is
+//! recorded and cut off as well.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -27,22 +27,22 @@ use super::shim::Shim;
 use super::{Run, Tally, millis, now, verify};
 use crate::relay::RelayProcess;
 
-/// Images of each operation that is looked at.
+/// Images that are made for each moment that is looked at.
 const IMAGES: usize = 2;
 
-/// Runs it.
+/// Runs the program.
 pub async fn run(run: &Run, tally: &mut Tally) {
     let (generations, moments) = if run.long { (40, 250) } else { (3, 36) };
     tally.count(&format!("power: seed {}", run.seed), all(run, generations, moments).await);
 }
 
-/// What was seen over all.
+/// What was seen altogether.
 #[derive(Debug, Default)]
 struct Sums {
     operations: usize,
     images: usize,
     envelopes: usize,
-    /// Images made while these were under way.
+    /// How many images are of moments when these were under way.
     names: usize,
     index: usize,
     slowest: Duration,
@@ -75,7 +75,7 @@ async fn all(run: &Run, generations: u64, moments: usize) -> anyhow::Result<Stri
         sums.slowest = sums.slowest.max(seen.slowest);
         std::fs::remove_dir_all(&base)?;
         base = next;
-        // Each third generation begins from nothing.
+        // Every third generation begins with nothing.
         book = (generation % 3 != 2).then_some(book_of_it);
         if book.is_none() {
             std::fs::remove_dir_all(&base)?;
@@ -94,7 +94,7 @@ async fn all(run: &Run, generations: u64, moments: usize) -> anyhow::Result<Stri
     ))
 }
 
-/// A folder for images: in memory where there is one, for nothing here is about the disk.
+/// A folder for images, in memory if the machine has one, because nothing here is about its disk.
 fn folder() -> anyhow::Result<tempfile::TempDir> {
     Ok(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?)
 }
@@ -122,14 +122,14 @@ async fn record(run: &Run, base: &Path, before: Option<Arc<Book>>, seed: u64) ->
     if book.pages().shelves.is_empty() {
         load::prepare(&relay.url(), &book, seed).await?;
     } else {
-        // What it says now it may never take back.
+        // The relay may never take back what it says now.
         verify::on_wire(&relay.url(), &book, &mut rng).await?;
     }
-    // Slower syncs, so that more happens around each.
+    // Syncs are made slower, so that more happens around each.
     shim.slow_syncs(2000)?;
     let plan = Plan { workers: 6, window: 12, lengths: 64..16_000, lag: 12, ..Plan::default() };
     let load = load::start(&relay.url(), &book, &plan, seed);
-    // How long is no matter of correctness: until enough segments were ended.
+    // How long this takes does not matter, as long as enough segments were ended.
     let enough = now() + Duration::from_secs(20);
     let segments = |root: &Path| std::fs::read_dir(root.join("journal")).map_or(0, Iterator::count);
     let first = newest_segment(&root)?;
@@ -157,7 +157,7 @@ fn newest_segment(root: &Path) -> anyhow::Result<u32> {
     Ok(newest)
 }
 
-/// Opens images of some moments, and keeps one of the last as the base of the next generation.
+/// Opens images of some moments, and keeps one of the last ones for the next generation to start on.
 fn images(
     recorded: &Recorded,
     base: &Path,
@@ -208,8 +208,8 @@ fn images(
     Ok(sums)
 }
 
-/// Moments to look at: half of them anywhere, half around changes of names in the journal, which are rare and
-/// where things go wrong.
+/// The moments to look at: half of them anywhere, half around changes of names in the journal, which are
+/// rare, and are where things go wrong.
 fn choose(record: &Record, most: usize, rng: &mut ChaCha20Rng) -> Vec<usize> {
     let len = record.ops.len();
     let names: Vec<usize> = (0..len)
@@ -229,7 +229,7 @@ fn choose(record: &Record, most: usize, rng: &mut ChaCha20Rng) -> Vec<usize> {
     moments.into_iter().collect()
 }
 
-/// Opens an image and compares; how many envelopes were there.
+/// Opens an image and compares. Returns how many envelopes were there.
 pub fn open(folder: &Path, book: &Book, mark: u64) -> Result<usize, String> {
     let mut config = EmbeddedConfig::new(folder);
     (config.segment_bytes, config.checkpoint_bytes, config.headroom_bytes) = (1 << 20, 1 << 20, 0);
@@ -247,7 +247,7 @@ pub fn open(folder: &Path, book: &Book, mark: u64) -> Result<usize, String> {
     }
 }
 
-/// Copies a folder; a missing one is empty.
+/// Copies a folder; if it is missing, the copy is empty.
 pub fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)? {
@@ -263,7 +263,7 @@ pub fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether everything that was ever answered is in this folder: for other programs.
+/// Checks for other programs that everything that was ever answered is in this folder.
 pub fn holds_all(folder: &Path, book: &Book) -> Result<usize, String> {
     open(folder, book, ALWAYS)
 }

@@ -1,8 +1,8 @@
-//! The shim: a small C library, preloaded into the relay, that records what the process does to the files of
-//! its data folder and makes some of it fail (`shim.c`, which tells the format). Preloading sees what the
-//! process really does, sled included; it needs a C compiler, and a relay that is linked dynamically.
+//! The shim: a small C library that is preloaded into the relay, records what the process does to the files
+//! of its data folder, and makes some of it fail (`shim.c`, which describes the format). It sees what the
+//! process really does, sled included. It needs a C compiler, and a relay that is linked dynamically.
 //!
-//! Owns the compiled library, the record and the page of controls. Never touches the relay's files.
+//! Owns the compiled library, the record and the page of controls. Never touches the relay's own files.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -14,14 +14,14 @@ use tempfile::TempDir;
 
 use crate::relay::RelayProgram;
 
-/// Linux error numbers.
+/// The error number of Linux for an I/O error.
 pub const EIO: u32 = 5;
-/// No space left on device.
+/// The error number for no space left on the device.
 pub const ENOSPC: u32 = 28;
-/// Read-only file system.
+/// The error number for a read-only file system.
 pub const EROFS: u32 = 30;
 
-/// Where in the page of controls each number stands.
+/// The numbers in the page of controls, by their place there.
 #[derive(Debug, Clone, Copy)]
 enum Control {
     FailSyncIn = 0,
@@ -59,7 +59,7 @@ impl Shim {
         Ok(Self { folder, controls })
     }
 
-    /// The relay under the shim, watching this data folder.
+    /// How to start a relay under the shim, which watches this data folder.
     pub fn program(&self, relay: &Path, data: &Path) -> RelayProgram {
         let set = |name: &str, value: &Path| {
             let mut word = OsString::from(format!("{name}="));
@@ -73,16 +73,16 @@ impl Shim {
             set("POSTHORN_SHIM_CONTROL", &self.folder.path().join("controls")),
             relay.into(),
         ];
-        // `env` becomes the relay: it is the process that is killed.
+        // `env` becomes the relay, so it is the relay that is killed.
         RelayProgram { program: "/usr/bin/env".into(), first }
     }
 
-    /// The record.
+    /// The path of the record.
     pub fn record(&self) -> PathBuf {
         self.folder.path().join("record")
     }
 
-    /// Says how long the record is: a mark for answers.
+    /// A function that says how long the record is, which marks answers.
     pub fn mark(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
         let record = self.record();
         move || std::fs::metadata(&record).map_or(0, |metadata| metadata.len())
@@ -98,27 +98,27 @@ impl Shim {
         Ok(u32::from_ne_bytes(bytes))
     }
 
-    /// The `n`-th sync of a file from now fails, having done nothing. 0: none.
+    /// Makes the `n`-th sync of a file from now fail without doing anything; none if `n` is 0.
     pub fn fail_sync_in(&self, n: u32) -> anyhow::Result<()> {
         self.set(Control::FailSyncIn, n)
     }
 
-    /// Everything that changes a file fails with this number. 0: nothing.
+    /// Makes everything that changes a file fail with this error number; nothing if it is 0.
     pub fn fail_writes(&self, errno: u32) -> anyhow::Result<()> {
         self.set(Control::WriteErrno, errno)
     }
 
-    /// Every sync takes this much longer.
+    /// Makes every sync take this much longer.
     pub fn slow_syncs(&self, micros: u32) -> anyhow::Result<()> {
         self.set(Control::SyncMicros, micros)
     }
 
-    /// Syncs of files so far.
+    /// How many syncs of files there were.
     pub fn syncs(&self) -> anyhow::Result<u32> {
         self.get(Control::Syncs)
     }
 
-    /// Operations that were made to fail so far.
+    /// How many operations were made to fail.
     pub fn failed(&self) -> anyhow::Result<u32> {
         self.get(Control::Failed)
     }

@@ -1,5 +1,5 @@
 //! Soak: posts, deliveries, acknowledgements and expiry at a steady rate. Disk and memory must stay flat, and
-//! when everything was acknowledged the space must come back.
+//! once everything is acknowledged the space must come back.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,23 +17,23 @@ use crate::mailbox::{BareDevice, BareMailbox};
 use crate::relay::{RelayProcess, RelayProgram};
 use crate::wire::{Heard, Wire};
 
-/// Pairs of poster and reader.
+/// Pairs of a poster and a reader.
 const PAIRS: usize = 8;
-/// Posts of each a second.
+/// Posts of each pair, per second.
 const RATE: u64 = 25;
-/// Envelopes, bytes.
+/// Length of an envelope, in bytes.
 const ENVELOPE: usize = 1024;
-/// Seconds after which envelopes expire. Those of every fourth pair do, which nobody acknowledges.
+/// Expiry of the mailboxes, in seconds. What nobody acknowledges does expire, in every fourth pair.
 const EXPIRY: u32 = 60;
-/// How long the relay remembers post ids here, seconds: the least that it takes.
+/// How long the relay remembers post ids here, in seconds: the shortest time that can be set.
 const REMEMBERED: u64 = 60;
-/// Envelopes that are stored in the end, to be acknowledged all at once.
+/// Envelopes that are stored at the end, to be acknowledged all at once.
 const PILE: u64 = 6000;
 const SEGMENT: u64 = 1 << 20;
 /// How long the space may take to come back.
 const BACK: Duration = Duration::from_secs(100);
 
-/// Runs it.
+/// Runs the program.
 pub async fn run(run: &Run, tally: &mut Tally) {
     let minutes = run.minutes.unwrap_or(if run.long { 60 } else { 0 });
     let time = if minutes == 0 { Duration::from_secs(35) } else { Duration::from_secs(60 * minutes) };
@@ -67,7 +67,7 @@ async fn soak(run: &Run, time: Duration) -> anyhow::Result<String> {
         let mut poster = relay.connect().await?;
         let forgetful = pair % 4 == 3;
         let mut creation = mailbox.creation(token, 0);
-        // A post is remembered as long as it may be stored, also where everything is acknowledged.
+        // A post is remembered for as long as it might be stored, even where everything is acknowledged.
         if let Request::Create(create) = &mut creation {
             create.expiry = EXPIRY;
         }
@@ -97,8 +97,8 @@ async fn soak(run: &Run, time: Duration) -> anyhow::Result<String> {
     ))
 }
 
-/// One pair: posts at the rate, takes, and acknowledges, but for the forgetful, whose envelopes expire. When
-/// it is stopped, everything is acknowledged. How many posts there were.
+/// One pair: posts at the rate, reads, and acknowledges unless it is a forgetful one, whose envelopes expire.
+/// Once it is stopped, it acknowledges everything. Returns how many posts there were.
 async fn talk(
     mailbox: BareMailbox,
     mut poster: Wire,
@@ -109,7 +109,7 @@ async fn talk(
 ) -> anyhow::Result<u64> {
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
     mailbox.open(&mut reader, u32::MAX).await?;
-    // The rate is what is asked for, not something that is waited for.
+    // The ticks are the load that is asked for; nothing is waited for.
     let mut ticks = tokio::time::interval(Duration::from_millis(1000 / RATE));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut seq = 0;
@@ -125,7 +125,7 @@ async fn talk(
         if !forgetful && seq % 5 == 0 {
             acknowledge(&mailbox, &mut reader, seq).await?;
         } else if seq % (10 * RATE) == 0 {
-            // Who says nothing is taken for gone.
+            // A connection that says nothing would be taken for gone.
             ensure!(matches!(reader.ask(Request::Ping).await?, ServerBody::Done), "a ping is answered");
         }
     }
@@ -165,14 +165,14 @@ async fn watch(
     Ok(samples)
 }
 
-/// Flat: within bounds that follow from what is alive, and in a long run no higher in its second half than in
-/// its first.
+/// Whether everything stayed flat: within bounds that follow from what is alive, and in a long run no higher
+/// in the second half than in the first.
 fn judge(samples: &[Sample], time: Duration) -> anyhow::Result<String> {
     let most = |of: &dyn Fn(&Sample) -> u64, part: &[Sample]| part.iter().map(of).max().unwrap_or(0);
     let (journal, folder, memory): (_, _, &dyn Fn(&Sample) -> u64) =
         (|s: &Sample| s.journal, |s: &Sample| s.folder, &|s: &Sample| s.memory);
-    // Alive are two minutes of what expires after one, and twice as many remembered posts; half of each
-    // segment may be dead.
+    // What is alive are two minutes of what expires after one, and twice as many remembered posts; half of
+    // each segment may be dead.
     let forgotten = (PAIRS / 4) as u64 * RATE * 2 * u64::from(EXPIRY) * (ENVELOPE as u64 + 100);
     let remembered = PAIRS as u64 * RATE * 3 * REMEMBERED * 80;
     let bound = 2 * (forgotten + remembered) + 12 * SEGMENT;
@@ -191,7 +191,7 @@ fn judge(samples: &[Sample], time: Duration) -> anyhow::Result<String> {
     if time < Duration::from_secs(600) {
         return Ok(text);
     }
-    // The first quarter is the way to the level.
+    // The first quarter is the way up to the level.
     let rest = &samples[samples.len() / 4..];
     let (first, second) = rest.split_at(rest.len() / 2);
     for (name, of, slack) in [
@@ -205,7 +205,7 @@ fn judge(samples: &[Sample], time: Duration) -> anyhow::Result<String> {
     Ok(format!("{text}, flat"))
 }
 
-/// Waits until what was acknowledged has given its space back; only remembered posts may be left.
+/// Waits until what was acknowledged has given its space back, so that only remembered posts are left.
 async fn space_back(relay: &RelayProcess, posts: u64) -> anyhow::Result<(u64, Duration)> {
     let bound = 2 * posts.min(PAIRS as u64 * RATE * 3 * REMEMBERED) * 80 + 4 * SEGMENT;
     let begun = now();
@@ -220,7 +220,8 @@ async fn space_back(relay: &RelayProcess, posts: u64) -> anyhow::Result<(u64, Du
     }
 }
 
-/// Stores many envelopes, and acknowledges them all at once; the journal's bytes before that.
+/// Stores many envelopes, and acknowledges them all at once. Returns how long the journal was before that, in
+/// bytes.
 async fn pile_up(relay: &RelayProcess, mailbox: BareMailbox, mut rng: ChaCha20Rng) -> anyhow::Result<u64> {
     let mut wire = relay.connect().await?;
     for _ in 0..PILE / 50 {
@@ -245,7 +246,7 @@ async fn pile_up(relay: &RelayProcess, mailbox: BareMailbox, mut rng: ChaCha20Rn
     Ok(high)
 }
 
-/// Bytes of the journal, as the relay counts them.
+/// Length of the journal in bytes, according to the relay.
 async fn journal(relay: &RelayProcess) -> anyhow::Result<u64> {
     let data = relay.data().to_owned();
     match tokio::task::spawn_blocking(move || admin::ask(&data, &Ask::Stats)).await?? {
@@ -254,7 +255,7 @@ async fn journal(relay: &RelayProcess) -> anyhow::Result<u64> {
     }
 }
 
-/// Bytes of all files below a folder; those that go meanwhile are not counted.
+/// Bytes of all files below a folder, without those that go in the meantime.
 fn size(folder: &Path) -> anyhow::Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(folder).context("the data folder")? {

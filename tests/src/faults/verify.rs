@@ -1,4 +1,4 @@
-//! Looking at what is there: over the wire of a running relay, or in a store opened on an image of its
+//! Looks at what is there: over the wire of a running relay, or in a store that is opened on an image of its
 //! folder.
 //!
 //! Owns how a mailbox is looked at; [`Shelf::check`](super::book::Shelf::check) judges what was seen.
@@ -19,23 +19,23 @@ use super::book::{ALWAYS, Book, Fate, Found};
 use crate::mailbox::BareMailbox;
 use crate::wire::{Heard, Wire};
 
-/// Posts asked for again, of each mailbox.
+/// Posts of each mailbox that are asked for again.
 const AGAIN: usize = 6;
-/// Accounts asked to prove themselves again: the newest, and as many others.
+/// Accounts that must prove themselves again: this many of the newest, and as many others.
 const ACCOUNTS: usize = 4;
 
-/// What was looked at.
+/// How much was looked at.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Seen {
     /// Mailboxes that are there.
     pub mailboxes: usize,
-    /// Envelopes compared.
+    /// Envelopes that were compared.
     pub envelopes: usize,
-    /// Posts asked for again.
+    /// Posts that were asked for again.
     pub again: usize,
 }
 
-/// Acknowledges all that is stored in all mailboxes.
+/// Acknowledges everything that is stored in any mailbox.
 pub async fn acknowledge_all(url: &str, book: &Book) -> anyhow::Result<()> {
     let mut wire = Wire::connect(url).await?;
     let shelves = book.pages().shelves.len();
@@ -66,7 +66,8 @@ pub async fn acknowledge_all(url: &str, book: &Book) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Opens a mailbox and takes everything up to its head; the head, if something was stored. It stays open.
+/// Opens a mailbox and takes everything up to its head. Returns the head if something was stored. The mailbox
+/// stays open.
 async fn read_through(wire: &mut Wire, keys: &BareMailbox) -> anyhow::Result<Option<u64>> {
     let state = keys.open(wire, u32::MAX).await?;
     let mut next = (state.cursor + 1).max(state.oldest);
@@ -93,7 +94,7 @@ pub async fn on_wire(url: &str, book: &Book, rng: &mut ChaCha20Rng) -> anyhow::R
         let keys = {
             let pages = book.pages();
             let page = &pages.shelves[shelf];
-            // What is gone for good was looked at when it went, and is looked at now and then.
+            // What is gone for good was looked at when it went, and is looked at again only now and then.
             if page.created == Fate::Refused || (page.gone && rng.random_range(0..40) > 0) {
                 continue;
             }
@@ -129,7 +130,7 @@ pub async fn on_wire(url: &str, book: &Book, rng: &mut ChaCha20Rng) -> anyhow::R
     Ok(seen)
 }
 
-/// A mailbox over the wire, read to its head.
+/// Reads a mailbox over the wire, up to its head.
 async fn look(wire: &mut Wire, keys: &BareMailbox) -> anyhow::Result<Option<Found>> {
     let state = match wire.ask(keys.opening(u32::MAX)).await? {
         ServerBody::Opened(opened) => match opened.into_iter().next().map(|opened| opened.result) {
@@ -165,8 +166,8 @@ async fn look(wire: &mut Wire, keys: &BareMailbox) -> anyhow::Result<Option<Foun
     }))
 }
 
-/// Sends posts again, byte for byte: the same seq must come, and what had not happened happens now or is
-/// refused for good.
+/// Sends posts again, byte for byte. The same seq must come; what had not happened happens now, or is refused
+/// for good.
 async fn ask_again(
     wire: &mut Wire,
     book: &Book,
@@ -187,7 +188,7 @@ async fn ask_again(
     for id in &ids {
         let request = book.pages().shelves[shelf].request(id).context("it was sent")?;
         numbers.push((wire.feed(request).await?, *id));
-        // Within what the relay takes without being read.
+        // Not more than the relay takes while its answers are not read.
         if numbers.len() == 32 {
             repeated(wire, book, shelf, &mut numbers).await?;
         }
@@ -206,7 +207,7 @@ async fn repeated(
     let mut asked: HashMap<u64, PostId> = numbers.drain(..).collect();
     let mut refused = Vec::new();
     while !asked.is_empty() {
-        // In whatever order they come.
+        // The answers may come in any order.
         let (id, body) = match wire.hear().await.context("asking again")? {
             Heard::Closed(reason) => bail!("closed while posts were asked again: {reason}"),
             Heard::Frame(frame) => match asked.remove(&frame.request) {
@@ -238,7 +239,7 @@ async fn repeated(
                 sent.fate = Fate::Refused;
                 refused.push(id);
             }
-            // A full disk: what was stored is answered, what was not cannot be.
+            // The disk is full: what was stored is answered, and what was not cannot be.
             ServerBody::Error(Refusal { code: Some(ErrorCode::StoreUnavailable), .. }) => {
                 ensure!(
                     sent.seq.is_none(),
@@ -249,7 +250,7 @@ async fn repeated(
             other => bail!("asked again: {other:?}"),
         }
     }
-    // A refusal may be heard before the answer to the turn that is its reason.
+    // A refusal may be heard before the answer to the turn that is the reason for it.
     let pages = book.pages();
     let page = &pages.shelves[shelf];
     for id in refused {
@@ -262,7 +263,7 @@ async fn repeated(
     Ok(())
 }
 
-/// Accounts whose registration was answered can prove themselves.
+/// Checks that accounts whose registration was answered can prove themselves.
 async fn accounts(url: &str, book: &Book, rng: &mut ChaCha20Rng) -> anyhow::Result<()> {
     let some: Vec<_> = {
         let pages = book.pages();
@@ -300,7 +301,7 @@ pub fn in_store(store: &EmbeddedStore, book: &Book, mark: u64) -> Result<Seen, S
     Ok(seen)
 }
 
-/// A mailbox in a store, as it is there.
+/// A mailbox as it is in a store.
 pub fn find(store: &EmbeddedStore, keys: &BareMailbox) -> Result<Option<Found>, StoreError> {
     let open = OpenReader { mailbox: keys.id, reader: keys.reader, key: keys.read_key.hash(), claim: None };
     let view = match wait(store.open(open)) {
@@ -327,7 +328,7 @@ fn device(store: &EmbeddedStore, device: DeviceId) -> Result<(), StoreError> {
 
 /// Runs a future of the store on a runtime of its own.
 fn wait<T>(future: impl Future<Output = T>) -> T {
-    // Many answers are there at once: no runtime is made for them.
+    // Many answers are there at once, and need no runtime.
     let mut future = Box::pin(future);
     if let Some(done) = (&mut future).now_or_never() {
         return done;

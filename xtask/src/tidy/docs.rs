@@ -63,8 +63,8 @@ fn links(document: &str, text: &str, paths: &Paths, documents: &BTreeMap<&str, &
     findings
 }
 
-/// Whether a document has the heading that an anchor names, by GitHub's way of making anchors: small letters,
-/// spaces as hyphens, other signs left out.
+/// Whether a document has the heading that an anchor names. Anchors are made as GitHub makes them: in lower
+/// case, with hyphens for spaces and without other signs.
 fn has_anchor(text: &str, anchor: &str) -> bool {
     let of = |heading: &str| -> String {
         let heading = heading.trim_start_matches('#').trim().to_lowercase();

@@ -11,9 +11,9 @@ use crate::step::{metadata, root};
 
 /// The crates that must not reach [`FORBIDDEN_TO_RELAY`].
 const RELAY: &[&str] = &["posthorn-server", "posthorn-proto"];
-/// Names, or beginnings of names with `*`.
+/// What the relay must not reach: names, or beginnings of names with `*`.
 const FORBIDDEN_TO_RELAY: &[&str] = &["openmls*", "hpke*", "posthorn-client", "posthorn", "posthorn-tests"];
-/// What the wire must not reach: it does no I/O.
+/// What the wire must not reach, because it does no I/O.
 const FORBIDDEN_TO_PROTO: &[&str] = &["tokio*", "rusqlite", "sled", "hyper*"];
 /// The two kinds of machine that Posthorn is built for in CI.
 const PLATFORMS: &[&str] = &["x86_64-unknown-linux-gnu", "wasm32-unknown-unknown"];
@@ -42,7 +42,7 @@ pub(super) fn check() -> anyhow::Result<Vec<Finding>> {
     Ok(findings.into_values().collect())
 }
 
-/// Packages and their normal and build dependencies, by name; tests may link what they like.
+/// Packages and their normal and build dependencies, by name. Tests may link what they like.
 #[derive(Debug, Default)]
 struct Graph {
     edges: BTreeMap<String, BTreeSet<String>>,
@@ -172,8 +172,8 @@ impl Policy {
     /// Whether an SPDX expression can be satisfied: of an `OR` one side, of an `AND` both.
     fn allows(&self, expression: &str) -> bool {
         let expression = expression.replace('/', " OR ").replace(['(', ')'], " ");
-        // `A OR B AND C` without parentheses does not occur; `(A OR B) AND C` does. Splitting at AND first
-        // serves both.
+        // `(A OR B) AND C` occurs; `A OR B AND C` without parentheses does not. Splitting at AND first does
+        // for both.
         expression
             .split(" AND ")
             .all(|part| part.split(" OR ").any(|licence| self.licences.contains(licence.trim())))

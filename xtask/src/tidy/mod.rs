@@ -1,5 +1,5 @@
-//! House rules that a program can check. An error stops CI; a warning is a question to whoever changes the
-//! place.
+//! The house rules that a program can check. An error stops CI; a warning is a question to whoever changes
+//! that place.
 //!
 //! Reading guide: [`edges`] looks at the graph of crates, [`sources`] at source text, [`width`] at how wide
 //! prose is, [`numbers`] at the promises and rules that anything refers to, [`map`] at ARCHITECTURE.md,
@@ -21,7 +21,7 @@ use anyhow::{Context as _, bail};
 
 use crate::step::root;
 
-/// One thing that a rule has to say.
+/// One thing that a rule found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
     grave: bool,
@@ -48,7 +48,7 @@ impl fmt::Display for Finding {
 /// A file that git tracks, or would track if it were added now.
 #[derive(Debug)]
 struct TrackedFile {
-    /// From the root of the checkout, with `/`.
+    /// The path from the root of the checkout, with `/`.
     path: String,
     /// `None` if it is not UTF-8 (fuzz corpora, fixtures).
     text: Option<String>,

@@ -2,9 +2,9 @@
 
 use super::{Finding, TrackedFile};
 
-/// A file above this many lines is a question: what second thing lives here?
+/// Lines of a file, beyond which it is a question: what second thing lives here?
 const FILE_LINES: usize = 600;
-/// The same for a function.
+/// Lines of a function, beyond which it is the same question.
 const FUNCTION_LINES: usize = 70;
 /// Beginnings of paths that exist on one machine only. Split, so that this file does not break its own rule.
 const MACHINE_PATHS: &[&str] = &[

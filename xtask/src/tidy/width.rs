@@ -1,13 +1,13 @@
 //! Prose and comments are at most 110 columns wide; rustfmt sees to code, and wraps no comments.
 //!
-//! Free of it is what cannot be broken or reads worse when broken: rows of tables, fenced blocks, addresses,
-//! and words that are too long themselves (a hash).
+//! Exempt is what cannot be broken, or would be harder to read: rows of tables, fenced blocks, addresses, and
+//! words that are too long themselves (a hash).
 
 use super::{Finding, TrackedFile};
 
 /// Most columns of a line; rustfmt.toml has the same for code.
 const COLUMNS: usize = 110;
-/// A word of more columns than this is left where it stands.
+/// Columns of a word, beyond which it may stand where it is.
 const LONG_WORD: usize = 80;
 
 /// The lines of one file that are too wide.
@@ -25,14 +25,14 @@ pub(super) fn check(file: &TrackedFile) -> Vec<Finding> {
         .collect()
 }
 
-/// Of a line of Rust what is comment, and how many columns stand before it.
+/// The comment in a line of Rust, and how many columns stand before it.
 fn comment(line: &str) -> Option<(usize, &str)> {
     let body = line.trim_start();
     if body.starts_with("//") {
         let body = body.trim_start_matches(['/', '!']);
         return Some((columns(line) - columns(body), body));
     }
-    // Behind code. What stands in a string is no comment.
+    // A comment behind code, unless it is in a string.
     let (code, comment) = line.split_once(" // ")?;
     (code.matches('"').count() % 2 == 0).then(|| (columns(code) + 4, comment))
 }

@@ -43,7 +43,7 @@ pub(crate) async fn only_prefixes_expire(f: Fixture) {
     assert_eq!(f.stored(m).await, [0; 0]);
 }
 
-/// Who missed an envelope because it expired no longer fills the mailbox with the rest (R3).
+/// A reader that missed an envelope because it expired no longer makes the rest fill the mailbox (R3).
 pub(crate) async fn the_late_hold_nothing_back(mut f: Fixture) {
     let m = f.mailbox(1, &[1, 2]).await;
     expect(f.store.append(post(m, 1, 0)).await);
@@ -135,7 +135,7 @@ pub(crate) async fn tokens_expire(mut f: Fixture) {
     expect(f.store.create(new_mailbox(3, &[1])).await);
 }
 
-/// More than an engine may look at in one step.
+/// More mailboxes than an engine may look at in one step.
 pub(crate) async fn many_mailboxes_expire(mut f: Fixture) {
     let policy = crate::store::StorePolicy {
         mailboxes: 5000,

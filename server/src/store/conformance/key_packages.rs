@@ -1,4 +1,4 @@
-//! Key packages: one-time ones are given out once, the last-resort one is copied (rule 15).
+//! Key packages: each one-time package is given out once, the last-resort package many times (rule 15).
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -11,13 +11,13 @@ fn package(n: u8) -> Bytes {
     envelope(n, 500)
 }
 
-/// Publishes for device 1; tells the number in stock.
+/// Publishes for device 1; returns how many one-time packages are in stock.
 async fn publish(f: &Fixture, one_time: &[u8]) -> u32 {
     let one_time = one_time.iter().map(|n| package(*n)).collect();
     expect(f.store.publish_key_packages(device(1), one_time, None).await).one_time
 }
 
-/// Takes the package of account 1: which, and whether it was the last resort.
+/// Takes a package of account 1; returns which, and whether it was the last resort.
 async fn take(f: &Fixture) -> Result<(u8, bool), StoreError> {
     let taken = f.store.take_key_packages(handle_of(1)).await?;
     assert_eq!(taken.len(), 1, "one for each device");
@@ -83,7 +83,7 @@ pub(crate) async fn the_oldest_make_room(mut f: Fixture) {
     assert_eq!(take(&f).await, Err(StoreError::NoKeyPackage));
 }
 
-/// A publication is repeated when its answer was lost; what was taken meanwhile must not be given out again.
+/// A publication is repeated if its answer was lost; what was taken in between must not be given out again.
 pub(crate) async fn a_repeated_publication_adds_nothing(mut f: Fixture) {
     expect(f.store.register(account(1)).await);
     assert_eq!(publish(&f, &[1, 2, 2]).await, 2);

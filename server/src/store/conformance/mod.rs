@@ -1,8 +1,8 @@
 //! One suite that every engine passes: each sentence of the [`Store`] trait's documentation, as tests over a
 //! [`Fixture`], and a model against which random operations run ([`model`]).
 //!
-//! An engine joins with `conformance!(MyEngine::new())` in a test module, where the expression makes a fresh
-//! [`Engine`]. Tests read no clock and wait for nothing but the store.
+//! An engine joins by `conformance!(MyEngine::new())` in a test module, where the expression makes a fresh
+//! [`Engine`]. The tests read no clock and wait for nothing but the store.
 
 pub(crate) mod accounts;
 pub(crate) mod clocks;
@@ -29,7 +29,7 @@ use posthorn_proto::MailboxId;
 use super::{Clock, NewInvite, NewMailbox, Published, ReadRange, Store, StoreError, StorePolicy, Stored};
 use names::{account, expect, handle_of, invite, mailbox, post_key, reader, token, turn_key};
 
-/// The time at which every test begins: noon of some day, so that small steps stay within it.
+/// When every test begins, unix seconds: at noon, so that small steps stay within one day.
 pub(crate) const START: u64 = 20_000 * 86_400 + 43_200;
 
 /// A clock that only tests move.
@@ -70,13 +70,13 @@ impl Clock for ManualClock {
 /// What a store told its live side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// An envelope became durable.
+    /// This envelope became durable.
     Appended(MailboxId, Stored),
     /// A mailbox is gone.
     Destroyed(MailboxId),
 }
 
-/// Remembers events.
+/// Remembers what a store told its live side.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder(Mutex<Vec<Event>>);
 
@@ -97,7 +97,7 @@ impl Published for Recorder {
     }
 }
 
-/// What a store is opened with.
+/// What a store is opened with, the same before and after a restart.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
     pub(crate) policy: StorePolicy,
@@ -110,8 +110,8 @@ pub(crate) type Opening<'a> = Pin<Box<dyn Future<Output = Arc<dyn Store>> + 'a>>
 
 /// An engine under test.
 pub(crate) trait Engine {
-    /// Opens its store: empty at first; each later call first ends the store (by `close` or like a power cut,
-    /// as the engine likes to test) and opens it again on what is durable.
+    /// Opens the engine's store, which is empty at first. Each later call first ends the store (by `close` or
+    /// as a power cut would, whichever the engine wants tested) and opens it again on what is durable.
     fn open<'a>(&'a mut self, setup: &'a Setup) -> Opening<'a>;
 }
 
@@ -141,9 +141,9 @@ pub(crate) fn small_policy() -> StorePolicy {
     }
 }
 
-/// Seconds after which envelopes expire in mailboxes of [`Fixture::mailbox`].
+/// Expiry of the mailboxes that [`Fixture::mailbox`] makes, in seconds.
 pub(crate) const EXPIRY: u32 = 5_000;
-/// Quota of these mailboxes, bytes; half of it is reserve.
+/// Quota of these mailboxes, in bytes; half of it is the reserve.
 pub(crate) const QUOTA: u64 = 100_000;
 
 impl Fixture {
@@ -195,7 +195,7 @@ impl Fixture {
         mailbox(n)
     }
 
-    /// Head and oldest as reader `n` finds them, its cursor, and how far it may read.
+    /// What reader `n` finds: head, oldest, its cursor, and how far it may read if it was evicted.
     pub(crate) async fn view(
         &self,
         mailbox: MailboxId,
@@ -205,7 +205,7 @@ impl Fixture {
         Ok((view.head, view.oldest, view.cursor, view.until))
     }
 
-    /// Seqs that can be read.
+    /// The seqs that can be read.
     pub(crate) async fn stored(&self, mailbox: MailboxId) -> Vec<u64> {
         let all = ReadRange { from: 0, to: u64::MAX, bytes: usize::MAX };
         expect(self.store.read(mailbox, all).await).into_iter().map(|stored| stored.seq).collect()

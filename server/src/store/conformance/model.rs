@@ -1,5 +1,5 @@
-//! An independent model of a store: a few maps, written as directly as the trait's documentation reads, with
-//! no thought of speed. It shares no code with the ledger but the types of the trait.
+//! An independent model of a store: a few maps, written as directly as the trait's documentation reads,
+//! without a thought of speed. All that it shares with the ledger are the types of the trait.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,9 +34,9 @@ struct ModelMailbox {
     created: NewMailbox,
     post_key: KeyHash,
     turn_key: KeyHash,
-    /// In order of admission; evicted ones in order of eviction behind `until`.
+    /// In order of admission; those with an `until` are evicted, and in order of eviction.
     readers: Vec<ModelReader>,
-    /// All posts ever, by seq.
+    /// All posts that ever were, by seq.
     posts: BTreeMap<u64, ModelPost>,
     stored: BTreeSet<u64>,
     remembered: BTreeSet<u64>,
@@ -52,7 +52,7 @@ struct ModelDevice {
     last_resort: Option<(Bytes, u64)>,
 }
 
-/// The model.
+/// A store as the documentation of the trait describes it.
 pub(crate) struct Model {
     policy: StorePolicy,
     pub(crate) now: u64,
@@ -89,7 +89,7 @@ impl ModelMailbox {
         self.readers.iter().filter(|reader| reader.until.is_none())
     }
 
-    /// Trims what everybody passed who is neither evicted nor already missed something.
+    /// Trims what every reader has acknowledged that is not evicted and has not missed anything yet.
     fn settle(&mut self) {
         let oldest = self.oldest();
         let waiting = self.active().map(|reader| reader.cursor).filter(|cursor| cursor + 1 >= oldest);
@@ -136,7 +136,7 @@ impl ModelMailbox {
 }
 
 impl Model {
-    /// An empty one.
+    /// An empty store.
     pub(crate) fn new(policy: StorePolicy) -> Self {
         Self {
             policy,
@@ -467,7 +467,7 @@ impl Model {
         Ok(accepted)
     }
 
-    /// What memory alone held is gone.
+    /// Forgets what a store holds in memory only.
     pub(crate) fn restart(&mut self) {
         self.drawn.clear();
     }

@@ -1,5 +1,5 @@
-//! Names, keys and requests that tests use: made of small numbers, so that a failing list of operations can
-//! be read.
+//! Names, keys and requests for tests, made of small numbers so that a failing list of operations can be
+//! read.
 
 use bytes::Bytes;
 use posthorn_proto::chain::Fingerprint;
@@ -8,7 +8,7 @@ use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId, PostId, Reader, Reade
 
 use crate::store::{Append, NewAccount, OpenReader};
 
-/// What must be right.
+/// The value of a result that must be `Ok`.
 #[track_caller]
 pub(crate) fn expect<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
     result.expect("the store does it")
@@ -113,7 +113,8 @@ pub(crate) fn sized(mailbox: MailboxId, n: u16, generation: u8, len: usize) -> A
     })
 }
 
-/// The same append, turning the lock from its generation to the next, with these readers coming and going.
+/// The same append, which also turns the lock from its generation to the next and admits and evicts these
+/// readers.
 pub(crate) fn turning(append: Append, generation: u8, admit: &[u8], evict: &[u8]) -> Append {
     let turn = Turn {
         post_key_hash: post_key(generation + 1),
@@ -124,7 +125,7 @@ pub(crate) fn turning(append: Append, generation: u8, admit: &[u8], evict: &[u8]
     finger(Append { turn: Some((turn_key(generation), turn)), ..append })
 }
 
-/// With the fingerprint that it should have.
+/// The append with the fingerprint that it should have.
 pub(crate) fn finger(append: Append) -> Append {
     let (key, turn) = match &append.turn {
         Some((key, turn)) => (Some(key), Some(turn)),

@@ -1,5 +1,5 @@
-//! Random lists of operations, run on an engine and on the [model](super::model); every answer must agree,
-//! with restarts in between. A list that fails is printed; it can be named here as a reproduction.
+//! Random lists of operations, run on an engine and on the [model](super::model), with restarts in between.
+//! Every answer must agree. A list that fails is printed, and can be kept here as a named reproduction.
 
 use bytes::Bytes;
 use posthorn_proto::KeyHash;
@@ -80,7 +80,7 @@ fn ops() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Bounds so small that lists of operations meet all of them.
+/// Bounds so small that lists of operations reach all of them.
 fn tiny_policy() -> StorePolicy {
     StorePolicy {
         total_bytes: 6_000,
@@ -101,7 +101,7 @@ fn package(n: u8) -> Bytes {
     names::envelope(n, 40)
 }
 
-/// Two answers are alike if they are equal; of a bad turn, the words do not matter.
+/// Whether two answers are alike: they are equal, except that the words about a bad turn do not matter.
 fn alike<T: PartialEq + std::fmt::Debug>(
     real: Result<T, StoreError>,
     model: Result<T, StoreError>,
@@ -149,7 +149,7 @@ impl Pair {
             Op::Restart => {
                 self.fixture.restart().await;
                 self.model.restart();
-                // Lists may let more than a week pass without a record, as if the relay had been off.
+                // A list may let more than a week pass without a record, as if the relay had been off.
                 if self.fixture.store.stats().expiry_paused {
                     alike(self.fixture.store.confirm_clock().await, Ok(()))?;
                 }
@@ -264,7 +264,7 @@ impl Pair {
         }
     }
 
-    /// Looks at everything that can be seen.
+    /// Compares everything that can be seen from outside.
     async fn look(&mut self) -> Result<(), String> {
         for m in 1..3 {
             self.step(&Op::Read { mailbox: m, from: 0, to: u64::MAX, bytes: usize::MAX }).await?;
@@ -305,7 +305,7 @@ fn run(engine: Box<dyn Engine>, ops: &[Op]) -> Result<(), String> {
     })
 }
 
-/// Random lists; `POSTHORN_CASES` sets how many.
+/// Runs random lists; `POSTHORN_CASES` sets how many.
 pub(crate) fn random(engine: impl Fn() -> Box<dyn Engine>) {
     let cases = std::env::var("POSTHORN_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(150);
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
@@ -317,7 +317,7 @@ pub(crate) fn random(engine: impl Fn() -> Box<dyn Engine>) {
     }
 }
 
-/// Lists that once failed.
+/// Runs the lists that once failed.
 pub(crate) fn reproductions(engine: impl Fn() -> Box<dyn Engine>) {
     for (name, ops) in named() {
         if let Err(error) = run(engine(), &ops) {

@@ -6,7 +6,7 @@ use super::names::{account, expect, finger, post, reader_id, sized, turning};
 use super::{EXPIRY, Fixture, QUOTA, new_mailbox, small_policy};
 use crate::store::{Append, NewMailbox, StoreError, StorePolicy};
 
-/// What ordinary posts may fill of [`QUOTA`].
+/// The part of [`QUOTA`] that posts without a turn may fill, in bytes.
 const OPEN: usize = QUOTA as usize / 2;
 const OVERHEAD: usize = POST_OVERHEAD_BYTES as usize;
 

@@ -168,8 +168,7 @@ pub(crate) async fn the_evicted_may_come_back(mut f: Fixture) {
     assert_eq!(f.view(m, 2).await, Ok((3, 3, 2, None)), "it is a reader like any other");
 }
 
-/// Turns cannot fill memory with readers that are gone: as many evicted ones are kept as there may be
-/// readers.
+/// Turns cannot fill memory with evicted readers: at most as many are kept as there may be readers.
 pub(crate) async fn the_newest_evicted_are_kept(mut f: Fixture) {
     let m = f.mailbox(1, &[1, 2, 3, 4]).await;
     expect(f.store.append(turning(post(m, 1, 0), 0, &[5, 6, 7], &[2, 3, 4])).await);

@@ -1,10 +1,10 @@
 //! The checkpoint: the live state as rows in sled, so that a start replays only the journal's tail.
 //!
-//! sled never has to be durable or even right. Each value carries a checksum; a root row says how many rows
-//! there are, the sum of their hashes, and from which journal position to replay. Opening reads everything
-//! and compares; anything odd (also a panic inside sled) makes the whole index worthless, and it is thrown
-//! away and built again from the journal. Nothing in the journal is ever dropped because a checkpoint holds
-//! it (rule 18).
+//! sled never has to be durable, or even right. Each value carries a checksum, and a root row says how many
+//! rows there are, what their hashes add up to, and from which journal position to replay. Opening reads
+//! everything and compares. If anything is odd, and be it a panic inside sled, the whole index is worthless:
+//! it is thrown away and built again from the journal. Nothing in the journal is ever dropped because a
+//! checkpoint holds it (rule 18).
 //!
 //! | key | value |
 //! |---|---|
@@ -26,44 +26,45 @@ const FORMAT: u32 = 2;
 const ROOT: &[u8] = &[0];
 const ROW: u8 = 1;
 const ROOT_LEN: usize = 40;
-/// Measured: with sled's default of 512 KiB its own fsync is not enough for mixed value sizes (see
-/// docs/storage.md). sled writes whole segments, so the tests, which make thousands of small indexes, take
-/// smaller ones.
+/// Size of sled's segments, in bytes. With sled's default of 512 KiB even an fsync of its own was measured to
+/// be not enough for values of mixed sizes (see docs/storage.md). sled writes whole segments, so the tests,
+/// which make thousands of small indexes, take smaller ones.
 const SLED_SEGMENT: usize = if cfg!(test) { 1 << 20 } else { 2 << 20 };
-/// Rounds of collecting what sled has put off freeing, some 500 objects each; microseconds where there is
-/// nothing left.
+/// Rounds of collecting what sled has put off freeing; each frees some 500 objects, and takes microseconds
+/// when nothing is left.
 const COLLECTIONS: u32 = 4096;
-/// sled's page cache, bytes. The index is read once and then only written.
+/// sled's page cache, in bytes. Small, because the index is read once and from then on only written.
 const SLED_CACHE: u64 = 2 << 20;
 
-/// How long a start waits for the index of a store that was closed just before, in the same process.
+/// How often a start tries to lock the index, a millisecond apart: in the same process, a store that was just
+/// closed may still hold it.
 const LOCK_TRIES: u32 = 2000;
 const LOCK_WAIT: Duration = Duration::from_millis(1);
 
-/// Why an index is of no use. Never worse than a slow start.
+/// Why an index is of no use. The worst that follows is a slow start.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unusable {
     /// sled reported an error.
     #[error("sled: {0}")]
     Sled(#[from] sled::Error),
-    /// sled panicked.
+    /// sled panicked; the text is what it said.
     #[error("sled panicked: {0}")]
     Panicked(String),
-    /// The file system refused.
+    /// The file system reported an error.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// What it holds is not what was put there.
+    /// It does not hold what was put there.
     #[error("{0}")]
     Contradicts(&'static str),
 }
 
-/// Takes a row's key and value.
+/// Called with the key and the value of each row.
 pub(super) type Row<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<(), Unusable>;
 
-/// What is known of the rows of one checkpoint, for the next.
+/// What is known of the rows of one checkpoint, so that the next need not write them all.
 ///
-/// sled is open while a checkpoint is read or written, and closed in between: its cache, which holds about
-/// what the ledger holds and evicts little of it, is memory that a relay has better uses for.
+/// sled is open while a checkpoint is read or written, and closed in between: its cache holds about as much
+/// as the ledger and evicts little of it, and a relay has better uses for that memory.
 pub(super) struct Checkpoint {
     db: Option<sled::Db>,
     path: PathBuf,
@@ -71,7 +72,7 @@ pub(super) struct Checkpoint {
     sum: u64,
 }
 
-/// Runs what may panic inside sled.
+/// Runs work in which sled may panic.
 fn guarded<T>(work: impl FnOnce() -> Result<T, Unusable>) -> Result<T, Unusable> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text =
@@ -81,8 +82,8 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, Unusable>) -> Result<T, Unusable>
 }
 
 impl Checkpoint {
-    /// Opens the index and hands out its rows; then the position from which to replay. `Ok(None)`: there is
-    /// none yet.
+    /// Opens the index and hands out its rows, then returns the position from which to replay. `Ok(None)` if
+    /// there is no index yet.
     pub(super) fn load(path: &Path, row: Row<'_>) -> Result<Option<(Self, Resume)>, Unusable> {
         if !path.is_dir() {
             return Ok(None);
@@ -107,7 +108,7 @@ impl Checkpoint {
         })
     }
 
-    /// Begins anew, throwing away what is there.
+    /// Begins an empty index, and throws away what is there.
     pub(super) fn create(path: &Path) -> Result<Self, Unusable> {
         if path.exists() {
             fs::remove_dir_all(path)?;
@@ -115,7 +116,7 @@ impl Checkpoint {
         guarded(|| Ok(Self { db: Some(open_sled(path)?), path: path.to_owned(), rows: 0, sum: 0 }))
     }
 
-    /// Puts rows, or removes those without a value. Until [`Checkpoint::finish`], the index contradicts its
+    /// Writes rows, and removes those without a value. Until [`Checkpoint::finish`] the index contradicts its
     /// root.
     pub(super) fn put(
         &mut self,
@@ -145,15 +146,15 @@ impl Checkpoint {
         })
     }
 
-    /// Declares the rows complete: replay may begin at `resume`. The records that the rows hold must be
-    /// durable by now.
+    /// Declares the rows complete, so that replay may begin at `resume`. All records that the rows reflect
+    /// must be durable by now.
     pub(super) fn finish(&mut self, resume: Resume) -> Result<(), Unusable> {
         guarded(|| {
             let db = opened(&mut self.db, &self.path)?;
             db.insert(ROOT, root_bytes(resume, self.rows, self.sum).to_vec())?;
             db.flush()?;
             self.db = None;
-            // What sled has put off freeing would stay until it is next used.
+            // What sled has put off freeing would otherwise stay until sled is next used.
             (0..COLLECTIONS).for_each(|_| crossbeam_epoch::pin().flush());
             // sled's own flush ends in sync_file_range, which does not reach the disk's cache.
             sync_all(&self.path)?;
@@ -174,7 +175,7 @@ fn open_sled(path: &Path) -> Result<sled::Db, Unusable> {
     let config = config.segment_size(SLED_SEGMENT);
     for _ in 0..LOCK_TRIES {
         match config.open() {
-            // sled's own threads let go of its file a moment after the last handle is dropped.
+            // sled's own threads hold its file for a moment after the last handle is dropped.
             Err(sled::Error::Io(error)) if error.to_string().contains("acquire lock") => {
                 std::thread::sleep(LOCK_WAIT);
             }
@@ -201,7 +202,7 @@ fn checked<'a>(key: &[u8], stored: &'a [u8]) -> Option<&'a [u8]> {
     (u32::from_le_bytes(*crc) == crc32c_append(crc32c(key), value)).then_some(value)
 }
 
-/// Hashes of rows are added up, so that the sum does not depend on their order.
+/// The hash of a row. Hashes are added up, so that the sum does not depend on the order of the rows.
 fn row_hash(key: &[u8], stored: &[u8]) -> u64 {
     let hash =
         Sha256::new().chain_update((key.len() as u64).to_le_bytes()).chain_update(key).chain_update(stored);

@@ -1,9 +1,9 @@
 //! The checkpointer: a thread that writes the ledger's changed rows into the index while posts go on.
 //!
-//! The rows of one checkpoint are of different moments, all of them after the position that the root will
-//! name; replaying from there makes them of one moment. The root is written only when everything that the
-//! rows hold is durable in the journal. If anything goes wrong, the index is thrown away and begun anew with
-//! all rows: the store itself never notices.
+//! The rows of one checkpoint may be of different moments, all of them after the position that the root will
+//! name; replaying from there brings them to the same moment. The root is written only once everything that
+//! the rows reflect is durable in the journal. If anything goes wrong, the index is thrown away and begun
+//! again with all rows, and the store itself never notices.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,26 +16,26 @@ use super::journal::Resume;
 use super::shared::Shared;
 use crate::store::ledger::RowKey;
 
-/// Rows exported under one lock of the ledger: bounds how long the committer waits for it.
+/// Rows that are exported under one lock of the ledger: few, because the committer waits for that lock.
 const ROWS_AT_ONCE: usize = 8;
-/// Checkpoints write at most one part in this many of what the journal writes (before sled's own
-/// amplification).
+/// How many times as much as the last checkpoint wrote the journal must write before the next one begins, so
+/// that checkpoints add at most an eighth (before what sled itself adds).
 const FAIR_PART: u64 = 8;
-/// When so many rows have changed, a checkpoint is begun as soon as as much was written as the last one
-/// wrote: to note each takes some 60 bytes.
+/// Changed rows from which on a checkpoint begins sooner, once the journal has written as much as the last
+/// one did: noting a changed row takes some 60 bytes of memory.
 const MANY_ROWS: usize = 1 << 17;
 
 struct Job {
     resume: Resume,
-    /// The rows that changed since the checkpoint before.
+    /// The rows that changed since the last checkpoint.
     changed: Vec<RowKey>,
 }
 
-/// The committer's handle; one checkpoint is under way at a time.
+/// The committer's handle of the thread. One checkpoint is under way at a time.
 pub(super) struct Checkpointer {
     jobs: SyncSender<Job>,
     busy: Arc<AtomicBool>,
-    /// The index is worth nothing: the next checkpoint has all rows.
+    /// Whether the index is worth nothing, so that the next checkpoint must have all rows.
     anew: Arc<AtomicBool>,
     /// Bytes of rows that the last checkpoint wrote.
     written: Arc<AtomicU64>,
@@ -43,7 +43,7 @@ pub(super) struct Checkpointer {
 }
 
 impl Checkpointer {
-    /// Starts the thread. `checkpoint`: the index as it was loaded; `None`: begin it anew.
+    /// Starts the thread. `checkpoint` is the index as it was loaded, or `None` to begin it anew.
     pub(super) fn start(
         path: PathBuf,
         checkpoint: Option<Checkpoint>,
@@ -61,32 +61,32 @@ impl Checkpointer {
         Ok(Self { jobs, busy, anew, written, thread })
     }
 
-    /// A checkpoint is being written.
+    /// Whether a checkpoint is being written.
     pub(super) fn is_busy(&self) -> bool {
         self.busy.load(Ordering::Acquire)
     }
 
-    /// Whether one should be begun: so many bytes were written to the journal and so many rows changed since
-    /// the last.
+    /// Whether one should begin, given how many bytes were written to the journal and how many rows changed
+    /// since the last one did.
     pub(super) fn is_due(&self, written: u64, usual: u64, changed: usize) -> bool {
         written >= interval(usual, self.written.load(Ordering::Relaxed), changed) && !self.is_busy()
     }
 
-    /// There is no usable index.
+    /// Whether there is no usable index.
     pub(super) fn is_behind(&self) -> bool {
         self.anew.load(Ordering::Acquire)
     }
 
-    /// Begins a checkpoint from which replay may start at `resume`, where the journal and the ledger are now.
-    /// Waits for the one before it, if it is still being written.
+    /// Begins a checkpoint behind which replay may start at `resume`, which is where the journal and the
+    /// ledger are now. Waits for the one before it, if that is still being written.
     pub(super) fn begin(&self, resume: Resume, shared: &Shared) {
         let changed = shared.ledger.write().take_dirty();
         self.busy.store(true, Ordering::Release);
-        // The thread ends only with this handle, so the job is taken.
+        // The thread ends only with this handle, so it takes the job.
         let _ = self.jobs.send(Job { resume, changed });
     }
 
-    /// Ends the thread when its work is done.
+    /// Ends the thread once its work is done.
     pub(super) fn finish(self) {
         drop(self.jobs);
         if self.thread.join().is_err() {
@@ -95,7 +95,8 @@ impl Checkpointer {
     }
 }
 
-/// Bytes of the journal between a checkpoint that wrote `last` bytes of rows and the next.
+/// How many bytes the journal must write before the next checkpoint, if the last one wrote `last` bytes of
+/// rows.
 fn interval(usual: u64, last: u64, changed: usize) -> u64 {
     if changed < MANY_ROWS { usual.max(last.saturating_mul(FAIR_PART)) } else { last }
 }
@@ -126,10 +127,10 @@ impl Worker {
     fn write(&mut self, job: Job) -> Result<(), Unusable> {
         let (mut checkpoint, mut keys) = match self.checkpoint.take() {
             Some(checkpoint) => (checkpoint, job.changed),
-            // Whatever became of earlier checkpoints, one that is begun anew has all rows.
+            // An index that is begun anew gets all rows, whatever became of earlier checkpoints.
             None => (Checkpoint::create(&self.path)?, self.shared.ledger.read().rows().collect()),
         };
-        // Neighbours share sled's pages.
+        // Neighbouring rows share sled's pages.
         keys.sort_unstable();
         let mut written = 0;
         for keys in keys.chunks(ROWS_AT_ONCE) {
@@ -150,7 +151,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Waits until everything that the rows may hold is durable.
+    /// Waits until everything that the rows may reflect is durable. `false` if it never will be.
     fn settled(&self) -> bool {
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         runtime.is_ok_and(|runtime| runtime.block_on(self.shared.settled()))

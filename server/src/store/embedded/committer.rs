@@ -1,10 +1,10 @@
 //! The committer: the one thread that writes. It takes whatever is queued, decides it against the ledger,
-//! writes one batch, syncs once, answers all, while the next batch gathers.
+//! writes one batch, syncs once and answers all of it, while the next batch gathers.
 //!
-//! Order within a round: space is taken first ([`Journal::begin`]); then each command is decided, its records
-//! are put into the batch and applied to the ledger; then the batch is synced; then what happened is
-//! published; then all is answered. After a failed sync nothing of the round is answered and the thread ends
-//! (rule 19). Between rounds it does a step of [`Upkeep`].
+//! The order within a round: first space is taken ([`Journal::begin`]); then each command is decided, and its
+//! records are put into the batch and applied to the ledger; then the batch is synced; then what happened is
+//! published; then everything is answered. After a failed sync nothing of the round is answered, and the
+//! thread ends (rule 19). Between rounds it does a step of [`Upkeep`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,33 +23,34 @@ use crate::store::clock::ClockGuard;
 use crate::store::ledger::{Command, Decision, Outcome, Taken};
 use crate::store::{Clock, Published, StoreError, Stored};
 
-/// Most commands of a round.
+/// Most commands in a round.
 const ROUND_COMMANDS: usize = 1024;
-/// A round takes no more commands when its records come to this, bytes.
+/// Records of a round, in bytes, from which on it takes no more commands.
 const ROUND_BYTES: usize = 4 << 20;
-/// What a record takes beside the opaque bytes that it carries, bytes; an estimate that need not hold.
+/// What a record takes beside the opaque bytes that it carries, in bytes. An estimate, which may turn out too
+/// low.
 const RECORD_BYTES: usize = 256;
 
-/// The answer to a command, with bodies read.
+/// The answer to a command, in which places have been replaced by the bodies there.
 pub(super) type Reply = Result<Outcome<Bytes>, StoreError>;
 
 /// What is asked of the committer.
 pub(super) enum Ask {
     /// A command of the [`Store`](crate::store::Store) trait.
     Command(Box<Command>),
-    /// Answer what came before, and end.
+    /// Answer everything that came before, and end.
     Close,
 }
 
-/// One caller waiting.
+/// One waiting caller.
 pub(super) struct Request {
     pub(super) ask: Ask,
     pub(super) reply: oneshot::Sender<Reply>,
-    /// This request's part of the queue's bytes, given back with the answer.
+    /// This request's share of the queue's bytes, given back with the answer.
     pub(super) permit: Option<OwnedSemaphorePermit>,
 }
 
-/// Owned by its thread.
+/// The committer's state, owned by its thread.
 pub(super) struct Committer {
     pub(super) shared: Arc<Shared>,
     pub(super) journal: Journal,
@@ -59,19 +60,17 @@ pub(super) struct Committer {
     pub(super) published: Arc<dyn Published>,
     pub(super) upkeep: Upkeep,
     pub(super) checkpointer: Option<Checkpointer>,
-    /// While less than this is free on the disk, bytes, only commands that lead to more space are carried
-    /// out.
+    /// Free space on the disk, in bytes, below which only commands that lead to more space are carried out.
     pub(super) headroom: u64,
-    /// A checkpoint is begun when this much was written since the last, bytes, or more if the last one was
-    /// large.
+    /// How much is written between the beginnings of checkpoints, in bytes; more if the last one was large.
     pub(super) checkpoint_every: u64,
-    /// Written since the last checkpoint was begun, bytes.
+    /// How much was written since the last checkpoint began, in bytes.
     pub(super) since_checkpoint: u64,
     pub(super) waiting: VecDeque<Request>,
     pub(super) scratch: Vec<u8>,
 }
 
-/// Whoever waits must hear of the end, also if it is a panic.
+/// Makes sure that whoever waits hears of the end, even if that is a panic.
 struct LastWord<'a>(&'a Shared);
 
 impl Drop for LastWord<'_> {
@@ -82,15 +81,15 @@ impl Drop for LastWord<'_> {
     }
 }
 
-/// What a round has in flight.
+/// What a round has in hand until it is synced.
 #[derive(Default)]
 struct Round {
-    /// `None`: the disk is full.
+    /// `None` if the disk is full.
     batch: Option<Batch>,
     events: Vec<Event>,
     answers: Vec<Answered>,
     now: u64,
-    /// The disk is nearly full.
+    /// Whether the disk is nearly full.
     tight: bool,
 }
 
@@ -107,7 +106,7 @@ enum Event {
 }
 
 impl Committer {
-    /// The thread's whole life.
+    /// What the thread does, from start to end.
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let _last_word = LastWord(&shared);
@@ -132,7 +131,7 @@ impl Committer {
         }
     }
 
-    /// Serves until asked to close; returns who asked.
+    /// Serves until asked to close. Returns where to answer that.
     fn serve(&mut self) -> Result<Option<oneshot::Sender<Reply>>, Fatal> {
         let mut drained = Vec::with_capacity(ROUND_COMMANDS);
         loop {
@@ -152,8 +151,8 @@ impl Committer {
         }
     }
 
-    /// Takes what is queued; waits for something if there is nothing else to do. `false`: nobody can ask any
-    /// more.
+    /// Takes what is queued, and waits for something if there is nothing else to do. `false` once nobody can
+    /// ask any more.
     fn gather(&mut self, drained: &mut Vec<Request>) -> bool {
         if self.waiting.is_empty() && !self.upkeep.is_busy() {
             self.queue.blocking_recv_many(drained, ROUND_COMMANDS);
@@ -178,7 +177,7 @@ impl Committer {
         true
     }
 
-    /// One batch. Returns who asked to close, if somebody did.
+    /// One batch. If somebody asked to close, returns where to answer that.
     fn round(&mut self) -> Result<Option<oneshot::Sender<Reply>>, Fatal> {
         let now = self.guard.now(self.clock.unix_seconds(), self.clock.monotonic_seconds());
         let version = self.shared.ledger.read().version();
@@ -207,8 +206,8 @@ impl Committer {
         Ok(closing)
     }
 
-    /// How many of the waiting commands make a round, and what their records may take. On a nearly full disk
-    /// nothing is taken for what will be refused, so that what makes room still finds some.
+    /// How many of the waiting commands make a round, and how many bytes their records may take. On a nearly
+    /// full disk no space is taken for what will be refused, so that some is left for what makes room.
     fn size_up(&self, tight: bool) -> (usize, usize) {
         let (mut count, mut bytes) = (0, 0);
         for request in self.waiting.iter().take(ROUND_COMMANDS) {
@@ -233,8 +232,8 @@ impl Committer {
         }
     }
 
-    /// Decides a command, puts its records into the batch and applies them. The inner result is for the
-    /// caller.
+    /// Decides a command, puts its records into the batch and applies them. The inner result is what the
+    /// caller gets.
     fn execute(
         &mut self,
         command: Command,
@@ -250,7 +249,7 @@ impl Committer {
             _ => {}
         }
         let refused = round.tight && takes_space(&command);
-        // That it was opened today need not be noted where there is no space: reading goes on.
+        // Where there is no space, the day of an opening goes unnoted, so that reading goes on.
         let needs_no_note = matches!(&command, Command::Open(open) if open.claim.is_none());
         let Decision { outcome, records } = match self.shared.ledger.write().decide(command, round.now) {
             Ok(decision) => decision,
@@ -273,7 +272,8 @@ impl Committer {
         }
         let cost = self.scratch.len() + records.len() * Batch::cost(0);
         if !round.batch.as_ref().is_some_and(|batch| batch.has_room(cost)) {
-            // The estimate did not hold. The decision stands: only this thread changes the ledger.
+            // The estimate was too low. The decision still holds, because only this thread changes the
+            // ledger.
             self.flush(round)?;
             round.batch = self.begin(cost)?;
         }
@@ -295,7 +295,7 @@ impl Committer {
         Ok(Ok(outcome))
     }
 
-    /// Makes the round durable, then tells it.
+    /// Makes the round durable, then publishes and answers it.
     fn flush(&mut self, round: &mut Round) -> Result<(), Fatal> {
         if let Some(batch) = round.batch.take() {
             self.journal.commit(batch)?;
@@ -310,14 +310,14 @@ impl Committer {
         }
         self.published.told();
         for Answered { reply, answer, permit } in round.answers.drain(..) {
-            // Whoever no longer waits does not hear it; it has happened all the same.
+            // A caller that no longer waits does not hear of it; it has happened all the same.
             let _ = reply.send(answer.and_then(|outcome| self.fetch(outcome)));
             drop(permit);
         }
         Ok(())
     }
 
-    /// Reads the key packages that are being handed out, while they are certainly still there.
+    /// Reads the key packages that are being handed out, while they are certain to be there still.
     fn fetch(&self, outcome: Outcome<Location>) -> Reply {
         Ok(match outcome {
             Outcome::Taken(all) => {
@@ -345,9 +345,9 @@ impl Committer {
         Ok(())
     }
 
-    /// Nothing is in flight now, so the journal up to here is exactly what the ledger says. The mark behind
-    /// it makes sure that a later batch is durable: only the journal's last batch can ever be rewritten
-    /// elsewhere at a start.
+    /// Begins a checkpoint. Nothing is in flight now, so the journal up to here is exactly what the ledger
+    /// says. The mark that follows makes sure that a later batch is durable: only the journal's last batch
+    /// can ever be rewritten elsewhere by a start.
     fn begin_checkpoint(&mut self) -> Result<(), Fatal> {
         let Some(mut mark) = self.begin(Batch::cost(0))? else { return Ok(()) };
         let Some(checkpointer) = &self.checkpointer else { return Ok(()) };
@@ -361,7 +361,7 @@ impl Committer {
         Ok(())
     }
 
-    /// The last checkpoint, and the journal's end.
+    /// Writes the last checkpoint, and ends the journal.
     fn close(&mut self) -> Result<(), Fatal> {
         self.queue.close();
         if self
@@ -378,7 +378,7 @@ impl Committer {
     }
 }
 
-/// Whether it leads to less space, so that it is refused while the disk is nearly full.
+/// Whether a command would take space, so that it is refused while the disk is nearly full.
 fn takes_space(command: &Command) -> bool {
     match command {
         Command::Create(_)
@@ -398,7 +398,7 @@ fn takes_space(command: &Command) -> bool {
     }
 }
 
-/// What a command's records may take, bytes; also what it takes of the queue.
+/// What a command's records may take, in bytes, which is also its share of the queue.
 pub(super) fn size_of(command: &Command) -> usize {
     RECORD_BYTES
         + match command {

@@ -3,9 +3,9 @@
 //! ```text
 //! <data>/damage    one line for each stretch of the journal and each envelope that is lost, under a few words on what to do
 //! ```
-//! Owns that file. It exists so that damage is acted upon once and not at every start, and so that names of
-//! mailboxes, which the log does not tell, are somewhere. Deleting it does no harm: what is found again
-//! counts as new.
+//! Owns that file. It is there so that damage is acted upon once and not at every start, and so that the
+//! names of mailboxes, which the log must not tell, are written down somewhere. Deleting it does no harm:
+//! whatever is found again counts as new.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -24,25 +24,25 @@ const HEAD: &str = "\
 # a new incarnation. A segment that is named here is kept as it is. This file may be deleted.
 ";
 
-/// Most lines that are remembered from running; what a start finds is never cut.
+/// Most lines that are remembered of damage found while running. What a start finds is never cut.
 const MOST: usize = 10_000;
 
-/// The lines that are known.
+/// The damage that is known, as lines of the file.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     path: Option<PathBuf>,
     /// Guards the lines and the file.
     lines: Mutex<BTreeSet<String>>,
-    /// The operator was told of the file since the start.
+    /// Whether the operator was pointed to the file since the start.
     told: AtomicBool,
 }
 
-/// The line of a stretch of the journal.
+/// The line for a stretch of the journal.
 pub(super) fn stretch(damage: &Damage) -> String {
     damage.to_string()
 }
 
-/// The line of an envelope.
+/// The line for an envelope.
 pub(super) fn envelope(missing: &Missing) -> String {
     format!(
         "envelope {} of mailbox {}",
@@ -52,7 +52,7 @@ pub(super) fn envelope(missing: &Missing) -> String {
 }
 
 impl Known {
-    /// Reads what a data folder knows. An unreadable file knows nothing.
+    /// What the file in a data folder says; nothing if it cannot be read.
     pub(super) fn of(folder: Option<&Path>) -> Self {
         let path = folder.map(|folder| folder.join("damage"));
         let text = path.as_ref().and_then(|path| fs::read(path).ok()).unwrap_or_default();
@@ -61,13 +61,13 @@ impl Known {
         Self { path, lines: Mutex::new(lines.map(str::to_owned).collect()), told: AtomicBool::new(false) }
     }
 
-    /// Whether all of these are known.
+    /// Whether all of these lines are known.
     pub(super) fn knows<'a>(&self, mut lines: impl Iterator<Item = &'a String>) -> bool {
         let known = self.lines.lock();
         lines.all(|line| known.contains(line))
     }
 
-    /// How many are known.
+    /// How many lines are known.
     pub(super) fn count(&self) -> u64 {
         self.lines.lock().len() as u64
     }
@@ -93,8 +93,8 @@ impl Known {
         Ok(())
     }
 
-    /// Something that was found while running. It is told to the operator's numbers whether or not it can be
-    /// written down.
+    /// Adds something that was found while running. It counts in the operator's numbers whether or not it can
+    /// be written down.
     pub(super) fn found(&self, line: String) {
         if self.count() >= MOST as u64 || self.knows(std::iter::once(&line)) {
             return;

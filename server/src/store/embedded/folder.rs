@@ -7,7 +7,7 @@
 //! <data>/journal/      the truth
 //! <data>/index/        sled's files: may be deleted at any time
 //! ```
-//! Knows nothing of what the journal and the index hold.
+//! What the journal and the index hold is not known here.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -17,8 +17,8 @@ use posthorn_proto::Incarnation;
 use rand::RngCore;
 use rustix::fs::{FlockOperation, flock};
 
-/// What the incarnation file begins with. Behind the number stands the crc32c of all before it, in
-/// hexadecimal; files that were written before there was one are read as well.
+/// What the incarnation file begins with. The number is followed by the crc32c of everything before it, in
+/// hexadecimal; files from before there was a checksum are read as well.
 const INCARNATION_LABEL: &str = "posthorn incarnation 1 ";
 
 /// A data folder, locked for this process as long as the value lives.
@@ -34,28 +34,28 @@ pub(super) enum FolderError {
     /// Two relays on one folder would destroy it.
     #[error("{0} is in use by another relay: stop that one first")]
     InUse(PathBuf),
-    /// The file system refused.
+    /// The file system reported an error.
     #[error("the data folder {0} cannot be used: {1}")]
     Io(PathBuf, io::Error),
 }
 
-/// The folder's life, and whether it had to be made up.
+/// Which life of the store this is, and whether it had to be made up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Life {
     pub(super) incarnation: Incarnation,
-    /// The file was missing or unreadable, and is still to be written. With a journal beside it, that looks
-    /// like a partial restore.
+    /// Whether the file was missing or unreadable, and is yet to be written. With a journal beside it, that
+    /// looks like a partial restore.
     pub(super) is_new: bool,
 }
 
 impl Folder {
-    /// Makes the folder if it is missing (only its owner may read it), and locks it.
+    /// Locks the folder; makes it first if it is missing, so that only its owner may read it.
     pub(super) fn lock(path: &Path) -> Result<Self, FolderError> {
         let failed = |error| FolderError::Io(path.to_owned(), error);
         fs::create_dir_all(path).map_err(failed)?;
         restrict(path).map_err(failed)?;
-        // A folder whose name is lost takes everything along. (Where the parent may not be opened, somebody
-        // else made the folder.)
+        // If the folder's name were lost, everything in it would be. (Where the parent may not be opened,
+        // somebody else made the folder.)
         if let Some(parent) = fs::canonicalize(path).map_err(failed)?.parent()
             && let Ok(parent) = File::open(parent)
         {
@@ -74,12 +74,12 @@ impl Folder {
         }
     }
 
-    /// Where the journal's segments are.
+    /// The folder of the journal's segments.
     pub(super) fn journal(&self) -> PathBuf {
         self.path.join("journal")
     }
 
-    /// Where sled's files are.
+    /// The folder of sled's files.
     pub(super) fn index(&self) -> PathBuf {
         self.path.join("index")
     }
@@ -89,8 +89,8 @@ impl Folder {
         &self.path
     }
 
-    /// Reads the incarnation, or makes one up, which is to be [written](Self::write) when the store is ready
-    /// for it.
+    /// Reads the incarnation. Makes one up if there is none, to be [written](Self::write) once the store is
+    /// ready for it.
     pub(super) fn life(&self, rng: &mut dyn RngCore) -> Life {
         let read = fs::read_to_string(self.path.join("incarnation"));
         match read.ok().as_deref().and_then(parse) {

@@ -1,4 +1,4 @@
-//! The durable engine: a journal with sled as its checkpoint and index. docs/storage.md tells why, with the
+//! The durable engine: a journal with sled as its checkpoint and index. docs/storage.md says why, with the
 //! measurements.
 //!
 //! ```text
@@ -16,9 +16,9 @@
 //! | `upkeep` | when segments are counted and emptied |
 //! | `checkpoint`, `checkpointer` | sled, which may be thrown away at any time |
 //! | `folder`, `start` | lock and incarnation; from files to a running store |
-//! | `damage` | what no longer reads back, for the operator |
+//! | `damage` | what can no longer be read back, for the operator |
 //!
-//! The rules of mailboxes and directory are not here but in the ledger, which the memory engine shares.
+//! The rules of mailboxes and of the directory are not here but in the ledger, which both engines run.
 
 mod checkpoint;
 mod checkpointer;
@@ -61,17 +61,17 @@ use super::{
     TakenKeyPackage,
 };
 
-/// Journal records of this kind hold a ledger record.
+/// The kind of journal record that holds a ledger record.
 const KIND_RECORD: u8 = 1;
-/// Journal records of this kind are empty: they only stand behind a checkpoint's position.
+/// The kind of journal record that is empty, and only stands behind a checkpoint's position.
 const KIND_MARK: u8 = 2;
 
-/// About what remembering a post takes of the journal when its envelope is gone, bytes.
+/// What remembering a post takes of the journal once its envelope is gone, roughly, in bytes.
 const MARK_BYTES: u64 = 88;
 
-/// Commands that may wait for the committer.
+/// Most commands that wait for the committer.
 const QUEUE_COMMANDS: usize = 8192;
-/// The grain in which the queue's bytes are counted.
+/// The unit in which the queue's bytes are counted, in bytes.
 const QUEUE_GRAIN: usize = 1024;
 
 /// How an embedded store is set up.
@@ -81,20 +81,18 @@ pub struct EmbeddedConfig {
     pub path: PathBuf,
     /// Bounds and durations.
     pub policy: StorePolicy,
-    /// Length at which a journal segment is ended, bytes. Between 1 MiB and 1 GiB.
+    /// Length at which a journal segment is ended, in bytes; between 1 MiB and 1 GiB.
     pub segment_bytes: u32,
-    /// While less than this is free on the disk, bytes, only commands that lead to more space are carried
-    /// out.
+    /// Free space on the disk, in bytes, below which only commands that lead to more space are carried out.
     pub headroom_bytes: u64,
-    /// A checkpoint is begun when this much was written to the journal since the last, bytes: bounds what a
-    /// start replays.
+    /// How much is written to the journal between checkpoints, in bytes, which bounds what a start replays.
     pub checkpoint_bytes: u64,
-    /// Most bytes of commands that wait for the committer; callers beyond wait for theirs to be taken.
+    /// Most commands that wait for the committer, in bytes; further callers wait until theirs is taken.
     pub queue_bytes: usize,
 }
 
 impl EmbeddedConfig {
-    /// The defaults, for a data folder.
+    /// The default settings for a data folder.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -118,10 +116,10 @@ pub enum StartError {
     /// Two relays on one folder would destroy it.
     #[error("{0} is in use by another relay: stop that one first")]
     InUse(PathBuf),
-    /// The file system refused.
+    /// The file system reported an error.
     #[error("the data folder {0} cannot be used: {1}")]
     Folder(PathBuf, std::io::Error),
-    /// No space even to begin.
+    /// There is not even space to begin.
     #[error("the disk is full: free at least 1 MiB and start again")]
     Full,
     /// The journal is of a later version, or the disk fails.
@@ -130,28 +128,28 @@ pub enum StartError {
     /// Damage was found, and could not be written down.
     #[error("damage was found, but {0} cannot be written: {1}")]
     Damage(PathBuf, std::io::Error),
-    /// The new incarnation could not be made durable, or one-time key packages not be discarded.
+    /// The new incarnation could not be made durable, or the one-time key packages could not be discarded.
     #[error("the incarnation could not be renewed: {0}")]
     Renewal(StoreError),
 }
 
-/// The durable store. Dropping it ends it as [`Store::close`] does, and waits for that.
+/// The durable store. Dropping it ends it as [`Store::close`] does, and waits until that is done.
 pub struct EmbeddedStore {
     incarnation: Incarnation,
     shared: Arc<Shared>,
-    /// `None` only while it is being dropped.
+    /// `None` only while the store is being dropped.
     queue: Option<mpsc::Sender<Request>>,
-    /// Bytes of commands that may still be queued, in units of `QUEUE_GRAIN`.
+    /// How many bytes of commands may still be queued, in units of `QUEUE_GRAIN`.
     room: Arc<Semaphore>,
-    /// How many wait for room.
+    /// How many callers wait for room.
     waiting: AtomicUsize,
-    /// Held by the first of them; fair.
+    /// Held by the first of them. It is fair, so they keep their order.
     turn: tokio::sync::Mutex<()>,
     committer: Option<JoinHandle<()>>,
     folder: Option<Folder>,
 }
 
-/// Counts one who waits, as long as it lives.
+/// Counts as one waiting caller for as long as it lives.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
@@ -176,8 +174,8 @@ struct Site {
 }
 
 impl EmbeddedStore {
-    /// Opens the store of a data folder, after a crash too. Blocks: reads the index and the journal's tail,
-    /// or the whole journal.
+    /// Opens the store of a data folder, whether or not it was closed. Blocks while it reads the index and
+    /// the journal's tail, or the whole journal.
     pub fn open(
         config: &EmbeddedConfig,
         clock: Arc<dyn Clock>,
@@ -211,13 +209,13 @@ impl EmbeddedStore {
         let started = ground.start(rng)?;
         let folder = site.folder.as_ref().map(Folder::path);
         started.report(folder);
-        // Making the ledger again leaves much behind.
+        // Rebuilding the ledger leaves much freed memory behind.
         posthorn_heap::trim();
         let (known, losses) = (Known::of(folder), started.losses());
         let is_empty = started.ledger.version() == 0;
         let lost_unknown = !known.knows(started.unknown_losses().iter());
         let guard = ClockGuard::new(clock.unix_seconds(), clock.monotonic_seconds(), started.ledger.latest());
-        // What was replayed is durable: the journal wrote it anew where that was not certain.
+        // What was replayed is durable: where that was not certain, the journal has written it again.
         let shared = Arc::new(Shared::new(
             started.ledger,
             started.journal.reader(),
@@ -259,9 +257,9 @@ impl EmbeddedStore {
             committer: Some(thread.map_err(no_thread)?),
             folder: site.folder,
         };
-        // A journal without its incarnation is not the whole of a data folder: somebody restored it. And
-        // where any record may be lost, the store is as good as one that was restored: keys may be those of
-        // before a turn, a package may be given out again.
+        // A journal without its incarnation is not a whole data folder: somebody restored it. And where any
+        // record may be lost, the store is in the state of a restored one: keys may be those from before a
+        // turn, and a package may be given out again.
         if (site.life.is_new && !is_empty) || lost_unknown {
             store.blocking(Command::Restored).map_err(StartError::Renewal)?;
             if !site.life.is_new {
@@ -277,7 +275,7 @@ impl EmbeddedStore {
             folder.write(incarnation)?;
         }
         store.incarnation = incarnation;
-        // Last: if the power goes before, the next start does all of this again.
+        // This comes last: if the power goes before, the next start does all of it again.
         if let Err(error) = store.shared.damage.add(losses) {
             let folder = store.folder.as_ref().map(|folder| folder.path().join("damage"));
             return Err(StartError::Damage(folder.unwrap_or_default(), error));
@@ -285,9 +283,9 @@ impl EmbeddedStore {
         Ok(store)
     }
 
-    /// For the operator who restored a data folder from a backup (R10): one-time key packages are discarded,
-    /// for some were given out since, then the store gets a new incarnation. The relay must not be running.
-    /// Repeat it if it fails.
+    /// For an operator who restored a data folder from a backup (R10). One-time key packages are discarded,
+    /// because some may have been given out since, and then the store gets a new incarnation. The relay must
+    /// not be running. If this fails, it must be repeated.
     pub fn renew_incarnation(
         config: &EmbeddedConfig,
         clock: Arc<dyn Clock>,
@@ -316,15 +314,16 @@ impl EmbeddedStore {
     async fn ask(&self, ask: Ask, units: u32) -> Reply {
         let (reply, answer) = oneshot::channel();
         let request = Request { ask, reply, permit: None };
-        // Not even for the sake of other tasks may this wait when there is room: whoever polls two calls in
-        // an order relies on it.
+        // If there is room, this must not wait, not even for the sake of other tasks: whoever polls two calls
+        // in an order relies on that order.
         tokio::task::unconstrained(self.hand_over(request, units)).await?;
-        // Unanswered: the store has failed or closed, and whether it happened is not known.
+        // No answer means that the store has failed or closed, and it is not known whether the command
+        // happened.
         answer.await.unwrap_or(Err(StoreError::Stopped))
     }
 
-    /// Puts a request into the queue, in the order of the first polls: at once if there is room and nobody
-    /// waits for some, else behind those who wait.
+    /// Puts a request into the queue, in the order of the first polls: at once if there is room and nobody is
+    /// waiting for it, else behind those who are.
     async fn hand_over(&self, mut request: Request, units: u32) -> Result<(), StoreError> {
         let queue = self.queue.as_ref().ok_or(StoreError::Stopped)?;
         if self.waiting.load(Ordering::SeqCst) == 0
@@ -346,7 +345,7 @@ impl EmbeddedStore {
         queue.send(request).await.map_err(|_| StoreError::Stopped)
     }
 
-    /// For before there is a runtime.
+    /// Runs a command before there is a runtime.
     fn blocking(&self, command: Command) -> Reply {
         let (reply, answer) = oneshot::channel();
         let queue = self.queue.as_ref().ok_or(StoreError::Stopped)?;
@@ -356,7 +355,7 @@ impl EmbeddedStore {
         answer.blocking_recv().unwrap_or(Err(StoreError::Stopped))
     }
 
-    /// Runs a command whose answer says nothing.
+    /// Runs a command whose answer is only that it is done.
     fn quiet(&self, command: Command) -> Answer<'_, (), StoreError> {
         Box::pin(async move { self.run(command).await.map(drop) })
     }

@@ -1,9 +1,9 @@
-//! What the committer and everybody else look at together: the ledger, how far it is durable, and how the
-//! store is doing.
+//! What the committer shares with everybody else: the ledger, how far it is durable, and how the store is
+//! doing.
 //!
-//! The ledger runs ahead of the disk: the committer applies a batch's records before the batch is synced. So
-//! whoever looks at the ledger must wait, before telling anybody, until what was seen is durable. Waiting
-//! never holds the ledger's lock.
+//! The ledger runs ahead of the disk, because the committer applies a batch's records before the batch is
+//! synced. So whoever has looked at the ledger must wait until what was seen is durable before telling
+//! anybody. Waiting never holds the ledger's lock.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -17,7 +17,7 @@ use crate::store::ledger::{Held, Ledger, Missing, Place, Record};
 use crate::store::{CardRecord, ReadRange, Stats, StoreError, Stored};
 use posthorn_proto::{Handle, MailboxId};
 
-/// How often a read is repeated when compaction moves what it is after.
+/// How often a read is tried when compaction moves what it looks for.
 const MOVED_TRIES: usize = 8;
 
 impl Place for Location {
@@ -37,10 +37,10 @@ impl Place for Location {
     }
 }
 
-/// How far the store has come, as everybody may know it.
+/// How far the store is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Durable {
-    /// The newest record on stable storage.
+    /// The version of the newest record on stable storage.
     pub(super) version: u64,
     /// Everything before this place is on stable storage.
     pub(super) end: Position,
@@ -51,7 +51,7 @@ pub(super) struct Durable {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Running,
-    /// It was closed.
+    /// It has been closed.
     Closed,
     /// The disk failed; the process must stop (rule 19).
     Failed,
@@ -69,7 +69,7 @@ pub(super) struct Shared {
     pub(super) paused: AtomicBool,
     pub(super) full: AtomicBool,
     pub(super) disk_bytes: AtomicU64,
-    /// What does not read back.
+    /// What could not be read back.
     pub(super) damage: Known,
 }
 
@@ -88,7 +88,8 @@ impl Shared {
         }
     }
 
-    /// The committer applied a record that will stand at `place`. The ledger must be locked for writing.
+    /// Notes that the committer applied a record that will stand at `place`. The ledger must be locked for
+    /// writing.
     pub(super) fn applied(&self, place: Location) {
         self.applied.store(u64::from(place.segment) << 32 | u64::from(place.offset), Ordering::Release);
     }
@@ -99,7 +100,7 @@ impl Shared {
         Position { segment: (packed >> 32) as u32, offset: packed as u32 }
     }
 
-    /// The committer synced.
+    /// Notes that the committer synced.
     pub(super) fn publish(&self, version: u64, end: Position) {
         self.durable.send_if_modified(|durable| {
             let changed = (durable.version, durable.end) != (version, end);
@@ -108,12 +109,12 @@ impl Shared {
         });
     }
 
-    /// The store stopped working.
+    /// Notes that the store stopped working.
     pub(super) fn stop(&self, state: State) {
         self.durable.send_modify(|durable| durable.state = state);
     }
 
-    /// Waits for the end of the store, and says which.
+    /// Waits for the end of the store, and says which end it was.
     pub(super) async fn stopped(&self) -> State {
         let mut durable = self.durable.subscribe();
         durable
@@ -122,7 +123,7 @@ impl Shared {
             .map_or(State::Closed, |durable| durable.state)
     }
 
-    /// Waits until the newest record of what was seen (its version) and its place are durable.
+    /// Waits until what was seen is durable, given the version and the place of its newest record.
     pub(super) async fn until(&self, version: u64, place: Position) -> Result<(), StoreError> {
         let settled = |durable: &Durable| durable.version >= version && durable.end > place;
         let now = *self.durable.borrow();
@@ -137,7 +138,7 @@ impl Shared {
         }
     }
 
-    /// Waits until everything that is in the ledger now is durable, also while the store is closing.
+    /// Waits until everything that is in the ledger now is durable, even while the store is closing.
     pub(super) async fn settled(&self) -> bool {
         let place = self.newest();
         let mut durable = self.durable.subscribe();
@@ -145,8 +146,8 @@ impl Shared {
         reached.is_ok_and(|durable| durable.state != State::Failed)
     }
 
-    /// Looks something up, and tells it when all that it may depend on is durable. Refusals tell something,
-    /// too.
+    /// Looks something up, and returns it once everything that it may depend on is durable. That goes for
+    /// refusals, too, which also disclose something.
     pub(super) async fn look<T>(
         &self,
         question: impl FnOnce(&Ledger<Location>) -> Result<T, StoreError>,
@@ -159,7 +160,7 @@ impl Shared {
         answer
     }
 
-    /// The same for something of one mailbox: other mailboxes' changes are not waited for.
+    /// The same for something of one mailbox, without waiting for changes to others.
     pub(super) async fn look_into<T>(
         &self,
         mailbox: &MailboxId,
@@ -175,8 +176,8 @@ impl Shared {
         }
     }
 
-    /// Reads stored envelopes. What is damaged ends the answer before it; only if it is the first, it is
-    /// told.
+    /// Reads stored envelopes. The answer ends before a damaged one; only if that is the first, the answer is
+    /// that it is damaged.
     pub(super) async fn read(
         &self,
         mailbox: &MailboxId,
@@ -206,7 +207,7 @@ impl Shared {
         Err(StoreError::Unavailable)
     }
 
-    /// The record at this place does not read back.
+    /// Notes that the record at this place cannot be read back.
     fn note(&self, Location { segment, offset, len }: Location) {
         self.damage.found(stretch(&Damage { segment, offset, len, what: "record" }));
     }
@@ -265,8 +266,8 @@ fn locate(
     Ok((held, last.unwrap_or(Position { segment: 0, offset: 0 })))
 }
 
-/// `gone`: a segment that was found missing before the places were looked up again. What is still said to lie
-/// there is lost.
+/// Reads all of them. `gone` is a segment that was found missing before the places were looked up again; what
+/// is still said to lie there is lost.
 fn read_all(reader: &Reader, held: Vec<Held<Location>>, gone: Option<u32>) -> Result<Vec<Stored>, ReadError> {
     let mut all = Vec::with_capacity(held.len());
     for held in held {
@@ -285,8 +286,8 @@ fn read_all(reader: &Reader, held: Vec<Held<Location>>, gone: Option<u32>) -> Re
     Ok(all)
 }
 
-/// All of them if all are in the system's cache and good. Most that is read was written lately, and a hop to
-/// another thread and back costs ten times the reading.
+/// Reads all of them if all are intact and in the system's cache. Most of what is read was written a moment
+/// ago, and a trip to another thread and back costs ten times the reading.
 fn read_at_once(reader: &Reader, held: &[Held<Location>]) -> Option<Vec<Stored>> {
     let read = |held: &Held<Location>| {
         let (_, stored) = Record::decode(reader.read_at_once(held.place)?).ok()?.stored()?;
@@ -299,7 +300,7 @@ fn record_at(reader: &Reader, place: Location) -> Result<Record, ReadError> {
     Record::decode(reader.read(place)?).map_err(|_| ReadError::Damaged(place))
 }
 
-/// Tells the operator where, and the caller that.
+/// Tells the operator where it is, and the caller that something is wrong.
 pub(super) fn unreadable(error: &ReadError) -> StoreError {
     tracing::error!(%error, "a stored record cannot be served");
     match error {

@@ -1,4 +1,5 @@
-//! Starting: the index if it is of use, then the journal's tail, or the whole journal; then the threads.
+//! Starting: first the index, if it is of use, and the journal's tail, or else the whole journal; then the
+//! threads.
 
 use std::io;
 use std::path::Path;
@@ -17,18 +18,18 @@ use super::{KIND_MARK, StartError};
 use crate::store::StorePolicy;
 use crate::store::ledger::{Ledger, Missing, Rebuild, Record};
 
-/// The only damage that certainly costs no record.
+/// The only kind of damage that is certain to cost no record.
 const HEADER: &str = "segment header";
 
 /// What a start found.
 pub(super) struct Started {
     pub(super) ledger: Ledger<Location>,
     pub(super) journal: Journal,
-    /// `None`: there is no usable index.
+    /// `None` if there is no usable index.
     pub(super) checkpoint: Option<Checkpoint>,
-    /// The torn end that was cut.
+    /// The torn end of the journal, if one was cut.
     pub(super) torn: Option<Damage>,
-    /// Records replayed, and their bytes.
+    /// How many records were replayed, and below how many bytes they have.
     pub(super) replayed: u64,
     pub(super) replayed_bytes: u64,
     pub(super) damage: Vec<Damage>,
@@ -63,7 +64,7 @@ impl From<OpenError> for StartError {
 }
 
 impl Ground<'_> {
-    /// Makes the ledger again.
+    /// Rebuilds the ledger.
     pub(super) fn start(&self, rng: &mut dyn RngCore) -> Result<Started, StartError> {
         if let Some(index) = self.index {
             match self.load(index, rng) {
@@ -73,7 +74,7 @@ impl Ground<'_> {
                         tracing::info!("the index is not of this journal's time and is begun anew")
                     }
                     Err(OpenError::Short(Resume { position, .. })) => {
-                        // The index was written only when the journal reached there, durably.
+                        // The index was written only once the journal had reached that place, durably.
                         let Position { segment, offset } = position;
                         let mut started = self.replay(self.rebuild(rng), None, rng)?;
                         started.damage.push(Damage { segment, offset, len: 0, what: "end of the journal" });
@@ -139,18 +140,17 @@ impl Ground<'_> {
 }
 
 impl Started {
-    /// Lines of the stretches in which any record may have stood: a key that was turned, a package that was
-    /// given out.
+    /// The lines for stretches in which any record may have stood: a turn, or that a package was given out.
     pub(super) fn unknown_losses(&self) -> Vec<String> {
         self.damage.iter().filter(|damage| damage.what != HEADER).map(stretch).collect()
     }
 
-    /// Lines of everything that is lost.
+    /// The lines for everything that is lost.
     pub(super) fn losses(&self) -> Vec<String> {
         self.damage.iter().map(stretch).chain(self.missing.iter().map(envelope)).collect()
     }
 
-    /// Tells the operator.
+    /// Tells the operator, in the log.
     pub(super) fn report(&self, folder: Option<&Path>) {
         for damage in &self.damage {
             tracing::error!(%damage, "the journal is damaged; the rest is served");

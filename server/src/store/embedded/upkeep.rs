@@ -1,11 +1,11 @@
 //! Upkeep between rounds: getting the space of superseded records back, a step at a time.
 //!
-//! Decides *when*; the journal knows how segments are emptied, and the ledger which records are needed. How
-//! much of a segment is needed is estimated as envelopes come and go. Records that state something (a cursor,
-//! a day) are superseded without a word: they count as not needed from the beginning and, once carried, as
-//! needed, so that each is carried once at most for a wrong estimate. What the estimate cannot know (a
-//! carried cursor that was superseded, a post that was forgotten) is found by counting segments anew: while
-//! nobody asks for anything, or when the journal is much longer than what the ledger holds.
+//! It decides *when*; the journal knows how to empty a segment, and the ledger which records are needed. How
+//! much of a segment is needed is estimated as envelopes come and go. Nobody says when a record that states
+//! something (a cursor, a day) is superseded. Such records count as not needed from the beginning and, once
+//! carried, as needed, so that a wrong estimate makes each be carried at most once. What the estimate cannot
+//! know (a carried cursor that was superseded, a post that was forgotten) is found by counting segments
+//! again: while nobody asks for anything, or when the journal is much longer than what the ledger holds.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,38 +19,39 @@ use super::shared::Shared;
 use super::{KIND_MARK, KIND_RECORD, MARK_BYTES};
 use crate::store::ledger::{Keep, Record};
 
-/// A segment is emptied when at most this part of it is needed: what is carried forward is at most half of
-/// what is written.
+/// The most that may be needed of a segment that is emptied, in percent: carrying forward is then at most
+/// half of what is written.
 const LIVE_PERCENT: u64 = 50;
-/// Segments counted anew for each that is begun, while the journal is longer than it may be.
+/// Segments that are counted again for each that is begun, while the journal is too long.
 const RECOUNT_AT_ONCE: usize = 4;
-/// The journal is long when it is more than this many times what the ledger holds, and this many segments.
+/// When the journal is long: it has more than so many times what the ledger holds, and more than so many
+/// segments.
 const LONG: (u64, u64) = (2, 4);
-/// It is so long that counting does not wait for an idle moment.
+/// When it is so long that counting does not wait for an idle moment.
 const TOO_LONG: (u64, u64) = (3, 8);
 
-/// What is under way.
+/// What upkeep is doing, and what it has yet to do.
 #[derive(Default)]
 pub(super) struct Upkeep {
     work: Option<Compaction>,
-    /// To be counted anew, while nobody waits.
+    /// Segments to count again while nobody waits.
     recount: VecDeque<u32>,
-    /// The current segment when it was last looked at.
+    /// The journal's current segment when upkeep last looked.
     current: u32,
-    /// Where the round of recounts has come to.
+    /// The segment that was last counted in the present round of recounts.
     counted: u32,
-    /// There was no space to carry anything; the version that the ledger had. Tried again when a segment is
-    /// begun, or when so much has happened since that something may have been freed.
+    /// Set while there is no space to carry anything, to the version that the ledger had. It is tried again
+    /// when a segment is begun, or when enough has happened since that something may have been freed.
     stuck: Option<u64>,
-    /// A segment was just emptied, or turned out not to be worth it: there may be another.
+    /// Whether a segment was just emptied, or turned out not to be worth it, so that there may be another.
     again: bool,
 }
 
-/// Records after which a compaction that found no space is tried again.
+/// Records that must be written before a compaction that found no space is tried again.
 const RETRY_RECORDS: u64 = 64;
 
 impl Upkeep {
-    /// After a start all segments are counted: what was freed before is not known.
+    /// Upkeep after a start, which counts all segments, because nobody knows what was freed before.
     pub(super) fn after_start(journal: &Journal) -> Self {
         let current = journal.position().segment;
         let recount = journal.segments().keys().copied().filter(|segment| *segment != current).collect();
@@ -117,7 +118,7 @@ impl Upkeep {
         }
     }
 
-    /// A segment that is worth emptying.
+    /// A segment that is worth emptying, if there is one.
     fn choose(&mut self, journal: &mut Journal, shared: &Arc<Shared>) -> Option<Compaction> {
         if let Some(version) = self.stuck {
             if shared.ledger.read().version() < version + RETRY_RECORDS {
@@ -127,7 +128,7 @@ impl Upkeep {
         }
         let segment = journal.worst_segment(LIVE_PERCENT)?;
         let work = journal.start_compaction(segment);
-        // A damaged one is not taken again; another may be worth it.
+        // A damaged segment is not chosen again, but another may be worth it.
         self.again = work.is_err();
         work.inspect_err(|error| report(shared, segment, error)).ok()
     }
@@ -156,13 +157,14 @@ fn report(shared: &Shared, segment: u32, error: &CompactError) {
 /// The ledger, as the owner of a segment's records.
 struct Owner<'a> {
     shared: &'a Shared,
-    /// Tombstones up to this version bury nothing any more when the segment is gone.
+    /// Tombstones up to this version no longer bury anything once the segment is gone.
     floor: u64,
-    /// The record last asked about, and what is needed of it. `None`: it is not understood, so it is copied.
+    /// The record that was last asked about, and what is needed of it. `None` if it is not understood; then
+    /// it is copied.
     asked: Option<(Record, Keep)>,
-    /// What is written for it, encoded one behind the other.
+    /// The records to write for it, encoded one behind the other.
     written: Vec<u8>,
-    /// Where each of these ends.
+    /// Where each of those ends.
     ends: Vec<usize>,
 }
 
@@ -174,12 +176,12 @@ impl<'a> Owner<'a> {
     }
 
     fn apply(&self, record: &Record, place: Location) {
-        // It is remembered already, or it would not be needed.
+        // The post is remembered already, or its mark would not be needed.
         if record.is_mark() {
             return;
         }
         let mut ledger = self.shared.ledger.write();
-        // What is freed lies in the segment that goes.
+        // Whatever this frees lies in the segment that goes anyway.
         ledger.apply(record, place, &mut |_, _| ());
         self.shared.applied(place);
     }

@@ -1,8 +1,8 @@
 //! Reading and writing the few shapes that records and checkpoint rows are made of: varints, fixed arrays,
 //! counted lists.
 //!
-//! Owns no format: `record` and `rows` say what stands where. Reading never panics and never allocates more
-//! than the input could fill.
+//! It owns no format: `record` and `rows` say what stands where. Reading never panics, and never allocates
+//! more than the input could fill.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub(crate) struct BadRecord(pub(crate) &'static str);
 pub(crate) struct Writer<'a>(pub(crate) &'a mut Vec<u8>);
 
 impl Writer<'_> {
-    /// LEB128: seven bits a byte, low bits first.
+    /// A number as LEB128: seven bits to a byte, the low ones first.
     pub(crate) fn number(&mut self, mut value: u64) -> &mut Self {
         while value >= 0x80 {
             self.0.push(value as u8 | 0x80);
@@ -63,12 +63,12 @@ impl Writer<'_> {
 /// Takes values from the front of a buffer.
 pub(crate) struct Parser {
     all: Bytes,
-    /// What was taken.
+    /// How many bytes were taken.
     at: usize,
 }
 
 impl Parser {
-    /// Begins at the front.
+    /// A parser at the front of the bytes.
     pub(crate) fn new(bytes: Bytes) -> Self {
         Self { all: bytes, at: 0 }
     }
@@ -77,7 +77,7 @@ impl Parser {
         self.all.get(self.at..).unwrap_or_default()
     }
 
-    /// Bytes, without copying them.
+    /// The next `len` bytes, without copying them.
     pub(crate) fn bytes(&mut self, len: usize) -> Result<Bytes, BadRecord> {
         if len > self.left().len() {
             return Err(BadRecord("it ends too early"));
@@ -105,7 +105,7 @@ impl Parser {
         self.array().map(KeyHash)
     }
 
-    /// A varint, of which there is exactly one form for each value.
+    /// A varint. Each value has exactly one form.
     pub(crate) fn number(&mut self) -> Result<u64, BadRecord> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
@@ -159,7 +159,7 @@ impl Parser {
         (0..count).map(|_| Ok(Reader { id: ReaderId(self.array()?), key_hash: self.key()? })).collect()
     }
 
-    /// A turn or none.
+    /// A turn, or none.
     pub(crate) fn turn(&mut self) -> Result<Option<Arc<Turn>>, BadRecord> {
         if !self.flag()? {
             return Ok(None);
@@ -170,7 +170,7 @@ impl Parser {
         Ok(Some(Arc::new(Turn { post_key_hash, turn_key_hash, admit, evict })))
     }
 
-    /// Nothing may be left.
+    /// Checks that nothing is left.
     pub(crate) fn end(&self) -> Result<(), BadRecord> {
         if self.left().is_empty() { Ok(()) } else { Err(BadRecord("it goes on too long")) }
     }

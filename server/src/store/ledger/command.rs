@@ -41,22 +41,23 @@ pub(crate) enum Command {
         device: DeviceId,
         hashes: Vec<KeyHash>,
     },
-    /// The store was restored from a backup: one-time key packages are discarded, for some were given out
-    /// since (R10).
+    /// The store was restored from a backup. One-time key packages are discarded, because some may have been
+    /// given out since (R10).
     Restored,
 }
 
-/// What a command came to: the answer, and the records that must be durable, all or none, before it is given.
+/// What a command comes to: the answer, and the records that must be durable, all or none of them, before it
+/// is given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Decision<L> {
     pub(crate) outcome: Outcome<L>,
     pub(crate) records: Vec<Record>,
 }
 
-/// The answer to a command.
+/// The answer to a command, by the command that gets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome<L> {
-    /// To most.
+    /// To commands whose answer says nothing.
     Done,
     /// To `Append`: the seq.
     Posted(u64),
@@ -66,13 +67,13 @@ pub(crate) enum Outcome<L> {
     Stock(KeyPackageStock),
     /// To `TakeKeyPackages`.
     Taken(Vec<Taken<L>>),
-    /// To `DrawTokens`: how many, from the front.
+    /// To `DrawTokens`: how many were accepted, from the front.
     Accepted(u32),
-    /// To `Expire`. It does a bounded amount of work; with `more` it is to be asked again.
+    /// To `Expire`, which does a bounded amount of work; with `more` it must be asked again.
     Expired { more: bool },
 }
 
-/// A key package to be handed out; its bytes must be read before its place can be reused.
+/// A key package to hand out. Its bytes must be read before its place can be reused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Taken<L> {
     pub(crate) device: DeviceId,
@@ -85,7 +86,7 @@ pub(crate) struct Taken<L> {
 pub(crate) struct Held<L> {
     pub(crate) seq: u64,
     pub(crate) post_id: PostId,
-    /// Envelope and turn, bytes.
+    /// Size of envelope and turn, bytes.
     pub(crate) bytes: u32,
     pub(crate) place: L,
 }
@@ -94,7 +95,7 @@ pub(crate) struct Held<L> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HeldCard<L> {
     pub(crate) identity_key: [u8; 32],
-    /// 0 = none published.
+    /// 0 = none is published.
     pub(crate) version: u64,
     pub(crate) place: Option<L>,
 }

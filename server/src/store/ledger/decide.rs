@@ -1,4 +1,5 @@
-//! Commands against the present state: one function each, which says what would change and changes nothing.
+//! Commands against the present state: one function for each, which says what would change, and changes
+//! nothing itself.
 
 use bytes::Bytes;
 use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId};
@@ -9,13 +10,13 @@ use crate::mailbox::{Verdict, check_first_readers, day};
 use crate::store::{Append, NewAccount, NewInvite, NewMailbox, StoreError};
 use posthorn_proto::limits::POST_OVERHEAD_BYTES;
 
-/// Most mailboxes that one `Expire` looks at, so that it never holds up other commands for long.
+/// Most mailboxes that one `Expire` looks at, so that it does not hold up other commands for long.
 const EXPIRE_AT_ONCE: usize = 1024;
 
 type Decided<L> = Result<Decision<L>, StoreError>;
 
 impl<L: Clone + PartialEq> Ledger<L> {
-    /// Checks a command and says what it comes to. `now` is unix seconds, by the guarded clock.
+    /// Checks a command and says what it comes to. `now` is the guarded clock's time, unix seconds.
     pub(crate) fn decide(&mut self, command: Command, now: u64) -> Decided<L> {
         match command {
             Command::Create(new) => self.decide_create(new, now),
@@ -49,7 +50,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
         }
     }
 
-    /// Numbers the changes as records.
+    /// The decision with the changes as records, numbered and stamped.
     fn decided(
         &self,
         outcome: Outcome<L>,
@@ -67,7 +68,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
         self.decided(Outcome::Done, changes, now)
     }
 
-    /// Changes of a mailbox that exists.
+    /// Changes to the mailbox in its present life.
     fn about(&self, mailbox: MailboxId, changes: impl IntoIterator<Item = MailboxChange>) -> Vec<Change> {
         let life = self.mailboxes.get(&mailbox).map_or(0, |present| present.life);
         changes.into_iter().map(|change| Change::Mailbox { mailbox, life, change }).collect()
@@ -113,8 +114,8 @@ impl<L: Clone + PartialEq> Ledger<L> {
         Ok(self.decided(Outcome::Posted(seq), self.about(append.mailbox, [change]), now))
     }
 
-    /// Looks at the mailboxes that are due, invites and tokens. Mailboxes that turn out not to be due are
-    /// scheduled anew.
+    /// Looks at the mailboxes that are due, at invites and at tokens. Mailboxes that turn out not to be due
+    /// yet are scheduled again.
     fn decide_expire(&mut self, now: u64) -> Decision<L> {
         let mut changes = Vec::new();
         let mut looked = 0;
@@ -128,8 +129,8 @@ impl<L: Clone + PartialEq> Ledger<L> {
                 continue;
             };
             let expiry = mailbox.expire(now, &self.policy);
-            // Applying the change finds the true time; until then it is out of the way, so that this loop
-            // ends.
+            // Applying the change will find the true time. Until then the mailbox is out of the way, so that
+            // this loop ends.
             let later = u32::try_from(mailbox.due(&self.policy).max(now + 1)).unwrap_or(u32::MAX);
             self.due.remove(&(due, id));
             self.due.insert((later, id));
@@ -146,7 +147,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
         if !more {
             changes.extend(self.invites.expired(now).map(|hash| Change::InviteGone { hash: *hash }));
             changes.extend(self.tokens.expire(day(now)).map(|before| Change::TokensExpired { before }));
-            // Once a day the journal learns that the time is believed: the next start compares with it.
+            // Once a day the journal notes that the time is believed; the next start compares with that.
             if day(now) != day(u64::from(self.believed.time)) {
                 changes.push(Change::Clock);
             }

@@ -1,4 +1,4 @@
-//! What of an old journal segment is still needed, and in which form it is carried forward (rule 18).
+//! What is still needed of an old journal segment, and in which form it is carried forward (rule 18).
 //!
 //! Three kinds of records, and why nothing is lost when a segment goes:
 //! - *Bodies and marks* (posts, cards, key packages, accounts): needed while the state still points at
@@ -13,7 +13,7 @@ use posthorn_proto::MailboxId;
 use super::{Change, Ledger, MailboxChange, Record};
 use crate::mailbox::Mailbox;
 
-/// What compaction does for one record that it found in a segment to be removed.
+/// What compaction must do about one record in a segment that is to be removed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Keep {
     /// Write the record again, byte for byte.
@@ -36,15 +36,15 @@ impl Keep {
 }
 
 impl<L: Clone + PartialEq> Ledger<L> {
-    /// Says what of `record`, found at `place`, must be carried forward. Ask, journal the answer and
-    /// [`apply`](Self::apply) it (the copy with its new place) in one critical section: a snapshot is only
-    /// right at the place in the journal where it is the state.
+    /// Says what must be carried forward of `record`, which was found at `place`. Ask, write the answer to
+    /// the journal and [`apply`](Self::apply) it (the copy with its new place) in one critical section: a
+    /// snapshot is right only at the place in the journal where it is the state.
     ///
-    /// `floor` is [`version`](Self::version) at the moment when the oldest segment that remains was begun:
-    /// whatever remains was written with all records up to `floor` in effect, so tombstones up to there bury
-    /// nothing any more.
+    /// `floor` is what [`version`](Self::version) was when the oldest remaining segment was begun. Whatever
+    /// remains was written with all records up to `floor` in effect, so tombstones up to there no longer bury
+    /// anything.
     pub(crate) fn keep(&self, record: &Record, place: &L, floor: u64) -> Keep {
-        // The newest record stays whatever it says: versions are never given out twice.
+        // The newest record stays, whatever it says, so that no version is ever given out twice.
         let tombstone = Keep::copy_if(record.version > floor || record.version == self.newest.version);
         match &record.change {
             Change::Clock => Keep::copy_if(record.version == self.believed.version),
@@ -53,7 +53,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
                 let mut keep = Keep::DROP;
                 match present {
                     Some(present) if present.version == record.version => return Keep::COPY,
-                    // What happened since would find no mailbox if it stood before a mere copy.
+                    // A mere copy would stand behind what has happened since, which would find no mailbox.
                     Some(present) if present.stated == record.version => {
                         keep.write.push(self.state(mailbox, present));
                     }
@@ -151,9 +151,9 @@ impl<L: Clone + PartialEq> Ledger<L> {
             }
             MailboxChange::Advanced { reader, cursor, .. } if unstated => {
                 match mailbox.readers.cursor(reader) {
-                    // If it is not the newest of its reader, that one also names the oldest seq stored.
+                    // If it is not its reader's newest, then the newest also names the oldest seq stored.
                     Some(present) => Keep::copy_if(present == *cursor),
-                    // The reader is gone since the last statement, which still names it.
+                    // The reader has gone since the last statement, which still names it.
                     None => Keep { copy: false, write: snapshot() },
                 }
             }
@@ -162,7 +162,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
             MailboxChange::Cut { oldest, forgotten } if unstated => {
                 match (mailbox.log.oldest() == *oldest, mailbox.log.forgotten() == *forgotten) {
                     (true, true) => Keep::COPY,
-                    // Cut or trimmed further since: perhaps the last to name the forgotten.
+                    // Cut or trimmed further since. This may be the last record that says what is forgotten.
                     (false, true) => Keep { copy: false, write: snapshot() },
                     (_, false) => Keep::DROP,
                 }
@@ -174,14 +174,14 @@ impl<L: Clone + PartialEq> Ledger<L> {
         }
     }
 
-    /// A snapshot of a mailbox as it is.
+    /// A snapshot of a mailbox as it is now.
     fn state(&self, id: &MailboxId, mailbox: &Mailbox<L>) -> Record {
         let change = MailboxChange::Snapshot(Box::new(mailbox.snapshot()));
         let change = Change::Mailbox { mailbox: *id, life: mailbox.life, change };
         Record { version: mailbox.version, time: self.newest.time, change }
     }
 
-    /// A post as such: its envelope if it is stored here, or that it is remembered.
+    /// What is kept of a post itself: its envelope if that is stored here, or the mark that it is remembered.
     fn keep_post(&self, mailbox: &Mailbox<L>, seq: u64, place: &L, mark: impl FnOnce() -> Record) -> Keep {
         match mailbox.log.get(seq) {
             Some(entry) if seq < mailbox.log.oldest() && entry.place.is_none() => Keep::write(mark()),

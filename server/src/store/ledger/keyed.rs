@@ -1,15 +1,15 @@
-//! Hashing of names that strangers choose, under a secret key, so that nobody can choose names that collide.
+//! Hashing under a secret key, for names that strangers choose: nobody can choose names that collide.
 
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
 
-/// Builds hashers that begin with the store's secret.
+/// Builds hashers that are keyed with the store's secret.
 #[derive(Clone, Copy)]
 pub(crate) struct Keyed {
     keys: [u64; 2],
 }
 
 impl Keyed {
-    /// Takes 16 random bytes.
+    /// From 16 random bytes.
     pub(crate) fn new(keys: [u64; 2]) -> Self {
         Self { keys }
     }

@@ -1,17 +1,17 @@
 //! The ledger: the whole live state of a store, in which every rule of the [`Store`](super::Store) trait
-//! exists once. Both engines run it; they differ in where records go and where bodies lie (`L`).
+//! exists exactly once. Both engines run it; they differ in where records go and where bodies lie (`L`).
 //!
 //! ```text
 //! command --decide--> answer + records --(the engine makes them durable)--> apply --> state
 //! ```
 //!
-//! - [`Ledger::decide`] changes nothing but a count of tokens in memory; all else changes by
-//!   [`Ledger::apply`] of records.
-//! - For each command: decide, write its records to the journal, apply them, in one critical section, so that
-//!   the journal is in the order of application. Sync and answer later. Neither step can be undone: see to
-//!   disk space first.
-//! - Records ([`record`]) are facts with absolute values; [`rebuild`] makes a ledger of checkpoint rows
-//!   ([`rows`]) and records in any order that compaction ([`keep`]) may leave.
+//! - [`Ledger::decide`] changes nothing but counts of tokens and the schedule of expiry, in memory;
+//!   everything else changes by [`Ledger::apply`] of records.
+//! - For each command, in one critical section: decide, write its records to the journal, apply them. So the
+//!   journal is in the order in which records were applied. Syncing and answering come later. No step can be
+//!   undone, so make sure of disk space first.
+//! - Records ([`record`]) are facts with absolute values. [`rebuild`] makes a ledger from checkpoint rows
+//!   ([`rows`]) and records, in any order that compaction ([`keep`]) may leave them in.
 //!
 //! Sans-IO: reads no clock, no disk, no randomness.
 
@@ -49,7 +49,7 @@ use crate::directory::tokens::{Drawn, Tokens};
 use crate::mailbox::log::Freed;
 use crate::mailbox::{At, Mailbox, Stray};
 
-/// Sums over all mailboxes, kept beside them so that quotas cost nothing to check.
+/// Sums over all mailboxes, kept up to date so that checking a quota costs nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Totals {
     envelopes: u64,
@@ -65,10 +65,10 @@ pub(crate) struct Ledger<L> {
     keyed: Keyed,
     /// Version and time of the newest record applied.
     newest: At,
-    /// Of the newest `Clock` record: the last time that was certainly believed.
+    /// Version and time of the newest `Clock` record: the last time that was certainly believed.
     believed: At,
     mailboxes: HashMap<MailboxId, Box<Mailbox<L>>, Keyed>,
-    /// When each mailbox is looked at for expiry: exactly one entry each, never later than needed.
+    /// When each mailbox will be looked at for expiry: exactly one entry for each, never later than needed.
     due: BTreeSet<(u32, MailboxId)>,
     totals: Totals,
     accounts: Accounts,
@@ -76,12 +76,13 @@ pub(crate) struct Ledger<L> {
     packages: KeyPackages<L>,
     tokens: Tokens,
     invites: Invites,
-    /// Rows that differ from the last checkpoint, if anybody makes checkpoints.
+    /// The rows that differ from the last checkpoint; `None` if nobody makes checkpoints.
     dirty: Option<HashSet<RowKey, Keyed>>,
 }
 
 impl<L: Clone + PartialEq> Ledger<L> {
-    /// An empty one. The hash keys are random and secret: they keep strangers from choosing ids that collide.
+    /// An empty ledger. The hash keys must be random and secret: they keep strangers from choosing ids that
+    /// collide.
     pub(crate) fn new(policy: StorePolicy, hash_keys: [u64; 2]) -> Self {
         let keyed = Keyed::new(hash_keys);
         Self {
@@ -107,15 +108,15 @@ impl<L: Clone + PartialEq> Ledger<L> {
     }
 
     /// The time of the newest record whose time can be believed, unix seconds; 0 = there is none. Once a day
-    /// a `Clock` record says what is believed; a record much later than that was written in doubt, and must
-    /// not make the next start believe.
+    /// a `Clock` record says which time is believed. A record much later than that was written in doubt, and
+    /// must not make the next start believe a wrong clock.
     pub(crate) fn latest(&self) -> u64 {
         let (newest, believed) = (u64::from(self.newest.time), u64::from(self.believed.time));
         if self.believed.version > 0 && newest > believed + OFF_SECONDS { believed } else { newest }
     }
 
-    /// Version of the newest record about the mailbox; 0 = no such mailbox. What is read of it may be told
-    /// once this version is durable.
+    /// Version of the newest record about the mailbox; 0 = no such mailbox. What was read of the mailbox may
+    /// be disclosed once this version is durable.
     pub(crate) fn mailbox_version(&self, mailbox: &MailboxId) -> u64 {
         self.mailboxes.get(mailbox).map_or(0, |mailbox| mailbox.version)
     }
@@ -124,8 +125,8 @@ impl<L: Clone + PartialEq> Ledger<L> {
         self.mailboxes.get(mailbox).map(AsRef::as_ref).ok_or(StoreError::MailboxUnknown)
     }
 
-    /// Places of stored envelopes in order of seq: at least one if there is one, then as many as fit the
-    /// range's bytes.
+    /// The places of stored envelopes, in order of seq: the first one whatever its size, then as many as the
+    /// range has bytes for.
     pub(crate) fn read(&self, mailbox: &MailboxId, range: ReadRange) -> Result<Vec<Held<L>>, StoreError> {
         let log = &self.mailbox(mailbox)?.log;
         let (mut found, mut bytes) = (Vec::new(), 0usize);
@@ -147,12 +148,12 @@ impl<L: Clone + PartialEq> Ledger<L> {
         self.mailbox(mailbox)?.lock.check(post_key, None)
     }
 
-    /// The device, for authentication.
+    /// What authenticating as a device needs.
     pub(crate) fn device(&self, device: &DeviceId) -> Result<DeviceRecord, StoreError> {
         self.accounts.device(device)
     }
 
-    /// The card of an account.
+    /// The card of an account, by its place.
     pub(crate) fn card(&self, handle: &Handle) -> Result<HeldCard<L>, StoreError> {
         let identity_key = self.accounts.get(handle)?.identity_key;
         let card = self.cards.get(handle);
@@ -163,7 +164,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
         })
     }
 
-    /// Numbers for the operator; what only the engine knows is left 0.
+    /// Numbers for the operator. Those that only the engine knows are left at 0.
     pub(crate) fn stats(&self) -> Stats {
         Stats {
             mailboxes: self.mailboxes.len() as u64,
@@ -178,18 +179,18 @@ impl<L: Clone + PartialEq> Ledger<L> {
         }
     }
 
-    /// About what all of it takes as records, bytes, but for key packages and cards; `mark` bytes for a post
-    /// that is only remembered.
+    /// Roughly what everything but key packages and cards takes as records, in bytes, where a post that is
+    /// only remembered takes `mark` bytes.
     pub(crate) fn recorded_bytes(&self, mark: u64) -> u64 {
-        /// A mailbox without readers, an account, a reader.
+        /// Sizes of the records of a mailbox without readers, an account, and a reader, in bytes.
         const OTHERS: [u64; 3] = [256, 256, 64];
         let counts = [self.mailboxes.len() as u64, self.accounts.len() as u64, self.totals.readers];
         let others: u64 = OTHERS.iter().zip(counts).map(|(bytes, count)| bytes * count).sum();
         self.totals.envelope_bytes + self.totals.posts * mark + others
     }
 
-    /// Makes a record's change. `place` is where the record lies, and so its body; `freed` is told each body
-    /// that is no longer needed: its place and its bytes.
+    /// Makes a record's change. `place` is where the record lies, and its body with it; `freed` is told of
+    /// each body that is no longer needed.
     pub(crate) fn apply(&mut self, record: &Record, place: L, freed: Freed<'_, L>) {
         let stray = self.apply_any(record, place, freed);
         debug_assert!(stray.is_none(), "a post arrived out of order");
@@ -226,14 +227,14 @@ impl<L: Clone + PartialEq> Ledger<L> {
         None
     }
 
-    /// A record of this version and time was seen.
+    /// Notes that a record of this version and time was seen.
     fn know(&mut self, at: At) {
         if at.version > self.newest.version {
             self.newest = at;
         }
     }
 
-    /// The time of this version was believed.
+    /// Notes that the time of this record was believed.
     fn believe(&mut self, at: At) {
         if at.version > self.believed.version {
             self.believed = at;
@@ -270,7 +271,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
         None
     }
 
-    /// Changes a mailbox, keeping totals and schedule true.
+    /// Changes a mailbox, and keeps the totals and the schedule right.
     fn change<T>(&mut self, id: &MailboxId, change: impl FnOnce(&mut Mailbox<L>) -> T) -> Option<T> {
         let mailbox = self.mailboxes.get_mut(id)?;
         let before = Totals::of(mailbox);
@@ -390,7 +391,7 @@ impl Totals {
         }
     }
 
-    /// Counts `new` instead of `old`, which was counted before.
+    /// Counts `new` instead of `old`, which has been counted before.
     fn replace(&mut self, old: Self, new: Self) {
         let swap = |sum: &mut u64, old: u64, new: u64| *sum = *sum + new - old;
         swap(&mut self.envelopes, old.envelopes, new.envelopes);

@@ -1,9 +1,8 @@
-//! Making a ledger again, from checkpoint rows and journal records: the tail after a checkpoint, or the whole
-//! journal.
+//! Rebuilds a ledger, from a checkpoint's rows and the journal's tail behind it, or from the whole journal.
 //!
-//! Records come in the order of the journal, in which compaction has put copies of old records behind newer
-//! ones. So a post may come before its predecessors, and before anything says that its mailbox exists; it
-//! waits here until the end. Reads no clock: everything is in the records.
+//! Records come in the order of the journal, where compaction has put copies of old records behind newer
+//! ones. So a post may come before its predecessors, and before anything says that its mailbox exists; such a
+//! post waits until the end. Reads no clock: everything is in the records.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,45 +14,45 @@ use crate::mailbox::log::{Entry, Log};
 use crate::mailbox::{At, Mailbox, Snapshot, stored_bytes};
 use crate::store::StorePolicy;
 
-/// A mailbox, in one of its lives.
+/// A mailbox in one of its lives.
 type Life = (MailboxId, u64);
 
 /// A ledger in the making.
 #[derive(Debug)]
 pub(crate) struct Rebuild<L> {
     pub(super) ledger: Ledger<L>,
-    /// Posts that are not the next ones of a known log.
+    /// Posts that came before their turn in a known log, or without one.
     strays: HashMap<Life, BTreeMap<u64, Entry<L>>, Keyed>,
-    /// Lives of which a record was a stray. (A row may be left over from a mailbox that is gone.)
+    /// Lives of which a *record* was a stray. (A row may be a leftover of a mailbox that is gone.)
     told: BTreeSet<Life>,
-    /// The newest seq that a snapshot or row told of.
+    /// The newest seq that a snapshot or a row mentions.
     heads: HashMap<Life, u64, Keyed>,
 }
 
-/// A post that should be there and is not: the journal was damaged. It is told as damaged to whoever reads
-/// it.
+/// A post that should be there and is not, because the journal was damaged. Whoever reads it is told that it
+/// is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Missing {
-    /// Of which mailbox.
+    /// The mailbox that it was posted to.
     pub(crate) mailbox: MailboxId,
-    /// Which.
+    /// The seq that it had.
     pub(crate) seq: u64,
 }
 
 impl<L: Clone + PartialEq> Rebuild<L> {
-    /// Begins with nothing. The hash keys as in [`Ledger::new`].
+    /// Begins with nothing. The hash keys are those of [`Ledger::new`].
     pub(crate) fn new(policy: StorePolicy, hash_keys: [u64; 2]) -> Self {
         let ledger = Ledger::new(policy, hash_keys);
         let (strays, heads) = (HashMap::with_hasher(ledger.keyed), HashMap::with_hasher(ledger.keyed));
         Self { ledger, strays, told: BTreeSet::new(), heads }
     }
 
-    /// From now on notes which rows change: to be called between the rows and the records.
+    /// Notes from now on which rows change. To be called after the rows and before the records.
     pub(crate) fn track(&mut self) {
         self.ledger.track();
     }
 
-    /// Makes a record's change, if nothing later did.
+    /// Makes a record's change, unless a later record has been applied.
     pub(crate) fn apply(&mut self, record: &Record, place: L) {
         if let Change::Mailbox { mailbox, life, change } = &record.change {
             match change {
@@ -85,7 +84,7 @@ impl<L: Clone + PartialEq> Rebuild<L> {
         *known = head.max(*known);
     }
 
-    /// Keeps a post for later. Of several copies the last one with a body stays.
+    /// Keeps a post for later. Of several copies the last one that has a body stays.
     fn stray(&mut self, life: Life, seq: u64, entry: Entry<L>) {
         self.ledger.mark(|| RowKey::chunk_of(life.0, seq));
         let strays = self.strays.entry(life).or_default();
@@ -94,14 +93,15 @@ impl<L: Clone + PartialEq> Rebuild<L> {
         }
     }
 
-    /// Takes over the newest version and time, those last believed, and the day before which tokens are void.
+    /// Takes over the newest version and time, those that were last believed, and the day before which tokens
+    /// are void.
     pub(super) fn import_meta(&mut self, newest: At, believed: At, void_before: u32) {
         self.ledger.know(newest);
         self.ledger.believe(believed);
         self.ledger.tokens.void(void_before);
     }
 
-    /// Takes over all of a mailbox but its posts.
+    /// Takes over everything of a mailbox but its posts.
     pub(super) fn import_mailbox(
         &mut self,
         id: MailboxId,
@@ -119,7 +119,7 @@ impl<L: Clone + PartialEq> Rebuild<L> {
         }
     }
 
-    /// Takes over a post of a checkpoint row.
+    /// Takes over a post from a checkpoint row.
     pub(super) fn offer(&mut self, id: MailboxId, life: u64, seq: u64, entry: Entry<L>) {
         let keyed = self.ledger.keyed;
         let stray = if self.life(&id) == life {
@@ -134,12 +134,12 @@ impl<L: Clone + PartialEq> Rebuild<L> {
         }
     }
 
-    /// The ledger, and what is missing in it.
+    /// The ledger, and the posts that are missing in it.
     pub(crate) fn finish(self) -> (Ledger<L>, Vec<Missing>) {
         self.finish_where(&|_| true)
     }
 
-    /// The same, where some places may be gone: what lies there is missing.
+    /// The same, if some places may be gone; what lay there is missing.
     pub(crate) fn finish_where(mut self, is_there: &dyn Fn(&L) -> bool) -> (Ledger<L>, Vec<Missing>) {
         let mut missing = Vec::new();
         let lives: Vec<Life> =
@@ -159,7 +159,7 @@ impl<L: Clone + PartialEq> Rebuild<L> {
                 log.from(log.oldest()).filter(|(_, entry)| !entry.place.as_ref().is_some_and(is_there));
             missing.extend(lost.map(|(seq, _)| Missing { mailbox: life.0, seq }));
         }
-        // Posts of a mailbox whose keys are lost; one that was removed has taken its own along.
+        // Posts of a mailbox whose keys are lost. (A mailbox that was removed has taken its posts along.)
         for ((mailbox, _), strays) in self.strays.iter().filter(|(life, _)| self.told.contains(*life)) {
             missing.extend(strays.keys().map(|seq| Missing { mailbox: *mailbox, seq: *seq }));
         }
@@ -167,14 +167,14 @@ impl<L: Clone + PartialEq> Rebuild<L> {
     }
 }
 
-/// Puts the posts that waited into the log, in order, and where one is missing, an entry that stands for it.
+/// Puts the posts that waited into the log, in order, and where one is missing an entry in its place.
 fn join<L: Clone + PartialEq>(
     log: &mut Log<L>,
     strays: BTreeMap<u64, Entry<L>>,
     head: u64,
     (keyed, most): (&Keyed, u64),
 ) {
-    // A head beyond all bounds can only be damage: it must not become memory.
+    // A head beyond all bounds can only be damage, and must not make us allocate for it.
     let fill = |log: &mut Log<L>, head: u64| {
         while log.head() < head && log.remembered() < most {
             let lost =
@@ -183,7 +183,7 @@ fn join<L: Clone + PartialEq>(
         }
     };
     for (seq, entry) in strays {
-        // What the log has came later in the journal; only a gap in it is filled.
+        // What the log has already came later in the journal, so only gaps are filled.
         if seq > log.head() || log.get(seq).is_some_and(|present| present.place.is_none()) {
             fill(log, seq.saturating_sub(1));
             let _ = log.insert(seq, entry, keyed, &mut |_, _| ());
@@ -192,7 +192,7 @@ fn join<L: Clone + PartialEq>(
     fill(log, head);
 }
 
-/// The entry that a post or mark makes.
+/// The log entry that a post or a mark makes.
 fn entry<L>(change: &MailboxChange, time: u32, place: L) -> Option<(u64, Entry<L>)> {
     match change {
         MailboxChange::Posted { seq, post_id, fingerprint, turn, envelope, .. } => {

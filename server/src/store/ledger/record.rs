@@ -1,10 +1,10 @@
-//! Records: what happened, as facts with absolute values. They are the words of the journal.
+//! Records: what has happened, as facts with absolute values. They are what the journal consists of.
 //!
-//! A record says what is so since then (a cursor *is* 7, the oldest stored seq *is* 5), never what to add, so
-//! that replaying one twice, or a copy of it late, changes nothing. Each has a `version`, counted over the
-//! life of the store, and the `time` at which it was decided; replay reads no clock. A mailbox is named by
-//! its id and its *life*: the version of the record that created it, so that nothing of a removed mailbox can
-//! return in a later one of the same id.
+//! A record says what is the case from then on (a cursor *is* 7, the oldest stored seq *is* 5), never what to
+//! add, so that replaying it twice, or replaying a copy of it late, changes nothing. Each has a `version`,
+//! counted over the life of the store, and the `time` at which it was decided; replay reads no clock. A
+//! mailbox is named by its id and its *life*, which is the version of the record that created it, so that
+//! nothing of a removed mailbox can return in a later one with the same id.
 //!
 //! Format: `format(1) kind(1) version time fields`, numbers as varints; a body (envelope, card, key package)
 //! comes last and reaches to the end.
@@ -21,18 +21,18 @@ use crate::store::Stored;
 /// The format that this code writes, and the only one it reads.
 pub(crate) const FORMAT: u8 = 1;
 
-/// The first 16 bytes of a post's fingerprint, which is what is kept of it: enough that no two posts share
-/// one.
+/// The first 16 bytes of a post's fingerprint, which is all that is kept of it: enough that no two posts
+/// share one.
 pub(crate) type ShortFingerprint = [u8; 16];
 
-/// One fact.
+/// One fact, with its version and its time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
     /// Counts records over the life of the store, from 1.
     pub(crate) version: u64,
     /// When it was decided, unix seconds.
     pub(crate) time: u32,
-    /// What is so since then.
+    /// What is the case from then on.
     pub(crate) change: Change,
 }
 
@@ -51,7 +51,7 @@ pub(crate) enum Change {
         expiry: u32,
         quota: u64,
     },
-    /// Something of one life of a mailbox.
+    /// Something about one life of a mailbox.
     Mailbox { mailbox: MailboxId, life: u64, change: MailboxChange },
     /// An account with its first device exists, and this many uses of the invite are left.
     Registered {
@@ -63,12 +63,12 @@ pub(crate) enum Change {
     },
     /// This is the account's card.
     CardPublished { handle: Handle, card_version: u64, card: Bytes },
-    /// The device has this one-time key package; they are numbered from 1 and handed out in order.
+    /// The device has this one-time key package. They are numbered from 1 and handed out in order.
     KeyPackageAdded { device: DeviceId, number: u64, key_package: Bytes },
-    /// A key package with this digest was the one of this number: kept so that a repeated publication is
+    /// The key package of this number, which is gone, had this digest; kept so that a repeated publication is
     /// recognised.
     KeyPackageMark { device: DeviceId, number: u64, digest: u64 },
-    /// This is the device's last-resort key package since the record's time.
+    /// This has been the device's last-resort key package since the record's time.
     LastResort { device: DeviceId, key_package: Bytes },
     /// One-time key packages below this number are gone.
     KeyPackagesTaken { device: DeviceId, first: u64 },
@@ -88,7 +88,7 @@ pub(crate) enum Change {
 /// What a record says about a mailbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum MailboxChange {
-    /// The envelope of this seq; the turn has happened, and `oldest` is the oldest seq stored after it.
+    /// The envelope of this seq. Its turn has happened, and `oldest` is the oldest seq stored after that.
     Posted {
         seq: u64,
         oldest: u64,
@@ -99,23 +99,23 @@ pub(crate) enum MailboxChange {
     },
     /// A trimmed post that is still remembered (rule 2). Version and time are those of the post.
     Mark { seq: u64, post_id: PostId, fingerprint: ShortFingerprint },
-    /// The reader's cursor, and the oldest seq stored.
+    /// The reader's cursor, and the oldest seq stored, after an acknowledgement.
     Advanced { reader: ReaderId, cursor: u64, oldest: u64 },
-    /// The reader's key.
+    /// The reader's key, after an invitation's key was replaced.
     Claimed { reader: ReaderId, key: KeyHash },
     /// The last day (unix seconds / 86,400) on which it was opened.
     Opened { day: u32 },
     /// Expiry: the oldest seq stored, and the newest whose post id is forgotten.
     Cut { oldest: u64, forgotten: u64 },
-    /// It is gone: destroyed or never opened. A tombstone.
+    /// It is gone: destroyed, or removed because nobody opened it. A tombstone.
     Removed,
-    /// All but the log, as it is at the record's version. Written by compaction; replaces every earlier
-    /// record but posts.
+    /// Everything but the log, as it is at the record's version. Written by compaction; replaces every
+    /// earlier record but posts.
     Snapshot(Box<Snapshot>),
 }
 
 impl Record {
-    /// What the live side is told about an append, if this is one.
+    /// What the live side is told of an append, if this is one.
     pub(crate) fn stored(&self) -> Option<(MailboxId, Stored)> {
         let Change::Mailbox {
             mailbox,
@@ -131,7 +131,7 @@ impl Record {
         ))
     }
 
-    /// The mailbox that this removes, if it does.
+    /// The mailbox that this removes, if it removes one.
     pub(crate) fn destroyed(&self) -> Option<MailboxId> {
         match &self.change {
             Change::Mailbox { mailbox, change: MailboxChange::Removed, .. } => Some(*mailbox),
@@ -151,8 +151,8 @@ impl Record {
         }
     }
 
-    /// Whether it is usually needed for long. The others are superseded by the next of their kind: the next
-    /// cursor, the next day.
+    /// Whether it is usually needed for a long time. The others are soon superseded by the next of their
+    /// kind: the next cursor, the next day.
     pub(crate) fn is_lasting(&self) -> bool {
         match &self.change {
             Change::Mailbox { change, .. } => {
@@ -170,8 +170,8 @@ impl Record {
         }
     }
 
-    /// Whether it only remembers a post whose envelope is gone: applying it again to a log that remembers it
-    /// changes nothing.
+    /// Whether it only remembers a post whose envelope is gone. Applying it again to a log that remembers the
+    /// post changes nothing.
     pub(crate) fn is_mark(&self) -> bool {
         matches!(&self.change, Change::Mailbox { change: MailboxChange::Mark { .. }, .. })
     }
@@ -235,7 +235,7 @@ impl Record {
         }
     }
 
-    /// Reads what [`Record::encode`] wrote, and nothing else: every accepted input is the encoding of what is
+    /// Reads what [`Record::encode`] wrote and nothing else: whatever is accepted is the encoding of what is
     /// returned.
     pub(crate) fn decode(bytes: Bytes) -> Result<Self, BadRecord> {
         let mut p = Parser::new(bytes);
@@ -250,7 +250,7 @@ impl Record {
     }
 }
 
-/// The stable number of each kind of record. Numbers are never reused.
+/// The stable number of each kind of record. A number is never reused.
 fn kind(change: &Change) -> u8 {
     match change {
         Change::Clock => 1,

@@ -11,7 +11,7 @@
 //! | 7, token hash 32 | version, day |
 //! | 8, invite hash 32 | uses, expiry, version |
 //!
-//! Every value begins with the format byte. In key order a mailbox comes before its chunks.
+//! Every value begins with the format byte. In order of keys, a mailbox comes before its chunks.
 
 use bytes::Bytes;
 use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId, PostId};
@@ -27,14 +27,14 @@ use crate::mailbox::log::Entry;
 use crate::mailbox::{At, Snapshot};
 
 const FORMAT: u64 = 1;
-/// Seqs in a chunk row.
+/// Posts in a chunk row, by seq: few, so that a post makes little else be written again.
 const CHUNK: u64 = 64;
 
 /// A place that can stand in a row.
 pub(crate) trait Place: Clone + PartialEq {
-    /// Appends it.
+    /// Appends the place to a row.
     fn put(&self, out: &mut Vec<u8>);
-    /// Takes it from the front of the input; `None` if that is none.
+    /// Takes a place from the front of the input; `None` if there is none.
     fn take(input: &mut &[u8]) -> Option<Self>;
 }
 
@@ -51,7 +51,8 @@ pub(crate) enum RowKey {
     Invite(KeyHash),
 }
 
-/// The chunk rows that hold nothing any more when posts up to `forgotten` instead of `before` are forgotten.
+/// The chunk rows that no longer hold anything when posts are forgotten up to `forgotten`, where it was up to
+/// `before`.
 pub(super) fn forgotten_chunks(id: MailboxId, before: u64, forgotten: u64) -> impl Iterator<Item = RowKey> {
     ((before + 1) / CHUNK..(forgotten + 1) / CHUNK).map(move |chunk| RowKey::Chunk(id, chunk))
 }
@@ -62,8 +63,8 @@ pub(super) fn chunks(id: MailboxId, forgotten: u64, head: u64) -> impl Iterator<
     ((forgotten + 1) / CHUNK..end).map(move |chunk| RowKey::Chunk(id, chunk))
 }
 
-/// All chunk rows of a mailbox that may have been written and not removed: also the one in which the last
-/// post was forgotten.
+/// All chunk rows of a mailbox that may have been written and not removed, which includes the one that holds
+/// the last forgotten post.
 pub(super) fn remaining_chunks(id: MailboxId, forgotten: u64, head: u64) -> impl Iterator<Item = RowKey> {
     (forgotten / CHUNK..=head / CHUNK).map(move |chunk| RowKey::Chunk(id, chunk))
 }
@@ -141,7 +142,7 @@ fn take_option<T>(
 }
 
 impl<L: Clone + PartialEq> Ledger<L> {
-    /// Begins to note which rows change.
+    /// Notes from now on which rows change.
     pub(crate) fn track(&mut self) {
         self.dirty.get_or_insert_with(|| hashbrown::HashSet::with_hasher(self.keyed));
     }
@@ -163,7 +164,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
         self.dirty.as_ref().map_or(0, hashbrown::HashSet::len)
     }
 
-    /// The rows that may have changed since the last call, in any order; always with the meta row.
+    /// The rows that may have changed since the last call, in any order, and always the meta row.
     pub(crate) fn take_dirty(&mut self) -> Vec<RowKey> {
         let mut keys = vec![RowKey::Meta];
         if let Some(dirty) = &mut self.dirty {
@@ -173,7 +174,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
         keys
     }
 
-    /// All rows.
+    /// The keys of all rows.
     pub(crate) fn rows(&self) -> impl Iterator<Item = RowKey> {
         let mailboxes = self.mailboxes.iter().flat_map(|(id, mailbox)| {
             let rows = chunks(*id, mailbox.log.forgotten(), mailbox.log.head());
@@ -190,7 +191,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
 }
 
 impl<L: Place> Ledger<L> {
-    /// The row's value; `None`: there is no such row (any more).
+    /// The row's value; `None` if there is no such row, or no longer.
     pub(crate) fn export(&self, key: &RowKey) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         let mut w = Writer(&mut out);
@@ -290,8 +291,8 @@ fn take_packages<L: Place>(p: &mut Parser) -> Result<Packages<L>, BadRecord> {
 }
 
 impl<L: Place> Rebuild<L> {
-    /// Takes over a checkpoint row. Rows may come in any order (key order is fastest) and be of different
-    /// moments, if the journal is then replayed from before the earliest of them.
+    /// Takes over a checkpoint row. Rows may come in any order (order of keys is fastest), and may be of
+    /// different moments if the journal is then replayed from before the earliest of them.
     pub(crate) fn import(&mut self, key: &[u8], value: &[u8]) -> Result<(), BadRecord> {
         let key = RowKey::parse(key)?;
         let mut p = Parser::new(Bytes::copy_from_slice(value));

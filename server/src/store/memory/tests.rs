@@ -1,5 +1,5 @@
-//! The conformance suite on the memory engine, twice: restarted from its journal as it was written, and as
-//! compaction and checkpoints would leave it, which is how the embedded engine finds its own.
+//! The conformance suite on the memory engine, twice: restarted from its journal as it was written, and from
+//! one as compaction and checkpoints would leave it, which is what the embedded engine has to cope with.
 
 use std::collections::BTreeMap;
 
@@ -58,22 +58,22 @@ impl Place for Body {
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// A journal in which records have moved, with a checkpoint of some moment: each restart removes some
-/// stretches of the journal as compaction does, and starts from the whole journal or from the checkpoint and
+/// A journal in which records have moved, and a checkpoint of some moment. Each restart removes some
+/// stretches of the journal as compaction does, and starts from the whole journal, or from the checkpoint and
 /// the tail. All ways must lead to the same state.
 struct Compacted {
     rng: StdRng,
     last: Option<Arc<MemoryStore>>,
     /// The physical journal, encoded; `None` where a record's segment was removed.
     journal: Vec<Option<Vec<u8>>>,
-    /// Version of the newest record when this one was written: what a segment that begins here would store as
-    /// its floor.
+    /// For each record, the version of the newest when it was written: what a segment that begins there would
+    /// store as its floor.
     floors: Vec<u64>,
     /// How many records of the store's own journal are in `journal` already.
     known: usize,
     /// Checkpoint rows, and the length of the journal at their time.
     checkpoint: (Rows, usize),
-    /// Rows kept up to date by what the ledger says has changed.
+    /// Rows that are kept up to date only by what the ledger says has changed.
     followed: Rows,
 }
 
@@ -103,7 +103,7 @@ impl Compacted {
         Some(Record::decode(bytes.into()).expect("what was encoded decodes"))
     }
 
-    /// The ledger that the rows and the journal from there on make.
+    /// The ledger that the rows and the journal behind them make.
     fn rebuild<L: Clone + PartialEq>(
         &self,
         mut rebuild: Rebuild<L>,
@@ -139,7 +139,7 @@ impl Compacted {
         }
     }
 
-    /// Takes over what the store wrote, and checks that the rows that it says have changed are all that have.
+    /// Takes over what the store wrote, and checks that no row has changed that the ledger does not name.
     fn end(&mut self, last: &MemoryStore) -> Rows {
         let mut state = last.state.lock();
         let new = state.journal.as_ref().map_or(&[][..], |journal| &journal[self.known..]).to_vec();
@@ -164,8 +164,8 @@ fn rows(ledger: &Ledger<Body>) -> Rows {
     ledger.rows().filter_map(|key| Some((key.bytes(), ledger.export(&key)?))).collect()
 }
 
-/// The rows of the ledger that these rows make: a trimmed envelope still stands in its chunk, where its
-/// mailbox hides it.
+/// The rows of the ledger that these rows make. They may differ: a trimmed envelope still stands in its
+/// chunk, where its mailbox hides it.
 fn imported(from: &Rows) -> Rows {
     let mut rebuild = Rebuild::new(StorePolicy::default(), [7, 8]);
     for (key, value) in from {
@@ -176,7 +176,7 @@ fn imported(from: &Rows) -> Rows {
     rows(&ledger)
 }
 
-/// Shows only the rows that differ.
+/// Asserts that rows are the same, and shows only those that differ.
 fn assert_same(left: &Rows, right: &Rows, why: &str) {
     let differ: Vec<_> = left.iter().filter(|(key, value)| right.get(*key) != Some(value)).collect();
     let more: Vec<_> = right.iter().filter(|(key, value)| left.get(*key) != Some(value)).collect();

@@ -1,6 +1,6 @@
 //! A batch under construction: records that become durable together or not at all.
 //!
-//! A batch is begun by the journal, which has already taken the space, so every record's final place is known
+//! The journal begins a batch once it has taken the space for it, so the final place of every record is known
 //! when it is pushed. The batch never touches the disk.
 
 use crc32c::crc32c_append;
@@ -8,16 +8,16 @@ use crc32c::crc32c_append;
 use super::Location;
 use super::format::{ALIGN, BATCH_HEADER, BatchHeader, FRAME_HEADER, Ident, frame_crc};
 
-/// Records gathered for one write. Dropping it undoes nothing, because nothing was done.
+/// Records gathered for one write. It may be dropped: nothing has been done yet.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(super) ident: Ident,
-    /// Where the batch header stands in the segment.
+    /// Offset of the batch header in the segment.
     pub(super) base: u32,
     number: u64,
     count: u32,
     body_crc: u32,
-    /// Bytes that were reserved for frames.
+    /// Bytes reserved for frames.
     room: usize,
     pub(super) buf: Vec<u8>,
 }
@@ -44,7 +44,7 @@ impl Batch {
         self.buf.len() - BATCH_HEADER + cost <= self.room
     }
 
-    /// Whether nothing was pushed.
+    /// Whether nothing has been pushed.
     pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
     }
@@ -52,8 +52,8 @@ impl Batch {
     /// Adds a record whose payload is the concatenation of `parts`; returns where it will stand.
     ///
     /// # Panics
-    /// If the record does not fit ([`Batch::fits`]): writing beyond the reservation could fail after a
-    /// decision was taken.
+    /// If the record does not fit ([`Batch::fits`]), because writing beyond the reservation could fail when
+    /// the decision has already been taken.
     pub(crate) fn push(&mut self, kind: u8, parts: &[&[u8]]) -> Location {
         let len: usize = parts.iter().map(|part| part.len()).sum();
         assert!(self.fits(len), "a record of {len} bytes exceeds the batch's reservation");
@@ -72,7 +72,7 @@ impl Batch {
         Location { segment: self.ident.segment, offset, len: len as u32 }
     }
 
-    /// Fills in the batch header and pads; the bytes are then final.
+    /// Fills in the batch header and pads. After that the bytes are final.
     pub(super) fn finish(&mut self) {
         let header = BatchHeader {
             number: self.number,

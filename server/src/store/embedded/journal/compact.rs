@@ -1,10 +1,10 @@
-//! Getting space back: what is still needed in mostly dead segments is carried forward, then the segments are
-//! removed.
+//! Gets space back: what is still needed of mostly dead segments is carried forward, and then the segments
+//! are removed.
 //!
 //! The journal does not know which records are needed; the owner of the live state does ([`Liveness`]). Rule
-//! 18, as it is kept here: a record is dropped only when the owner says that a later journal record
+//! 18 is kept here in this way: a record is dropped only when the owner says that a later journal record
 //! supersedes it; what the owner keeps is on stable storage in a later segment before the old one is
-//! unlinked; and no checkpoint is ever asked.
+//! unlinked; and no checkpoint is ever consulted.
 
 use std::sync::Arc;
 
@@ -18,31 +18,32 @@ use super::{Batch, BeginError, FRAME_HEADER, Fatal, Journal, Location};
 
 /// The owner of the live state, asked about each record of a segment in order.
 pub(crate) trait Liveness {
-    /// What is still needed of the record, as bytes of a batch ([`Batch::cost`]); 0: nothing. May be asked
-    /// again about the same record if there was no space; the live state stays as it is.
+    /// What is still needed of the record, as bytes in a batch ([`Batch::cost`]); 0 if nothing is. Changes
+    /// nothing, and may be asked again about the same record if there was no space.
     fn cost(&mut self, at: Location, kind: u8, payload: &Bytes) -> usize;
 
-    /// Puts what [`Liveness::cost`] has just counted, and takes over where it lies from now on: the next
-    /// question sees it. It is not durable yet, so what depends on these places must not be disclosed until
-    /// then.
+    /// Writes what [`Liveness::cost`] has just counted, and notes where it lies from now on, which the next
+    /// question already sees. It is not durable yet, and what depends on these places must not be disclosed
+    /// before it is.
     fn carry(&mut self, at: Location, kind: u8, payload: &Bytes, put: &mut dyn FnMut(u8, &[u8]) -> Location);
 }
 
-/// The part of a segment carried in one batch (1 MiB of 32): bounds how long posts wait behind the
-/// compaction.
+/// Into how many parts the emptying of a segment is split, each one batch (1 MiB of 32): bounds how long
+/// posts wait behind it.
 const CARRY_PART: usize = 32;
-/// Records looked at in one step, for the same reason.
+/// Records that are looked at in one step, for the same reason.
 const LOOK_AT: usize = 8192;
-/// Bytes of a segment read at a time, unless a batch is longer: small enough for the processor's cache.
+/// How much of a segment is read at a time, in bytes, unless a batch is longer: small enough for the
+/// processor's cache.
 const WINDOW: usize = 512 << 10;
 
 /// Why a segment could not be emptied.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CompactError {
-    /// No space for the copies. Nothing is lost; what was carried stays carried.
+    /// There is no space for the copies. Nothing is lost, and what was carried stays carried.
     #[error("the disk is full")]
     Full,
-    /// The segment does not read back whole: it is kept, and marked as damaged.
+    /// The segment cannot be read back as a whole. It is kept, and marked as damaged.
     #[error("segment {0:016x} is damaged")]
     Damaged(u32),
     /// See [`Fatal`].
@@ -65,19 +66,19 @@ pub(crate) struct Compaction {
     file: Arc<dyn DiskFile>,
     len: u64,
     window: Bytes,
-    /// Where the window begins, and where the next one does: at batches.
+    /// Where this window begins, and where the next one does, both at the beginning of a batch.
     base: u32,
     at: u32,
-    /// The window's records, and the next of them to look at.
+    /// The window's records, and which of them to look at next.
     records: Vec<(Location, u8)>,
     next: usize,
-    /// No window follows.
+    /// Whether this is the last window.
     ended: bool,
 }
 
 impl Journal {
-    /// The segment most worth emptying, if in any at most `live_percent` are needed. Never the current or a
-    /// damaged one.
+    /// The segment most worth emptying, if there is one of which at most `live_percent` are needed. Never the
+    /// current segment, and never a damaged one.
     pub(crate) fn worst_segment(&self, live_percent: u64) -> Option<u32> {
         let permille = |live: u64, len: u64| live * 1000 / len.max(1);
         let current = self.current.ident.segment;
@@ -90,7 +91,7 @@ impl Journal {
             .map(|(_, number)| number)
     }
 
-    /// Begins to empty a segment.
+    /// Begins to empty or count a segment.
     pub(crate) fn start_compaction(&mut self, segment: u32) -> Result<Compaction, CompactError> {
         Compaction::of(self.disk.as_ref(), segment).ok_or_else(|| self.is_damaged(segment))
     }
@@ -102,7 +103,7 @@ impl Journal {
         CompactError::Damaged(segment)
     }
 
-    /// Carries a part of a segment forward, in one synced batch. `true` when the segment is emptied and
+    /// Carries a part of a segment forward, in one synced batch. Returns `true` once the segment is empty and
     /// removed.
     pub(crate) fn compact_step(
         &mut self,
@@ -150,7 +151,7 @@ impl Journal {
         Ok(emptied)
     }
 
-    /// Counts what the owner needs of a whole segment, bytes.
+    /// Counts what the owner needs of a whole segment, in bytes.
     pub(crate) fn count(&mut self, segment: u32, owner: &mut dyn Liveness) -> Result<u64, CompactError> {
         let mut work = self.start_compaction(segment)?;
         let mut live = 0;
@@ -168,7 +169,7 @@ impl Journal {
         Ok(live)
     }
 
-    /// On an almost full disk only what the next record takes.
+    /// Begins a batch for the copies; on an almost full disk one that holds just the next record's.
     fn begin_carrying(&mut self, cost: usize) -> Result<Batch, BeginError> {
         let usual = self.config.segment_bytes as usize / CARRY_PART;
         match self.begin(cost.max(usual)) {
@@ -205,7 +206,7 @@ impl Compaction {
         })
     }
 
-    /// Which segment.
+    /// The number of the segment.
     pub(crate) fn segment(&self) -> u32 {
         self.ident.segment
     }
@@ -224,7 +225,7 @@ impl Compaction {
         Look::Record(at, kind, self.window.slice(start..start + at.len as usize))
     }
 
-    /// Takes the next batches, at least one, or the seal. `None`: they do not read back.
+    /// Takes the next batches, at least one, or the seal. `None` if they cannot be read back.
     fn read_on(&mut self) -> Option<()> {
         self.records.clear();
         self.next = 0;
@@ -246,7 +247,8 @@ impl Compaction {
         }
     }
 
-    /// Notes the records of the whole batches in a window. Returns their bytes, and what the next one takes.
+    /// Notes the records of the batches that lie in a window as a whole. Returns how many bytes those take,
+    /// and how many the next one does.
     fn take_batches(&mut self, buf: &[u8]) -> Option<(usize, usize)> {
         let (ident, mut taken) = (self.ident, 0);
         while let Some(head) = buf.get(taken..taken + BATCH_HEADER) {

@@ -1,15 +1,16 @@
-//! The seam between the journal and the machine: everything the journal asks of a disk, and nothing else.
+//! The seam between the journal and the machine: everything that the journal asks of a disk, and nothing
+//! else.
 //!
-//! Two implementations: [`super::real::RealDisk`] for production and `super::sim::SimDisk` for tests, which
-//! forgets what was never synced. This module owns no state and makes no decision about durability; the
-//! journal decides when to sync.
+//! There are two implementations: [`super::real::RealDisk`] for production, and `super::sim::SimDisk` for
+//! tests, which forgets what was never synced. This module owns no state and decides nothing about
+//! durability; the journal decides when to sync.
 
 use std::io;
 use std::sync::Arc;
 
 /// One flat folder of files. All methods take names without a path.
 pub(crate) trait Disk: Send + Sync + 'static {
-    /// Names of all files, in no order.
+    /// The names of all files, in any order.
     fn list(&self) -> io::Result<Vec<String>>;
     /// Creates a file for reading and writing; an existing one is an error.
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
@@ -21,17 +22,18 @@ pub(crate) trait Disk: Send + Sync + 'static {
     fn unlink(&self, name: &str) -> io::Result<()>;
     /// Makes creations, renames and removals durable.
     fn sync_dir(&self) -> io::Result<()>;
-    /// Bytes that an unprivileged process may still allocate on the file system.
+    /// How many bytes an unprivileged process may still allocate on the file system.
     fn free_bytes(&self) -> io::Result<u64>;
 }
 
-/// An open file. All methods take `&self`, so that readers go on beside the one writer.
+/// An open file. All methods take `&self`, so that readers can go on beside the one writer.
 pub(crate) trait DiskFile: Send + Sync {
     /// Length in bytes.
     fn len(&self) -> io::Result<u64>;
     /// Fills the whole buffer from `offset`, or fails with `UnexpectedEof`.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
-    /// The same if it needs no waiting for the disk; `false` if it might, or if that cannot be known.
+    /// The same if there is no need to wait for the disk; `false` if there might be, or if that cannot be
+    /// known.
     fn read_at_once(&self, _buf: &mut [u8], _offset: u64) -> bool {
         false
     }
@@ -42,8 +44,8 @@ pub(crate) trait DiskFile: Send + Sync {
     fn allocate(&self, len: u64) -> io::Result<()>;
     /// Cuts the file. Durable only after [`DiskFile::sync`].
     fn truncate(&self, len: u64) -> io::Result<()>;
-    /// Makes data and length durable. After an error nothing about the file's unsynced part may be believed
-    /// (rule 19).
+    /// Makes data and length durable. After an error nothing may be believed about the part of the file that
+    /// was not synced before (rule 19).
     fn sync(&self) -> io::Result<()>;
 }
 

@@ -7,52 +7,52 @@
 //! batch header = marker(8) number(8) body_len(4) count(4) flags(4) body_crc(4) offset(4) crc(4)
 //! frame    = len(4) crc(4) kind(1) payload(len)
 //! ```
-//! - The *marker* is random, secret and new for each segment: a poster who knows this format still cannot put
-//!   bytes into an envelope that a damage scan would take for a batch.
+//! - The *marker* is random, secret, and new for each segment, so that even a poster who knows this format
+//!   cannot put bytes into an envelope that a scan of damage would take for a batch.
 //! - A batch header's crc covers the segment number and the header; `body_crc` covers the crcs of the frames
 //!   in order.
-//! - A frame's crc covers the marker, segment, its own offset, len, kind and payload: a block written to the
-//!   wrong place is noticed, and bytes inside an envelope cannot pass for a record when a damaged batch is
-//!   searched.
+//! - A frame's crc covers the marker, the segment, its own offset, len, kind and payload. So a block that was
+//!   written to the wrong place is noticed, and bytes inside an envelope cannot pass for a record when a
+//!   damaged batch is searched.
 //! - *prev_end* is where the previous segment ends. Bytes beyond it are a tail that was rewritten here and
 //!   are ignored.
-//! - *stamp* is a number of the owner's: what it had come to when the segment was begun, or less.
-//! - A *seal* is a batch header with flag 1, no body, and the number of the batch before it: nothing follows
-//!   it. With flag 2 as well the journal was ended cleanly there; without, a later segment was on stable
+//! - *stamp* is a number of the owner's, as high as it was when the segment was begun, or lower.
+//! - A *seal* is a batch header with flag 1, no body, and the number of the batch before it; nothing follows
+//!   it. With flag 2 as well, the journal was ended cleanly there; without it, a later segment was on stable
 //!   storage before.
-//! - A frame of kind 60 is the *roster*: the numbers (4 bytes each) of all segments that exist, the first
-//!   frame of every segment. One of kind 61 says of one segment (4 bytes) that it may be gone from now on.
-//!   Together they tell a removed segment from a lost one.
+//! - A frame of kind 60 is the *roster*, the first frame of every segment: the numbers (4 bytes each) of all
+//!   segments that exist. One of kind 61 says of one segment (4 bytes) that it may be gone from now on. From
+//!   both it follows whether a segment was removed or is lost.
 
 use crc32c::{crc32c, crc32c_append};
 
-/// First bytes of every segment.
+/// The first bytes of every segment.
 pub(crate) const MAGIC: [u8; 8] = *b"PHJSEG\0\0";
-/// The format this code writes, and the only one it reads.
+/// The format that this code writes, and the only one that it reads.
 pub(crate) const VERSION: u32 = 1;
-/// Bytes of a segment header.
+/// Length of a segment header, in bytes.
 pub(crate) const SEGMENT_HEADER: usize = 72;
-/// Bytes of a batch header.
+/// Length of a batch header, in bytes.
 pub(crate) const BATCH_HEADER: usize = 40;
-/// Bytes of a frame before its payload.
+/// Length of a frame before its payload, in bytes.
 pub(crate) const FRAME_HEADER: usize = 9;
-/// Batches start at multiples of this.
+/// Alignment of batches, in bytes.
 pub(crate) const ALIGN: usize = 8;
-/// Flag of a seal.
+/// The flag of a seal.
 pub(crate) const SEAL: u32 = 1;
-/// Flag of a seal behind which the journal ends: no later segment was ever begun.
+/// The flag of a seal with which the journal ends: no later segment was ever begun.
 pub(crate) const CLOSED: u32 = 2;
-/// Kind of a frame that lists the segments.
+/// The kind of frame that lists the segments.
 pub(crate) const ROSTER: u8 = 60;
-/// Kind of a frame that says that a segment may be gone.
+/// The kind of frame that says that a segment may be gone.
 pub(crate) const REMOVED: u8 = 61;
 
-/// Whether a frame is the journal's own, and no record of its owner.
+/// Whether frames of this kind are the journal's own, and not records of its owner.
 pub(crate) const fn is_own(kind: u8) -> bool {
     matches!(kind, ROSTER | REMOVED)
 }
 
-/// What binds checksums to one segment of one store.
+/// What ties checksums to one segment of one store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ident {
     /// The segment's number.
@@ -70,13 +70,13 @@ pub(crate) struct SegmentHeader {
     pub(crate) incarnation: [u8; 16],
     /// Begins every batch of this segment.
     pub(crate) marker: u64,
-    /// The segment before this one when it was begun, or 0.
+    /// The last segment before this one was begun, or 0.
     pub(crate) prev_segment: u32,
-    /// Where that one ends.
+    /// Where that segment ends.
     pub(crate) prev_end: u32,
-    /// Number of the first batch here.
+    /// Number of the first batch in this segment.
     pub(crate) first_batch: u64,
-    /// The owner's; see [`super::Journal::stamp`].
+    /// The owner's stamp; see [`super::Journal::stamp`].
     pub(crate) stamp: u64,
 }
 
@@ -87,7 +87,7 @@ pub(crate) struct BatchHeader {
     pub(crate) number: u64,
     /// Bytes of frames, without padding.
     pub(crate) body_len: u32,
-    /// Frames.
+    /// How many frames there are.
     pub(crate) count: u32,
     /// [`SEAL`], perhaps with [`CLOSED`], or 0.
     pub(crate) flags: u32,
@@ -209,7 +209,7 @@ pub(crate) fn frame_crc(ident: Ident, offset: u32, kind: u8, payload: &[u8]) -> 
     crc32c_append(crc32c(&head), payload)
 }
 
-/// A frame found intact: kind, payload, checksum.
+/// An intact frame: kind, payload, checksum.
 pub(crate) type Frame<'a> = (u8, &'a [u8], u32);
 
 /// The frame that begins at `buf[0]`, which stands at `offset` of the segment; `None` if it is damaged or

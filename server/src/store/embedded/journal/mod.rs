@@ -3,19 +3,19 @@
 //!
 //! What it keeps:
 //! - **A batch is atomic.** [`Journal::commit`] writes one batch and syncs once. After a power cut a batch is
-//!   there whole or not at all.
+//!   there as a whole or not at all.
 //! - **At most one batch is unsynced at any time.** So only the last segment's tail can be torn, and a bad
 //!   stretch that is followed by anything valid is damage, which is reported and never served (rule 19).
-//! - **Space is found before anything is decided.** [`Journal::begin`] preallocates; a full disk is
-//!   [`BeginError::Full`], nothing has happened, and the same call works again when space is back.
-//! - **A failed write or sync is fatal** (rule 19). [`Fatal`] comes back, the journal refuses everything from
-//!   then on, and the process must stop; the next start rewrites the last batch into a new segment before
-//!   serving, because the page cache may be lying.
-//! - **Records are opaque.** What is still needed is for the owner to say ([`compact::Liveness`]); a segment
-//!   is removed only after the copies of what was needed are on stable storage.
+//! - **Space is found before anything is decided.** [`Journal::begin`] preallocates. If the disk is full, it
+//!   returns [`BeginError::Full`], nothing has happened, and the same call works again when space is back.
+//! - **A failed write or sync is fatal** (rule 19). The call returns [`Fatal`], the journal refuses
+//!   everything from then on, and the process must stop. The next start rewrites the last batch into a new
+//!   segment before it serves anything, because the page cache may be lying.
+//! - **Records are opaque.** Their owner says what is still needed ([`compact::Liveness`]), and a segment is
+//!   removed only once the copies of what is needed are on stable storage.
 //!
-//! It never decodes a payload, reads no clock, and has no thread of its own. The format is in [`mod@format`];
-//! docs/storage.md tells it.
+//! It never decodes a payload, reads no clock, and has no thread of its own. The format is in [`mod@format`],
+//! and explained in docs/storage.md.
 
 pub(crate) mod batch;
 pub(crate) mod compact;
@@ -48,30 +48,30 @@ pub(crate) use reader::{ReadError, Reader};
 use segment::{UNFINISHED, name_of, seal, seal_last};
 pub(crate) use survey::survey;
 
-/// Where a record stands. 12 bytes: this is what a retained envelope costs in memory.
+/// Where a record stands. 12 bytes, of which memory holds one for each stored envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Location {
     /// Segment number.
     pub(crate) segment: u32,
-    /// Of its frame, from the segment's first byte.
+    /// Offset of its frame from the segment's first byte.
     pub(crate) offset: u32,
-    /// Of its payload.
+    /// Length of its payload.
     pub(crate) len: u32,
 }
 
 impl Location {
-    /// Bytes of disk that the record takes.
+    /// How many bytes of disk the record takes.
     pub(crate) fn footprint(self) -> u64 {
         FRAME_HEADER as u64 + u64::from(self.len)
     }
 }
 
-/// A place between two batches; everything before it was replayed or written.
+/// A place between two batches. Everything before it has been replayed or written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Position {
     /// Segment number.
     pub(crate) segment: u32,
-    /// From the segment's first byte.
+    /// Offset from the segment's first byte.
     pub(crate) offset: u32,
 }
 
@@ -80,20 +80,20 @@ pub(crate) struct Position {
 pub(crate) struct Resume {
     /// Everything before this place is remembered.
     pub(crate) position: Position,
-    /// What the owner had come to there ([`Journal::stamp`]).
+    /// The owner's stamp there ([`Journal::stamp`]).
     pub(crate) stamp: u64,
 }
 
-/// A stretch that was once on stable storage and no longer reads back.
+/// A stretch that was once on stable storage and can no longer be read back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Damage {
     /// Segment number.
     pub(crate) segment: u32,
-    /// First byte.
+    /// Offset of its first byte.
     pub(crate) offset: u32,
-    /// Bytes.
+    /// Its length in bytes.
     pub(crate) len: u32,
-    /// What stood there.
+    /// What should be there.
     pub(crate) what: &'static str,
 }
 
@@ -103,8 +103,8 @@ impl fmt::Display for Damage {
     }
 }
 
-/// The disk failed where it must not. Nothing of the batch may be answered and the process must stop; there
-/// is no retry.
+/// The disk failed where it must not. Nothing of the batch may be answered, and the process must stop without
+/// trying again.
 #[derive(Debug, thiserror::Error)]
 #[error("the journal cannot {during}: {source}; the relay must stop, and recovers at the next start")]
 #[must_use = "after this nothing may be answered any more"]
@@ -113,7 +113,7 @@ pub(crate) struct Fatal {
     source: io::Error,
 }
 
-/// Why no batch can be begun.
+/// Why a batch cannot be begun.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BeginError {
     /// The disk is full. Nothing has changed; try again when space is back.
@@ -124,15 +124,15 @@ pub(crate) enum BeginError {
     Fatal(#[from] Fatal),
 }
 
-/// Sizes. All in bytes but `open_files`.
+/// The journal's sizes, in bytes, and how many files it may hold open.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct JournalConfig {
-    /// A segment is ended when the next batch would make it longer. One batch may exceed it in a segment of
-    /// its own.
+    /// Longest segment: it is ended when the next batch would make it longer. A longer batch gets a segment
+    /// of its own.
     pub(crate) segment_bytes: u32,
-    /// Preallocation goes in steps of this.
+    /// How much is preallocated at a time.
     pub(crate) step_bytes: u32,
-    /// Most segment files held open for reading.
+    /// Most segment files that are held open for reading.
     pub(crate) open_files: usize,
 }
 
@@ -145,17 +145,17 @@ impl Default for JournalConfig {
 /// How full a segment is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
-    /// Bytes of the file.
+    /// Length of the file.
     pub(crate) len: u64,
-    /// Bytes of records that are still needed, as the owner told.
+    /// Bytes of records that are still needed, according to the owner.
     pub(crate) live: u64,
-    /// The owner's stamp when it was begun, or less.
+    /// The owner's stamp when it was begun, or a lower one.
     pub(crate) stamp: u64,
-    /// Part of it is damaged; it is kept for the operator and never removed by itself.
+    /// Whether part of it is damaged. Then it is kept for the operator, and never removed.
     pub(crate) damaged: bool,
 }
 
-/// The writer. There is one, in one thread.
+/// The writer, of which there is one, in one thread.
 pub(crate) struct Journal {
     disk: Arc<dyn Disk>,
     config: JournalConfig,
@@ -167,11 +167,12 @@ pub(crate) struct Journal {
     stamp: u64,
     /// Every segment on disk, the current one included.
     segments: BTreeMap<u32, Usage>,
-    /// Segments that should exist and do not: named in every roster, so that their loss is never forgotten.
+    /// Segments that should exist and do not. They are named in every roster, so that their loss is never
+    /// forgotten.
     lost: BTreeSet<u32>,
-    /// A write or sync has failed: nothing may be written any more.
+    /// Whether a write or a sync has failed, after which nothing may be written.
     failed: bool,
-    /// A used batch buffer, to save allocations.
+    /// A batch's buffer to be used again, which saves allocations.
     spare: Vec<u8>,
 }
 
@@ -182,15 +183,15 @@ struct Current {
     first: u32,
     /// Where the next batch goes.
     end: u32,
-    /// The file's length: writes below it need no further space.
+    /// Length of the file; writes below it need no further space.
     allocated: u64,
 }
 
-/// Space that every batch leaves behind it in its segment: for saying that a segment may be gone, however
-/// full the disk is.
+/// What every batch leaves free behind it in its segment, in bytes: room to say that a segment may be gone,
+/// however full the disk is.
 const REMOVAL: usize = (BATCH_HEADER + Batch::cost(4)).next_multiple_of(ALIGN);
 
-/// Most bytes of batch buffer kept between batches.
+/// Longest buffer of a batch that is kept for the next, in bytes.
 const SPARE_BYTES: usize = 2 << 20;
 
 impl Journal {
@@ -199,7 +200,7 @@ impl Journal {
         self.reader.clone()
     }
 
-    /// Where the next batch will stand, unless the segment is ended before.
+    /// Where the next batch will stand, unless the segment is ended first.
     pub(crate) fn position(&self) -> Position {
         Position { segment: self.current.ident.segment, offset: self.current.end }
     }
@@ -209,38 +210,39 @@ impl Journal {
         &self.segments
     }
 
-    /// How long segments become, bytes.
+    /// How long segments become, in bytes.
     pub(crate) fn segment_bytes(&self) -> u64 {
         u64::from(self.config.segment_bytes)
     }
 
-    /// Bytes that may still be allocated on the disk.
+    /// How many bytes may still be allocated on the disk.
     pub(crate) fn free_bytes(&self) -> io::Result<u64> {
         self.disk.free_bytes()
     }
 
-    /// What the owner has come to (a count of its own that never falls): written into the headers of segments
-    /// begun from now on.
+    /// Sets the owner's stamp, a count of its own that never falls. It is written into the headers of
+    /// segments that are begun from now on.
     pub(crate) fn stamp(&mut self, stamp: u64) {
         self.stamp = stamp;
     }
 
-    /// The owner needs this record.
+    /// Notes that the owner needs this record.
     pub(crate) fn note_live(&mut self, at: Location) {
         if let Some(usage) = self.segments.get_mut(&at.segment) {
             usage.live += at.footprint();
         }
     }
 
-    /// The owner no longer needs this record, but for `rest` bytes that it says in fewer words when its
-    /// segment goes. An estimate: after a start everything counts as needed until it is counted anew.
+    /// Notes that the owner no longer needs this record, but for `rest` bytes, which is what carrying it
+    /// forward will take when its segment goes. An estimate: after a start everything counts as needed until
+    /// it is counted again.
     pub(crate) fn note_dead(&mut self, at: Location, rest: u64) {
         if let Some(usage) = self.segments.get_mut(&at.segment) {
             usage.live = usage.live.saturating_sub(at.footprint().saturating_sub(rest));
         }
     }
 
-    /// Takes space for a batch whose records' [`Batch::cost`]s add up to at most `bytes`.
+    /// Takes space for a batch of records whose [`Batch::cost`]s add up to at most `bytes`.
     pub(crate) fn begin(&mut self, bytes: usize) -> Result<Batch, BeginError> {
         self.check()?;
         let need = (BATCH_HEADER + bytes).next_multiple_of(ALIGN) + BATCH_HEADER + REMOVAL;
@@ -280,8 +282,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Ends the current segment and begins another with room for `need` bytes. All space is taken first: on
-    /// `Full` nothing changed.
+    /// Ends the current segment and begins another with room for `need` bytes. All space is taken first, so
+    /// that `Full` means that nothing has changed.
     fn roll(&mut self, need: usize) -> Result<(), BeginError> {
         let number = self.current.ident.segment + 1;
         let ident = Ident { segment: number, marker: self.rng.next_u64() };
@@ -289,7 +291,7 @@ impl Journal {
         let next = match self.prepare(SEGMENT_HEADER + roster.buf.len() + need) {
             Ok(next) => next,
             Err(error) if is_full(&error) => {
-                // What it took of the last space is given back; if that fails, the next attempt does it.
+                // Gives back what it took of the last space; if that fails, the next attempt does it.
                 let _ = self.disk.unlink(UNFINISHED);
                 return Err(BeginError::Full);
             }
@@ -307,8 +309,8 @@ impl Journal {
         Ok((file, allocated))
     }
 
-    /// The new segment first, durably, then the old one's end: so an ended segment without a later one has
-    /// lost it.
+    /// Begins the new segment durably before it ends the old one. So if an ended segment has no later one,
+    /// the later one is lost.
     fn switch(
         &mut self,
         (file, allocated): (Arc<dyn DiskFile>, u64),
@@ -352,8 +354,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Removes a segment, whose needed records must have been copied and committed before. First it is said
-    /// that it may be gone, or the next start would miss it.
+    /// Removes a segment. What is needed of it must have been copied and committed before. A record says
+    /// first that it may be gone, or else the next start would miss it.
     fn remove(&mut self, segment: u32) -> Result<(), BeginError> {
         self.check()?;
         assert!(segment != self.current.ident.segment, "the current segment is never removed");
@@ -368,7 +370,8 @@ impl Journal {
         self.disk.sync_dir().map_err(|error| self.fatal("sync the folder", error).into())
     }
 
-    /// A batch for one number, in the space that the batch before left for it if there is no other.
+    /// A batch for the number of one segment. If there is no other space, it takes what the batch before left
+    /// for it.
     fn begin_in_reserve(&mut self) -> Result<Batch, BeginError> {
         let cost = Batch::cost(4);
         match self.begin(cost) {
@@ -402,7 +405,7 @@ impl Journal {
     }
 }
 
-/// The batch that begins a segment: which segments exist.
+/// The batch that begins a segment, and says which segments exist.
 fn roster(ident: Ident, number: u64, segments: impl Iterator<Item = u32>) -> Batch {
     let names: Vec<u8> = segments.chain([ident.segment]).flat_map(u32::to_le_bytes).collect();
     let mut batch = Batch::new(ident, SEGMENT_HEADER as u32, number, Batch::cost(names.len()), Vec::new());
@@ -411,7 +414,7 @@ fn roster(ident: Ident, number: u64, segments: impl Iterator<Item = u32>) -> Bat
     batch
 }
 
-/// Preallocates to at least `need`, by whole steps if the disk has them. Returns the new length.
+/// Preallocates to at least `need`, in whole steps if the disk has room for them. Returns the new length.
 fn grow(file: &dyn DiskFile, config: JournalConfig, need: u64, have: u64) -> io::Result<u64> {
     if need <= have {
         return Ok(have);

@@ -1,15 +1,15 @@
 //! Opening a journal: finding what is there, cutting the torn tail, rewriting the last batch, and replaying.
 //!
-//! The last batch may sit in the page cache without being on the disk (its sync may have failed just before
-//! the process stopped), and no system call tells. So it is *rewritten* into a new segment and synced before
-//! anything is served (rule 19). Order, each step harmless if the power goes: write the new segment under a
-//! temporary name, sync, rename, sync the folder; from here on its header says where the old segment ends;
-//! then cut and seal the old one. A segment that was sealed needs no rewriting.
+//! The last batch may be in the page cache without being on the disk, if its sync failed just before the
+//! process stopped, and there is no system call that would tell. So it is *rewritten* into a new segment and
+//! synced before anything is served (rule 19). The order, in which the power may go between any two steps:
+//! write the new segment under a temporary name, sync, rename, sync the folder, from when on its header says
+//! where the old segment ends; then cut and seal the old one. A sealed segment needs no rewriting.
 //!
 //! Each segment begins with a roster of the segments there are, and nothing is removed before a record says
-//! so. So a segment that is lost, or one that was removed and is back (from a backup, say), is noticed; the
-//! latter is left alone. A start removes one only when the new segment has said so again, for the word may
-//! have been seen in the page cache only.
+//! so. So a lost segment is noticed, and so is one that was removed and is back, from a backup for instance;
+//! that one is left alone. A start removes a segment only once the new segment has said so again, because the
+//! first record that said so may have been seen in the page cache only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -32,15 +32,15 @@ pub(crate) enum Replayed<'a> {
     Record {
         /// Where it stands.
         at: Location,
-        /// As it was pushed.
+        /// The kind under which it was pushed.
         kind: u8,
-        /// As it was pushed.
+        /// The bytes that were pushed.
         payload: &'a [u8],
     },
-    /// Something here no longer reads back. What comes after is still replayed.
+    /// Something here can no longer be read back. What follows it is still replayed.
     Damage(Damage),
-    /// The journal's end was torn, and cut: a batch that was being written and never answered. Damage of the
-    /// very last batch, where the journal was not ended cleanly, looks the same.
+    /// The end of the journal was torn and has been cut: a batch that was being written, and was never
+    /// answered. Damage to the very last batch looks the same, if the journal was not ended cleanly.
     Torn(Damage),
 }
 
@@ -50,26 +50,26 @@ pub(crate) enum OpenError {
     /// The disk failed.
     #[error("the journal cannot be opened: {0}")]
     Io(#[from] io::Error),
-    /// There is no space even for one small segment.
+    /// There is not even space for one small segment.
     #[error("the disk is full: free at least 1 MiB and start again")]
     Full,
-    /// Written by a later version.
+    /// It was written by a later version of this program.
     #[error(
         "segment {segment:016x} has format {version}; this program reads up to {}: update it",
         super::format::VERSION
     )]
     Version {
-        /// Which segment.
+        /// The segment that cannot be read.
         segment: u32,
-        /// Its format.
+        /// The version of its format.
         version: u32,
     },
-    /// What supersedes things that were remembered there is no longer in the journal. What is remembered is
-    /// worth nothing; replay from the beginning.
+    /// The journal no longer holds what supersedes things that were remembered at that place. What is
+    /// remembered is worth nothing, and the journal must be replayed from the beginning.
     #[error("the journal no longer reaches back to {0:?}")]
     Elsewhere(Resume),
-    /// The journal ends before the place asked for, which was on stable storage: its end is lost. Replay from
-    /// the beginning.
+    /// The journal ends before the place asked for, which was on stable storage, so its end is lost. It must
+    /// be replayed from the beginning.
     #[error("the journal does not reach to {0:?}")]
     Short(Resume),
 }
@@ -79,14 +79,14 @@ struct Tail {
     found: Found,
     buf: Vec<u8>,
     outline: Outline,
-    /// The last batch, which is to be rewritten.
+    /// The last batch, if it is to be rewritten.
     rewrite: Option<Span>,
-    /// Where the segment ends when that is done.
+    /// Where the segment ends once that is done.
     cut: u32,
 }
 
 impl Journal {
-    /// Opens, and replays what stands at or after `from`, or everything.
+    /// Opens a journal, and replays what stands at or after `from`, or all of it.
     pub(crate) fn open(
         disk: Arc<dyn Disk>,
         config: JournalConfig,
@@ -109,7 +109,7 @@ impl Journal {
             let usage = finish_and_replay(segment, next, index + 1 == found.len(), from, visit)?;
             segments.insert(segment.number, usage);
         }
-        // The number of one that is lost is not given again, or its loss would be forgotten.
+        // The number of a lost segment is not given out again, or its loss would be forgotten.
         let next_number =
             tail.as_ref().map_or(1, |tail| tail.found.number.max(lost.last().copied().unwrap_or(0)) + 1);
         let last_batch = tail.as_ref().map_or(0, Tail::last_batch);
@@ -122,15 +122,15 @@ impl Journal {
             first_batch: tail
                 .as_ref()
                 .map_or(1, |tail| tail.rewrite.map_or(last_batch + 1, |span| span.header.number)),
-            // What the owner has come to is known only after the replay; the last known number is less, as it
-            // may be.
+            // The owner's stamp is known only after the replay. The last known one is lower, which is
+            // allowed.
             stamp: tail.as_ref().and_then(|tail| tail.found.header).map_or(0, |header| header.stamp),
         };
         let stamp = header.stamp;
         let all: Vec<u32> =
             segments.keys().chain(tail.iter().map(|tail| &tail.found.number)).chain(&lost).copied().collect();
         let moved = begin_segment(disk.as_ref(), &header, &all, &removed, tail.as_ref())?;
-        // That they may be gone was perhaps only seen in the page cache until now.
+        // Until now, the record that they may be gone may have been seen in the page cache only.
         for segment in &removed {
             disk.unlink(&name_of(*segment))?;
         }
@@ -144,7 +144,7 @@ impl Journal {
             tail.replay(from, visit);
         }
         let current = moved.replay(visit);
-        // What is needed the owner has yet to say; until then nothing is taken for garbage.
+        // The owner has yet to say what is needed; until then nothing is taken for garbage.
         segments.values_mut().for_each(|usage| usage.live = usage.len);
         segments.insert(next_number, Usage { len: current.allocated, stamp, ..Usage::default() });
         Ok(Self {
@@ -174,8 +174,8 @@ fn find_segments(disk: &dyn Disk) -> Result<Vec<Found>, OpenError> {
         numbers.extend(number_of(&name));
     }
     numbers.sort_unstable();
-    // A name that is seen may only be in the page cache, and what is done next relies on it: ending the
-    // segment before it, say.
+    // A name that is seen here may be in the page cache only, and the next steps rely on it: ending the
+    // segment before it, for instance.
     disk.sync_dir()?;
     let open = |number| match find(disk, number)? {
         Ok(found) => Ok(found),
@@ -185,7 +185,7 @@ fn find_segments(disk: &dyn Disk) -> Result<Vec<Found>, OpenError> {
 }
 
 /// Compares the segments that are there with the roster of the last one. Returns those that are lost, and
-/// those that are to be removed, which it takes out.
+/// those that are to be removed, which it takes out of the list.
 fn call_the_roll(
     found: &mut Vec<Found>,
     tail: Option<&Tail>,
@@ -197,7 +197,7 @@ fn call_the_roll(
     let present: BTreeSet<u32> = found.iter().map(|found| found.number).chain([tail.found.number]).collect();
     let mut lost: BTreeSet<u32> = &(&named - &removed) - &present;
     if tail.outline.sealed && !tail.outline.closed {
-        // It was ended only when a later one was on stable storage.
+        // It was ended only once a later segment was on stable storage.
         lost.insert(tail.found.number + 1);
     }
     for segment in &lost {
@@ -232,9 +232,10 @@ fn read_tail(found: Found) -> Result<Tail, OpenError> {
     Ok(Tail { found, buf, outline, rewrite, cut })
 }
 
-/// A checkpoint is written only when a later batch is on stable storage, so what it names is never rewritten
-/// or cut. And it holds things whose tombstones compaction may since have dropped: those are at most as new
-/// as the stamp of the oldest segment, so a checkpoint that is as new as that one knows of them.
+/// Checks that the journal fits a checkpoint. A checkpoint is written only once a later batch is on stable
+/// storage, so the place that it names is never rewritten or cut. And it may hold things whose tombstones
+/// compaction has dropped since; those are at most as new as the stamp of the oldest segment, so a checkpoint
+/// that is as new as that stamp knows of them.
 fn check_reach(from: Resume, found: &[Found], tail: Option<&Tail>) -> Result<(), OpenError> {
     let reached = tail.map_or(Position { segment: 0, offset: 0 }, |tail| Position {
         segment: tail.found.number,
@@ -249,7 +250,7 @@ fn check_reach(from: Resume, found: &[Found], tail: Option<&Tail>) -> Result<(),
     }
 }
 
-/// A segment that is not the last: makes sure that it has its end, and replays it.
+/// For a segment that is not the last: makes sure that it is ended, and replays it.
 fn finish_and_replay(
     found: &Found,
     next: Option<&Found>,
@@ -271,8 +272,8 @@ fn finish_and_replay(
     let ident = Ident { segment: found.number, marker };
     let told_end = next.and_then(|next| next.header).filter(|header| header.prev_segment == found.number);
     if let Some(header) = told_end.filter(|_| next_is_last) {
-        // The start before this one may have been interrupted between beginning the next segment and ending
-        // this one, and a seal that is seen may only be in the page cache.
+        // An earlier start may have been interrupted between beginning the next segment and ending this one,
+        // and a seal that is seen may be in the page cache only.
         seal(found.file.as_ref(), ident, header.prev_end, header.first_batch - 1)?;
         usage.len = found.file.len()?;
     }
@@ -340,13 +341,13 @@ impl Tail {
         !self.outline.damage.is_empty() || self.found.header.is_none()
     }
 
-    /// Whether nothing is left in it when its last batch is rewritten.
+    /// Whether nothing is left in it once its last batch is rewritten.
     fn is_emptied(&self) -> bool {
         self.found.marker.is_some() && self.cut as usize == SEGMENT_HEADER && !self.is_damaged()
     }
 
-    /// The segments that exist as this one says, and those that may since be gone. `None`: it says nothing
-    /// that can be read.
+    /// Which segments exist according to this one, and which of them may be gone since. `None` if it says
+    /// nothing that can be read.
     fn roster(&self) -> Option<(BTreeSet<u32>, BTreeSet<u32>)> {
         let ident = Ident { segment: self.found.number, marker: self.found.marker? };
         let (mut named, mut removed) = (None, BTreeSet::new());
@@ -365,19 +366,19 @@ impl Tail {
         Some((named?, removed))
     }
 
-    /// Cuts and seals what is now the last segment but one.
+    /// Cuts and seals this segment, which is now the last but one.
     fn finish(&self) -> Result<Usage, OpenError> {
         let Some(marker) = self.found.marker else {
             return Ok(Usage { len: self.found.len, live: 0, stamp: 0, damaged: true });
         };
-        // A seal that is there already is written again: it too may only be in the page cache.
+        // A seal that is there already is written again, because it may be in the page cache only.
         let last = self.last_batch() - u64::from(self.rewrite.is_some());
         seal(self.found.file.as_ref(), Ident { segment: self.found.number, marker }, self.cut, last)?;
         let damaged = self.is_damaged() || self.outline.spans.iter().any(|span| !span.intact);
         Ok(Usage { len: self.found.file.len()?, live: 0, stamp: self.found.stamp(), damaged })
     }
 
-    /// Replays all but the batch that was rewritten.
+    /// Replays everything but the batch that was rewritten.
     fn replay(&self, from: Option<Position>, visit: &mut dyn FnMut(Replayed<'_>)) {
         let begin = first_offset(from, self.found.number);
         let Some(marker) = self.found.marker else {
@@ -415,8 +416,8 @@ struct Begun {
     buf: Vec<u8>,
 }
 
-/// Writes the new segment with the roster, the word that some may be gone, and the rewritten batch; when this
-/// returns, all of it is on stable storage.
+/// Writes the new segment, with the roster, the records that some segments may be gone, and the rewritten
+/// batch. When this returns, all of it is on stable storage.
 fn begin_segment(
     disk: &dyn Disk,
     header: &SegmentHeader,
@@ -431,8 +432,8 @@ fn begin_segment(
     let room = Batch::cost(names.len())
         + Batch::cost(gone.len())
         + rewrite.map_or(0, |(_, span)| span.header.body_len as usize);
-    // What is rewritten keeps its number, and with it its place in the order; the roster alone takes the
-    // next.
+    // A rewritten batch keeps its number, and with it its place in the order; a roster by itself takes the
+    // next number.
     let mut batch = Batch::new(ident, SEGMENT_HEADER as u32, header.first_batch, room, Vec::new());
     batch.push(ROSTER, &[&names]);
     if !removed.is_empty() {
@@ -451,7 +452,7 @@ fn begin_segment(
     let allocated = (buf.len() + ALIGN + BATCH_HEADER + REMOVAL) as u64;
     let write = || -> io::Result<Arc<dyn DiskFile>> {
         if let Some(tail) = tail.filter(|tail| tail.found.marker.is_some() && !tail.outline.sealed) {
-            // What was preallocated and never used goes first: on a full disk it is the space for the new
+            // What was preallocated and never used goes first: on a full disk that is the space for the new
             // segment.
             tail.found.file.truncate(u64::from(tail.outline.end))?;
         }

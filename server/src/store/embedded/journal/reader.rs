@@ -1,7 +1,6 @@
-//! Reading single records by location, beside the writer and by any number of threads.
+//! Reads single records by location, beside the writer and in any number of threads.
 //!
-//! Owns a bounded cache of open segment files. Never writes, and never serves bytes whose checksum does not
-//! hold.
+//! Owns a bounded cache of open segment files. Never writes, and never returns bytes whose checksum is wrong.
 
 use std::io;
 use std::sync::Arc;
@@ -17,10 +16,10 @@ use super::segment::{marker_of, name_of};
 /// Why a record could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
-    /// The bytes there are not the record that was written.
+    /// The bytes at that place are not the record that was written.
     #[error("damaged record in segment {:016x} at {}", .0.segment, .0.offset)]
     Damaged(Location),
-    /// The segment was removed after its records were copied elsewhere: look the location up again.
+    /// The segment was removed, after its records were copied elsewhere. Look the location up again.
     #[error("segment {0:016x} is gone")]
     Gone(u32),
     /// The disk failed to read.
@@ -36,9 +35,9 @@ pub(crate) struct Reader {
 
 struct Shared {
     disk: Arc<dyn Disk>,
-    /// Most recently used last.
+    /// The open files, the one that was used most recently last.
     open: Mutex<Vec<OpenSegment>>,
-    /// Most files held open.
+    /// Most files that are held open.
     limit: usize,
 }
 
@@ -69,8 +68,8 @@ impl Reader {
         }
     }
 
-    /// The same if it is in the system's cache: takes microseconds. Whatever is the matter otherwise,
-    /// [`Self::read`] tells.
+    /// The same if it is in the system's cache, which takes microseconds. `None` in every other case;
+    /// [`Self::read`] says what the matter is.
     pub(crate) fn read_at_once(&self, at: Location) -> Option<Bytes> {
         let segment =
             self.shared.open.lock().iter().rev().find(|open| open.ident.segment == at.segment).cloned()?;
@@ -86,7 +85,7 @@ impl Reader {
         }
     }
 
-    /// Lets go of a segment that is about to be removed, so that its space comes back.
+    /// Closes a segment that is about to be removed, so that its space comes back.
     pub(super) fn forget(&self, segment: u32) {
         self.shared.open.lock().retain(|open| open.ident.segment != segment);
     }
@@ -115,7 +114,7 @@ impl Reader {
             _ => ReadError::Io(number, error),
         })?;
         let failed = |error| ReadError::Io(number, error);
-        // One that was cut by somebody else may be shorter than any that was ever written.
+        // A file that somebody else has cut may be shorter than any that was ever written.
         let len = file.len().map_err(failed)?.min((SEGMENT_HEADER + BATCH_HEADER) as u64);
         let mut head = vec![0; len as usize];
         file.read_at(&mut head, 0).map_err(failed)?;

@@ -15,7 +15,7 @@ use rustix::fs::FallocateFlags;
 
 use super::disk::{Disk, DiskFile};
 
-/// How many zero bytes are written at once where the file system cannot preallocate.
+/// Zeros that are written at once where the file system cannot preallocate, in bytes.
 const ZERO_BLOCK: usize = 64 * 1024;
 
 /// A folder of files.

@@ -1,8 +1,8 @@
-//! Reading a segment's bytes as batches and records, and telling a torn tail from damage.
+//! Reads a segment's bytes as batches and records, and tells a torn tail from damage.
 //!
-//! The difference: a batch is written only after the one before it was synced. So a bad stretch that is
-//! followed by any valid batch of the same segment was once on stable storage and is *damage*; a bad stretch
-//! that nothing follows is a *tail* that was never answered. Pure; the caller decides what to do about
+//! The difference is this: a batch is written only once the one before it is synced. So a bad stretch that is
+//! followed by any valid batch of the same segment was once on stable storage, and is *damage*; a bad stretch
+//! that nothing follows is a *tail* that was never answered. Pure: the caller decides what to do about
 //! either.
 
 use crc32c::crc32c_append;
@@ -10,29 +10,29 @@ use crc32c::crc32c_append;
 use super::format::{ALIGN, BATCH_HEADER, BatchHeader, CLOSED, FRAME_HEADER, Ident, SEAL, frame};
 use super::{Damage, Location};
 
-/// One batch found.
+/// A batch that was found.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Span {
     pub(super) offset: u32,
     pub(super) header: BatchHeader,
-    /// All frames check and are all there.
+    /// Whether all of its frames are there and have the right checksums.
     pub(super) intact: bool,
 }
 
 /// What a segment holds.
 #[derive(Debug, Default)]
 pub(super) struct Outline {
-    /// Batches in order, without the seal and without a torn last one.
+    /// The batches in order, without the seal, and without the last one if that is torn.
     pub(super) spans: Vec<Span>,
-    /// Stretches between batches that should have been batches.
+    /// Stretches between batches that should be batches.
     pub(super) damage: Vec<Damage>,
-    /// A seal was found: nothing is missing at the end.
+    /// Whether there is a seal, so that nothing is missing at the end.
     pub(super) sealed: bool,
-    /// The seal says that the journal ended here.
+    /// Whether the seal says that the journal ended here.
     pub(super) closed: bool,
     /// Where the last batch ends (and the seal stands, if there is one).
     pub(super) end: u32,
-    /// Something that is not zeros follows `end`.
+    /// Whether anything but zeros follows `end`.
     pub(super) torn: bool,
 }
 
@@ -61,7 +61,7 @@ pub(super) fn outline(buf: &[u8], ident: Ident, from: usize) -> Outline {
         }
         let intact = is_intact(buf, ident, at, &header);
         found.spans.push(Span { offset: at as u32, header, intact });
-        // A damaged length would lead past the batches that follow; the next header is then searched for.
+        // A damaged length may lead past the batches that follow; then the next header is searched for.
         at = at.saturating_add(header.stride()).min(buf.len());
         found.end = at as u32;
     }
@@ -86,8 +86,8 @@ fn is_intact(buf: &[u8], ident: Ident, offset: usize, header: &BatchHeader) -> b
     body.is_some_and(|body| frames(body, ident, start as u32, header, &mut |_, _| ()))
 }
 
-/// Calls `visit` with the place and kind of each record of a batch whose body stands at `start` of the
-/// segment. Whether all check and are all there.
+/// Calls `visit` with the place and kind of each record of a batch whose body begins at `start` of the
+/// segment. Returns whether all of them are there and have the right checksums.
 pub(super) fn frames(
     body: &[u8],
     ident: Ident,
@@ -108,8 +108,8 @@ pub(super) fn frames(
     at == body.len() && count == header.count && crcs == header.body_crc
 }
 
-/// Calls `visit` with the readable records of a batch, in order. In a batch that is not intact the records
-/// before and after a damaged one are still found as long as lengths lead to them; the rest is returned as
+/// Calls `visit` with the readable records of a batch, in order. In a batch that is not intact, the records
+/// before and after a damaged one are still found as long as lengths lead to them. The rest is returned as
 /// damage.
 pub(super) fn records<'a>(
     buf: &'a [u8],
@@ -131,9 +131,9 @@ pub(super) fn records<'a>(
             at += FRAME_HEADER + payload.len();
             continue;
         }
-        // The length may be the damaged part: frames have no alignment, so every byte may begin the next one.
-        // A frame's checksum covers its place, so a false find has a chance of 2^-32 a byte, and only within
-        // an already damaged batch.
+        // The length may be what is damaged, and frames are not aligned, so any byte may begin the next one.
+        // A frame's checksum covers its place, so the chance of a false find is 2^-32 for each byte, and only
+        // within a batch that is damaged anyway.
         let next =
             (at + 1..end).find(|next| frame_is_plausible(&buf[*next..end], ident, *next)).unwrap_or(end);
         bad = Some((bad.map_or(at, |bad| bad.0), next));
@@ -143,7 +143,8 @@ pub(super) fn records<'a>(
     Some(Damage { segment: ident.segment, offset: from as u32, len: (to - from) as u32, what: "record" })
 }
 
-/// Cheap test before the checksum: searching byte by byte would otherwise cost the square of the batch.
+/// A cheap test before the checksum, without which searching byte by byte would cost the square of the
+/// batch's length.
 fn frame_is_plausible(buf: &[u8], ident: Ident, offset: usize) -> bool {
     let kind_is_known = buf.get(8).is_some_and(|kind| (1..64).contains(kind));
     kind_is_known && frame(buf, ident, offset as u32).is_some()

@@ -9,8 +9,8 @@ use super::format::{
 };
 
 const SUFFIX: &str = ".seg";
-/// A segment is written under this name until its beginning is on stable storage, so that a `.seg` file never
-/// begins with a torn write.
+/// The name of a new segment until its beginning is on stable storage, so that a `.seg` file never begins
+/// with a torn write.
 pub(super) const UNFINISHED: &str = "next.tmp";
 
 /// The file name of a segment.
@@ -18,13 +18,13 @@ pub(super) fn name_of(segment: u32) -> String {
     format!("{segment:016x}{SUFFIX}")
 }
 
-/// The segment of a file name.
+/// The number of the segment that a file name stands for.
 pub(super) fn number_of(name: &str) -> Option<u32> {
     let hex = name.strip_suffix(SUFFIX).filter(|hex| hex.len() == 16)?;
     u64::from_str_radix(hex, 16).ok()?.try_into().ok().filter(|number| *number > 0)
 }
 
-/// The marker, from the header or, if that is damaged, from the first batch.
+/// The marker of a segment: from its header or, if that is damaged, from its first batch.
 pub(super) fn marker_of(head: &[u8], segment: u32) -> Option<u64> {
     if let Ok(header) = SegmentHeader::decode(head, segment) {
         return Some(header.marker);
@@ -34,13 +34,13 @@ pub(super) fn marker_of(head: &[u8], segment: u32) -> Option<u64> {
 }
 
 /// Ends a segment at `end` for good: cuts what follows, writes the seal, syncs. `last_batch` is the number of
-/// its last batch. A later segment must be on stable storage already, so that one without is known to have
-/// lost it; the journal's clean end is [`seal_last`].
+/// its last batch. A later segment must be on stable storage already: if there is none behind such a seal, it
+/// is lost. For a clean end of the journal see [`seal_last`].
 pub(super) fn seal(file: &dyn DiskFile, ident: Ident, end: u32, last_batch: u64) -> io::Result<()> {
     seal_with(file, ident, end, last_batch, SEAL)
 }
 
-/// Ends the last segment: none follows it.
+/// Ends the last segment, which none follows.
 pub(super) fn seal_last(file: &dyn DiskFile, ident: Ident, end: u32, last_batch: u64) -> io::Result<()> {
     seal_with(file, ident, end, last_batch, SEAL | CLOSED)
 }
@@ -57,9 +57,9 @@ pub(super) struct Found {
     pub(super) number: u32,
     pub(super) file: Arc<dyn DiskFile>,
     pub(super) len: u64,
-    /// `None`: the header is damaged.
+    /// `None` if the header is damaged.
     pub(super) header: Option<SegmentHeader>,
-    /// `None`: neither the header nor the first batch could be read, so nothing in the segment can.
+    /// `None` if neither the header nor the first batch can be read; then nothing in the segment can.
     pub(super) marker: Option<u64>,
 }
 
@@ -70,7 +70,7 @@ impl Found {
     }
 }
 
-/// The version of a segment that this program cannot read.
+/// The version of a segment that this program is too old to read.
 pub(super) struct FromTheFuture(pub(super) u32);
 
 /// Opens a segment file and reads its header.
@@ -87,7 +87,7 @@ pub(super) fn find(disk: &dyn Disk, number: u32) -> io::Result<Result<Found, Fro
     Ok(Ok(Found { number, file, len, header, marker: marker_of(&head, number) }))
 }
 
-/// All bytes of a segment up to `end`.
+/// The bytes of a segment up to `end`.
 pub(super) fn load(file: &dyn DiskFile, end: u64) -> io::Result<Vec<u8>> {
     let mut buf = vec![0; end.min(file.len()?) as usize];
     file.read_at(&mut buf, 0)?;

@@ -1,9 +1,9 @@
-//! A disk in memory that remembers what was never synced, for power-cut tests.
+//! A disk in memory that knows what was never synced, for tests of power cuts.
 //!
-//! It can stop at any operation, fail a sync the way Linux does (the data stays readable and is never
-//! written), run full, and make [`SimDisk::power_cut`] images: everything up to the last sync kept; later
-//! writes kept, dropped or torn by sectors, in any combination; later folder changes kept up to some point.
-//! Sectors are written whole or not at all.
+//! It can stop at any operation, fail a sync as Linux does (the data stays readable and is never written),
+//! run full, and make images of power cuts ([`SimDisk::power_cut`]): everything up to the last sync is kept,
+//! later writes are kept, dropped or torn by sectors in any combination, and later changes of the folder are
+//! kept up to some point. Sectors are written as a whole or not at all.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -29,7 +29,7 @@ struct Inode {
     seen: Vec<u8>,
     /// What is on stable storage.
     durable: Vec<u8>,
-    /// What happened since the last sync.
+    /// What has happened since the last sync.
     pending: Vec<Pending>,
 }
 
@@ -46,20 +46,20 @@ struct State {
     seen: BTreeMap<String, usize>,
     durable: BTreeMap<String, usize>,
     pending: Vec<NameChange>,
-    /// Operations that change something, so far.
+    /// How many operations have changed something.
     operations: u64,
-    /// The power goes at this operation.
+    /// The operation at which the power goes.
     stop_at: Option<u64>,
-    /// The syncs counted, and the one that fails.
+    /// How many syncs there were, and below the one that fails.
     syncs: u64,
     fail_sync: Option<u64>,
-    /// While closed, syncs of files wait.
+    /// While it is closed, syncs of files wait.
     gate: Gate,
-    /// Bytes that all files together may take.
+    /// How many bytes all files together may take.
     capacity: Option<usize>,
 }
 
-/// Lets syncs pass, or not.
+/// Lets syncs pass, or makes them wait.
 type Gate = Arc<(Mutex<bool>, Condvar)>;
 
 /// A simulated folder; clones share it.
@@ -95,21 +95,21 @@ impl State {
 }
 
 impl SimDisk {
-    /// The power goes at the `n`-th changing operation from now; that one and all later ones fail and change
-    /// nothing.
+    /// Makes the power go at the `n`-th changing operation from now. That one and all later ones fail, and
+    /// change nothing.
     pub(crate) fn stop_after(&self, n: u64) {
         let mut state = self.0.lock();
         state.stop_at = Some(state.operations + n);
     }
 
-    /// The `n`-th sync of a file from now fails and loses what it should have written, while reads still show
-    /// it.
+    /// Makes the `n`-th sync of a file from now fail. What it should have written is lost, though reads still
+    /// show it.
     pub(crate) fn fail_sync_after(&self, n: u64) {
         let mut state = self.0.lock();
         state.fail_sync = Some(state.syncs + n);
     }
 
-    /// From now on syncs of files wait, or go on.
+    /// Makes syncs of files wait from now on, or go on.
     pub(crate) fn hold_syncs(&self, hold: bool) {
         let gate = Arc::clone(&self.0.lock().gate);
         *gate.0.lock() = hold;
@@ -121,17 +121,17 @@ impl SimDisk {
         self.0.lock().capacity = bytes;
     }
 
-    /// Syncs of files so far.
+    /// How many syncs of files there were.
     pub(crate) fn syncs(&self) -> u64 {
         self.0.lock().syncs
     }
 
-    /// Bytes of all files.
+    /// How many bytes all files take.
     pub(crate) fn used(&self) -> usize {
         self.0.lock().used()
     }
 
-    /// Flips a bit of a file, on the disk and in the cache.
+    /// Flips a bit of a file, both on the disk and in the cache.
     pub(crate) fn flip(&self, name: &str, offset: usize) {
         let mut state = self.0.lock();
         let inode = state.seen[name];
@@ -143,7 +143,7 @@ impl SimDisk {
         }
     }
 
-    /// Where these bytes stand: file and offset.
+    /// Every place at which these bytes stand: file and offset.
     pub(crate) fn find(&self, needle: &[u8]) -> Vec<(String, usize)> {
         let state = self.0.lock();
         let place = |(name, inode): (&String, &usize)| {
@@ -153,7 +153,7 @@ impl SimDisk {
         state.seen.iter().filter_map(place).collect()
     }
 
-    /// The same disk for the next process: the page cache is still there.
+    /// The same disk for the next process, with the page cache still there.
     pub(crate) fn restart(&self) -> Self {
         let mut state = self.0.lock().clone();
         (state.stop_at, state.fail_sync, state.gate) = (None, None, Gate::default());
@@ -194,8 +194,8 @@ impl Inode {
                 Pending::Length(len) if rng.random() => bytes.resize(*len, 0),
                 Pending::Length(_) => {}
                 Pending::Write { offset, data } => {
-                    // 0: all dropped; 1: all kept; 2, 3: each sector by itself, so that writes are dropped,
-                    // reordered and torn.
+                    // 0: all are dropped; 1: all are kept; 2 and 3: each sector by itself, so that writes are
+                    // dropped, reordered and torn.
                     let first = offset / SECTOR;
                     for sector in first..(offset + data.len()).div_ceil(SECTOR) {
                         if fate == 1 || (fate >= 2 && rng.random()) {

@@ -1,5 +1,5 @@
-//! Damage of any kind to a segment, for fuzzing: whatever was changed, what is read is what was written, or
-//! is not read at all.
+//! Damages a segment in any way, for fuzzing: whatever was changed, each record is read as it was written, or
+//! not at all.
 
 use super::Batch;
 use super::format::{Ident, SEGMENT_HEADER, SegmentHeader};
@@ -19,7 +19,7 @@ const IDENT: Ident = Ident { segment: HEADER.segment, marker: HEADER.marker };
 /// Where a record stands, and what it says.
 type Found = (u32, u8, Vec<u8>);
 
-/// A segment of five batches, and its records.
+/// A segment of five batches, and the records in it.
 fn written() -> (Vec<u8>, Vec<Found>) {
     let (mut bytes, mut all) = (HEADER.encode().to_vec(), Vec::new());
     for number in 1..=5_u8 {
@@ -34,7 +34,7 @@ fn written() -> (Vec<u8>, Vec<Found>) {
     (bytes, all)
 }
 
-/// Every readable record.
+/// Every record that can be read.
 fn read(bytes: &[u8]) -> Vec<Found> {
     let found = outline(bytes, IDENT, SEGMENT_HEADER.min(bytes.len()));
     assert!(found.end as usize <= bytes.len(), "a segment ends within its file");
@@ -48,9 +48,9 @@ fn read(bytes: &[u8]) -> Vec<Found> {
     all
 }
 
-/// Changes a segment as the input says and reads it. The input: edits of four bytes each, a place (u16, big
-/// endian), what to do (0 to 3: overwrite, exclusive or, cut there, repeat what stands there at the end) and
-/// a value. How many records were read.
+/// Changes a segment as the input says, reads it, and returns how many records were read. The input consists
+/// of edits of four bytes each: a place (u16, big endian), what to do (0 to 3: overwrite, exclusive or, cut
+/// there, repeat what stands there at the end) and a value.
 pub(crate) fn survey(edits: &[u8]) -> usize {
     let (mut bytes, originals) = written();
     for edit in edits.chunks_exact(4) {

@@ -50,8 +50,8 @@ fn payloads(rng: &mut StdRng, most: usize) -> Vec<Vec<u8>> {
     (0..most).map(&mut one).collect()
 }
 
-/// Answered = committed without error. All of them must be there, in order; of the one batch that was not
-/// answered, all or nothing.
+/// Checks a replay. Everything that was answered (committed without an error) must be there, in order; of the
+/// one batch that was not answered, all or nothing.
 fn check(seed: u64, answered: &mut Vec<Vec<u8>>, pending: &[Vec<u8>], replay: &Replay) {
     let (journal, records, damage) = replay;
     assert_eq!(damage, &[], "seed {seed}: a power cut is not damage");
@@ -101,7 +101,7 @@ fn nothing_answered_is_lost_by_power_cuts() {
                 );
             }
             disk = if rng.random_range(0..4) == 0 { disk.restart() } else { disk.power_cut(&mut rng) };
-            // Looking must not change the verdict: the check opens a copy.
+            // The check opens a copy, because looking must not change the verdict.
             let replay = open(&disk.restart());
             check(seed, &mut answered, &pending, &replay);
             let kept_pending = !pending.is_empty() && answered.ends_with(&pending);
@@ -112,7 +112,7 @@ fn nothing_answered_is_lost_by_power_cuts() {
     }
 }
 
-/// Rule 19. The page cache shows the batch whose sync failed; once it was served after a restart, no power
+/// Rule 19. The page cache shows the batch whose sync failed. Once it was served after a restart, no power
 /// cut may take it away.
 #[test]
 fn what_a_failed_sync_left_in_the_cache_is_rewritten_before_it_is_served() {
@@ -138,9 +138,9 @@ fn what_a_failed_sync_left_in_the_cache_is_rewritten_before_it_is_served() {
     assert!(shown > 0, "the cache must have shown the failed batch, or this test tests nothing");
 }
 
-/// The word that a segment may be gone was written and its sync failed; the next start sees it in the cache,
-/// and the power goes somewhere within that start. Nothing is missing. (A start removed the segment before
-/// that word was on stable storage.)
+/// The record that a segment may be gone was written, and its sync failed. The next start sees it in the
+/// cache, and the power goes somewhere within that start. Nothing is missing. (Starts used to remove the
+/// segment before that record was on stable storage.)
 #[test]
 fn a_segment_is_removed_at_a_start_only_when_that_was_said_for_good() {
     let mut cut_off = 0;
@@ -208,7 +208,7 @@ fn damage_is_reported_never_served_and_costs_nothing_else() {
     assert!(reported > 150, "flips in padding aside, damage must be seen: {reported}");
 }
 
-/// Whichever segment is lost, the next start says so, and every start after it.
+/// Whichever segment is lost, the next start says so, and so does every later one.
 #[test]
 fn a_lost_segment_is_missed() {
     for closed in [false, true] {
@@ -252,12 +252,12 @@ fn a_removed_segment_that_is_back_is_left_alone() {
     while !journal.compact_step(&mut work, &mut keys).expect("space") {}
     let back = disk.create(&name).expect("it is gone");
     back.write_at(&backup, 0).expect("written");
-    // Between the removal's record and the removal the power may go: then it is there, too, and is removed
-    // now.
+    // If the power goes between the record of a removal and the removal, the segment is there, too, and is
+    // removed now.
     let (journal, _, damage) = open(&disk);
     assert_eq!((damage, disk.list().expect("listed").contains(&name)), (vec![], false));
     drop(journal);
-    // That start said so again; the next one has no reason to.
+    // That start has recorded it again; the next one has no reason to.
     drop(open(&disk));
     disk.create(&name).expect("it is gone").write_at(&backup, 0).expect("written");
     let (_, records, damage) = open(&disk);
@@ -265,8 +265,7 @@ fn a_removed_segment_that_is_back_is_left_alone() {
     assert_eq!((damage.len(), damage[0].segment), (1, 1), "{damage:?}");
 }
 
-/// The raft-engine prototype loses the whole last file to one flipped bit in its header. Here nothing is
-/// lost.
+/// raft-engine loses the whole last file to one flipped bit in its header. Here nothing is lost.
 #[test]
 fn a_damaged_header_of_the_last_segment_costs_no_record() {
     let disk = SimDisk::default();
@@ -287,7 +286,7 @@ fn bytes_inside_an_envelope_never_become_records() {
     let disk = SimDisk::default();
     let (mut journal, ..) = open(&disk);
     append(&mut journal, &[vec![1; 10]]).expect("written");
-    // All that a poster could know: everything but the marker.
+    // A poster may know everything but the marker.
     let own = Ident { segment: 1, marker: 0 };
     let header = format::BatchHeader { number: 9, body_len: 0, count: 0, flags: 0, body_crc: 0 };
     let fake: Vec<u8> = (0..60u32).flat_map(|at| header.encode(own, 200 + 40 * at)).collect();
@@ -339,7 +338,8 @@ fn a_clean_end_leaves_nothing_to_rewrite_and_replay_starts_where_asked() {
     assert!(matches!(open_from(&disk.restart(), Some(beyond)), Err(OpenError::Short(_))), "its end is lost");
 }
 
-/// Compaction drops a tombstone when no older segment holds its victim. A checkpoint from before still does.
+/// Compaction drops a tombstone once no older segment holds its victim. An earlier checkpoint may still hold
+/// it.
 #[test]
 fn what_is_remembered_from_before_a_dropped_tombstone_is_refused() {
     let disk = SimDisk::default();
@@ -377,11 +377,11 @@ fn starting_again_and_again_takes_no_space() {
     assert!(disk.used() <= used, "{} > {used}", disk.used());
 }
 
-/// A store of numbered keys: the smallest owner that needs everything rule 18 says.
+/// A store of numbered keys: the smallest owner that needs all of rule 18.
 #[derive(Default, Debug, Clone, PartialEq)]
 struct Keys {
     live: BTreeMap<u8, (u64, Location)>,
-    /// Deleted: version, place, and the newest segment that may hold a victim.
+    /// The deleted keys: version, place, and the newest segment that may hold a victim.
     dead: BTreeMap<u8, (u64, Location, u32)>,
     segments: Vec<u32>,
     emptying: u32,
@@ -406,7 +406,7 @@ impl Keys {
         live.max(self.dead.get(&key).map_or(0, |entry| entry.0))
     }
 
-    /// Idempotent by version.
+    /// Applies a record, idempotently by version.
     fn apply(&mut self, at: Location, kind: u8, payload: &[u8]) {
         let (key, version, newest) = parse(payload);
         if version < self.version(key) {
@@ -505,8 +505,8 @@ fn compaction_neither_loses_nor_revives() {
                 }
             }
             disk = disk.power_cut(&mut rng);
-            // The change in flight may have landed; both are right. Take what is there, if it is only that
-            // one change away.
+            // The change in flight may or may not have landed; both are right. Take what is there, if it is
+            // only that one change away.
             let mut found = Keys::default();
             open(&disk.restart()).1.iter().for_each(|(at, kind, payload)| found.apply(*at, *kind, payload));
             let versions = |keys: &Keys| {

@@ -1,4 +1,4 @@
-//! What may befall this engine: power cuts among concurrent posts, a lost or damaged index, a full disk, a
+//! What may happen to this engine: power cuts among concurrent posts, a lost or damaged index, a full disk, a
 //! failing sync.
 
 use std::fs;
@@ -73,9 +73,9 @@ async fn concurrent_posts_survive_power_cuts() {
     }
 }
 
-/// The order of first polls is the order of the posts, also when tokio would have a task that did much pause,
-/// and whoever is polled first afterwards. (Posts of one connection overtook each other, and fell behind a
-/// turn that was sent after them.)
+/// Posts are in the order of their first polls, even when tokio would make a busy task pause, and whoever is
+/// polled first afterwards. (Posts of one connection used to overtake each other, and to fall behind a turn
+/// that was sent after them.)
 #[tokio::test]
 async fn posts_keep_the_order_in_which_they_were_asked_for() {
     let (f, _) = on_sim().await;
@@ -92,7 +92,7 @@ async fn posts_keep_the_order_in_which_they_were_asked_for() {
     }
 }
 
-/// Nobody is told of what is not yet on stable storage: not by reading, not by an answer, not by an event.
+/// Nobody learns of what is not on stable storage yet, neither by reading nor by an answer or an event.
 #[tokio::test]
 async fn nothing_undurable_is_disclosed() {
     let (f, disk) = on_sim().await;
@@ -102,7 +102,7 @@ async fn nothing_undurable_is_disclosed() {
     disk.hold_syncs(true);
     let mut append = store.append(post(to, 2, 0));
     assert!((&mut append).now_or_never().is_none());
-    // The committer applies before it syncs: from then on the ledger shows the post.
+    // The committer applies before it syncs, and from then on the ledger shows the post.
     while store.stats().envelopes < 2 {
         tokio::task::yield_now().await;
     }
@@ -118,7 +118,7 @@ async fn nothing_undurable_is_disclosed() {
     assert_eq!(f.heard.take().len(), 1);
 }
 
-/// Rule 19.
+/// Rule 19: nothing of the batch is answered, and nothing is taken any more.
 #[tokio::test]
 async fn a_failed_sync_ends_the_store_and_answers_nothing() {
     let (mut f, disk) = on_sim().await;
@@ -177,7 +177,7 @@ async fn a_full_disk_recovers() {
     assert_eq!(store.append(sized(to, 1000, 0, 900)).await, Ok(last + 2));
 }
 
-/// Space comes back, also for many small records that supersede each other.
+/// Space comes back, even that of many small records which supersede each other.
 #[tokio::test]
 async fn acknowledged_envelopes_give_their_space_back() {
     let (f, disk) = on_sim().await;
@@ -197,8 +197,8 @@ async fn acknowledged_envelopes_give_their_space_back() {
     assert_eq!(seqs(&**store, mailbox(2)).await.len(), 1, "what was not acknowledged is still there");
 }
 
-/// All of it, though nobody asks for anything any more, and the operator is told. (One segment came back with
-/// each request; and the number that is told was that of the last request.)
+/// All of it comes back, though nobody asks for anything, and the operator's numbers say so. (One segment
+/// used to come back with each request, and the numbers were those of the last request.)
 #[tokio::test]
 async fn space_comes_back_while_nobody_asks() {
     let (f, disk) = on_sim().await;
@@ -206,7 +206,7 @@ async fn space_comes_back_while_nobody_asks() {
     for n in 1..=120 {
         expect(store.append(sized(to, n, 0, 200)).await);
     }
-    // Each request lets upkeep do a step: until it has nothing to do any more.
+    // Each request lets upkeep do a step, until there is nothing left to do.
     for _ in 0..200 {
         expect(store.open(open(to, 1)).await);
     }
@@ -272,7 +272,7 @@ fn setup_of(f: &Fixture) -> Setup {
     Setup { policy: roomy(), clock: f.clock.clone(), heard: f.heard.clone() }
 }
 
-/// R10.
+/// R10: one-time packages are discarded, the last-resort package stays, and the incarnation is another one.
 #[tokio::test]
 async fn a_restored_store_gets_a_new_life_without_one_time_key_packages() {
     let engine = OnFolder::new();
@@ -305,7 +305,7 @@ async fn a_restored_store_gets_a_new_life_without_one_time_key_packages() {
     assert_eq!(token(1), new_mailbox(1, &[]).token);
 }
 
-/// What is damaged is never served, and the rest is.
+/// A damaged envelope is never served, and everything else is.
 #[tokio::test]
 async fn a_damaged_envelope_is_told_and_its_neighbours_are_served() {
     let (f, disk) = on_sim().await;

@@ -1,5 +1,5 @@
-//! Data folders as they were written by released formats, kept beside this file: whatever changes, these
-//! still open and say the same. A new format gets a new folder and a new test; these stay.
+//! Data folders in released formats, kept beside this file. Whatever changes, they still open and say the
+//! same. A new format gets a new folder and a new test; the old ones stay.
 //!
 //! `version-1/` was written by [`write_version_1`]
 //! (`cargo test -p posthorn-server write_version_1 -- --ignored` writes what today's code makes of the same
@@ -18,7 +18,7 @@ use crate::store::{NewInvite, OpenReader, ReadRange, StoreError};
 
 const ALL: ReadRange = ReadRange { from: 0, to: u64::MAX, bytes: usize::MAX };
 
-/// Where the kept folders are.
+/// The path of a kept folder.
 fn kept(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/embedded/tests").join(name)
 }

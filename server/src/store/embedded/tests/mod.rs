@@ -1,5 +1,5 @@
-//! The embedded engine: the conformance suite on a real folder and on a simulated disk that loses power at
-//! every restart, and what only this engine has.
+//! The embedded engine: the conformance suite, on a real folder and on a simulated disk that loses power at
+//! every restart; and tests of what only this engine has.
 
 mod faults;
 mod format;
@@ -18,7 +18,7 @@ use super::{EmbeddedConfig, EmbeddedStore, Site};
 use crate::store::Store;
 use crate::store::conformance::{Engine, Opening, Setup, conformance};
 
-/// So small that every test ends, empties and removes segments.
+/// Sizes so small that every test ends, empties and removes segments.
 const SMALL: JournalConfig = JournalConfig { segment_bytes: 4096, step_bytes: 2048, open_files: 2 };
 
 fn config(path: impl Into<PathBuf>, setup: &Setup) -> EmbeddedConfig {
@@ -30,8 +30,8 @@ fn config(path: impl Into<PathBuf>, setup: &Setup) -> EmbeddedConfig {
     }
 }
 
-/// A folder in memory where there is one: these tests open thousands of stores, and none of them is about the
-/// disk.
+/// A folder in memory if the machine has one: these tests open thousands of stores, and none of them is about
+/// the disk.
 fn quick_dir() -> tempfile::TempDir {
     let quick = tempfile::tempdir_in("/dev/shm");
     quick.or_else(|_| tempfile::tempdir()).expect("temp dir")
@@ -51,7 +51,7 @@ impl OnFolder {
 impl Engine for OnFolder {
     fn open<'a>(&'a mut self, setup: &'a Setup) -> Opening<'a> {
         Box::pin(async move {
-            // Checkpoints at each end only: sled writes 8 MiB at least for each.
+            // Checkpoints only at the end: each makes sled write whole segments.
             let config =
                 EmbeddedConfig { checkpoint_bytes: 1 << 20, ..config(self.dir.path().join("data"), setup) };
             let mut rng = StdRng::seed_from_u64(7);

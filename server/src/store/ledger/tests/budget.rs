@@ -17,14 +17,15 @@ type Small = (std::num::NonZeroU32, u32, u32);
 fn a_retained_envelope_is_small() {
     // Post id, fingerprint, time, bytes, place.
     assert_eq!(size_of::<Entry<Small>>(), 16 + 16 + 4 + 4 + 12);
-    // The log grows by quarters, and its index holds 4 bytes and a control byte at a load of at least 7/16.
+    // Room to grow, for which a quarter is allowed; and an index that holds 4 bytes and a control byte for
+    // each entry, at a load of at least 7/16.
     let worst = size_of::<Entry<Small>>() as f64 * 1.25 + 5.0 * 16.0 / 7.0;
     assert!(worst <= 100.0, "{worst} bytes of memory for an envelope");
 }
 
 #[test]
 fn an_idle_mailbox_is_small() {
-    // With two readers; map slot and schedule entry at their usual load.
+    // With two readers, and a slot in the map and an entry in the schedule at their usual load.
     let map = (16.0 + 8.0 + 1.0) / 0.6;
     let schedule = 20.0 / 0.6;
     let bytes = size_of::<Mailbox<Small>>() as f64 + 2.0 * size_of::<Active>() as f64 + map + schedule;

@@ -27,7 +27,7 @@ struct Journaled {
 }
 
 impl Journaled {
-    /// With device, token 9 spent on the mailbox, whose readers are 1 and 2.
+    /// Begins with a device, and token 9 spent on the mailbox, whose readers are 1 and 2.
     fn new() -> Self {
         let mut all = Self { ledger: Ledger::new(StorePolicy::default(), [1, 2]), journal: Vec::new() };
         all.run(Command::Register(NewAccount {
@@ -184,7 +184,7 @@ fn the_newest_cursor_is_copied_and_older_ones_are_not() {
     assert_eq!(all.keep(all.last(), 0), copy_it());
 }
 
-/// While one reader sleeps, expiry cuts again and again; that must not pile up.
+/// While one reader is away, expiry cuts again and again. These records must not pile up.
 #[test]
 fn of_many_cuts_one_is_kept() {
     let mut all = Journaled::new();
@@ -293,7 +293,7 @@ fn copies_of_an_old_life_do_not_reach_a_new_one() {
     assert_eq!(ledger.stats().posts, 1);
 }
 
-/// A post that the journal lost is told as damaged; what stands before and behind it is served.
+/// A post that the journal lost is reported as damaged; what stands before and behind it is served.
 #[test]
 fn a_lost_post_is_told() {
     let mut all = Journaled::new();
@@ -314,8 +314,8 @@ fn a_lost_post_is_told() {
     assert_eq!(read(3), Ok(vec![3]));
 }
 
-/// The row of posts that were forgotten, but not all of its chunk, goes with the mailbox; else it would stay
-/// in the index for ever.
+/// A row in which some but not all posts were forgotten goes with its mailbox; otherwise it would stay in the
+/// index for ever.
 #[test]
 fn a_removed_mailbox_leaves_no_rows() {
     let mut all = Journaled::new();
@@ -332,7 +332,7 @@ fn a_removed_mailbox_leaves_no_rows() {
     assert!(all.ledger.take_dirty().contains(&crate::store::ledger::RowKey::Chunk(MAILBOX, 0)));
 }
 
-/// Posts whose mailbox the journal no longer tells of are missed, too.
+/// Posts whose mailbox the journal no longer mentions are reported as missing, too.
 #[test]
 fn posts_of_a_lost_mailbox_are_told() {
     let mut all = Journaled::new();

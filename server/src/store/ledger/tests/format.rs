@@ -1,4 +1,4 @@
-//! The bytes of records and rows: they come back as they were, and nothing else is taken for them.
+//! The bytes of records and rows: what was written is read back, and nothing else is taken for it.
 
 use bytes::Bytes;
 use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId, PostId, Reader, ReaderId, Turn};
@@ -32,7 +32,7 @@ fn handle() -> impl Strategy<Value = Handle> {
     "[a-z][a-z0-9_.-]{1,31}".prop_map(|text| Handle::parse(&text).expect("the pattern is that of handles"))
 }
 
-/// A snapshot with seqs in order, by way of its bytes.
+/// A snapshot whose seqs are in order, made by way of its bytes.
 fn snapshot() -> impl Strategy<Value = Snapshot> {
     (any::<u32>(), any::<u32>(), any::<u32>(), readers(), readers(), any::<u64>()).prop_map(
         |(a, b, c, one, two, n)| {
@@ -148,7 +148,7 @@ fn record() -> impl Strategy<Value = Record> {
     })
 }
 
-/// Some of each kind, the same in every run: where a fuzzer starts from.
+/// Some records of each kind, the same in every run, for a fuzzer to start from.
 pub(in crate::store) fn samples() -> Vec<Vec<u8>> {
     use proptest::strategy::ValueTree as _;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
@@ -206,7 +206,7 @@ proptest! {
     }
 }
 
-/// A place of no size.
+/// A place that takes no bytes.
 #[derive(Debug, Clone, PartialEq)]
 struct Nowhere;
 
