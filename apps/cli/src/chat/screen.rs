@@ -5,6 +5,7 @@ use std::io;
 
 use crossterm::event::{DisableBracketedPaste, DisableFocusChange, EnableBracketedPaste, EnableFocusChange};
 use crossterm::execute;
+use ratatui::layout::{Position, Rect};
 use ratatui::{DefaultTerminal, Frame};
 
 /// The full screen. Dropping it restores the terminal.
@@ -32,8 +33,14 @@ impl Screen {
         self.terminal.draw(draw).map(drop)
     }
 
+    /// Wipes the screen; the next drawing draws every cell.
+    ///
+    /// Not by `Terminal::clear`: that asks the terminal where its cursor is, and the answer comes among the
+    /// keys, which another thread reads. It was never seen, and the chat ended after two seconds. A resize to
+    /// the same size wipes a full screen without asking.
     pub(super) fn clear(&mut self) -> io::Result<()> {
-        self.terminal.clear()
+        let size = self.terminal.size()?;
+        self.terminal.resize(Rect::from((Position::ORIGIN, size)))
     }
 }
 
