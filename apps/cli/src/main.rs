@@ -22,6 +22,7 @@ mod passphrase;
 mod problem;
 mod profile;
 mod qr;
+mod signal;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -68,13 +69,16 @@ fn run(args: Args) -> Result<ExitCode, Problem> {
         .enable_all()
         .build()
         .map_err(|error| Problem::new("THREAD", format!("cannot start: {error}")))?;
-    runtime.block_on(async {
+    let done = runtime.block_on(async {
         match args.what {
             What::DemoRelay(relay) => demo::relay_process(relay).await,
             What::Demo => demo::run().await,
-            what => command::run(&args.global, what).await.map(|()| ExitCode::SUCCESS),
+            what => command::run(&args.global, what).await,
         }
-    })
+    });
+    // Somebody may be reading from standard input for a command that has ended: that is not waited for.
+    runtime.shutdown_background();
+    done
 }
 
 /// Warnings of the libraries go to standard error if `POSTHORN_LOG` asks for them; never over the full-screen

@@ -41,10 +41,20 @@ pub(crate) fn line(text: &str) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(READER_GONE),
         Err(error) => {
-            eprintln!("posthorn: cannot write to standard output: {error}");
+            tell(&format!("cannot write to standard output: {error}"));
             std::process::exit(1);
         }
     }
+}
+
+/// A line on standard error. When the terminal was closed nobody can read it: that is no reason to panic.
+pub(crate) fn error_line(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Says something to the person, beside what a command prints.
+pub(crate) fn tell(text: &str) {
+    error_line(&format!("posthorn: {}", plain_line(text)));
 }
 
 /// Prints a JSON object on a line of its own.

@@ -7,19 +7,21 @@ use posthorn_client::store::StoreError;
 use posthorn_client::sync::CommandError;
 use serde_json::json;
 
-use crate::advice;
-use crate::output::plain_line;
+use crate::signal::Signal;
+use crate::{advice, output};
 
 /// A stable code for programs, a line for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Problem {
     code: String,
     message: String,
+    /// What ended the waiting, if something did.
+    signal: Option<Signal>,
 }
 
 impl Problem {
     pub(crate) fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { code: code.into(), message: message.into() }
+        Self { code: code.into(), message: message.into(), signal: None }
     }
 
     pub(crate) fn code(&self) -> &str {
@@ -30,18 +32,19 @@ impl Problem {
         &self.message
     }
 
-    /// 2 = typed wrongly, 130 = ctrl-c (what shells say), 1 = not done.
+    /// 2 = typed wrongly, 128 and a signal's number (what shells say), 1 = not done.
     pub(crate) fn exit_status(&self) -> u8 {
-        match self.code.as_str() {
-            "USAGE" => 2,
-            "INTERRUPTED" => 130,
+        match (self.code.as_str(), self.signal) {
+            (_, Some(signal)) => signal.exit_status(),
+            ("USAGE", _) => 2,
             _ => 1,
         }
     }
 
-    /// Ctrl-C while waiting. `kept` says what becomes of what was asked.
-    pub(crate) fn interrupted(kept: &str) -> Self {
-        Self::new("INTERRUPTED", format!("not waiting any longer: {kept}"))
+    /// A signal while waiting. `kept` says what becomes of what was asked.
+    pub(crate) fn interrupted(signal: Signal, kept: &str) -> Self {
+        let problem = Self::new("INTERRUPTED", format!("not waiting any longer: {kept}"));
+        Self { signal: Some(signal), ..problem }
     }
 
     /// Somebody is to be invited who is there already: oneself.
@@ -67,9 +70,9 @@ impl Problem {
 
     pub(crate) fn print(&self, json: bool) {
         if json {
-            eprintln!("{}", json!({"error": {"code": self.code, "message": self.message}}));
+            output::error_line(&json!({"error": {"code": self.code, "message": self.message}}).to_string());
         } else {
-            eprintln!("posthorn: {}", plain_line(&self.message));
+            output::tell(&self.message);
         }
     }
 
@@ -130,7 +133,7 @@ impl From<ClientError> for Problem {
             ClientError::Command(CommandError::Refused { code, .. }) => code.clone(),
             other => other.code().to_owned(),
         };
-        Self { code, message }
+        Self::new(code, message)
     }
 }
 

@@ -8,6 +8,7 @@ mod app;
 mod editor;
 mod entries;
 mod exchange;
+mod keyboard;
 mod keys;
 mod popup;
 mod reading;
@@ -19,11 +20,11 @@ mod view;
 pub(crate) mod wrap;
 
 use std::collections::VecDeque;
-use std::io::IsTerminal as _;
+use std::io;
+use std::process::ExitCode;
 use std::time::Duration;
 
-use crossterm::event::{Event as Typed, EventStream};
-use futures_util::StreamExt as _;
+use crossterm::event::Event as Typed;
 use posthorn_client::client::{Client, ClientError};
 use posthorn_client::sync::Event;
 use tokio::sync::broadcast::Receiver;
@@ -35,9 +36,11 @@ use crate::command::safety_rows;
 use crate::output::plain_line;
 use crate::problem::Problem;
 use crate::profile::{self, Session};
+use crate::signal::{Signal, Signals};
 use crate::{advice, clock, name};
 use app::{App, PAGE};
 use exchange::{Happening, Order, Popup};
+use keyboard::Keyboard;
 use screen::Screen;
 
 /// Events that are taken before the screen is drawn again.
@@ -46,7 +49,7 @@ const BURST: usize = 512;
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Runs until the person quits.
-pub(crate) async fn run(global: &Global, arguments: &Chat) -> Result<(), Problem> {
+pub(crate) async fn run(global: &Global, arguments: &Chat) -> Result<ExitCode, Problem> {
     if global.json {
         return Err(Problem::new(
             "USAGE",
@@ -57,7 +60,7 @@ pub(crate) async fn run(global: &Global, arguments: &Chat) -> Result<(), Problem
             ),
         ));
     }
-    if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
+    if !screen::is_there() {
         return Err(Problem::new(
             "NO_TERMINAL",
             format!(
@@ -77,12 +80,24 @@ pub(crate) async fn run(global: &Global, arguments: &Chat) -> Result<(), Problem
     }
     let app =
         App::new(&session.account, clock::local_zone(), clock::now_ms(), arguments.conversation.clone());
-    let done = match Screen::enter() {
-        Ok(screen) => Driver::new(app, session.client.clone()).run(screen).await,
-        Err(error) => Err(terminal_problem(&error)),
-    };
+    let done = Driver::new(app, session.client.clone()).run().await;
     farewell(session).await;
-    done
+    done.map(ExitCode::from)
+}
+
+/// Why the chat ends.
+enum End {
+    Quit,
+    Signal(Signal),
+}
+
+impl From<End> for ExitCode {
+    fn from(end: End) -> Self {
+        match end {
+            End::Quit => Self::SUCCESS,
+            End::Signal(signal) => signal.into(),
+        }
+    }
 }
 
 async fn farewell(session: Session) {
@@ -93,7 +108,7 @@ async fn farewell(session: Session) {
     session.client.close().await;
 }
 
-fn terminal_problem(error: &std::io::Error) -> Problem {
+fn terminal_problem(error: &io::Error) -> Problem {
     Problem::new("NO_TERMINAL", format!("the terminal does not work: {error}"))
 }
 
@@ -110,14 +125,22 @@ impl Driver {
         Self { app, events: client.subscribe(), client, slow: JoinSet::new() }
     }
 
-    async fn run(mut self, mut screen: Screen) -> Result<(), Problem> {
-        let mut typed = EventStream::new();
+    async fn run(mut self) -> Result<End, Problem> {
+        match self.run_on(&mut Screen::enter().map_err(|error| terminal_problem(&error))?).await {
+            // Whatever failed on a terminal that is gone failed because of that.
+            Err(_) if !screen::is_there() => Ok(End::Signal(Signal::Hangup)),
+            ended => ended,
+        }
+    }
+
+    async fn run_on(&mut self, screen: &mut Screen) -> Result<End, Problem> {
+        let mut signals = Signals::new().map_err(|error| terminal_problem(&error))?;
+        let mut keyboard = Keyboard::new().map_err(|error| terminal_problem(&error))?;
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
-        let mut signals = screen::Signals::new().map_err(|error| terminal_problem(&error))?;
         let mut orders = vec![Order::LoadConversations, Order::AskOnline];
         loop {
-            if self.obey(&mut screen, orders).await? {
-                return Ok(());
+            if self.obey(screen, orders).await? {
+                return Ok(End::Quit);
             }
             screen
                 .draw(|frame| view::draw(frame, &mut self.app))
@@ -127,10 +150,13 @@ impl Driver {
                 continue;
             }
             orders = tokio::select! {
-                typed = typed.next() => match typed {
-                    Some(Ok(typed)) => translate(typed).map(|happening| self.app.on(happening)).unwrap_or_default(),
+                typed = keyboard.next() => match typed {
+                    Some(Ok(typed)) => match translate(typed) {
+                        Some(happening) => self.app.on(happening),
+                        None => Vec::new(),
+                    },
                     Some(Err(error)) => return Err(terminal_problem(&error)),
-                    None => return Ok(()),
+                    None => return Ok(End::Quit),
                 },
                 event = self.events.recv() => match event {
                     Ok(event) => self.burst(event),
@@ -141,8 +167,14 @@ impl Driver {
                     Ok(happening) => self.app.on(happening),
                     Err(_) => Vec::new(),
                 },
-                _ = seconds.tick() => self.app.on(Happening::Time(clock::now_ms())),
-                () = signals.end() => return Ok(()),
+                _ = seconds.tick() => {
+                    // Whoever is not the terminal's first process may not be told that it is gone.
+                    if !screen::is_there() {
+                        return Ok(End::Signal(Signal::Hangup));
+                    }
+                    self.app.on(Happening::Time(clock::now_ms()))
+                }
+                signal = signals.next() => return Ok(End::Signal(signal)),
             };
         }
     }

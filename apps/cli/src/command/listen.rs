@@ -1,6 +1,7 @@
 //! `listen`: what happens, as it happens.
 
 use std::collections::HashMap;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use posthorn_client::conversation::{Body, ConversationId};
@@ -13,14 +14,17 @@ use crate::args::Listen;
 use crate::output::{body_text, event_json, line, object, plain_line, sender};
 use crate::problem::Problem;
 use crate::profile::Session;
+use crate::signal::{Signal, Signals};
 use crate::{advice, clock, name};
 
 /// `--until-settled` without `--for` gives up after this long.
 const LONGEST_SETTLE: Duration = Duration::from_secs(60);
 
 /// `listen`.
-pub(super) async fn listen(session: &Session, json: bool, arguments: &Listen) -> Result<(), Problem> {
+pub(super) async fn listen(session: &Session, json: bool, arguments: &Listen) -> Result<ExitCode, Problem> {
     let mut events = session.client.subscribe();
+    let mut signals = Signals::new()
+        .map_err(|error| Problem::new("SIGNALS", format!("cannot listen for signals: {error}")))?;
     let mut printer = Printer { session, json, titles: HashMap::new() };
     let limit = match (arguments.seconds, arguments.until_settled) {
         (Some(seconds), _) => Some(Duration::from_secs(seconds)),
@@ -51,7 +55,7 @@ pub(super) async fn listen(session: &Session, json: bool, arguments: &Listen) ->
             },
             settled = &mut settled => end = if settled.is_ok() { End::Settled } else { End::NotSettled },
             () = &mut time_is_up => end = if arguments.until_settled { End::NotSettled } else { End::Done },
-            _ = tokio::signal::ctrl_c() => end = End::Done,
+            signal = signals.next() => end = End::Signal(signal),
         }
     }
     while let Ok(event) = events.try_recv() {
@@ -76,9 +80,11 @@ pub(super) async fn listen(session: &Session, json: bool, arguments: &Listen) ->
         }
         End::Settled if json => {
             object(&json!({"event": "settled"}));
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         }
-        _ => Ok(()),
+        // Ctrl-C is how people end it.
+        End::Signal(signal) if signal != Signal::Interrupt => Ok(signal.into()),
+        _ => Ok(ExitCode::SUCCESS),
     }
 }
 
@@ -88,6 +94,7 @@ enum End {
     Done,
     Settled,
     NotSettled,
+    Signal(Signal),
 }
 
 struct Printer<'a> {

@@ -14,10 +14,10 @@ use tokio::time::Instant;
 
 use super::{conversation, wait};
 use crate::args::{History, Patience, Send};
-use crate::output::{line, merge, message_json, message_line, object, state_name};
+use crate::output::{line, merge, message_json, message_line, object, state_name, tell};
 use crate::problem::Problem;
 use crate::profile::Session;
-use crate::{advice, clock};
+use crate::{advice, clock, signal};
 
 /// How many of the newest entries are looked at when events were missed.
 const LOOK_BACK: usize = 1000;
@@ -54,7 +54,7 @@ pub(super) async fn send(session: &Session, json: bool, arguments: &Send) -> Res
                 Ok(state) => state?,
                 Err(_) => return Err(wait::too_late(session, arguments.patience, waiting.offline.as_deref(), kept)),
             },
-            _ = tokio::signal::ctrl_c() => return Err(Problem::interrupted(kept)),
+            signal = signal::received() => return Err(Problem::interrupted(signal, kept)),
         }
     };
     print_sent(json, conversation, id, state);
@@ -126,7 +126,7 @@ async fn send_lines(
             () = patience => {
                 return Err(wait::too_late(session, arguments.patience, waiting.offline.as_deref(), &waiting.kept()));
             }
-            _ = tokio::signal::ctrl_c() => return Err(Problem::interrupted(&waiting.kept())),
+            signal = signal::received() => return Err(Problem::interrupted(signal, &waiting.kept())),
         }
         if !open && deadline.is_none() {
             deadline = Some(tokio::time::Instant::now() + arguments.patience.duration());
@@ -178,7 +178,7 @@ impl<'a> Waiting<'a> {
         let kept = format!(
             "{what}; waiting up to {seconds} s for the relay (--wait SECONDS), ctrl-c stops the waiting"
         );
-        eprintln!("posthorn: {}", Problem::unreachable(&self.session.account.relay, reason, &kept).message());
+        tell(Problem::unreachable(&self.session.account.relay, reason, &kept).message());
     }
 
     /// Waits for an event; returns which of our messages are not queued any more by it.

@@ -9,8 +9,10 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::args::Patience;
+use crate::output::tell;
 use crate::problem::Problem;
 use crate::profile::Session;
+use crate::signal;
 
 /// Reading commands wait this long for what is new.
 const CATCH_UP: Duration = Duration::from_secs(5);
@@ -56,7 +58,7 @@ pub(crate) async fn catch_up(session: &Session, json: bool) {
     };
     let problem = Problem::unreachable(&session.account.relay, &reason, "this is what the profile has");
     if !json {
-        eprintln!("posthorn: {}", problem.message());
+        tell(problem.message());
     }
 }
 
@@ -86,7 +88,7 @@ pub(crate) async fn answer<T>(
                 Some(event) = next(&mut events) => match event {
                     Event::Disconnected { reason: why, .. } => {
                         if reason.is_none() {
-                            eprintln_once(session, &why);
+                            tell_people(session, &why);
                         }
                         reason = Some(why);
                     }
@@ -98,7 +100,7 @@ pub(crate) async fn answer<T>(
     };
     let answered = tokio::select! {
         answered = tokio::time::timeout(patience.duration(), watched) => answered,
-        _ = tokio::signal::ctrl_c() => return Err(Problem::interrupted(kept)),
+        signal = signal::received() => return Err(Problem::interrupted(signal, kept)),
     };
     match answered {
         Ok(answer) => Ok(answer?),
@@ -107,12 +109,12 @@ pub(crate) async fn answer<T>(
 }
 
 /// Told while waiting goes on, for people only: programs get the error at the end.
-fn eprintln_once(session: &Session, reason: &str) {
+fn tell_people(session: &Session, reason: &str) {
     use std::io::IsTerminal as _;
     if std::io::stderr().is_terminal() {
         let problem =
             Problem::unreachable(&session.account.relay, reason, "still trying (ctrl-c stops the waiting)");
-        eprintln!("posthorn: {}", problem.message());
+        tell(problem.message());
     }
 }
 
