@@ -1,13 +1,14 @@
 //! The steps of `cargo xtask ci`, in the order in which they fail soonest.
 //!
 //! Everything that runs is built once, by one `cargo build --workspace --all-targets` in the dev profile
-//! (dependencies optimized): the tests, the simulation and the demo share its artifacts, which keeps a cold
-//! run on two cores short.
+//! (dependencies optimized): the tests, the terminals, the simulation and the demo share its artifacts, which
+//! keeps a cold run on two cores short.
 
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
+use crate::pty;
 use crate::sim::SimArguments;
 use crate::step::{Steps, cargo, root, target_directory};
 use crate::tidy;
@@ -55,6 +56,11 @@ fn thorough(steps: &mut Steps) -> anyhow::Result<()> {
         &mut wasm,
     )?;
 
+    steps.run(
+        "terminals",
+        "play the case that failed alone: `cargo xtask pty <words of its name>`; the screens are above",
+        &mut pty::cases(None)?,
+    )?;
     let built = target_directory()?.join("debug");
     let seeds = SimArguments { seeds: 40, seed: None, rounds: 40 };
     let mut sim = Command::new(built.join("sim"));
