@@ -2,12 +2,12 @@
 //!
 //! Reading guide, in the order of a call: `args` says what can be typed; `profile` finds the folder and opens
 //! it (`passphrase`, `keyring`); `command/` has one file per family of commands, each of them a few calls of
-//! the client library; `name` finds what a person means by "family" or "bob"; `output` prints it for people
-//! or as JSON; `problem` is every way to fail, and `advice` what to type next. `chat/` is the full-screen
-//! program and `demo/` the tour.
+//! the client library; `name` finds what a person means by "family" or "bob"; `output` is what it looks like
+//! for people and as JSON, and `print` writes it; `problem` is every way to fail, `signal` what ends a
+//! command from outside, `advice` what to type next. `chat/` is the full-screen program and `demo/` the tour.
 //!
 //! Invariants: nothing here knows cryptography, the wire or the database; text that came from others is
-//! printed only through [`output::plain`], so that nobody's message can drive somebody else's terminal.
+//! printed only through [`plain`], so that nobody's message can drive somebody else's terminal.
 
 mod advice;
 mod args;
@@ -19,6 +19,8 @@ mod keyring;
 mod name;
 mod output;
 mod passphrase;
+mod plain;
+mod print;
 mod problem;
 mod profile;
 mod qr;

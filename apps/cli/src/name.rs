@@ -7,7 +7,7 @@ use posthorn_client::sync::{Contact, ConversationSummary};
 use posthorn_proto::Handle;
 
 use crate::advice;
-use crate::output::plain_line;
+use crate::plain::plain_line;
 use crate::problem::Problem;
 
 /// Beginnings of ids shorter than this are not looked at: they would be taken for names.

@@ -8,8 +8,9 @@ use posthorn_client::store::Passphrase;
 use zeroize::Zeroizing;
 
 use crate::args::Global;
+use crate::keyring;
+use crate::print::tell;
 use crate::problem::Problem;
-use crate::{keyring, output};
 
 const VARIABLE: &str = "POSTHORN_PASSPHRASE";
 /// How often somebody who is asked may answer.
@@ -54,7 +55,7 @@ fn ask_until<T>(
         match open(&found.passphrase()) {
             Ok(opened) => return Ok((opened, found)),
             Err(problem) if problem.code() == "WRONG_PASSPHRASE" && left > 0 => {
-                output::tell("that is not the passphrase of this profile");
+                tell("that is not the passphrase of this profile");
             }
             Err(problem) => return Err(problem),
         }

@@ -8,7 +8,7 @@ use posthorn_client::sync::CommandError;
 use serde_json::json;
 
 use crate::signal::Signal;
-use crate::{advice, output};
+use crate::{advice, print};
 
 /// A stable code for programs, a line for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,9 +70,9 @@ impl Problem {
 
     pub(crate) fn print(&self, json: bool) {
         if json {
-            output::error_line(&json!({"error": {"code": self.code, "message": self.message}}).to_string());
+            print::error_line(&json!({"error": {"code": self.code, "message": self.message}}).to_string());
         } else {
-            output::tell(&self.message);
+            print::tell(&self.message);
         }
     }
 

@@ -9,8 +9,9 @@ use posthorn_client::sync::{ConversationSummary, Event, SyncState};
 
 use super::editor::Editor;
 use super::exchange::{Happening, Order, Popup};
-use super::reading::first_unread;
+use super::unread::first_unread;
 use crate::name;
+use crate::plain::plain_line;
 
 /// Entries that are loaded at once.
 pub(super) const PAGE: usize = 100;
@@ -271,7 +272,7 @@ impl App {
                 if cause == Cause::Evicted {
                     return self.tell(format!("you were removed{place}"));
                 }
-                self.alarms.push(format!("{cause}{place}: {}", crate::output::plain_line(&text)));
+                self.alarms.push(format!("{cause}{place}: {}", plain_line(&text)));
                 if self.alarms.len() > ALARMS {
                     self.alarms.remove(0);
                 }

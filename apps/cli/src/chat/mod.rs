@@ -1,8 +1,9 @@
 //! `chat`: the full-screen program.
 //!
 //! Reading order: `app` is the state (what happens goes in, orders come out: `exchange`) with `keys`, `slash`
-//! and `reading`; `editor` and `wrap` are its parts; `view`, `entries` and `popup` draw it; this file is the
-//! thin driver between terminal, client and state. `screen` gives the terminal back whatever happens.
+//! and `reading`; `editor`, `unread` and `wrap` are its parts; `view`, `entries` and `popup` draw it, out of
+//! the `palette`; this file is the thin driver between terminal, client and state. `screen` gives the
+//! terminal back whatever happens.
 
 mod app;
 mod editor;
@@ -10,12 +11,14 @@ mod entries;
 mod exchange;
 mod keyboard;
 mod keys;
+mod palette;
 mod popup;
 mod reading;
 mod screen;
 mod slash;
 #[cfg(test)]
 mod tests;
+mod unread;
 mod view;
 pub(crate) mod wrap;
 
@@ -32,8 +35,8 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::task::JoinSet;
 
 use crate::args::{Chat, Global};
-use crate::command::safety_rows;
-use crate::output::plain_line;
+use crate::output::{member_line, safety_rows};
+use crate::plain::plain_line;
 use crate::problem::Problem;
 use crate::profile::{self, Session};
 use crate::signal::{Signal, Signals};
@@ -232,9 +235,8 @@ impl Driver {
             Order::LoadConversations => client.conversations().await.map(Happening::Conversations),
             Order::LoadHistory { conversation, before } => {
                 let known = self.app.conversations.iter().find(|known| known.id == conversation);
-                let limit = known
-                    .filter(|_| before.is_none())
-                    .map_or(PAGE, |known| reading::page(known.unread, PAGE));
+                let limit =
+                    known.filter(|_| before.is_none()).map_or(PAGE, |known| unread::page(known.unread, PAGE));
                 let messages = client.history(conversation, before, limit).await;
                 messages.map(|messages| Happening::History { conversation, before, messages })
             }
@@ -323,16 +325,8 @@ fn translate(typed: Typed) -> Option<Happening> {
 }
 
 fn members(list: &[posthorn_client::sync::MemberSummary]) -> Popup {
-    let line = |member: &posthorn_client::sync::MemberSummary| {
-        let key = data_encoding::BASE32_NOPAD.encode(&member.identity_key).to_ascii_lowercase();
-        format!(
-            "{:20} identity {}…{}",
-            plain_line(&member.handle),
-            &key[..12],
-            if member.me { " (you)" } else { "" }
-        )
-    };
-    Popup { title: "Members".to_owned(), lines: list.iter().map(line).collect() }
+    let lines = list.iter().map(|member| member_line(member, 20)).collect();
+    Popup { title: "Members".to_owned(), lines }
 }
 
 fn safety(me: &str, handle: &str, number: &posthorn_client::identity::SafetyNumber) -> Popup {

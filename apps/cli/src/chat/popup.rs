@@ -7,7 +7,7 @@ use ratatui::widgets::{Block, Clear, Paragraph};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::app::App;
-use super::view::DIM;
+use super::palette::DIM;
 use super::wrap::wrap;
 
 /// Draws it, and tells the state how far it scrolls.

@@ -1,6 +1,6 @@
 //! The screen: state in, cells out. Reads the state; decides nothing but places and colours.
 
-use posthorn_client::conversation::{Body, ConversationState, Message, MessageState};
+use posthorn_client::conversation::{Body, ConversationState};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Position, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -9,9 +9,11 @@ use ratatui::widgets::{Block, Borders, Paragraph};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::app::{App, Connection, Geometry};
+use super::palette::{ALARM, BOLD, DIM};
 use super::wrap::{fit, wrap};
 use super::{entries, popup};
-use crate::output::{body_text, conversation_state, plain_line};
+use crate::output::{body_text, conversation_state};
+use crate::plain::plain_line;
 use crate::{clock, name};
 
 /// Below this many columns the list of conversations is not shown.
@@ -21,9 +23,6 @@ const INPUT_ROWS: usize = 6;
 /// Rows that an alarm or a note may have.
 const NOTE_ROWS: usize = 3;
 const PROMPT: &str = "> ";
-
-pub(super) const DIM: Style = Style::new().add_modifier(Modifier::DIM);
-const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
 
 /// Draws everything, and tells the state what was drawn.
 pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App) {
@@ -194,13 +193,12 @@ fn draw_history(frame: &mut Frame<'_>, app: &App, rows: Vec<Line<'static>>, area
 
 /// Alarms and the note, wrapped; each may have a few rows.
 fn notes(app: &App, width: usize) -> Vec<Line<'static>> {
-    let alarm = Style::new().fg(Color::White).bg(Color::Red).add_modifier(Modifier::BOLD);
     let mut lines = Vec::new();
     for text in &app.alarms {
         let rows = wrap(&format!("! {text}"), width.saturating_sub(2));
         lines.extend(rows.into_iter().take(NOTE_ROWS).map(|row| {
             let pad = " ".repeat(width.saturating_sub(row.width() + 1));
-            Line::styled(format!(" {row}{pad}"), alarm)
+            Line::styled(format!(" {row}{pad}"), ALARM)
         }));
     }
     if let Some(note) = &app.note {
@@ -246,19 +244,5 @@ fn draw_input(frame: &mut Frame<'_>, app: &App, input: &super::editor::Layout, a
         let x = inner.x + PROMPT.len() as u16 + input.cursor.1 as u16;
         let y = inner.y + (input.cursor.0 - first) as u16;
         frame.set_cursor_position(Position::new(x.min(inner.right().saturating_sub(1)), y));
-    }
-}
-
-/// The sign for how far a message got, in at most four columns.
-pub(super) fn mark(message: &Message) -> Span<'static> {
-    match message.state {
-        MessageState::Queued => Span::styled("…", DIM),
-        MessageState::Sent => Span::styled("✓", DIM),
-        MessageState::Delivered => Span::styled("✓✓", DIM),
-        MessageState::Read => Span::styled("read", Style::new().fg(Color::Cyan)),
-        MessageState::Failed(_) => {
-            Span::styled("✗", Style::new().fg(Color::Red).add_modifier(Modifier::BOLD))
-        }
-        MessageState::Received => Span::raw(""),
     }
 }

@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 
 use super::wait;
 use crate::args::{Global, Register, Verify};
-use crate::output::{line, merge, object, plain_line};
+use crate::output::{merge, safety_rows};
+use crate::plain::plain_line;
+use crate::print::{line, object};
 use crate::problem::Problem;
 use crate::profile::{self, Session};
 use crate::{advice, keyring, qr};
@@ -169,11 +171,6 @@ pub(super) async fn verify(session: &Session, json: bool, arguments: &Verify) ->
     Ok(())
 }
 
-/// Twelve groups in three rows.
-pub(crate) fn safety_rows<'a>(groups: impl Iterator<Item = &'a str>) -> Vec<String> {
-    groups.collect::<Vec<_>>().chunks(4).map(|row| row.join("  ")).collect()
-}
-
 /// `status`.
 pub(super) async fn status(session: &Session, json: bool, home: &Path) -> Result<(), Problem> {
     wait::catch_up(session, true).await;
@@ -229,13 +226,5 @@ mod tests {
         assert_eq!(invite_needed(refused(), "abcd"), refused());
         let taken = Problem::new("HANDLE_TAKEN", "taken");
         assert_eq!(invite_needed(taken.clone(), ""), taken);
-    }
-
-    #[test]
-    fn twelve_groups_make_three_rows() {
-        let groups: Vec<String> = (0..12).map(|n| format!("{n:05}")).collect();
-        let rows = safety_rows(groups.iter().map(String::as_str));
-        assert_eq!(rows.len(), 3);
-        assert_eq!(rows[2], "00008  00009  00010  00011");
     }
 }

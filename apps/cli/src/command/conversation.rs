@@ -6,7 +6,9 @@ use serde_json::json;
 
 use super::wait;
 use crate::args::{Add, In, Remove, Start};
-use crate::output::{body_text, conversation_json, conversation_state, line, object, plain_line};
+use crate::output::{body_text, conversation_json, conversation_state, member_line, sender};
+use crate::plain::plain_line;
+use crate::print::{line, object};
 use crate::problem::Problem;
 use crate::profile::Session;
 use crate::{advice, clock, name};
@@ -91,7 +93,7 @@ fn last_line(last: &Message, me: &str) -> String {
     let text = plain_line(&body_text(&last.body, me));
     let text = if text.chars().count() > 60 { text.chars().take(59).chain(['…']).collect() } else { text };
     match &last.body {
-        Body::Text(_) => format!("{}: {text}", crate::output::sender(last)),
+        Body::Text(_) => format!("{}: {text}", sender(last)),
         _ => text,
     }
 }
@@ -108,9 +110,7 @@ pub(super) async fn members(session: &Session, json: bool, arguments: &In) -> Re
         if json {
             object(&json!(member));
         } else {
-            let me = if member.me { "  (you)" } else { "" };
-            let key = data_encoding::BASE32_NOPAD.encode(&member.identity_key).to_ascii_lowercase();
-            line(&format!("{:32} identity {key}{me}", plain_line(&member.handle)));
+            line(&member_line(&member, 32));
         }
     }
     Ok(())

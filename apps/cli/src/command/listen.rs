@@ -11,7 +11,9 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::wait;
 use crate::args::Listen;
-use crate::output::{body_text, event_json, line, object, plain_line, sender};
+use crate::output::{body_text, event_json, sender};
+use crate::plain::plain_line;
+use crate::print::{line, object};
 use crate::problem::Problem;
 use crate::profile::Session;
 use crate::signal::{Signal, Signals};

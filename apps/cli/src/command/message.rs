@@ -14,7 +14,8 @@ use tokio::time::Instant;
 
 use super::{conversation, wait};
 use crate::args::{History, Patience, Send};
-use crate::output::{line, merge, message_json, message_line, object, state_name, tell};
+use crate::output::{merge, message_json, message_line, state_name};
+use crate::print::{line, object, tell};
 use crate::problem::Problem;
 use crate::profile::Session;
 use crate::{advice, clock, signal};

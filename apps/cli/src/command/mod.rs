@@ -7,8 +7,6 @@ mod listen;
 mod message;
 mod wait;
 
-pub(crate) use account::safety_rows;
-
 use std::process::ExitCode;
 
 use crate::args::{Global, What};

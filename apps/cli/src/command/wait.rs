@@ -9,7 +9,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::args::Patience;
-use crate::output::tell;
+use crate::print::tell;
 use crate::problem::Problem;
 use crate::profile::Session;
 use crate::signal;

@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 
 use crate::args::DemoRelay;
-use crate::output;
+use crate::print;
 use crate::problem::Problem;
 use report::Report;
 use stage::Stage;
@@ -51,9 +51,7 @@ pub(crate) async fn relay_process(arguments: DemoRelay) -> Result<ExitCode, Prob
     let failed = |error: &dyn std::fmt::Display| Problem::new("RELAY", error.to_string());
     let relay = Relay::start(config).await.map_err(|error| failed(&error))?;
     let invite = relay.mint_invite(INVITE_USES, 1).await.map_err(|error| failed(&error))?;
-    output::object(
-        &json!({"url": relay.public_url(), "invite": invite.code, "port": relay.address().port()}),
-    );
+    print::object(&json!({"url": relay.public_url(), "invite": invite.code, "port": relay.address().port()}));
     let mut ignored = [0; 64];
     let mut input = tokio::io::stdin();
     while input.read(&mut ignored).await.is_ok_and(|read| read > 0) {}

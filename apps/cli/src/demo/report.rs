@@ -4,7 +4,8 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::stored::Envelope;
 use crate::chat::wrap::{fit, wrap};
-use crate::output::{line, plain_line};
+use crate::plain::plain_line;
+use crate::print::line;
 
 /// Columns that everything fits into.
 const WIDTH: usize = 100;

@@ -95,7 +95,7 @@ impl Stage {
         }
         let path = self.folder.path().to_owned();
         if let Err(error) = self.folder.close() {
-            crate::output::line(&format!("The folder {} could not be removed: {error}", path.display()));
+            crate::print::line(&format!("The folder {} could not be removed: {error}", path.display()));
         }
     }
 
