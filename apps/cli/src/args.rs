@@ -64,9 +64,6 @@ pub(crate) enum What {
     Chat(Chat),
     /// A tour on this machine: a relay, five people, a crash; ends with a table of checks
     Demo,
-    /// The relay of the tour
-    #[command(hide = true)]
-    DemoRelay(DemoRelay),
 }
 
 /// `register`.
@@ -199,17 +196,6 @@ pub(crate) struct Verify {
 pub(crate) struct Chat {
     /// Open this one: its id, the beginning of its id, its name, or the handle of its only other member
     pub(crate) conversation: Option<String>,
-}
-
-/// The tour's relay.
-#[derive(Debug, ClapArgs)]
-pub(crate) struct DemoRelay {
-    /// The data folder
-    #[arg(long)]
-    pub(crate) data: PathBuf,
-    /// 0 = any free one
-    #[arg(long, default_value_t = 0)]
-    pub(crate) port: u16,
 }
 
 #[cfg(test)]

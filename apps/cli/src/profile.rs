@@ -13,10 +13,6 @@ use crate::args::Global;
 use crate::passphrase::{self, Found};
 use crate::problem::{self, Problem};
 
-/// Makes new profiles with the cheapest passphrase hashing there is, so that tests and the tour are quick.
-/// Not for people.
-pub(crate) const CHEAP_VARIABLE: &str = "POSTHORN_TEST_CHEAP_KDF";
-
 /// A profile that is online, and whose it is.
 pub(crate) struct Session {
     pub(crate) client: Client,
@@ -92,11 +88,10 @@ pub(crate) fn create_database(global: &Global, home: &Path) -> Result<(Database,
     make_private_folder(home).map_err(|error| {
         Problem::new("NO_HOME", format!("cannot make the folder {}: {error}", home.display()))
     })?;
-    let cost = if std::env::var_os(CHEAP_VARIABLE).is_some() { KdfCost::CHEAP } else { KdfCost::DEFAULT };
     let path = database_path(home);
-    let database =
-        Database::create(Location::File(&path), &found.passphrase(), cost, &mut StdRng::from_os_rng())
-            .map_err(|error| problem::of_store(&error, home))?;
+    let mut rng = StdRng::from_os_rng();
+    let database = Database::create(Location::File(&path), &found.passphrase(), KdfCost::DEFAULT, &mut rng)
+        .map_err(|error| problem::of_store(&error, home))?;
     Ok((database, found))
 }
 

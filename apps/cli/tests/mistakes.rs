@@ -1,6 +1,8 @@
 //! Every mistake on the command line gets one line that says what is wrong or what to do, and a status that
 //! is not 0.
 
+mod common;
+
 use std::process::{Command, Output, Stdio};
 
 struct Profile(tempfile::TempDir);
@@ -75,18 +77,13 @@ fn what_is_no_command_is_told_with_the_way_to_help() {
 
 #[test]
 fn a_reader_that_goes_away_is_no_mistake() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let relay = common::TestRelay::start();
+    relay.register(folder.path(), "alice");
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_posthorn"));
-    // Prints its relay's address first of all.
-    let data = tempfile::tempdir().expect("a temporary folder");
-    command
-        .arg("demo-relay")
-        .arg("--data")
-        .arg(data.path())
-        .stdin(Stdio::null())
-        .stdout(writer)
-        .stderr(Stdio::piped());
+    let mut command = common::posthorn(folder.path(), &["card"]);
+    command.stdout(writer).stderr(Stdio::piped());
     let output = command.spawn().expect("posthorn starts").wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(141), "{output:?}");
     assert!(output.stderr.is_empty(), "{output:?}");

@@ -52,7 +52,7 @@ async fn one(global: &Global, session: &Session, what: &What) -> Result<(), Prob
         What::Leave(what) => conversation::leave(session, json, what).await,
         What::Send(send) => message::send(session, json, send).await,
         What::History(history) => message::history(session, json, history).await,
-        What::Register(_) | What::Chat(_) | What::Listen(_) | What::Demo | What::DemoRelay(_) => Ok(()),
+        What::Register(_) | What::Chat(_) | What::Listen(_) | What::Demo => Ok(()),
     }
 }
 
