@@ -1,6 +1,8 @@
 //! The profile: one folder, one database, one account.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use posthorn_client::client::Client;
 use posthorn_client::store::{Database, KdfCost, Location, StoreError};
@@ -12,11 +14,28 @@ use crate::advice;
 use crate::args::Global;
 use crate::passphrase::{self, Found};
 use crate::problem::{self, Problem};
+use crate::signal::Signal;
 
 /// A profile that is online, and whose it is.
 pub(crate) struct Session {
     pub(crate) client: Client,
     pub(crate) account: Account,
+    /// What becomes of what was asked, should a signal end the waiting for it; empty while nothing is.
+    kept: RefCell<String>,
+}
+
+impl Session {
+    /// A command waits from now on, and this is what becomes of what was asked if it is interrupted. An empty
+    /// text ends that.
+    pub(crate) fn keeps(&self, text: impl Into<String>) {
+        self.kept.replace(text.into());
+    }
+
+    /// A signal has ended the command.
+    pub(crate) fn interrupted(&self, signal: Signal) -> Result<ExitCode, Problem> {
+        let kept = self.kept.take();
+        if kept.is_empty() { Ok(signal.into()) } else { Err(Problem::interrupted(signal, &kept)) }
+    }
 }
 
 /// The folder: `--home`, `POSTHORN_HOME` (through clap), or the system's place.
@@ -56,7 +75,7 @@ pub(crate) async fn open(global: &Global) -> Result<Session, Problem> {
     let (database, _) = open_database(global, &home)?;
     let client = Client::open(database)?;
     match client.account().await? {
-        Some(account) if account.registered => Ok(Session { client, account }),
+        Some(account) if account.registered => Ok(Session { client, account, kept: RefCell::default() }),
         Some(account) => {
             client.close().await;
             let (relay, handle) = (account.relay, account.handle);

@@ -18,7 +18,7 @@ use crate::output::{merge, message_json, message_line, state_name};
 use crate::print::{line, object, tell};
 use crate::problem::Problem;
 use crate::profile::Session;
-use crate::{advice, clock, signal};
+use crate::{advice, clock};
 
 /// How many of the newest entries are looked at when events were missed.
 const LOOK_BACK: usize = 1000;
@@ -50,12 +50,12 @@ pub(super) async fn send(session: &Session, json: bool, arguments: &Send) -> Res
             }
         };
         let kept = "the message is queued and leaves the next time that this profile is online; do not send it again";
-        tokio::select! {
-            sent = tokio::time::timeout(arguments.patience.duration(), sent) => match sent {
-                Ok(state) => state?,
-                Err(_) => return Err(wait::too_late(session, arguments.patience, waiting.offline.as_deref(), kept)),
-            },
-            signal = signal::received() => return Err(Problem::interrupted(signal, kept)),
+        session.keeps(kept);
+        match tokio::time::timeout(arguments.patience.duration(), sent).await {
+            Ok(state) => state?,
+            Err(_) => {
+                return Err(wait::too_late(session, arguments.patience, waiting.offline.as_deref(), kept));
+            }
         }
     };
     print_sent(json, conversation, id, state);
@@ -115,19 +115,20 @@ async fn send_lines(
                 Ok(Some(text)) if text.is_empty() => {}
                 Ok(Some(text)) => {
                     waiting.queued.insert(session.client.send(conversation, text).await?);
+                    session.keeps(waiting.kept());
                 }
                 Ok(None) => open = false,
                 Err(error) => return Err(Problem::new("STDIN", format!("cannot read standard input: {error}"))),
             },
             done = waiting.next(&mut events) => for (id, state) in done? {
                 print_sent(json, conversation, id, state);
+                session.keeps(waiting.kept());
                 failed = failed.or(fail_if_failed(state).err());
                 deadline = None;
             },
             () = patience => {
                 return Err(wait::too_late(session, arguments.patience, waiting.offline.as_deref(), &waiting.kept()));
             }
-            signal = signal::received() => return Err(Problem::interrupted(signal, &waiting.kept())),
         }
         if !open && deadline.is_none() {
             deadline = Some(tokio::time::Instant::now() + arguments.patience.duration());
@@ -162,11 +163,14 @@ impl<'a> Waiting<'a> {
         }
     }
 
+    /// What becomes of them; empty if there are none.
     fn kept(&self) -> String {
-        let count = self.queued.len();
-        format!(
-            "{count} messages are queued and leave the next time that this profile is online; do not send them again"
-        )
+        let when = "the next time that this profile is online; do not send";
+        match self.queued.len() {
+            0 => String::new(),
+            1 => format!("1 message is queued and leaves {when} it again"),
+            count => format!("{count} messages are queued and leave {when} them again"),
+        }
     }
 
     /// Says once that the relay does not answer.

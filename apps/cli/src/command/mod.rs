@@ -27,10 +27,8 @@ pub(crate) async fn run(global: &Global, what: What) -> Result<ExitCode, Problem
     let done = match &what {
         What::Listen(arguments) => listen::listen(&session, global.json, arguments).await,
         _ => tokio::select! {
-            // A command that waits says what becomes of what was asked.
-            biased;
             done = one(global, &session, &what) => done.map(|()| ExitCode::SUCCESS),
-            signal = signal::received() => Ok(signal.into()),
+            signal = signal::received() => session.interrupted(signal),
         },
     };
     session.client.close().await;

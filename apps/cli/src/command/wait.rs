@@ -12,7 +12,6 @@ use crate::args::Patience;
 use crate::print::tell;
 use crate::problem::Problem;
 use crate::profile::Session;
-use crate::signal;
 
 /// Reading commands wait this long for what is new.
 const CATCH_UP: Duration = Duration::from_secs(5);
@@ -98,10 +97,9 @@ pub(crate) async fn answer<T>(
             }
         }
     };
-    let answered = tokio::select! {
-        answered = tokio::time::timeout(patience.duration(), watched) => answered,
-        signal = signal::received() => return Err(Problem::interrupted(signal, kept)),
-    };
+    session.keeps(kept);
+    let answered = tokio::time::timeout(patience.duration(), watched).await;
+    session.keeps("");
     match answered {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(too_late(session, patience, reason.as_deref(), kept)),
