@@ -16,6 +16,7 @@ mod chat;
 mod clock;
 mod command;
 mod demo;
+mod disk;
 mod keyring;
 mod name;
 mod output;

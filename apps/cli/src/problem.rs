@@ -4,11 +4,11 @@ use std::path::Path;
 
 use posthorn_client::client::ClientError;
 use posthorn_client::store::StoreError;
-use posthorn_client::sync::CommandError;
+use posthorn_client::sync::{CommandError, EngineError};
 use serde_json::json;
 
 use crate::signal::Signal;
-use crate::{advice, print};
+use crate::{advice, disk, print};
 
 /// A stable code for programs, a line for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,12 +109,25 @@ pub(crate) fn of_store(error: &StoreError, home: &Path) -> Problem {
             "WRONG_PASSPHRASE",
             format!("that is not the passphrase of the profile in {}: try again", home.display()),
         ),
-        other => Problem::new(other.cause(), other.to_string()),
+        other => disk_full(other).unwrap_or_else(|| Problem::new(other.cause(), other.to_string())),
     }
+}
+
+/// A full disk is told in one way, whatever the database says.
+fn disk_full(error: &StoreError) -> Option<Problem> {
+    matches!(error, StoreError::Sqlite(_) | StoreError::Io { .. }).then(disk::full)?
 }
 
 impl From<ClientError> for Problem {
     fn from(error: ClientError) -> Self {
+        let full = match &error {
+            ClientError::Engine(EngineError::Store(error)) => disk_full(error),
+            ClientError::Stopped => disk::full(),
+            _ => None,
+        };
+        if let Some(full) = full {
+            return full;
+        }
         let message = match &error {
             ClientError::Command(CommandError::NoAccount) => {
                 let register = advice::command("register --relay URL --handle NAME --invite CODE");

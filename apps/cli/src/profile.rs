@@ -10,11 +10,11 @@ use posthorn_client::sync::Account;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
-use crate::advice;
 use crate::args::Global;
 use crate::passphrase::{self, Found};
 use crate::problem::{self, Problem};
 use crate::signal::Signal;
+use crate::{advice, disk};
 
 /// A profile that is online, and whose it is.
 pub(crate) struct Session {
@@ -72,6 +72,9 @@ pub(crate) fn database_path(home: &Path) -> PathBuf {
 /// Opens the profile and begins to sync.
 pub(crate) async fn open(global: &Global) -> Result<Session, Problem> {
     let home = home(global)?;
+    if !is_there(&home)? {
+        return Err(Problem::no_profile(&home));
+    }
     let (database, _) = open_database(global, &home)?;
     let client = Client::open(database)?;
     match client.account().await? {
@@ -90,14 +93,18 @@ pub(crate) async fn open(global: &Global) -> Result<Session, Problem> {
     }
 }
 
+/// Whether there is a profile; what was cut off before it was made is none.
+pub(crate) fn is_there(home: &Path) -> Result<bool, Problem> {
+    disk::remember(home);
+    Database::exists(Location::File(&database_path(home))).map_err(|error| problem::of_store(&error, home))
+}
+
 /// Opens the database of a profile that exists, and tells with what.
 pub(crate) fn open_database(global: &Global, home: &Path) -> Result<(Database, Found), Problem> {
     let path = database_path(home);
-    if !path.exists() {
-        return Err(Problem::no_profile(home));
-    }
-    passphrase::unlock(global, home, |passphrase| {
-        Database::open(Location::File(&path), passphrase).map_err(|error| problem::of_store(&error, home))
+    passphrase::unlock(global, home, |found| {
+        Database::open(Location::File(&path), &found.passphrase())
+            .map_err(|error| problem::of_store(&error, home))
     })
 }
 

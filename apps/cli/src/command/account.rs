@@ -15,7 +15,7 @@ use crate::plain::plain_line;
 use crate::print::{line, object};
 use crate::problem::Problem;
 use crate::profile::{self, Session};
-use crate::{advice, keyring, qr};
+use crate::{advice, keyring, qr, signal};
 
 /// Where relays speak the protocol; people copy it along with the address.
 const RELAY_PATH: &str = "/v1/ws";
@@ -40,14 +40,18 @@ pub(super) async fn register(global: &Global, arguments: &Register) -> Result<()
         Problem::new("BAD_HANDLE", format!("\"{}\": {error}", plain_line(&arguments.handle)))
     })?;
     let home = profile::home(global)?;
-    let is_new = !profile::database_path(&home).exists();
-    let (database, found) = if is_new {
-        profile::create_database(global, &home)?
-    } else {
-        profile::open_database(global, &home)?
+    let (database, found) = match profile::is_there(&home)? {
+        true => profile::open_database(global, &home)?,
+        false => profile::create_database(global, &home)?,
     };
     let client = Client::open(database)?;
-    let registered = register_online(&client, &relay, handle, &arguments.invite).await;
+    let registered = tokio::select! {
+        registered = register_online(&client, &relay, handle, &arguments.invite) => registered,
+        signal = signal::received() => Err(Failure {
+            problem: Problem::interrupted(signal, "the same command goes on where this one was"),
+            refused: false,
+        }),
+    };
     let is_empty = client.account().await.is_ok_and(|account| account.is_none());
     client.close().await;
     let account = match registered {

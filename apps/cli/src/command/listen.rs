@@ -1,6 +1,7 @@
 //! `listen`: what happens, as it happens.
 
 use std::collections::HashMap;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,11 +14,11 @@ use super::wait;
 use crate::args::Listen;
 use crate::output::{body_text, event_json, sender};
 use crate::plain::plain_line;
-use crate::print::{line, object};
+use crate::print::{line, object, tell};
 use crate::problem::Problem;
 use crate::profile::Session;
 use crate::signal::{Signal, Signals};
-use crate::{advice, clock, name};
+use crate::{advice, clock, disk, name};
 
 /// `--until-settled` without `--for` gives up after this long.
 const LONGEST_SETTLE: Duration = Duration::from_secs(60);
@@ -27,7 +28,10 @@ pub(super) async fn listen(session: &Session, json: bool, arguments: &Listen) ->
     let mut events = session.client.subscribe();
     let mut signals = Signals::new()
         .map_err(|error| Problem::new("SIGNALS", format!("cannot listen for signals: {error}")))?;
-    let mut printer = Printer { session, json, titles: HashMap::new() };
+    let mut printer = Printer { session, json, titles: HashMap::new(), offline: None, disk_was_full: false };
+    if !json && std::io::stderr().is_terminal() {
+        tell(&format!("listening as {}; ctrl-c ends it", session.account.handle));
+    }
     let limit = match (arguments.seconds, arguments.until_settled) {
         (Some(seconds), _) => Some(Duration::from_secs(seconds)),
         (None, true) => Some(LONGEST_SETTLE),
@@ -103,6 +107,10 @@ struct Printer<'a> {
     session: &'a Session,
     json: bool,
     titles: HashMap<ConversationId, String>,
+    /// Why the relay cannot be reached, once that was told. There are two connections, and many tries.
+    offline: Option<String>,
+    /// The disk was full when it was looked at last, which was told then.
+    disk_was_full: bool,
 }
 
 impl Printer<'_> {
@@ -111,6 +119,14 @@ impl Printer<'_> {
             object(&event_json(event));
         } else {
             self.show_text(event).await?;
+        }
+        // A client whose database failed connects anew after it, again and again.
+        if let Event::Connected = event {
+            let full = disk::full();
+            let is_news = !std::mem::replace(&mut self.disk_was_full, full.is_some());
+            if let Some(full) = full.filter(|_| is_news) {
+                full.print(self.json);
+            }
         }
         // Printing is reading; our own messages need no mark.
         if let Event::Message(message) = event
@@ -133,7 +149,8 @@ impl Printer<'_> {
                     _ => line(&format!("{time} [{title}] -- {text}")),
                 }
             }
-            Event::Disconnected { reason, retry_in_ms } => {
+            Event::Disconnected { reason, retry_in_ms } if self.offline.as_ref() != Some(reason) => {
+                self.offline = Some(reason.clone());
                 line(&format!(
                     "-- offline ({}); next try in {} s",
                     plain_line(reason),
@@ -149,7 +166,12 @@ impl Printer<'_> {
             }
             // Titles can change with the members.
             Event::Conversation { conversation } => drop(self.titles.remove(conversation)),
-            Event::Connected | Event::MessageState { .. } => {}
+            Event::Connected => {
+                if self.offline.take().is_some() {
+                    line("-- online again");
+                }
+            }
+            Event::Disconnected { .. } | Event::MessageState { .. } => {}
         }
         Ok(())
     }
