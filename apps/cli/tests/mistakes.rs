@@ -61,6 +61,27 @@ fn a_mistake_gets_one_line() {
 }
 
 #[test]
+fn numbers_at_the_edge_are_refused_in_words() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let relay = common::TestRelay::start();
+    relay.register(folder.path(), "alice");
+    for mistake in [
+        &["listen", "--until-settled", "--for", "18446744073709551615"][..],
+        &["send", "bob", "hi", "--wait", "18446744073709551615"],
+        &["history", "bob", "--before", "18446744073709551615"],
+        &["history", "bob", "--limit", "18446744073709551615"],
+        &["history", "bob", "--limit", "-1"],
+    ] {
+        let output = common::run(folder.path(), mistake);
+        assert_eq!(output.status.code(), Some(2), "{mistake:?}: {output:?}");
+    }
+    // The longest that can be asked for.
+    common::good(folder.path(), &["listen", "--until-settled", "--for", "31622400"]);
+    let unknown = common::run(folder.path(), &["history", "bob", "--before", "9223372036854775807"]);
+    assert!(common::errors(&unknown).contains("no conversation"), "{unknown:?}");
+}
+
+#[test]
 fn with_json_an_error_is_one_object() {
     let error = error_of(&Profile::new().run(&["--json", "conversations"]));
     let error: serde_json::Value = serde_json::from_str(&error).expect("one JSON object");

@@ -45,7 +45,12 @@ pub(super) async fn listen(session: &Session, json: bool, arguments: &Listen) ->
     };
     let settled = async {
         match arguments.until_settled {
-            true => session.client.settled(limit.unwrap_or(LONGEST_SETTLE) + Duration::from_secs(1)).await,
+            true => {
+                session
+                    .client
+                    .settled(limit.unwrap_or(LONGEST_SETTLE).saturating_add(Duration::from_secs(1)))
+                    .await
+            }
             false => std::future::pending().await,
         }
     };
