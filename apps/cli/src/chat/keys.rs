@@ -164,7 +164,7 @@ impl App {
                         .tell(format!("this is your conversation with {handle}; {another} starts another"));
                 }
                 self.tell("inviting…");
-                orders.push(Order::Start { members, name });
+                orders.push(Order::Start { members, name: name::meant(&name) });
             }
             Slash::Help => self.help(),
             Slash::Card => self.card(),
@@ -198,7 +198,7 @@ impl App {
                 orders.push(Order::Leave(conversation));
             }
             Slash::Leave { sure: false } => {
-                let title = self.current().map(|current| name::title(current, &self.me)).unwrap_or_default();
+                let title = self.current().map(|current| self.title(current)).unwrap_or_default();
                 self.tell(format!("leave {title}? Type /leave yes"));
             }
             Slash::Members => orders.push(Order::ShowMembers(conversation)),

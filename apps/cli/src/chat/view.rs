@@ -119,8 +119,7 @@ fn draw_list(frame: &mut Frame<'_>, app: &App, area: Rect) {
             (Some(last), _) => (format!("{} ", clock::short(last.sent_at, app.now, &app.zone)), DIM),
             (None, _) => (String::new(), DIM),
         };
-        let title =
-            fit(&format!(" {}", name::title(conversation, &app.me)), width.saturating_sub(right.width() + 1));
+        let title = fit(&format!(" {}", app.title(conversation)), width.saturating_sub(right.width() + 1));
         let gap = " ".repeat(width.saturating_sub(title.width() + right.width()));
         let title_style = if conversation.unread > 0 { base.patch(BOLD) } else { base };
         lines.push(Line::from(vec![
@@ -161,7 +160,7 @@ fn draw_title(frame: &mut Frame<'_>, app: &App, area: Rect) {
     let line = match app.current() {
         None => String::new(),
         Some(current) => {
-            let title = name::title(current, &app.me);
+            let title = app.title(current);
             let state = match current.state {
                 ConversationState::Active => String::new(),
                 ConversationState::Creating => " · being made…".to_owned(),
@@ -171,7 +170,7 @@ fn draw_title(frame: &mut Frame<'_>, app: &App, area: Rect) {
                 ConversationState::Stopped(cause) => format!(" · stopped: {cause}"),
             };
             let members = if current.members.len() > 2 || !current.name.is_empty() {
-                format!(" · {}", current.members.join(", "))
+                format!(" · {}", plain_line(&current.members.join(", ")))
             } else {
                 String::new()
             };

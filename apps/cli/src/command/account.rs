@@ -15,7 +15,7 @@ use crate::plain::plain_line;
 use crate::print::{line, object};
 use crate::problem::Problem;
 use crate::profile::{self, Session};
-use crate::{advice, keyring, qr, signal};
+use crate::{advice, keyring, name, qr, signal};
 
 /// Where relays speak the protocol; people copy it along with the address.
 const RELAY_PATH: &str = "/v1/ws";
@@ -37,7 +37,8 @@ fn relay_url(text: &str) -> Result<RelayUrl, Problem> {
 pub(super) async fn register(global: &Global, arguments: &Register) -> Result<(), Problem> {
     let relay = relay_url(&arguments.relay)?;
     let handle = Handle::parse(&arguments.handle).map_err(|error| {
-        Problem::new("BAD_HANDLE", format!("\"{}\": {error}", plain_line(&arguments.handle)))
+        let typed = &arguments.handle;
+        Problem::new("BAD_HANDLE", format!("\"{}\": {error}{}", plain_line(typed), name::perhaps(typed)))
     })?;
     let home = profile::home(global)?;
     let (database, found) = match profile::is_there(&home)? {

@@ -51,7 +51,7 @@ async fn print(session: &Session, json: bool, id: ConversationId, what: &str) ->
 pub(super) async fn start(session: &Session, json: bool, arguments: &Start) -> Result<(), Problem> {
     let members = name::contacts(&arguments.members)?;
     let kept = "the invitations go out the next time that this profile is online; do not start it again";
-    let call = session.client.start(arguments.name.clone(), members);
+    let call = session.client.start(name::meant(&arguments.name), members);
     let id = wait::answer(session, arguments.patience, kept, call).await.map_err(Problem::if_inviting)?;
     wait::let_go_out(&session.client).await;
     print(session, json, id, "Started").await

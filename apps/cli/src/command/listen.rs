@@ -169,8 +169,8 @@ impl Printer<'_> {
                 };
                 line(&format!("!! {cause}{place}: {}", plain_line(text)));
             }
-            // Titles can change with the members.
-            Event::Conversation { conversation } => drop(self.titles.remove(conversation)),
+            // Titles can change with the members, and with what stands beside them.
+            Event::Conversation { .. } => self.titles.clear(),
             Event::Connected => {
                 if self.offline.take().is_some() {
                     line("-- online again");
@@ -195,10 +195,7 @@ impl Printer<'_> {
             return Ok(title.clone());
         }
         let list = self.session.client.conversations().await?;
-        let found = list.iter().find(|conversation| conversation.id == id);
-        let title =
-            found.map_or_else(|| id.to_string(), |found| name::title(found, &self.session.account.handle));
-        self.titles.insert(id, title.clone());
-        Ok(title)
+        self.titles = name::titles(&list, &self.session.account.handle);
+        Ok(self.titles.get(&id).cloned().unwrap_or_else(|| id.to_string()))
     }
 }
