@@ -3,7 +3,7 @@
 
 use jiff::tz::TimeZone;
 use posthorn_client::conversation::{Body, Cause, ConversationState, Message, MessageState, Notice};
-use posthorn_client::sync::{ConversationSummary, Event, MemberSummary};
+use posthorn_client::sync::{Account, ConversationSummary, Event, MemberSummary};
 use serde_json::{Value, json};
 
 use crate::plain::{plain, plain_line};
@@ -94,6 +94,22 @@ pub(crate) fn message_line(message: &Message, me: &str, zone: &TimeZone) -> Stri
 /// The identity key as contact links have it: lower-case base32.
 pub(crate) fn identity(key: &[u8]) -> String {
     data_encoding::BASE32_NOPAD.encode(key).to_ascii_lowercase()
+}
+
+/// An account, for programs.
+pub(crate) fn account_json(account: &Account) -> Value {
+    with_identity(json!(account), &account.identity_key)
+}
+
+/// A member's device, for programs.
+pub(crate) fn member_json(member: &MemberSummary) -> Value {
+    with_identity(json!(member), &member.identity_key)
+}
+
+/// The key in the one form that people see everywhere.
+fn with_identity(mut value: Value, key: &[u8]) -> Value {
+    merge(&mut value, json!({"identity_key": identity(key)}));
+    value
 }
 
 /// A member's device in a list, with this much room for the handle.
@@ -232,6 +248,15 @@ pub(crate) mod tests {
             (&value["kind"], &value["cause"], &value["state"]),
             (&json!("unreadable"), &json!("FULL"), &json!("failed"))
         );
+    }
+
+    #[test]
+    fn an_identity_has_one_form() {
+        let key = [7; 32];
+        let member = MemberSummary { handle: "bob".into(), identity_key: key, device: [1; 16], me: false };
+        assert!(member_line(&member, 8).ends_with(&identity(&key)));
+        assert_eq!(member_json(&member)["identity_key"], identity(&key));
+        assert_eq!(identity(&key).len(), 52, "as contact links have it");
     }
 
     #[test]

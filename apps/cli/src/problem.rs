@@ -88,9 +88,27 @@ impl Problem {
 
     /// The relay does not answer. `kept` says what becomes of what was asked.
     pub(crate) fn unreachable(relay: &str, reason: &str, kept: &str) -> Self {
-        let reason = reason.trim_start_matches("cannot reach ");
-        let reason = reason.strip_prefix(relay).map_or(reason, |rest| rest.trim_start_matches(": "));
+        let reason = why(relay, reason);
         Self::new("RELAY_UNREACHABLE", format!("the relay at {relay} cannot be reached ({reason}): {kept}"))
+    }
+}
+
+/// Why a relay cannot be reached, beside its name and in words that help.
+pub(crate) fn why(relay: &str, reason: &str) -> String {
+    let reason = reason.trim_start_matches("cannot reach ");
+    let reason = reason.strip_prefix(relay).unwrap_or(reason).trim_start_matches([':', ' ']);
+    let reason = reason.trim_start_matches("IO error: ");
+    match relay.split_once("://") {
+        // What rustls says of an answer that is no TLS.
+        Some(("wss", rest)) if reason.contains("InvalidContentType") => {
+            format!("it answers without TLS there; if that is meant, its address is ws://{rest}")
+        }
+        // What the HTTP parser says of an answer that is TLS.
+        Some(("ws", rest)) if reason.contains("httparse") => {
+            format!("it does not speak HTTP there; with TLS its address is wss://{rest}")
+        }
+        // The operating system's number for it tells people nothing.
+        _ => reason.split(" (os error").next().unwrap_or(reason).to_owned(),
     }
 }
 

@@ -225,12 +225,12 @@ impl App {
         lines.extend(slash::COMMANDS.iter().map(row));
         lines.push(String::new());
         lines.push("… queued   ✓ on the relay   ✓✓ on the others' devices   read".to_owned());
-        self.open(Popup { title: "Help".to_owned(), lines });
+        self.open(Popup::of_text("Help", lines));
     }
 
     fn card(&mut self) {
-        let mut lines = vec![self.link.clone()];
-        lines.extend(qr::lines(&self.link).unwrap_or_default());
-        self.open(Popup { title: "My contact link".to_owned(), lines });
+        let picture = qr::lines(&self.link).unwrap_or_default();
+        let lines = vec![self.link.clone()];
+        self.open(Popup { title: "My contact link".to_owned(), lines, picture });
     }
 }

@@ -326,7 +326,7 @@ fn translate(typed: Typed) -> Option<Happening> {
 
 fn members(list: &[posthorn_client::sync::MemberSummary]) -> Popup {
     let lines = list.iter().map(|member| member_line(member, 20)).collect();
-    Popup { title: "Members".to_owned(), lines }
+    Popup::of_text("Members", lines)
 }
 
 fn safety(me: &str, handle: &str, number: &posthorn_client::identity::SafetyNumber) -> Popup {
@@ -334,5 +334,5 @@ fn safety(me: &str, handle: &str, number: &posthorn_client::identity::SafetyNumb
     lines.push(String::new());
     lines.push(format!("Compare it with what {handle} sees for you."));
     lines.push("Equal: nobody stands between you.".to_owned());
-    Popup { title: format!("Safety number of {me} and {}", plain_line(handle)), lines }
+    Popup::of_text(format!("Safety number of {me} and {}", plain_line(handle)), lines)
 }

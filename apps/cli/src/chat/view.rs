@@ -14,10 +14,15 @@ use super::wrap::{fit, wrap};
 use super::{entries, popup};
 use crate::output::{body_text, conversation_state};
 use crate::plain::plain_line;
+use crate::problem::why;
 use crate::{clock, name};
 
 /// Below this many columns the list of conversations is not shown.
 const NARROW: u16 = 64;
+/// Rows of a window from which on it has a title over the history, a header, a footer.
+const TITLE_FROM: u16 = 5;
+const HEADER_FROM: u16 = 6;
+const FOOTER_FROM: u16 = 7;
 /// Rows that the input may grow to.
 const INPUT_ROWS: usize = 6;
 /// Rows that an alarm or a note may have.
@@ -35,12 +40,14 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App) {
         usize::from(area.width.saturating_sub(list_width)).saturating_sub(PROMPT.len() + 1).max(2);
     let input = app.editor().layout(input_width);
     let input_rows = input.rows.len().clamp(1, INPUT_ROWS) as u16;
+    // In a window of a few rows, what one reads and writes comes before what is known.
+    let line = |rows: u16| Constraint::Length(u16::from(area.height >= rows));
     let [header, body, footer] =
-        Layout::vertical([Constraint::Length(1), Constraint::Min(1), Constraint::Length(1)]).areas(area);
+        Layout::vertical([line(HEADER_FROM), Constraint::Min(1), line(FOOTER_FROM)]).areas(area);
     let [list, right] = Layout::horizontal([Constraint::Length(list_width), Constraint::Min(1)]).areas(body);
     let notes = notes(app, usize::from(right.width));
     let [title, history, note_area, input_area] = Layout::vertical([
-        Constraint::Length(1),
+        line(TITLE_FROM),
         Constraint::Min(1),
         Constraint::Length(notes.len() as u16),
         Constraint::Length(input_rows + 1),
@@ -90,12 +97,7 @@ fn draw_header(frame: &mut Frame<'_>, app: &App, area: Rect) {
 
 /// What is wrong with the connection in a few words: without the relay's name, which stands beside it.
 fn short_reason(reason: &str, relay: &str) -> String {
-    let reason = plain_line(reason);
-    let reason = reason.trim_start_matches("cannot reach ");
-    let reason = reason.strip_prefix(relay).unwrap_or(reason).trim_start_matches([':', ' ']);
-    let reason = reason.trim_start_matches("IO error: ");
-    // The operating system's number for it tells people nothing.
-    reason.split(" (os error").next().unwrap_or(reason).to_lowercase()
+    plain_line(&why(relay, reason)).to_lowercase()
 }
 
 /// Two rows for each conversation: name with time or count, and the newest entry.

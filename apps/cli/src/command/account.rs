@@ -6,11 +6,11 @@ use posthorn_client::client::{Client, ClientError};
 use posthorn_client::identity::RelayUrl;
 use posthorn_client::sync::{Account, CommandError, Event};
 use posthorn_proto::Handle;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::wait;
 use crate::args::{Global, Register, Verify};
-use crate::output::{merge, safety_rows};
+use crate::output::{account_json, merge, safety_rows};
 use crate::plain::plain_line;
 use crate::print::{line, object};
 use crate::problem::Problem;
@@ -26,11 +26,24 @@ fn relay_url(text: &str) -> Result<RelayUrl, Problem> {
     let text = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
         (Some(rest), _) => format!("wss://{rest}"),
         (_, Some(rest)) => format!("ws://{rest}"),
-        _ => text.to_owned(),
+        _ if text.contains("://") => text.to_owned(),
+        // Without TLS only where nobody can listen.
+        _ if is_this_machine(text) => format!("ws://{text}"),
+        _ => format!("wss://{text}"),
     };
     let text = text.trim_end_matches('/').trim_end_matches(RELAY_PATH);
     RelayUrl::parse(text)
         .map_err(|error| Problem::new("BAD_RELAY", format!("\"{}\" is no relay: {error}", plain_line(text))))
+}
+
+/// Whether `host`, `host:port` or `[address]:port` is this machine.
+fn is_this_machine(authority: &str) -> bool {
+    let authority = authority.split('/').next().unwrap_or_default();
+    let host = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// `register`.
@@ -131,10 +144,6 @@ async fn register_online(
     }
 }
 
-fn account_json(account: &Account) -> Value {
-    json!(account)
-}
-
 /// `card`.
 pub(super) fn card(session: &Session, json: bool) -> Result<(), Problem> {
     let account = &session.account;
@@ -218,7 +227,13 @@ mod tests {
         assert_eq!(url("wss://relay.example/").as_deref(), Ok("wss://relay.example"));
         assert_eq!(url("https://relay.example:8443").as_deref(), Ok("wss://relay.example:8443"));
         assert_eq!(url("http://[::1]:4100").as_deref(), Ok("ws://[::1]:4100"));
-        assert_eq!(url("relay.example"), Err("BAD_RELAY".to_owned()));
+        assert_eq!(url("relay.example").as_deref(), Ok("wss://relay.example"));
+        assert_eq!(url("192.168.0.1:4100").as_deref(), Ok("wss://192.168.0.1:4100"));
+        for here in ["127.0.0.1:4100", "localhost:4100", "[::1]:4100"] {
+            assert_eq!(url(here), Ok(format!("ws://{here}")));
+        }
+        assert_eq!(url("ftp://relay.example"), Err("BAD_RELAY".to_owned()));
+        assert_eq!(url(""), Err("BAD_RELAY".to_owned()));
         assert_eq!(url("wss://"), Err("BAD_RELAY".to_owned()));
     }
 

@@ -2,11 +2,10 @@
 
 use posthorn_client::conversation::{Body, ConversationId, ConversationState, Message};
 use posthorn_client::sync::ConversationSummary;
-use serde_json::json;
 
 use super::wait;
 use crate::args::{Add, In, Remove, Start};
-use crate::output::{body_text, conversation_json, conversation_state, member_line, sender};
+use crate::output::{body_text, conversation_json, conversation_state, member_json, member_line, sender};
 use crate::plain::plain_line;
 use crate::print::{line, object};
 use crate::problem::Problem;
@@ -108,7 +107,7 @@ pub(super) async fn members(session: &Session, json: bool, arguments: &In) -> Re
     }
     for member in members {
         if json {
-            object(&json!(member));
+            object(&member_json(&member));
         } else {
             line(&member_line(&member, 32));
         }

@@ -15,7 +15,7 @@ use crate::args::Listen;
 use crate::output::{body_text, event_json, sender};
 use crate::plain::plain_line;
 use crate::print::{line, object, tell};
-use crate::problem::Problem;
+use crate::problem::{Problem, why};
 use crate::profile::Session;
 use crate::signal::{Signal, Signals};
 use crate::{advice, clock, disk, name};
@@ -158,7 +158,7 @@ impl Printer<'_> {
                 self.offline = Some(reason.clone());
                 line(&format!(
                     "-- offline ({}); next try in {} s",
-                    plain_line(reason),
+                    plain_line(&why(&self.session.account.relay, reason)),
                     retry_in_ms.div_ceil(1000)
                 ));
             }
