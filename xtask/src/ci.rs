@@ -1,13 +1,14 @@
 //! The steps of `cargo xtask ci`, in the order in which they fail soonest.
 //!
 //! Everything that runs is built once, by one `cargo build --workspace --all-targets` in the dev profile
-//! (with optimized dependencies). The tests, the simulation and the demo share its artifacts, which keeps a
-//! cold run on two cores short.
+//! (dependencies optimized): the tests, the terminals, the simulation and the demo share its artifacts, which
+//! keeps a cold run on two cores short.
 
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
+use crate::pty;
 use crate::sim::SimArguments;
 use crate::step::{Steps, cargo, root, target_directory};
 use crate::tidy;
@@ -55,6 +56,12 @@ fn thorough(steps: &mut Steps) -> anyhow::Result<()> {
         &mut wasm,
     )?;
 
+    steps.run(
+        "terminals",
+        "play the case that failed alone: `cargo xtask pty <words of its name>`; the
+    screens are above",
+        &mut pty::cases(None)?,
+    )?;
     let built = target_directory()?.join("debug");
     let seeds = SimArguments { seeds: 40, seed: None, rounds: 40 };
     let mut sim = Command::new(built.join("sim"));
@@ -65,13 +72,15 @@ fn thorough(steps: &mut Steps) -> anyhow::Result<()> {
     )?;
     steps.run(
         "faults",
-        "run the program that failed alone, with the seed that it printed: `cargo xtask faults <program> --seed <seed>`",
+        "run the program that failed alone,
+    with the seed that it printed: `cargo xtask faults <program> --seed <seed>`",
         Command::new(built.join("faults")).args(["kill", "power", "corrupt", "soak"]).current_dir(root()),
     )?;
     let mut demo = Command::new(built.join("posthorn"));
     steps.run(
         "demo",
-        "run `cargo run --release --bin posthorn -- demo` and read its table",
+        "run `cargo run --release --bin
+    posthorn -- demo` and read its table",
         demo.arg("demo").current_dir(root()),
     )
 }

@@ -2,7 +2,8 @@
 //!
 //! Reading guide: [`ci`] is the list of steps that a change must pass, and [`step`] runs them one after the
 //! other; [`tidy`] holds the house rules that a program can check; [`sim`] starts the simulation and the long
-//! kill loop, [`faults`] what breaks relays on purpose, and [`mod@bench`] the measured comparison.
+//! kill loop, [`faults`] what breaks relays on purpose, [`pty`] the cases at real terminals, [`mod@bench`]
+//! the measured comparison.
 //!
 //! Invariant: a check lives in the crate that it checks, or in `tests/`. What is here only starts checks, or
 //! looks at source text and at the graph of dependencies. It links no code of the product, so that it builds
@@ -11,6 +12,7 @@
 mod bench;
 mod ci;
 mod faults;
+mod pty;
 mod sim;
 mod step;
 mod tidy;
@@ -48,6 +50,8 @@ enum Command {
     /// Breaks relays on purpose: kills, power cuts, disks, damage, attacks, a soak; its last line is
     /// `N passed, M failed`.
     Faults(faults::FaultArguments),
+    /// Plays what people do at real terminals with the real client; its last line is `N passed, M failed`.
+    Pty(pty::PtyArguments),
     /// Checks the house rules that a program can check.
     Tidy,
 }
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
             Err(error) => Err(error),
         },
         Command::Faults(arguments) => faults::run(&arguments),
+        Command::Pty(arguments) => pty::run(&arguments),
         Command::Tidy => tidy::run(),
     };
     match outcome {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
 /// Posthorn: messages through a relay that cannot read them.
@@ -29,6 +30,17 @@ pub(crate) struct Global {
     /// Print JSON, one object a line; errors as {"error":{"code","message"}} on standard error
     #[arg(long, global = true)]
     pub(crate) json: bool,
+}
+
+/// Nobody waits longer than a year, in seconds.
+const LONGEST: u64 = 366 * 24 * 60 * 60;
+/// Rows are counted by SQLite, in 63 bits.
+const LAST_ROW: u64 = i64::MAX as u64;
+/// Entries that are printed at once, at most.
+const MOST_ENTRIES: u64 = 1_000_000;
+
+fn seconds() -> RangedU64ValueParser<u64> {
+    RangedU64ValueParser::new().range(0..=LONGEST)
 }
 
 /// The commands.
@@ -64,9 +76,6 @@ pub(crate) enum What {
     Chat(Chat),
     /// A tour on this machine: a relay, five people, a crash; ends with a table of checks
     Demo,
-    /// The relay of the tour
-    #[command(hide = true)]
-    DemoRelay(DemoRelay),
 }
 
 /// `register`.
@@ -103,7 +112,7 @@ pub(crate) struct Start {
 #[derive(Debug, Clone, Copy, ClapArgs)]
 pub(crate) struct Patience {
     /// Give up waiting after this many seconds; what was asked is kept and goes on the next time
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = seconds())]
     pub(crate) wait: u64,
 }
 
@@ -129,7 +138,7 @@ pub(crate) struct Send {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Listen {
     /// Stop after this many seconds
-    #[arg(long = "for", value_name = "SECONDS")]
+    #[arg(long = "for", value_name = "SECONDS", value_parser = seconds())]
     pub(crate) seconds: Option<u64>,
     /// Stop as soon as everything is sent and everything that the relay has is read
     #[arg(long)]
@@ -145,10 +154,10 @@ pub(crate) struct History {
     /// Its id, the beginning of its id, its name, or the handle of its only other member
     pub(crate) conversation: String,
     /// The newest so many entries
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = RangedU64ValueParser::<usize>::new().range(1..=MOST_ENTRIES))]
     pub(crate) limit: usize,
     /// Only entries before this row (JSON key `row`), for paging back
-    #[arg(long, value_name = "ROW")]
+    #[arg(long, value_name = "ROW", value_parser = RangedU64ValueParser::<u64>::new().range(0..=LAST_ROW))]
     pub(crate) before: Option<u64>,
     /// Do not tell the senders that their messages were read
     #[arg(long)]
@@ -201,22 +210,63 @@ pub(crate) struct Chat {
     pub(crate) conversation: Option<String>,
 }
 
-/// The tour's relay.
-#[derive(Debug, ClapArgs)]
-pub(crate) struct DemoRelay {
-    /// The data folder
-    #[arg(long)]
-    pub(crate) data: PathBuf,
-    /// 0 = any free one
-    #[arg(long, default_value_t = 0)]
-    pub(crate) port: u16,
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
+    use proptest::prelude::*;
 
     use super::*;
+
+    /// Words that mean something here, numbers at the edges, and anything else.
+    fn word() -> impl Strategy<Value = String> {
+        let known: Vec<String> = Args::command()
+            .get_subcommands()
+            .flat_map(|command| {
+                let long = command.get_arguments().filter_map(|argument| argument.get_long());
+                std::iter::once(command.get_name().to_owned())
+                    .chain(long.map(|name| format!("--{name}")))
+                    .collect::<Vec<_>>()
+            })
+            .chain(["--home", "--json", "-", "--", "--help", "/", "posthorn://"].map(str::to_owned))
+            .collect();
+        let numbers = [0, 1, u64::from(u32::MAX), i64::MAX as u64, u64::MAX].map(|number| number.to_string());
+        prop_oneof![
+            3 => proptest::sample::select(known),
+            1 => proptest::sample::select(numbers.to_vec()),
+            1 => any::<String>(),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+        #[test]
+        fn nothing_that_is_typed_is_a_panic(words in proptest::collection::vec(word(), 0..8)) {
+            let typed = std::iter::once("posthorn".to_owned()).chain(words);
+            match Args::try_parse_from(typed) {
+                Err(error) => prop_assert!(!error.render().to_string().is_empty()),
+                Ok(Args { what: What::Listen(Listen { seconds: Some(seconds), .. }), .. }) => {
+                    prop_assert!(seconds <= LONGEST);
+                }
+                Ok(_) => {}
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_have_an_end() {
+        let parsed = |words: &[&str]| Args::try_parse_from([&["posthorn"], words].concat()).is_ok();
+        let most = u64::MAX.to_string();
+        assert!(parsed(&["listen", "--for", "31622400"]) && !parsed(&["listen", "--for", "31622401"]));
+        for words in [["listen", "--for"], ["card", "--wait"]] {
+            assert!(!parsed(&[&words[..], &[&most]].concat()), "{words:?}");
+        }
+        assert!(!parsed(&["send", "bob", "hi", "--wait", &most]));
+        assert!(!parsed(&["history", "bob", "--before", &most]));
+        assert!(parsed(&["history", "bob", "--before", "9223372036854775807"]));
+        assert!(
+            !parsed(&["history", "bob", "--limit", "0"]) && !parsed(&["history", "bob", "--limit", &most])
+        );
+    }
 
     #[test]
     fn the_arguments_are_consistent() {

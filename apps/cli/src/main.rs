@@ -2,12 +2,13 @@
 //!
 //! Reading guide, in the order of a call: `args` says what can be typed; `profile` finds the folder and opens
 //! it (`passphrase`, `keyring`); `command/` has one file per family of commands, each of them a few calls of
-//! the client library; `name` finds what a person means by "family" or "bob"; `output` prints it for people
-//! or as JSON; `problem` is every way to fail, and `advice` what to type next. `chat/` is the full-screen
-//! program and `demo/` the tour.
+//! the client library; `name` finds what a person means by "family" or "bob"; `output` is what it looks like
+//! for people and as JSON, and `print` writes it; `problem` is every way to fail, `signal` what ends a
+//! command from outside, `advice` what to type next. `chat/` is the full-screen program, `demo` starts the
+//! tour.
 //!
 //! Invariants: nothing here knows cryptography, the wire or the database; text that came from others is
-//! printed only through [`output::plain`], so that nobody's message can drive somebody else's terminal.
+//! printed only through [`plain`], so that nobody's message can drive somebody else's terminal.
 
 mod advice;
 mod args;
@@ -15,13 +16,17 @@ mod chat;
 mod clock;
 mod command;
 mod demo;
+mod disk;
 mod keyring;
 mod name;
 mod output;
 mod passphrase;
+mod plain;
+mod print;
 mod problem;
 mod profile;
 mod qr;
+mod signal;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -63,18 +68,18 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<ExitCode, Problem> {
+    if matches!(args.what, What::Demo) {
+        return demo::run();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|error| Problem::new("THREAD", format!("cannot start: {error}")))?;
-    runtime.block_on(async {
-        match args.what {
-            What::DemoRelay(relay) => demo::relay_process(relay).await,
-            What::Demo => demo::run().await,
-            what => command::run(&args.global, what).await.map(|()| ExitCode::SUCCESS),
-        }
-    })
+    let done = runtime.block_on(command::run(&args.global, args.what));
+    // Somebody may be reading from standard input for a command that has ended: that is not waited for.
+    runtime.shutdown_background();
+    done
 }
 
 /// Warnings of the libraries go to standard error if `POSTHORN_LOG` asks for them; never over the full-screen

@@ -1,13 +1,18 @@
 //! What a person means by "family", "bob" or "k3ah": conversations and contacts by the names that people use
 //! for them.
 
+use std::collections::HashMap;
+
 use posthorn_client::conversation::{ConversationId, ConversationState};
 use posthorn_client::identity::{ContactLink, LinkError};
 use posthorn_client::sync::{Contact, ConversationSummary};
 use posthorn_proto::Handle;
+use unicode_normalization::UnicodeNormalization as _;
+use unicode_normalization::char::is_combining_mark;
+use unicode_security::skeleton;
 
 use crate::advice;
-use crate::output::plain_line;
+use crate::plain::plain_line;
 use crate::problem::Problem;
 
 /// Beginnings of ids shorter than this are not looked at: they would be taken for names.
@@ -21,7 +26,47 @@ pub(crate) fn title(conversation: &ConversationSummary, me: &str) -> String {
         return plain_line(&conversation.name);
     }
     let others = others(conversation, me);
-    if others.is_empty() { "(only you)".to_owned() } else { others.join(", ") }
+    if others.is_empty() { "(only you)".to_owned() } else { plain_line(&others.join(", ")) }
+}
+
+/// What all of them are called beside each other: where two look alike, the beginnings of their ids stand
+/// behind.
+pub(crate) fn titles(list: &[ConversationSummary], me: &str) -> HashMap<ConversationId, String> {
+    let titles: Vec<_> = list.iter().map(|known| (known.id, title(known, me))).collect();
+    let mut looks: HashMap<String, usize> = HashMap::new();
+    titles.iter().for_each(|(_, title)| *looks.entry(look(title)).or_default() += 1);
+    let one = |(id, title): (ConversationId, String)| match looks.get(&look(&title)) {
+        Some(2..) => (id, format!("{title} ({})", short(id))),
+        _ => (id, title),
+    };
+    titles.into_iter().map(one).collect()
+}
+
+/// The same for all texts that a person takes for the same (UTS 39), whatever their case and their spaces.
+fn look(title: &str) -> String {
+    skeleton(&title.to_lowercase()).filter(|c| !c.is_whitespace()).collect()
+}
+
+/// The beginning of an id, as people type it.
+fn short(id: ConversationId) -> String {
+    id.to_string().chars().take(8).collect()
+}
+
+/// A name as it is meant: one form for all keyboards (NFC), without spaces around it.
+pub(crate) fn meant(name: &str) -> String {
+    name.trim().nfc().collect()
+}
+
+/// A name whatever its case.
+fn folded(name: &str) -> String {
+    meant(&meant(name).to_lowercase())
+}
+
+/// A name whatever its case and its accents: what somebody types whose keyboard lacks them.
+fn bare(name: &str) -> String {
+    let letters = name.trim().to_lowercase().nfd().filter(|c| !is_combining_mark(*c)).collect::<String>();
+    // These have strokes, which are no marks.
+    letters.replace('đ', "d").replace('ø', "o").replace('ł', "l").replace('ß', "ss")
 }
 
 fn others<'a>(conversation: &'a ConversationSummary, me: &str) -> Vec<&'a str> {
@@ -45,17 +90,21 @@ pub(crate) fn find<'a>(
     {
         return Ok(found);
     }
-    let lower = text.to_lowercase();
+    let (folded_text, bare_text) = (folded(text), bare(text));
     let named =
-        |conversation: &&ConversationSummary| !text.is_empty() && conversation.name.to_lowercase() == lower;
+        |conversation: &&ConversationSummary| !text.is_empty() && folded(&conversation.name) == folded_text;
+    let nearly_named =
+        |conversation: &&ConversationSummary| !text.is_empty() && bare(&conversation.name) == bare_text;
     let with = |conversation: &&ConversationSummary| matches!(others(conversation, me)[..], [other] if other == text);
     let begins = |conversation: &&ConversationSummary| {
-        text.len() >= SHORTEST_PREFIX && conversation.id.to_string().starts_with(&lower)
+        text.len() >= SHORTEST_PREFIX && conversation.id.to_string().starts_with(&folded_text)
     };
     // A conversation without a name is what "bob" means; one with a name may have only bob in it by chance.
     let unnamed_with =
         |conversation: &&ConversationSummary| conversation.name.is_empty() && with(conversation);
-    for matching in [&named as &dyn Fn(&&ConversationSummary) -> bool, &unnamed_with, &with, &begins] {
+    let ways: [&dyn Fn(&&ConversationSummary) -> bool; 5] =
+        [&named, &unnamed_with, &with, &begins, &nearly_named];
+    for matching in ways {
         let found: Vec<_> = list.iter().filter(matching).collect();
         let live: Vec<_> = found.iter().copied().filter(|conversation| is_live(conversation)).collect();
         match (&found[..], &live[..]) {
@@ -95,14 +144,19 @@ fn unknown(list: &[ConversationSummary], me: &str, text: &str) -> Problem {
     near.sort_by_key(|(distance, _)| *distance);
     let near: Vec<_> = near.into_iter().take(LISTED).map(|(_, conversation)| conversation).collect();
     let rest = if list.len() > near.len() { ", ..." } else { "" };
-    let message = format!("no conversation is called \"{text}\"; there is {}{rest}", listing(&near, me));
-    Problem::new("UNKNOWN_CONVERSATION", message)
+    let there = format!("no conversation is called \"{text}\"; there is {}{rest}", listing(&near, me));
+    // Somebody who is known from a group only: there may be one with them.
+    let is_member = list.iter().any(|known| known.members.iter().any(|member| member == text));
+    let begin = match is_member && text != me && Handle::parse(text).is_ok() {
+        true => format!("; {} begins one with {text}", advice::command(&format!("start {text}"))),
+        false => String::new(),
+    };
+    Problem::new("UNKNOWN_CONVERSATION", format!("{there}{begin}"))
 }
 
 fn listing(conversations: &[&ConversationSummary], me: &str) -> String {
     let one = |conversation: &&ConversationSummary| {
-        let id: String = conversation.id.to_string().chars().take(8).collect();
-        format!("{} ({id})", title(conversation, me))
+        format!("{} ({})", title(conversation, me), short(conversation.id))
     };
     conversations.iter().map(one).collect::<Vec<_>>().join(", ")
 }
@@ -135,8 +189,20 @@ pub(crate) fn contact(text: &str) -> Result<Contact, Problem> {
     }
     let handle = text.strip_prefix('@').unwrap_or(text);
     Handle::parse(handle).map(Contact::Handle).map_err(|error| {
-        Problem::new("BAD_HANDLE", format!("\"{handle}\" is neither a contact link nor a handle: {error}"))
+        let message =
+            format!("\"{handle}\" is neither a contact link nor a handle: {error}{}", perhaps(handle));
+        Problem::new("BAD_HANDLE", message)
     })
+}
+
+/// The handle that somebody may have meant, as a question.
+pub(crate) fn perhaps(text: &str) -> String {
+    let allowed = |c: &char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_.-".contains(*c);
+    let near: String = bare(text).replace(' ', "_").chars().filter(allowed).collect();
+    match Handle::parse(&near) {
+        Ok(handle) => format!("; did you mean {handle}?"),
+        Err(_) => String::new(),
+    }
 }
 
 /// All of them, or the first mistake.
@@ -216,11 +282,51 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_name_is_the_same_from_every_keyboard() {
+        let mut list = list();
+        list.push(conversation(0x33, "H\u{1ed9}i b\u{1ea1}n Đà Lạt", &["ann", "bob", "eve"]));
+        let found =
+            |list: &[ConversationSummary], text: &str| find(list, "ann", text).map(|found| found.id.0[0]);
+        for text in [
+            "H\u{1ed9}i b\u{1ea1}n Đà Lạt",
+            "ho\u{323}\u{302}i ba\u{323}n đà lạt",
+            "hoi ban da lat",
+            "HOI BAN ĐA LAT",
+        ] {
+            assert_eq!(found(&list, text), Ok(0x33), "{text}");
+        }
+        list.push(conversation(0x44, "hoi ban da lat", &["ann", "bob", "eve"]));
+        assert_eq!(found(&list, "hoi ban da lat"), Ok(0x44), "as it is called, before what is near");
+        let problem = found(&list, "hội ban da lat").expect_err("two are near");
+        assert_eq!(problem.code(), "AMBIGUOUS");
+    }
+
+    #[test]
+    fn two_that_look_alike_are_told_apart() {
+        let mut list = list();
+        list.push(conversation(0x33, "Work", &["ann", "eve", "bob"]));
+        list.push(conversation(0x44, "W\u{43e}rk\u{200b}", &["ann", "eve", "bob"]));
+        list.push(conversation(0x55, "W\u{43e}rk", &["ann", "eve", "bob"]));
+        let titles = titles(&list, "ann");
+        let titled = |byte: u8| titles[&ConversationId([byte; 16])].as_str();
+        assert_eq!(titled(0x11), "Família");
+        assert!(titled(0x44).starts_with("W\u{43e}rk⟨200b⟩") && !titled(0x44).contains('('), "{titles:?}");
+        for byte in [0x22, 0x33, 0x55] {
+            assert!(
+                titled(byte).ends_with(&format!("({})", short(ConversationId([byte; 16])))),
+                "{titles:?}"
+            );
+        }
+    }
+
+    #[test]
     fn a_mistake_lists_what_is_near() {
         let problem = find(&list(), "ann", "wrok").expect_err("unknown");
         assert_eq!(problem.code(), "UNKNOWN_CONVERSATION");
         let message = problem.message();
         assert!(message.find("Work").expect("listed") < message.find("bob").expect("listed"), "{message}");
+        let problem = find(&list(), "ann", "cleo").expect_err("known from a group only");
+        assert!(problem.message().ends_with("`posthorn start cleo` begins one with cleo"), "{problem:?}");
         let problem = find(&[], "ann", "x").expect_err("none");
         assert!(problem.message().contains("posthorn start"));
     }
@@ -263,7 +369,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn titles() {
+    fn what_a_conversation_is_called() {
         let list = list();
         assert_eq!(title(&list[0], "ann"), "bob");
         assert_eq!(title(&list[1], "ann"), "Família");
@@ -274,7 +380,11 @@ pub(crate) mod tests {
     fn contacts_are_links_or_handles() {
         assert!(matches!(contact("bob"), Ok(Contact::Handle(_))));
         assert!(matches!(contact("@bob"), Ok(Contact::Handle(_))));
-        assert_eq!(contact("Bob").expect_err("upper case").code(), "BAD_HANDLE");
+        let problem = contact("Bob").expect_err("upper case");
+        assert_eq!(problem.code(), "BAD_HANDLE");
+        assert!(problem.message().ends_with("; did you mean bob?"), "{problem:?}");
+        assert_eq!(perhaps("Nguyễn Văn"), "; did you mean nguyen_van?");
+        assert_eq!(perhaps("日本"), "");
         assert_eq!(contact("https://example.org").expect_err("no link").code(), "BAD_LINK");
     }
 }

@@ -1,56 +1,13 @@
-//! How things are printed: for people as text, for programs as JSON with stable keys (`docs/cli.md` lists
-//! them).
-
-use std::io::{self, Write as _};
+//! What things look like: for people as text, for programs as JSON with stable keys (`docs/cli.md` lists
+//! them). Nothing here prints: that is `print`.
 
 use jiff::tz::TimeZone;
 use posthorn_client::conversation::{Body, Cause, ConversationState, Message, MessageState, Notice};
-use posthorn_client::sync::{ConversationSummary, Event};
+use posthorn_client::sync::{Account, ConversationSummary, Event, MemberSummary};
 use serde_json::{Value, json};
 
-use crate::clock;
-
-/// Text that came from others, made harmless: control characters (which drive terminals) become visible
-/// signs, and those that turn the direction of writing vanish. Line breaks and tabs stay.
-pub(crate) fn plain(text: &str) -> String {
-    text.chars()
-        .filter_map(|c| match c {
-            '\n' => Some('\n'),
-            '\t' => Some(' '),
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => None,
-            c if (c as u32) < 0x20 => char::from_u32(0x2400 + c as u32),
-            '\u{7f}' => Some('\u{2421}'),
-            '\u{80}'..='\u{9f}' => Some('\u{fffd}'),
-            c => Some(c),
-        })
-        .collect()
-}
-
-/// The same, on one line.
-pub(crate) fn plain_line(text: &str) -> String {
-    plain(text).split('\n').map(str::trim_end).collect::<Vec<_>>().join(" ⏎ ")
-}
-
-/// What shells say of a program whose reader went away: 128 and SIGPIPE.
-const READER_GONE: i32 = 141;
-
-/// Prints a line; a reader that went away (`| head`) is a reason to stop in silence, not to panic.
-pub(crate) fn line(text: &str) {
-    let mut out = io::stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(READER_GONE),
-        Err(error) => {
-            eprintln!("posthorn: cannot write to standard output: {error}");
-            std::process::exit(1);
-        }
-    }
-}
-
-/// Prints a JSON object on a line of its own.
-pub(crate) fn object(value: &Value) {
-    line(&value.to_string());
-}
+use crate::plain::{plain, plain_line};
+use crate::{clock, name};
 
 /// One line about something that happened to a conversation; whoever is called `me` is "you".
 pub(crate) fn notice_text(notice: &Notice, me: &str) -> String {
@@ -134,6 +91,38 @@ pub(crate) fn message_line(message: &Message, me: &str, zone: &TimeZone) -> Stri
     format!("{time}  {}: {}{gap}{mark}", sender(message), text.replace('\n', &indent))
 }
 
+/// The identity key as contact links have it: lower-case base32.
+pub(crate) fn identity(key: &[u8]) -> String {
+    data_encoding::BASE32_NOPAD.encode(key).to_ascii_lowercase()
+}
+
+/// An account, for programs.
+pub(crate) fn account_json(account: &Account) -> Value {
+    with_identity(json!(account), &account.identity_key)
+}
+
+/// A member's device, for programs.
+pub(crate) fn member_json(member: &MemberSummary) -> Value {
+    with_identity(json!(member), &member.identity_key)
+}
+
+/// The key in the one form that people see everywhere.
+fn with_identity(mut value: Value, key: &[u8]) -> Value {
+    merge(&mut value, json!({"identity_key": identity(key)}));
+    value
+}
+
+/// A member's device in a list, with this much room for the handle.
+pub(crate) fn member_line(member: &MemberSummary, room: usize) -> String {
+    let me = if member.me { "  (you)" } else { "" };
+    format!("{:room$} identity {}{me}", plain_line(&member.handle), identity(&member.identity_key))
+}
+
+/// A safety number's twelve groups in three rows.
+pub(crate) fn safety_rows<'a>(groups: impl Iterator<Item = &'a str>) -> Vec<String> {
+    groups.collect::<Vec<_>>().chunks(4).map(|row| row.join("  ")).collect()
+}
+
 /// An entry of a history, for programs.
 pub(crate) fn message_json(message: &Message) -> Value {
     let mut value = json!({
@@ -174,7 +163,7 @@ pub(crate) fn conversation_json(conversation: &ConversationSummary, me: &str) ->
     let mut value = json!({
         "id": conversation.id,
         "name": conversation.name,
-        "title": crate::name::title(conversation, me),
+        "title": name::title(conversation, me),
         "members": conversation.members,
         "state": state,
         "unread": conversation.unread,
@@ -240,13 +229,6 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn nobody_drives_the_terminal_from_afar() {
-        assert_eq!(plain("a\u{1b}[2Jb\u{7}\u{202e}c\u{9b}d\re"), "a␛[2Jb␇c\u{fffd}d␍e");
-        assert_eq!(plain_line("one\ntwo"), "one ⏎ two");
-        assert_eq!(plain("héllo 👩‍👩‍👧 日本"), "héllo 👩‍👩‍👧 日本");
-    }
-
-    #[test]
     fn the_keys_of_a_message_are_those_of_the_documentation() {
         let text = message(1, "ann", Body::Text("hi".into()), MessageState::Sent);
         assert_eq!(
@@ -266,6 +248,23 @@ pub(crate) mod tests {
             (&value["kind"], &value["cause"], &value["state"]),
             (&json!("unreadable"), &json!("FULL"), &json!("failed"))
         );
+    }
+
+    #[test]
+    fn an_identity_has_one_form() {
+        let key = [7; 32];
+        let member = MemberSummary { handle: "bob".into(), identity_key: key, device: [1; 16], me: false };
+        assert!(member_line(&member, 8).ends_with(&identity(&key)));
+        assert_eq!(member_json(&member)["identity_key"], identity(&key));
+        assert_eq!(identity(&key).len(), 52, "as contact links have it");
+    }
+
+    #[test]
+    fn twelve_groups_make_three_rows() {
+        let groups: Vec<String> = (0..12).map(|n| format!("{n:05}")).collect();
+        let rows = safety_rows(groups.iter().map(String::as_str));
+        assert_eq!(rows.len(), 3);
+        assert_eq!(rows[2], "00008  00009  00010  00011");
     }
 
     #[test]

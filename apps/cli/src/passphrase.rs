@@ -5,17 +5,23 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 
 use posthorn_client::store::Passphrase;
+use unicode_normalization::UnicodeNormalization as _;
 use zeroize::Zeroizing;
 
 use crate::args::Global;
 use crate::keyring;
+use crate::print::tell;
 use crate::problem::Problem;
+use crate::signal::Signal;
 
 const VARIABLE: &str = "POSTHORN_PASSPHRASE";
+/// What Windows' editors put before a text.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 /// How often somebody who is asked may answer.
 const TRIES: usize = 3;
 
-/// What unlocks the database, with the text for the keyring.
+/// What unlocks the database, as text for the keyring.
+#[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) text: Zeroizing<String>,
 }
@@ -30,35 +36,54 @@ impl Found {
 pub(crate) fn unlock<T>(
     global: &Global,
     home: &Path,
-    mut open: impl FnMut(&Passphrase) -> Result<T, Problem>,
+    mut open: impl FnMut(&Found) -> Result<T, Problem>,
 ) -> Result<(T, Found), Problem> {
     let silently = match given(global)? {
         Some(text) => Some(text),
         None => keyring::get(home),
     };
-    if let Some(text) = silently {
-        let found = Found { text };
-        return Ok((open(&found.passphrase())?, found));
+    match silently {
+        Some(text) => open_with(&text, &mut open),
+        None => ask_until(|| ask("Passphrase: "), open),
     }
-    ask_until(|| ask("Passphrase: "), open)
 }
 
 fn ask_until<T>(
     mut ask: impl FnMut() -> Result<Zeroizing<String>, Problem>,
-    mut open: impl FnMut(&Passphrase) -> Result<T, Problem>,
+    mut open: impl FnMut(&Found) -> Result<T, Problem>,
 ) -> Result<(T, Found), Problem> {
     let mut left = TRIES;
     loop {
-        let found = Found { text: ask()? };
+        let text = ask()?;
         left -= 1;
-        match open(&found.passphrase()) {
-            Ok(opened) => return Ok((opened, found)),
+        match open_with(&text, &mut open) {
             Err(problem) if problem.code() == "WRONG_PASSPHRASE" && left > 0 => {
-                eprintln!("posthorn: that is not the passphrase of this profile");
+                tell("that is not the passphrase of this profile");
             }
-            Err(problem) => return Err(problem),
+            done => return done,
         }
     }
+}
+
+/// Tries the passphrase as it is meant, and then as it was given: profiles may have been made with that.
+fn open_with<T>(
+    text: &Zeroizing<String>,
+    open: &mut impl FnMut(&Found) -> Result<T, Problem>,
+) -> Result<(T, Found), Problem> {
+    let meant = Found { text: meant(text) };
+    match open(&meant) {
+        Err(problem) if problem.code() == "WRONG_PASSPHRASE" && *meant.text != **text => {
+            let found = Found { text: text.clone() };
+            Ok((open(&found)?, found))
+        }
+        done => Ok((done?, meant)),
+    }
+}
+
+/// One passphrase has one form, whatever keyboard or editor it comes from: composed (NFC), and without the
+/// mark that some editors put before a text.
+fn meant(text: &str) -> Zeroizing<String> {
+    Zeroizing::new(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text).nfc().collect())
 }
 
 /// For a profile that is being made; asked for twice.
@@ -73,6 +98,10 @@ pub(crate) fn fresh(global: &Global) -> Result<Found, Problem> {
             text
         }
     };
+    if text.starts_with(BYTE_ORDER_MARK) {
+        tell("the passphrase begins with a byte order mark, which an editor wrote: it is left out");
+    }
+    let text = meant(&text);
     if text.is_empty() {
         let message = "an empty passphrase protects nothing: choose one (several words are good)";
         return Err(Problem::new("EMPTY_PASSPHRASE", message));
@@ -105,11 +134,12 @@ fn ask(prompt: &str) -> Result<Zeroizing<String>, Problem> {
         );
         return Err(Problem::new("NO_PASSPHRASE", message));
     }
-    rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|error| {
-        Problem::new(
+    rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|error| match error.kind() {
+        std::io::ErrorKind::Interrupted => Problem::interrupted(Signal::Interrupt, "nothing was done"),
+        _ => Problem::new(
             "NO_PASSPHRASE",
             format!("cannot ask for the passphrase ({error}): set {VARIABLE} or use --passphrase-file"),
-        )
+        ),
     })
 }
 
@@ -147,6 +177,29 @@ mod tests {
         );
         assert!(damaged.is_err());
         assert_eq!(asked, 1, "another passphrase repairs nothing");
+    }
+
+    #[test]
+    fn a_passphrase_is_the_same_from_every_keyboard() {
+        let opened = |right: &'static str, typed: &str| {
+            let mut tried = 0;
+            let done = open_with(&Zeroizing::new(typed.to_owned()), &mut |found: &Found| {
+                tried += 1;
+                if *found.text == right { Ok(()) } else { Err(Problem::new("WRONG_PASSPHRASE", "")) }
+            });
+            (done.ok().map(|((), found)| found.text.to_string()), tried)
+        };
+        let (composed, decomposed) = ("H\u{1ed9}i", "Ho\u{323}\u{302}i");
+        assert_eq!(opened(composed, composed), (Some(composed.to_owned()), 1));
+        assert_eq!(opened(composed, decomposed), (Some(composed.to_owned()), 1));
+        assert_eq!(opened(composed, "\u{feff}H\u{1ed9}i"), (Some(composed.to_owned()), 1));
+        assert_eq!(
+            opened(decomposed, decomposed),
+            (Some(decomposed.to_owned()), 2),
+            "made before there was a form"
+        );
+        assert_eq!(opened("other", decomposed), (None, 2));
+        assert_eq!(opened("other", "plain"), (None, 1), "the same is not tried twice");
     }
 
     #[test]

@@ -4,22 +4,24 @@ use std::path::Path;
 
 use posthorn_client::client::ClientError;
 use posthorn_client::store::StoreError;
-use posthorn_client::sync::CommandError;
+use posthorn_client::sync::{CommandError, EngineError};
 use serde_json::json;
 
-use crate::advice;
-use crate::output::plain_line;
+use crate::signal::Signal;
+use crate::{advice, disk, print};
 
 /// A stable code for programs, a line for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Problem {
     code: String,
     message: String,
+    /// What ended the waiting, if something did.
+    signal: Option<Signal>,
 }
 
 impl Problem {
     pub(crate) fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { code: code.into(), message: message.into() }
+        Self { code: code.into(), message: message.into(), signal: None }
     }
 
     pub(crate) fn code(&self) -> &str {
@@ -30,18 +32,19 @@ impl Problem {
         &self.message
     }
 
-    /// 2 = typed wrongly, 130 = ctrl-c (what shells say), 1 = not done.
+    /// 2 = typed wrongly, 128 and a signal's number (what shells say), 1 = not done.
     pub(crate) fn exit_status(&self) -> u8 {
-        match self.code.as_str() {
-            "USAGE" => 2,
-            "INTERRUPTED" => 130,
+        match (self.code.as_str(), self.signal) {
+            (_, Some(signal)) => signal.exit_status(),
+            ("USAGE", _) => 2,
             _ => 1,
         }
     }
 
-    /// Ctrl-C while waiting. `kept` says what becomes of what was asked.
-    pub(crate) fn interrupted(kept: &str) -> Self {
-        Self::new("INTERRUPTED", format!("not waiting any longer: {kept}"))
+    /// A signal while waiting. `kept` says what becomes of what was asked.
+    pub(crate) fn interrupted(signal: Signal, kept: &str) -> Self {
+        let problem = Self::new("INTERRUPTED", format!("not waiting any longer: {kept}"));
+        Self { signal: Some(signal), ..problem }
     }
 
     /// Somebody is to be invited who is there already: oneself.
@@ -67,9 +70,9 @@ impl Problem {
 
     pub(crate) fn print(&self, json: bool) {
         if json {
-            eprintln!("{}", json!({"error": {"code": self.code, "message": self.message}}));
+            print::error_line(&json!({"error": {"code": self.code, "message": self.message}}).to_string());
         } else {
-            eprintln!("posthorn: {}", plain_line(&self.message));
+            print::tell(&self.message);
         }
     }
 
@@ -85,9 +88,27 @@ impl Problem {
 
     /// The relay does not answer. `kept` says what becomes of what was asked.
     pub(crate) fn unreachable(relay: &str, reason: &str, kept: &str) -> Self {
-        let reason = reason.trim_start_matches("cannot reach ");
-        let reason = reason.strip_prefix(relay).map_or(reason, |rest| rest.trim_start_matches(": "));
+        let reason = why(relay, reason);
         Self::new("RELAY_UNREACHABLE", format!("the relay at {relay} cannot be reached ({reason}): {kept}"))
+    }
+}
+
+/// Why a relay cannot be reached, beside its name and in words that help.
+pub(crate) fn why(relay: &str, reason: &str) -> String {
+    let reason = reason.trim_start_matches("cannot reach ");
+    let reason = reason.strip_prefix(relay).unwrap_or(reason).trim_start_matches([':', ' ']);
+    let reason = reason.trim_start_matches("IO error: ");
+    match relay.split_once("://") {
+        // What rustls says of an answer that is no TLS.
+        Some(("wss", rest)) if reason.contains("InvalidContentType") => {
+            format!("it answers without TLS there; if that is meant, its address is ws://{rest}")
+        }
+        // What the HTTP parser says of an answer that is TLS.
+        Some(("ws", rest)) if reason.contains("httparse") => {
+            format!("it does not speak HTTP there; with TLS its address is wss://{rest}")
+        }
+        // The operating system's number for it tells people nothing.
+        _ => reason.split(" (os error").next().unwrap_or(reason).to_owned(),
     }
 }
 
@@ -106,12 +127,25 @@ pub(crate) fn of_store(error: &StoreError, home: &Path) -> Problem {
             "WRONG_PASSPHRASE",
             format!("that is not the passphrase of the profile in {}: try again", home.display()),
         ),
-        other => Problem::new(other.cause(), other.to_string()),
+        other => disk_full(other).unwrap_or_else(|| Problem::new(other.cause(), other.to_string())),
     }
+}
+
+/// A full disk is told in one way, whatever the database says.
+fn disk_full(error: &StoreError) -> Option<Problem> {
+    matches!(error, StoreError::Sqlite(_) | StoreError::Io { .. }).then(disk::full)?
 }
 
 impl From<ClientError> for Problem {
     fn from(error: ClientError) -> Self {
+        let full = match &error {
+            ClientError::Engine(EngineError::Store(error)) => disk_full(error),
+            ClientError::Stopped => disk::full(),
+            _ => None,
+        };
+        if let Some(full) = full {
+            return full;
+        }
         let message = match &error {
             ClientError::Command(CommandError::NoAccount) => {
                 let register = advice::command("register --relay URL --handle NAME --invite CODE");
@@ -130,7 +164,7 @@ impl From<ClientError> for Problem {
             ClientError::Command(CommandError::Refused { code, .. }) => code.clone(),
             other => other.code().to_owned(),
         };
-        Self { code, message }
+        Self::new(code, message)
     }
 }
 

@@ -1,6 +1,8 @@
 //! The profile: one folder, one database, one account.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use posthorn_client::client::Client;
 use posthorn_client::store::{Database, KdfCost, Location, StoreError};
@@ -8,19 +10,32 @@ use posthorn_client::sync::Account;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
-use crate::advice;
 use crate::args::Global;
 use crate::passphrase::{self, Found};
 use crate::problem::{self, Problem};
-
-/// Makes new profiles with the cheapest passphrase hashing there is, so that tests and the tour are quick.
-/// Not for people.
-pub(crate) const CHEAP_VARIABLE: &str = "POSTHORN_TEST_CHEAP_KDF";
+use crate::signal::Signal;
+use crate::{advice, disk};
 
 /// A profile that is online, and whose it is.
 pub(crate) struct Session {
     pub(crate) client: Client,
     pub(crate) account: Account,
+    /// What becomes of what was asked, should a signal end the waiting for it; empty while nothing is.
+    kept: RefCell<String>,
+}
+
+impl Session {
+    /// A command waits from now on, and this is what becomes of what was asked if it is interrupted. An empty
+    /// text ends that.
+    pub(crate) fn keeps(&self, text: impl Into<String>) {
+        self.kept.replace(text.into());
+    }
+
+    /// A signal has ended the command.
+    pub(crate) fn interrupted(&self, signal: Signal) -> Result<ExitCode, Problem> {
+        let kept = self.kept.take();
+        if kept.is_empty() { Ok(signal.into()) } else { Err(Problem::interrupted(signal, &kept)) }
+    }
 }
 
 /// The folder: `--home`, `POSTHORN_HOME` (through clap), or the system's place.
@@ -57,10 +72,13 @@ pub(crate) fn database_path(home: &Path) -> PathBuf {
 /// Opens the profile and begins to sync.
 pub(crate) async fn open(global: &Global) -> Result<Session, Problem> {
     let home = home(global)?;
+    if !is_there(&home)? {
+        return Err(Problem::no_profile(&home));
+    }
     let (database, _) = open_database(global, &home)?;
     let client = Client::open(database)?;
     match client.account().await? {
-        Some(account) if account.registered => Ok(Session { client, account }),
+        Some(account) if account.registered => Ok(Session { client, account, kept: RefCell::default() }),
         Some(account) => {
             client.close().await;
             let (relay, handle) = (account.relay, account.handle);
@@ -75,14 +93,18 @@ pub(crate) async fn open(global: &Global) -> Result<Session, Problem> {
     }
 }
 
+/// Whether there is a profile; what was cut off before it was made is none.
+pub(crate) fn is_there(home: &Path) -> Result<bool, Problem> {
+    disk::remember(home);
+    Database::exists(Location::File(&database_path(home))).map_err(|error| problem::of_store(&error, home))
+}
+
 /// Opens the database of a profile that exists, and tells with what.
 pub(crate) fn open_database(global: &Global, home: &Path) -> Result<(Database, Found), Problem> {
     let path = database_path(home);
-    if !path.exists() {
-        return Err(Problem::no_profile(home));
-    }
-    passphrase::unlock(global, home, |passphrase| {
-        Database::open(Location::File(&path), passphrase).map_err(|error| problem::of_store(&error, home))
+    passphrase::unlock(global, home, |found| {
+        Database::open(Location::File(&path), &found.passphrase())
+            .map_err(|error| problem::of_store(&error, home))
     })
 }
 
@@ -92,11 +114,10 @@ pub(crate) fn create_database(global: &Global, home: &Path) -> Result<(Database,
     make_private_folder(home).map_err(|error| {
         Problem::new("NO_HOME", format!("cannot make the folder {}: {error}", home.display()))
     })?;
-    let cost = if std::env::var_os(CHEAP_VARIABLE).is_some() { KdfCost::CHEAP } else { KdfCost::DEFAULT };
     let path = database_path(home);
-    let database =
-        Database::create(Location::File(&path), &found.passphrase(), cost, &mut StdRng::from_os_rng())
-            .map_err(|error| problem::of_store(&error, home))?;
+    let mut rng = StdRng::from_os_rng();
+    let database = Database::create(Location::File(&path), &found.passphrase(), KdfCost::DEFAULT, &mut rng)
+        .map_err(|error| problem::of_store(&error, home))?;
     Ok((database, found))
 }
 

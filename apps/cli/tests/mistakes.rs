@@ -1,6 +1,8 @@
 //! Every mistake on the command line gets one line that says what is wrong or what to do, and a status that
 //! is not 0.
 
+mod common;
+
 use std::process::{Command, Output, Stdio};
 
 struct Profile(tempfile::TempDir);
@@ -59,6 +61,27 @@ fn a_mistake_gets_one_line() {
 }
 
 #[test]
+fn numbers_at_the_edge_are_refused_in_words() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let relay = common::TestRelay::start();
+    relay.register(folder.path(), "alice");
+    for mistake in [
+        &["listen", "--until-settled", "--for", "18446744073709551615"][..],
+        &["send", "bob", "hi", "--wait", "18446744073709551615"],
+        &["history", "bob", "--before", "18446744073709551615"],
+        &["history", "bob", "--limit", "18446744073709551615"],
+        &["history", "bob", "--limit", "-1"],
+    ] {
+        let output = common::run(folder.path(), mistake);
+        assert_eq!(output.status.code(), Some(2), "{mistake:?}: {output:?}");
+    }
+    // The longest that can be asked for.
+    common::good(folder.path(), &["listen", "--until-settled", "--for", "31622400"]);
+    let unknown = common::run(folder.path(), &["history", "bob", "--before", "9223372036854775807"]);
+    assert!(common::errors(&unknown).contains("no conversation"), "{unknown:?}");
+}
+
+#[test]
 fn with_json_an_error_is_one_object() {
     let error = error_of(&Profile::new().run(&["--json", "conversations"]));
     let error: serde_json::Value = serde_json::from_str(&error).expect("one JSON object");
@@ -75,18 +98,13 @@ fn what_is_no_command_is_told_with_the_way_to_help() {
 
 #[test]
 fn a_reader_that_goes_away_is_no_mistake() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let relay = common::TestRelay::start();
+    relay.register(folder.path(), "alice");
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_posthorn"));
-    // Prints its relay's address first of all.
-    let data = tempfile::tempdir().expect("a temporary folder");
-    command
-        .arg("demo-relay")
-        .arg("--data")
-        .arg(data.path())
-        .stdin(Stdio::null())
-        .stdout(writer)
-        .stderr(Stdio::piped());
+    let mut command = common::posthorn(folder.path(), &["card"]);
+    command.stdout(writer).stderr(Stdio::piped());
     let output = command.spawn().expect("posthorn starts").wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(141), "{output:?}");
     assert!(output.stderr.is_empty(), "{output:?}");

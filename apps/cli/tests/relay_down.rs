@@ -1,73 +1,23 @@
 //! The relay is killed: what is told, and how long one waits.
 
+mod common;
+
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
-const POSTHORN: &str = env!("CARGO_BIN_EXE_posthorn");
-
-fn posthorn(home: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(POSTHORN);
-    command.arg("--home").arg(home).args(arguments);
-    command
-        .env("POSTHORN_PASSPHRASE", "correct horse")
-        .env("POSTHORN_TEST_CHEAP_KDF", "1")
-        .stdin(Stdio::null());
-    command
-}
-
-fn run(home: &Path, arguments: &[&str]) -> Output {
-    posthorn(home, arguments).output().expect("posthorn starts")
-}
-
-fn good(home: &Path, arguments: &[&str]) -> String {
-    let output = run(home, arguments);
-    assert!(output.status.success(), "{arguments:?}: {output:?}");
-    String::from_utf8(output.stdout).expect("UTF-8")
-}
-
-fn errors(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// The tour's relay; killed when dropped.
-struct Relay {
-    child: Child,
-    url: String,
-    invite: String,
-}
-
-impl Relay {
-    fn start(data: &Path) -> Self {
-        let mut command = Command::new(POSTHORN);
-        command.arg("demo-relay").arg("--data").arg(data).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("the relay starts");
-        let mut first = String::new();
-        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut first).expect("its address");
-        let told: serde_json::Value = serde_json::from_str(&first).expect("JSON");
-        let text = |key: &str| told[key].as_str().expect("a text").to_owned();
-        Self { url: text("url"), invite: text("invite"), child }
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        // Dead already is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use common::{POSTHORN, TestRelay, errors, good, posthorn, prepare, run};
 
 #[test]
 fn who_waits_for_a_dead_relay_is_told_so_and_not_kept_longer_than_asked() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (alice, bob) = (folder.path().join("alice"), folder.path().join("bob"));
-    let relay = Relay::start(&folder.path().join("relay"));
+    let relay = TestRelay::start();
+    prepare(&alice);
     let uninvited = run(&alice, &["--json", "register", "--relay", &relay.url, "--handle", "alice"]);
     assert!(errors(&uninvited).contains("INVITE_NEEDED"), "{uninvited:?}");
     for (home, handle) in [(&alice, "alice"), (&bob, "bob")] {
-        let told =
-            good(home, &["register", "--relay", &relay.url, "--handle", handle, "--invite", &relay.invite]);
+        let told = relay.register(home, handle);
         let next = format!("`{POSTHORN} --home {} chat`", home.display());
         assert!(told.contains(&next), "it can be typed as it stands: {told}");
     }

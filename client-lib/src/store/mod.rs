@@ -159,6 +159,18 @@ impl Database {
         })
     }
 
+    /// Whether there is a database, whole: what a crash left of an earlier attempt to make one is none, and
+    /// [`Database::create`] takes it over.
+    pub fn exists(location: Location<'_>) -> Result<bool, StoreError> {
+        if !path_of(location).exists() {
+            return Ok(false);
+        }
+        #[cfg(not(target_family = "wasm"))]
+        let _lock = take_lock(location)?;
+        let conn = connect(location, OpenFlags::empty()).map_err(|error| foreign(location, error))?;
+        Ok(!schema::is_empty(&conn)?)
+    }
+
     /// Opens an existing file. A database in memory cannot be opened, it is [`StoreError::NotFound`].
     pub fn open(location: Location<'_>, passphrase: &Passphrase) -> Result<Self, StoreError> {
         let path = path_of(location);

@@ -88,7 +88,12 @@ fn what_a_crash_left_of_a_creation_is_taken_over() {
     connect(Location::File(&folder.path()), OpenFlags::SQLITE_OPEN_CREATE).expect("opens");
     assert!(folder.path().exists());
     assert!(matches!(folder.open("x"), Err(StoreError::NotFound { .. })));
-    drop(folder.create());
+    let exists = || Database::exists(Location::File(&folder.path()));
+    assert!(!exists().expect("looks"));
+    let database = folder.create();
+    assert!(matches!(exists(), Err(StoreError::AlreadyOpen { .. })));
+    drop(database);
+    assert!(exists().expect("looks"));
     folder.open("correct horse").expect("opens");
 }
 

@@ -1,5 +1,6 @@
-//! What may depend on what: the crates of the relay reach neither MLS nor the client library (R8), nothing
-//! reaches a system TLS library, and everything linked has a licence and a source that `deny.toml` allows.
+//! What may depend on what: the crates of the relay reach neither MLS nor the client library (R8), the
+//! terminal client reaches no relay, nothing reaches a system TLS library, and everything linked has a
+//! licence and a source that `deny.toml` allows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +14,11 @@ use crate::step::{metadata, root};
 const RELAY: &[&str] = &["posthorn-server", "posthorn-proto"];
 /// What the relay must not reach: names, or beginnings of names with `*`.
 const FORBIDDEN_TO_RELAY: &[&str] = &["openmls*", "hpke*", "posthorn-client", "posthorn", "posthorn-tests"];
-/// What the wire must not reach, because it does no I/O.
+/// The terminal client's crate, and what nobody who only wants to write messages should carry.
+const CLIENT: &str = "posthorn";
+const FORBIDDEN_TO_CLIENT: &[&str] =
+    &["posthorn-server", "posthorn-heap", "posthorn-demo", "posthorn-tests", "sled"];
+/// What the wire must not reach: it does no I/O.
 const FORBIDDEN_TO_PROTO: &[&str] = &["tokio*", "rusqlite", "sled", "hyper*"];
 /// The two kinds of machine that Posthorn is built for in CI.
 const PLATFORMS: &[&str] = &["x86_64-unknown-linux-gnu", "wasm32-unknown-unknown"];
@@ -34,6 +39,7 @@ pub(super) fn check() -> anyhow::Result<Vec<Finding>> {
             ));
         }
         if *platform == PLATFORMS[0] {
+            found.extend(graph.forbidden(CLIENT, FORBIDDEN_TO_CLIENT, "a client carries no relay"));
             found.extend(graph.forbidden("posthorn-proto", FORBIDDEN_TO_PROTO, "the wire does no I/O"));
         }
         found.extend(policy.check(&metadata));

@@ -9,8 +9,9 @@ use posthorn_client::sync::{ConversationSummary, Event, SyncState};
 
 use super::editor::Editor;
 use super::exchange::{Happening, Order, Popup};
-use super::reading::first_unread;
+use super::unread::first_unread;
 use crate::name;
+use crate::plain::plain_line;
 
 /// Entries that are loaded at once.
 pub(super) const PAGE: usize = 100;
@@ -76,6 +77,8 @@ pub(super) struct App {
     pub(super) now: u64,
     pub(super) connection: Connection,
     pub(super) conversations: Vec<ConversationSummary>,
+    /// What they are called beside each other.
+    titles: HashMap<ConversationId, String>,
     pub(super) selected: Option<ConversationId>,
     pub(super) histories: HashMap<ConversationId, History>,
     pub(super) drafts: HashMap<Option<ConversationId>, Editor>,
@@ -115,6 +118,7 @@ impl App {
             now,
             connection: Connection::Connecting,
             conversations: Vec::new(),
+            titles: HashMap::new(),
             selected: None,
             histories: HashMap::new(),
             drafts: HashMap::new(),
@@ -214,6 +218,11 @@ impl App {
         self.conversations.iter().find(|conversation| Some(conversation.id) == self.selected)
     }
 
+    pub(super) fn title(&self, conversation: &ConversationSummary) -> String {
+        let known = self.titles.get(&conversation.id).cloned();
+        known.unwrap_or_else(|| name::title(conversation, &self.me))
+    }
+
     pub(super) fn history(&self) -> Option<&History> {
         self.histories.get(&self.selected?)
     }
@@ -263,15 +272,14 @@ impl App {
             Event::Conversation { .. } => orders.push(Order::LoadConversations),
             Event::Alarm { conversation, cause, text, .. } => {
                 let place = self.conversations.iter().find(|known| Some(known.id) == conversation);
-                let place =
-                    place.map_or_else(String::new, |known| format!(" in {}", name::title(known, &self.me)));
+                let place = place.map_or_else(String::new, |known| format!(" in {}", self.title(known)));
                 orders.push(Order::LoadConversations);
                 // Who is removed cannot read the commit that says so: this is how one learns of it, and
                 // nothing is wrong.
                 if cause == Cause::Evicted {
                     return self.tell(format!("you were removed{place}"));
                 }
-                self.alarms.push(format!("{cause}{place}: {}", crate::output::plain_line(&text)));
+                self.alarms.push(format!("{cause}{place}: {}", plain_line(&text)));
                 if self.alarms.len() > ALARMS {
                     self.alarms.remove(0);
                 }
@@ -280,6 +288,7 @@ impl App {
     }
 
     fn list(&mut self, list: Vec<ConversationSummary>, orders: &mut Vec<Order>) {
+        self.titles = name::titles(&list, &self.me);
         self.conversations = list;
         if let Some(wanted) = self.wanted.take() {
             match name::find(&self.conversations, &self.me, &wanted).map(|found| found.id) {

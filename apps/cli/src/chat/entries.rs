@@ -6,20 +6,17 @@ use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::app::App;
-use super::view::{DIM, mark};
+use super::palette::{DIM, mark, name_style};
 use super::wrap::{fit, wrap};
 use crate::clock;
-use crate::output::{body_text, plain, sender as shown_name};
+use crate::output::{body_text, sender as shown_name};
+use crate::plain::plain;
 
 /// Columns of the time, and those kept free at the right for marks.
 const TIME: usize = 7;
 const MARK: usize = 6;
 /// Entries of one sender closer than this stand under one name, milliseconds.
 const TOGETHER_MS: u64 = 5 * 60_000;
-/// Names have these; they differ well on dark and on light grounds.
-const COLOURS: [Color; 6] =
-    [Color::Green, Color::Magenta, Color::Blue, Color::Cyan, Color::Yellow, Color::LightRed];
-
 /// All rows of the open conversation, for this many columns, and which of them says "new".
 pub(super) fn rows(app: &App, width: usize) -> (Vec<Line<'static>>, Option<usize>) {
     let mut new_at = None;
@@ -112,17 +109,6 @@ fn say(
         let text = format!("{}not sent: {cause}", " ".repeat(margin));
         rows.push(Line::styled(text, Style::new().fg(Color::Red)));
     }
-}
-
-fn name_style(message: &Message) -> Style {
-    if message.mine {
-        return Style::new().add_modifier(Modifier::BOLD);
-    }
-    let hash = message
-        .sender
-        .bytes()
-        .fold(0usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(byte)));
-    Style::new().fg(COLOURS[hash % COLOURS.len()]).add_modifier(Modifier::BOLD)
 }
 
 /// A word between two lines.

@@ -63,4 +63,13 @@ pub(super) enum Order {
 pub(super) struct Popup {
     pub(super) title: String,
     pub(super) lines: Vec<String>,
+    /// Rows that are worth something only all together and unbroken: a QR code.
+    pub(super) picture: Vec<String>,
+}
+
+impl Popup {
+    /// One of text alone.
+    pub(super) fn of_text(title: impl Into<String>, lines: Vec<String>) -> Self {
+        Self { title: title.into(), lines, picture: Vec::new() }
+    }
 }

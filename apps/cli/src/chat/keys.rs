@@ -164,7 +164,7 @@ impl App {
                         .tell(format!("this is your conversation with {handle}; {another} starts another"));
                 }
                 self.tell("inviting…");
-                orders.push(Order::Start { members, name });
+                orders.push(Order::Start { members, name: name::meant(&name) });
             }
             Slash::Help => self.help(),
             Slash::Card => self.card(),
@@ -198,7 +198,7 @@ impl App {
                 orders.push(Order::Leave(conversation));
             }
             Slash::Leave { sure: false } => {
-                let title = self.current().map(|current| name::title(current, &self.me)).unwrap_or_default();
+                let title = self.current().map(|current| self.title(current)).unwrap_or_default();
                 self.tell(format!("leave {title}? Type /leave yes"));
             }
             Slash::Members => orders.push(Order::ShowMembers(conversation)),
@@ -225,12 +225,12 @@ impl App {
         lines.extend(slash::COMMANDS.iter().map(row));
         lines.push(String::new());
         lines.push("… queued   ✓ on the relay   ✓✓ on the others' devices   read".to_owned());
-        self.open(Popup { title: "Help".to_owned(), lines });
+        self.open(Popup::of_text("Help", lines));
     }
 
     fn card(&mut self) {
-        let mut lines = vec![self.link.clone()];
-        lines.extend(qr::lines(&self.link).unwrap_or_default());
-        self.open(Popup { title: "My contact link".to_owned(), lines });
+        let picture = qr::lines(&self.link).unwrap_or_default();
+        let lines = vec![self.link.clone()];
+        self.open(Popup { title: "My contact link".to_owned(), lines, picture });
     }
 }

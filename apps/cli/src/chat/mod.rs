@@ -1,29 +1,33 @@
 //! `chat`: the full-screen program.
 //!
 //! Reading order: `app` is the state (what happens goes in, orders come out: `exchange`) with `keys`, `slash`
-//! and `reading`; `editor` and `wrap` are its parts; `view`, `entries` and `popup` draw it; this file is the
-//! thin driver between terminal, client and state. `screen` gives the terminal back whatever happens.
+//! and `reading`; `editor`, `unread` and `wrap` are its parts; `view`, `entries` and `popup` draw it, out of
+//! the `palette`; this file is the thin driver between terminal, client and state. `screen` gives the
+//! terminal back whatever happens.
 
 mod app;
 mod editor;
 mod entries;
 mod exchange;
+mod keyboard;
 mod keys;
+mod palette;
 mod popup;
 mod reading;
 mod screen;
 mod slash;
 #[cfg(test)]
 mod tests;
+mod unread;
 mod view;
 pub(crate) mod wrap;
 
 use std::collections::VecDeque;
-use std::io::IsTerminal as _;
+use std::io;
+use std::process::ExitCode;
 use std::time::Duration;
 
-use crossterm::event::{Event as Typed, EventStream};
-use futures_util::StreamExt as _;
+use crossterm::event::Event as Typed;
 use posthorn_client::client::{Client, ClientError};
 use posthorn_client::sync::Event;
 use tokio::sync::broadcast::Receiver;
@@ -31,13 +35,15 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::task::JoinSet;
 
 use crate::args::{Chat, Global};
-use crate::command::safety_rows;
-use crate::output::plain_line;
+use crate::output::{member_line, safety_rows};
+use crate::plain::plain_line;
 use crate::problem::Problem;
 use crate::profile::{self, Session};
+use crate::signal::{Signal, Signals};
 use crate::{advice, clock, name};
 use app::{App, PAGE};
 use exchange::{Happening, Order, Popup};
+use keyboard::Keyboard;
 use screen::Screen;
 
 /// Events that are taken before the screen is drawn again.
@@ -46,7 +52,7 @@ const BURST: usize = 512;
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Runs until the person quits.
-pub(crate) async fn run(global: &Global, arguments: &Chat) -> Result<(), Problem> {
+pub(crate) async fn run(global: &Global, arguments: &Chat) -> Result<ExitCode, Problem> {
     if global.json {
         return Err(Problem::new(
             "USAGE",
@@ -57,7 +63,7 @@ pub(crate) async fn run(global: &Global, arguments: &Chat) -> Result<(), Problem
             ),
         ));
     }
-    if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
+    if !screen::is_there() {
         return Err(Problem::new(
             "NO_TERMINAL",
             format!(
@@ -77,12 +83,24 @@ pub(crate) async fn run(global: &Global, arguments: &Chat) -> Result<(), Problem
     }
     let app =
         App::new(&session.account, clock::local_zone(), clock::now_ms(), arguments.conversation.clone());
-    let done = match Screen::enter() {
-        Ok(screen) => Driver::new(app, session.client.clone()).run(screen).await,
-        Err(error) => Err(terminal_problem(&error)),
-    };
+    let done = Driver::new(app, session.client.clone()).run().await;
     farewell(session).await;
-    done
+    done.map(ExitCode::from)
+}
+
+/// Why the chat ends.
+enum End {
+    Quit,
+    Signal(Signal),
+}
+
+impl From<End> for ExitCode {
+    fn from(end: End) -> Self {
+        match end {
+            End::Quit => Self::SUCCESS,
+            End::Signal(signal) => signal.into(),
+        }
+    }
 }
 
 async fn farewell(session: Session) {
@@ -93,7 +111,7 @@ async fn farewell(session: Session) {
     session.client.close().await;
 }
 
-fn terminal_problem(error: &std::io::Error) -> Problem {
+fn terminal_problem(error: &io::Error) -> Problem {
     Problem::new("NO_TERMINAL", format!("the terminal does not work: {error}"))
 }
 
@@ -110,14 +128,22 @@ impl Driver {
         Self { app, events: client.subscribe(), client, slow: JoinSet::new() }
     }
 
-    async fn run(mut self, mut screen: Screen) -> Result<(), Problem> {
-        let mut typed = EventStream::new();
+    async fn run(mut self) -> Result<End, Problem> {
+        match self.run_on(&mut Screen::enter().map_err(|error| terminal_problem(&error))?).await {
+            // Whatever failed on a terminal that is gone failed because of that.
+            Err(_) if !screen::is_there() => Ok(End::Signal(Signal::Hangup)),
+            ended => ended,
+        }
+    }
+
+    async fn run_on(&mut self, screen: &mut Screen) -> Result<End, Problem> {
+        let mut signals = Signals::new().map_err(|error| terminal_problem(&error))?;
+        let mut keyboard = Keyboard::new().map_err(|error| terminal_problem(&error))?;
         let mut seconds = tokio::time::interval(Duration::from_secs(1));
-        let mut signals = screen::Signals::new().map_err(|error| terminal_problem(&error))?;
         let mut orders = vec![Order::LoadConversations, Order::AskOnline];
         loop {
-            if self.obey(&mut screen, orders).await? {
-                return Ok(());
+            if self.obey(screen, orders).await? {
+                return Ok(End::Quit);
             }
             screen
                 .draw(|frame| view::draw(frame, &mut self.app))
@@ -127,10 +153,13 @@ impl Driver {
                 continue;
             }
             orders = tokio::select! {
-                typed = typed.next() => match typed {
-                    Some(Ok(typed)) => translate(typed).map(|happening| self.app.on(happening)).unwrap_or_default(),
+                typed = keyboard.next() => match typed {
+                    Some(Ok(typed)) => match translate(typed) {
+                        Some(happening) => self.app.on(happening),
+                        None => Vec::new(),
+                    },
                     Some(Err(error)) => return Err(terminal_problem(&error)),
-                    None => return Ok(()),
+                    None => return Ok(End::Quit),
                 },
                 event = self.events.recv() => match event {
                     Ok(event) => self.burst(event),
@@ -141,8 +170,14 @@ impl Driver {
                     Ok(happening) => self.app.on(happening),
                     Err(_) => Vec::new(),
                 },
-                _ = seconds.tick() => self.app.on(Happening::Time(clock::now_ms())),
-                () = signals.end() => return Ok(()),
+                _ = seconds.tick() => {
+                    // Whoever is not the terminal's first process may not be told that it is gone.
+                    if !screen::is_there() {
+                        return Ok(End::Signal(Signal::Hangup));
+                    }
+                    self.app.on(Happening::Time(clock::now_ms()))
+                }
+                signal = signals.next() => return Ok(End::Signal(signal)),
             };
         }
     }
@@ -200,9 +235,8 @@ impl Driver {
             Order::LoadConversations => client.conversations().await.map(Happening::Conversations),
             Order::LoadHistory { conversation, before } => {
                 let known = self.app.conversations.iter().find(|known| known.id == conversation);
-                let limit = known
-                    .filter(|_| before.is_none())
-                    .map_or(PAGE, |known| reading::page(known.unread, PAGE));
+                let limit =
+                    known.filter(|_| before.is_none()).map_or(PAGE, |known| unread::page(known.unread, PAGE));
                 let messages = client.history(conversation, before, limit).await;
                 messages.map(|messages| Happening::History { conversation, before, messages })
             }
@@ -291,16 +325,8 @@ fn translate(typed: Typed) -> Option<Happening> {
 }
 
 fn members(list: &[posthorn_client::sync::MemberSummary]) -> Popup {
-    let line = |member: &posthorn_client::sync::MemberSummary| {
-        let key = data_encoding::BASE32_NOPAD.encode(&member.identity_key).to_ascii_lowercase();
-        format!(
-            "{:20} identity {}…{}",
-            plain_line(&member.handle),
-            &key[..12],
-            if member.me { " (you)" } else { "" }
-        )
-    };
-    Popup { title: "Members".to_owned(), lines: list.iter().map(line).collect() }
+    let lines = list.iter().map(|member| member_line(member, 20)).collect();
+    Popup::of_text("Members", lines)
 }
 
 fn safety(me: &str, handle: &str, number: &posthorn_client::identity::SafetyNumber) -> Popup {
@@ -308,5 +334,5 @@ fn safety(me: &str, handle: &str, number: &posthorn_client::identity::SafetyNumb
     lines.push(String::new());
     lines.push(format!("Compare it with what {handle} sees for you."));
     lines.push("Equal: nobody stands between you.".to_owned());
-    Popup { title: format!("Safety number of {me} and {}", plain_line(handle)), lines }
+    Popup::of_text(format!("Safety number of {me} and {}", plain_line(handle)), lines)
 }

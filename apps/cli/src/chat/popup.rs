@@ -7,28 +7,43 @@ use ratatui::widgets::{Block, Clear, Paragraph};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::app::App;
-use super::view::DIM;
+use super::exchange::Popup;
+use super::palette::DIM;
 use super::wrap::wrap;
+
+/// The rows at this size, and whether all is in sight. A picture that does not fit is none, and the size that it
+/// needs is told instead.
+fn rows(popup: &Popup, width: usize, height: usize) -> (Vec<String>, bool) {
+    let mut rows = Vec::new();
+    for line in &popup.lines {
+        match line.width() <= width {
+            true => rows.push(line.clone()),
+            false => rows.extend(wrap(line, width.max(1))),
+        }
+    }
+    let across = popup.picture.iter().map(|row| row.width()).max().unwrap_or(0);
+    let down = rows.len() + popup.picture.len();
+    if across <= width && (down <= height || popup.picture.is_empty()) {
+        rows.extend_from_slice(&popup.picture);
+        return (rows, down <= height);
+    }
+    // One row more has the keys.
+    let needs =
+        format!("The QR code needs a window of {across} columns and {} rows: make it larger.", down + 1);
+    rows.extend(wrap(&needs, width.max(1)));
+    (rows, false)
+}
 
 /// Draws it, and tells the state how far it scrolls.
 pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App, area: Rect) {
     let Some(popup) = &app.popup else { return };
-    let widest = popup.lines.iter().map(|line| line.width()).max().unwrap_or(0).max(popup.title.width() + 2);
-    let broken = |inside: usize| -> Vec<String> {
-        let lines = popup.lines.iter();
-        lines
-            .flat_map(
-                |line| if line.width() <= inside { vec![line.clone()] } else { wrap(line, inside.max(1)) },
-            )
-            .collect()
-    };
+    let (columns, lines) = (usize::from(area.width), usize::from(area.height));
+    let (framed, fits) = rows(popup, columns.saturating_sub(4), lines.saturating_sub(2));
+    // Without a frame there is room for more.
+    let bare = !fits;
+    let rows = if bare { rows(popup, columns, lines.saturating_sub(1)).0 } else { framed };
+    let widest = rows.iter().map(|row| row.width()).max().unwrap_or(0).max(popup.title.width() + 2);
     let width = (widest as u16).saturating_add(4).min(area.width);
-    let mut rows = broken(usize::from(width.saturating_sub(4)));
-    // Without a frame there is room for more: a QR code that is cut off is none.
-    let bare = rows.len() + 2 > usize::from(area.height);
-    if bare {
-        rows = broken(usize::from(area.width));
-    }
     let height = if bare { area.height } else { rows.len() as u16 + 2 };
     let page = usize::from(height).saturating_sub(if bare { 1 } else { 2 });
     app.popup_page = page;

@@ -1,31 +1,38 @@
 //! The terminal, taken over and given back: at the end, after an error, after a panic, and when the system
 //! asks to end.
+//!
+//! Two things are never done here. The terminal is never asked where its cursor is: the answer comes among
+//! the keys, which another thread reads, and some terminals do not answer. And nothing complains on standard
+//! error, which may be the terminal that is gone.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
+use std::mem::ManuallyDrop;
 
+use crossterm::cursor::Show;
 use crossterm::event::{DisableBracketedPaste, DisableFocusChange, EnableBracketedPaste, EnableFocusChange};
 use crossterm::execute;
+use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use ratatui::backend::CrosstermBackend;
 use ratatui::layout::{Position, Rect};
-use ratatui::{DefaultTerminal, Frame};
+use ratatui::{DefaultTerminal, Frame, Terminal};
 
 /// The full screen. Dropping it restores the terminal.
 pub(super) struct Screen {
-    terminal: DefaultTerminal,
+    /// Its own drop would show the cursor, which [`leave`] does, and panic if the terminal is gone.
+    terminal: ManuallyDrop<DefaultTerminal>,
 }
 
 impl Screen {
     pub(super) fn enter() -> io::Result<Self> {
-        // ratatui's own hook, installed after this one and run before it, restores the rest.
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            leave_modes();
+            leave();
             hook(info);
         }));
-        let terminal = ratatui::try_init()?;
-        let mut screen = Self { terminal };
+        let terminal = enter_modes().and_then(|()| Terminal::new(CrosstermBackend::new(io::stdout())));
+        let mut screen = Self { terminal: ManuallyDrop::new(terminal.inspect_err(|_| leave())?) };
         // Not every terminal gives an empty second screen.
         screen.clear()?;
-        execute!(io::stdout(), EnableBracketedPaste, EnableFocusChange)?;
         Ok(screen)
     }
 
@@ -33,11 +40,8 @@ impl Screen {
         self.terminal.draw(draw).map(drop)
     }
 
-    /// Wipes the screen; the next drawing draws every cell.
-    ///
-    /// Not by `Terminal::clear`: that asks the terminal where its cursor is, and the answer comes among the
-    /// keys, which another thread reads. It was never seen, and the chat ended after two seconds. A resize to
-    /// the same size wipes a full screen without asking.
+    /// Wipes the screen; the next drawing draws every cell. Not by `Terminal::clear`, which asks for the
+    /// cursor; a resize to the same size does the same to a full screen.
     pub(super) fn clear(&mut self) -> io::Result<()> {
         let size = self.terminal.size()?;
         self.terminal.resize(Rect::from((Position::ORIGIN, size)))
@@ -46,46 +50,22 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        leave_modes();
-        ratatui::restore();
+        leave();
     }
 }
 
-fn leave_modes() {
-    // A terminal that is gone needs no restoring.
-    let _ = execute!(io::stdout(), DisableBracketedPaste, DisableFocusChange);
+/// Whether the terminal is still there: where a terminal was closed, nothing is one.
+pub(super) fn is_there() -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal()
 }
 
-/// What the system sends to end a program. Ctrl-C is a key here.
-pub(super) struct Signals {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    hangup: tokio::signal::unix::Signal,
+fn enter_modes() -> io::Result<()> {
+    enable_raw_mode()?;
+    execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste, EnableFocusChange)
 }
 
-impl Signals {
-    #[cfg(unix)]
-    pub(super) fn new() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { terminate: signal(SignalKind::terminate())?, hangup: signal(SignalKind::hangup())? })
-    }
-
-    #[cfg(unix)]
-    pub(super) async fn end(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.hangup.recv() => {}
-        }
-    }
-
-    #[cfg(not(unix))]
-    pub(super) fn new() -> io::Result<Self> {
-        Ok(Self {})
-    }
-
-    #[cfg(not(unix))]
-    pub(super) async fn end(&mut self) {
-        let _ = tokio::signal::ctrl_c().await;
-    }
+/// Gives the terminal back. A terminal that is gone needs no restoring, so errors are no matter.
+fn leave() {
+    let _ = disable_raw_mode();
+    let _ = execute!(io::stdout(), DisableBracketedPaste, DisableFocusChange, LeaveAlternateScreen, Show);
 }

@@ -55,13 +55,13 @@ pub(super) fn parse(line: &str) -> Result<Slash, String> {
                 Some((members, name)) => (members, name.trim().trim_matches('"').trim()),
             };
             if name.is_empty() && rest.contains("--name") {
-                return Err("--name what? Say it after it: /new bob --name Weekend".to_owned());
+                return Err("--name what? Say it after it: /new HANDLE --name Weekend".to_owned());
             }
             Ok(Slash::New { members: contacts(members, command)?, name: name.to_owned(), again })
         }
         "/add" => Ok(Slash::Add(contacts(rest, command)?)),
         "/remove" if !rest.is_empty() => Ok(Slash::Remove(rest.trim_start_matches('@').to_owned())),
-        "/remove" => Err("/remove whom? Say the handle: /remove bob".to_owned()),
+        "/remove" => Err("/remove whom? Say it: /remove HANDLE".to_owned()),
         "/leave" => Ok(Slash::Leave { sure: rest == "yes" }),
         "/verify" => Ok(Slash::Verify((!rest.is_empty()).then(|| rest.trim_start_matches('@').to_owned()))),
         "/members" => Ok(Slash::Members),
@@ -81,7 +81,7 @@ fn contacts(text: &str, command: &str) -> Result<Vec<Contact>, String> {
         .map(str::to_owned)
         .collect();
     if words.is_empty() {
-        return Err(format!("{command} whom? Say handles or contact links: {command} bob"));
+        return Err(format!("{command} whom? Say it: {command} HANDLE, or a contact link"));
     }
     name::contacts(&words).map_err(|problem| problem.message().to_owned())
 }
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn mistakes_say_what_to_do() {
-        assert!(parse("/new").expect_err("nobody").contains("/new bob"));
+        assert!(parse("/new").expect_err("nobody").contains("/new HANDLE"));
         assert!(parse("/new bob --name").expect_err("no name").contains("--name what"));
         assert!(parse("/new bob --name  \"\"").expect_err("no name").contains("--name what"));
         assert!(parse("/add Bob").expect_err("no handle").contains("neither"));

@@ -355,7 +355,7 @@ fn a_started_conversation_is_opened() {
 fn a_popup_stands_over_everything() {
     let mut app = busy();
     let lines = vec!["12345  67890".to_owned()];
-    app.on(Happening::Show(Popup { title: "Safety number".into(), lines }));
+    app.on(Happening::Show(Popup::of_text("Safety number", lines)));
     assert!(shown(&mut app, 80, 20).contains("12345  67890"));
     assert_eq!(
         press(&mut app, KeyCode::Char('c'), KeyModifiers::CONTROL),
@@ -450,10 +450,32 @@ fn the_help_and_the_qr_code_fit_on_the_smallest_common_screen() {
 }
 
 #[test]
+fn a_qr_code_that_does_not_fit_is_not_shown_in_pieces() {
+    let mut app = busy();
+    app.link = format!("posthorn+ws://ann@127.0.0.1:4100/?k={}", "a".repeat(52));
+    enter(&mut app, "/card");
+    for (width, height) in [(40, 10), (80, 15)] {
+        let text = shown(&mut app, width, height);
+        assert!(text.contains("QR code needs") && !text.contains('▀'), "{text}");
+        assert!(text.contains("posthorn+ws://ann@"), "the link is there: {text}");
+    }
+}
+
+#[test]
+fn the_smallest_window_has_an_input() {
+    let mut app = busy();
+    type_in(&mut app, "hello");
+    for height in [3, 5, 6, 10] {
+        let text = shown(&mut app, 20, height);
+        assert!(text.contains("> hello"), "{height} rows: {text}");
+    }
+}
+
+#[test]
 fn a_popup_that_is_longer_than_the_screen_scrolls() {
     let mut app = busy();
     let lines = (0..30).map(|row| format!("row {row};")).collect();
-    app.on(Happening::Show(Popup { title: "Members".into(), lines }));
+    app.on(Happening::Show(Popup::of_text("Members", lines)));
     let text = shown(&mut app, 80, 24);
     assert!(text.contains("row 0;") && text.contains("scroll") && !text.contains("row 29;"), "{text}");
     key(&mut app, KeyCode::End);

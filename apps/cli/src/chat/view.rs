@@ -1,6 +1,6 @@
 //! The screen: state in, cells out. Reads the state; decides nothing but places and colours.
 
-use posthorn_client::conversation::{Body, ConversationState, Message, MessageState};
+use posthorn_client::conversation::{Body, ConversationState};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Position, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -9,21 +9,25 @@ use ratatui::widgets::{Block, Borders, Paragraph};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::app::{App, Connection, Geometry};
+use super::palette::{ALARM, BOLD, DIM};
 use super::wrap::{fit, wrap};
 use super::{entries, popup};
-use crate::output::{body_text, conversation_state, plain_line};
+use crate::output::{body_text, conversation_state};
+use crate::plain::plain_line;
+use crate::problem::why;
 use crate::{clock, name};
 
 /// Below this many columns the list of conversations is not shown.
 const NARROW: u16 = 64;
+/// Rows of a window from which on it has a title over the history, a header, a footer.
+const TITLE_FROM: u16 = 5;
+const HEADER_FROM: u16 = 6;
+const FOOTER_FROM: u16 = 7;
 /// Rows that the input may grow to.
 const INPUT_ROWS: usize = 6;
 /// Rows that an alarm or a note may have.
 const NOTE_ROWS: usize = 3;
 const PROMPT: &str = "> ";
-
-pub(super) const DIM: Style = Style::new().add_modifier(Modifier::DIM);
-const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
 
 /// Draws everything, and tells the state what was drawn.
 pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App) {
@@ -36,12 +40,14 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App) {
         usize::from(area.width.saturating_sub(list_width)).saturating_sub(PROMPT.len() + 1).max(2);
     let input = app.editor().layout(input_width);
     let input_rows = input.rows.len().clamp(1, INPUT_ROWS) as u16;
+    // In a window of a few rows, what one reads and writes comes before what is known.
+    let line = |rows: u16| Constraint::Length(u16::from(area.height >= rows));
     let [header, body, footer] =
-        Layout::vertical([Constraint::Length(1), Constraint::Min(1), Constraint::Length(1)]).areas(area);
+        Layout::vertical([line(HEADER_FROM), Constraint::Min(1), line(FOOTER_FROM)]).areas(area);
     let [list, right] = Layout::horizontal([Constraint::Length(list_width), Constraint::Min(1)]).areas(body);
     let notes = notes(app, usize::from(right.width));
     let [title, history, note_area, input_area] = Layout::vertical([
-        Constraint::Length(1),
+        line(TITLE_FROM),
         Constraint::Min(1),
         Constraint::Length(notes.len() as u16),
         Constraint::Length(input_rows + 1),
@@ -91,12 +97,7 @@ fn draw_header(frame: &mut Frame<'_>, app: &App, area: Rect) {
 
 /// What is wrong with the connection in a few words: without the relay's name, which stands beside it.
 fn short_reason(reason: &str, relay: &str) -> String {
-    let reason = plain_line(reason);
-    let reason = reason.trim_start_matches("cannot reach ");
-    let reason = reason.strip_prefix(relay).unwrap_or(reason).trim_start_matches([':', ' ']);
-    let reason = reason.trim_start_matches("IO error: ");
-    // The operating system's number for it tells people nothing.
-    reason.split(" (os error").next().unwrap_or(reason).to_lowercase()
+    plain_line(&why(relay, reason)).to_lowercase()
 }
 
 /// Two rows for each conversation: name with time or count, and the newest entry.
@@ -120,8 +121,7 @@ fn draw_list(frame: &mut Frame<'_>, app: &App, area: Rect) {
             (Some(last), _) => (format!("{} ", clock::short(last.sent_at, app.now, &app.zone)), DIM),
             (None, _) => (String::new(), DIM),
         };
-        let title =
-            fit(&format!(" {}", name::title(conversation, &app.me)), width.saturating_sub(right.width() + 1));
+        let title = fit(&format!(" {}", app.title(conversation)), width.saturating_sub(right.width() + 1));
         let gap = " ".repeat(width.saturating_sub(title.width() + right.width()));
         let title_style = if conversation.unread > 0 { base.patch(BOLD) } else { base };
         lines.push(Line::from(vec![
@@ -162,7 +162,7 @@ fn draw_title(frame: &mut Frame<'_>, app: &App, area: Rect) {
     let line = match app.current() {
         None => String::new(),
         Some(current) => {
-            let title = name::title(current, &app.me);
+            let title = app.title(current);
             let state = match current.state {
                 ConversationState::Active => String::new(),
                 ConversationState::Creating => " · being made…".to_owned(),
@@ -172,7 +172,7 @@ fn draw_title(frame: &mut Frame<'_>, app: &App, area: Rect) {
                 ConversationState::Stopped(cause) => format!(" · stopped: {cause}"),
             };
             let members = if current.members.len() > 2 || !current.name.is_empty() {
-                format!(" · {}", current.members.join(", "))
+                format!(" · {}", plain_line(&current.members.join(", ")))
             } else {
                 String::new()
             };
@@ -194,13 +194,12 @@ fn draw_history(frame: &mut Frame<'_>, app: &App, rows: Vec<Line<'static>>, area
 
 /// Alarms and the note, wrapped; each may have a few rows.
 fn notes(app: &App, width: usize) -> Vec<Line<'static>> {
-    let alarm = Style::new().fg(Color::White).bg(Color::Red).add_modifier(Modifier::BOLD);
     let mut lines = Vec::new();
     for text in &app.alarms {
         let rows = wrap(&format!("! {text}"), width.saturating_sub(2));
         lines.extend(rows.into_iter().take(NOTE_ROWS).map(|row| {
             let pad = " ".repeat(width.saturating_sub(row.width() + 1));
-            Line::styled(format!(" {row}{pad}"), alarm)
+            Line::styled(format!(" {row}{pad}"), ALARM)
         }));
     }
     if let Some(note) = &app.note {
@@ -246,19 +245,5 @@ fn draw_input(frame: &mut Frame<'_>, app: &App, input: &super::editor::Layout, a
         let x = inner.x + PROMPT.len() as u16 + input.cursor.1 as u16;
         let y = inner.y + (input.cursor.0 - first) as u16;
         frame.set_cursor_position(Position::new(x.min(inner.right().saturating_sub(1)), y));
-    }
-}
-
-/// The sign for how far a message got, in at most four columns.
-pub(super) fn mark(message: &Message) -> Span<'static> {
-    match message.state {
-        MessageState::Queued => Span::styled("…", DIM),
-        MessageState::Sent => Span::styled("✓", DIM),
-        MessageState::Delivered => Span::styled("✓✓", DIM),
-        MessageState::Read => Span::styled("read", Style::new().fg(Color::Cyan)),
-        MessageState::Failed(_) => {
-            Span::styled("✗", Style::new().fg(Color::Red).add_modifier(Modifier::BOLD))
-        }
-        MessageState::Received => Span::raw(""),
     }
 }

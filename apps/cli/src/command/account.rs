@@ -6,14 +6,16 @@ use posthorn_client::client::{Client, ClientError};
 use posthorn_client::identity::RelayUrl;
 use posthorn_client::sync::{Account, CommandError, Event};
 use posthorn_proto::Handle;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::wait;
 use crate::args::{Global, Register, Verify};
-use crate::output::{line, merge, object, plain_line};
+use crate::output::{account_json, merge, safety_rows};
+use crate::plain::plain_line;
+use crate::print::{line, object};
 use crate::problem::Problem;
 use crate::profile::{self, Session};
-use crate::{advice, keyring, qr};
+use crate::{advice, keyring, name, qr, signal};
 
 /// Where relays speak the protocol; people copy it along with the address.
 const RELAY_PATH: &str = "/v1/ws";
@@ -24,28 +26,46 @@ fn relay_url(text: &str) -> Result<RelayUrl, Problem> {
     let text = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
         (Some(rest), _) => format!("wss://{rest}"),
         (_, Some(rest)) => format!("ws://{rest}"),
-        _ => text.to_owned(),
+        _ if text.contains("://") => text.to_owned(),
+        // Without TLS only where nobody can listen.
+        _ if is_this_machine(text) => format!("ws://{text}"),
+        _ => format!("wss://{text}"),
     };
     let text = text.trim_end_matches('/').trim_end_matches(RELAY_PATH);
     RelayUrl::parse(text)
         .map_err(|error| Problem::new("BAD_RELAY", format!("\"{}\" is no relay: {error}", plain_line(text))))
 }
 
+/// Whether `host`, `host:port` or `[address]:port` is this machine.
+fn is_this_machine(authority: &str) -> bool {
+    let authority = authority.split('/').next().unwrap_or_default();
+    let host = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 /// `register`.
 pub(super) async fn register(global: &Global, arguments: &Register) -> Result<(), Problem> {
     let relay = relay_url(&arguments.relay)?;
     let handle = Handle::parse(&arguments.handle).map_err(|error| {
-        Problem::new("BAD_HANDLE", format!("\"{}\": {error}", plain_line(&arguments.handle)))
+        let typed = &arguments.handle;
+        Problem::new("BAD_HANDLE", format!("\"{}\": {error}{}", plain_line(typed), name::perhaps(typed)))
     })?;
     let home = profile::home(global)?;
-    let is_new = !profile::database_path(&home).exists();
-    let (database, found) = if is_new {
-        profile::create_database(global, &home)?
-    } else {
-        profile::open_database(global, &home)?
+    let (database, found) = match profile::is_there(&home)? {
+        true => profile::open_database(global, &home)?,
+        false => profile::create_database(global, &home)?,
     };
     let client = Client::open(database)?;
-    let registered = register_online(&client, &relay, handle, &arguments.invite).await;
+    let registered = tokio::select! {
+        registered = register_online(&client, &relay, handle, &arguments.invite) => registered,
+        signal = signal::received() => Err(Failure {
+            problem: Problem::interrupted(signal, "the same command goes on where this one was"),
+            refused: false,
+        }),
+    };
     let is_empty = client.account().await.is_ok_and(|account| account.is_none());
     client.close().await;
     let account = match registered {
@@ -124,10 +144,6 @@ async fn register_online(
     }
 }
 
-fn account_json(account: &Account) -> Value {
-    json!(account)
-}
-
 /// `card`.
 pub(super) fn card(session: &Session, json: bool) -> Result<(), Problem> {
     let account = &session.account;
@@ -167,11 +183,6 @@ pub(super) async fn verify(session: &Session, json: bool, arguments: &Verify) ->
         "Equal: nobody stands between you. Different: do not write anything secret, somebody may be reading along.",
     );
     Ok(())
-}
-
-/// Twelve groups in three rows.
-pub(crate) fn safety_rows<'a>(groups: impl Iterator<Item = &'a str>) -> Vec<String> {
-    groups.collect::<Vec<_>>().chunks(4).map(|row| row.join("  ")).collect()
 }
 
 /// `status`.
@@ -216,7 +227,13 @@ mod tests {
         assert_eq!(url("wss://relay.example/").as_deref(), Ok("wss://relay.example"));
         assert_eq!(url("https://relay.example:8443").as_deref(), Ok("wss://relay.example:8443"));
         assert_eq!(url("http://[::1]:4100").as_deref(), Ok("ws://[::1]:4100"));
-        assert_eq!(url("relay.example"), Err("BAD_RELAY".to_owned()));
+        assert_eq!(url("relay.example").as_deref(), Ok("wss://relay.example"));
+        assert_eq!(url("192.168.0.1:4100").as_deref(), Ok("wss://192.168.0.1:4100"));
+        for here in ["127.0.0.1:4100", "localhost:4100", "[::1]:4100"] {
+            assert_eq!(url(here), Ok(format!("ws://{here}")));
+        }
+        assert_eq!(url("ftp://relay.example"), Err("BAD_RELAY".to_owned()));
+        assert_eq!(url(""), Err("BAD_RELAY".to_owned()));
         assert_eq!(url("wss://"), Err("BAD_RELAY".to_owned()));
     }
 
@@ -229,13 +246,5 @@ mod tests {
         assert_eq!(invite_needed(refused(), "abcd"), refused());
         let taken = Problem::new("HANDLE_TAKEN", "taken");
         assert_eq!(invite_needed(taken.clone(), ""), taken);
-    }
-
-    #[test]
-    fn twelve_groups_make_three_rows() {
-        let groups: Vec<String> = (0..12).map(|n| format!("{n:05}")).collect();
-        let rows = safety_rows(groups.iter().map(String::as_str));
-        assert_eq!(rows.len(), 3);
-        assert_eq!(rows[2], "00008  00009  00010  00011");
     }
 }

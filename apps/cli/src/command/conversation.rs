@@ -2,11 +2,12 @@
 
 use posthorn_client::conversation::{Body, ConversationId, ConversationState, Message};
 use posthorn_client::sync::ConversationSummary;
-use serde_json::json;
 
 use super::wait;
 use crate::args::{Add, In, Remove, Start};
-use crate::output::{body_text, conversation_json, conversation_state, line, object, plain_line};
+use crate::output::{body_text, conversation_json, conversation_state, member_json, member_line, sender};
+use crate::plain::plain_line;
+use crate::print::{line, object};
 use crate::problem::Problem;
 use crate::profile::Session;
 use crate::{advice, clock, name};
@@ -49,7 +50,7 @@ async fn print(session: &Session, json: bool, id: ConversationId, what: &str) ->
 pub(super) async fn start(session: &Session, json: bool, arguments: &Start) -> Result<(), Problem> {
     let members = name::contacts(&arguments.members)?;
     let kept = "the invitations go out the next time that this profile is online; do not start it again";
-    let call = session.client.start(arguments.name.clone(), members);
+    let call = session.client.start(name::meant(&arguments.name), members);
     let id = wait::answer(session, arguments.patience, kept, call).await.map_err(Problem::if_inviting)?;
     wait::let_go_out(&session.client).await;
     print(session, json, id, "Started").await
@@ -91,7 +92,7 @@ fn last_line(last: &Message, me: &str) -> String {
     let text = plain_line(&body_text(&last.body, me));
     let text = if text.chars().count() > 60 { text.chars().take(59).chain(['…']).collect() } else { text };
     match &last.body {
-        Body::Text(_) => format!("{}: {text}", crate::output::sender(last)),
+        Body::Text(_) => format!("{}: {text}", sender(last)),
         _ => text,
     }
 }
@@ -106,11 +107,9 @@ pub(super) async fn members(session: &Session, json: bool, arguments: &In) -> Re
     }
     for member in members {
         if json {
-            object(&json!(member));
+            object(&member_json(&member));
         } else {
-            let me = if member.me { "  (you)" } else { "" };
-            let key = data_encoding::BASE32_NOPAD.encode(&member.identity_key).to_ascii_lowercase();
-            line(&format!("{:32} identity {key}{me}", plain_line(&member.handle)));
+            line(&member_line(&member, 32));
         }
     }
     Ok(())

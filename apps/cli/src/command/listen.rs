@@ -1,6 +1,8 @@
 //! `listen`: what happens, as it happens.
 
 use std::collections::HashMap;
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use posthorn_client::conversation::{Body, ConversationId};
@@ -10,18 +12,26 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::wait;
 use crate::args::Listen;
-use crate::output::{body_text, event_json, line, object, plain_line, sender};
-use crate::problem::Problem;
+use crate::output::{body_text, event_json, sender};
+use crate::plain::plain_line;
+use crate::print::{line, object, tell};
+use crate::problem::{Problem, why};
 use crate::profile::Session;
-use crate::{advice, clock, name};
+use crate::signal::{Signal, Signals};
+use crate::{advice, clock, disk, name};
 
 /// `--until-settled` without `--for` gives up after this long.
 const LONGEST_SETTLE: Duration = Duration::from_secs(60);
 
 /// `listen`.
-pub(super) async fn listen(session: &Session, json: bool, arguments: &Listen) -> Result<(), Problem> {
+pub(super) async fn listen(session: &Session, json: bool, arguments: &Listen) -> Result<ExitCode, Problem> {
     let mut events = session.client.subscribe();
-    let mut printer = Printer { session, json, titles: HashMap::new() };
+    let mut signals = Signals::new()
+        .map_err(|error| Problem::new("SIGNALS", format!("cannot listen for signals: {error}")))?;
+    let mut printer = Printer { session, json, titles: HashMap::new(), offline: None, disk_was_full: false };
+    if !json && std::io::stderr().is_terminal() {
+        tell(&format!("listening as {}; ctrl-c ends it", session.account.handle));
+    }
     let limit = match (arguments.seconds, arguments.until_settled) {
         (Some(seconds), _) => Some(Duration::from_secs(seconds)),
         (None, true) => Some(LONGEST_SETTLE),
@@ -35,7 +45,12 @@ pub(super) async fn listen(session: &Session, json: bool, arguments: &Listen) ->
     };
     let settled = async {
         match arguments.until_settled {
-            true => session.client.settled(limit.unwrap_or(LONGEST_SETTLE) + Duration::from_secs(1)).await,
+            true => {
+                session
+                    .client
+                    .settled(limit.unwrap_or(LONGEST_SETTLE).saturating_add(Duration::from_secs(1)))
+                    .await
+            }
             false => std::future::pending().await,
         }
     };
@@ -51,7 +66,7 @@ pub(super) async fn listen(session: &Session, json: bool, arguments: &Listen) ->
             },
             settled = &mut settled => end = if settled.is_ok() { End::Settled } else { End::NotSettled },
             () = &mut time_is_up => end = if arguments.until_settled { End::NotSettled } else { End::Done },
-            _ = tokio::signal::ctrl_c() => end = End::Done,
+            signal = signals.next() => end = End::Signal(signal),
         }
     }
     while let Ok(event) = events.try_recv() {
@@ -76,9 +91,11 @@ pub(super) async fn listen(session: &Session, json: bool, arguments: &Listen) ->
         }
         End::Settled if json => {
             object(&json!({"event": "settled"}));
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         }
-        _ => Ok(()),
+        // Ctrl-C is how people end it.
+        End::Signal(signal) if signal != Signal::Interrupt => Ok(signal.into()),
+        _ => Ok(ExitCode::SUCCESS),
     }
 }
 
@@ -88,12 +105,17 @@ enum End {
     Done,
     Settled,
     NotSettled,
+    Signal(Signal),
 }
 
 struct Printer<'a> {
     session: &'a Session,
     json: bool,
     titles: HashMap<ConversationId, String>,
+    /// Why the relay cannot be reached, once that was told. There are two connections, and many tries.
+    offline: Option<String>,
+    /// The disk was full when it was looked at last, which was told then.
+    disk_was_full: bool,
 }
 
 impl Printer<'_> {
@@ -102,6 +124,14 @@ impl Printer<'_> {
             object(&event_json(event));
         } else {
             self.show_text(event).await?;
+        }
+        // A client whose database failed connects anew after it, again and again.
+        if let Event::Connected = event {
+            let full = disk::full();
+            let is_news = !std::mem::replace(&mut self.disk_was_full, full.is_some());
+            if let Some(full) = full.filter(|_| is_news) {
+                full.print(self.json);
+            }
         }
         // Printing is reading; our own messages need no mark.
         if let Event::Message(message) = event
@@ -124,10 +154,11 @@ impl Printer<'_> {
                     _ => line(&format!("{time} [{title}] -- {text}")),
                 }
             }
-            Event::Disconnected { reason, retry_in_ms } => {
+            Event::Disconnected { reason, retry_in_ms } if self.offline.as_ref() != Some(reason) => {
+                self.offline = Some(reason.clone());
                 line(&format!(
                     "-- offline ({}); next try in {} s",
-                    plain_line(reason),
+                    plain_line(&why(&self.session.account.relay, reason)),
                     retry_in_ms.div_ceil(1000)
                 ));
             }
@@ -138,9 +169,14 @@ impl Printer<'_> {
                 };
                 line(&format!("!! {cause}{place}: {}", plain_line(text)));
             }
-            // Titles can change with the members.
-            Event::Conversation { conversation } => drop(self.titles.remove(conversation)),
-            Event::Connected | Event::MessageState { .. } => {}
+            // Titles can change with the members, and with what stands beside them.
+            Event::Conversation { .. } => self.titles.clear(),
+            Event::Connected => {
+                if self.offline.take().is_some() {
+                    line("-- online again");
+                }
+            }
+            Event::Disconnected { .. } | Event::MessageState { .. } => {}
         }
         Ok(())
     }
@@ -159,10 +195,7 @@ impl Printer<'_> {
             return Ok(title.clone());
         }
         let list = self.session.client.conversations().await?;
-        let found = list.iter().find(|conversation| conversation.id == id);
-        let title =
-            found.map_or_else(|| id.to_string(), |found| name::title(found, &self.session.account.handle));
-        self.titles.insert(id, title.clone());
-        Ok(title)
+        self.titles = name::titles(&list, &self.session.account.handle);
+        Ok(self.titles.get(&id).cloned().unwrap_or_else(|| id.to_string()))
     }
 }

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 
 use super::{conversation, wait};
 use crate::args::{History, Patience, Send};
-use crate::output::{line, merge, message_json, message_line, object, state_name};
+use crate::output::{merge, message_json, message_line, state_name};
+use crate::print::{line, object, tell};
 use crate::problem::Problem;
 use crate::profile::Session;
 use crate::{advice, clock};
@@ -49,12 +50,12 @@ pub(super) async fn send(session: &Session, json: bool, arguments: &Send) -> Res
             }
         };
         let kept = "the message is queued and leaves the next time that this profile is online; do not send it again";
-        tokio::select! {
-            sent = tokio::time::timeout(arguments.patience.duration(), sent) => match sent {
-                Ok(state) => state?,
-                Err(_) => return Err(wait::too_late(session, arguments.patience, waiting.offline.as_deref(), kept)),
-            },
-            _ = tokio::signal::ctrl_c() => return Err(Problem::interrupted(kept)),
+        session.keeps(kept);
+        match tokio::time::timeout(arguments.patience.duration(), sent).await {
+            Ok(state) => state?,
+            Err(_) => {
+                return Err(wait::too_late(session, arguments.patience, waiting.offline.as_deref(), kept));
+            }
         }
     };
     print_sent(json, conversation, id, state);
@@ -114,19 +115,20 @@ async fn send_lines(
                 Ok(Some(text)) if text.is_empty() => {}
                 Ok(Some(text)) => {
                     waiting.queued.insert(session.client.send(conversation, text).await?);
+                    session.keeps(waiting.kept());
                 }
                 Ok(None) => open = false,
                 Err(error) => return Err(Problem::new("STDIN", format!("cannot read standard input: {error}"))),
             },
             done = waiting.next(&mut events) => for (id, state) in done? {
                 print_sent(json, conversation, id, state);
+                session.keeps(waiting.kept());
                 failed = failed.or(fail_if_failed(state).err());
                 deadline = None;
             },
             () = patience => {
                 return Err(wait::too_late(session, arguments.patience, waiting.offline.as_deref(), &waiting.kept()));
             }
-            _ = tokio::signal::ctrl_c() => return Err(Problem::interrupted(&waiting.kept())),
         }
         if !open && deadline.is_none() {
             deadline = Some(tokio::time::Instant::now() + arguments.patience.duration());
@@ -161,11 +163,14 @@ impl<'a> Waiting<'a> {
         }
     }
 
+    /// What becomes of them; empty if there are none.
     fn kept(&self) -> String {
-        let count = self.queued.len();
-        format!(
-            "{count} messages are queued and leave the next time that this profile is online; do not send them again"
-        )
+        let when = "the next time that this profile is online; do not send";
+        match self.queued.len() {
+            0 => String::new(),
+            1 => format!("1 message is queued and leaves {when} it again"),
+            count => format!("{count} messages are queued and leave {when} them again"),
+        }
     }
 
     /// Says once that the relay does not answer.
@@ -178,7 +183,7 @@ impl<'a> Waiting<'a> {
         let kept = format!(
             "{what}; waiting up to {seconds} s for the relay (--wait SECONDS), ctrl-c stops the waiting"
         );
-        eprintln!("posthorn: {}", Problem::unreachable(&self.session.account.relay, reason, &kept).message());
+        tell(Problem::unreachable(&self.session.account.relay, reason, &kept).message());
     }
 
     /// Waits for an event; returns which of our messages are not queued any more by it.

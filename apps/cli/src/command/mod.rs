@@ -7,40 +7,51 @@ mod listen;
 mod message;
 mod wait;
 
-pub(crate) use account::safety_rows;
+use std::process::ExitCode;
 
 use crate::args::{Global, What};
 use crate::problem::Problem;
-use crate::{chat, profile};
+use crate::profile::{self, Session};
+use crate::{chat, signal};
 
-/// Runs a command to its end.
-pub(crate) async fn run(global: &Global, what: What) -> Result<(), Problem> {
+/// Runs a command to its end, or until the system asks it to end: the profile is closed in any case.
+pub(crate) async fn run(global: &Global, what: What) -> Result<ExitCode, Problem> {
     if let What::Register(register) = &what {
-        return account::register(global, register).await;
+        return account::register(global, register).await.map(|()| ExitCode::SUCCESS);
     }
     if let What::Chat(arguments) = &what {
         return chat::run(global, arguments).await;
     }
     check_before_opening(&what)?;
     let session = profile::open(global).await?;
-    let json = global.json;
     let done = match &what {
-        What::Card => account::card(&session, json),
-        What::Status => account::status(&session, json, &profile::home(global)?).await,
-        What::Verify(verify) => account::verify(&session, json, verify).await,
-        What::Start(start) => conversation::start(&session, json, start).await,
-        What::Conversations => conversation::list(&session, json).await,
-        What::Members(of) => conversation::members(&session, json, of).await,
-        What::Add(add) => conversation::add(&session, json, add).await,
-        What::Remove(remove) => conversation::remove(&session, json, remove).await,
-        What::Leave(what) => conversation::leave(&session, json, what).await,
-        What::Send(send) => message::send(&session, json, send).await,
-        What::History(history) => message::history(&session, json, history).await,
-        What::Listen(listen) => listen::listen(&session, json, listen).await,
-        What::Register(_) | What::Chat(_) | What::Demo | What::DemoRelay(_) => Ok(()),
+        What::Listen(arguments) => listen::listen(&session, global.json, arguments).await,
+        _ => tokio::select! {
+            done = one(global, &session, &what) => done.map(|()| ExitCode::SUCCESS),
+            signal = signal::received() => session.interrupted(signal),
+        },
     };
     session.client.close().await;
     done
+}
+
+/// A command that ends by itself.
+async fn one(global: &Global, session: &Session, what: &What) -> Result<(), Problem> {
+    let json = global.json;
+    match what {
+        What::Card => account::card(session, json),
+        What::Status => account::status(session, json, &profile::home(global)?).await,
+        What::Verify(verify) => account::verify(session, json, verify).await,
+        What::Start(start) => conversation::start(session, json, start).await,
+        What::Conversations => conversation::list(session, json).await,
+        What::Members(of) => conversation::members(session, json, of).await,
+        What::Add(add) => conversation::add(session, json, add).await,
+        What::Remove(remove) => conversation::remove(session, json, remove).await,
+        What::Leave(what) => conversation::leave(session, json, what).await,
+        What::Send(send) => message::send(session, json, send).await,
+        What::History(history) => message::history(session, json, history).await,
+        What::Register(_) | What::Chat(_) | What::Listen(_) | What::Demo => Ok(()),
+    }
 }
 
 /// Mistakes that can be told without a passphrase.

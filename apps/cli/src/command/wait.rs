@@ -9,6 +9,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::args::Patience;
+use crate::print::tell;
 use crate::problem::Problem;
 use crate::profile::Session;
 
@@ -56,7 +57,7 @@ pub(crate) async fn catch_up(session: &Session, json: bool) {
     };
     let problem = Problem::unreachable(&session.account.relay, &reason, "this is what the profile has");
     if !json {
-        eprintln!("posthorn: {}", problem.message());
+        tell(problem.message());
     }
 }
 
@@ -86,7 +87,7 @@ pub(crate) async fn answer<T>(
                 Some(event) = next(&mut events) => match event {
                     Event::Disconnected { reason: why, .. } => {
                         if reason.is_none() {
-                            eprintln_once(session, &why);
+                            tell_people(session, &why);
                         }
                         reason = Some(why);
                     }
@@ -96,10 +97,9 @@ pub(crate) async fn answer<T>(
             }
         }
     };
-    let answered = tokio::select! {
-        answered = tokio::time::timeout(patience.duration(), watched) => answered,
-        _ = tokio::signal::ctrl_c() => return Err(Problem::interrupted(kept)),
-    };
+    session.keeps(kept);
+    let answered = tokio::time::timeout(patience.duration(), watched).await;
+    session.keeps("");
     match answered {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(too_late(session, patience, reason.as_deref(), kept)),
@@ -107,12 +107,12 @@ pub(crate) async fn answer<T>(
 }
 
 /// Told while waiting goes on, for people only: programs get the error at the end.
-fn eprintln_once(session: &Session, reason: &str) {
+fn tell_people(session: &Session, reason: &str) {
     use std::io::IsTerminal as _;
     if std::io::stderr().is_terminal() {
         let problem =
             Problem::unreachable(&session.account.relay, reason, "still trying (ctrl-c stops the waiting)");
-        eprintln!("posthorn: {}", problem.message());
+        tell(problem.message());
     }
 }
 

@@ -1,18 +1,26 @@
 //! The processes of the tour: one relay at a time, and a process for each thing that a person does. Every
 //! process is ended by its own handle, and none outlives the stage.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use posthorn_client::store::{Database, KdfCost, Location, Passphrase};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Mutex;
 
-use crate::profile::CHEAP_VARIABLE;
+use crate::report::line;
 
+/// Everybody's passphrase.
+const PASSPHRASE: &str = "a passphrase for the tour";
+/// Accounts that the relay's invite makes: more than there are people.
+const ACCOUNTS: &str = "16";
 /// Nothing in the tour takes as long as this.
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -41,14 +49,19 @@ pub(super) struct Address {
 /// The folder and the relay.
 pub(super) struct Stage {
     folder: TempDir,
-    program: PathBuf,
+    posthorn: PathBuf,
+    server: PathBuf,
     relay: Mutex<Option<Child>>,
 }
 
 impl Stage {
-    pub(super) fn new() -> std::io::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("posthorn-demo-").tempdir()?;
-        Ok(Self { folder, program: std::env::current_exe()?, relay: Mutex::new(None) })
+    pub(super) fn new() -> Result<Self, Failure> {
+        let folder = tempfile::Builder::new()
+            .prefix("posthorn-demo-")
+            .tempdir()
+            .map_err(|error| format!("no temporary folder can be made: {error}"))?;
+        let (posthorn, server) = (beside("posthorn")?, beside("posthorn-server")?);
+        Ok(Self { folder, posthorn, server, relay: Mutex::new(None) })
     }
 
     /// The relay's data.
@@ -61,21 +74,32 @@ impl Stage {
         self.folder.path().join(person.0)
     }
 
+    /// Makes a person's profile, so that `register` finds one whose passphrase is cheap to check.
+    pub(super) fn prepare(&self, person: Person) -> Result<(), Failure> {
+        let (home, mut rng) = (self.home(person), StdRng::from_os_rng());
+        let failed = |error: &dyn std::fmt::Display| format!("{}'s profile: {error}", person.0);
+        std::fs::create_dir_all(&home).map_err(|error| failed(&error))?;
+        let file = home.join("posthorn.db");
+        let passphrase = Passphrase::new(PASSPHRASE);
+        Database::create(Location::File(&file), &passphrase, KdfCost::CHEAP, &mut rng)
+            .map_err(|error| failed(&error))?;
+        Ok(())
+    }
+
     /// Starts the relay on a port (0 = a free one), and waits until it listens.
     pub(super) async fn start_relay(&self, port: u16) -> Result<Address, Failure> {
-        let mut command = self.command(&self.relay_data());
-        command.args(["demo-relay", "--port", &port.to_string(), "--data"]).arg(self.relay_data());
+        let mut command = quiet(&self.server);
+        command.args(["--listen", &format!("127.0.0.1:{port}"), "--print-invite", ACCOUNTS]);
+        command.args(["--log-level", "error", "--data"]).arg(self.relay_data());
         let mut child = command.spawn().map_err(|error| format!("the relay cannot be started: {error}"))?;
         let output = child.stdout.take().ok_or("the relay has no output")?;
-        let first = tokio::time::timeout(LONGEST, BufReader::new(output).lines().next_line()).await;
-        let Ok(Ok(Some(first))) = first else {
-            return Err(format!("the relay did not start: {}", errors_of(child).await));
-        };
-        let value: Value = serde_json::from_str(&first).map_err(|_| format!("the relay said: {first}"))?;
-        let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
-        let port = value["port"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or_default();
-        *self.relay.lock().await = Some(child);
-        Ok(Address { url: text("url"), invite: text("invite"), port })
+        match tokio::time::timeout(LONGEST, address(BufReader::new(output).lines())).await {
+            Ok(Some(address)) => {
+                *self.relay.lock().await = Some(child);
+                Ok(address)
+            }
+            _ => Err(format!("the relay did not start: {}", errors_of(child).await)),
+        }
     }
 
     /// Ends the relay without a warning, as a power cut or the kernel would.
@@ -95,21 +119,8 @@ impl Stage {
         }
         let path = self.folder.path().to_owned();
         if let Err(error) = self.folder.close() {
-            crate::output::line(&format!("The folder {} could not be removed: {error}", path.display()));
+            line(&format!("The folder {} could not be removed: {error}", path.display()));
         }
-    }
-
-    fn command(&self, home: &Path) -> Command {
-        let mut command = Command::new(&self.program);
-        command
-            .env("POSTHORN_HOME", home)
-            .env("POSTHORN_PASSPHRASE", "a passphrase for the tour")
-            .env(CHEAP_VARIABLE, "1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        command
     }
 
     /// Runs a command of a person to its end; returns the objects that it printed.
@@ -154,7 +165,8 @@ impl Stage {
     }
 
     fn spawn(&self, person: Person, arguments: &[&str]) -> Result<Child, Failure> {
-        let mut command = self.command(&self.home(person));
+        let mut command = quiet(&self.posthorn);
+        command.env("POSTHORN_HOME", self.home(person)).env("POSTHORN_PASSPHRASE", PASSPHRASE);
         command.args(arguments).arg("--json");
         command.spawn().map_err(|error| format!("{} cannot be started: {error}", person.0))
     }
@@ -166,6 +178,47 @@ impl Stage {
         let output = child.stdout.take().ok_or("no standard output")?;
         Ok(Running { person, child, input, output: BufReader::new(output).lines() })
     }
+}
+
+/// A program that must lie where this one does.
+fn beside(name: &str) -> Result<PathBuf, Failure> {
+    let here = std::env::current_exe().map_err(|error| format!("where is this program? {error}"))?;
+    let program = here.with_file_name(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    match program.is_file() {
+        true => Ok(program),
+        false => {
+            Err(format!("{} is missing: `cargo build --release` makes all three programs", program.display()))
+        }
+    }
+}
+
+/// A process whose streams are ours, that is not configured from outside, and that ends with its handle.
+fn quiet(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("POSTHORN")) {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+/// What the relay tells on its standard output when it is ready; `None` if it ends before.
+async fn address(mut lines: Lines<BufReader<ChildStdout>>) -> Option<Address> {
+    let (mut place, mut invite) = (None, None);
+    while let Some(line) = lines.next_line().await.ok()? {
+        if let Some((_, rest)) = line.split_once("ws://") {
+            place = rest.split('/').next().and_then(|text| text.parse::<SocketAddr>().ok());
+        }
+        invite = line.strip_prefix("invite: ").map(str::to_owned).or(invite);
+        if let (Some(place), Some(invite)) = (place, &invite) {
+            return Some(Address {
+                url: format!("ws://{place}"),
+                invite: invite.clone(),
+                port: place.port(),
+            });
+        }
+    }
+    None
 }
 
 fn parse(what: &str, line: &str) -> Result<Value, Failure> {

@@ -1,10 +1,12 @@
 //! What the tour says: its narration, the checks, and the tables.
 
+use std::io::Write as _;
+
+use textwrap::wrap;
+use unicode_truncate::UnicodeTruncateStr as _;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::stored::Envelope;
-use crate::chat::wrap::{fit, wrap};
-use crate::output::{line, plain_line};
+use crate::stored::Envelope;
 
 /// Columns that everything fits into.
 const WIDTH: usize = 100;
@@ -12,6 +14,31 @@ const WIDTH: usize = 100;
 const READ: usize = 44;
 /// Bytes of an envelope that are shown.
 const HEX_BYTES: usize = 19;
+
+/// What shells say of a program whose reader went away: 128 and SIGPIPE.
+const READER_GONE: i32 = 141;
+
+/// Prints a line; a reader that went away (`| head`) is a reason to stop in silence. The processes end with
+/// their pipes, or as children that nobody waits for.
+pub(super) fn line(text: &str) {
+    let mut out = std::io::stdout().lock();
+    if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
+        std::process::exit(READER_GONE);
+    }
+}
+
+/// As much of a text as fits, with an ellipsis if some is missing.
+fn fit(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    format!("{}…", text.unicode_truncate(width.saturating_sub(1)).0)
+}
+
+/// A text on one line.
+fn one_line(text: &str) -> String {
+    text.lines().collect::<Vec<_>>().join(" ⏎ ")
+}
 
 /// Says something, wrapped.
 pub(super) fn tell(text: &str) {
@@ -42,7 +69,7 @@ pub(super) struct Report {
 impl Report {
     /// Notes a check; `detail` is what was seen, or why it failed.
     pub(super) fn check(&mut self, what: &str, passed: bool, detail: impl Into<String>) {
-        self.checks.push(Check { what: what.to_owned(), passed, detail: plain_line(&detail.into()) });
+        self.checks.push(Check { what: what.to_owned(), passed, detail: one_line(&detail.into()) });
     }
 
     /// Prints the table of checks; true if all passed.
@@ -89,7 +116,7 @@ pub(super) fn side_by_side(person: &str, read: &[&Read], stored: impl Fn(u64) ->
 }
 
 fn row(entry: &Read, stored: Option<&Envelope>) -> String {
-    let text = plain_line(&format!("{}: {}", entry.sender, entry.text));
+    let text = one_line(&format!("{}: {}", entry.sender, entry.text));
     let left = format!("{:>3}  {}", entry.seq, padded(&fit(&text, READ), READ));
     let right = match stored {
         Some(envelope) => format!("{:>5}  {}…", envelope.bytes.len(), hex(&envelope.bytes)),

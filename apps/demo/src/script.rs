@@ -9,9 +9,9 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::ChildStdin;
 use tokio::sync::oneshot;
 
-use super::report::{Read, Report, act, side_by_side, tell};
-use super::stage::{ANNA, Address, BORIS, CLARA, DAVID, ELENA, EVERYBODY, Failure, Person, Running, Stage};
-use super::stored;
+use crate::report::{Read, Report, act, side_by_side, tell};
+use crate::stage::{ANNA, Address, BORIS, CLARA, DAVID, ELENA, EVERYBODY, Failure, Person, Running, Stage};
+use crate::stored;
 
 /// The group that everybody is in at the end.
 const GROUP: &str = "Bergtour 🏔 Ålesund";
@@ -61,6 +61,7 @@ async fn registration(
     act(1, "A relay, and five people who register there");
     let address = stage.start_relay(0).await?;
     tell(&format!("The relay runs as a process of its own at {}, with an empty data folder.", address.url));
+    EVERYBODY.into_iter().try_for_each(|person| stage.prepare(person))?;
     let registering = EVERYBODY.map(|person| {
         let (url, invite) = (address.url.clone(), address.invite.clone());
         async move {

@@ -1,0 +1,59 @@
+//! The terminal client as a person meets it: the real program in a real pseudo-terminal, with a real relay.
+//! `cargo xtask pty` runs the cases.
+//!
+//! Reading guide: [`terminal`] is a terminal with a program in it; a [`stage`] has the relay, the people and
+//! their terminals, and the steps that many cases begin with. The cases: [`walk`] is the README's walk and
+//! what two people do; [`ending`] every way in which the program or its terminal ends; [`poor`] terminals
+//! that can do less than others.
+//!
+//! Invariant: a case waits for what stands on a screen, never for a length of time; the exceptions are the
+//! pace of typing, and hands that are kept off the keys because *that* is what is tried.
+
+pub mod ending;
+pub mod poor;
+pub mod stage;
+pub mod terminal;
+pub mod walk;
+
+use stage::{Programs, Stage};
+
+use crate::faults::Tally;
+
+/// Plays every case whose name contains `wanted`.
+pub async fn run(programs: &Programs, wanted: &str, tally: &mut Tally) {
+    macro_rules! cases {
+        ($($case:path),* $(,)?) => {$(
+            let name = stringify!($case).replace("::", ": ").replace('_', " ").replace(": ", ", ");
+            if name.contains(wanted) {
+                tally.count(&name, played(programs, async |stage| $case(stage).await).await);
+            }
+        )*};
+    }
+    cases!(
+        walk::the_readme_from_registering_to_the_other_screen,
+        walk::an_idle_chat_gets_its_first_conversation,
+        poor::a_terminal_that_answers_nothing,
+        poor::a_window_that_becomes_small_and_large_again,
+        ending::the_chat_ends_by_its_key,
+        ending::the_chat_ends_by_signals,
+        ending::the_chat_ends_with_its_window,
+        ending::the_chat_ends_with_its_window_in_the_middle_of_something,
+        ending::listen_ends_by_its_key,
+        ending::listen_ends_by_sigterm,
+        ending::listen_ends_with_its_window,
+        ending::a_command_that_reads_ends_at_once,
+    );
+}
+
+/// Plays a case on a stage of its own. A failure shows every screen.
+async fn played(
+    programs: &Programs,
+    case: impl AsyncFnOnce(&mut Stage) -> anyhow::Result<()>,
+) -> anyhow::Result<String> {
+    let begun = tokio::time::Instant::now();
+    let mut stage = Stage::set(programs).await?;
+    match case(&mut stage).await {
+        Ok(()) => Ok(format!("{:.1} s", begun.elapsed().as_secs_f64())),
+        Err(error) => Err(anyhow::anyhow!("{error:#}\n{}", stage.screens())),
+    }
+}

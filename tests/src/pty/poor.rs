@@ -1,0 +1,37 @@
+//! Terminals that can do less than others: that are small, that do not answer.
+
+use super::stage::{self, Stage, WRITE};
+use super::terminal::{Answers, Key};
+
+/// A terminal that never says where its cursor is can run the chat.
+pub async fn a_terminal_that_answers_nothing(stage: &mut Stage) -> anyhow::Result<()> {
+    let (alice, bob) = (stage.registered("alice").await?, stage.registered("bob").await?);
+    let alices = stage.posthorn_in(Answers::Never, &alice, &["chat"])?;
+    alices.wait_for("● online").await?;
+    alices.resize(60, 20).await?;
+    alices.press(Key::Ctrl('l')).await?;
+    bob.good(&["start", "alice"]).await?;
+    stage::join(&alices, "bob").await?;
+    bob.good(&["send", "alice", "do you see me? ❤️"]).await?;
+    alices.wait_for("do you see me?").await?;
+    alices.resize(80, 24).await?;
+    alices.wait_for("do you see me?").await?;
+    alices.never_asked()
+}
+
+/// A window that is dragged small, and large again: what is said is shown in both.
+pub async fn a_window_that_becomes_small_and_large_again(stage: &mut Stage) -> anyhow::Result<()> {
+    let [(_alice, alices), (_bob, bobs)] = stage.conversation().await?;
+    stage::say(&bobs, "before").await?;
+    alices.wait_for("before").await?;
+    alices.resize(40, 10).await?;
+    stage::say(&bobs, "while it is small").await?;
+    alices.wait_for("while it is small").await?;
+    alices.wait_for(WRITE).await?;
+    alices.resize(80, 24).await?;
+    stage::say(&bobs, "when it is large").await?;
+    for text in ["before", "while it is small", "when it is large", WRITE] {
+        alices.wait_for(text).await?;
+    }
+    alices.never_asked()
+}

@@ -1,0 +1,89 @@
+//! The README's walk, and what two people do who talk.
+
+use std::time::Duration;
+
+use super::stage::{self, PASSPHRASE, Person, Stage, WRITE};
+use super::terminal::{Key, Terminal};
+
+/// Hands are kept off the keys for this long: whatever the program waits for, no key shall help it.
+const HANDS_OFF: Duration = Duration::from_secs(5);
+/// Signs of several characters: a heart with a variation selector, a family with joiners, a flag.
+const SIGNS: [(&str, &str); 3] =
+    [("a heart ❤️", "a heart ❤"), ("a family 👩‍👩‍👧", "a family 👩"), ("a flag 🇻🇳", "a flag 🇻")];
+
+/// Registers as the README says, with the passphrase typed twice.
+async fn register(stage: &mut Stage, person: &Person) -> anyhow::Result<()> {
+    let (relay, invite) = (stage.relay.client_url(), stage.relay.invite().to_owned());
+    let arguments = ["register", "--relay", &relay, "--handle", person.name, "--invite", &invite];
+    let program = stage.programs().posthorn.clone();
+    let mut terminal = stage.run(person, &program, &arguments)?;
+    for prompt in ["New passphrase", "The same again"] {
+        terminal.wait_for(prompt).await?;
+        terminal.wait_hidden().await?;
+        terminal.paste(PASSPHRASE).await?;
+        terminal.press(Key::Enter).await?;
+    }
+    terminal.wait_for(&format!("Registered {}", person.name)).await?;
+    anyhow::ensure!(!terminal.screen().contains(PASSPHRASE), "the passphrase stands on the screen");
+    anyhow::ensure!(terminal.ended().await?.success());
+    Ok(())
+}
+
+/// Opens the chat as the README says, with the passphrase typed.
+async fn open_chat(stage: &mut Stage, person: &Person) -> anyhow::Result<Terminal> {
+    let program = stage.programs().posthorn.clone();
+    let terminal = stage.run(person, &program, &["chat"])?;
+    terminal.wait_for("Passphrase").await?;
+    terminal.wait_hidden().await?;
+    terminal.paste(PASSPHRASE).await?;
+    terminal.press(Key::Enter).await?;
+    terminal.wait_for("● online").await?;
+    Ok(terminal)
+}
+
+/// Register, open two chats, type `/new alice`, and keep hands off; then write.
+pub async fn the_readme_from_registering_to_the_other_screen(stage: &mut Stage) -> anyhow::Result<()> {
+    let (alice, bob) = (stage.person("alice")?, stage.person("bob")?);
+    register(stage, &alice).await?;
+    register(stage, &bob).await?;
+    let alices = open_chat(stage, &alice).await?;
+    let bobs = open_chat(stage, &bob).await?;
+
+    bobs.type_slowly("/new alice").await?;
+    bobs.press(Key::Enter).await?;
+    tokio::time::sleep(HANDS_OFF).await;
+    bobs.wait_for(WRITE).await?;
+    stage::join(&alices, "bob").await?;
+
+    for (text, shown) in SIGNS {
+        stage::say(&bobs, text).await?;
+        alices.wait_for(shown).await?;
+        bobs.wait_for(shown).await?;
+    }
+    tokio::time::sleep(HANDS_OFF).await;
+    stage::say(&bobs, "a plain message").await?;
+    alices.wait_for("a plain message").await?;
+    alices.type_slowly("and an answer").await?;
+    alices.press(Key::Enter).await?;
+    bobs.wait_for("and an answer").await?;
+
+    for terminal in [alices, bobs] {
+        terminal.never_asked()?;
+        anyhow::ensure!(terminal.close().await?.code() == Some(129));
+    }
+    alice.is_closed()?;
+    bob.is_closed()
+}
+
+/// Whoever sits before an empty list and touches nothing gets a first conversation.
+pub async fn an_idle_chat_gets_its_first_conversation(stage: &mut Stage) -> anyhow::Result<()> {
+    let (alice, bob) = (stage.registered("alice").await?, stage.registered("bob").await?);
+    let alices = stage.posthorn(&alice, &["chat"])?;
+    alices.wait_for("No conversations yet").await?;
+    alices.wait_for("● online").await?;
+    bob.good(&["start", "alice"]).await?;
+    stage::join(&alices, "bob").await?;
+    bob.good(&["send", "alice", "are you there?"]).await?;
+    alices.wait_for("are you there?").await?;
+    alices.never_asked()
+}
