@@ -116,7 +116,7 @@ impl Host {
     /// Where clients knock.
     pub(crate) fn door(&self) -> Door {
         let (path, subprotocol) = match self.kind {
-            Kind::Posthorn => ("/v1/ws", posthorn_proto::SUBPROTOCOL),
+            Kind::Posthorn => (posthorn_proto::PATH, posthorn_proto::SUBPROTOCOL),
             Kind::Mosquitto => ("/mqtt", "mqtt"),
             _ => ("/", ""),
         };

@@ -122,7 +122,7 @@ impl RelayProcess {
 
     /// Where WebSocket is spoken.
     pub fn url(&self) -> String {
-        format!("ws://{}/v1/ws", self.address)
+        format!("ws://{}{}", self.address, posthorn_proto::PATH)
     }
 
     /// Host and port, for those who do not speak WebSocket.

@@ -5,7 +5,7 @@ use std::path::Path;
 use posthorn_client::client::{Client, ClientError};
 use posthorn_client::identity::RelayUrl;
 use posthorn_client::sync::{Account, CommandError, Event};
-use posthorn_proto::Handle;
+use posthorn_proto::{Handle, PATH};
 use serde_json::{Value, json};
 
 use super::wait;
@@ -15,9 +15,6 @@ use crate::problem::Problem;
 use crate::profile::{self, Session};
 use crate::{advice, keyring, qr};
 
-/// Where relays speak the protocol; people copy it along with the address.
-const RELAY_PATH: &str = "/v1/ws";
-
 /// What people write for a relay, in the one form that is used.
 fn relay_url(text: &str) -> Result<RelayUrl, Problem> {
     let text = text.trim();
@@ -26,7 +23,8 @@ fn relay_url(text: &str) -> Result<RelayUrl, Problem> {
         (_, Some(rest)) => format!("ws://{rest}"),
         _ => text.to_owned(),
     };
-    let text = text.trim_end_matches('/').trim_end_matches(RELAY_PATH);
+    // People copy the path along with the address.
+    let text = text.trim_end_matches('/').trim_end_matches(PATH);
     RelayUrl::parse(text)
         .map_err(|error| Problem::new("BAD_RELAY", format!("\"{}\" is no relay: {error}", plain_line(text))))
 }
