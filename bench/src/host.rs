@@ -117,7 +117,7 @@ impl Host {
     /// Where clients connect.
     pub(crate) fn door(&self) -> Door {
         let (path, subprotocol) = match self.kind {
-            Kind::Posthorn => ("/v1/ws", posthorn_proto::SUBPROTOCOL),
+            Kind::Posthorn => (posthorn_proto::PATH, posthorn_proto::SUBPROTOCOL),
             Kind::Mosquitto => ("/mqtt", "mqtt"),
             _ => ("/", ""),
         };

@@ -40,5 +40,15 @@ pub use turn::{Reader, Turn, TurnRequest};
 /// The WebSocket subprotocol that both sides must name.
 pub const SUBPROTOCOL: &str = "posthorn.v1";
 
+/// Where a relay speaks WebSocket, below its URL.
+pub const PATH: &str = "/v1/ws";
+
+/// The WebSocket close code of a connection that was silent for `limits.idle_seconds`.
+pub const CLOSE_IDLE: u16 = 4000;
+
+/// The WebSocket close code of a connection that took nothing of what was sent to it, or did not end a message
+/// that it had begun.
+pub const CLOSE_STALLED: u16 = 4001;
+
 /// The protocol version that `Hello` announces.
 pub const VERSION: u32 = 1;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use posthorn_proto::RelayIdentity;
+use posthorn_proto::{PATH, RelayIdentity};
 use rand::rngs::StdRng;
 use rand::{RngCore as _, SeedableRng as _};
 use tokio::net::TcpListener;
@@ -152,7 +152,7 @@ impl Relay {
 
     /// Where WebSocket is spoken, such as `ws://127.0.0.1:4100/v1/ws`.
     pub fn url(&self) -> String {
-        format!("{}{}", self.desk.url.trim_end_matches('/'), crate::gateway::WS_PATH)
+        format!("{}{}", self.desk.url.trim_end_matches('/'), PATH)
     }
 
     /// Its long-term public key.

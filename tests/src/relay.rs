@@ -122,7 +122,7 @@ impl RelayProcess {
 
     /// The URL of its WebSocket.
     pub fn url(&self) -> String {
-        format!("ws://{}/v1/ws", self.address)
+        format!("ws://{}{}", self.address, posthorn_proto::PATH)
     }
 
     /// Host and port, for what is not WebSocket.

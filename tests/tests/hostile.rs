@@ -120,7 +120,7 @@ async fn the_subprotocol_must_be_named() -> Outcome {
             other => panic!("{name:?}: {other:?}"),
         }
     }
-    let elsewhere = fixture.relay.url().replace("/v1/ws", "/v1/elsewhere");
+    let elsewhere = fixture.relay.url().replace(posthorn_proto::PATH, "/v1/elsewhere");
     match timeout(PATIENCE, handshake(&elsewhere, Some(posthorn_proto::SUBPROTOCOL))).await? {
         Err(tungstenite::Error::Http(response)) => assert_eq!(response.status(), 404),
         other => panic!("{other:?}"),

@@ -3,7 +3,7 @@
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use posthorn_proto::frame::{ClientFrame, ServerFrame};
-use posthorn_proto::{SUBPROTOCOL, limits};
+use posthorn_proto::{PATH, SUBPROTOCOL, limits};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
@@ -15,8 +15,6 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use crate::identity::RelayUrl;
 use crate::sync::{Input, LinkId};
 
-/// Where a relay speaks the protocol, below its URL.
-const PATH: &str = "/v1/ws";
 /// Frames that wait to be written. The engine has few requests under way, so a full queue means a dead peer.
 const WRITE_QUEUE: usize = 1024;
 /// Frames handed to the engine at once, at most: one transaction for all of them.

@@ -15,15 +15,12 @@ use hyper::header::{SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VER
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use posthorn_proto::SUBPROTOCOL;
+use posthorn_proto::{PATH, SUBPROTOCOL};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::command::Context;
 use crate::store::Stats;
-
-/// Where WebSocket is spoken.
-pub(crate) const PATH: &str = "/v1/ws";
 
 /// Largest request head, in bytes, and hyper's least.
 const HEAD_BYTES: usize = 8192;

@@ -23,7 +23,6 @@ mod socket;
 mod tls;
 mod websocket;
 
-pub(crate) use http::PATH as WS_PATH;
 pub use tls::TlsError;
 pub(crate) use tls::acceptor as tls_acceptor;
 

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use posthorn_proto::auth::Challenge;
 use posthorn_proto::frame::{ClientFrame, FrameError, Hello, Refusal, Request, ServerBody, ServerFrame};
-use posthorn_proto::{DeviceId, ErrorCode, VERSION};
+use posthorn_proto::{CLOSE_IDLE, CLOSE_STALLED, DeviceId, ErrorCode, VERSION};
 
 use super::outbox::{Behind, Outbox};
 use super::peer::Peer;
@@ -65,10 +65,10 @@ impl Ending {
     /// Longer than the announced frame.
     pub const TOO_LARGE: Self = Self { code: 1009, reason: "TOO_LARGE" };
     /// Nothing came for `limits.idle_seconds`.
-    pub const IDLE: Self = Self { code: 4000, reason: "IDLE" };
+    pub const IDLE: Self = Self { code: CLOSE_IDLE, reason: "IDLE" };
     /// For `connections.stalled_seconds` it took nothing of what was sent, or did not end a message that it
     /// had begun.
-    pub const STALLED: Self = Self { code: 4001, reason: "STALLED" };
+    pub const STALLED: Self = Self { code: CLOSE_STALLED, reason: "STALLED" };
 }
 
 /// One client's conversation. Dropping it ends all its openings.

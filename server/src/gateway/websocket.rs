@@ -386,7 +386,7 @@ mod tests {
             out.extend(payload(len));
         }
         pong(b"yes", &mut out);
-        close(Some(4001), "STALLED", &mut out);
+        close(Some(posthorn_proto::CLOSE_STALLED), "STALLED", &mut out);
         let mut client = WebSocket::from_raw_socket(std::io::Cursor::new(out), Role::Client, None);
         for len in [1, 125, 126, 65_535, 65_536] {
             assert_eq!(client.read().expect("a message").into_data(), payload(len));

@@ -5,7 +5,7 @@ use std::path::Path;
 use posthorn_client::client::{Client, ClientError};
 use posthorn_client::identity::RelayUrl;
 use posthorn_client::sync::{Account, CommandError, Event};
-use posthorn_proto::Handle;
+use posthorn_proto::{Handle, PATH};
 use serde_json::json;
 
 use super::wait;
@@ -16,9 +16,6 @@ use crate::print::{line, object};
 use crate::problem::Problem;
 use crate::profile::{self, Session};
 use crate::{advice, keyring, name, qr, signal};
-
-/// Where relays speak the protocol; people copy it along with the address.
-const RELAY_PATH: &str = "/v1/ws";
 
 /// What people write for a relay, in the one form that is used.
 fn relay_url(text: &str) -> Result<RelayUrl, Problem> {
@@ -31,7 +28,8 @@ fn relay_url(text: &str) -> Result<RelayUrl, Problem> {
         _ if is_this_machine(text) => format!("ws://{text}"),
         _ => format!("wss://{text}"),
     };
-    let text = text.trim_end_matches('/').trim_end_matches(RELAY_PATH);
+    // People copy the path along with the address.
+    let text = text.trim_end_matches('/').trim_end_matches(PATH);
     RelayUrl::parse(text)
         .map_err(|error| Problem::new("BAD_RELAY", format!("\"{}\" is no relay: {error}", plain_line(text))))
 }

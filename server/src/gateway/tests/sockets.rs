@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use parking_lot::Mutex;
 use posthorn_proto::frame::{ClientFrame, Hello, Request, ServerBody, ServerFrame};
-use posthorn_proto::{SUBPROTOCOL, Token};
+use posthorn_proto::{CLOSE_IDLE, PATH, SUBPROTOCOL, Token};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -35,7 +35,7 @@ struct Wire {
 
 impl Wire {
     async fn connect(address: SocketAddr) -> Result<(Self, Hello), Error> {
-        let mut request = format!("ws://{address}/v1/ws").into_client_request().expect("a URL");
+        let mut request = format!("ws://{address}{PATH}").into_client_request().expect("a URL");
         request.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL.parse().expect("a header"));
         let stream = TcpStream::connect(address).await?;
         let (socket, _) = client_async(request, stream).await?;
@@ -147,7 +147,7 @@ async fn tls_from_files() {
     let stream = TcpStream::connect(relay.address()).await.expect("connected");
     let name = ServerName::try_from("localhost").expect("a name");
     let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("a handshake");
-    let mut request = "wss://localhost/v1/ws".into_client_request().expect("a URL");
+    let mut request = format!("wss://localhost{PATH}").into_client_request().expect("a URL");
     request.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL.parse().expect("a header"));
     let (mut socket, _) = client_async(request, stream).await.expect("upgraded");
     let Some(Ok(Message::Binary(hello))) = socket.next().await else { panic!("not a frame") };
@@ -179,13 +179,13 @@ async fn plain_requests_and_refused_upgrades() {
         status(plain(address, "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await),
         "405"
     );
-    assert_eq!(status(plain(address, &get("/v1/ws", "")).await), "426");
+    assert_eq!(status(plain(address, &get(PATH, "")).await), "426");
     let upgrade = ", upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
     assert_eq!(
-        status(plain(address, &get("/v1/ws", &format!("{upgrade}\r\nSec-WebSocket-Version: 8"))).await),
+        status(plain(address, &get(PATH, &format!("{upgrade}\r\nSec-WebSocket-Version: 8"))).await),
         "426"
     );
-    let answer = plain(address, &get("/v1/ws", &format!("{upgrade}\r\nSec-WebSocket-Version: 13"))).await;
+    let answer = plain(address, &get(PATH, &format!("{upgrade}\r\nSec-WebSocket-Version: 13"))).await;
     assert!(answer.contains("posthorn.v1"), "{answer}");
     assert_eq!(status(answer), "400");
     assert_eq!(status(plain(address, "\x16\x03\x01 no HTTP\r\n\r\n").await), "400");
@@ -216,7 +216,7 @@ async fn connections_are_capped_and_handshakes_timed() {
     // One that never says what it wants, and one that says it forever.
     let mut silent = TcpStream::connect(relay.address()).await.expect("connected");
     let mut slow = TcpStream::connect(relay.address()).await.expect("connected");
-    slow.write_all(b"GET /v1/ws HTTP/1.1\r\nX: ").await.expect("sent");
+    slow.write_all(format!("GET {PATH} HTTP/1.1\r\nX: ").as_bytes()).await.expect("sent");
     while relay.numbers().connections < 2 {
         tokio::task::yield_now().await;
     }
@@ -235,7 +235,7 @@ async fn connections_are_capped_and_handshakes_timed() {
 async fn a_silent_client_is_sent_away() {
     let relay = relay(|config| config.limits.idle_seconds = 5).await;
     let (mut wire, _) = Wire::connect(relay.address()).await.expect("connected");
-    assert_eq!(wire.closing().await, (4000, "IDLE".to_owned()));
+    assert_eq!(wire.closing().await, (CLOSE_IDLE, "IDLE".to_owned()));
 }
 
 #[tokio::test]
