@@ -1,6 +1,14 @@
 //! Every size that the wire knows, in one place. A relay may announce smaller ones in `Hello`, never larger
 //! ones.
 
+/// Largest 64-bit number in a frame, 2^53: a seq, a time (seconds or milliseconds), a card's version, a size.
+/// Only request numbers may be larger, because they are compared and never counted with.
+///
+/// No mailbox comes near it: at a million posts a second it lasts for 285 years. Whoever holds a decoded
+/// frame may therefore add to such a number, store it as a signed one (SQL) or as a double (JavaScript) and
+/// loses nothing, whatever the peer sent.
+pub const MOST_SEQ: u64 = 1 << 53;
+
 /// Largest envelope, in bytes. A commit must fit (rule 23).
 pub const ENVELOPE_BYTES: usize = 256 * 1024;
 /// Largest frame in either direction, in bytes: an envelope plus the largest turn, with room for framing.

@@ -9,6 +9,7 @@ use posthorn_proto::frame::{
     Opening, Post, PublishCard, PublishKeyPackages, Refusal, Register, Request, ServerBody, ServerFrame,
     Signal,
 };
+use posthorn_proto::limits::MOST_SEQ;
 use posthorn_proto::{
     DeviceId, ErrorCode, Handle, Incarnation, KeyHash, MailboxId, PostId, PostKey, ReadKey, Reader, ReaderId,
     Token, Turn, TurnKey, TurnRequest,
@@ -18,6 +19,14 @@ use proptest::prelude::*;
 
 fn bytes(most: usize) -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), 1..most).prop_map(Bytes::from)
+}
+
+fn number() -> impl Strategy<Value = u64> {
+    0..=MOST_SEQ
+}
+
+fn seq() -> impl Strategy<Value = u64> {
+    1..=MOST_SEQ
 }
 
 fn hash() -> impl Strategy<Value = KeyHash> {
@@ -59,11 +68,12 @@ fn opening() -> impl Strategy<Value = Opening> {
 }
 
 fn mailbox_request() -> impl Strategy<Value = Request> {
-    let create = (mailbox(), any::<[u8; 32]>(), hash(), hash(), readers(), 1..u32::MAX, any::<u64>())
-        .prop_map(|(mailbox, token, post_key_hash, turn_key_hash, readers, expiry, quota)| {
+    let create = (mailbox(), any::<[u8; 32]>(), hash(), hash(), readers(), 1..u32::MAX, number()).prop_map(
+        |(mailbox, token, post_key_hash, turn_key_hash, readers, expiry, quota)| {
             let token = Token::from_bytes(token);
             Request::Create(Create { mailbox, token, post_key_hash, turn_key_hash, readers, expiry, quota })
-        });
+        },
+    );
     let with_turn = proptest::option::of((any::<[u8; 32]>(), turn()));
     let post = (mailbox(), any::<[u8; 16]>(), any::<[u8; 32]>(), bytes(300), with_turn).prop_map(
         |(mailbox, post_id, key, envelope, turn)| {
@@ -83,7 +93,7 @@ fn mailbox_request() -> impl Strategy<Value = Request> {
             Signal { mailbox, post_key: PostKey::from_bytes(key), payload }
         )),
         vec(opening(), 0..4).prop_map(|openings| Request::Open(Open { openings })),
-        (mailbox(), any::<u64>(), any::<u32>()).prop_map(|(mailbox, seq, credit)| Request::Ack(Ack {
+        (mailbox(), number(), any::<u32>()).prop_map(|(mailbox, seq, credit)| Request::Ack(Ack {
             mailbox,
             seq,
             credit
@@ -107,8 +117,7 @@ fn account_request() -> impl Strategy<Value = Request> {
         (any::<[u8; 16]>(), any::<[u8; 32]>()).prop_map(|(device, proof)| Request::Authenticate(
             Authenticate { device: DeviceId(device), proof: Proof(proof) }
         )),
-        (any::<u64>(), bytes(60))
-            .prop_map(|(version, card)| Request::PublishCard(PublishCard { version, card })),
+        (number(), bytes(60)).prop_map(|(version, card)| Request::PublishCard(PublishCard { version, card })),
         (vec(bytes(60), 0..3), proptest::option::of(bytes(60))).prop_map(|(one_time, last_resort)| {
             Request::PublishKeyPackages(PublishKeyPackages { one_time, last_resort })
         }),
@@ -128,7 +137,7 @@ fn refusal() -> impl Strategy<Value = Refusal> {
 }
 
 fn opened() -> impl Strategy<Value = Opened> {
-    let state = (any::<[u64; 3]>(), hash(), hash(), any::<[u8; 16]>()).prop_map(
+    let state = ([number(), number(), number()], hash(), hash(), any::<[u8; 16]>()).prop_map(
         |([head, oldest, cursor], post_key_hash, turn_key_hash, incarnation)| {
             let incarnation = Incarnation(incarnation);
             OpenState { head, oldest, cursor, post_key_hash, turn_key_hash, incarnation }
@@ -139,10 +148,11 @@ fn opened() -> impl Strategy<Value = Opened> {
 }
 
 fn server_body() -> impl Strategy<Value = ServerBody> {
-    let delivery = (mailbox(), any::<u64>(), any::<[u8; 16]>(), bytes(300), proptest::option::of(turn()))
-        .prop_map(|(mailbox, seq, post_id, envelope, turn)| {
+    let delivery = (mailbox(), seq(), any::<[u8; 16]>(), bytes(300), proptest::option::of(turn())).prop_map(
+        |(mailbox, seq, post_id, envelope, turn)| {
             ServerBody::Delivery(Delivery { mailbox, seq, post_id: PostId(post_id), envelope, turn })
-        });
+        },
+    );
     let package =
         (any::<[u8; 16]>(), bytes(60), any::<bool>()).prop_map(|(device, key_package, last_resort)| {
             KeyPackage { device: DeviceId(device), key_package, last_resort }
@@ -151,15 +161,15 @@ fn server_body() -> impl Strategy<Value = ServerBody> {
         refusal().prop_map(ServerBody::Error),
         Just(ServerBody::Created),
         Just(ServerBody::Done),
-        any::<u64>().prop_map(|seq| ServerBody::Posted { seq }),
+        seq().prop_map(|seq| ServerBody::Posted { seq }),
         vec(opened(), 0..4).prop_map(ServerBody::Opened),
         any::<[u8; 32]>().prop_map(|proof| ServerBody::Registered(Proof(proof))),
         any::<[u8; 32]>().prop_map(|proof| ServerBody::Authenticated(Proof(proof))),
-        (any::<[u8; 32]>(), any::<u64>(), bytes(60)).prop_map(|(identity_key, version, card)| {
+        (any::<[u8; 32]>(), number(), bytes(60)).prop_map(|(identity_key, version, card)| {
             ServerBody::Card(CardAnswer { identity_key, version, card })
         }),
         vec(package, 0..3).prop_map(ServerBody::KeyPackages),
-        (any::<u32>(), any::<u64>()).prop_map(|(one_time, last_resort_since)| ServerBody::KeyPackageStock {
+        (any::<u32>(), number()).prop_map(|(one_time, last_resort_since)| ServerBody::KeyPackageStock {
             one_time,
             last_resort_since
         }),
@@ -168,7 +178,7 @@ fn server_body() -> impl Strategy<Value = ServerBody> {
         (mailbox(), bytes(60)).prop_map(|(mailbox, payload)| ServerBody::Signalled { mailbox, payload }),
         (mailbox(), refusal()).prop_map(|(mailbox, reason)| ServerBody::Closed { mailbox, reason }),
         any::<u32>().prop_map(|reconnect_after_ms| ServerBody::GoingAway { reconnect_after_ms }),
-        (mailbox(), any::<u64>(), refusal()).prop_map(|(mailbox, seq, reason)| ServerBody::Lost {
+        (mailbox(), seq(), refusal()).prop_map(|(mailbox, seq, reason)| ServerBody::Lost {
             mailbox,
             seq,
             reason

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::{BadField, FrameError, array, copy, not_empty};
+use super::{BadField, FrameError, array, copy, not_empty, number};
 use crate::auth::Proof;
 use crate::generated as wire;
 use crate::generated::client_frame::Body;
@@ -218,9 +218,11 @@ impl TryFrom<Body> for Request {
             Body::Open(open) => Self::Open(Open {
                 openings: open.openings.into_iter().map(Opening::try_from).collect::<Result<_, _>>()?,
             }),
-            Body::Ack(ack) => {
-                Self::Ack(Ack { mailbox: ack.mailbox.as_ref().try_into()?, seq: ack.seq, credit: ack.credit })
-            }
+            Body::Ack(ack) => Self::Ack(Ack {
+                mailbox: ack.mailbox.as_ref().try_into()?,
+                seq: number("seq", ack.seq)?,
+                credit: ack.credit,
+            }),
             Body::Close(close) => Self::Close(close.mailbox.as_ref().try_into()?),
             Body::Destroy(destroy) => Self::Destroy {
                 mailbox: destroy.mailbox.as_ref().try_into()?,
@@ -233,7 +235,7 @@ impl TryFrom<Body> for Request {
                 proof: Proof(array("proof", &authenticate.proof)?),
             }),
             Body::PublishCard(publish) => Self::PublishCard(PublishCard {
-                version: publish.version,
+                version: number("version", publish.version)?,
                 card: not_empty("card", publish.card)?,
             }),
             Body::PublishKeyPackages(publish) => Self::PublishKeyPackages(PublishKeyPackages {
@@ -267,7 +269,7 @@ impl TryFrom<wire::Create> for Create {
             turn_key_hash: create.turn_key_hash.as_ref().try_into()?,
             readers: create.readers.into_iter().map(Reader::try_from).collect::<Result<_, _>>()?,
             expiry: create.expiry,
-            quota: create.quota,
+            quota: number("quota", create.quota)?,
         })
     }
 }

@@ -1,7 +1,8 @@
 //! Frames as checked Rust types, and their codec.
 //!
 //! Direction is in the name: a [`ClientFrame`] goes to the relay, a [`ServerFrame`] comes from it. Decoding
-//! checks every length that the schema states, so that whoever holds one of these types need not check again
+//! checks every length that the schema states, and that no number is above
+//! [`MOST_SEQ`](crate::limits::MOST_SEQ), so that whoever holds one of these types need not check again
 //! (parse, don't validate). Golden bytes of every frame are in `proto/tests/golden.rs`.
 
 mod client;
@@ -20,6 +21,7 @@ use bytes::Bytes;
 use crate::code::ErrorCode;
 use crate::generated as wire;
 use crate::id::{BadHandle, WrongLength};
+use crate::limits::MOST_SEQ;
 use crate::turn::{Reader, Turn};
 
 /// The bytes are not a frame of this protocol.
@@ -91,6 +93,16 @@ pub(crate) fn array<const N: usize>(what: &'static str, bytes: &[u8]) -> Result<
 
 pub(crate) fn not_empty(what: &'static str, bytes: Bytes) -> Result<Bytes, BadField> {
     if bytes.is_empty() { Err(BadField::Empty(what)) } else { Ok(bytes) }
+}
+
+/// A number that the receiver may count with.
+pub(crate) fn number(what: &'static str, number: u64) -> Result<u64, BadField> {
+    if number > MOST_SEQ { Err(BadField::Range(what)) } else { Ok(number) }
+}
+
+/// The seq of an envelope; the first one has 1.
+pub(crate) fn seq(what: &'static str, seq: u64) -> Result<u64, BadField> {
+    if seq == 0 { Err(BadField::Range(what)) } else { number(what, seq) }
 }
 
 pub(crate) fn copy(bytes: impl AsRef<[u8]>) -> Bytes {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::{BadField, FrameError, array, copy};
+use super::{BadField, FrameError, array, copy, number, seq};
 use crate::auth::{Challenge, Proof};
 use crate::code::ErrorCode;
 use crate::generated as wire;
@@ -217,7 +217,7 @@ impl TryFrom<Body> for ServerBody {
             Body::Hello(hello) => Self::Hello(hello.try_into()?),
             Body::Error(error) => Self::Error(error.into()),
             Body::Created(wire::Created {}) => Self::Created,
-            Body::Posted(posted) => Self::Posted { seq: posted.seq },
+            Body::Posted(posted) => Self::Posted { seq: seq("seq", posted.seq)? },
             Body::Done(wire::Done {}) => Self::Done,
             Body::Opened(opened) => {
                 Self::Opened(opened.results.into_iter().map(Opened::try_from).collect::<Result<_, _>>()?)
@@ -226,15 +226,16 @@ impl TryFrom<Body> for ServerBody {
             Body::Authenticated(done) => Self::Authenticated(Proof(array("proof", &done.proof)?)),
             Body::Card(card) => Self::Card(CardAnswer {
                 identity_key: array("identity_key", &card.identity_key)?,
-                version: card.version,
+                version: number("version", card.version)?,
                 card: card.card,
             }),
             Body::KeyPackages(taken) => Self::KeyPackages(
                 taken.packages.into_iter().map(KeyPackage::try_from).collect::<Result<_, _>>()?,
             ),
-            Body::KeyPackageStock(stock) => {
-                Self::KeyPackageStock { one_time: stock.one_time, last_resort_since: stock.last_resort_since }
-            }
+            Body::KeyPackageStock(stock) => Self::KeyPackageStock {
+                one_time: stock.one_time,
+                last_resort_since: number("last_resort_since", stock.last_resort_since)?,
+            },
             Body::TokensDrawn(drawn) => Self::TokensDrawn(drawn.accepted),
             Body::Delivery(delivery) => Self::Delivery(delivery.try_into()?),
             Body::Signalled(signalled) => Self::Signalled {
@@ -247,7 +248,7 @@ impl TryFrom<Body> for ServerBody {
             },
             Body::Lost(lost) => Self::Lost {
                 mailbox: lost.mailbox.as_ref().try_into()?,
-                seq: lost.seq,
+                seq: seq("seq", lost.seq)?,
                 reason: lost.reason.ok_or(BadField::Missing("reason"))?.into(),
             },
             Body::GoingAway(going) => Self::GoingAway { reconnect_after_ms: going.reconnect_after_ms },
@@ -287,8 +288,8 @@ impl TryFrom<wire::Hello> for Hello {
                 nonce: array("nonce", &hello.nonce)?,
             },
             incarnation: hello.incarnation.as_ref().try_into()?,
-            limits: hello.limits.ok_or(BadField::Missing("limits"))?.into(),
-            time: hello.time,
+            limits: limits(hello.limits.ok_or(BadField::Missing("limits"))?)?,
+            time: number("time", hello.time)?,
             software: hello.software,
         })
     }
@@ -303,9 +304,9 @@ impl TryFrom<wire::OpenResult> for Opened {
             return Ok(Self { mailbox, result: Err(error.into()) });
         }
         let state = OpenState {
-            head: result.head,
-            oldest: result.oldest,
-            cursor: result.cursor,
+            head: number("head", result.head)?,
+            oldest: number("oldest", result.oldest)?,
+            cursor: number("cursor", result.cursor)?,
             post_key_hash: result.post_key_hash.as_ref().try_into()?,
             turn_key_hash: result.turn_key_hash.as_ref().try_into()?,
             incarnation: result.incarnation.as_ref().try_into()?,
@@ -332,7 +333,7 @@ impl TryFrom<wire::Delivery> for Delivery {
     fn try_from(delivery: wire::Delivery) -> Result<Self, BadField> {
         Ok(Self {
             mailbox: delivery.mailbox.as_ref().try_into()?,
-            seq: delivery.seq,
+            seq: seq("seq", delivery.seq)?,
             post_id: delivery.post_id.as_ref().try_into()?,
             envelope: delivery.envelope,
             turn: delivery.turn.map(Turn::try_from).transpose()?,
@@ -432,6 +433,11 @@ impl From<&Opened> for wire::OpenResult {
             },
         }
     }
+}
+
+fn limits(limits: wire::Limits) -> Result<Limits, BadField> {
+    number("mailbox_bytes", limits.mailbox_bytes)?;
+    Ok(limits.into())
 }
 
 macro_rules! limits {
