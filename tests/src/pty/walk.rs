@@ -75,6 +75,20 @@ pub async fn the_readme_from_registering_to_the_other_screen(stage: &mut Stage) 
     bob.is_closed()
 }
 
+/// A paste of many lines, larger than any buffer on its way, is one message, whole.
+pub async fn a_long_paste_arrives_whole(stage: &mut Stage) -> anyhow::Result<()> {
+    let [(alice, alices), (_bob, bobs)] = stage.conversation().await?;
+    let lines: Vec<String> =
+        (1..=700).map(|number| format!("line {number} of a paste; 日本語, ❤️")).collect();
+    stage::say(&bobs, &lines.join("\n")).await?;
+    alices.wait_for("line 1 of a paste").await?;
+    alices.close().await?;
+    let history = alice.good(&["--json", "history", "bob", "--limit", "1"]).await?;
+    let entry: serde_json::Value = serde_json::from_str(&history)?;
+    anyhow::ensure!(entry["text"] == lines.join("\n"), "it arrived as {entry}");
+    Ok(())
+}
+
 /// Whoever sits before an empty list and touches nothing gets a first conversation.
 pub async fn an_idle_chat_gets_its_first_conversation(stage: &mut Stage) -> anyhow::Result<()> {
     let (alice, bob) = (stage.registered("alice").await?, stage.registered("bob").await?);
