@@ -32,9 +32,11 @@ pub async fn run(programs: &Programs, wanted: &str, tally: &mut Tally) {
     cases!(
         walk::the_readme_from_registering_to_the_other_screen,
         walk::an_idle_chat_gets_its_first_conversation,
+        walk::the_readme_shows_what_is_seen,
         walk::a_long_paste_arrives_whole,
         poor::a_terminal_that_answers_nothing,
         poor::a_window_that_becomes_small_and_large_again,
+        poor::keys_in_the_middle_of_a_resize,
         ending::the_chat_ends_by_its_key,
         ending::the_chat_ends_by_signals,
         ending::the_chat_ends_with_its_window,
