@@ -12,7 +12,7 @@ use crate::args::Global;
 use crate::keyring;
 use crate::print::tell;
 use crate::problem::Problem;
-use crate::signal::Signal;
+use crate::signal::{self, Signal};
 
 const VARIABLE: &str = "POSTHORN_PASSPHRASE";
 /// What Windows' editors put before a text.
@@ -134,6 +134,9 @@ fn ask(prompt: &str) -> Result<Zeroizing<String>, Problem> {
         );
         return Err(Problem::new("NO_PASSPHRASE", message));
     }
+    // On Ctrl-C rpassword sends SIGINT to this process. If that ended it, the terminal would stay without
+    // echo.
+    signal::keep_from_ending_by_interrupt();
     rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|error| match error.kind() {
         std::io::ErrorKind::Interrupted => Problem::interrupted(Signal::Interrupt, "nothing was done"),
         _ => Problem::new(

@@ -81,6 +81,13 @@ impl Signals {
     }
 }
 
+/// From now on SIGINT does not end this process by itself. To be called inside of the runtime.
+pub(crate) fn keep_from_ending_by_interrupt() {
+    // The first listener takes the signal from the system for good. Without one, it stays as it was.
+    #[cfg(unix)]
+    drop(tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()));
+}
+
 /// Waits for one. Where they cannot be listened to, the system ends the program itself.
 pub(crate) async fn received() -> Signal {
     match Signals::new() {

@@ -1,11 +1,12 @@
 //! Every way in which the program, or the terminal that it is in, comes to its end. The terminal is given
 //! back as it was, and the profile is closed, so that nothing of used keys is left in its log.
 
+use std::path::Path;
 use std::process::ExitStatus;
 
 use rustix::process::Signal;
 
-use super::stage::{Person, Stage};
+use super::stage::{PASSPHRASE, Person, Stage};
 use super::terminal::{Key, Terminal};
 
 /// What a shell says of a program that a signal ended.
@@ -27,8 +28,8 @@ async fn chat(stage: &mut Stage) -> anyhow::Result<(Person, Terminal)> {
 
 async fn listen(stage: &mut Stage) -> anyhow::Result<(Person, Terminal)> {
     let person = stage.registered("alice").await?;
-    let terminal = stage.posthorn(&person, &["listen", "--json"])?;
-    terminal.wait_for("connected").await?;
+    let terminal = stage.posthorn(&person, &["listen"])?;
+    terminal.wait_for("listening as alice").await?;
     Ok((person, terminal))
 }
 
@@ -56,6 +57,48 @@ pub async fn the_chat_ends_by_signals(stage: &mut Stage) -> anyhow::Result<()> {
         person.is_closed()?;
     }
     Ok(())
+}
+
+/// Ctrl+Z gives the terminal to the shell, and `fg` takes it back.
+pub async fn the_chat_is_suspended_and_comes_back(stage: &mut Stage) -> anyhow::Result<()> {
+    let person = stage.registered("alice").await?;
+    let posthorn = stage.programs().posthorn.clone();
+    let mut shell = stage.run(&person, Path::new("sh"), &["-i"])?;
+    let command = format!("POSTHORN_PASSPHRASE='{PASSPHRASE}' {} chat", posthorn.display());
+    shell.paste(&format!("PS1=ready; {command}\n")).await?;
+    shell.wait_for("● online").await?;
+    shell.press(Key::Ctrl('z')).await?;
+    shell.wait_for("Stopped").await?;
+    shell.is_restored()?;
+    shell.paste("fg\n").await?;
+    shell.wait_for("● online").await?;
+    shell.type_slowly("still here").await?;
+    shell.wait_for("> still here").await?;
+    shell.press(Key::Ctrl('c')).await?;
+    shell.wait_until("the chat to end", |screen| !screen.alternate_screen()).await?;
+    shell.paste("exit\n").await?;
+    shell.ended().await?;
+    person.is_closed()
+}
+
+/// Where no shell waits, Ctrl+Z does nothing.
+pub async fn the_chat_is_not_suspended_for_nobody(stage: &mut Stage) -> anyhow::Result<()> {
+    let (_person, terminal) = chat(stage).await?;
+    terminal.press(Key::Ctrl('z')).await?;
+    terminal.type_slowly("still here").await?;
+    terminal.wait_for("> still here").await
+}
+
+/// Ctrl+C at the question for the passphrase.
+pub async fn a_question_for_the_passphrase_can_be_broken_off(stage: &mut Stage) -> anyhow::Result<()> {
+    let person = stage.registered("alice").await?;
+    let posthorn = stage.programs().posthorn.clone();
+    let mut terminal = stage.run(&person, &posthorn, &["card"])?;
+    terminal.wait_for("Passphrase").await?;
+    terminal.wait_hidden().await?;
+    terminal.press(Key::Ctrl('c')).await?;
+    is(terminal.ended().await?, INTERRUPTED)?;
+    terminal.is_restored()
 }
 
 /// The window of the chat is closed: standard error is as dead as the screen.

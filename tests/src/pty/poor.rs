@@ -35,3 +35,14 @@ pub async fn a_window_that_becomes_small_and_large_again(stage: &mut Stage) -> a
     }
     alices.never_asked()
 }
+
+/// Keys that come at the moment of a resize are not kept until another key comes.
+pub async fn keys_in_the_middle_of_a_resize(stage: &mut Stage) -> anyhow::Result<()> {
+    let [(_alice, alices), _bob] = stage.conversation().await?;
+    for number in 1..=20 {
+        alices.resize(if number % 2 == 0 { 80 } else { 60 }, 20).await?;
+        alices.paste("x").await?;
+        alices.wait_for(&format!("> {}", "x".repeat(number))).await?;
+    }
+    Ok(())
+}

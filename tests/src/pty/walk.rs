@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
+
 use super::stage::{self, PASSPHRASE, Person, Stage, WRITE};
 use super::terminal::{Key, Terminal};
 
@@ -73,6 +75,61 @@ pub async fn the_readme_from_registering_to_the_other_screen(stage: &mut Stage) 
     }
     alice.is_closed()?;
     bob.is_closed()
+}
+
+/// What the README shows under its walk is what Bob sees; only times, dates and the port differ.
+pub async fn the_readme_shows_what_is_seen(stage: &mut Stage) -> anyhow::Result<()> {
+    let [(_alice, alices), (_bob, bobs)] = stage.conversation().await?;
+    bobs.resize(80, 16).await?;
+    let said = [
+        (&bobs, "Hello Alice, did you get home well?"),
+        (&alices, "Yes, ten minutes ago. Shall we meet at eight tomorrow?"),
+        (&bobs, "Eight is good. I bring the map,\nyou bring the coffee ☕"),
+        (&alices, "Deal!"),
+    ];
+    for (terminal, text) in said {
+        stage::say(terminal, text).await?;
+        let beginning = text.split(' ').next().unwrap_or_default();
+        alices.wait_for(beginning).await?;
+        bobs.wait_for(beginning).await?;
+    }
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"))?;
+    let block = readme.split_once("What you get:\n\n```text\n").and_then(|(_, rest)| rest.split_once("```"));
+    let shown = essence(block.context("the README shows no screen")?.0);
+    let what = format!("the screen to be what the README shows, which is\n{shown}\n");
+    bobs.wait_until(&what, |screen| essence(&screen.contents()) == shown).await
+}
+
+/// A screen without what differs each time: numbers, the date, and how wide gaps are.
+fn essence(screen: &str) -> String {
+    let line = |line: &str| -> String {
+        let is_date = line.contains(", ") && line.contains(" 20") && line.contains("── ");
+        let digits =
+            if is_date { "(date)".to_owned() } else { line.replace(|c: char| c.is_ascii_digit(), "0") };
+        let mut plain = String::new();
+        for c in digits.trim_end().chars() {
+            let repeats = matches!(c, ' ' | '─' | '0') && plain.ends_with(c);
+            if !repeats {
+                plain.push(c);
+            }
+        }
+        plain
+    };
+    screen.trim_end().lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// A paste of many lines, larger than any buffer on its way, is one message, whole.
+pub async fn a_long_paste_arrives_whole(stage: &mut Stage) -> anyhow::Result<()> {
+    let [(alice, alices), (_bob, bobs)] = stage.conversation().await?;
+    let lines: Vec<String> =
+        (1..=700).map(|number| format!("line {number} of a paste; 日本語, ❤️")).collect();
+    stage::say(&bobs, &lines.join("\n")).await?;
+    alices.wait_for("line 1 of a paste").await?;
+    alices.close().await?;
+    let history = alice.good(&["--json", "history", "bob", "--limit", "1"]).await?;
+    let entry: serde_json::Value = serde_json::from_str(&history)?;
+    anyhow::ensure!(entry["text"] == lines.join("\n"), "it arrived as {entry}");
+    Ok(())
 }
 
 /// Whoever sits before an empty list and touches nothing gets a first conversation.

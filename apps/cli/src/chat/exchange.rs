@@ -44,17 +44,34 @@ pub(super) enum Happening {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Order {
     LoadConversations,
-    LoadHistory { conversation: ConversationId, before: Option<u64> },
+    LoadHistory {
+        conversation: ConversationId,
+        before: Option<u64>,
+    },
     AskOnline,
     MarkRead(ConversationId),
-    Send { conversation: ConversationId, text: String },
-    Start { members: Vec<Contact>, name: String },
-    Add { conversation: ConversationId, members: Vec<Contact> },
-    Remove { conversation: ConversationId, handle: String },
+    Send {
+        conversation: ConversationId,
+        text: String,
+    },
+    Start {
+        members: Vec<Contact>,
+        name: String,
+    },
+    Add {
+        conversation: ConversationId,
+        members: Vec<Contact>,
+    },
+    Remove {
+        conversation: ConversationId,
+        handle: String,
+    },
     Leave(ConversationId),
     ShowSafetyNumber(String),
     ShowMembers(ConversationId),
     Redraw,
+    /// Back to the shell, for a while.
+    Suspend,
     Quit,
 }
 

@@ -19,7 +19,7 @@ const KEYS: &[(&str, &str)] = &[
     ("Ctrl+A, Ctrl+E", "to the line's start, end (also Home, End)"),
     ("Ctrl+W, Ctrl+U, Ctrl+K", "delete a word, to the start, to the end"),
     ("Esc", "close, dismiss notes and alarms, go to the end"),
-    ("Ctrl+L", "draw the screen anew"),
+    ("Ctrl+L, Ctrl+Z", "draw anew; back to the shell until fg"),
     ("F1; Ctrl+C, Ctrl+Q", "this help; quit"),
 ];
 
@@ -33,6 +33,7 @@ impl App {
         match key.code {
             KeyCode::Char('c' | 'q') if control => orders.push(Order::Quit),
             KeyCode::Char('l') if control => orders.push(Order::Redraw),
+            KeyCode::Char('z') if control => orders.push(Order::Suspend),
             KeyCode::Esc => self.escape(),
             code if self.popup.is_some() => self.popup_key(code),
             KeyCode::F(1) => self.help(),

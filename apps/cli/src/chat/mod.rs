@@ -213,6 +213,10 @@ impl Driver {
                     screen.clear().map_err(|error| terminal_problem(&error))?;
                     continue;
                 }
+                Order::Suspend => {
+                    screen.suspend().await.map_err(|error| terminal_problem(&error))?;
+                    continue;
+                }
                 Order::AskOnline => {
                     let state = self.client.state().await;
                     // What came before that state is taken before it: once everything is read, what comes is
@@ -279,7 +283,7 @@ impl Driver {
                 });
                 return None;
             }
-            Order::Quit | Order::Redraw | Order::AskOnline => return None,
+            Order::Quit | Order::Redraw | Order::Suspend | Order::AskOnline => return None,
         };
         Some(happened(done))
     }

@@ -1,5 +1,5 @@
-//! The terminal, taken over and given back: at the end, after an error, after a panic, and when the system
-//! asks to end.
+//! The terminal, taken over and given back: at the end, after an error, after a panic, when the system asks
+//! to end, and while the chat is suspended.
 //!
 //! Two things are never done here. The terminal is never asked where its cursor is: the answer comes among
 //! the keys, which another thread reads, and some terminals do not answer. And nothing complains on standard
@@ -7,6 +7,7 @@
 
 use std::io::{self, IsTerminal as _};
 use std::mem::ManuallyDrop;
+use std::time::Duration;
 
 use crossterm::cursor::Show;
 use crossterm::event::{DisableBracketedPaste, DisableFocusChange, EnableBracketedPaste, EnableFocusChange};
@@ -15,6 +16,14 @@ use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_ra
 use ratatui::backend::CrosstermBackend;
 use ratatui::layout::{Position, Rect};
 use ratatui::{DefaultTerminal, Frame, Terminal};
+#[cfg(unix)]
+use rustix::process::{Signal, kill_current_process_group};
+#[cfg(unix)]
+use tokio::signal::unix::{SignalKind, signal};
+
+/// A program that still runs after this was not stopped.
+#[cfg(unix)]
+const NOT_STOPPED: Duration = Duration::from_millis(200);
 
 /// The full screen. Dropping it restores the terminal.
 pub(super) struct Screen {
@@ -45,6 +54,29 @@ impl Screen {
     pub(super) fn clear(&mut self) -> io::Result<()> {
         let size = self.terminal.size()?;
         self.terminal.resize(Rect::from((Position::ORIGIN, size)))
+    }
+}
+
+#[cfg(unix)]
+impl Screen {
+    /// Gives the terminal to the shell until somebody wants the chat back (`fg`). Where no shell waits for
+    /// it, the system does not stop it, and it goes on at once.
+    pub(super) async fn suspend(&mut self) -> io::Result<()> {
+        let mut continued = signal(SignalKind::from_raw(Signal::CONT.as_raw()))?;
+        leave();
+        kill_current_process_group(Signal::TSTP)?;
+        // The time counts only while it is not stopped; the signal may take a moment to stop all of it.
+        let _ = tokio::time::timeout(NOT_STOPPED, continued.recv()).await;
+        enter_modes()?;
+        self.clear()
+    }
+}
+
+#[cfg(not(unix))]
+impl Screen {
+    /// Here programs are not suspended.
+    pub(super) async fn suspend(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
