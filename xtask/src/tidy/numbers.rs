@@ -127,7 +127,7 @@ fn used(path: &str, text: &str) -> Vec<(usize, Number)> {
         let after =
             words.get(at + 1).is_some_and(|(_, next)| is_byte(next.trim_end_matches([',', '.', ')'])));
         // `C3 A9` are two bytes.
-        if !before && !(after && is_byte(word)) {
+        if !(before || after && is_byte(word)) {
             found.extend(promises(word).map(|number| (*line, number)));
         }
         found.extend(rules(&words, at).into_iter().map(|number| (*line, number)));
