@@ -46,8 +46,8 @@ pub const PATH: &str = "/v1/ws";
 /// The WebSocket close code of a connection that was silent for `limits.idle_seconds`.
 pub const CLOSE_IDLE: u16 = 4000;
 
-/// The WebSocket close code of a connection that took nothing of what was sent to it, or did not end a message
-/// that it had begun.
+/// The WebSocket close code of a connection that took nothing of what was sent to it, or did not end a
+/// message that it had begun.
 pub const CLOSE_STALLED: u16 = 4001;
 
 /// The protocol version that `Hello` announces.

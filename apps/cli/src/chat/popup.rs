@@ -11,8 +11,8 @@ use super::exchange::Popup;
 use super::palette::DIM;
 use super::wrap::wrap;
 
-/// The rows at this size, and whether all is in sight. A picture that does not fit is none, and the size that it
-/// needs is told instead.
+/// The rows at this size, and whether all is in sight. A picture that does not fit is none, and the size
+/// that it needs is told instead.
 fn rows(popup: &Popup, width: usize, height: usize) -> (Vec<String>, bool) {
     let mut rows = Vec::new();
     for line in &popup.lines {
