@@ -58,8 +58,7 @@ fn thorough(steps: &mut Steps) -> anyhow::Result<()> {
 
     steps.run(
         "terminals",
-        "play the case that failed alone: `cargo xtask pty <words of its name>`; the
-    screens are above",
+        "play the case that failed alone: `cargo xtask pty <words of its name>`; the screens are above",
         &mut pty::cases(None)?,
     )?;
     let built = target_directory()?.join("debug");
@@ -72,15 +71,13 @@ fn thorough(steps: &mut Steps) -> anyhow::Result<()> {
     )?;
     steps.run(
         "faults",
-        "run the program that failed alone,
-    with the seed that it printed: `cargo xtask faults <program> --seed <seed>`",
+        "run the program that failed alone, with the seed that it printed: `cargo xtask faults <program> --seed <seed>`",
         Command::new(built.join("faults")).args(["kill", "power", "corrupt", "soak"]).current_dir(root()),
     )?;
     let mut demo = Command::new(built.join("posthorn"));
     steps.run(
         "demo",
-        "run `cargo run --release --bin
-    posthorn -- demo` and read its table",
+        "run `cargo run --release --bin posthorn -- demo` and read its table",
         demo.arg("demo").current_dir(root()),
     )
 }
