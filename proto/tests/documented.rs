@@ -29,6 +29,10 @@ fn the_proof() {
     let key = AccountKey::of_device(&device, &challenge).expect("good keys");
     documented("device's proof", key.device_proof().0);
     documented("relay's proof", key.relay_proof().0);
+    let asked = public(&StaticSecret::from([5; 32]));
+    documented("C", asked);
+    let proof = posthorn_proto::proof::prove(&identity, &challenge, &asked).expect("a good key");
+    documented("proof of the identity", proof.0);
 }
 
 #[test]

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use posthorn_proto::auth::Proof;
 use posthorn_proto::frame::{
     Ack, Authenticate, CardAnswer, ClientFrame, Create, Delivery, KeyPackage, Open, OpenState, Opened,
-    Opening, Post, PublishCard, PublishKeyPackages, Refusal, Register, Request, ServerBody, ServerFrame,
-    Signal,
+    Opening, Post, ProveRelay, PublishCard, PublishKeyPackages, Refusal, Register, Request, ServerBody,
+    ServerFrame, Signal,
 };
 use posthorn_proto::limits::MOST_SEQ;
 use posthorn_proto::{
@@ -102,6 +102,7 @@ fn mailbox_request() -> impl Strategy<Value = Request> {
         (mailbox(), any::<[u8; 32]>())
             .prop_map(|(mailbox, key)| Request::Destroy { mailbox, turn_key: TurnKey::from_bytes(key) }),
         Just(Request::Ping),
+        any::<[u8; 32]>().prop_map(|ephemeral| Request::ProveRelay(ProveRelay { ephemeral })),
     ]
 }
 
@@ -163,6 +164,7 @@ fn server_body() -> impl Strategy<Value = ServerBody> {
         Just(ServerBody::Done),
         seq().prop_map(|seq| ServerBody::Posted { seq }),
         vec(opened(), 0..4).prop_map(ServerBody::Opened),
+        any::<[u8; 32]>().prop_map(|proof| ServerBody::RelayProven(Proof(proof))),
         any::<[u8; 32]>().prop_map(|proof| ServerBody::Registered(Proof(proof))),
         any::<[u8; 32]>().prop_map(|proof| ServerBody::Authenticated(Proof(proof))),
         (any::<[u8; 32]>(), number(), bytes(60)).prop_map(|(identity_key, version, card)| {

@@ -44,6 +44,8 @@ pub enum Request {
     },
     /// Show that both ends of the connection are alive.
     Ping,
+    /// Is it the relay that it says?
+    ProveRelay(ProveRelay),
     /// Make an account and its first device.
     Register(Register),
     /// Prove to be a registered device.
@@ -138,6 +140,13 @@ pub struct Ack {
     pub credit: u32,
 }
 
+/// Asks the relay to prove its identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProveRelay {
+    /// A fresh X25519 public key.
+    pub ephemeral: [u8; 32],
+}
+
 /// Makes an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Register {
@@ -229,6 +238,9 @@ impl TryFrom<Body> for Request {
                 turn_key: destroy.turn_key.as_ref().try_into()?,
             },
             Body::Ping(wire::Ping {}) => Self::Ping,
+            Body::ProveRelay(prove) => {
+                Self::ProveRelay(ProveRelay { ephemeral: array("ephemeral", &prove.ephemeral)? })
+            }
             Body::Register(register) => Self::Register(register.try_into()?),
             Body::Authenticate(authenticate) => Self::Authenticate(Authenticate {
                 device: authenticate.device.as_ref().try_into()?,
@@ -350,6 +362,9 @@ impl From<&Request> for Body {
                 Self::Destroy(wire::Destroy { mailbox: copy(mailbox), turn_key: copy(turn_key.expose()) })
             }
             Request::Ping => Self::Ping(wire::Ping {}),
+            Request::ProveRelay(prove) => {
+                Self::ProveRelay(wire::ProveRelay { ephemeral: copy(prove.ephemeral) })
+            }
             Request::Register(register) => Self::Register(register.into()),
             Request::Authenticate(authenticate) => Self::Authenticate(wire::Authenticate {
                 device: copy(authenticate.device),

@@ -9,8 +9,8 @@ mod client;
 mod server;
 
 pub use client::{
-    Ack, Authenticate, ClientFrame, Create, Open, Opening, Post, PublishCard, PublishKeyPackages, Register,
-    Request, Signal,
+    Ack, Authenticate, ClientFrame, Create, Open, Opening, Post, ProveRelay, PublishCard, PublishKeyPackages,
+    Register, Request, Signal,
 };
 pub use server::{
     CardAnswer, Delivery, Hello, KeyPackage, OpenState, Opened, Refusal, ServerBody, ServerFrame,

@@ -39,6 +39,8 @@ pub enum ServerBody {
     Done,
     /// One result for each opening, in order.
     Opened(Vec<Opened>),
+    /// The relay proves its identity.
+    RelayProven(Proof),
     /// The account exists, and the relay proves itself.
     Registered(Proof),
     /// The device's proof is accepted, and the relay proves itself.
@@ -222,6 +224,7 @@ impl TryFrom<Body> for ServerBody {
             Body::Opened(opened) => {
                 Self::Opened(opened.results.into_iter().map(Opened::try_from).collect::<Result<_, _>>()?)
             }
+            Body::RelayProven(proven) => Self::RelayProven(Proof(array("proof", &proven.proof)?)),
             Body::Registered(registered) => Self::Registered(Proof(array("proof", &registered.proof)?)),
             Body::Authenticated(done) => Self::Authenticated(Proof(array("proof", &done.proof)?)),
             Body::Card(card) => Self::Card(CardAnswer {
@@ -352,6 +355,7 @@ impl From<&ServerBody> for Body {
             ServerBody::Opened(results) => {
                 Self::Opened(wire::Opened { results: results.iter().map(wire::OpenResult::from).collect() })
             }
+            ServerBody::RelayProven(proof) => Self::RelayProven(wire::RelayProven { proof: copy(proof.0) }),
             ServerBody::Registered(proof) => Self::Registered(wire::Registered { proof: copy(proof.0) }),
             ServerBody::Authenticated(proof) => {
                 Self::Authenticated(wire::Authenticated { proof: copy(proof.0) })

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use posthorn_proto::auth::{Challenge, Proof};
 use posthorn_proto::frame::{
     Ack, Authenticate, CardAnswer, ClientFrame, Create, Delivery, Hello, KeyPackage, Open, OpenState, Opened,
-    Opening, Post, PublishCard, PublishKeyPackages, Refusal, Register, Request, ServerBody, ServerFrame,
-    Signal,
+    Opening, Post, ProveRelay, PublishCard, PublishKeyPackages, Refusal, Register, Request, ServerBody,
+    ServerFrame, Signal,
 };
 use posthorn_proto::{
     DeviceId, ErrorCode, Handle, Incarnation, KeyHash, Limits, MailboxId, PostId, PostKey, ReadKey, Reader,
@@ -99,6 +99,7 @@ pub(crate) fn client_frames() -> Vec<(&'static str, ClientFrame)> {
         ("close", Request::Close(MAILBOX)),
         ("destroy", Request::Destroy { mailbox: MAILBOX, turn_key: TurnKey::from_bytes([0xd3; 32]) }),
         ("ping", Request::Ping),
+        ("prove_relay", Request::ProveRelay(ProveRelay { ephemeral: [0xe5; 32] })),
         (
             "register",
             Request::Register(Register {
@@ -191,6 +192,7 @@ pub(crate) fn server_frames() -> Vec<(&'static str, ServerFrame)> {
                 },
             ]),
         ),
+        answer("relay_proven", ServerBody::RelayProven(Proof([0xe6; 32]))),
         answer("registered", ServerBody::Registered(Proof([0xe4; 32]))),
         answer("authenticated", ServerBody::Authenticated(Proof([0xe4; 32]))),
         answer(

@@ -11,6 +11,7 @@
 //! | [`post`], [`signal`] | the post key |
 //! | [`open`], [`ack`], [`close`] | a read key |
 //! | [`destroy`] | the turn key |
+//! | [`prove_relay`] | nothing: anybody may ask, a few times |
 //! | [`register`] | an invite, and the device's key |
 //! | [`authenticate`] | the device's key |
 //! | [`publish_card`], [`publish_key_packages`], [`look_up`], [`take_key_packages`], [`draw_tokens`] | an authenticated device |
@@ -25,6 +26,7 @@ mod draw_tokens;
 mod look_up;
 mod open;
 mod post;
+mod prove_relay;
 mod publish_card;
 mod publish_key_packages;
 mod register;
@@ -77,6 +79,10 @@ pub(crate) fn begin(call: Call, asked: Asked, request: Request) -> Option<Work> 
         Request::Destroy { mailbox, turn_key } => answer(asked, destroy::destroy(call, mailbox, turn_key)),
         Request::Ping => {
             asked.answer(Ok(ServerBody::Done));
+            return None;
+        }
+        Request::ProveRelay(ask) => {
+            asked.answer(prove_relay::prove_relay(&call, &ask));
             return None;
         }
         Request::Register(register) => answer(asked, register::register(call, register)),

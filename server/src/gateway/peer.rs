@@ -23,6 +23,9 @@ use crate::secret::Ephemeral;
 /// Wrong proofs on one connection before it is closed.
 const WRONG_PROOFS: u32 = 5;
 
+/// Proofs of the relay's identity that one connection may ask for.
+const RELAY_PROOFS: u32 = 8;
+
 /// The unanswered requests of one connection may hold this many bytes before it stops accepting more.
 const REQUEST_BYTES: usize = 1 << 20;
 
@@ -54,6 +57,8 @@ struct State {
     /// Openings that unanswered `Open`s may still add.
     reserved: usize,
     wrong_proofs: u32,
+    /// Proofs of the relay's identity that were asked for.
+    relay_proofs: u32,
     ending: Option<Ending>,
     /// The connection is gone; nothing is seated any more.
     gone: bool,
@@ -108,6 +113,14 @@ impl Peer {
         if over {
             self.end(Ending::FLOOD);
         }
+    }
+
+    /// Counts a request for the proof of the relay's identity. `false` if there were enough.
+    pub(crate) fn may_ask_for_proof(&self) -> bool {
+        let mut state = self.state.lock();
+        let may = state.relay_proofs < RELAY_PROOFS;
+        state.relay_proofs += u32::from(may);
+        may
     }
 
     /// The connection shall be closed; the first reason stands.

@@ -5,6 +5,7 @@ mod account;
 mod corpus;
 mod delivery;
 mod held;
+mod identity;
 mod manners;
 mod pipelining;
 mod sockets;
