@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// Packages whose messages carry secrets: they get no `Debug`, so that nothing can print them by accident.
-const SILENT: [&str; 3] = ["posthorn.identity.v1", "posthorn.session.v1", "posthorn.store.v1"];
+const SILENT: [&str; 3] = ["posthorn.identity.v1", "posthorn.group.v2", "posthorn.store.v1"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=schema");

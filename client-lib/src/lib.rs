@@ -17,8 +17,9 @@ pub mod envelope;
 pub mod identity;
 pub mod inbox;
 mod outbox;
-pub mod session;
+mod people;
+pub mod group;
 pub mod store;
-pub mod sync;
+pub mod engine;
 #[cfg(feature = "native")]
 mod transport;

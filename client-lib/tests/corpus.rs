@@ -7,7 +7,7 @@ mod client;
 use std::path::Path;
 
 use client::{DECODERS, decode};
-use posthorn_client::content::{Content, ContentBody, Position, Receipt, WelcomeRefused};
+use posthorn_client::content::{Content, Position, Receipt, Said, Text, WelcomeRefused};
 use posthorn_client::conversation::{ConversationId, MessageId};
 use posthorn_client::envelope::{EnvelopeKey, Slot};
 use posthorn_client::identity::{
@@ -96,7 +96,7 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         sent_at: 1_800_000_000_000,
         position: Position { seq: 4, chain: Chain([2; 32]) },
         receipt: Receipt { delivered: 4, read: 3 },
-        body: ContentBody::Text("Grüße".to_owned()),
+        said: Said::new(Text::new("Grüße")).expect("fits"),
     };
     vec![
         ("card", card.encoded().to_vec()),

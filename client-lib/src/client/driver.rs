@@ -1,43 +1,52 @@
-//! Drives the engine: carries inputs to it and effects from it, on a thread of its own, because the engine
-//! waits for the disk. All decisions are the engine's.
+//! Drives the engine: carries inputs to it and effects from it, on a thread of its own, because the engine waits
+//! for the disk. All decisions are the engine's.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use rand::SeedableRng as _;
-use rand::rngs::StdRng;
+use rand::TryRngCore as _;
+use rand::rngs::OsRng;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::clock::now;
+use crate::engine::{Command, Effect, Engine, Error, Event, Input, LinkId, Randomness, Reply, SyncState};
 use crate::store::Database;
-use crate::sync::{
-    Answer, Command, CommandError, CommandId, Effect, Engine, EngineError, Event, Input, LinkId,
-};
 use crate::transport::{Connection, FromLink};
 
 /// After the local database failed (a full disk), the engine starts anew after this long.
 const DATABASE_RETRY: Duration = Duration::from_secs(2);
 /// Inputs from connections that wait for the engine; beyond that they wait in the sockets.
 const INPUT_QUEUE: usize = 64;
+/// Inputs that are handled in one transaction, at most.
+const AT_ONCE: usize = 64;
 /// Without anything to do, look again after this long.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 /// What a [`super::Client`] asks of its driver.
 pub(super) enum Ask {
-    Command(Command, oneshot::Sender<Result<Answer, CommandError>>),
+    Command(Box<Command>),
+    /// Tell when the state is like this.
+    Settled(Box<dyn Fn(&SyncState) -> bool + Send>, oneshot::Sender<()>),
     Close(oneshot::Sender<()>),
 }
+
+type Waiting = (Box<dyn Fn(&SyncState) -> bool + Send>, oneshot::Sender<()>);
 
 pub(super) struct Driver {
     engine: Engine,
     asks: mpsc::Receiver<Ask>,
     events: broadcast::Sender<Event>,
-    replies: HashMap<CommandId, oneshot::Sender<Result<Answer, CommandError>>>,
-    next_command: u64,
+    settling: Vec<Waiting>,
     connections: HashMap<LinkId, Connection>,
     next_generation: u64,
     inputs: mpsc::Receiver<FromLink>,
     to_inputs: mpsc::Sender<FromLink>,
+}
+
+/// From the system for each draw: a copy of a running machine must not draw the same twice.
+fn randomness() -> Randomness {
+    Box::new(OsRng.unwrap_err())
 }
 
 impl Driver {
@@ -45,15 +54,13 @@ impl Driver {
         database: Database,
         asks: mpsc::Receiver<Ask>,
         events: broadcast::Sender<Event>,
-    ) -> Result<Self, EngineError> {
+    ) -> Result<Self, Error> {
         let (to_inputs, inputs) = mpsc::channel(INPUT_QUEUE);
         Ok(Self {
-            engine: Engine::open(database, Box::new(StdRng::from_os_rng()), now())
-                .map_err(|failed| failed.0)?,
+            engine: Engine::open(database, randomness(), now()).map_err(|failed| failed.0)?,
             asks,
             events,
-            replies: HashMap::new(),
-            next_command: 1,
+            settling: Vec::new(),
             connections: HashMap::new(),
             next_generation: 1,
             inputs,
@@ -68,48 +75,75 @@ impl Driver {
                 .engine
                 .wake_at()
                 .map_or(LONGEST_SLEEP, |at| Duration::from_millis(at.saturating_sub(now())));
-            let result = tokio::select! {
+            let mut batch = Vec::new();
+            let mut close = None;
+            tokio::select! {
                 ask = self.asks.recv() => match ask {
-                    None => return,
-                    Some(Ask::Close(done)) => {
-                        self.connections.clear();
-                        drop(self.engine);
-                        // Whoever closed may not wait for it.
-                        let _ = done.send(());
-                        return;
-                    }
-                    Some(Ask::Command(command, reply)) => {
-                        let id = CommandId(self.next_command);
-                        self.next_command += 1;
-                        self.replies.insert(id, reply);
-                        self.handle(Input::Command(id, command))
-                    }
+                    None => break,
+                    Some(ask) => close = self.take(ask, &mut batch),
                 },
-                Some((id, generation, input)) = self.inputs.recv() => {
-                    // A connection that was replaced may still have had something in the queue.
-                    if self.connections.get(&id).is_some_and(|connection| connection.generation == generation) {
-                        if matches!(input, Input::Disconnected(..)) {
-                            self.connections.remove(&id);
-                        }
-                        self.handle(input)
-                    } else {
-                        Ok(())
-                    }
+                Some(input) = self.inputs.recv() => self.hear(input, &mut batch),
+                () = tokio::time::sleep(wait.min(LONGEST_SLEEP)) => batch.push(Input::Tick),
+            }
+            // Everything that waits goes into the same transaction.
+            while close.is_none() && batch.len() < AT_ONCE {
+                if let Ok(ask) = self.asks.try_recv() {
+                    close = self.take(ask, &mut batch);
+                } else if let Ok(input) = self.inputs.try_recv() {
+                    self.hear(input, &mut batch);
+                } else {
+                    break;
                 }
-                () = tokio::time::sleep(wait.min(LONGEST_SLEEP)) => self.handle(Input::Tick),
-            };
-            if let Err(error) = result {
+            }
+            if let Err(error) = self.handle(batch) {
                 match self.restart(error).await {
                     Some(driver) => self = driver,
                     None => return,
                 }
             }
+            self.look_who_settles();
+            if let Some(done) = close {
+                self.connections.clear();
+                end(self.engine);
+                // Whoever closed may not wait for it.
+                let _ = done.send(());
+                return;
+            }
+        }
+        self.connections.clear();
+        end(self.engine);
+    }
+
+    /// Takes what the client asks; who waits for the end, if that is it.
+    fn take(&mut self, ask: Ask, batch: &mut Vec<Input>) -> Option<oneshot::Sender<()>> {
+        match ask {
+            Ask::Command(command) => batch.push(Input::Command(*command)),
+            Ask::Settled(like, done) => self.settling.push((like, done)),
+            Ask::Close(done) => return Some(done),
+        }
+        None
+    }
+
+    /// Takes something from a connection; one that was replaced may still have had something in the queue.
+    fn hear(&mut self, (id, generation, input): FromLink, batch: &mut Vec<Input>) {
+        if self.connections.get(&id).is_some_and(|connection| connection.generation == generation) {
+            if matches!(input, Input::Disconnected(..)) {
+                self.connections.remove(&id);
+            }
+            batch.push(input);
         }
     }
 
-    fn handle(&mut self, input: Input) -> Result<(), EngineError> {
+    fn handle(&mut self, inputs: Vec<Input>) -> Result<(), Error> {
+        if inputs.is_empty() {
+            return Ok(());
+        }
         let mut dead = Vec::new();
-        for effect in self.engine.handle(input, now())? {
+        // A panic in somebody's code must not take the app with it. The transaction was rolled back; the engine
+        // is opened again, with more care (`engine::careful`).
+        let handled = catch_unwind(AssertUnwindSafe(|| self.engine.handle(inputs, now())));
+        let effects = handled.unwrap_or_else(|_| Err(Error::Stopped))?;
+        for effect in effects {
             match effect {
                 Effect::Connect(id) => {
                     let connection =
@@ -117,46 +151,69 @@ impl Driver {
                     self.next_generation += 1;
                     self.connections.insert(id, connection);
                 }
-                Effect::Disconnect(id) => dead.push((id, "given up".to_owned())),
+                Effect::Disconnect(id) => dead.push(Input::Disconnected(id, "given up".to_owned())),
                 Effect::Send(id, frame) => {
                     if self.connections.get(&id).is_some_and(|connection| !connection.send(frame)) {
-                        dead.push((id, "the connection is stuck".to_owned()));
+                        dead.push(Input::Disconnected(id, "the connection is stuck".to_owned()));
                     }
                 }
                 // Nobody has to listen.
                 Effect::Event(event) => drop(self.events.send(event)),
-                Effect::Answer(id, answer) => {
-                    if let Some(reply) = self.replies.remove(&id) {
-                        // Whoever asked may be gone.
-                        let _ = reply.send(*answer);
-                    }
-                }
+                Effect::Answer(answer) => answer.give(),
             }
         }
-        for (id, reason) in dead {
-            if self.connections.remove(&id).is_some() {
-                self.handle(Input::Disconnected(id, reason))?;
-            }
+        dead.retain(|input| match input {
+            Input::Disconnected(id, _) => self.connections.remove(id).is_some(),
+            _ => false,
+        });
+        self.handle(dead)
+    }
+
+    /// Tells those who wait for everything to be done, when it is.
+    fn look_who_settles(&mut self) {
+        self.settling.retain(|(_, done)| !done.is_closed());
+        if self.settling.is_empty() {
+            return;
         }
-        Ok(())
+        let (told, state) = std::sync::mpsc::sync_channel(1);
+        let reply = Reply::new(move |state| drop(told.try_send(state)));
+        if self.handle(vec![Input::Command(Command::State(reply))]).is_err() {
+            return;
+        }
+        let Ok(Ok(state)) = state.try_recv() else { return };
+        let (done, waiting) = std::mem::take(&mut self.settling).into_iter().partition(|(like, _)| like(&state));
+        self.settling = waiting;
+        let done: Vec<Waiting> = done;
+        for (_, done) in done {
+            let _ = done.send(());
+        }
     }
 
     /// The database failed and the input was not handled. Everything durable is as before it: begin anew from
     /// there.
-    async fn restart(mut self, error: EngineError) -> Option<Self> {
+    async fn restart(mut self, error: Error) -> Option<Self> {
         tracing::warn!(%error, "the local database failed; trying again");
+        let reason = format!("this device's database failed: {error}; it is tried again");
+        let retry_in_ms = DATABASE_RETRY.as_millis() as u64;
+        // Nobody has to listen.
+        let _ = self.events.send(Event::Disconnected { reason, retry_in_ms });
         self.connections.clear();
-        self.replies.clear();
         let mut database = self.engine.into_database();
         loop {
             tokio::time::sleep(DATABASE_RETRY).await;
             if self.asks.is_closed() {
                 return None;
             }
-            match Engine::open(database, Box::new(StdRng::from_os_rng()), now()) {
+            match Engine::open(database, randomness(), now()) {
                 Ok(engine) => return Some(Self { engine, ..self }),
                 Err(failed) => database = failed.1,
             }
         }
+    }
+}
+
+fn end(engine: Engine) {
+    if let Err(error) = engine.close() {
+        tracing::warn!(%error, "the profile could not be closed in order");
     }
 }

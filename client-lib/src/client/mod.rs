@@ -1,81 +1,34 @@
 //! What an app holds: a [`Client`] over one profile, which stays in touch with its relay by itself.
 //!
-//! ```no_run
-//! # async fn example(database: posthorn_client::store::Database) -> Result<(), posthorn_client::client::ClientError> {
-//! use posthorn_client::client::Client;
-//!
-//! let client = Client::open(database)?;
-//! let mut events = client.subscribe();
-//! for conversation in client.conversations().await? {
-//!     client.send(conversation.id, "hello".to_owned()).await?;
-//! }
-//! while let Ok(event) = events.recv().await {
-//!     println!("{event:?}");
-//! }
-//! # Ok(())
-//! # }
-//! ```
+//! A client is cheap to clone, and every clone is the same client. [`Client::conversation`] gives a handle for
+//! one conversation; [`Client::events`] a stream of what happens, which says when it missed something.
 
+mod builder;
 mod clock;
+mod conversation;
 mod driver;
+mod events;
 
 use std::time::Duration;
 
 use posthorn_proto::Handle;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use crate::conversation::{ConversationId, Message, MessageId};
-use crate::identity::{RelayUrl, SafetyNumber};
-use crate::store::Database;
-use crate::sync::{
-    Account, Answer, Command, CommandError, Contact, ConversationSummary, EngineError, Event, MemberSummary,
-    SyncState,
+use crate::conversation::ConversationId;
+use crate::engine::{
+    Account, Command, Consent, ConversationSummary, Error, Event, Person, Reply, SyncState, Who,
 };
+use crate::identity::{PersonId, RelayUrl, SafetyNumber};
+use crate::store::Database;
+pub use builder::Builder;
+pub use conversation::Conversation;
 use driver::{Ask, Driver};
+pub use events::EventStream;
 
 /// Commands that wait for the driver.
-const ASK_QUEUE: usize = 64;
+const ASK_QUEUE: usize = 256;
 /// Events that a slow subscriber may lag behind before it misses some (and is told so).
 const EVENT_QUEUE: usize = 4096;
-/// How often [`Client::settled`] looks when no event makes it look earlier.
-const SETTLE_LOOK: Duration = Duration::from_millis(50);
-
-/// Why a call did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The engine refused the command.
-    #[error(transparent)]
-    Command(#[from] CommandError),
-    /// The local database.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// The client was closed, or its database failed while the call was under way; what was durable goes on
-    /// later.
-    #[error(
-        "the client stopped before it could answer; what was asked and saved goes on when it is opened again"
-    )]
-    Stopped,
-    /// Not everything was done in time; it goes on.
-    #[error("not everything could be sent and received in time: it goes on when the relay can be reached")]
-    NotSettled(SyncState),
-    /// The thread could not be made.
-    #[error("cannot start: {0}")]
-    Thread(#[from] std::io::Error),
-}
-
-impl ClientError {
-    /// A stable name.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Command(error) => error.code(),
-            Self::Engine(EngineError::Store(error)) => error.cause(),
-            Self::Engine(EngineError::Session(error)) => error.cause(),
-            Self::Stopped => "STOPPED",
-            Self::NotSettled(_) => "NOT_SETTLED",
-            Self::Thread(_) => "THREAD",
-        }
-    }
-}
 
 /// A profile that is online. Clones are the same client; when the last is dropped it stops.
 #[derive(Clone, Debug)]
@@ -84,25 +37,20 @@ pub struct Client {
     events: broadcast::Sender<Event>,
 }
 
-macro_rules! ask {
-    ($client:expr, $command:expr, $answer:pat => $value:expr) => {
-        match $client.command($command).await? {
-            $answer => Ok($value),
-            other => unreachable!("the engine answers each command with its own answer, not {other:?}"),
-        }
-    };
-}
-
 impl Client {
-    /// Opens a profile and begins to sync, on a thread of its own.
-    pub fn open(database: Database) -> Result<Self, ClientError> {
+    /// Opens or makes the profile in a folder.
+    pub fn builder(folder: impl Into<std::path::PathBuf>) -> Builder {
+        Builder::new(folder.into())
+    }
+
+    /// Begins to sync with a database that is open already, on a thread of its own. Waits for the disk.
+    pub fn with_database(database: Database) -> Result<Self, Error> {
         let (asks, queue) = mpsc::channel(ASK_QUEUE);
         let (events, _) = broadcast::channel(EVENT_QUEUE);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (to_events, (ready, opened)) = (events.clone(), std::sync::mpsc::sync_channel(1));
         std::thread::Builder::new().name("posthorn-client".to_owned()).spawn(move || {
-            let driver = Driver::new(database, queue, to_events);
-            match driver {
+            match Driver::new(database, queue, to_events) {
                 Ok(driver) => {
                     // The opener waits for exactly one of these.
                     let _ = ready.send(Ok(()));
@@ -111,120 +59,128 @@ impl Client {
                 Err(error) => drop(ready.send(Err(error))),
             }
         })?;
-        opened.recv().map_err(|_| ClientError::Stopped)??;
+        opened.recv().map_err(|_| Error::Stopped)??;
         Ok(Self { asks, events })
     }
 
     /// What happens from now on.
-    pub fn subscribe(&self) -> broadcast::Receiver<Event> {
-        self.events.subscribe()
+    pub fn events(&self) -> EventStream {
+        EventStream::new(self.events.subscribe())
     }
 
     /// Makes an account and this first device of it. Answers when others can write to it.
-    pub async fn register(
-        &self,
-        relay: RelayUrl,
-        handle: Handle,
-        invite: String,
-    ) -> Result<Account, ClientError> {
-        ask!(self, Command::Register { relay, handle, invite }, Answer::Account(Some(account)) => account)
+    pub async fn register(&self, relay: RelayUrl, handle: Handle, invite: &str) -> Result<Account, Error> {
+        let invite = invite.to_owned();
+        self.ask(|reply| Command::Register { relay, handle, invite, reply }).await
     }
 
     /// The account of this profile, if it has one.
-    pub async fn account(&self) -> Result<Option<Account>, ClientError> {
-        ask!(self, Command::Account, Answer::Account(account) => account)
+    pub async fn account(&self) -> Result<Option<Account>, Error> {
+        self.ask(Command::Account).await
     }
 
-    /// Starts a conversation; answers when everybody is invited.
-    pub async fn start(&self, name: String, members: Vec<Contact>) -> Result<ConversationId, ClientError> {
-        ask!(self, Command::Start { name, members }, Answer::Started(id) => id)
+    /// Whose invitations are followed without asking, until this client is closed.
+    pub async fn consent(&self, consent: Consent) -> Result<(), Error> {
+        self.ask(|reply| Command::Consent(consent, reply)).await
     }
 
-    /// Queues a text, durably (C2).
-    pub async fn send(&self, conversation: ConversationId, text: String) -> Result<MessageId, ClientError> {
-        ask!(self, Command::Send { conversation, text }, Answer::Queued(id) => id)
+    /// A conversation, whether it is there or not: its calls tell.
+    pub fn conversation(&self, id: ConversationId) -> Conversation {
+        Conversation::new(self.clone(), id)
     }
 
-    /// Adds people; answers when they are members.
-    pub async fn add(&self, conversation: ConversationId, members: Vec<Contact>) -> Result<(), ClientError> {
-        ask!(self, Command::Add { conversation, members }, Answer::Done => ())
+    /// Starts a conversation; answers when everybody is invited. Without a name and with one person whom we
+    /// have such a conversation with already, it is that one.
+    pub async fn start(&self, name: &str, members: Vec<Who>) -> Result<Conversation, Error> {
+        self.start_as(None, name, members, false).await
     }
 
-    /// Removes a person; answers when they are not a member any more.
-    pub async fn remove(&self, conversation: ConversationId, handle: String) -> Result<(), ClientError> {
-        ask!(self, Command::Remove { conversation, handle }, Answer::Done => ())
-    }
-
-    /// Leaves; the others see it when the relay can be reached.
-    pub async fn leave(&self, conversation: ConversationId) -> Result<(), ClientError> {
-        ask!(self, Command::Leave(conversation), Answer::Done => ())
-    }
-
-    /// All conversations, most recent first.
-    pub async fn conversations(&self) -> Result<Vec<ConversationSummary>, ClientError> {
-        ask!(self, Command::Conversations, Answer::Conversations(list) => list)
-    }
-
-    /// The members' devices.
-    pub async fn members(&self, conversation: ConversationId) -> Result<Vec<MemberSummary>, ClientError> {
-        ask!(self, Command::Members(conversation), Answer::Members(list) => list)
-    }
-
-    /// Entries before a row (or the newest), oldest first.
-    pub async fn history(
+    /// Likewise, under an id of the caller's choice, so that the call can be repeated after a crash; `again`
+    /// begins another conversation with the same person.
+    pub async fn start_as(
         &self,
-        conversation: ConversationId,
-        before: Option<u64>,
-        limit: usize,
-    ) -> Result<Vec<Message>, ClientError> {
-        ask!(self, Command::History { conversation, before, limit }, Answer::History(list) => list)
+        id: Option<ConversationId>,
+        name: &str,
+        members: Vec<Who>,
+        again: bool,
+    ) -> Result<Conversation, Error> {
+        let name = name.to_owned();
+        let id = self.ask(|reply| Command::Start { id, name, members, again, reply }).await?;
+        Ok(self.conversation(id))
     }
 
-    /// Everything in the conversation was seen.
-    pub async fn mark_read(&self, conversation: ConversationId) -> Result<(), ClientError> {
-        ask!(self, Command::MarkRead(conversation), Answer::Done => ())
+    /// All conversations, most recent first; invitations that wait among them.
+    pub async fn conversations(&self) -> Result<Vec<ConversationSummary>, Error> {
+        self.ask(Command::Conversations).await
     }
 
-    /// The safety number with somebody who was met in a conversation.
-    pub async fn safety_number(&self, handle: String) -> Result<SafetyNumber, ClientError> {
-        ask!(self, Command::SafetyNumber(handle), Answer::SafetyNumber(number) => number)
+    /// Everybody who was met.
+    pub async fn people(&self) -> Result<Vec<Person>, Error> {
+        self.ask(Command::People).await
+    }
+
+    /// Nothing of a person is shown any more, or is again.
+    pub async fn block(&self, person: PersonId, blocked: bool) -> Result<(), Error> {
+        self.ask(|reply| Command::Block { person, blocked, reply }).await
+    }
+
+    /// The safety number with somebody who was met.
+    pub async fn safety_number(&self, person: PersonId) -> Result<SafetyNumber, Error> {
+        self.ask(|reply| Command::SafetyNumber(person, reply)).await
     }
 
     /// How far everything is.
-    pub async fn state(&self) -> Result<SyncState, ClientError> {
-        ask!(self, Command::State, Answer::State(state) => state)
+    pub async fn state(&self) -> Result<SyncState, Error> {
+        self.ask(Command::State).await
     }
 
-    /// Waits until everything is sent and everything that the relay has is read.
-    pub async fn settled(&self, timeout: Duration) -> Result<(), ClientError> {
-        let mut events = self.subscribe();
-        let mut state = self.state().await?;
-        let settle = async {
-            while !(state.connected && state.caught_up && state.outbox == 0 && state.intents == 0) {
-                // An event, a missed event and the time to look are all reasons to look.
-                let _ = tokio::time::timeout(SETTLE_LOOK, events.recv()).await;
-                state = self.state().await?;
-            }
-            Ok(())
+    /// Waits until everything is sent and everything that the relay has is read. Errors:
+    /// [`Error::NotSettled`], which says what it waited for.
+    pub async fn settled(&self, timeout: Duration) -> Result<(), Error> {
+        let settled = |state: &SyncState| {
+            state.connected && state.caught_up && state.outbox == 0 && state.intents == 0
         };
-        match tokio::time::timeout(timeout, settle).await {
-            Ok(result) => result,
-            Err(_) => Err(ClientError::NotSettled(self.state().await?)),
+        let (done, wait) = oneshot::channel();
+        self.tell(Ask::Settled(Box::new(settled), done)).await?;
+        match tokio::time::timeout(timeout, wait).await {
+            Ok(done) => done.map_err(|_| Error::Stopped),
+            Err(_) => Err(Error::NotSettled(in_words(&self.state().await?))),
         }
     }
 
     /// Stops, and waits until the profile can be opened again.
-    pub async fn close(self) {
-        let (done, closed) = oneshot::channel();
-        if self.asks.send(Ask::Close(done)).await.is_ok() {
-            // An error means that it has stopped already.
-            let _ = closed.await;
-        }
+    pub async fn close(self) -> Result<(), Error> {
+        let (done, wait) = oneshot::channel();
+        self.tell(Ask::Close(done)).await?;
+        wait.await.map_err(|_| Error::Stopped)
     }
 
-    async fn command(&self, command: Command) -> Result<Answer, ClientError> {
-        let (reply, answer) = oneshot::channel();
-        self.asks.send(Ask::Command(command, reply)).await.map_err(|_| ClientError::Stopped)?;
-        Ok(answer.await.map_err(|_| ClientError::Stopped)??)
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, Error> {
+        let (answer, wait) = oneshot::channel();
+        // Whoever asked may be gone.
+        let reply = Reply::new(move |result| drop(answer.send(result)));
+        self.tell(Ask::Command(Box::new(command(reply)))).await?;
+        wait.await.map_err(|_| Error::Stopped)?
     }
+
+    async fn tell(&self, ask: Ask) -> Result<(), Error> {
+        self.asks.send(ask).await.map_err(|_| Error::Stopped)
+    }
+}
+
+/// What is still to be done.
+fn in_words(state: &SyncState) -> String {
+    if let Some(waiting) = &state.waiting {
+        return format!("the relay makes us wait ({}): {}", waiting.code, waiting.text);
+    }
+    if !state.connected {
+        return "the relay cannot be reached; it goes on when it can".to_owned();
+    }
+    if !state.caught_up {
+        return "not everything is read yet; it goes on".to_owned();
+    }
+    format!("{} posts and {} changes are still to go; it goes on", state.outbox, state.intents)
 }

@@ -8,7 +8,7 @@ use posthorn_proto::{DeviceId, MailboxId, ReadKey, ReaderId, RelayIdentity, Wron
 use prost::Message as _;
 
 use super::{array, wire};
-use crate::conversation::ConversationId;
+use crate::conversation::GroupId;
 use crate::identity::{Card, CardError, Identity, IdentityKey, RelayAddress, RelayUrl, UnverifiedCard};
 
 /// Domain separation of an invitation's signature.
@@ -24,6 +24,8 @@ pub enum InboxMessage {
     Invitation(UnverifiedInvitation),
     /// Your invitation did not open.
     WelcomeRefused(WelcomeRefused),
+    /// Of a kind that a later version knows.
+    Unknown,
 }
 
 /// Why a message to an inbox is refused.
@@ -63,8 +65,8 @@ pub struct Invitation {
     pub recipient: (DeviceId, IdentityKey),
     /// Who invites.
     pub inviter: Card,
-    /// The conversation, which is also the MLS group id.
-    pub conversation: ConversationId,
+    /// The MLS group.
+    pub group: GroupId,
     /// Where its mailbox is.
     pub relay: RelayAddress,
     /// Its mailbox.
@@ -84,8 +86,8 @@ pub struct Invitation {
 /// "Your Welcome does not open; here is a fresh key package."
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WelcomeRefused {
-    /// Of which conversation.
-    pub conversation: ConversationId,
+    /// Of which group.
+    pub group: GroupId,
     /// Whose.
     pub device: DeviceId,
     /// To try again with.
@@ -97,11 +99,19 @@ pub struct WelcomeRefused {
 impl Invitation {
     /// Signs and encodes, ready to be sealed.
     pub fn encode(&self, identity: &Identity) -> Vec<u8> {
-        let invitation = wire::Invitation {
+        let invitation = self.to_bytes();
+        let signature = identity.sign(INVITATION_LABEL, &[&invitation]).to_vec();
+        let signed = wire::SignedInvitation { invitation, signature };
+        wire::InboxMessage { body: Some(wire::inbox_message::Body::Invitation(signed)) }.encode_to_vec()
+    }
+
+    /// Its bytes without the signature, for keeping one that was verified.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        wire::Invitation {
             recipient: self.recipient.0.0.to_vec(),
             recipient_identity: self.recipient.1.as_bytes().to_vec(),
             inviter_card: self.inviter.encoded().to_vec(),
-            conversation: self.conversation.0.to_vec(),
+            group: self.group.0.to_vec(),
             relay_url: self.relay.url.as_str().to_owned(),
             relay_identity: self.relay.identity.0.to_vec(),
             mailbox: self.mailbox.0.to_vec(),
@@ -111,31 +121,21 @@ impl Invitation {
             chain: self.chain.0.to_vec(),
             welcome: self.welcome.clone(),
         }
-        .encode_to_vec();
-        let signature = identity.sign(INVITATION_LABEL, &[&invitation]).to_vec();
-        let signed = wire::SignedInvitation { invitation, signature };
-        wire::InboxMessage { body: Some(wire::inbox_message::Body::Invitation(signed)) }.encode_to_vec()
+        .encode_to_vec()
     }
-}
 
-impl UnverifiedInvitation {
-    /// Checks the card, the signature and the recipient.
-    pub fn verify(self, device: DeviceId, identity: &IdentityKey) -> Result<Invitation, InvitationError> {
-        let raw = wire::Invitation::decode(&self.0.invitation[..]).map_err(|_| InvitationError::Malformed)?;
-        let inviter = UnverifiedCard::new(&raw.inviter_card)?.verify(None)?;
-        if !inviter.identity().has_signed(INVITATION_LABEL, &[&self.0.invitation], &self.0.signature) {
-            return Err(InvitationError::Signature);
-        }
-        if raw.recipient != device.0 || raw.recipient_identity != identity.as_bytes() {
-            return Err(InvitationError::WrongRecipient);
-        }
+    /// What such bytes say. The signature, and whom it is for, are the caller's to know.
+    pub(crate) fn from_bytes(bytes: &[u8], now: u64) -> Result<Self, InvitationError> {
+        let raw = wire::Invitation::decode(bytes).map_err(|_| InvitationError::Malformed)?;
         if raw.seq > MOST_SEQ {
             return Err(InvitationError::Place);
         }
-        Ok(Invitation {
-            recipient: (device, *identity),
-            inviter,
-            conversation: ConversationId::try_from(&raw.conversation[..])?,
+        let recipient = IdentityKey::try_from(&raw.recipient_identity[..])
+            .map_err(|_| InvitationError::WrongRecipient)?;
+        Ok(Self {
+            recipient: (DeviceId::try_from(&raw.recipient[..])?, recipient),
+            inviter: UnverifiedCard::new(&raw.inviter_card)?.verify(None, now)?,
+            group: GroupId::try_from(&raw.group[..])?,
             relay: RelayAddress {
                 url: RelayUrl::parse(&raw.relay_url).map_err(|_| InvitationError::Relay)?,
                 identity: RelayIdentity::try_from(&raw.relay_identity[..])?,
@@ -150,15 +150,36 @@ impl UnverifiedInvitation {
     }
 }
 
+impl UnverifiedInvitation {
+    /// Checks the card, the signature and the recipient; `now` in unix milliseconds.
+    pub fn verify(
+        self,
+        device: DeviceId,
+        identity: &IdentityKey,
+        now: u64,
+    ) -> Result<Invitation, InvitationError> {
+        let invitation = Invitation::from_bytes(&self.0.invitation, now)?;
+        let inviter = invitation.inviter.identity();
+        if !inviter.has_signed(INVITATION_LABEL, &[&self.0.invitation], &self.0.signature) {
+            return Err(InvitationError::Signature);
+        }
+        if invitation.recipient != (device, *identity) {
+            return Err(InvitationError::WrongRecipient);
+        }
+        Ok(invitation)
+    }
+}
+
 impl InboxMessage {
     /// Parses what an inbox opened.
     pub fn decode(bytes: &[u8]) -> Result<Self, InvitationError> {
         use wire::inbox_message::Body;
         let raw = wire::InboxMessage::decode(bytes).map_err(|_| InvitationError::Malformed)?;
-        match raw.body.ok_or(InvitationError::Malformed)? {
+        let Some(body) = raw.body else { return Ok(Self::Unknown) };
+        match body {
             Body::Invitation(signed) => Ok(Self::Invitation(UnverifiedInvitation(signed))),
             Body::WelcomeRefused(refused) => Ok(Self::WelcomeRefused(WelcomeRefused {
-                conversation: ConversationId::try_from(&refused.conversation[..])?,
+                group: GroupId::try_from(&refused.group[..])?,
                 device: DeviceId::try_from(&refused.device[..])?,
                 key_package: refused.key_package,
                 cause: refused.cause.chars().filter(|c| c.is_ascii_graphic()).take(64).collect(),
@@ -171,7 +192,7 @@ impl WelcomeRefused {
     /// Encodes, ready to be sealed.
     pub fn encode(&self) -> Vec<u8> {
         let refused = wire::WelcomeRefused {
-            conversation: self.conversation.0.to_vec(),
+            group: self.group.0.to_vec(),
             device: self.device.0.to_vec(),
             key_package: self.key_package.clone(),
             cause: self.cause.clone(),

@@ -1,17 +1,29 @@
 //! What members say to each other inside the encryption: [`Content`] in conversations, [`InboxMessage`] to
 //! inboxes.
 //!
-//! Owns the encoding and its checks. It encrypts nothing and decides nothing.
+//! Owns the encoding and its checks. It encrypts nothing and decides nothing. In reading order: [`Content`] is
+//! one message; [`Said`] is what it says, as class and bytes (`said.rs`); [`Kind`] is that read, one file a
+//! kind (`kind/`).
 
+mod author;
 mod inbox_message;
+pub(crate) mod kind;
+mod said;
 
+pub use author::{Author, Named};
 pub use inbox_message::{InboxMessage, Invitation, InvitationError, UnverifiedInvitation, WelcomeRefused};
+pub use kind::{
+    Act, CUSTOM_BYTES, Change, Custom, EMOJI_BYTES, Kind, Leave, PROPOSAL_BYTES, Reaction, ReceiptOnly,
+    Sender, TEXT_BYTES, Text, Unknown,
+};
+pub use said::{BODY_BYTES, Class, FALLBACK_BYTES, Said, SaidError, Target};
 
 use posthorn_proto::WrongLength;
-use posthorn_proto::chain::Chain;
 use prost::Message as _;
 
 use crate::conversation::MessageId;
+use crate::envelope::MOST_DATA;
+use crate::identity::PersonId;
 
 pub(crate) mod wire {
     #![allow(
@@ -20,37 +32,32 @@ pub(crate) mod wire {
         clippy::all,
         reason = "generated from the schema, which is documented"
     )]
-    include!(concat!(env!("OUT_DIR"), "/posthorn.content.v1.rs"));
+    include!(concat!(env!("OUT_DIR"), "/posthorn.content.v2.rs"));
 }
 
-/// The longest text, in bytes of UTF-8. It fits one envelope with room to spare.
-pub const TEXT_BYTES: usize = 64 * 1024;
+/// The longest encoded [`Content`]: the longest body and fallback, and under 300 bytes for the other fields.
+pub const CONTENT_BYTES: usize = 68 * 1024;
+/// The largest number in a content: seqs and milliseconds, which must fit JSON and SQLite.
+const MOST_NUMBER: u64 = 1 << 53;
 
-/// One application message of a conversation.
+// Whatever can be said can be sealed: MLS adds the group id, a place and a signature, under 1 KiB together.
+const _: () = assert!(BODY_BYTES + FALLBACK_BYTES + 300 <= CONTENT_BYTES);
+const _: () = assert!(CONTENT_BYTES + 4096 <= MOST_DATA);
+
+/// One application message of a conversation. Where its sender stood is signed beside it (rule 30).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
     /// Kept across re-encryption; receivers drop repeats by it.
     pub message: MessageId,
     /// Unix milliseconds by the sender's clock.
     pub sent_at: u64,
-    /// Where the sender stood when it encrypted this.
-    pub position: Position,
     /// What the sender has got and read.
     pub receipt: Receipt,
     /// What is said.
-    pub body: ContentBody,
+    pub said: Said,
 }
 
-/// A place in a mailbox, with the chain that proves what came before (C4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    /// The newest seq that the sender had applied.
-    pub seq: u64,
-    /// The sender's chain there.
-    pub chain: Chain,
-}
-
-/// Cumulative receipts, by seq (rule 22).
+/// Cumulative receipts, by seq of the mailbox in which they are sent (rule 22). 0 says nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Receipt {
     /// Everything up to here has arrived.
@@ -59,79 +66,89 @@ pub struct Receipt {
     pub read: u64,
 }
 
-/// What is said.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum ContentBody {
-    /// Words.
-    Text(String),
-    /// "I leave": another member commits the removal.
-    Leave,
-    /// Nothing but the receipt.
-    ReceiptOnly,
-}
-
-/// The plaintext of a message is not content.
+/// The plaintext of a message is not content. A kind that is not known is none of these: that is content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ContentError {
-    /// Not protobuf of the schema.
+    /// Not protobuf of the schema, or a number that cannot be.
     #[error("the content is malformed")]
     Malformed,
     /// A field of a wrong length.
     #[error(transparent)]
     Length(#[from] WrongLength),
-    /// A kind that this version does not know: the sender's software is newer.
-    #[error("the content is of a kind that this version does not know")]
-    UnknownKind,
-    /// A text over [`TEXT_BYTES`].
-    #[error("the text has {got} bytes, at most {TEXT_BYTES} are taken")]
-    TooLong {
-        /// Its length in bytes.
-        got: usize,
-    },
+    /// What is said exceeds its bounds.
+    #[error(transparent)]
+    Said(#[from] SaidError),
 }
 
 impl Content {
     /// The bytes to encrypt.
     pub fn encode(&self) -> Vec<u8> {
-        use wire::content::Body;
         wire::Content {
             message_id: self.message.0.to_vec(),
             sent_at: self.sent_at,
-            position: Some(wire::Position { seq: self.position.seq, chain: self.position.chain.0.to_vec() }),
             receipt: Some(wire::Receipt { delivered: self.receipt.delivered, read: self.receipt.read }),
-            body: Some(match &self.body {
-                ContentBody::Text(text) => Body::Text(wire::Text { text: text.clone() }),
-                ContentBody::Leave => Body::Leave(wire::Leave {}),
-                ContentBody::ReceiptOnly => Body::ReceiptOnly(wire::ReceiptOnly {}),
+            kind: self.said.kind(),
+            class: wire::Class::from(self.said.class()).into(),
+            target: self.said.target().map(|target| wire::Target {
+                person: target.person.0.to_vec(),
+                message: target.message.0.to_vec(),
             }),
+            fallback: self.said.fallback().to_owned(),
+            body: self.said.bytes().to_vec(),
         }
         .encode_to_vec()
     }
 
     /// Parses and checks decrypted bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, ContentError> {
-        use wire::content::Body;
+        if bytes.len() > CONTENT_BYTES {
+            return Err(ContentError::Malformed);
+        }
         let raw = wire::Content::decode(bytes).map_err(|_| ContentError::Malformed)?;
-        let position = raw.position.ok_or(ContentError::Malformed)?;
-        let receipt = raw.receipt.unwrap_or_default();
-        let body = match raw.body.ok_or(ContentError::UnknownKind)? {
-            Body::Text(wire::Text { text }) if text.len() > TEXT_BYTES => {
-                return Err(ContentError::TooLong { got: text.len() });
-            }
-            Body::Text(wire::Text { text }) => ContentBody::Text(text),
-            Body::Leave(wire::Leave {}) => ContentBody::Leave,
-            Body::ReceiptOnly(wire::ReceiptOnly {}) => ContentBody::ReceiptOnly,
+        let class = match raw.class() {
+            // What the enumeration does not know reads as its first value.
+            wire::Class::Entry if raw.class != 0 => return Err(ContentError::Malformed),
+            wire::Class::Entry => Class::Entry,
+            wire::Class::Change => Class::Change,
+            wire::Class::Quiet => Class::Quiet,
         };
+        let receipt = raw.receipt.unwrap_or_default();
+        let numbers = [raw.sent_at, receipt.delivered, receipt.read];
+        if numbers.into_iter().any(|number| number > MOST_NUMBER) {
+            return Err(ContentError::Malformed);
+        }
+        let target = raw.target.as_ref().map(Target::try_from).transpose()?;
         Ok(Self {
             message: MessageId::try_from(&raw.message_id[..])?,
             sent_at: raw.sent_at,
-            position: Position { seq: position.seq, chain: Chain(array("chain", &position.chain)?) },
             receipt: Receipt { delivered: receipt.delivered, read: receipt.read },
-            body,
+            said: Said::from_parts(raw.kind, class, target, raw.fallback, raw.body)?,
         })
+    }
+}
+
+impl From<Class> for wire::Class {
+    fn from(class: Class) -> Self {
+        match class {
+            Class::Entry => Self::Entry,
+            Class::Change => Self::Change,
+            Class::Quiet => Self::Quiet,
+        }
+    }
+}
+
+impl TryFrom<&wire::Target> for Target {
+    type Error = WrongLength;
+
+    fn try_from(raw: &wire::Target) -> Result<Self, WrongLength> {
+        let person = PersonId(array("person", &raw.person)?);
+        Ok(Self { person, message: MessageId::try_from(&raw.message[..])? })
     }
 }
 
 pub(crate) fn array<const N: usize>(what: &'static str, bytes: &[u8]) -> Result<[u8; N], WrongLength> {
     bytes.try_into().map_err(|_| WrongLength { what, expected: N, got: bytes.len() })
 }
+
+#[cfg(test)]
+mod tests;

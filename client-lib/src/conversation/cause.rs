@@ -54,8 +54,12 @@ causes! {
     EnvelopeUnreadable "ENVELOPE_UNREADABLE",
     /// An MLS message that does not decrypt or verify.
     MessageUnreadable "MESSAGE_UNREADABLE",
-    /// A message that decrypts to something this version does not understand.
-    ContentUnknown "CONTENT_UNKNOWN",
+    /// A message that decrypts and is not content. (A kind that is not known is content, and is kept.)
+    ContentMalformed "CONTENT_MALFORMED",
+    /// A message or commit that stands in another place than its author put it.
+    Misplaced "MISPLACED",
+    /// An envelope that ended this program three times; it was passed over.
+    Poison "POISON",
     /// A message whose claimed position cannot be.
     BadPosition "BAD_POSITION",
     /// What lies in our inbox under our own post id, or in a mailbox, is not what we posted.
@@ -78,6 +82,20 @@ causes! {
     NameTwice "NAME_TWICE",
     /// Somebody could not be added: no such account, no key package, a wrong card.
     CannotAdd "CANNOT_ADD",
+    /// This device's keys could not be renewed; it is tried again.
+    CannotUpdate "CANNOT_UPDATE",
+    /// The relay lost an envelope that it had promised to keep.
+    Damaged "DAMAGED",
+    /// The conversation follows rules that this version does not know.
+    UpdateNeeded "UPDATE_NEEDED",
+    /// We left before it was said.
+    Left "LEFT",
+    /// Strangers want more than they may in a day.
+    TooMany "TOO_MANY",
+    /// This device's clock and the relay's differ by more than half an hour.
+    ClockWrong "CLOCK_WRONG",
+    /// Something went wrong in this program; what it was about is as before.
+    Internal "INTERNAL",
     /// The commit or the invitation does not fit one envelope.
     TooLarge "TOO_LARGE",
 }

@@ -35,6 +35,12 @@ macro_rules! name {
             }
         }
 
+        impl AsRef<[u8]> for $name {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&BASE32_NOPAD.encode(&self.0).to_ascii_lowercase())
@@ -71,8 +77,11 @@ macro_rules! name {
 }
 
 name!(
-    /// Names a conversation. It is also the MLS group id, and stays the same when the mailbox moves.
+    /// Names a conversation on this device, and nowhere else: nobody else's word can go on with it (rule 27).
     ConversationId);
+name!(
+    /// Names an MLS group, the same for all its members. Whoever made the group chose it.
+    GroupId);
 name!(
     /// Names a message inside the encryption, the same however often it is encrypted anew.
     MessageId);

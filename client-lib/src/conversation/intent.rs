@@ -1,27 +1,33 @@
-//! Intents: changes of a conversation that somebody wants, kept until a commit has made them true. A lost
-//! race discards the commit, never the intent (C3).
+//! Intents: changes of a conversation that somebody wants, kept until a commit has made them true. A lost race
+//! discards the commit, never the intent (C3); but each is about something, and ends with it.
 
 use posthorn_proto::DeviceId;
-use rusqlite::OptionalExtension as _;
 use serde::{Deserialize, Serialize};
 
 use super::ConversationId;
-use crate::identity::IdentityKey;
-use crate::store::{StoreError, Transaction, record};
+use crate::identity::{IdentityKey, PersonId};
+use crate::store::table::Queue;
+use crate::store::{StoreError, Transaction};
 
-const TABLE: &str = "intent";
+const TABLE: Queue<ConversationId, Intent> = Queue::new("intent");
 
 /// A change that is wanted.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Intent {
+pub(crate) enum Intent {
     /// These people shall be members.
     Add(Vec<Candidate>),
-    /// This identity shall not be a member.
+    /// This leaf shall be no member; when it is given to another, the wish is over.
     Remove {
-        /// Whose leaves.
-        identity: [u8; 32],
+        /// Which.
+        leaf: u32,
+        /// The key by which its device signs: leaves are given to others.
+        signature_key: [u8; 32],
+        /// Whose.
+        person: PersonId,
         /// Unix milliseconds before which somebody else may do it.
         not_before: u64,
+        /// The person asked for it; else somebody left, or could not be reached.
+        asked: bool,
     },
     /// Our own leaf shall be fresh.
     Update {
@@ -33,7 +39,7 @@ pub enum Intent {
         /// Which.
         device: DeviceId,
         /// Whose.
-        identity: [u8; 32],
+        person: PersonId,
         /// Its fresh key package.
         key_package: Vec<u8>,
     },
@@ -41,34 +47,44 @@ pub enum Intent {
 
 /// Somebody to be added, and what was found out about them so far.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Candidate {
-    /// The account.
-    pub handle: String,
-    /// The identity that a contact link or an earlier meeting names.
-    pub identity: Option<[u8; 32]>,
+pub(crate) struct Candidate {
+    /// The account, on our own relay.
+    pub(crate) handle: String,
+    /// Who a contact link, or the directory earlier, said that is.
+    pub(crate) person: Option<PersonId>,
     /// The verified card, encoded; `None` until looked up.
-    pub card: Option<Vec<u8>>,
+    pub(crate) card: Option<Vec<u8>>,
     /// Verified key packages, one per device; empty until taken.
-    pub packages: Vec<Package>,
+    pub(crate) packages: Vec<Package>,
 }
 
 /// A key package that was taken from the directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Package {
+pub(crate) struct Package {
     /// Whose.
-    pub device: DeviceId,
+    pub(crate) device: DeviceId,
     /// Encoded.
-    pub bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Candidate {
     /// The identity, once it is known.
     pub(crate) fn identity_key(&self) -> Option<IdentityKey> {
-        self.identity.as_ref().and_then(|key| IdentityKey::try_from(&key[..]).ok())
+        self.person.and_then(|person| IdentityKey::try_from(&person.0[..]).ok())
     }
 }
 
 impl Intent {
+    pub(crate) fn remove(
+        leaf: u32,
+        signature_key: [u8; 32],
+        person: PersonId,
+        not_before: u64,
+        asked: bool,
+    ) -> Self {
+        Self::Remove { leaf, signature_key, person, not_before, asked }
+    }
+
     /// Unix milliseconds before which it waits.
     pub(crate) fn not_before(&self) -> u64 {
         match self {
@@ -84,60 +100,73 @@ impl Intent {
             _ => true,
         }
     }
+
+    pub(crate) fn adds(&self) -> bool {
+        matches!(self, Self::Add(_))
+    }
+
+    /// What it is about: there is one at most of each kind and subject. Whom to add is asked for each time.
+    fn subject(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Add(_) => None,
+            Self::Remove { leaf, signature_key, .. } => {
+                Some([&[2][..], &leaf.to_be_bytes(), signature_key].concat())
+            }
+            Self::Update { .. } => Some(vec![3]),
+            Self::Readmit { device, person, .. } => Some([&[4][..], &device.0, &person.0].concat()),
+        }
+    }
+
+    /// This wish, where `earlier` was about the same: whichever comes due first.
+    fn after(&self, earlier: &Self) -> Self {
+        let soonest = self.not_before().min(earlier.not_before());
+        match self.clone() {
+            Self::Remove { leaf, signature_key, person, asked, .. } => {
+                Self::Remove { leaf, signature_key, person, not_before: soonest, asked }
+            }
+            Self::Update { .. } => Self::Update { not_before: soonest },
+            other => other,
+        }
+    }
 }
 
-/// Keeps an intent; returns its row.
+/// Keeps an intent, in place of one that is about the same; its row.
 pub(crate) fn put_intent(
     tx: &Transaction<'_>,
     id: &ConversationId,
     intent: &Intent,
 ) -> Result<i64, StoreError> {
-    tx.sql()
-        .prepare_cached("INSERT INTO intent (conversation, value) VALUES (?1, x'')")?
-        .execute([&id.0[..]])?;
-    let row = tx.sql().last_insert_rowid();
-    update_intent(tx, row, intent)?;
-    Ok(row)
+    let label = intent.subject().map(|subject| TABLE.hidden(tx, &subject));
+    let label = label.as_ref().map(|label| &label[..]);
+    let known = label.map(|label| TABLE.find(tx, id, label)).transpose()?.flatten();
+    match known {
+        Some((row, earlier)) => TABLE.update(tx, row, label, &intent.after(&earlier)).map(|()| row),
+        None => TABLE.put(tx, id, label, intent),
+    }
 }
 
-/// Replaces an intent.
+/// Replaces an intent to add.
 pub(crate) fn update_intent(tx: &Transaction<'_>, row: i64, intent: &Intent) -> Result<(), StoreError> {
-    let value = record::seal(tx, TABLE, &row.to_be_bytes(), intent);
-    tx.sql().prepare_cached("UPDATE intent SET value = ?2 WHERE row = ?1")?.execute((row, value))?;
-    Ok(())
+    let label = intent.subject().map(|subject| TABLE.hidden(tx, &subject));
+    TABLE.update(tx, row, label.as_ref().map(|label| &label[..]), intent)
 }
 
 /// The intents of a conversation, oldest first.
 pub(crate) fn intents(tx: &Transaction<'_>, id: &ConversationId) -> Result<Vec<(i64, Intent)>, StoreError> {
-    let mut statement =
-        tx.sql().prepare_cached("SELECT row, value FROM intent WHERE conversation = ?1 ORDER BY row")?;
-    let rows =
-        statement.query_map([&id.0[..]], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
-    rows.map(|row| {
-        let (row, value) = row?;
-        Ok((row, record::open(tx, TABLE, &row.to_be_bytes(), &value)?))
-    })
-    .collect()
+    TABLE.oldest(tx, id, usize::MAX)
 }
 
 /// One intent.
 pub(crate) fn get_intent(tx: &Transaction<'_>, row: i64) -> Result<Option<Intent>, StoreError> {
-    let value: Option<Vec<u8>> = tx
-        .sql()
-        .prepare_cached("SELECT value FROM intent WHERE row = ?1")?
-        .query_row([row], |row| row.get(0))
-        .optional()?;
-    value.map(|value| record::open(tx, TABLE, &row.to_be_bytes(), &value)).transpose()
+    TABLE.get(tx, row)
 }
 
 /// Forgets an intent.
 pub(crate) fn remove_intent(tx: &Transaction<'_>, row: i64) -> Result<(), StoreError> {
-    tx.sql().prepare_cached("DELETE FROM intent WHERE row = ?1")?.execute([row])?;
-    Ok(())
+    TABLE.remove(tx, row)
 }
 
 /// Forgets all intents of a conversation.
 pub(crate) fn remove_intents(tx: &Transaction<'_>, id: &ConversationId) -> Result<(), StoreError> {
-    tx.sql().prepare_cached("DELETE FROM intent WHERE conversation = ?1")?.execute([&id.0[..]])?;
-    Ok(())
+    TABLE.remove_all(tx, id)
 }

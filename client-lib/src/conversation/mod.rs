@@ -1,22 +1,35 @@
-//! What a conversation is to its member: its record, its messages, its receipts, and what is still wanted of
-//! it.
+//! What a conversation is to its member: its record, its history, its receipts, and what is still wanted of it.
 //!
-//! Owns the tables `conversation`, `message`, `receipt` and `intent`. Every function works inside the
+//! Owns the tables `conversation`, `entry`, `receipt`, `intent` and `invited`. Every function works inside the
 //! caller's transaction and none of them talks to a relay or to MLS.
 
 mod cause;
+mod entry;
+pub(crate) mod history;
 mod id;
 mod intent;
-mod message;
+pub(crate) mod invited;
+mod receipt;
 mod record;
 
 pub use cause::Cause;
-pub use id::{BadId, ConversationId, MessageId};
-pub use intent::{Candidate, Intent, Package};
-pub(crate) use intent::{get_intent, intents, put_intent, remove_intent, remove_intents, update_intent};
-pub use message::{Body, Message, MessageState, Notice};
-pub(crate) use message::{
-    NewMessage, fail_message, history, insert_message, last_message, mark_read, message_rows_between,
-    newest_seq, receipt_of, set_message_seq, set_receipt, unread_count,
+pub use entry::{Body, Entry, EntryState, Notice, Unreadable};
+pub(crate) use history::NewEntry;
+pub use id::{BadId, ConversationId, GroupId, MessageId};
+pub(crate) use intent::{
+    Candidate, Intent, Package, get_intent, intents, put_intent, remove_intent, remove_intents, update_intent,
 };
-pub use record::{Conversation, ConversationState};
+pub(crate) use receipt::{receipt_of, set_receipt};
+pub use record::{ConversationState, Suspension};
+pub(crate) use record::{Conversation, Leaver};
+
+use crate::store::{StoreError, Transaction};
+
+/// Forgets everything of a conversation but what MLS and the outbox keep.
+pub(crate) fn forget(tx: &Transaction<'_>, id: &ConversationId) -> Result<(), StoreError> {
+    history::forget(tx, id)?;
+    receipt::forget(tx, id)?;
+    remove_intents(tx, id)?;
+    invited::remove_invited(tx, id)?;
+    Conversation::delete(tx, id)
+}

@@ -1,20 +1,25 @@
 //! The conversation's own row.
 
 use posthorn_proto::{MailboxId, RelayIdentity};
-use rusqlite::OptionalExtension as _;
 use serde::{Deserialize, Serialize};
 
-use super::{Cause, ConversationId};
-use crate::content::Receipt;
-use crate::identity::{RelayAddress, RelayUrl};
-use crate::store::{StoreError, Transaction, record};
+use super::history::Marks;
+use super::{Cause, ConversationId, GroupId};
+use crate::content::{Named, Receipt};
+use crate::identity::{PersonId, RelayAddress};
+use crate::store::record::Secret;
+use crate::store::table::Table;
+use crate::store::{StoreError, Transaction};
 
-const TABLE: &str = "conversation";
+const TABLE: Table<ConversationId, Conversation> = Table::new("conversation");
 
 /// Where a conversation stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum ConversationState {
+    /// Somebody invites us, and nothing was answered yet.
+    Invited,
     /// Its mailbox is not yet made.
     Creating,
     /// Open for reading and writing.
@@ -23,60 +28,129 @@ pub enum ConversationState {
     Leaving,
     /// We left.
     Left,
-    /// A commit removed us, or the relay says so.
+    /// A commit removed us.
     Removed,
-    /// It cannot go on by itself.
-    Stopped(Cause),
+    /// It cannot go on for now; everything that waits is kept.
+    Suspended(Suspension),
 }
 
-/// What the engine knows of a conversation beside MLS's state. Written by the sync engine only.
+/// Why a conversation cannot go on, and from where it would.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspension {
+    /// Why.
+    pub cause: Cause,
+    /// Unix milliseconds.
+    pub since: u64,
+    /// The last seq that was good.
+    pub seq: u64,
+    /// The chain there.
+    pub chain: [u8; 32],
+    /// We were about to leave.
+    pub leaving: bool,
+}
+
+/// Somebody who said that they leave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Leaver {
+    pub(crate) person: PersonId,
+    pub(crate) leaf: u32,
+    pub(crate) signature_key: [u8; 32],
+    /// In which epoch they said so.
+    pub(crate) epoch: u64,
+    /// An MLS proposal of that epoch that proves it; may be empty.
+    #[serde(with = "serde_bytes")]
+    pub(crate) proposal: Vec<u8>,
+}
+
+/// What the engine knows of a conversation beside MLS's state. Written by `engine::talk` only.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Conversation {
-    /// Where it stands.
-    pub state: ConversationState,
+pub(crate) struct Conversation {
+    pub(crate) state: ConversationState,
+    /// The MLS group.
+    pub(crate) group: GroupId,
     /// Its name, "" if it has none; a copy of what the group context says.
-    pub name: String,
+    pub(crate) name: String,
     /// Its relay.
-    pub relay_url: String,
+    pub(crate) relay_url: String,
     /// Its relay's key.
-    pub relay_identity: RelayIdentity,
+    pub(crate) relay_identity: RelayIdentity,
     /// Its mailbox.
-    pub mailbox: MailboxId,
-    /// The members' handles, own included; a copy of what MLS says, that outlives it.
-    pub members: Vec<String>,
-    /// MLS epoch, likewise.
-    pub epoch: u64,
-    /// What every other member has got and read at least.
-    pub everyone: Receipt,
+    pub(crate) mailbox: MailboxId,
+    /// Which of its mailboxes that is, from 1 (rule 34).
+    pub(crate) place: u32,
+    /// The members, own included; a copy of what MLS says, that outlives it.
+    pub(crate) members: Vec<Named>,
+    /// Who invited us.
+    pub(crate) inviter: Option<Named>,
+    /// MLS epoch.
+    pub(crate) epoch: u64,
+    /// The epoch in which our keys may have served before, so that nothing is said in it.
+    pub(crate) doubtful: Option<u64>,
+    /// Since when our leaf has its keys, and when we updated it last (0 = never); unix milliseconds.
+    pub(crate) leaf_since: u64,
+    pub(crate) updated_at: u64,
+    /// Who said that they leave and is still in.
+    pub(crate) leaving: Vec<Leaver>,
+    /// What every other member has got and read at least, in this place.
+    pub(crate) everyone: Receipt,
     /// The parcel of our commit that is on its way.
-    pub commit_row: Option<i64>,
+    pub(crate) commit_row: Option<i64>,
     /// The token that the mailbox's creation is paid with, while it is being created.
-    pub token: Option<[u8; 32]>,
+    pub(crate) token: Option<Secret>,
     /// The receipt that we sent last.
-    pub receipt_sent: Receipt,
-    /// Read up to this seq by our user.
-    pub read: u64,
+    pub(crate) receipt_sent: Receipt,
+    /// Read up to this seq by our user, in this place.
+    pub(crate) read: u64,
     /// Unix milliseconds at which a receipt of its own is due; 0 = none is.
-    pub receipt_due: u64,
+    pub(crate) receipt_due: u64,
+    /// Alarms raised: the day, and how many on it.
+    pub(crate) alarms: (u64, u32),
+}
+
+impl ConversationState {
+    /// Why it takes nothing, in words.
+    pub fn in_words(&self) -> String {
+        match self {
+            Self::Invited => "you are invited: accept the invitation first".to_owned(),
+            Self::Creating => "it is being made".to_owned(),
+            Self::Active => "it is open".to_owned(),
+            Self::Leaving | Self::Left => "you left".to_owned(),
+            Self::Removed => "you were removed".to_owned(),
+            Self::Suspended(suspension) => format!("it is suspended ({})", suspension.cause),
+        }
+    }
 }
 
 impl Conversation {
     /// A conversation at a place, about which nothing else is known yet.
-    pub(crate) fn new(relay: &RelayAddress, mailbox: MailboxId, state: ConversationState) -> Self {
+    pub(crate) fn new(
+        group: GroupId,
+        relay: &RelayAddress,
+        mailbox: MailboxId,
+        state: ConversationState,
+    ) -> Self {
         Self {
             state,
+            group,
             name: String::new(),
             relay_url: relay.url.as_str().to_owned(),
             relay_identity: relay.identity,
             mailbox,
+            place: 1,
             members: Vec::new(),
+            inviter: None,
             epoch: 0,
+            doubtful: None,
+            leaf_since: 0,
+            updated_at: 0,
+            leaving: Vec::new(),
             everyone: Receipt::default(),
             commit_row: None,
             token: None,
             receipt_sent: Receipt::default(),
             read: 0,
             receipt_due: 0,
+            alarms: (0, 0),
         }
     }
 
@@ -85,49 +159,49 @@ impl Conversation {
         matches!(self.state, ConversationState::Left | ConversationState::Removed)
     }
 
-    /// Reads a row.
+    /// Whether this device takes part in it.
+    pub(crate) fn is_read(&self) -> bool {
+        !self.has_ended() && self.state != ConversationState::Invited
+    }
+
+    /// Whether we are about to leave.
+    pub(crate) fn is_leaving(&self) -> bool {
+        match &self.state {
+            ConversationState::Leaving => true,
+            ConversationState::Suspended(suspension) => suspension.leaving,
+            _ => false,
+        }
+    }
+
+    /// Whether it is an invitation by this person that waits.
+    pub(crate) fn is_invited_by(&self, person: &PersonId) -> bool {
+        self.state == ConversationState::Invited && self.inviter.as_ref().is_some_and(|by| by.person == *person)
+    }
+
+    /// By what the marks of entries are computed.
+    pub(crate) fn marks(&self) -> Marks {
+        Marks { place: self.place, everyone: self.everyone }
+    }
+
     pub(crate) fn load(tx: &Transaction<'_>, id: &ConversationId) -> Result<Option<Self>, StoreError> {
-        let row: Option<Vec<u8>> = tx
-            .sql()
-            .prepare_cached("SELECT value FROM conversation WHERE id = ?1")?
-            .query_row([&id.0[..]], |row| row.get(0))
-            .optional()?;
-        row.map(|row| record::open(tx, TABLE, &id.0, &row)).transpose()
+        TABLE.get(tx, id)
     }
 
-    /// Reads every row, in order of id.
+    /// Every conversation, in order of id.
     pub(crate) fn all(tx: &Transaction<'_>) -> Result<Vec<(ConversationId, Self)>, StoreError> {
-        let mut statement = tx.sql().prepare_cached("SELECT id, value FROM conversation ORDER BY id")?;
-        let rows =
-            statement.query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
-        rows.map(|row| {
-            let (id, value) = row?;
-            let id = ConversationId::try_from(&id[..]).map_err(|_| StoreError::Damaged(TABLE))?;
-            Ok((id, record::open(tx, TABLE, &id.0, &value)?))
-        })
-        .collect()
+        TABLE.all(tx)
     }
 
-    /// Writes the row.
+    /// Their ids.
+    pub(crate) fn ids(tx: &Transaction<'_>) -> Result<Vec<ConversationId>, StoreError> {
+        TABLE.keys(tx)
+    }
+
     pub(crate) fn save(&self, tx: &Transaction<'_>, id: &ConversationId) -> Result<(), StoreError> {
-        let value = record::seal(tx, TABLE, &id.0, self);
-        tx.sql()
-            .prepare_cached(
-                "INSERT INTO conversation (id, value) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET value = excluded.value",
-            )?
-            .execute((&id.0[..], value))?;
-        Ok(())
+        TABLE.put(tx, id, self)
     }
 
-    /// Deletes the row; what else there is of the conversation is the caller's to delete.
-    pub(crate) fn delete(tx: &Transaction<'_>, id: &ConversationId) -> Result<(), StoreError> {
-        tx.sql().prepare_cached("DELETE FROM conversation WHERE id = ?1")?.execute([&id.0[..]])?;
-        Ok(())
-    }
-
-    /// Where its mailbox is.
-    pub(crate) fn relay(&self) -> Result<RelayAddress, StoreError> {
-        let url = RelayUrl::parse(&self.relay_url).map_err(|_| StoreError::Damaged(TABLE))?;
-        Ok(RelayAddress { url, identity: self.relay_identity })
+    pub(super) fn delete(tx: &Transaction<'_>, id: &ConversationId) -> Result<(), StoreError> {
+        TABLE.remove(tx, id).map(drop)
     }
 }

@@ -58,6 +58,9 @@ pub struct CardDevice {
     pub public_inbox: InboxAddress,
 }
 
+/// How far a card's version, which is the time of its making, may lie ahead, milliseconds: 1 day.
+const MOST_AHEAD: u64 = 24 * 3600 * 1000;
+
 /// A card as it came.
 #[derive(Debug, Clone)]
 pub struct UnverifiedCard(Vec<u8>);
@@ -151,7 +154,9 @@ impl UnverifiedCard {
 
     /// Checks form, signature and every device's credential, and that it is the card of `expected`, if
     /// somebody in particular is expected.
-    pub fn verify(self, expected: Option<&IdentityKey>) -> Result<Card, CardError> {
+    ///
+    /// `now` in unix milliseconds: a card of the far future is refused, for no later one could replace it.
+    pub fn verify(self, expected: Option<&IdentityKey>, now: u64) -> Result<Card, CardError> {
         use CardError::Malformed;
         let card = wire::Card::decode(&self.0[..]).map_err(|_| Malformed("encoding"))?;
         let body = wire::CardBody::decode(&card.body[..]).map_err(|_| Malformed("body"))?;
@@ -162,6 +167,9 @@ impl UnverifiedCard {
         }
         if !identity.has_signed(LABEL, &[&card.body], &card.signature) {
             return Err(CardError::Signature);
+        }
+        if body.version > now.saturating_add(MOST_AHEAD) {
+            return Err(Malformed("version"));
         }
         let relay = RelayAddress {
             url: RelayUrl::parse(&body.relay_url).map_err(|_| Malformed("relay url"))?,

@@ -3,16 +3,18 @@
 //! It stands in every MLS leaf (credential type 0xF003) and in the contact card. MLS libraries carry it
 //! without looking; whether it may be believed is decided here.
 
-use posthorn_proto::{DeviceId, Handle};
+use posthorn_proto::{DeviceId, Handle, RelayIdentity};
 use prost::Message;
 
 use super::wire;
 use super::{Device, Identity, IdentityKey};
 
 /// Domain separation of the signature.
-const LABEL: &str = "posthorn v1 device credential";
+const LABEL: &str = "posthorn v2 device credential";
 /// Longest encoding that is looked at, in bytes.
 const MOST_BYTES: usize = 512;
+/// Of the key that signs (rule 17): the identity key itself, the only one so far.
+const GENERATION: [u8; 4] = 0u32.to_be_bytes();
 
 /// Why a credential is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -38,24 +40,25 @@ pub struct Credential {
     identity: IdentityKey,
     device: DeviceId,
     handle: Handle,
-    generation: u32,
+    relay: RelayIdentity,
     encoded: Vec<u8>,
 }
 
 impl Credential {
-    /// Signs for a device.
-    pub fn issue(identity: &Identity, device: &Device, handle: &Handle, generation: u32) -> Self {
-        let signature = identity
-            .sign(LABEL, &fields(&device.id(), &device.signature_key(), handle, &generation.to_be_bytes()));
+    /// Signs for a device of the account `handle` at this relay.
+    pub fn issue(identity: &Identity, device: &Device, handle: &Handle, relay: &RelayIdentity) -> Self {
+        let signature =
+            identity.sign(LABEL, &fields(&device.id(), &device.signature_key(), handle, relay, &GENERATION));
         let encoded = wire::Credential {
             identity_key: identity.key().as_bytes().to_vec(),
             device_id: device.id().0.to_vec(),
             handle: handle.as_str().to_owned(),
-            generation,
+            generation: 0,
             signature: signature.to_vec(),
+            relay_identity: relay.0.to_vec(),
         }
         .encode_to_vec();
-        Self { identity: identity.key(), device: device.id(), handle: handle.clone(), generation, encoded }
+        Self { identity: identity.key(), device: device.id(), handle: handle.clone(), relay: *relay, encoded }
     }
 
     /// Whose device it is.
@@ -73,9 +76,9 @@ impl Credential {
         &self.handle
     }
 
-    /// Generation of the key that signed (fine print, rule 17). 0 while identity keys sign themselves.
-    pub fn generation(&self) -> u32 {
-        self.generation
+    /// The relay on which the handle is the identity's: names of two relays have nothing in common.
+    pub fn relay(&self) -> RelayIdentity {
+        self.relay
     }
 
     /// The bytes, as they stand in a leaf.
@@ -95,13 +98,22 @@ impl UnverifiedCredential {
         if raw.signature.len() != super::SIGNATURE_BYTES {
             return Err(Malformed("signature"));
         }
+        // Only identity keys sign so far (rule 17): a number that means nothing yet must not be accepted.
+        if raw.generation != 0 {
+            return Err(Malformed("generation"));
+        }
+        // Exactly one encoding, so that nothing can be hidden in it (rule 29).
+        if raw.encode_to_vec() != bytes {
+            return Err(Malformed("not canonical"));
+        }
         Ok(Self {
             claimed: Credential {
                 identity: IdentityKey::try_from(&raw.identity_key[..])
                     .map_err(|_| Malformed("identity key"))?,
                 device: DeviceId::try_from(&raw.device_id[..]).map_err(|_| Malformed("device id"))?,
                 handle: Handle::parse(&raw.handle).map_err(|_| Malformed("handle"))?,
-                generation: raw.generation,
+                relay: RelayIdentity::try_from(&raw.relay_identity[..])
+                    .map_err(|_| Malformed("relay identity"))?,
                 encoded: bytes.to_vec(),
             },
             signature: raw.signature,
@@ -112,8 +124,8 @@ impl UnverifiedCredential {
     /// [`CredentialError::Signature`].
     pub fn verify(self, signature_key: &[u8]) -> Result<Credential, CredentialError> {
         let claimed = self.claimed;
-        let generation = claimed.generation.to_be_bytes();
-        let fields = fields(&claimed.device, signature_key, &claimed.handle, &generation);
+        let fields =
+            fields(&claimed.device, signature_key, &claimed.handle, &claimed.relay, &GENERATION);
         if claimed.identity.has_signed(LABEL, &fields, &self.signature) {
             Ok(claimed)
         } else {
@@ -132,7 +144,8 @@ fn fields<'a>(
     device: &'a DeviceId,
     signature_key: &'a [u8],
     handle: &'a Handle,
+    relay: &'a RelayIdentity,
     generation: &'a [u8; 4],
-) -> [&'a [u8]; 4] {
-    [&device.0, signature_key, handle.as_str().as_bytes(), generation]
+) -> [&'a [u8]; 5] {
+    [&device.0, signature_key, handle.as_str().as_bytes(), &relay.0, generation]
 }

@@ -3,8 +3,8 @@
 //! In reading order: [`Identity`] signs (`key.rs`); a [`Device`] holds a device's own keys (`device.rs`); a
 //! [`Credential`] says that a device belongs to an identity (`credential.rs`); a [`Card`] is what an identity
 //! shows strangers (`card.rs`); a [`ContactLink`] is how people pass it on (`link.rs`); [`safety_number`] is
-//! what two people compare (`safety.rs`). What came from outside is `Unverified*` until verifying consumed
-//! it.
+//! what two people compare (`safety.rs`). Everything else names people by their [`PersonId`] (`person.rs`).
+//! What came from outside is `Unverified*` until verifying consumed it.
 //!
 //! This module makes no randomness, reads no clock, stores nothing and sends nothing.
 
@@ -13,6 +13,7 @@ mod credential;
 mod device;
 mod key;
 mod link;
+mod person;
 mod relay;
 mod safety;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub use credential::{Credential, CredentialError, UnverifiedCredential};
 pub use device::Device;
 pub use key::{BadIdentityKey, Identity, IdentityKey, SIGNATURE_BYTES};
 pub use link::{ContactLink, LinkError};
+pub use person::{BadPersonId, PersonId};
 pub use relay::{BadRelayUrl, RelayAddress, RelayUrl};
 pub use safety::{SafetyNumber, safety_number};
 

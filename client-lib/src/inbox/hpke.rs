@@ -64,6 +64,6 @@ pub(super) fn public_key(seed: &[u8; 32]) -> [u8; PUBLIC_BYTES] {
 }
 
 /// Whether these bytes are a key (ML-KEM's modulus check, FIPS 203 section 7.2).
-pub(super) fn is_public_key(bytes: &[u8]) -> bool {
+pub(crate) fn is_public_key(bytes: &[u8]) -> bool {
     EncapsulationKey::new_from_slice(bytes).is_ok()
 }

@@ -21,7 +21,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use crate::envelope::{LONGEST, is_standard_length, pad, standard_length, unpad};
 use crate::identity::{RelayAddress, RelayUrl, wire};
 
-pub(crate) use hpke::encapsulate;
+pub(crate) use hpke::{encapsulate, is_public_key};
 
 /// Domain separation of HPKE's `info`.
 const LABEL: &[u8] = b"posthorn v1 inbox";
@@ -201,6 +201,10 @@ impl InboxAddress {
     pub fn decode(bytes: &[u8]) -> Result<Self, InboxError> {
         use InboxError::Address;
         let raw = wire::InboxAddress::decode(bytes).map_err(|_| Address("encoding"))?;
+        // Exactly one encoding, so that nothing can be hidden in a leaf (rule 29).
+        if raw.encode_to_vec() != bytes {
+            return Err(Address("encoding"));
+        }
         Ok(Self {
             relay: RelayAddress {
                 url: RelayUrl::parse(&raw.relay_url).map_err(|_| Address("relay url"))?,

@@ -4,14 +4,15 @@
 //! crash the identical post goes out again under the same post id (rule 3).
 
 use posthorn_proto::{DeviceId, KeyHash, MailboxId, PostId, PostKey, Reader, ReaderId, Turn, TurnKey};
-use rusqlite::OptionalExtension as _;
 use serde::{Deserialize, Serialize};
 
-use crate::content::ContentBody;
-use crate::conversation::MessageId;
+use crate::content::{Named, Said};
+use crate::conversation::{ConversationId, MessageId};
+use crate::identity::PersonId;
+use crate::store::table::Queue;
 use crate::store::{StoreError, Transaction, record};
 
-const TABLE: &str = "outbox";
+const TABLE: Queue<MailboxId, Parcel> = Queue::new("outbox");
 /// How many parcels for a mailbox may wait to be read back before the next is posted.
 pub(crate) const UNREAD_PARCELS: usize = 64;
 
@@ -25,7 +26,7 @@ pub(crate) enum Parcel {
         /// Unix milliseconds.
         sent_at: u64,
         /// What is said.
-        body: ContentBody,
+        said: Said,
         /// Its encryption under one epoch; made when its turn comes.
         sealed: Option<SealedPost>,
     },
@@ -41,9 +42,9 @@ pub(crate) enum Parcel {
         welcome: Option<Vec<u8>>,
         /// Who is to be invited once the commit was read back.
         invitees: Vec<Invitee>,
-        /// Handles of who comes in and who goes, for the notice.
-        added: Vec<String>,
-        removed: Vec<String>,
+        /// Who comes in and who goes, for the notice.
+        added: Vec<Named>,
+        removed: Vec<Named>,
     },
     /// Something sealed to an inbox.
     Inbox {
@@ -51,7 +52,26 @@ pub(crate) enum Parcel {
         relay: String,
         /// The post.
         sealed: SealedPost,
+        /// What it is for.
+        errand: Errand,
     },
+}
+
+/// Something that has to reach a device's inbox: an obligation with an end, for who is a member and was never
+/// invited keeps a place in the tree that nobody lives in.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Errand {
+    /// The conversation that it invites to.
+    pub(crate) conversation: Option<ConversationId>,
+    pub(crate) person: PersonId,
+    pub(crate) device: DeviceId,
+    /// Since when it is tried, unix milliseconds.
+    pub(crate) since: u64,
+    /// How many inboxes refused it.
+    pub(crate) tries: u32,
+    /// What is sealed, to be sealed anew for another inbox.
+    #[serde(with = "serde_bytes")]
+    pub(crate) data: Vec<u8>,
 }
 
 /// A post as it goes over the wire.
@@ -122,6 +142,11 @@ impl SealedTurn {
 }
 
 impl Parcel {
+    /// By which it is found when it is read back.
+    fn label(&self) -> Option<&[u8]> {
+        self.sealed().map(|sealed| &sealed.post.0[..])
+    }
+
     /// The post's bytes, if there are any yet.
     pub(crate) fn sealed(&self) -> Option<&SealedPost> {
         match self {
@@ -141,22 +166,12 @@ impl Parcel {
 
 /// Keeps a parcel; returns its row.
 pub(crate) fn put(tx: &Transaction<'_>, mailbox: &MailboxId, parcel: &Parcel) -> Result<i64, StoreError> {
-    tx.sql()
-        .prepare_cached("INSERT INTO outbox (mailbox, value) VALUES (?1, x'')")?
-        .execute([&mailbox.0[..]])?;
-    let row = tx.sql().last_insert_rowid();
-    update(tx, row, parcel)?;
-    Ok(row)
+    TABLE.put(tx, mailbox, parcel.label(), parcel)
 }
 
 /// Replaces a parcel.
 pub(crate) fn update(tx: &Transaction<'_>, row: i64, parcel: &Parcel) -> Result<(), StoreError> {
-    let value = record::seal(tx, TABLE, &row.to_be_bytes(), parcel);
-    let post = parcel.sealed().map(|sealed| sealed.post.0.to_vec());
-    tx.sql()
-        .prepare_cached("UPDATE outbox SET post = ?2, value = ?3 WHERE row = ?1")?
-        .execute((row, post, value))?;
-    Ok(())
+    TABLE.update(tx, row, parcel.label(), parcel)
 }
 
 /// Forgets what the relay answered about parcels for a mailbox whose seqs are like this: they will be posted
@@ -179,24 +194,17 @@ pub(crate) fn unpost(
 
 /// Forgets a parcel.
 pub(crate) fn remove(tx: &Transaction<'_>, row: i64) -> Result<(), StoreError> {
-    tx.sql().prepare_cached("DELETE FROM outbox WHERE row = ?1")?.execute([row])?;
-    Ok(())
+    TABLE.remove(tx, row)
 }
 
 /// Forgets all parcels for a mailbox.
 pub(crate) fn remove_all(tx: &Transaction<'_>, mailbox: &MailboxId) -> Result<(), StoreError> {
-    tx.sql().prepare_cached("DELETE FROM outbox WHERE mailbox = ?1")?.execute([&mailbox.0[..]])?;
-    Ok(())
+    TABLE.remove_all(tx, mailbox)
 }
 
 /// One parcel.
 pub(crate) fn get(tx: &Transaction<'_>, row: i64) -> Result<Option<Parcel>, StoreError> {
-    let value: Option<Vec<u8>> = tx
-        .sql()
-        .prepare_cached("SELECT value FROM outbox WHERE row = ?1")?
-        .query_row([row], |row| row.get(0))
-        .optional()?;
-    value.map(|value| record::open(tx, TABLE, &row.to_be_bytes(), &value)).transpose()
+    TABLE.get(tx, row)
 }
 
 /// The parcel that was posted to `mailbox` under this post id.
@@ -205,12 +213,7 @@ pub(crate) fn by_post(
     mailbox: &MailboxId,
     post: &PostId,
 ) -> Result<Option<(i64, Parcel)>, StoreError> {
-    let found: Option<(i64, Vec<u8>)> = tx
-        .sql()
-        .prepare_cached("SELECT row, value FROM outbox WHERE mailbox = ?1 AND post = ?2")?
-        .query_row((&mailbox.0[..], &post.0[..]), |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    found.map(|(row, value)| Ok((row, record::open(tx, TABLE, &row.to_be_bytes(), &value)?))).transpose()
+    TABLE.find(tx, mailbox, &post.0)
 }
 
 /// The oldest parcels for a mailbox.
@@ -219,21 +222,29 @@ pub(crate) fn oldest(
     mailbox: &MailboxId,
     limit: usize,
 ) -> Result<Vec<(i64, Parcel)>, StoreError> {
-    let mut statement =
-        tx.sql().prepare_cached("SELECT row, value FROM outbox WHERE mailbox = ?1 ORDER BY row LIMIT ?2")?;
-    let rows = statement.query_map((&mailbox.0[..], limit as i64), |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))
-    })?;
-    rows.map(|row| {
-        let (row, value) = row?;
-        Ok((row, record::open(tx, TABLE, &row.to_be_bytes(), &value)?))
-    })
-    .collect()
+    TABLE.oldest(tx, mailbox, limit)
 }
 
-/// The mailboxes that parcels wait for.
-pub(crate) fn mailboxes(tx: &Transaction<'_>) -> Result<Vec<MailboxId>, StoreError> {
-    let mut statement = tx.sql().prepare_cached("SELECT DISTINCT mailbox FROM outbox ORDER BY mailbox")?;
-    let rows = statement.query_map([], |row| row.get::<_, Vec<u8>>(0))?;
-    rows.map(|row| MailboxId::try_from(&row?[..]).map_err(|_| StoreError::Damaged(TABLE))).collect()
+/// All parcels for a mailbox.
+pub(crate) fn all(tx: &Transaction<'_>, mailbox: &MailboxId) -> Result<Vec<(i64, Parcel)>, StoreError> {
+    TABLE.oldest(tx, mailbox, usize::MAX)
+}
+
+/// How many parcels wait for a mailbox.
+pub(crate) fn count(tx: &Transaction<'_>, mailbox: &MailboxId) -> Result<u64, StoreError> {
+    TABLE.count(tx, mailbox)
+}
+
+/// The oldest parcel for each inbox.
+pub(crate) fn inbox_parcels(tx: &Transaction<'_>) -> Result<Vec<(i64, MailboxId, Parcel)>, StoreError> {
+    let mut parcels = Vec::new();
+    for mailbox in TABLE.owners(tx)? {
+        let oldest = TABLE.oldest(tx, &mailbox, 1)?.pop();
+        parcels.extend(
+            oldest
+                .filter(|(_, parcel)| matches!(parcel, Parcel::Inbox { .. }))
+                .map(|(row, parcel)| (row, mailbox, parcel)),
+        );
+    }
+    Ok(parcels)
 }

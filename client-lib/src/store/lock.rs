@@ -23,11 +23,11 @@ impl ProfileLock {
             .truncate(false)
             .write(true)
             .open(beside(database))
-            .map_err(|error| StoreError::Io { path: database.to_owned(), error })?;
+            .map_err(|error| StoreError::io(database, error))?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => Err(StoreError::AlreadyOpen { path: database.to_owned() }),
-            Err(TryLockError::Error(error)) => Err(StoreError::Io { path: database.to_owned(), error }),
+            Err(TryLockError::Error(error)) => Err(StoreError::io(database, error)),
         }
     }
 }

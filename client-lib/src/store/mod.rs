@@ -2,21 +2,27 @@
 //!
 //! Owns opening, the passphrase, the schema's versions, sealing, and the lock that keeps a second process
 //! out. It knows no conversation and no MLS: other modules bring their tables as migrations (`schema.rs`) and
-//! write them through a [`Transaction`]. Nothing here reads a clock or makes randomness.
+//! write them through a [`Transaction`], most of them as records of a `Table` or
+//! a `Queue` (`table.rs`). Nothing here reads a clock or makes randomness.
 //!
 //! What a thief of the file learns: which tables have how many rows of which size, and columns that a table
 //! leaves in clear. What it cannot do: read or swap sealed values without the passphrase. With the passphrase
 //! too, it may find values that were deleted lately (used message keys among them) in the write-ahead log: up
 //! to 1,000 pages (4 MiB) until the next checkpoint, none after a clean close.
 
+mod create;
+mod error;
 #[cfg(not(target_family = "wasm"))]
 mod lock;
 mod passphrase;
+#[cfg_attr(not(test), allow(dead_code, reason = "the engine takes it up"))]
+pub(crate) mod poison;
 pub(crate) mod record;
 mod schema;
 mod seal;
+pub(crate) mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -26,6 +32,7 @@ use rand::{CryptoRng, RngCore, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 
+pub use error::StoreError;
 pub use passphrase::{KdfCost, Passphrase};
 pub use seal::Place;
 
@@ -40,77 +47,6 @@ mod wire {
         reason = "generated from the schema, which is documented"
     )]
     include!(concat!(env!("OUT_DIR"), "/posthorn.store.v1.rs"));
-}
-
-/// Why the database could not do as asked.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// There is no database where one should be opened.
-    #[error("there is no profile at {path}")]
-    NotFound {
-        /// Where.
-        path: PathBuf,
-    },
-    /// There is a file where a database should be created.
-    #[error("there is a profile already at {path}")]
-    AlreadyExists {
-        /// Where.
-        path: PathBuf,
-    },
-    /// Another process has the profile open.
-    #[error("the profile at {path} is open in another process; close that one first")]
-    AlreadyOpen {
-        /// Where.
-        path: PathBuf,
-    },
-    /// The passphrase does not fit.
-    #[error("wrong passphrase")]
-    WrongPassphrase,
-    /// A database, but not one of ours.
-    #[error("{path} is not a Posthorn profile")]
-    NotOurs {
-        /// Where.
-        path: PathBuf,
-    },
-    /// Written by a later version of Posthorn.
-    #[error("the profile has schema {found}, this version knows up to {known}; update Posthorn")]
-    NewerSchema {
-        /// Its schema version.
-        found: u32,
-        /// The latest known here.
-        known: u32,
-    },
-    /// A value is not what was written: damaged, or tampered with.
-    #[error("the profile is damaged: {0}")]
-    Damaged(&'static str),
-    /// The file system.
-    #[error("{path}: {error}")]
-    Io {
-        /// Where.
-        path: PathBuf,
-        /// What it said.
-        error: std::io::Error,
-    },
-    /// SQLite, among it a full disk.
-    #[error("database: {0}")]
-    Sqlite(#[from] rusqlite::Error),
-}
-
-impl StoreError {
-    /// A stable name for logs, events and records.
-    pub fn cause(&self) -> &'static str {
-        match self {
-            Self::NotFound { .. } => "STORE_NOT_FOUND",
-            Self::AlreadyExists { .. } => "STORE_EXISTS",
-            Self::AlreadyOpen { .. } => "STORE_IN_USE",
-            Self::WrongPassphrase => "STORE_PASSPHRASE",
-            Self::NotOurs { .. } => "STORE_FOREIGN",
-            Self::NewerSchema { .. } => "STORE_NEWER",
-            Self::Damaged(_) => "STORE_DAMAGED",
-            Self::Io { .. } => "STORE_IO",
-            Self::Sqlite(_) => "STORE_SQLITE",
-        }
-    }
 }
 
 /// Where a database lives.
@@ -133,7 +69,9 @@ pub struct Database {
 
 impl Database {
     /// Makes a new database with a fresh random key, wrapped under `passphrase`. It is there whole or not at
-    /// all: what a crash left of an earlier attempt is taken over.
+    /// all: a file is made under another name and renamed when it is complete, so that whatever a crash left
+    /// is in nobody's way. Errors: [`StoreError::AlreadyExists`] unless the file that is there was never
+    /// written to.
     pub fn create(
         location: Location<'_>,
         passphrase: &Passphrase,
@@ -142,14 +80,9 @@ impl Database {
     ) -> Result<Self, StoreError> {
         #[cfg(not(target_family = "wasm"))]
         let lock = take_lock(location)?;
-        let mut conn =
-            connect(location, OpenFlags::SQLITE_OPEN_CREATE).map_err(|error| foreign(location, error))?;
-        if !schema::is_empty(&conn)? {
-            return Err(StoreError::AlreadyExists { path: path_of(location) });
-        }
         let key = DatabaseKey::random(rng);
         let wrapped = key.wrap(passphrase, cost, rng)?;
-        schema::migrate(&mut conn, |tx| put_wrapped_key(tx, &wrapped))?;
+        let conn = create::create(location, |conn| put_wrapped_key(conn, &wrapped))?;
         Ok(Self {
             conn,
             sealer: Sealer::new(&key),
@@ -157,18 +90,6 @@ impl Database {
             #[cfg(not(target_family = "wasm"))]
             _lock: lock,
         })
-    }
-
-    /// Whether there is a database, whole: what a crash left of an earlier attempt to make one is none, and
-    /// [`Database::create`] takes it over.
-    pub fn exists(location: Location<'_>) -> Result<bool, StoreError> {
-        if !path_of(location).exists() {
-            return Ok(false);
-        }
-        #[cfg(not(target_family = "wasm"))]
-        let _lock = take_lock(location)?;
-        let conn = connect(location, OpenFlags::empty()).map_err(|error| foreign(location, error))?;
-        Ok(!schema::is_empty(&conn)?)
     }
 
     /// Opens an existing file. A database in memory cannot be opened, it is [`StoreError::NotFound`].
@@ -186,6 +107,7 @@ impl Database {
         if !schema::is_ours(&conn)? {
             return Err(StoreError::NotOurs { path });
         }
+        schema::check_version(&conn)?;
         let wrapped: Vec<u8> = conn
             .query_row("SELECT v FROM meta WHERE k = 'key'", [], |row| row.get(0))
             .optional()?
@@ -277,6 +199,12 @@ impl Transaction<'_> {
     /// For statements; use `prepare_cached`.
     pub fn sql(&self) -> &Connection {
         &self.inner
+    }
+
+    /// Runs SQL that changes no rows: savepoints.
+    pub(crate) fn control(&self, sql: &'static str) -> Result<(), StoreError> {
+        self.inner.prepare_cached(sql)?.execute([])?;
+        Ok(())
     }
 
     /// Seals a value for its place.

@@ -1,4 +1,5 @@
-//! The tables, as numbered migrations. `PRAGMA user_version` counts how many of them a database has seen.
+//! The tables, as numbered migrations. `PRAGMA user_version` is the number of the last that a database has
+//! seen.
 
 use rusqlite::Connection;
 
@@ -7,10 +8,12 @@ use super::StoreError;
 /// Marks our files in SQLite's header: "PoHo".
 const APPLICATION_ID: i32 = 0x506F_486F;
 
-/// In order, never changed once released; the next one is appended. Each runs in one transaction with its
-/// version.
-const MIGRATIONS: &[&str] =
-    &[include_str!("schema/0001_base.sql"), include_str!("schema/0002_conversations.sql")];
+/// The number of the first migration; those below it were version 0.1's, and are not read.
+const FIRST: u32 = 100;
+
+/// In order, from [`FIRST`], never changed once released; the next one is appended. Each runs in one
+/// transaction with its number.
+const MIGRATIONS: &[&str] = &[include_str!("schema/0100_base.sql")];
 
 /// Brings the tables of an open database to what this version knows, and writes `also`, all in one
 /// transaction.
@@ -18,19 +21,31 @@ pub(super) fn migrate(
     conn: &mut Connection,
     also: impl FnOnce(&Connection) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let known = MIGRATIONS.len() as u32;
+    check_version(conn)?;
     let tx = conn.transaction()?;
-    let found: u32 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if found > known {
-        return Err(StoreError::NewerSchema { found, known });
-    }
-    for sql in &MIGRATIONS[found as usize..] {
+    let found = version(&tx)?;
+    for (number, sql) in (FIRST..).zip(MIGRATIONS).filter(|(number, _)| *number > found) {
         tx.execute_batch(sql)?;
+        tx.pragma_update(None, "user_version", number)?;
     }
     tx.pragma_update(None, "application_id", APPLICATION_ID)?;
-    tx.pragma_update(None, "user_version", known)?;
     also(&tx)?;
     Ok(tx.commit()?)
+}
+
+/// Errors: [`StoreError::TooOld`], [`StoreError::NewerSchema`].
+pub(super) fn check_version(conn: &Connection) -> Result<(), StoreError> {
+    let known = FIRST + MIGRATIONS.len() as u32 - 1;
+    match version(conn)? {
+        0 => Ok(()),
+        1..FIRST => Err(StoreError::TooOld),
+        found if found > known => Err(StoreError::NewerSchema { found, known }),
+        _ => Ok(()),
+    }
+}
+
+fn version(conn: &Connection) -> Result<u32, StoreError> {
+    Ok(conn.pragma_query_value(None, "user_version", |row| row.get(0))?)
 }
 
 /// Whether nothing was ever written to the database behind the connection.

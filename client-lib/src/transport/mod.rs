@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::identity::RelayUrl;
-use crate::sync::{Input, LinkId};
+use crate::engine::{Input, LinkId};
 
 /// Frames that wait to be written. The engine has few requests under way, so a full queue means a dead peer.
 const WRITE_QUEUE: usize = 1024;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use posthorn_client::conversation::{Body, ConversationId, ConversationState, Message, MessageState, Notice};
-use posthorn_client::sync::{Answer, Command, ConversationSummary};
+use posthorn_client::conversation::{Body, ConversationId, ConversationState, Entry, EntryState, GroupId, Notice};
+use posthorn_client::engine::{Command, ConversationSummary, Page};
 
 use super::world::World;
 
@@ -11,19 +11,19 @@ use super::world::World;
 struct View {
     device: usize,
     summary: ConversationSummary,
-    messages: Vec<Message>,
+    messages: Vec<Entry>,
 }
 
 /// What was asked to be sent: by which device, where, which text.
-pub(super) type Sent = (usize, ConversationId, String);
+pub(super) type Sent = (usize, GroupId, String);
 
 /// Checks all conversations of all devices; returns how many messages were compared.
 pub(super) fn consistent(world: &mut World, sent: &[Sent]) -> Result<usize, String> {
-    let mut by_conversation: BTreeMap<ConversationId, Vec<View>> = BTreeMap::new();
+    let mut by_conversation: BTreeMap<GroupId, Vec<View>> = BTreeMap::new();
     for device in 0..world.devices.len() {
-        for summary in conversations(world, device) {
+        for summary in world.conversations(device) {
             let messages = history(world, device, summary.id);
-            by_conversation.entry(summary.id).or_default().push(View { device, summary, messages });
+            by_conversation.entry(summary.group).or_default().push(View { device, summary, messages });
         }
     }
     let mut compared = 0;
@@ -35,18 +35,19 @@ pub(super) fn consistent(world: &mut World, sent: &[Sent]) -> Result<usize, Stri
     Ok(compared)
 }
 
-fn conversations(world: &mut World, device: usize) -> Vec<ConversationSummary> {
-    match world.ask(device, Command::Conversations) {
-        Ok(Answer::Conversations(list)) => list,
-        other => panic!("Conversations answers a list, not {other:?}"),
-    }
+pub(super) fn history(world: &mut World, device: usize, conversation: ConversationId) -> Vec<Entry> {
+    let page = Page { limit: 100_000, ..Page::default() };
+    world.ask(device, |reply| Command::History { conversation, page, reply }).expect("is there")
 }
 
-pub(super) fn history(world: &mut World, device: usize, conversation: ConversationId) -> Vec<Message> {
-    match world.ask(device, Command::History { conversation, before: None, limit: 100_000 }) {
-        Ok(Answer::History(list)) => list,
-        other => panic!("History answers a list, not {other:?}"),
-    }
+/// Likewise of a group, as a device has it.
+pub(super) fn history_of(world: &mut World, device: usize, group: GroupId) -> Vec<Entry> {
+    world.local(device, group).map(|local| history(world, device, local)).unwrap_or_default()
+}
+
+/// Whether a device is still in.
+pub(super) fn goes_on(state: &ConversationState) -> bool {
+    !matches!(state, ConversationState::Left | ConversationState::Removed)
 }
 
 fn is_active(view: &View) -> bool {
@@ -54,41 +55,46 @@ fn is_active(view: &View) -> bool {
 }
 
 /// Whoever is in is in the same epoch, with the same members, who are exactly those that are in.
-fn same_group(world: &World, id: &ConversationId, views: &[View]) -> Result<(), String> {
+fn same_group(world: &World, id: &GroupId, views: &[View]) -> Result<(), String> {
     let mut active = views.iter().filter(|view| is_active(view));
     let Some(first) = active.next() else { return Ok(()) };
     for view in active {
-        if (view.summary.epoch, &view.summary.members) != (first.summary.epoch, &first.summary.members) {
+        if (view.summary.epoch, names(&view.summary)) != (first.summary.epoch, names(&first.summary)) {
             return Err(format!(
                 "{id}: {} is in epoch {} with {:?}, {} in epoch {} with {:?}",
                 world.devices[first.device].name,
                 first.summary.epoch,
-                first.summary.members,
+                names(&first.summary),
                 world.devices[view.device].name,
                 view.summary.epoch,
-                view.summary.members,
+                names(&view.summary),
             ));
         }
     }
-    let mut names: Vec<&str> =
+    let mut in_it: Vec<&str> =
         views.iter().filter(|v| is_active(v)).map(|v| world.devices[v.device].name.as_str()).collect();
-    let mut members: Vec<&str> = first.summary.members.iter().map(String::as_str).collect();
-    names.sort_unstable();
-    members.sort_unstable();
-    if names != members {
-        return Err(format!("{id}: members are {members:?}, in are {names:?}"));
+    let members = names(&first.summary);
+    in_it.sort_unstable();
+    if in_it != members {
+        return Err(format!("{id}: members are {members:?}, in are {in_it:?}"));
     }
     Ok(())
 }
 
+fn names(summary: &ConversationSummary) -> Vec<&str> {
+    let mut names: Vec<&str> = summary.members.iter().map(|member| member.handle.as_str()).collect();
+    names.sort_unstable();
+    names
+}
+
 /// Texts that two devices have both read are the same at the same seqs, and none is there twice.
 fn same_messages(world: &World, views: &[View]) -> Result<usize, String> {
-    let mut by_seq: BTreeMap<u64, (usize, &Message)> = BTreeMap::new();
+    let mut by_seq: BTreeMap<u64, (usize, &Entry)> = BTreeMap::new();
     let mut compared = 0;
     for view in views {
         let name = &world.devices[view.device].name;
         let mut last = 0;
-        for message in view.messages.iter().filter(|message| matches!(message.body, Body::Text(_))) {
+        for message in view.messages.iter().filter(|message| message.text().is_some()) {
             let Some(seq) = message.seq else {
                 if is_active(view) {
                     return Err(format!("{name} still has {:?} queued", message.body));
@@ -103,7 +109,7 @@ fn same_messages(world: &World, views: &[View]) -> Result<usize, String> {
             }
             compared += 1;
             if let Some((other, theirs)) = by_seq.insert(seq, (view.device, message))
-                && (theirs.id, &theirs.body, &theirs.sender) != (message.id, &message.body, &message.sender)
+                && (theirs.id, &theirs.body, &theirs.author) != (message.id, &message.body, &message.author)
             {
                 return Err(format!("{name} and {} differ at seq {seq}", world.devices[other].name));
             }
@@ -114,11 +120,17 @@ fn same_messages(world: &World, views: &[View]) -> Result<usize, String> {
 
 /// Every text that an active member had sent is there exactly once for it, and for everybody who was in at
 /// its seq.
-fn everything_sent(world: &World, id: &ConversationId, views: &[View], sent: &[Sent]) -> Result<(), String> {
+fn everything_sent(world: &World, id: &GroupId, views: &[View], sent: &[Sent]) -> Result<(), String> {
     for (device, conversation, text) in sent.iter().filter(|(_, conversation, _)| conversation == id) {
         let Some(own) = views.iter().find(|view| view.device == *device && is_active(view)) else { continue };
-        let body = Body::Text(text.clone());
-        let seqs: Vec<u64> = own.messages.iter().filter(|m| m.body == body).filter_map(|m| m.seq).collect();
+        // Who was taken out and came back said it in the conversation that ended (rule 27): there it stands with
+        // its seq, or says that it was not sent.
+        let said = views.iter().filter(|view| view.device == own.device).flat_map(|view| &view.messages);
+        let said: Vec<&Entry> = said.filter(|m| m.mine && m.text() == Some(text)).collect();
+        if said.iter().any(|entry| matches!(entry.state, EntryState::Failed(_))) {
+            continue;
+        }
+        let seqs: Vec<u64> = said.iter().filter_map(|entry| entry.seq).collect();
         let [seq] = seqs[..] else {
             return Err(format!(
                 "{}: {text:?} of {conversation} has seqs {seqs:?}",
@@ -130,7 +142,7 @@ fn everything_sent(world: &World, id: &ConversationId, views: &[View], sent: &[S
             let joined =
                 view.messages.iter().filter(|m| matches!(m.body, Body::Notice(Notice::Joined { .. })));
             let joined = joined.filter_map(|message| message.seq).max().unwrap_or(0);
-            let count = view.messages.iter().filter(|message| message.body == body).count();
+            let count = view.messages.iter().filter(|message| message.text() == Some(text)).count();
             if joined < seq && count != 1 {
                 let name = &world.devices[view.device].name;
                 return Err(format!("{name} has {text:?} (seq {seq}) {count} times, joined at {joined}"));
@@ -144,11 +156,11 @@ fn everything_sent(world: &World, id: &ConversationId, views: &[View], sent: &[S
 pub(super) fn all_delivered(
     world: &mut World,
     device: usize,
-    conversation: ConversationId,
+    group: GroupId,
 ) -> Result<(), String> {
-    for message in history(world, device, conversation) {
-        let is_own_text = message.mine && matches!(message.body, Body::Text(_));
-        if is_own_text && !matches!(message.state, MessageState::Delivered | MessageState::Read) {
+    for message in history_of(world, device, group) {
+        let is_own_text = message.mine && message.text().is_some();
+        if is_own_text && !matches!(message.state, EntryState::Delivered | EntryState::Read) {
             return Err(format!("{:?} is {:?} although everybody has it", message.body, message.state));
         }
     }

@@ -1,10 +1,11 @@
 //! A device of the simulation: a real engine over a real database file, which outlives the engine's crashes.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use posthorn_client::conversation::{Cause, ConversationId};
 use posthorn_client::store::{Database, KdfCost, Location, Passphrase};
-use posthorn_client::sync::{Answer, Command, CommandError, CommandId, Effect, Engine, Event, Input};
+use posthorn_client::engine::{Command, Consent, Effect, Engine, Error, Event, Input, Reply};
 use rand::rngs::StdRng;
 use rand::{RngCore as _, SeedableRng as _};
 
@@ -13,10 +14,29 @@ pub(super) struct Device {
     path: PathBuf,
     engine: Option<Engine>,
     rng: StdRng,
-    next_command: u64,
+    /// What is to be done since it began.
+    begun: Vec<Effect>,
     /// Every alarm of its life, crashes included.
     pub(super) alarms: Vec<(Option<ConversationId>, Cause, String)>,
-    answers: Vec<(CommandId, Result<Answer, CommandError>)>,
+}
+
+/// Where the answer to a command appears.
+pub(super) struct Slot<T>(Arc<Mutex<Option<Result<T, Error>>>>);
+
+impl<T: Send + 'static> Slot<T> {
+    pub(super) fn new() -> (Self, Reply<T>) {
+        let slot = Arc::new(Mutex::new(None));
+        let answer = Arc::clone(&slot);
+        let reply = Reply::new(move |result| {
+            *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        });
+        (Self(slot), reply)
+    }
+
+    /// The answer, once it is there.
+    pub(super) fn take(&self) -> Option<Result<T, Error>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 impl Device {
@@ -31,9 +51,8 @@ impl Device {
             path,
             engine: None,
             rng,
-            next_command: 1,
+            begun: vec![],
             alarms: vec![],
-            answers: vec![],
         };
         device.begin(database, now);
         device
@@ -43,12 +62,13 @@ impl Device {
         let rng = StdRng::seed_from_u64(self.rng.next_u64());
         self.engine =
             Some(Engine::open(database, Box::new(rng), now).map_err(|failed| failed.0).expect("opens"));
+        // What consent is about stands in the engine's own tests.
+        self.begun = self.handle(Input::Command(Command::Consent(Consent::Everybody, Reply::ignore())), now);
     }
 
     /// The process dies and starts again: only the file is left.
     pub(super) fn crash(&mut self, now: u64) {
         self.engine = None;
-        self.answers.clear();
         let database = Database::open(Location::File(&self.path), &Passphrase::new("simulated"))
             .expect("opens after a crash");
         self.begin(database, now);
@@ -85,7 +105,7 @@ impl Device {
         copy_database(&self.path, &path);
         let rng = StdRng::seed_from_u64(rng.next_u64());
         let mut device =
-            Self { name, path, engine: None, rng, next_command: 1, alarms: vec![], answers: vec![] };
+            Self { name, path, engine: None, rng, begun: vec![], alarms: vec![] };
         device.crash(now);
         device
     }
@@ -94,15 +114,15 @@ impl Device {
     pub(super) fn handle(&mut self, input: Input, now: u64) -> Vec<Effect> {
         let engine = self.engine.as_mut().expect("is running");
         let effects =
-            engine.handle(input, now).unwrap_or_else(|error| panic!("{}: engine failed: {error}", self.name));
-        let mut rest = Vec::new();
+            engine.handle([input], now).unwrap_or_else(|error| panic!("{}: engine failed: {error}", self.name));
+        let mut rest = std::mem::take(&mut self.begun);
         for effect in effects {
             match effect {
                 Effect::Event(Event::Alarm { conversation, cause, text, .. }) => {
                     self.alarms.push((conversation, cause, text));
                 }
                 Effect::Event(_) => {}
-                Effect::Answer(id, answer) => self.answers.push((id, *answer)),
+                Effect::Answer(answer) => answer.give(),
                 effect => rest.push(effect),
             }
         }
@@ -114,23 +134,13 @@ impl Device {
     }
 
     /// Gives a command; its answer, if any, comes later.
-    pub(super) fn command(&mut self, command: Command, now: u64) -> (CommandId, Vec<Effect>) {
-        let id = CommandId(self.next_command);
-        self.next_command += 1;
-        (id, self.handle(Input::Command(id, command), now))
-    }
-
-    /// A command that is answered at once.
-    pub(super) fn ask(&mut self, command: Command, now: u64) -> (Result<Answer, CommandError>, Vec<Effect>) {
-        let (id, effects) = self.command(command, now);
-        let answer = self.answer(id).expect("this kind of command is answered at once");
-        (answer, effects)
-    }
-
-    /// The answer to an earlier command, once it is there.
-    pub(super) fn answer(&mut self, id: CommandId) -> Option<Result<Answer, CommandError>> {
-        let at = self.answers.iter().position(|(answered, _)| *answered == id)?;
-        Some(self.answers.swap_remove(at).1)
+    pub(super) fn command<T: Send + 'static>(
+        &mut self,
+        command: impl FnOnce(Reply<T>) -> Command,
+        now: u64,
+    ) -> (Slot<T>, Vec<Effect>) {
+        let (slot, reply) = Slot::new();
+        (slot, self.handle(Input::Command(command(reply)), now))
     }
 }
 

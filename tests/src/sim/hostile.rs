@@ -1,11 +1,10 @@
 //! A relay that lies (C4): every lie that it can tell about deliveries is noticed, with its cause.
 
-use posthorn_client::conversation::{Cause, ConversationId};
-use posthorn_client::sync::Command;
+use posthorn_client::conversation::{Cause, GroupId};
 use posthorn_proto::frame::{Delivery, ServerBody, ServerFrame};
 use posthorn_proto::{KeyHash, ReaderId};
 
-use super::scenario::{contact, people, start};
+use super::scenario::{add, people, start};
 use super::world::World;
 
 /// A lie, and what it must be called. Told to bob about what alice posts.
@@ -63,7 +62,7 @@ pub fn lie(lie: Lie, seed: u64) -> Result<Vec<Cause>, String> {
         say(&mut world, ALICE, conversation, text)?;
     }
     let adds = if lie == Lie::ForgeOwn { BOB } else { ALICE };
-    world.command(adds, Command::Add { conversation, members: vec![contact("carol")] });
+    add(&mut world, adds, conversation, "carol");
     run(&mut world);
     for text in ["five", "six"] {
         say(&mut world, ALICE, conversation, text)?;
@@ -72,9 +71,8 @@ pub fn lie(lie: Lie, seed: u64) -> Result<Vec<Cause>, String> {
     Ok(causes)
 }
 
-fn say(world: &mut World, device: usize, conversation: ConversationId, text: &str) -> Result<(), String> {
-    let said = world.ask(device, Command::Send { conversation, text: text.to_owned() });
-    said.map_err(|error| error.to_string())?;
+fn say(world: &mut World, device: usize, conversation: GroupId, text: &str) -> Result<(), String> {
+    super::scenario::say(world, device, conversation, text)?;
     run(world);
     Ok(())
 }

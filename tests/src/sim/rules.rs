@@ -1,13 +1,13 @@
 //! Steps for single rules of the design: each fails when its rule is left out of the client
 //! (`docs/testing.md` tells how that was tried).
 
-use posthorn_client::conversation::{Body, Cause, ConversationId, ConversationState, Notice};
-use posthorn_client::sync::{Answer, Command};
+use posthorn_client::conversation::{Body, Cause, ConversationState, GroupId, Notice};
+use posthorn_client::engine::Command;
 use posthorn_proto::MailboxId;
 use posthorn_proto::frame::{ServerBody, ServerFrame};
 
-use super::check::{consistent, history};
-use super::scenario::{contact, people, start};
+use super::check::{consistent, history_of};
+use super::scenario::{add, contact, people, remove, say, start};
 use super::world::{Faults, World};
 
 const ALICE: usize = 0;
@@ -31,25 +31,21 @@ pub const STEPS: &[Step] = &[
     ("15: the last-resort key package is replaced weekly", weekly),
 ];
 
-fn say(world: &mut World, device: usize, conversation: ConversationId, text: &str) -> Result<(), String> {
-    let said = world.ask(device, Command::Send { conversation, text: text.to_owned() });
-    said.map(drop).map_err(|error| format!("{} cannot say {text:?}: {error}", world.devices[device].name))
+fn texts(world: &mut World, device: usize, conversation: GroupId) -> Vec<String> {
+    let entries = history_of(world, device, conversation);
+    entries.iter().filter_map(|entry| entry.text().map(str::to_owned)).collect()
 }
 
-fn texts(world: &mut World, device: usize, conversation: ConversationId) -> Vec<String> {
-    let text = |body: Body| match body {
-        Body::Text(text) => Some(text),
+fn state(world: &mut World, device: usize, conversation: GroupId) -> Option<ConversationState> {
+    let local = world.local(device, conversation)?;
+    world.conversations(device).into_iter().find(|one| one.id == local).map(|one| one.state)
+}
+
+/// Why a conversation is suspended on a device.
+fn suspended(world: &mut World, device: usize, conversation: GroupId) -> Option<Cause> {
+    match state(world, device, conversation) {
+        Some(ConversationState::Suspended(suspension)) => Some(suspension.cause),
         _ => None,
-    };
-    history(world, device, conversation).into_iter().filter_map(|message| text(message.body)).collect()
-}
-
-fn state(world: &mut World, device: usize, conversation: ConversationId) -> Option<ConversationState> {
-    match world.ask(device, Command::Conversations) {
-        Ok(Answer::Conversations(list)) => {
-            list.into_iter().find(|one| one.id == conversation).map(|one| one.state)
-        }
-        other => panic!("Conversations answers a list, not {other:?}"),
     }
 }
 
@@ -62,7 +58,7 @@ fn must(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
 }
 
 /// Alice, bob, and their conversation, in which each has said something.
-fn two(seed: u64) -> Result<(World, ConversationId), String> {
+fn two(seed: u64) -> Result<(World, GroupId), String> {
     let mut world = World::new(seed);
     people(&mut world, &["alice", "bob"])?;
     let conversation = start(&mut world, "", &["bob"])?;
@@ -134,8 +130,8 @@ fn answered_first(seed: u64) -> Result<(), String> {
         }
         _ => vec![frame],
     }));
-    let id = world.command(BOB, Command::Add { conversation, members: vec![contact("carol")] });
-    world.answered(BOB, id)?.map_err(|error| error.to_string())?;
+    let slot = add(&mut world, BOB, conversation, "carol").ok_or("bob is not in")?;
+    world.answered(BOB, &slot)?.map_err(|error| error.to_string())?;
     world.settle()?;
     say(&mut world, BOB, conversation, "welcome carol")?;
     world.settle()?;
@@ -153,9 +149,9 @@ fn unreadable(seed: u64) -> Result<(), String> {
         world.run(100);
     }
     world.settle()?;
-    let all = history(&mut world, BOB, conversation);
+    let all = history_of(&mut world, BOB, conversation);
     let recorded =
-        all.iter().filter(|m| matches!(m.body, Body::Unreadable(Cause::EnvelopeUnreadable))).count();
+        all.iter().filter(|m| matches!(m.body, Body::Unreadable(run) if run.cause == Cause::EnvelopeUnreadable)).count();
     must(recorded == 1, || format!("recorded {recorded} times: {all:?}"))?;
     let texts = texts(&mut world, BOB, conversation);
     must(texts.ends_with(&["two".to_owned(), "three".to_owned()]), || format!("bob reads {texts:?}"))?;
@@ -184,24 +180,19 @@ fn rolled_back(seed: u64) -> Result<(), String> {
     world.settle()?;
     let sent = world.watch.posted[before..].iter().filter(|(by, to, _)| *by == BOB && *to == mailbox).count();
     must(sent == 0, || format!("bob posted {sent} times from the old copy"))?;
-    let now = state(&mut world, BOB, conversation);
-    must(now == Some(ConversationState::Stopped(Cause::RolledBack)), || {
+    let now = suspended(&mut world, BOB, conversation);
+    must(now == Some(Cause::RolledBack), || {
         format!("bob's conversation is {now:?}")
     })?;
     must(causes(&world, BOB).contains(&Cause::RolledBack), || "bob was not told".to_owned())?;
-    let more = world.ask(BOB, Command::Send { conversation, text: "again".to_owned() });
-    must(more.is_err(), || "bob may go on saying things".to_owned())?;
-    let failed = history(&mut world, BOB, conversation).into_iter().any(|message| {
-        message.body == Body::Text("from the past".to_owned())
-            && message.state == posthorn_client::conversation::MessageState::Failed(Cause::RolledBack)
+    // What he says is kept until a repair.
+    let kept = history_of(&mut world, BOB, conversation).into_iter().any(|entry| {
+        entry.text() == Some("from the past") && entry.state == posthorn_client::conversation::EntryState::Queued
     });
-    must(failed, || "what he said does not say that it failed".to_owned())?;
+    must(kept, || "what he said is not kept".to_owned())?;
     must(causes(&world, ALICE).is_empty(), || format!("alice: {:?}", causes(&world, ALICE)))?;
     // Somebody else can still begin something new with him: his inboxes go on.
-    let id = world.command(ALICE, Command::Start { name: "anew".to_owned(), members: vec![contact("bob")] });
-    let Ok(Answer::Started(anew)) = world.answered(ALICE, id)? else {
-        return Err("alice cannot begin anew".to_owned());
-    };
+    let anew = start(&mut world, "anew", &["bob"])?;
     say(&mut world, ALICE, anew, "hello again")?;
     world.settle()?;
     must(texts(&mut world, BOB, anew) == ["hello again"], || "bob cannot be invited any more".to_owned())
@@ -250,7 +241,7 @@ fn rolled_back_commit(seed: u64) -> Result<(), String> {
     let mailbox = place(&world, BOB)?;
     world.devices[BOB].keep_copy();
     world.tamper = Some(deaf(BOB, mailbox));
-    world.command(BOB, Command::Remove { conversation, handle: "carol".to_owned() });
+    remove(&mut world, BOB, conversation, "carol");
     world.run(120);
     let turned = world.watch.posted.iter().any(|(by, to, turn)| *by == BOB && *to == mailbox && *turn);
     must(turned, || "he did not commit, so that the step shows nothing".to_owned())?;
@@ -258,8 +249,8 @@ fn rolled_back_commit(seed: u64) -> Result<(), String> {
     world.meanwhile(BOB, |bob| bob.put_back());
     say(&mut world, BOB, conversation, "from the past")?;
     world.settle()?;
-    let now = state(&mut world, BOB, conversation);
-    must(now == Some(ConversationState::Stopped(Cause::RolledBack)), || {
+    let now = suspended(&mut world, BOB, conversation);
+    must(now == Some(Cause::RolledBack), || {
         format!("bob's conversation is {now:?}")
     })?;
     must(!texts(&mut world, ALICE, conversation).contains(&"from the past".to_owned()), || {
@@ -273,12 +264,10 @@ fn copied(seed: u64) -> Result<(), String> {
     world.run(200);
     say(&mut world, ALICE, conversation, "which of you?")?;
     world.run(600);
-    let stopped = |state: Option<ConversationState>| {
-        matches!(state, Some(ConversationState::Stopped(Cause::OpenedElsewhere | Cause::RolledBack)))
-    };
-    let states = [state(&mut world, BOB, conversation), state(&mut world, copy, conversation)];
-    let running = states.iter().filter(|state| **state == Some(ConversationState::Active)).count();
-    must(running <= 1 && states.iter().any(|state| stopped(*state)), || {
+    let states = [suspended(&mut world, BOB, conversation), suspended(&mut world, copy, conversation)];
+    let running = states.iter().filter(|cause| cause.is_none()).count();
+    let stopped = |cause: &Option<Cause>| matches!(cause, Some(Cause::OpenedElsewhere | Cause::RolledBack));
+    must(running <= 1 && states.iter().any(stopped), || {
         format!("bob and his copy: {states:?}")
     })?;
     let warned = [BOB, copy].iter().any(|device| causes(&world, *device).contains(&Cause::OpenedElsewhere));
@@ -289,8 +278,8 @@ fn copied(seed: u64) -> Result<(), String> {
 fn apart(seed: u64) -> Result<(), String> {
     let (mut world, conversation) = two(seed)?;
     people(&mut world, &["carol"])?;
-    let id = world.command(BOB, Command::Add { conversation, members: vec![contact("carol")] });
-    world.answered(BOB, id)?.map_err(|error| error.to_string())?;
+    let slot = add(&mut world, BOB, conversation, "carol").ok_or("bob is not in")?;
+    world.answered(BOB, &slot)?.map_err(|error| error.to_string())?;
     world.settle()
 }
 
@@ -314,15 +303,20 @@ fn welcome_refused(seed: u64, faults: Faults) -> Result<(), String> {
     world.meanwhile(BOB, |bob| bob.damage("DELETE FROM mls"));
     world.faults = faults;
     let members = ["bob", "carol"].map(contact).to_vec();
-    let id = world.command(ALICE, Command::Start { name: String::new(), members });
+    let slot = world.command(ALICE, |reply| Command::Start {
+        id: None,
+        name: String::new(),
+        members,
+        again: true,
+        reply,
+    });
     world.run(if faults.cut > 0 { 400 } else { 0 });
     let mut conversation = None;
     for _ in 0..20_000 {
         // With crashes the answer may never come, but the conversation does.
-        let Ok(Answer::Conversations(list)) = world.ask(ALICE, Command::Conversations) else { continue };
-        conversation = list.first().map(|one| one.id);
-        if list.first().is_some_and(|one| one.members.len() == 3) || world.devices[ALICE].answer(id).is_some()
-        {
+        let list = world.conversations(ALICE);
+        conversation = list.first().map(|one| one.group);
+        if list.first().is_some_and(|one| one.members.len() == 3) || slot.take().is_some() {
             break;
         }
         world.step();
@@ -347,8 +341,8 @@ fn welcome_refused(seed: u64, faults: Faults) -> Result<(), String> {
         "alice does not hear bob".to_owned()
     })?;
     // For the others he neither came nor went more than once.
-    let notices = history(&mut world, 2, conversation);
-    let news = |body: &Body| matches!(body, Body::Notice(Notice::Removed { who, .. }) if who.contains(&"bob".to_owned()));
+    let notices = history_of(&mut world, 2, conversation);
+    let news = |body: &Body| matches!(body, Body::Notice(Notice::Removed { who, .. }) if who.iter().any(|named| named.handle == "bob"));
     let gone = notices.iter().filter(|message| news(&message.body)).count();
     must(gone <= 1, || format!("carol sees bob go {gone} times"))?;
     let unexpected =

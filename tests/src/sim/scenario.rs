@@ -1,11 +1,13 @@
 //! What the people of a simulation do.
 
-use posthorn_client::conversation::{Cause, ConversationId, ConversationState};
-use posthorn_client::sync::{Answer, Command, Contact};
+use posthorn_client::content::{Said, Text};
+use posthorn_client::conversation::{Cause, ConversationState, GroupId};
+use posthorn_client::engine::{Command, Who};
 use posthorn_proto::Handle;
 use rand::Rng as _;
 
 use super::check::{Sent, all_delivered, consistent};
+use super::device::Slot;
 use super::world::{Faults, World, relay_url};
 
 /// Which story is played.
@@ -45,32 +47,69 @@ fn handle(name: &str) -> Handle {
     Handle::parse(name).expect("a handle")
 }
 
-pub(super) fn contact(name: &str) -> Contact {
-    Contact::Handle(handle(name))
+pub(super) fn contact(name: &str) -> Who {
+    Who::Handle(handle(name))
+}
+
+/// A text as it is said.
+pub(super) fn text(words: &str) -> Said {
+    Said::new(Text::new(words)).expect("is within bounds")
 }
 
 /// Makes devices with accounts.
 pub(super) fn people(world: &mut World, names: &[&str]) -> Result<(), String> {
     for name in names {
         let device = world.add_device(name);
-        let register = Command::Register { relay: relay_url(), handle: handle(name), invite: String::new() };
-        let id = world.command(device, register);
-        world.answered(device, id)?.map_err(|error| format!("{name} cannot register: {error}"))?;
+        let slot = world.command(device, |reply| Command::Register {
+            relay: relay_url(),
+            handle: handle(name),
+            invite: String::new(),
+            reply,
+        });
+        world.answered(device, &slot)?.map_err(|error| format!("{name} cannot register: {error}"))?;
     }
     Ok(())
 }
 
 /// Starts a conversation of the first with the others, and waits until it stands.
-pub(super) fn start(world: &mut World, name: &str, others: &[&str]) -> Result<ConversationId, String> {
+pub(super) fn start(world: &mut World, name: &str, others: &[&str]) -> Result<GroupId, String> {
     let members = others.iter().map(|other| contact(other)).collect();
-    let id = world.command(0, Command::Start { name: name.to_owned(), members });
-    match world.answered(0, id)? {
-        Ok(Answer::Started(conversation)) => {
+    let name = name.to_owned();
+    let slot =
+        world.command(0, |reply| Command::Start { id: None, name, members, again: true, reply });
+    match world.answered(0, &slot)? {
+        Ok(conversation) => {
             world.settle()?;
-            Ok(conversation)
+            let all = world.conversations(0);
+            let found = all.into_iter().find(|one| one.id == conversation);
+            found.map(|one| one.group).ok_or("the conversation is not there".to_owned())
         }
-        other => Err(format!("the conversation did not start: {other:?}")),
+        Err(error) => Err(format!("the conversation did not start: {error}")),
     }
+}
+
+/// Says something; whether it could be said.
+pub(super) fn say(world: &mut World, device: usize, group: GroupId, words: &str) -> Result<(), String> {
+    let name = world.devices[device].name.clone();
+    let conversation =
+        world.local(device, group).ok_or_else(|| format!("{name} is not in the conversation"))?;
+    let said = text(words);
+    let result = world.ask(device, |reply| Command::Send { conversation, id: None, said, reply });
+    result.map(drop).map_err(|error| format!("{name} cannot say {words:?}: {error}"))
+}
+
+/// Wants somebody added. The answer comes when it is true.
+pub(super) fn add(world: &mut World, device: usize, group: GroupId, other: &str) -> Option<Slot<()>> {
+    let conversation = world.local(device, group)?;
+    let members = vec![contact(other)];
+    Some(world.command(device, |reply| Command::Add { conversation, members, reply }))
+}
+
+/// Wants somebody removed, likewise.
+pub(super) fn remove(world: &mut World, device: usize, group: GroupId, other: &str) -> Option<Slot<()>> {
+    let conversation = world.local(device, group)?;
+    let person = world.person(other);
+    Some(world.command(device, |reply| Command::Remove { conversation, person, reply }))
 }
 
 fn talk(world: &mut World) -> Result<usize, String> {
@@ -94,28 +133,28 @@ fn talk(world: &mut World) -> Result<usize, String> {
 }
 
 /// Somebody does something. What is refused because of what happened before is no failure.
-fn act(world: &mut World, conversation: ConversationId, round: u32, sent: &mut Vec<Sent>) {
+fn act(world: &mut World, group: GroupId, round: u32, sent: &mut Vec<Sent>) {
     let device = world.rng.random_range(0..NAMES.len());
     let other = NAMES[world.rng.random_range(0..NAMES.len())];
     match world.rng.random_range(0..20) {
         0..14 => {
-            let text = format!("{} says {round} – grüße 👋", NAMES[device]);
-            if world.ask(device, Command::Send { conversation, text: text.clone() }).is_ok() {
-                sent.push((device, conversation, text));
+            let words = format!("{} says {round} – grüße 👋", NAMES[device]);
+            if say(world, device, group, &words).is_ok() {
+                sent.push((device, group, words));
             }
         }
-        14..16 => {
-            world.command(device, Command::Add { conversation, members: vec![contact(other)] });
-        }
+        14..16 => drop(add(world, device, group, other)),
         // Somebody always stays, so that there is something to compare.
-        16 if other != NAMES[0] => {
-            world.command(device, Command::Remove { conversation, handle: other.to_owned() });
-        }
+        16 if other != NAMES[0] => drop(remove(world, device, group, other)),
         17 if device != 0 => {
-            world.command(device, Command::Leave(conversation));
+            if let Some(conversation) = world.local(device, group) {
+                world.command(device, |reply| Command::Leave(conversation, reply));
+            }
         }
         _ => {
-            world.command(device, Command::MarkRead(conversation));
+            if let Some(conversation) = world.local(device, group) {
+                world.command(device, |reply| Command::MarkRead { conversation, up_to: None, reply });
+            }
         }
     }
 }
@@ -129,15 +168,14 @@ fn commits(world: &mut World, rounds: u32) -> Result<usize, String> {
         // The fourth is added and removed by turns, by all three at once; one commit wins, the others find it
         // done.
         for (device, name) in NAMES.iter().enumerate().take(3) {
-            let command = if round % 2 == 0 {
-                Command::Add { conversation, members: vec![contact(NAMES[3])] }
+            if round % 2 == 0 {
+                add(world, device, conversation, NAMES[3]);
             } else {
-                Command::Remove { conversation, handle: NAMES[3].to_owned() }
-            };
-            world.command(device, command);
-            let text = format!("{name} in round {round}");
-            if world.ask(device, Command::Send { conversation, text: text.clone() }).is_ok() {
-                sent.push((device, conversation, text));
+                remove(world, device, conversation, NAMES[3]);
+            }
+            let words = format!("{name} in round {round}");
+            if say(world, device, conversation, &words).is_ok() {
+                sent.push((device, conversation, words));
             }
         }
         for _ in 0..world.rng.random_range(40..120) {
@@ -152,9 +190,9 @@ fn commits(world: &mut World, rounds: u32) -> Result<usize, String> {
     }
     let compared = consistent(world, &sent)?;
     for (device, name) in NAMES.iter().enumerate().take(3) {
-        match world.ask(device, Command::Conversations) {
-            Ok(Answer::Conversations(list)) if list[0].state == ConversationState::Active => {}
-            other => return Err(format!("{name} is not in any more: {other:?}")),
+        let list = world.conversations(device);
+        if list[0].state != ConversationState::Active {
+            return Err(format!("{name} is not in any more: {:?}", list[0].state));
         }
     }
     if rounds % 2 == 1 {

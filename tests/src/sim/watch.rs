@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use posthorn_client::sync::Link;
+use posthorn_client::engine::Link;
 use posthorn_proto::frame::{ClientFrame, Post, Request, ServerBody, ServerFrame};
 use posthorn_proto::{MailboxId, PostId, Token};
 
@@ -13,8 +13,10 @@ use super::world::Wire;
 pub(super) struct Watch {
     /// Mailboxes that were created on the account connection: public inboxes.
     public: BTreeSet<MailboxId>,
-    /// On which connections each mailbox was asked to be opened.
-    opened: BTreeMap<MailboxId, BTreeSet<Link>>,
+    /// On which connections each device asked for each mailbox to be opened.
+    opened: BTreeMap<(usize, MailboxId), BTreeSet<Link>>,
+    /// What each device said on its connections that carry no account.
+    apart: BTreeMap<(usize, Link), BTreeSet<MailboxId>>,
     /// What each token was to pay for.
     tokens: BTreeMap<[u8; 32], MailboxId>,
     /// Every post, by its name.
@@ -40,7 +42,8 @@ impl Watch {
                     if opening.claim == Some(opening.read_key.clone()) {
                         self.wrong("an invitation's one-time key is kept (rule 11)");
                     }
-                    self.opened.entry(opening.mailbox).or_default().insert(wire.1.link);
+                    self.opened.entry((wire.0, opening.mailbox)).or_default().insert(wire.1.link);
+                    self.apart.entry((wire.0, wire.1.link)).or_default().insert(opening.mailbox);
                 }
             }
             Request::Create(create) => {
@@ -72,7 +75,7 @@ impl Watch {
                 | Request::TakeKeyPackages(_)
                 | Request::DrawTokens(_)
         );
-        if of_the_account && wire.1.link == Link::Mailboxes {
+        if of_the_account && wire.1.link != Link::Account {
             self.wrong("the account is named on the connection for mailboxes (rule 16)");
         }
         if matches!(frame.body, Request::Post(_)) && wire.1.link == Link::Account {
@@ -124,10 +127,18 @@ impl Watch {
     /// Everything that was wrong, and what can only be said at the end.
     pub(super) fn verdict(&self) -> Result<(), String> {
         let mut wrong = self.wrong.clone();
-        for (mailbox, links) in &self.opened {
+        for ((_, mailbox), links) in &self.opened {
             let public = self.public.contains(mailbox);
-            if links.len() > 1 || links.contains(&Link::Account) != public {
+            // Who comes back after a removal has another conversation in the same mailbox; an inbox has one
+            // connection for life.
+            let is_inbox = links.contains(&Link::Inbox) || links.contains(&Link::Account);
+            if (links.len() > 1 && is_inbox) || links.contains(&Link::Account) != public {
                 wrong.push(format!("a mailbox is opened on {links:?} (a public inbox: {public}; rule 13)"));
+            }
+        }
+        for ((device, link), mailboxes) in &self.apart {
+            if *link != Link::Mailboxes && mailboxes.len() > 1 {
+                wrong.push(format!("device {device} opens {} mailboxes on {link:?}", mailboxes.len()));
             }
         }
         if wrong.is_empty() { Ok(()) } else { Err(format!("on the wire: {wrong:?}")) }

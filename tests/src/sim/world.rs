@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use posthorn_client::conversation::Cause;
-use posthorn_client::sync::{Answer, Command, CommandError, CommandId, Effect, Input, LinkId, SyncState};
+use posthorn_client::conversation::{Cause, ConversationId, GroupId};
+use posthorn_client::engine::{Command, ConversationSummary, Effect, Error, Input, LinkId, Reply, SyncState};
+use posthorn_client::identity::PersonId;
 use posthorn_proto::frame::ServerFrame;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use super::device::Device;
+use super::device::{Device, Slot};
 use super::relay::SimRelay;
 use super::watch::Watch;
 
@@ -95,16 +96,42 @@ impl World {
         self.devices.len() - 1
     }
 
-    pub(super) fn command(&mut self, device: usize, command: Command) -> CommandId {
-        let (id, effects) = self.devices[device].command(command, self.now);
+    pub(super) fn command<T: Send + 'static>(
+        &mut self,
+        device: usize,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Slot<T> {
+        let (slot, effects) = self.devices[device].command(command, self.now);
         self.carry_out(device, effects);
-        id
+        slot
     }
 
-    pub(super) fn ask(&mut self, device: usize, command: Command) -> Result<Answer, CommandError> {
-        let (answer, effects) = self.devices[device].ask(command, self.now);
-        self.carry_out(device, effects);
-        answer
+    /// A command that is answered at once.
+    pub(super) fn ask<T: Send + 'static>(
+        &mut self,
+        device: usize,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<T, Error> {
+        self.command(device, command).take().expect("this kind of command is answered at once")
+    }
+
+    pub(super) fn conversations(&mut self, device: usize) -> Vec<ConversationSummary> {
+        self.ask(device, Command::Conversations).expect("has an account")
+    }
+
+    /// What a group is called on a device: the conversation that goes on, else the newest that ended.
+    pub(super) fn local(&mut self, device: usize, group: GroupId) -> Option<ConversationId> {
+        let mut all = self.conversations(device);
+        all.retain(|one| one.group == group);
+        let open = all.iter().find(|one| super::check::goes_on(&one.state));
+        open.or(all.first()).map(|one| one.id)
+    }
+
+    /// Who has this name.
+    pub(super) fn person(&mut self, name: &str) -> PersonId {
+        let device = self.devices.iter().position(|device| device.name == name).expect("is in the story");
+        let account = self.ask(device, Command::Account).expect("is answered");
+        account.expect("has an account").person
     }
 
     fn input(&mut self, device: usize, input: Input) {
@@ -137,7 +164,7 @@ impl World {
                         flow.to_relay.push_back(frame.encode());
                     }
                 }
-                Effect::Event(_) | Effect::Answer(..) => {}
+                Effect::Event(_) | Effect::Answer(_) => {}
             }
         }
     }
@@ -162,9 +189,9 @@ impl World {
 
     /// All connections of a device are gone, without a word.
     fn hang_up(&mut self, device: usize) {
-        self.wires.retain(|wire, _| wire.0 != device);
-        for link in [posthorn_client::sync::Link::Account, posthorn_client::sync::Link::Mailboxes] {
-            let wire = (device, LinkId { relay: relay_url(), link });
+        let gone: Vec<Wire> = self.wires.keys().filter(|wire| wire.0 == device).cloned().collect();
+        for wire in gone {
+            self.wires.remove(&wire);
             self.watch.ended(&wire);
             self.relay.disconnect(&wire);
         }
@@ -303,13 +330,13 @@ impl World {
     }
 
     /// Runs until a command is answered.
-    pub(super) fn answered(
+    pub(super) fn answered<T: Send + 'static>(
         &mut self,
         device: usize,
-        id: CommandId,
-    ) -> Result<Result<Answer, CommandError>, String> {
+        slot: &Slot<T>,
+    ) -> Result<Result<T, Error>, String> {
         for _ in 0..20_000 {
-            if let Some(answer) = self.devices[device].answer(id) {
+            if let Some(answer) = slot.take() {
                 return Ok(answer);
             }
             self.step();
@@ -320,10 +347,7 @@ impl World {
     }
 
     pub(super) fn state(&mut self, device: usize) -> SyncState {
-        match self.ask(device, Command::State) {
-            Ok(Answer::State(state)) => state,
-            other => panic!("State answers its state, not {other:?}"),
-        }
+        self.ask(device, Command::State).expect("is answered")
     }
 
     /// Runs without faults until everybody has done everything. What was seen on the wire must have been

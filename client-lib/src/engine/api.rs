@@ -1,0 +1,438 @@
+//! The engine's interface: what goes in, what comes out.
+//!
+//! A command carries its [`Reply`], so that an answer of another type does not compile. Replies are effects
+//! like the others: they are given only after the transaction of their input was committed.
+
+use std::fmt;
+
+use posthorn_proto::Handle;
+use posthorn_proto::frame::{ClientFrame, ServerFrame};
+use serde::Serialize;
+
+use super::Error;
+use crate::content::Said;
+use crate::conversation::{Cause, ConversationId, ConversationState, Entry, GroupId, MessageId};
+use crate::identity::{ContactLink, PersonId, RelayUrl, SafetyNumber};
+
+/// One of the connections to a relay. What one says no other does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Link {
+    /// Authenticates as this device: directory, tokens, the public inbox.
+    Account,
+    /// Never authenticates: conversations.
+    Mailboxes,
+    /// Never authenticates: the private inbox alone. Every member of a conversation knows whose it is, so
+    /// that it must not stand beside conversations.
+    Inbox,
+    /// Never authenticates: one conversation that began with an invitation in the public inbox. Whoever
+    /// invited knows the account and could recognise the connection by the key that it presents.
+    Apart(ConversationId),
+    /// Never authenticates: leaves something in the inboxes of others, then ends. Made anew each time.
+    Post,
+}
+
+/// A connection, whether it is up or not.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkId {
+    /// To which relay.
+    pub relay: RelayUrl,
+    /// Which of them.
+    pub link: Link,
+}
+
+/// What happens to the engine.
+#[derive(Debug)]
+pub enum Input {
+    /// Time has passed.
+    Tick,
+    /// A connection that was asked for is up.
+    Connected(LinkId),
+    /// A connection ended, or could not be made; why, for people.
+    Disconnected(LinkId, String),
+    /// Frames came, in order.
+    Frames(LinkId, Vec<ServerFrame>),
+    /// The person, or the app for them, wants something.
+    Command(Command),
+}
+
+/// What has to be done once the inputs' transaction is committed, in this order.
+#[derive(Debug)]
+pub enum Effect {
+    /// Try to connect; exactly one `Connected` or `Disconnected` follows.
+    Connect(LinkId),
+    /// Close the connection, or give up making it; `Disconnected` follows.
+    Disconnect(LinkId),
+    /// Send a frame on a connection that is up.
+    Send(LinkId, ClientFrame),
+    /// Tell the app.
+    Event(Event),
+    /// Answer a command.
+    Answer(Answer),
+}
+
+/// Where the answer to a command goes.
+pub struct Reply<T>(Box<dyn FnOnce(Result<T, Error>) + Send>);
+
+impl<T: Send + 'static> Reply<T> {
+    /// Calls this with the answer. It must not wait for anything.
+    pub fn new(then: impl FnOnce(Result<T, Error>) + Send + 'static) -> Self {
+        Self(Box::new(then))
+    }
+
+    /// Nobody waits for the answer.
+    pub fn ignore() -> Self {
+        Self::new(drop)
+    }
+
+    pub(super) fn with(self, result: Result<T, Error>) -> Answer {
+        Answer(Box::new(move || (self.0)(result)))
+    }
+}
+
+impl<T> fmt::Debug for Reply<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reply")
+    }
+}
+
+/// A reply together with its answer.
+pub struct Answer(Box<dyn FnOnce() + Send>);
+
+impl Answer {
+    /// Gives it to whoever asked.
+    pub fn give(self) {
+        (self.0)();
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Answer")
+    }
+}
+
+/// What can be asked. Each is answered once.
+#[derive(Debug)]
+pub enum Command {
+    /// Make an account; answered when the relay has its card and key packages.
+    Register {
+        /// At this relay.
+        relay: RelayUrl,
+        /// Under this name.
+        handle: Handle,
+        /// With this invite; "" where registration is open.
+        invite: String,
+        /// The account.
+        reply: Reply<Account>,
+    },
+    /// Who am I?
+    Account(Reply<Option<Account>>),
+    /// Whose invitations are followed without asking. Not kept over a restart.
+    Consent(Consent, Reply<()>),
+    /// Start a conversation; answered when everybody is invited. It goes on by itself after a crash.
+    Start {
+        /// The caller's own choice, so that a repeat begins nothing new.
+        id: Option<ConversationId>,
+        /// "" for none.
+        name: String,
+        /// Who, beside us.
+        members: Vec<Who>,
+        /// Begin another even if there is a conversation without a name with this one person.
+        again: bool,
+        /// Its id here.
+        reply: Reply<ConversationId>,
+    },
+    /// Say something; answered as soon as it is durable in the outbox (C2).
+    Send {
+        /// Where.
+        conversation: ConversationId,
+        /// The caller's own choice, so that a repeat says nothing twice.
+        id: Option<MessageId>,
+        /// What.
+        said: Said,
+        /// Its id.
+        reply: Reply<MessageId>,
+    },
+    /// Add people; answered when the commit was read back.
+    Add {
+        /// Where.
+        conversation: ConversationId,
+        /// Whom.
+        members: Vec<Who>,
+        /// Done.
+        reply: Reply<()>,
+    },
+    /// Remove somebody with all devices; answered when the commit was read back.
+    Remove {
+        /// Where.
+        conversation: ConversationId,
+        /// Whom.
+        person: PersonId,
+        /// Done.
+        reply: Reply<()>,
+    },
+    /// Leave; answered as soon as that is durable.
+    Leave(ConversationId, Reply<()>),
+    /// Follow an invitation (rule 25).
+    Accept {
+        /// Which.
+        conversation: ConversationId,
+        /// Also to a relay that this device does not use yet.
+        foreign_relay: bool,
+        /// Done.
+        reply: Reply<()>,
+    },
+    /// Forget an invitation, or a conversation that has ended, with its history.
+    Forget(ConversationId, Reply<()>),
+    /// Nothing of this person is shown any more, or is again.
+    Block {
+        /// Whom.
+        person: PersonId,
+        /// Whether from now on they are blocked.
+        blocked: bool,
+        /// Done.
+        reply: Reply<()>,
+    },
+    /// List conversations, most recent first.
+    Conversations(Reply<Vec<ConversationSummary>>),
+    /// List the members' devices of a conversation, by leaf.
+    Members(ConversationId, Reply<Vec<MemberSummary>>),
+    /// Everybody who was met.
+    People(Reply<Vec<Person>>),
+    /// Entries of a conversation, oldest first.
+    History {
+        /// Which.
+        conversation: ConversationId,
+        /// Where.
+        page: Page,
+        /// The entries.
+        reply: Reply<Vec<Entry>>,
+    },
+    /// Everything in a conversation was seen, or everything up to a row.
+    MarkRead {
+        /// Which.
+        conversation: ConversationId,
+        /// Up to here; `None` = everything.
+        up_to: Option<u64>,
+        /// Done.
+        reply: Reply<()>,
+    },
+    /// The safety number with somebody.
+    SafetyNumber(PersonId, Reply<SafetyNumber>),
+    /// How is it going?
+    State(Reply<SyncState>),
+}
+
+/// A part of a history.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Entries before this row; `None` = up to the newest.
+    pub before: Option<u64>,
+    /// Entries after this row.
+    pub after: Option<u64>,
+    /// At most this many: the last ones, or the first behind `after`.
+    pub limit: usize,
+}
+
+/// Whose invitations are followed without asking (rule 25).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Consent {
+    /// Only those of people who were accepted before.
+    #[default]
+    Ask,
+    /// Everybody's into conversations at relays that are in use: for programs that answer anybody.
+    Everybody,
+}
+
+/// Somebody to talk to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "a handful of these live for the time of a command")]
+pub enum Who {
+    /// By link: the identity is known beforehand.
+    Link(ContactLink),
+    /// By handle at our own relay: the relay's word is taken for the identity, until it is verified.
+    Handle(Handle),
+    /// Somebody who was met.
+    Person(PersonId),
+}
+
+/// The account of this profile.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct Account {
+    /// Its name.
+    pub handle: String,
+    /// Its relay's URL.
+    pub relay: String,
+    /// Who this is.
+    pub person: PersonId,
+    /// This device.
+    #[serde(serialize_with = "hex")]
+    pub device: [u8; 16],
+    /// To give to others.
+    pub link: String,
+    /// The relay knows it.
+    pub registered: bool,
+}
+
+/// A person as this device knows them (rule 26).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Person {
+    /// Who.
+    pub person: PersonId,
+    /// What they call themselves; with the beginning of the key behind it where somebody else is known by
+    /// that name.
+    pub handle: String,
+    /// On what word the name stands.
+    pub known: Known,
+    /// Whether their invitations are followed.
+    pub accepted: bool,
+    /// Whether nothing of them is shown.
+    pub blocked: bool,
+}
+
+/// On what word a name stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Known {
+    /// The relay's directory or a contact link gave this key for this name.
+    Pinned,
+    /// They say so themselves.
+    Claimed,
+    /// Somebody else is known by this name.
+    Contradicted,
+}
+
+/// A conversation in a list.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct ConversationSummary {
+    /// Its id on this device.
+    pub id: ConversationId,
+    /// The MLS group, the same for all members.
+    pub group: GroupId,
+    /// "" = none.
+    pub name: String,
+    /// People, ourselves included.
+    pub members: Vec<Person>,
+    /// Where it stands.
+    pub state: ConversationState,
+    /// Who invited us, if somebody did.
+    pub inviter: Option<Person>,
+    /// The relay where it lives.
+    pub relay: String,
+    /// Entries not seen yet.
+    pub unread: u64,
+    /// The first of them.
+    pub first_unread: Option<u64>,
+    /// The newest entry.
+    pub last: Option<Entry>,
+    /// MLS epoch.
+    pub epoch: u64,
+}
+
+/// A member's device.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct MemberSummary {
+    /// Whose.
+    #[serde(flatten)]
+    pub person: Person,
+    /// The device.
+    #[serde(serialize_with = "hex")]
+    pub device: [u8; 16],
+    /// It is this account's.
+    pub me: bool,
+    /// It has said something since it was added: its invitation arrived.
+    pub joined: bool,
+}
+
+/// How far everything is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct SyncState {
+    /// The connections to our own relay are up.
+    pub connected: bool,
+    /// Every mailbox is open and read to the head that the relay told.
+    pub caught_up: bool,
+    /// Parcels in the outbox that can go.
+    pub outbox: u64,
+    /// Changes of conversations still wanted and due now.
+    pub intents: u64,
+    /// The relay has our account, card and key packages.
+    pub registered: bool,
+    /// What the relay makes us wait for.
+    pub waiting: Option<Waiting>,
+}
+
+/// The relay refuses something for now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Waiting {
+    /// The relay's code.
+    pub code: String,
+    /// In words.
+    pub text: String,
+    /// Unix milliseconds of the next try.
+    pub until: u64,
+}
+
+/// What an app is told.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Event {
+    /// A connection to a relay can be used. [`SyncState::connected`] tells whether all to our own are.
+    Connected,
+    /// A connection ended.
+    Disconnected {
+        /// Why, for people.
+        reason: String,
+        /// The next try.
+        retry_in_ms: u64,
+    },
+    /// A new entry in a history.
+    Entry(Box<Entry>),
+    /// An entry is shown differently from now on: its mark, or what was said about it.
+    Changed(Box<Entry>),
+    /// Something in a conversation's summary changed; or it is gone.
+    Conversation {
+        /// Which.
+        conversation: ConversationId,
+    },
+    /// Somebody invites us: `Command::Accept`, `Command::Forget` or `Command::Block` answer it.
+    Invited {
+        /// The conversation that it would become.
+        conversation: ConversationId,
+        /// Who.
+        inviter: Person,
+        /// The relay where it lives.
+        relay: String,
+        /// Whether this device does not use that relay yet.
+        foreign_relay: bool,
+    },
+    /// The relay refuses something for now.
+    Waiting(Waiting),
+    /// Some events were missed: whoever shows conversations should look at them again.
+    Missed {
+        /// How many.
+        events: u64,
+    },
+    /// Something is wrong.
+    Alarm {
+        /// Where, if in a conversation.
+        conversation: Option<ConversationId>,
+        /// Stable name.
+        cause: Cause,
+        /// At which seq, if at one.
+        seq: Option<u64>,
+        /// One line.
+        text: String,
+    },
+}
+
+fn hex<S: serde::Serializer, const N: usize>(bytes: &[u8; N], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&data_encoding::HEXLOWER.encode(bytes))
+}

@@ -1,0 +1,185 @@
+//! What the person asks. Everything that has to last is durable before the answer; what takes others goes on by
+//! itself.
+
+use super::live::Waiter;
+use super::{Command, Error, Event, Reply, Step, Who};
+use crate::content::{Class, Said};
+use crate::conversation::{
+    Conversation, ConversationId, Intent, MessageId, NewEntry, history,
+};
+use crate::engine::people;
+use crate::identity::{IdentityKey, PersonId, SafetyNumber, safety_number};
+
+impl Step<'_> {
+    pub(super) fn command(&mut self, command: Command) -> Result<(), Error> {
+        match command {
+            Command::Register { relay, handle, invite, reply } => {
+                self.register(&relay, &handle, invite, reply)
+            }
+            Command::Start { id, name, members, again, reply } => {
+                self.start(id, name, members, again, reply)
+            }
+            Command::Add { conversation, members, reply } => self.add(&conversation, members, reply),
+            Command::Remove { conversation, person, reply } => self.remove(&conversation, &person, reply),
+            Command::Account(reply) => self.reply(reply, Self::account_summary),
+            Command::Consent(consent, reply) => {
+                self.live.consent = consent;
+                self.answer(reply, Ok(()));
+                Ok(())
+            }
+            Command::Send { conversation, id, said, reply } => {
+                self.reply(reply, |step| step.send(&conversation, id, said))
+            }
+            Command::Leave(id, reply) => {
+                self.reply(reply, |step| step.talk_known(&id, |talk| talk.leave()))
+            }
+            Command::Accept { conversation, foreign_relay, reply } => {
+                self.reply(reply, |step| step.accept(&conversation, foreign_relay))
+            }
+            Command::Forget(id, reply) => {
+                self.reply(reply, |step| step.talk_known(&id, |talk| talk.forget()))
+            }
+            Command::Block { person, blocked, reply } => {
+                self.reply(reply, |step| step.block(&person, blocked))
+            }
+            Command::Conversations(reply) => self.reply(reply, Self::conversations),
+            Command::Members(id, reply) => self.reply(reply, |step| step.members(&id)),
+            Command::People(reply) => self.reply(reply, |step| {
+                let own = step.own()?;
+                people::all(step.tx, &own)
+            }),
+            Command::History { conversation, page, reply } => {
+                self.reply(reply, |step| step.history(&conversation, page))
+            }
+            Command::MarkRead { conversation, up_to, reply } => {
+                self.reply(reply, |step| step.talk_known(&conversation, |talk| talk.mark_read(up_to)))
+            }
+            Command::SafetyNumber(person, reply) => {
+                self.reply(reply, |step| step.safety_number(&person))
+            }
+            Command::State(reply) => self.reply(reply, Self::state),
+        }
+    }
+
+    /// Does what is answered at once: all of it, or nothing.
+    fn reply<T: Send + 'static>(
+        &mut self,
+        reply: Reply<T>,
+        work: impl FnOnce(&mut Self) -> Result<T, Error>,
+    ) -> Result<(), Error> {
+        let result = self.attempt(work)?;
+        self.answer(reply, result);
+        Ok(())
+    }
+
+    fn send(
+        &mut self,
+        conversation: &ConversationId,
+        id: Option<MessageId>,
+        said: Said,
+    ) -> Result<MessageId, Error> {
+        let own = self.own()?;
+        let (author, handle) = (own.author()?, own.profile.handle()?.to_string());
+        self.talk_known(conversation, |talk| {
+            if let Some(id) = id
+                && history::row_of(talk.step.tx, &talk.id, &own.person, &id)?.is_some()
+            {
+                // Said before, by a caller that did not hear the answer.
+                return Ok(id);
+            }
+            talk.takes_messages()?;
+            let id = id.unwrap_or_else(|| MessageId::random(talk.step.rng));
+            let sent_at = talk.step.now;
+            if said.class() != Class::Quiet {
+                let said = said.clone();
+                talk.insert(&NewEntry {
+                    id,
+                    author,
+                    handle,
+                    mine: true,
+                    said,
+                    sent_at,
+                    place: None,
+                    unread: false,
+                })?;
+            }
+            talk.say(id, said)?;
+            Ok(id)
+        })
+    }
+
+    fn add(
+        &mut self,
+        conversation: &ConversationId,
+        members: Vec<Who>,
+        reply: Reply<()>,
+    ) -> Result<(), Error> {
+        let wanted = self.attempt(|step| {
+            step.talk_known(conversation, |talk| talk.takes_changes())?;
+            let candidates = step.candidates(members)?;
+            for person in candidates.iter().filter_map(|candidate| candidate.person) {
+                people::accept(step.tx, &person)?;
+            }
+            Ok(Intent::Add(candidates))
+        })?;
+        match wanted {
+            Ok(intent) => {
+                self.talk_known(conversation, |talk| talk.wish(&intent, Waiter::Done(reply)))
+            }
+            Err(error) => {
+                self.answer(reply, Err(error));
+                Ok(())
+            }
+        }
+    }
+
+    fn remove(
+        &mut self,
+        conversation: &ConversationId,
+        person: &PersonId,
+        reply: Reply<()>,
+    ) -> Result<(), Error> {
+        let wanted = self.attempt(|step| {
+            if step.own()?.person == *person {
+                return Err(Error::Yourself);
+            }
+            step.talk_known(conversation, |talk| {
+                talk.takes_changes()?;
+                talk.wish_to_remove(person)
+            })
+        })?;
+        match wanted {
+            Ok(intent) => self.talk_known(conversation, |talk| talk.wish(&intent, Waiter::Done(reply))),
+            Err(error) => {
+                self.answer(reply, Err(error));
+                Ok(())
+            }
+        }
+    }
+
+    fn block(&mut self, person: &PersonId, blocked: bool) -> Result<(), Error> {
+        people::block(self.tx, person, blocked)?;
+        if blocked {
+            // What they invited us to goes with them.
+            self.flush()?;
+            for (id, record) in Conversation::all(self.tx)? {
+                if record.is_invited_by(person) {
+                    self.talk_known(&id, |talk| talk.forget())?;
+                    self.event(Event::Conversation { conversation: id });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn safety_number(&mut self, person: &PersonId) -> Result<SafetyNumber, Error> {
+        let own = self.own()?;
+        if own.person == *person {
+            return Err(Error::Yourself);
+        }
+        self.known_person(person)?;
+        let theirs = IdentityKey::try_from(&person.0[..]);
+        let theirs = theirs.map_err(|_| Error::UnknownPerson(person.to_string()))?;
+        Ok(safety_number(&own.key, &theirs))
+    }
+}

@@ -1,0 +1,135 @@
+//! Following an invitation: into a conversation of its own, whatever id its group has (rule 27). No session
+//! that is live is touched by it.
+
+use super::strangers::CONVERSATIONS;
+use crate::content::{Invitation, Receipt};
+use crate::conversation::{Cause, Conversation, ConversationId, ConversationState, Notice};
+use crate::engine::mailbox::reading::{self, Purpose, Reading};
+use crate::engine::{Error, Event, Step, people};
+use crate::group::{GroupError, PendingJoin, Provider};
+use crate::identity::{RelayAddress, RelayUrl};
+use posthorn_proto::ReadKey;
+
+/// A joiner updates its leaf within this time, milliseconds, jittered (rule 23); at once after a last-resort
+/// join (rule 15).
+const UPDATE_WITHIN: u64 = 30_000;
+
+/// Why an invitation is not followed.
+pub(super) struct Declined {
+    pub(super) cause: Cause,
+    pub(super) text: String,
+    /// Ask the inviter for another Welcome.
+    pub(super) ask_again: bool,
+}
+
+impl Declined {
+    pub(super) fn new(cause: Cause, text: impl Into<String>) -> Self {
+        Self { cause, text: text.into(), ask_again: false }
+    }
+}
+
+impl Step<'_> {
+    /// Joins, if the Welcome is what the invitation says.
+    pub(super) fn join(
+        &mut self,
+        id: ConversationId,
+        invitation: &Invitation,
+        apart: bool,
+    ) -> Result<Result<(), Declined>, Error> {
+        if !self.strangers(|today| &mut today.conversations, CONVERSATIONS)? {
+            let text = "too many conversations were begun with this device today";
+            return Ok(Err(Declined::new(Cause::TooMany, text)));
+        }
+        let own = self.own()?;
+        let provider = Provider::new(self.tx, Some(id));
+        let join = match PendingJoin::new(&provider, &own.leaf()?, &invitation.welcome) {
+            Ok(join) => join,
+            Err(error) if error.is_storage() => return Err(error.into()),
+            Err(error) => {
+                let mut declined = Declined::new(Cause::WelcomeUnreadable, error.to_string());
+                // Against a Welcome that is malformed, or breaks our rules, another key package does not help.
+                declined.ask_again = matches!(error, GroupError::NoKeyPackage | GroupError::Invalid(_));
+                return Ok(Err(declined));
+            }
+        };
+        if let Err(declined) = fits(invitation, &join) {
+            return Ok(Err(declined));
+        }
+        let by_last_resort = join.by_last_resort();
+        let epoch = join.epoch();
+        join.finish()?;
+        // It was one of those that the relay has left, if it was one-time.
+        self.live.stock = self.live.stock.map(|stock| stock.saturating_sub(u32::from(!by_last_resort)));
+        people::meet(self.tx, &invitation.inviter)?;
+        let by = people::of_card(self.tx, &own, &invitation.inviter)?;
+        let relay = self.known_address(&invitation.relay)?;
+        let reading = self.reading_of(id, invitation, &relay, apart)?;
+        let mut record =
+            Conversation::new(invitation.group, &relay, invitation.mailbox, ConversationState::Active);
+        record.epoch = epoch;
+        record.inviter = Some(by.clone());
+        record.leaf_since = self.now;
+        // What was said before we came counts as neither got nor read by us, and is not ours to confirm.
+        record.receipt_sent = Receipt { delivered: invitation.seq, read: invitation.seq };
+        record.read = invitation.seq;
+        let seq = invitation.seq;
+        self.begin_talk(id, record, |talk| {
+            talk.set_reading(reading);
+            talk.note_members()?;
+            talk.notice(Some(seq), Notice::Joined { by })?;
+            talk.wish_to_update(if by_last_resort { 0 } else { UPDATE_WITHIN })?;
+            talk.look_again();
+            Ok(())
+        })?;
+        self.event(Event::Conversation { conversation: id });
+        Ok(Ok(()))
+    }
+
+    /// A relay that is known by its identity keeps the address that it is known by: another could be one without
+    /// TLS, or anybody's host, which nobody consented to.
+    pub(super) fn known_address(&mut self, relay: &RelayAddress) -> Result<RelayAddress, Error> {
+        let own = self.own()?;
+        if own.relay()?.identity == relay.identity {
+            return Ok(own.relay()?.clone());
+        }
+        self.flush()?;
+        let all = Conversation::all(self.tx)?;
+        let mut known = all.iter().filter(|(_, record)| record.relay_identity == relay.identity && record.is_read());
+        let url = known.find_map(|(_, record)| RelayUrl::parse(&record.relay_url).ok());
+        Ok(RelayAddress { url: url.unwrap_or_else(|| relay.url.clone()), identity: relay.identity })
+    }
+
+    fn reading_of(
+        &mut self,
+        id: ConversationId,
+        invitation: &Invitation,
+        relay: &RelayAddress,
+        apart: bool,
+    ) -> Result<Reading, Error> {
+        let read_key = ReadKey::random(self.rng);
+        let mut reading = Reading::new(Purpose::Conversation(id), relay.url.as_str(), invitation.reader, &read_key)
+            .invited(&invitation.read_key, invitation.seq, &invitation.chain);
+        reading.apart = apart;
+        reading::keep_chain(self.tx, &invitation.mailbox, invitation.seq, &invitation.chain)?;
+        Ok(reading)
+    }
+}
+
+/// Whether the group is the one that the invitation speaks of, and the inviter is in it.
+fn fits(invitation: &Invitation, join: &PendingJoin<'_>) -> Result<(), Declined> {
+    let wrong = |text: &str| Err(Declined::new(Cause::BadInvitation, text));
+    let inviter = invitation.inviter.identity();
+    let own = join.members().iter().find(|member| member.leaf == join.own_leaf());
+    let place = &join.info().place;
+    if join.id() != invitation.group {
+        wrong("the invitation names another group than its Welcome")
+    } else if place.mailbox != invitation.mailbox || place.relay != invitation.relay {
+        wrong("the invitation names another mailbox than the conversation's")
+    } else if own.is_none_or(|own| own.reader != invitation.reader) {
+        wrong("the invitation names another reader than ours")
+    } else if join.inviter().is_none_or(|member| member.credential.identity() != inviter) {
+        wrong("the inviter is not the member that made the Welcome")
+    } else {
+        Ok(())
+    }
+}

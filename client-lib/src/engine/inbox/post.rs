@@ -1,0 +1,151 @@
+//! What is left in the inboxes of others: on a connection that says nothing else, made for it a little later, so
+//! that the relay cannot tell from whose account connection the thought came.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use posthorn_proto::frame::Refusal;
+use posthorn_proto::{DeviceId, ErrorCode, MailboxId, PostId};
+use rand::Rng as _;
+
+use crate::conversation::Cause;
+use crate::engine::link::request::{Pending, is_passing};
+use crate::engine::link::{LONGEST_ADVICE, LinkState};
+use crate::engine::{Effect, Error, Link, LinkId, Step, people};
+use crate::identity::{IdentityKey, RelayUrl};
+use crate::inbox::InboxAddress;
+use crate::outbox::{self, Errand, Parcel, SealedPost};
+
+/// How long after its reason something is left in an inbox, milliseconds.
+const LATER: std::ops::Range<u64> = 100..1_000;
+/// How long a full inbox is left alone, milliseconds: its owner reads it when they are online.
+const FULL_PAUSE: u64 = 10 * 60 * 1000;
+/// An invitation that could not be left for this long is given up, milliseconds: 7 days.
+const GIVE_UP_AFTER: u64 = 7 * 24 * 3600 * 1000;
+
+impl Step<'_> {
+    /// Seals something to an inbox and puts it into the outbox.
+    pub(in crate::engine) fn post_to_inbox(&mut self, inbox: &InboxAddress, errand: Errand) -> Result<(), Error> {
+        let post = PostId::random(self.rng);
+        match inbox.key.seal(&inbox.mailbox, &post, &errand.data, self.rng) {
+            Ok(sealed) => {
+                let sealed = SealedPost::new(post, &inbox.post_key, sealed, 0);
+                let parcel = Parcel::Inbox { relay: inbox.relay.url.to_string(), sealed, errand };
+                outbox::put(self.tx, &inbox.mailbox, &parcel)?;
+                let at = self.now + self.rng.random_range(LATER);
+                self.live.inbox_posts_at = Some(self.live.inbox_posts_at.map_or(at, |known| known.min(at)));
+            }
+            Err(error) => self.alarm(errand.conversation, Cause::CannotAdd, None, error.to_string()),
+        }
+        Ok(())
+    }
+
+    /// Where a device can be reached, the best first. A leaf and a card name what they want: an inbox at a relay
+    /// that is not in use is none, or a member would make this device connect to a host of its choice.
+    pub(in crate::engine) fn inboxes_of(
+        &mut self,
+        identity: &IdentityKey,
+        device: &DeviceId,
+    ) -> Result<Vec<InboxAddress>, Error> {
+        let mut inboxes = Vec::new();
+        for inbox in people::inboxes_of(self.tx, identity, device)? {
+            if self.uses_relay(&inbox.relay.identity)? {
+                let relay = self.known_address(&inbox.relay)?;
+                inboxes.push(InboxAddress { relay, ..inbox });
+            }
+        }
+        Ok(inboxes)
+    }
+
+    /// Posts what waits for inboxes, one parcel of each at a time, and ends connections that have nothing more
+    /// to say.
+    pub(in crate::engine) fn progress_inbox_posts(&mut self) -> Result<(), Error> {
+        if !std::mem::take(&mut self.live.inbox_posts_dirty) {
+            return Ok(());
+        }
+        let mut first: BTreeMap<LinkId, Vec<(i64, MailboxId, SealedPost)>> = BTreeMap::new();
+        let mut seen = BTreeSet::new();
+        for (row, mailbox, parcel) in outbox::inbox_parcels(self.tx)? {
+            let Parcel::Inbox { relay, sealed, .. } = parcel else { continue };
+            let Ok(relay) = RelayUrl::parse(&relay) else { continue };
+            let waiting = first.entry(LinkId { relay, link: Link::Post }).or_default();
+            if seen.insert(mailbox) && !self.live.paused.contains_key(&mailbox) {
+                waiting.push((row, mailbox, sealed));
+            }
+        }
+        for (link, parcels) in &first {
+            self.live.want(link.clone(), self.now);
+            for (row, mailbox, sealed) in parcels {
+                let busy = |pending: &Pending| {
+                    matches!(pending, Pending::PostToInbox { mailbox: m, .. } if m == mailbox)
+                };
+                if !self.live.asked(link, busy) && self.live.ready(link, self.now).is_some() {
+                    let request = crate::engine::talk::post_request(*mailbox, sealed, None);
+                    self.request(link, request, Pending::PostToInbox { row: *row, mailbox: *mailbox });
+                }
+            }
+        }
+        let over: Vec<LinkId> = self
+            .live
+            .links
+            .keys()
+            .filter(|id| id.link == Link::Post && !first.contains_key(*id))
+            .cloned()
+            .collect();
+        for id in over {
+            if !matches!(self.live.links.remove(&id), Some(LinkState::Down { .. }) | None) {
+                self.effects.push(Effect::Disconnect(id));
+            }
+        }
+        Ok(())
+    }
+
+    pub(in crate::engine) fn left_in_inbox(&mut self, row: i64) -> Result<(), Error> {
+        outbox::remove(self.tx, row)?;
+        self.live.inbox_posts_dirty = true;
+        Ok(())
+    }
+
+    pub(in crate::engine) fn inbox_post_refused(
+        &mut self,
+        link: &LinkId,
+        row: i64,
+        mailbox: MailboxId,
+        refusal: &Refusal,
+    ) -> Result<(), Error> {
+        self.live.inbox_posts_dirty = true;
+        if is_passing(refusal) {
+            self.back_off(link, refusal);
+            return Ok(());
+        }
+        let Some(Parcel::Inbox { errand, .. }) = outbox::get(self.tx, row)? else { return Ok(()) };
+        let full = matches!(refusal.code, Some(ErrorCode::MailboxFull | ErrorCode::Quota));
+        if full && self.now.saturating_sub(errand.since) < GIVE_UP_AFTER {
+            let pause = FULL_PAUSE.max(u64::from(refusal.retry_after_ms).min(LONGEST_ADVICE));
+            self.live.paused.insert(mailbox, self.now + pause);
+            return Ok(());
+        }
+        outbox::remove(self.tx, row)?;
+        self.try_other_inbox(mailbox, errand, &refusal.message)
+    }
+
+    /// One inbox does not take it: the other may. If neither does, who is not reached is not a member.
+    fn try_other_inbox(&mut self, failed: MailboxId, mut errand: Errand, why: &str) -> Result<(), Error> {
+        let identity = IdentityKey::try_from(&errand.person.0[..]).ok();
+        let others = match &identity {
+            Some(identity) => self.inboxes_of(identity, &errand.device)?,
+            None => Vec::new(),
+        };
+        errand.tries += 1;
+        if errand.tries < 2
+            && let Some(other) = others.iter().find(|inbox| inbox.mailbox != failed)
+        {
+            return self.post_to_inbox(other, errand);
+        }
+        if let Some(conversation) = errand.conversation {
+            let text = format!("an invitation could not be left ({why}): who it was for is taken out again");
+            self.alarm(Some(conversation), Cause::CannotAdd, None, text);
+            self.take_out_uninvited(&conversation, &errand)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,123 @@
+//! The beginning of a connection: the relay greets and proves who it is.
+
+use posthorn_proto::RelayIdentity;
+use posthorn_proto::auth::Proof;
+use posthorn_proto::frame::{Hello, ProveRelay, Refusal, Request};
+use posthorn_proto::proof::RelayCheck;
+
+use super::request::Pending;
+use super::{LinkState, Step};
+use crate::conversation::{Cause, Conversation};
+use crate::engine::{Effect, Error, Event, Link, LinkId};
+
+/// Our clock is told to be wrong when it is off by more than this, milliseconds: key packages allow for an hour.
+const SKEW_TOLD: i64 = 30 * 60 * 1000;
+
+impl Step<'_> {
+    pub(super) fn greeted(&mut self, id: &LinkId, hello: Hello) -> Result<(), Error> {
+        let announced = hello.challenge.relay_identity;
+        if self.expected(id)?.is_some_and(|known| known != announced) {
+            return self.not_the_relay(id);
+        }
+        let Some(LinkState::Up(up)) = self.live.links.get_mut(id) else { return Ok(()) };
+        if up.hello.is_some() {
+            // A relay greets once.
+            self.effects.push(Effect::Disconnect(id.clone()));
+            return Ok(());
+        }
+        let time = hello.time;
+        up.hello = Some(hello);
+        if id.link == Link::Account {
+            self.note_time(time);
+            // What the directory has may be another's store by now.
+            self.live.stock = None;
+        }
+        let check = RelayCheck::new(self.rng);
+        let request = Request::ProveRelay(ProveRelay { ephemeral: check.ephemeral() });
+        self.request(id, request, Pending::Prove(check));
+        Ok(())
+    }
+
+    pub(in crate::engine) fn relay_proven(
+        &mut self,
+        id: &LinkId,
+        check: &RelayCheck,
+        proof: &Proof,
+    ) -> Result<(), Error> {
+        let Some(LinkState::Up(up)) = self.live.links.get_mut(id) else { return Ok(()) };
+        let Some(challenge) = up.hello.as_ref().map(|hello| hello.challenge) else { return Ok(()) };
+        if check.verify(&challenge, proof).is_err() {
+            return self.not_the_relay(id);
+        }
+        up.proven = true;
+        self.went_well(id);
+        self.pin_relay(id, challenge.relay_identity)?;
+        // The account's connection is of use, and told, once it is authenticated.
+        if id.link == Link::Mailboxes {
+            self.event(Event::Connected);
+        }
+        self.look_everywhere()
+    }
+
+    pub(in crate::engine) fn proof_refused(&mut self, id: &LinkId, refusal: &Refusal) -> Result<(), Error> {
+        let text = format!("the relay at {} does not prove its identity: {}", id.relay, refusal.message);
+        self.alarm(None, Cause::RelayChanged, None, text);
+        self.effects.push(Effect::Disconnect(id.clone()));
+        Ok(())
+    }
+
+    /// The key that we know of the relay at a URL.
+    fn expected(&mut self, id: &LinkId) -> Result<Option<RelayIdentity>, Error> {
+        if let Some(own) = self.own_or_none()?
+            && own.profile.relay_url()? == id.relay
+            && own.profile.relay_identity.is_some()
+        {
+            return Ok(own.profile.relay_identity);
+        }
+        // What an invitation says is a stranger's word until it is accepted.
+        let mut all = Conversation::all(self.tx)?.into_iter().map(|(_, record)| record);
+        let known = all.find(|record| record.is_read() && record.relay_url == id.relay.as_str());
+        Ok(known.map(|record| record.relay_identity))
+    }
+
+    /// The first key that our own relay proves is the one that it has from then on.
+    fn pin_relay(&mut self, id: &LinkId, identity: RelayIdentity) -> Result<(), Error> {
+        let Some(own) = self.own_or_none()? else { return Ok(()) };
+        if own.profile.relay_identity.is_none() && own.profile.relay_url()? == id.relay {
+            self.change_profile(|profile| profile.relay_identity = Some(identity))?;
+        }
+        Ok(())
+    }
+
+    fn not_the_relay(&mut self, id: &LinkId) -> Result<(), Error> {
+        let text = format!(
+            "the relay at {} is not the one that this device knows there: nothing is sent to it",
+            id.relay
+        );
+        self.alarm(None, Cause::RelayChanged, None, text);
+        self.effects.push(Effect::Disconnect(id.clone()));
+        Ok(())
+    }
+
+    /// Takes the relay's time, by which key packages are judged: everybody who adds somebody at this relay has
+    /// the same then, whatever their own clocks say.
+    fn note_time(&mut self, seconds: u64) {
+        let theirs = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000);
+        self.live.skew = theirs.saturating_sub(i64::try_from(self.now).unwrap_or(i64::MAX));
+        if self.live.skew.abs() <= SKEW_TOLD {
+            self.live.skew_told = false;
+        } else if !std::mem::replace(&mut self.live.skew_told, true) {
+            let hours = self.live.skew.unsigned_abs() as f64 / 3_600_000.0;
+            let side = if self.live.skew > 0 { "behind" } else { "ahead of" };
+            let text = format!(
+                "this device's clock is {hours:.1} hours {side} the relay's: set it, or times are shown wrong"
+            );
+            self.alarm(None, Cause::ClockWrong, None, text);
+        }
+    }
+
+    /// The time by the relay's clock, unix milliseconds; by ours as long as none is known.
+    pub(in crate::engine) fn relay_now(&self) -> u64 {
+        self.now.saturating_add_signed(self.live.skew)
+    }
+}

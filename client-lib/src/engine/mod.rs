@@ -1,0 +1,123 @@
+//! The engine: everything that a device does, as inputs to effects (C5).
+//!
+//! [`Engine::handle`] takes what waits ([`Input`]s) and the time, does its work in ONE transaction of the local
+//! database, and returns the [`Effect`]s to carry out once that is committed (C1): what goes to a relay was
+//! durable before. It opens no socket, reads no clock and waits for nothing; the driver in [`crate::client`]
+//! does, and the simulation in `tests/`. Write a driver of your own around these two types.
+//!
+//! Its folders are the things that a device has: `link` (connections to relays), `account` (registration and
+//! what the relay is kept stocked with), `mailbox` (opening, reading), `talk` (a conversation), `inbox`
+//! (invitations and other things from outside). `step` is one pass, `live` what a run knows.
+//!
+//! **Nothing from outside ends an engine** (rule 28). [`Error::is_fatal`] is true of the local database alone.
+//! Whatever else goes wrong in a delivery is rolled back to before it and suspends that conversation; a
+//! delivery that killed the process three times is passed over (`careful`).
+//!
+//! Invariant: facts live in the database only. What `Live` holds is of this run: connections, requests in
+//! flight, what to look at next, and copies of rows that the last transaction committed. A crash loses it, and
+//! the first pass after a start finds everything again.
+
+mod account;
+mod api;
+mod careful;
+mod command;
+mod error;
+mod inbox;
+mod link;
+mod live;
+mod mailbox;
+mod people;
+mod step;
+mod talk;
+#[cfg(test)]
+mod tests;
+
+use rand::CryptoRng;
+
+pub use api::{
+    Account, Answer, Command, Consent, ConversationSummary, Effect, Event, Input, Known, Link, LinkId,
+    MemberSummary, Page, Person, Reply, SyncState, Waiting, Who,
+};
+pub use error::Error;
+
+use crate::store::Database;
+use live::Live;
+use step::Step;
+
+/// A source of randomness that the engine owns.
+pub type Randomness = Box<dyn CryptoRng + Send>;
+
+/// The sans-IO core of a device. See the module's documentation.
+pub struct Engine {
+    database: Database,
+    rng: Randomness,
+    live: Live,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("database", &self.database).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// The engine of a database; whatever was left undone goes on with the first inputs.
+    /// With an error the database comes back, for another try.
+    pub fn open(
+        mut database: Database,
+        mut rng: Randomness,
+        now: u64,
+    ) -> Result<Self, Box<(Error, Database)>> {
+        match Live::begin(&mut database, &mut rng, now) {
+            Ok(live) => Ok(Self { database, rng, live }),
+            Err(error) => Err(Box::new((error, database))),
+        }
+    }
+
+    /// Handles what waits, in one transaction. An error is of the database: nothing was done, and the engine
+    /// must be dropped and opened again.
+    pub fn handle(
+        &mut self,
+        inputs: impl IntoIterator<Item = Input>,
+        now: u64,
+    ) -> Result<Vec<Effect>, Error> {
+        if self.live.careful > 0 {
+            return self.handle_carefully(inputs.into_iter().collect(), now);
+        }
+        self.run(now, |step| inputs.into_iter().try_for_each(|input| step.input(input)))
+    }
+
+    /// One transaction: `work`, then everything that follows from it.
+    fn run(
+        &mut self,
+        now: u64,
+        work: impl FnOnce(&mut Step<'_>) -> Result<(), Error>,
+    ) -> Result<Vec<Effect>, Error> {
+        let tx = self.database.transaction(&mut self.rng)?;
+        let mut step = Step::new(&tx, &mut self.live, &mut self.rng, now);
+        work(&mut step)?;
+        step.progress()?;
+        let effects = step.finish()?;
+        tx.commit()?;
+        Ok(effects)
+    }
+
+    /// When [`Input::Tick`] is wanted at the latest, unix milliseconds.
+    pub fn wake_at(&self) -> Option<u64> {
+        self.live.wake_at()
+    }
+
+    /// Ends the work in order: the next start knows that nothing killed this one.
+    pub fn close(mut self) -> Result<Database, Error> {
+        self.live.links.clear();
+        let tx = self.database.transaction(&mut self.rng)?;
+        careful::ended_well(&tx)?;
+        tx.commit()?;
+        Ok(self.database)
+    }
+
+    /// The database, after the engine failed.
+    pub fn into_database(self) -> Database {
+        self.database
+    }
+}

@@ -1,0 +1,159 @@
+//! Commits of others, and what follows from any commit.
+
+use super::Talk;
+use super::deliver::After;
+use crate::content::Named;
+use crate::conversation::{Cause, ConversationState, Intent, Notice, intents, remove_intent};
+use crate::engine::Error;
+use crate::engine::mailbox::Arrival;
+use crate::engine::people;
+use crate::group::{Member, Outcome, StagedChange};
+use crate::identity::{Credential, PersonId};
+use crate::outbox;
+use posthorn_proto::Turn;
+
+impl Talk<'_, '_> {
+    /// Another member's commit: its turn must say what it says (rule 1), then it is applied, and ours has lost
+    /// its race.
+    pub(in crate::engine) fn foreign_commit(
+        &mut self,
+        change: StagedChange,
+        turn: &Turn,
+        arrival: &Arrival<'_>,
+    ) -> Result<After, Error> {
+        let seq = arrival.delivery.seq;
+        if !change.outcome().fits(turn) {
+            let text = "the lock was turned in another way than its commit says";
+            return Ok(After::Suspend(Cause::BadTurn, text));
+        }
+        let Some(slot) = self.author_slot(change.aad(), arrival) else {
+            return self.unreadable(arrival, Cause::Misplaced);
+        };
+        self.check_history(&slot, seq)?;
+        let outcome = self.group(|group, _| group.apply(change))?;
+        if let Some(row) = self.change().commit_row.take() {
+            outbox::remove(self.step.tx, row)?;
+        }
+        for member in &outcome.added {
+            self.newcomer(member, seq)?;
+        }
+        let (added, removed) = (self.named_all(&outcome.added)?, self.named_all(&outcome.removed)?);
+        self.epoch_began(&outcome, added, removed, seq)?;
+        Ok(if outcome.keys.is_none() { After::End(ConversationState::Removed) } else { After::Go })
+    }
+
+    /// What follows from any commit, whoever made it.
+    pub(in crate::engine) fn epoch_began(
+        &mut self,
+        outcome: &Outcome,
+        mut added: Vec<Named>,
+        mut removed: Vec<Named>,
+        seq: u64,
+    ) -> Result<(), Error> {
+        self.step.live.turned.remove(&self.id);
+        let by = self.named(&outcome.committer.credential)?;
+        // Who left was not removed, whoever committed it: the history says already that they left.
+        let left: Vec<PersonId> = self.record().leaving.iter().map(|leaver| leaver.person).collect();
+        removed.retain(|who| !left.contains(&who.person));
+        let record = self.change();
+        record.epoch = outcome.epoch;
+        record.doubtful = None;
+        if outcome.keys.is_some() {
+            self.note_members()?;
+            let everyone = self.everyone()?;
+            self.change().everyone = everyone;
+            // Somebody whose device is exchanged neither comes nor goes.
+            let members = &self.record().members;
+            removed.retain(|who| !members.iter().any(|member| member.person == who.person));
+            self.end_wishes()?;
+        }
+        added.dedup();
+        removed.dedup();
+        if !removed.is_empty() {
+            self.notice(Some(seq), Notice::Removed { by: by.clone(), who: removed })?;
+        }
+        if !added.is_empty() {
+            self.notice(Some(seq), Notice::Added { by, who: added })?;
+        }
+        self.look_again();
+        self.tell();
+        Ok(())
+    }
+
+    /// Wishes that are true now, whoever made them so, and those that are about nobody any more.
+    fn end_wishes(&mut self) -> Result<(), Error> {
+        let members = self.group(|group, _| group.members())?;
+        let is_in = |leaf: u32, key: &[u8; 32]| members.iter().any(|m| m.leaf == leaf && m.signature_key == *key);
+        for (row, intent) in intents(self.step.tx, &self.id)? {
+            if let Intent::Remove { leaf, signature_key, .. } = &intent
+                && !is_in(*leaf, signature_key)
+            {
+                if self.is_waited_for(row) {
+                    self.intent_done(row)?;
+                } else {
+                    remove_intent(self.step.tx, row)?;
+                }
+            }
+        }
+        let own_epoch = self.record().epoch;
+        let record = self.change();
+        // A proposal is good for the epoch that it was made in; who is still in was not taken out yet.
+        record.leaving.retain(|leaver| {
+            leaver.epoch == own_epoch || is_in(leaver.leaf, &leaver.signature_key)
+        });
+        Ok(())
+    }
+
+    /// Copies who the members are, and keeps what their leaves say.
+    pub(in crate::engine) fn note_members(&mut self) -> Result<(), Error> {
+        let (members, info) = self.group(|group, _| Ok((group.members()?, group.info().clone())))?;
+        let mut named: Vec<Named> = Vec::new();
+        for member in members.iter() {
+            people::meet_member(self.step.tx, &member.credential, member.inbox.as_ref())?;
+            let mut who = self.named(&member.credential)?;
+            if named.iter().any(|known| known.handle == who.handle && known.person != who.person) {
+                who.handle = people::apart(&who.handle, &who.person);
+            }
+            if !named.iter().any(|known| known.person == who.person) {
+                named.push(who);
+            }
+        }
+        self.tell_doubtful_names(&named)?;
+        let record = self.change();
+        record.members = named;
+        record.name.clone_from(&info.about.name);
+        record.place = info.place.number;
+        Ok(())
+    }
+
+    /// A name that another is known by is told once, when its bearer comes (rule 26).
+    fn tell_doubtful_names(&mut self, named: &[Named]) -> Result<(), Error> {
+        let known: Vec<PersonId> = self.record().members.iter().map(|member| member.person).collect();
+        for who in named.iter().filter(|who| !known.contains(&who.person)) {
+            if who.handle.contains('#') {
+                let text = format!(
+                    "somebody calls themselves like a person whom you know: they are shown as {}, compare safety numbers",
+                    who.handle
+                );
+                self.alarm(Cause::NameTwice, None, text);
+            }
+        }
+        Ok(())
+    }
+
+    /// Who a credential's bearer is, with the name that they are shown by.
+    pub(in crate::engine) fn named(&mut self, credential: &Credential) -> Result<Named, Error> {
+        let own = self.step.own()?;
+        let mut who = people::named(self.step.tx, &own, credential)?;
+        // Of two whom nobody vouches for, the one who came first keeps the name.
+        let members = &self.record().members;
+        if members.iter().any(|known| known.handle == who.handle && known.person != who.person) {
+            who.handle = people::apart(&who.handle, &who.person);
+        }
+        Ok(who)
+    }
+
+    pub(in crate::engine) fn named_all(&mut self, members: &[Member]) -> Result<Vec<Named>, Error> {
+        members.iter().map(|member| self.named(&member.credential)).collect()
+    }
+}

@@ -1,0 +1,123 @@
+//! What the app is told of conversations.
+
+use super::Talk;
+use crate::conversation::{
+    Conversation, ConversationId, ConversationState, Entry, history, intents,
+};
+use crate::engine::mailbox::reading::{Pause, Reading};
+use crate::engine::people;
+use crate::engine::{
+    ConversationSummary, Error, Link, MemberSummary, Page, Step, SyncState,
+};
+use crate::identity::PersonId;
+use crate::outbox;
+
+impl Talk<'_, '_> {
+    /// An entry as it is shown now.
+    pub(in crate::engine) fn entry(&mut self, row: u64) -> Result<Option<Entry>, Error> {
+        Ok(history::entry(self.step.tx, &self.id, row, &self.open.record.marks())?)
+    }
+
+    fn members(&mut self) -> Result<Vec<MemberSummary>, Error> {
+        if !self.has_group() {
+            // It is over for us, and who is in it now is not ours to know.
+            return Ok(Vec::new());
+        }
+        let own = self.step.own()?;
+        let members = self.group(|group, _| group.members())?;
+        let mut summaries = Vec::new();
+        for member in members.iter() {
+            let who = self.named(&member.credential)?;
+            let person = people::of_named(self.step.tx, &own, &who)?;
+            let me = person.person == own.person;
+            summaries.push(MemberSummary {
+                device: member.credential.device().0,
+                joined: me || member.inbox.is_some(),
+                me,
+                person,
+            });
+        }
+        Ok(summaries)
+    }
+}
+
+impl Step<'_> {
+    pub(in crate::engine) fn conversations(&mut self) -> Result<Vec<ConversationSummary>, Error> {
+        self.flush()?;
+        let own = self.own()?;
+        let mut list = Vec::new();
+        for (id, record) in Conversation::all(self.tx)? {
+            let members = record.members.iter().map(|who| people::of_named(self.tx, &own, who));
+            list.push(ConversationSummary {
+                id,
+                group: record.group,
+                unread: history::unread_count(self.tx, &id)?,
+                first_unread: history::first_unread(self.tx, &id)?,
+                last: history::last(self.tx, &id, &record.marks())?,
+                members: members.collect::<Result<_, _>>()?,
+                inviter: record.inviter.as_ref().map(|who| people::of_named(self.tx, &own, who)).transpose()?,
+                name: record.name,
+                relay: record.relay_url,
+                state: record.state,
+                epoch: record.epoch,
+            });
+        }
+        list.sort_by_key(|summary| std::cmp::Reverse(summary.last.as_ref().map(|last| last.row)));
+        Ok(list)
+    }
+
+    pub(in crate::engine) fn members(&mut self, id: &ConversationId) -> Result<Vec<MemberSummary>, Error> {
+        self.talk_known(id, |talk| talk.members())
+    }
+
+    pub(in crate::engine) fn history(
+        &mut self,
+        id: &ConversationId,
+        page: Page,
+    ) -> Result<Vec<Entry>, Error> {
+        self.talk_known(id, |talk| {
+            let marks = talk.record().marks();
+            Ok(history::page(talk.step.tx, &talk.id, page.before, page.after, page.limit, &marks)?)
+        })
+    }
+
+    pub(in crate::engine) fn state(&mut self) -> Result<SyncState, Error> {
+        let Some(own) = self.own_or_none()? else { return Ok(SyncState::default()) };
+        self.flush()?;
+        let links = [own.link(Link::Account)?, own.link(Link::Mailboxes)?, own.link(Link::Inbox)?];
+        let connected = links.iter().all(|link| self.live.ready(link, self.now).is_some());
+        let mut caught_up = connected;
+        for (mailbox, reading) in Reading::all(self.tx)? {
+            if matches!(reading.pause, Some(Pause::Final | Pause::NotMade | Pause::LookAgain { .. })) {
+                continue;
+            }
+            let up = reading.link().and_then(|id| self.live.links.get(&id)).and_then(|link| link.up());
+            caught_up &= up.and_then(|up| up.openings.get(&mailbox)).is_some_and(|opening| opening.caught_up);
+        }
+        let (mut wanted, mut parcels) = (0, outbox::inbox_parcels(self.tx)?.len() as u64);
+        for (id, record) in Conversation::all(self.tx)? {
+            if matches!(record.state, ConversationState::Suspended(_)) {
+                continue;
+            }
+            parcels += outbox::count(self.tx, &record.mailbox)?;
+            let due = intents(self.tx, &id)?.iter().filter(|(_, intent)| intent.not_before() <= self.now).count();
+            wanted += due as u64 + u64::from(record.state == ConversationState::Creating);
+        }
+        Ok(SyncState {
+            connected,
+            caught_up,
+            outbox: parcels,
+            intents: wanted,
+            registered: own.profile.complete(),
+            waiting: self.live.held_back.values().next().cloned(),
+        })
+    }
+
+    /// The person of an id, as they are known. Errors: [`Error::UnknownPerson`].
+    pub(in crate::engine) fn known_person(&mut self, person: &PersonId) -> Result<crate::engine::Person, Error> {
+        let own = self.own()?;
+        let contact = people::load(self.tx, person)?;
+        let contact = contact.ok_or_else(|| Error::UnknownPerson(person.to_string()))?;
+        people::of_contact(self.tx, &own, &contact)
+    }
+}

@@ -1,0 +1,114 @@
+//! Receipts: what everybody has got and read (rule 22), by place and seq.
+
+use std::collections::BTreeMap;
+
+use super::Talk;
+use super::said::author_of;
+use crate::content::{Receipt, ReceiptOnly, Said};
+use crate::conversation::{ConversationState, MessageId, history, receipt_of, set_receipt};
+use crate::engine::{Error, Event};
+use crate::group::Member;
+use crate::identity::PersonId;
+
+/// How long a receipt waits for a message to ride on, milliseconds.
+pub(in crate::engine) const RECEIPT_DELAY: u64 = 1_000;
+/// Above this many members' devices no receipts are sent (rule 22).
+pub(in crate::engine) const RECEIPT_MEMBERS: usize = 32;
+
+impl Talk<'_, '_> {
+    /// Notes a receipt and tells the app which marks it changes.
+    pub(in crate::engine) fn receipt(&mut self, sender: &Member, receipt: Receipt, seq: u64) -> Result<(), Error> {
+        let own = self.step.own()?;
+        if sender.credential.identity() == own.key {
+            return Ok(());
+        }
+        let receipt = Receipt { delivered: receipt.delivered.min(seq), read: receipt.read.min(seq) };
+        let place = self.record().place;
+        if !set_receipt(self.step.tx, &self.id, &author_of(sender), place, receipt)? {
+            return Ok(());
+        }
+        let before = self.record().everyone;
+        let everyone = self.everyone()?;
+        if everyone == before {
+            return Ok(());
+        }
+        self.change().everyone = everyone;
+        let marks = [(before.delivered, everyone.delivered), (before.read, everyone.read)];
+        for (old, new) in marks.into_iter().filter(|(old, new)| new > old) {
+            for row in history::own_rows_between(self.step.tx, &self.id, place, old, new)? {
+                if let Some(entry) = self.entry(row)? {
+                    self.step.event(Event::Changed(Box::new(entry)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What every other member has got and read at least; of a person's devices the most advanced counts.
+    pub(in crate::engine) fn everyone(&mut self) -> Result<Receipt, Error> {
+        let own = self.step.own()?;
+        let members = self.group(|group, _| group.members())?;
+        if members.len() > RECEIPT_MEMBERS {
+            // Nobody sends any.
+            return Ok(Receipt::default());
+        }
+        let place = self.record().place;
+        let mut people: BTreeMap<PersonId, Receipt> = BTreeMap::new();
+        for member in members.iter().filter(|member| member.credential.identity() != own.key) {
+            let author = author_of(member);
+            let receipt = receipt_of(self.step.tx, &self.id, &author, place)?;
+            let person = people.entry(author.person).or_default();
+            person.delivered = person.delivered.max(receipt.delivered);
+            person.read = person.read.max(receipt.read);
+        }
+        let least = |of: fn(&Receipt) -> u64| people.values().map(of).min().unwrap_or(0);
+        Ok(Receipt { delivered: least(|r| r.delivered.max(r.read)), read: least(|r| r.read) })
+    }
+
+    /// A receipt of its own, when none of our messages carried it in time (rule 22).
+    pub(in crate::engine) fn receipt_due(&mut self) -> Result<(), Error> {
+        let due = self.record().receipt_due;
+        if due == 0 || self.record().state != ConversationState::Active {
+            return Ok(());
+        }
+        if (1..=RECEIPT_DELAY).contains(&due.saturating_sub(self.step.now)) {
+            self.step.wake_talk(self.id, due);
+            return Ok(());
+        }
+        self.change().receipt_due = 0;
+        let Some(seq) = self.reading().map(|reading| reading.seq) else { return Ok(()) };
+        let (sent, read) = (self.record().receipt_sent, self.record().read);
+        let news = seq > sent.delivered || read > sent.read;
+        if news && self.record().members.len() <= RECEIPT_MEMBERS {
+            let message = MessageId::random(self.step.rng);
+            let said = Said::new(ReceiptOnly {}).map_err(|error| Error::BadContent(error.to_string()))?;
+            self.say(message, said)?;
+        }
+        Ok(())
+    }
+
+    /// Nobody waits for newcomers to get what was said before they came.
+    pub(in crate::engine) fn newcomer(&mut self, member: &Member, seq: u64) -> Result<(), Error> {
+        let receipt = Receipt { delivered: seq, read: seq };
+        let place = self.record().place;
+        set_receipt(self.step.tx, &self.id, &author_of(member), place, receipt)?;
+        Ok(())
+    }
+
+    /// The person saw everything, or everything up to a row.
+    pub(in crate::engine) fn mark_read(&mut self, up_to: Option<u64>) -> Result<(), Error> {
+        if !history::mark_read(self.step.tx, &self.id, up_to)? {
+            return Ok(());
+        }
+        let place = self.record().place;
+        let read = history::read_up_to(self.step.tx, &self.id, place)?.max(self.record().read);
+        let (now, record) = (self.step.now, self.change());
+        record.read = read;
+        if record.state == ConversationState::Active && record.receipt_due == 0 {
+            record.receipt_due = now;
+        }
+        self.look_again();
+        self.tell();
+        Ok(())
+    }
+}

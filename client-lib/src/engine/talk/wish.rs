@@ -1,0 +1,138 @@
+//! Wishes: what the person, or the device itself, wants changed. Each is an intent that lives until a commit
+//! has made it true, or until it is about nobody any more (C3).
+
+use rand::Rng as _;
+
+use super::Talk;
+use crate::conversation::{Cause, ConversationState, Intent, intents, put_intent, remove_intent};
+use crate::engine::live::Waiter;
+use crate::engine::{Error, Step};
+use crate::identity::PersonId;
+
+/// A leaf is given fresh keys at the latest after this long, milliseconds (rule 31): 7 days, less up to one, so
+/// that not everybody does it at once.
+const LEAF_AGE: u64 = 7 * 24 * 3600 * 1000;
+const LEAF_JITTER: u64 = 24 * 3600 * 1000;
+/// Own updates of one group are at least this far apart, milliseconds (rule 23).
+const UPDATES_APART: u64 = 60_000;
+/// Of several members who could commit somebody's leaving, each waits this much longer than the one before,
+/// milliseconds.
+const LEAVE_STEP: u64 = 2_000;
+
+/// Whether a wish is not due yet. One that is due later than any wish is made for was made by a clock that has
+/// been put back since.
+pub(super) fn waits(intent: &Intent, now: u64) -> bool {
+    (1..=2 * LEAF_JITTER).contains(&intent.not_before().saturating_sub(now))
+}
+
+impl Talk<'_, '_> {
+    /// Fresh keys for our leaf, within this time (milliseconds), jittered.
+    pub(in crate::engine) fn wish_to_update(&mut self, within: u64) -> Result<(), Error> {
+        let jitter = if within == 0 { 0 } else { self.step.rng.random_range(0..within) };
+        // Of a clock that was put back nothing follows.
+        let updated_at = Some(self.record().updated_at).filter(|at| (1..=self.step.now).contains(at));
+        let apart = updated_at.map_or(0, |at| at + UPDATES_APART);
+        let not_before = (self.step.now + jitter).max(apart);
+        put_intent(self.step.tx, &self.id, &Intent::Update { not_before })?;
+        self.step.wake_talk(self.id, not_before);
+        Ok(())
+    }
+
+    /// Nobody who copied this device's keys shall read on for ever (rule 31).
+    pub(in crate::engine) fn renew_leaf(&mut self) -> Result<(), Error> {
+        let (since, now) = (self.record().leaf_since, self.step.now);
+        // A clock that was put back must not keep a leaf alive.
+        let age = now.abs_diff(since);
+        let is_doubtful = self.record().doubtful == Some(self.record().epoch);
+        if age >= LEAF_AGE - LEAF_JITTER || is_doubtful {
+            let wanted = intents(self.step.tx, &self.id)?;
+            if !wanted.iter().any(|(_, intent)| matches!(intent, Intent::Update { .. })) {
+                let soon = age > LEAF_AGE || is_doubtful;
+                self.wish_to_update(if soon { UPDATES_APART } else { LEAF_JITTER })?;
+            }
+        } else {
+            self.step.wake_talk(self.id, since.saturating_add(LEAF_AGE - LEAF_JITTER).max(now + 1));
+        }
+        Ok(())
+    }
+
+    /// When to take out somebody who leaves, if `before` others may do it sooner.
+    pub(in crate::engine) fn removal_time(&mut self, before: u64) -> u64 {
+        self.step.now + before * LEAVE_STEP + self.step.rng.random_range(0..500)
+    }
+
+    /// Keeps an intent for somebody who waits.
+    pub(in crate::engine) fn wish(&mut self, intent: &Intent, waiter: Waiter) -> Result<(), Error> {
+        let row = put_intent(self.step.tx, &self.id, intent)?;
+        self.step.live.waiters.entry(row).or_default().push(waiter);
+        self.look_again();
+        Ok(())
+    }
+
+    /// An intent is true now.
+    pub(in crate::engine) fn intent_done(&mut self, row: i64) -> Result<(), Error> {
+        remove_intent(self.step.tx, row)?;
+        for waiter in self.step.live.waiters.remove(&row).unwrap_or_default() {
+            self.step.satisfy(waiter);
+        }
+        Ok(())
+    }
+
+    /// An intent cannot become true. Whoever asked is told; if nobody of this run did, the app is.
+    pub(in crate::engine) fn intent_failed(&mut self, row: i64, cause: Cause, why: &str) -> Result<(), Error> {
+        let never_began = self.never_began(row)?;
+        remove_intent(self.step.tx, row)?;
+        let waiters = self.step.live.waiters.remove(&row).unwrap_or_default();
+        if waiters.is_empty() {
+            let conversation = (!never_began).then_some(self.id);
+            self.step.alarm(conversation, cause, None, why);
+        }
+        for waiter in waiters {
+            let error = Error::Failed { cause: cause.name(), reason: why.to_owned() };
+            self.step.give_up_on(waiter, error);
+        }
+        if never_began { self.forget() } else { Ok(()) }
+    }
+
+    /// Whether somebody waits for an intent in this run.
+    pub(in crate::engine) fn is_waited_for(&self, row: i64) -> bool {
+        self.step.live.waiters.contains_key(&row)
+    }
+
+    /// Whether this intent was to give a conversation its first other member, and nothing has happened there.
+    fn never_began(&mut self, row: i64) -> Result<bool, Error> {
+        let wanted = intents(self.step.tx, &self.id)?;
+        let is_only_start = wanted.iter().all(|(other, intent)| *other == row && intent.adds());
+        let is_young = matches!(self.record().state, ConversationState::Creating | ConversationState::Active)
+            && self.record().epoch == 0;
+        Ok(is_only_start && is_young && crate::conversation::history::is_empty(self.step.tx, &self.id)?)
+    }
+
+    /// A person shall be out, with every device that is in now. The wish for the first of them is the caller's
+    /// to keep. Errors: [`Error::UnknownPerson`].
+    pub(in crate::engine) fn wish_to_remove(&mut self, person: &PersonId) -> Result<Intent, Error> {
+        let members = self.group(|group, _| group.members())?;
+        let devices: Vec<_> = members
+            .iter()
+            .filter(|member| PersonId::from(&member.credential.identity()) == *person)
+            .map(|member| (member.leaf, member.signature_key))
+            .collect();
+        let Some(((leaf, key), others)) = devices.split_first() else {
+            return Err(Error::UnknownPerson(person.to_string()));
+        };
+        for (leaf, key) in others {
+            put_intent(self.step.tx, &self.id, &Intent::remove(*leaf, *key, *person, 0, true))?;
+        }
+        Ok(Intent::remove(*leaf, *key, *person, 0, true))
+    }
+}
+
+impl Step<'_> {
+    /// Answers a waiter at once.
+    pub(in crate::engine) fn satisfy(&mut self, waiter: Waiter) {
+        match waiter {
+            Waiter::Done(reply) => self.answer(reply, Ok(())),
+            Waiter::Started(id, reply) => self.answer(reply, Ok(id)),
+        }
+    }
+}

@@ -1,0 +1,570 @@
+//! Members: they hold the group's keys, and can say and commit what they want.
+
+use posthorn_proto::chain::Chain;
+use posthorn_proto::turn::TurnHash;
+use posthorn_proto::{DeviceId, KeyHash, MailboxId, PostId, ReadKey, Reader, ReaderId, Turn};
+
+use super::desk::{Desk, alarms, relay, seals};
+use crate::content::{Content, Leave, Receipt, Said, Text, WelcomeRefused};
+use crate::conversation::{
+    Body, Cause, ConversationState, EntryState, GroupId, Intent, MessageId, Notice, Unreadable,
+};
+use crate::engine::talk::slot::AuthorSlot;
+use crate::engine::{Command, Effect, Error};
+use crate::envelope::Slot;
+use crate::group::{
+    Change, Group, GroupError, GroupInfo, KeyPackageKind, Provider, Refusal, UnverifiedKeyPackage,
+};
+
+pub(super) const TALK: GroupId = GroupId([0x77; 16]);
+pub(super) const PLACE: MailboxId = MailboxId([0x66; 16]);
+/// What invitations of the desk say that was there when they were made.
+const BEGINNING: (u64, Chain) = (1, Chain([4; 32]));
+
+/// Puts bob and carol into mallory's conversation; their reading begins behind seq 1.
+fn together(mallory: &mut Desk, bob: &mut Desk, carol: &mut Desk) -> Vec<Cause> {
+    let (bobs, carols) = (bob.card(), carol.card());
+    let packages =
+        [(bob.package(KeyPackageKind::OneTime), &bobs), (carol.package(KeyPackageKind::OneTime), &carols)];
+    let made = mallory.group(TALK, PLACE, &packages);
+    let mut alarms = Vec::new();
+    for (desk, card) in [(bob, &bobs), (carol, &carols)] {
+        let invitation = mallory.invitation(TALK, &made, card);
+        let sealed = mallory.sealed(&invitation, card, PostId([1; 16]));
+        alarms.extend(desk.takes(PostId([1; 16]), sealed));
+    }
+    alarms
+}
+
+pub(super) fn three() -> (Desk, Desk, Desk) {
+    let (mut mallory, mut bob, mut carol) = (Desk::new("mallory"), Desk::new("bob"), Desk::new("carol"));
+    assert_eq!(together(&mut mallory, &mut bob, &mut carol), []);
+    (mallory, bob, carol)
+}
+
+fn content(message: u8, said: Said) -> Content {
+    Content { message: MessageId([message; 16]), sent_at: 1, receipt: Receipt::default(), said }
+}
+
+fn text(words: &str) -> Content {
+    content(7, Said::new(Text::new(words)).expect("fits"))
+}
+
+/// The envelope in which a member says something.
+pub(super) fn says(desk: &mut Desk, content: &Content, post: PostId) -> Vec<u8> {
+    says_at(desk, content, post, BEGINNING)
+}
+
+/// Likewise, with what the member says that it has seen.
+fn says_at(desk: &mut Desk, content: &Content, post: PostId, (seq, chain): (u64, Chain)) -> Vec<u8> {
+    desk.in_group(&TALK, |group, own, rng| {
+        let aad = AuthorSlot { mailbox: PLACE, post, readers: TurnHash::NONE, seq, chain }.encode();
+        let encrypted = group.encrypt(own, &content.encode(), &aad)?;
+        let slot = Slot { mailbox: PLACE, post, turn: TurnHash::NONE };
+        Ok(group.keys()?.envelope.seal(&slot, &encrypted, rng).expect("fits"))
+    })
+}
+
+/// The envelope in which a member commits a change, with the turn that it demands.
+pub(super) fn commits(
+    desk: &mut Desk,
+    post: PostId,
+    change: impl FnOnce(&Group<'_>) -> Change,
+) -> (Vec<u8>, Turn) {
+    commits_with(desk, post, change, |_| {})
+}
+
+/// Likewise, with a turn that says something else.
+fn commits_with(
+    desk: &mut Desk,
+    post: PostId,
+    change: impl FnOnce(&Group<'_>) -> Change,
+    bend: impl FnOnce(&mut Turn),
+) -> (Vec<u8>, Turn) {
+    desk.in_group(&TALK, |group, own, rng| {
+        let change = change(group);
+        let keys = group.keys()?;
+        let reader = |leaf: &u32| group.member(*leaf).expect("is in").reader;
+        let admit = change.add.iter().map(|package| group.info().reader_of(package));
+        let mut turn = Turn {
+            post_key_hash: KeyHash([0; 32]),
+            turn_key_hash: KeyHash([0; 32]),
+            admit: admit.map(|id| Reader { id, key_hash: ReadKey::from_bytes([3; 32]).hash() }).collect(),
+            evict: change.remove.iter().map(reader).collect(),
+        };
+        let readers = AuthorSlot::readers(Some(&turn));
+        let (seq, chain) = BEGINNING;
+        let aad = AuthorSlot { mailbox: PLACE, post, readers, seq, chain }.encode();
+        let staged = group.stage(own, &change, &aad)?;
+        let next = staged.outcome.keys.as_ref().expect("stays a member");
+        (turn.post_key_hash, turn.turn_key_hash) = (next.post.hash(), next.turn.hash());
+        bend(&mut turn);
+        let slot = Slot { mailbox: PLACE, post, turn: TurnHash::of(Some(&turn)) };
+        let envelope = keys.envelope.seal(&slot, &staged.commit, rng).expect("fits");
+        group.merge_pending()?;
+        Ok((envelope, turn))
+    })
+}
+
+/// Reads an envelope as the next one: why the conversation does not go on, if it does not, and the alarms.
+fn reads(
+    desk: &mut Desk,
+    post: PostId,
+    envelope: Vec<u8>,
+    turn: Option<Turn>,
+) -> (Option<Cause>, Vec<Cause>) {
+    let effects = desk.delivers(&TALK, post, envelope, turn);
+    let over = match desk.state(&TALK).expect("is known") {
+        ConversationState::Suspended(suspension) => Some(suspension.cause),
+        ConversationState::Removed => Some(Cause::Removed),
+        _ => None,
+    };
+    (over, alarms(&effects))
+}
+
+fn leaf_of(group: &Group<'_>, handle: &str) -> u32 {
+    let members = group.members().expect("loads");
+    members.iter().find(|member| member.credential.handle().as_str() == handle).expect("is in").leaf
+}
+
+fn removes(handle: &str) -> impl Fn(&Group<'_>) -> Change {
+    move |group| Change { remove: vec![leaf_of(group, handle)], ..Change::default() }
+}
+
+#[test]
+fn what_members_say_is_read() {
+    let (mut mallory, mut bob, _) = three();
+    let post = PostId([2; 16]);
+    let envelope = says(&mut mallory, &text("hi"), post);
+    assert_eq!(reads(&mut bob, post, envelope, None), (None, vec![]));
+    assert_eq!(bob.texts(&TALK), ["hi"]);
+}
+
+/// Rule 12: a place whose chain is not kept any more can neither be checked nor be held against anybody.
+#[test]
+fn a_reference_that_is_too_old_is_no_alarm() {
+    for (kept, expected) in [(true, vec![Cause::ChainMismatch]), (false, vec![])] {
+        let (mut mallory, mut bob, _) = three();
+        let first = says(&mut mallory, &text("first"), PostId([2; 16]));
+        assert_eq!(reads(&mut bob, PostId([2; 16]), first, None), (None, vec![]));
+        if !kept {
+            bob.step(|step| Ok(step.tx.sql().execute("DELETE FROM chain", [])?));
+        }
+        let said = content(8, Said::new(Text::new("second")).expect("fits"));
+        let second = says_at(&mut mallory, &said, PostId([3; 16]), (1, Chain([9; 32])));
+        assert_eq!(reads(&mut bob, PostId([3; 16]), second, None), (None, expected));
+    }
+}
+
+/// Finding 4: a member makes another group of the same id, with the same people, in the same place or another,
+/// at a later epoch, and invites bob to it: he would talk there, alone with mallory, and think that nothing
+/// happened. What is live is not touched.
+#[test]
+fn a_member_cannot_move_another_to_a_group_of_its_own() {
+    for (mailbox, conversations) in [(MailboxId([0x99; 16]), 2), (PLACE, 1)] {
+        let (mut honest, mut bob, _) = three();
+        // The same mallory, with another group.
+        let mut mallory = Desk::new("mallory");
+        let card = bob.card();
+        let package = bob.package(KeyPackageKind::OneTime);
+        let mut made = mallory.group(TALK, mailbox, &[(package, &card)]);
+        let again = bob.package(KeyPackageKind::OneTime);
+        made.welcome = {
+            let now = mallory.now;
+            mallory.in_group(&TALK, |group, own, _| {
+                let remove = vec![leaf_of(group, "bob")];
+                group.stage(own, &Change { remove, ..Change::default() }, b"")?;
+                group.merge_pending()?;
+                let package = UnverifiedKeyPackage::parse(&again).expect("well formed");
+                let package = verified(package, &card, now);
+                let staged = group.stage(own, &Change { add: vec![package], ..Change::default() }, b"")?;
+                group.merge_pending()?;
+                Ok(staged.welcome.expect("somebody is added"))
+            })
+        };
+        let mut invitation = mallory.invitation(TALK, &made, &card);
+        invitation.seq = 9;
+        let before = (bob.find(&TALK), bob.reading(&PLACE).map(|reading| (reading.seq, reading.read_key())));
+        let sealed = mallory.sealed(&invitation, &card, PostId([3; 16]));
+        assert_eq!(bob.takes(PostId([3; 16]), sealed), []);
+        let after = bob.reading(&PLACE).map(|reading| (reading.seq, reading.read_key()));
+        assert_eq!((before.0, before.1), (bob.find(&TALK), after));
+        assert_eq!(bob.rows("conversation"), conversations, "another place is another conversation");
+        // And what is said in the true one is read.
+        let envelope = says(&mut honest, &text("still here"), PostId([4; 16]));
+        assert_eq!(reads_as_first(&mut bob, PostId([4; 16]), envelope), (None, vec![]));
+    }
+}
+
+/// Reads in the conversation that is read at [`PLACE`].
+fn reads_as_first(desk: &mut Desk, post: PostId, envelope: Vec<u8>) -> (Option<Cause>, Vec<Cause>) {
+    let id = desk.engine.live.places[&PLACE];
+    let reading = desk.reading(&PLACE).expect("reads it");
+    let delivery = posthorn_proto::frame::Delivery {
+        mailbox: PLACE,
+        seq: reading.seq + 1,
+        post_id: post,
+        envelope: envelope.into(),
+        turn: None,
+    };
+    let at = reading.link().expect("goes on");
+    let (_, effects) = desk.step(|step| step.talk_delivery(&id, &at, &delivery));
+    (None, alarms(&effects))
+}
+
+fn verified(
+    package: UnverifiedKeyPackage,
+    card: &crate::identity::Card,
+    now: u64,
+) -> crate::group::KeyPackage {
+    let mut judge = Desk::new("judge");
+    judge
+        .step(|step| {
+            let provider = Provider::new(step.tx, None);
+            Ok(package.verify(&provider, &card.identity(), now).expect("good"))
+        })
+        .0
+}
+
+/// The relay keeps an invitation and delivers it again when the conversation has ended. With a last-resort
+/// key package the Welcome opens once more: into a conversation of its own, and what has ended stays so (C1: MLS
+/// state never rolls back).
+#[test]
+fn an_old_invitation_revives_nothing() {
+    let (mut mallory, mut bob) = (Desk::new("mallory"), Desk::new("bob"));
+    let (card, package) = (bob.card(), bob.package(KeyPackageKind::LastResort));
+    let made = mallory.group(TALK, PLACE, &[(package, &card)]);
+    let invitation = mallory.invitation(TALK, &made, &card);
+    let sealed = mallory.sealed(&invitation, &card, PostId([1; 16]));
+    assert_eq!(bob.takes(PostId([1; 16]), sealed.clone()), []);
+    let first = bob.find(&TALK).expect("joined");
+    let post = PostId([2; 16]);
+    let (commit, turn) = commits(&mut mallory, post, removes("bob"));
+    assert_eq!(reads(&mut bob, post, commit, Some(turn)).0, Some(Cause::Removed));
+    bob.engine.live.consent = crate::engine::Consent::Ask;
+    assert_eq!(bob.takes(PostId([1; 16]), sealed), []);
+    let old = bob.step(|step| Ok(crate::conversation::Conversation::load(step.tx, &first)?)).0;
+    assert_eq!(old.expect("known").state, ConversationState::Removed);
+    assert_eq!(bob.state(&TALK), Some(ConversationState::Invited), "the other asks");
+}
+
+/// A commit that moves the conversation, or makes other names for its readers: newcomers would be sent
+/// elsewhere, and nobody's reader could be evicted any more. No member can even make one; a name may change.
+#[test]
+fn a_commit_moves_nothing() {
+    let moves: [fn(&mut GroupInfo); 3] = [
+        |info| info.place.mailbox = MailboxId([0x99; 16]),
+        |info| info.place.relay.identity.0 = [9; 32],
+        |info| info.place.number = 2,
+    ];
+    let (mut mallory, mut bob, _) = three();
+    for change in moves {
+        let staged = mallory.in_group(&TALK, |group, own, _| {
+            let mut info = group.info().clone();
+            change(&mut info);
+            Ok(group.stage(own, &Change { info: Some(info), ..Change::default() }, b"").map(drop))
+        });
+        assert!(matches!(staged, Err(GroupError::Refused(Refusal::Moved))), "{staged:?}");
+    }
+    let post = PostId([2; 16]);
+    let (commit, turn) = commits(&mut mallory, post, |group| {
+        let mut info = group.info().clone();
+        info.about.name = "garden".to_owned();
+        Change { info: Some(info), ..Change::default() }
+    });
+    assert_eq!(reads(&mut bob, post, commit, Some(turn)), (None, vec![]));
+    assert_eq!(bob.conversation(&TALK).expect("in it").name, "garden");
+}
+
+/// Rule 1: the relay turns the lock as the post says, and the members go on as the commit says.
+#[test]
+fn a_turn_says_what_its_commit_says() {
+    let bends: [fn(&mut Turn); 5] = [
+        |turn| turn.post_key_hash = KeyHash([9; 32]),
+        |turn| turn.turn_key_hash = KeyHash([9; 32]),
+        |turn| turn.admit.push(Reader { id: ReaderId([9; 16]), key_hash: KeyHash([9; 32]) }),
+        |turn| turn.evict.clear(),
+        |turn| turn.evict[0] = ReaderId([9; 16]),
+    ];
+    for bend in bends {
+        let (mut mallory, mut bob, _) = three();
+        let post = PostId([2; 16]);
+        let (commit, turn) = commits_with(&mut mallory, post, removes("carol"), bend);
+        assert_eq!(reads(&mut bob, post, commit, Some(turn)), (Some(Cause::BadTurn), vec![Cause::BadTurn]));
+        assert_eq!(bob.in_group(&TALK, |group, _, _| Ok(group.epoch())), 1);
+        assert_eq!(bob.reading(&PLACE).map(|reading| reading.seq), Some(1), "the last good place");
+    }
+}
+
+/// Device ids are chosen by devices. Mallory's has carol's.
+#[test]
+fn a_borrowed_device_id_confirms_nothing_for_another() {
+    let (mut bob, mut carol) = (Desk::new("bob"), Desk::new("carol"));
+    let borrowed: DeviceId = carol.profile().device().id();
+    let mut mallory = Desk::made("mallory", &relay(), |profile| profile.borrow_device_id(borrowed));
+    assert_eq!(together(&mut mallory, &mut bob, &mut carol), []);
+    let (post, mut content) = (PostId([2; 16]), text("all is read"));
+    content.receipt = Receipt { delivered: 2, read: 2 };
+    let envelope = says(&mut mallory, &content, post);
+    assert_eq!(reads(&mut bob, post, envelope, None), (None, vec![]));
+    let everyone = bob.conversation(&TALK).expect("in it").everyone;
+    assert_eq!(everyone, Receipt::default(), "carol has said nothing yet");
+}
+
+/// Finding 5: two who call themselves alike: one of them is not who they say. Both are shown apart, and whom to
+/// remove is said by key.
+#[test]
+fn of_two_with_one_name_one_is_shown_apart() {
+    let (mut bob, mut carol) = (Desk::new("bob"), Desk::new("carol"));
+    let mut mallory = Desk::made("mallory", &relay(), |profile| profile.borrow_handle("carol"));
+    assert_eq!(together(&mut mallory, &mut bob, &mut carol), [Cause::NameTwice; 2], "both are warned");
+    let conversation = bob.find(&TALK).expect("in it");
+    let members = bob.conversation(&TALK).expect("in it").members;
+    let (one, other) = (&members[0].handle, &members[2].handle);
+    assert!(one != other && one.starts_with("carol") && other.starts_with("carol"), "{members:?}");
+    // Carol herself knows who she is.
+    let mine = carol.conversation(&TALK).expect("in it").members;
+    let person = carol.person();
+    for who in &mine {
+        assert_eq!(who.handle == "carol", who.person == person, "{mine:?}");
+    }
+    let person = mallory.person();
+    let (answer, _) = bob.asks(|reply| Command::Remove { conversation, person: members[0].person, reply });
+    assert!(answer.try_recv().is_err(), "it is under way");
+    assert_eq!(members[0].person, person);
+    let removal = |intent: &Intent| matches!(intent, Intent::Remove { person: who, .. } if *who == person);
+    assert!(bob.intents(&TALK).iter().any(removal));
+}
+
+fn refused(desk: &mut Desk) -> WelcomeRefused {
+    let device = desk.profile().device().id();
+    let key_package = desk.package(KeyPackageKind::OneTime);
+    WelcomeRefused { group: TALK, device, key_package, cause: String::new() }
+}
+
+/// "My Welcome does not open", again and again: each would be two commits. And anybody can send that answer, with
+/// a key package from the directory: a device that has been heard of stays (rule 14).
+#[test]
+fn a_device_is_readmitted_once_at_a_time_and_never_if_it_was_heard_of() {
+    let (mut mallory, mut bob, mut carol) = three();
+    let card = bob.card();
+    for number in 0..5 {
+        let post = PostId([number; 16]);
+        for desk in [&mut carol, &mut mallory] {
+            let sealed = seals(&refused(desk).encode(), &card, post);
+            assert_eq!(bob.takes(post, sealed), []);
+        }
+    }
+    let wanted = bob.intents(&TALK);
+    let readmitted: Vec<_> = wanted
+        .iter()
+        .filter_map(|intent| match intent {
+            Intent::Readmit { person, .. } => Some(*person),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(readmitted, [carol.person()]);
+}
+
+/// What was to be said in a conversation that ends is not queued for ever: it has failed, and says why (C2,
+/// C3). What is only suspended keeps it (finding 12).
+#[test]
+fn what_was_queued_is_kept_until_the_conversation_ends() {
+    let (mut mallory, mut bob, _) = three();
+    let conversation = bob.find(&TALK).expect("in it");
+    let said = Said::new(Text::new("too late")).expect("fits");
+    bob.does(|reply| Command::Send { conversation, id: None, said, reply }).expect("it is queued");
+    bob.step(|step| step.suspend_talk(&conversation, Cause::Evicted, "the relay says so"));
+    let own =
+        |bob: &mut Desk| bob.history(&TALK).into_iter().find(|entry| entry.mine).expect("his text").state;
+    assert_eq!((own(&mut bob), bob.rows("outbox")), (EntryState::Queued, 1));
+    // The commit that did it comes after all.
+    let post = PostId([2; 16]);
+    let (commit, turn) = commits(&mut mallory, post, removes("bob"));
+    assert_eq!(reads(&mut bob, post, commit, Some(turn)).0, Some(Cause::Removed));
+    assert_eq!((own(&mut bob), bob.rows("outbox")), (EntryState::Failed(Cause::Removed), 0));
+    let person = bob.person();
+    let removed =
+        |body: &Body| matches!(body, Body::Notice(Notice::Removed { who, .. }) if who[0].person == person);
+    assert!(bob.history(&TALK).iter().any(|entry| removed(&entry.body)));
+}
+
+fn leave(desk: &mut Desk, message: u8, post: PostId) -> Vec<u8> {
+    let proposal = desk.in_group(&TALK, |group, own, _| group.propose_leave(own, b""));
+    says(desk, &content(message, Said::new(Leave { proposal }).expect("fits")), post)
+}
+
+/// Finding 7: bob leaves, is taken out, and is added again; carol reads all three at once. Her wish to take him out
+/// was about the leaf that he had.
+#[test]
+fn who_left_and_came_back_is_not_thrown_out() {
+    let (mut mallory, mut bob, mut carol) = three();
+    let posts = [PostId([2; 16]), PostId([3; 16]), PostId([4; 16])];
+    let left = leave(&mut bob, 9, posts[0]);
+    let (removal, removed) = commits(&mut mallory, posts[1], removes("bob"));
+    let (card, package) = (bob.card(), bob.package(KeyPackageKind::OneTime));
+    let package = verified(UnverifiedKeyPackage::parse(&package).expect("well formed"), &card, bob.now);
+    let (addition, added) =
+        commits(&mut mallory, posts[2], |_| Change { add: vec![package.clone()], ..Change::default() });
+    assert_eq!(reads(&mut carol, posts[0], left, None), (None, vec![]));
+    let is_removal = |intent: &Intent| matches!(intent, Intent::Remove { .. });
+    assert!(carol.intents(&TALK).iter().any(is_removal));
+    assert_eq!(reads(&mut carol, posts[1], removal, Some(removed)), (None, vec![]));
+    assert_eq!(reads(&mut carol, posts[2], addition, Some(added)), (None, vec![]));
+    carol.now += 600_000;
+    carol.tick();
+    assert!(!carol.intents(&TALK).iter().any(is_removal));
+    let person = bob.person();
+    let members = carol.conversation(&TALK).expect("in it").members;
+    assert!(members.iter().any(|member| member.person == person));
+    let removed = |body: &Body| matches!(body, Body::Notice(Notice::Removed { .. }));
+    assert!(!carol.history(&TALK).iter().any(|entry| removed(&entry.body)), "he left: nobody removed him");
+}
+
+/// Finding 7: "I leave", ten thousand times.
+#[test]
+fn leaving_again_and_again_is_one_leaving() {
+    let (_, mut bob, mut carol) = three();
+    let first = leave(&mut bob, 9, PostId([2; 16]));
+    reads(&mut carol, PostId([2; 16]), first, None);
+    let rows = |desk: &mut Desk| (desk.rows("intent"), desk.rows("entry"), desk.rows("outbox"));
+    let before = rows(&mut carol);
+    for number in 0..200u8 {
+        let mut post = [9; 16];
+        post[0] = number;
+        let again = leave(&mut bob, number, PostId(post));
+        assert_eq!(reads(&mut carol, PostId(post), again, None), (None, vec![]));
+    }
+    assert_eq!(rows(&mut carol), before);
+    assert_eq!(carol.conversation(&TALK).expect("in it").leaving.len(), 1);
+}
+
+/// Finding 15: whoever holds the epoch's key can put what another said into another envelope.
+#[test]
+fn what_is_put_into_another_slot_is_misplaced() {
+    let (mut mallory, mut bob, mut carol) = three();
+    let (first, second) = (PostId([2; 16]), PostId([3; 16]));
+    let envelope = says(&mut mallory, &text("at two"), first);
+    // Carol opens it and seals it anew.
+    let moved = carol.in_group(&TALK, |group, _, rng| {
+        let slot = |post| Slot { mailbox: PLACE, post, turn: TurnHash::NONE };
+        let keys = group.keys()?;
+        let data = keys.envelope.open(&slot(first), &envelope).expect("she may");
+        Ok(keys.envelope.seal(&slot(second), &data, rng).expect("fits"))
+    });
+    assert_eq!(reads(&mut bob, second, moved, None), (None, vec![Cause::Misplaced]));
+    assert!(bob.texts(&TALK).is_empty());
+    let unreadable = |body: &Body| matches!(body, Body::Unreadable(run) if run.cause == Cause::Misplaced);
+    assert!(bob.history(&TALK).iter().any(|entry| unreadable(&entry.body)));
+    // A commit with other readers' keys: the newcomer's would be another's.
+    let (mut mallory, mut bob, mut carol) = three();
+    let (commit, turn) = commits(&mut mallory, first, |_| Change { update_self: true, ..Change::default() });
+    let moved = carol.in_group(&TALK, |group, _, rng| {
+        let keys = group.keys()?;
+        let slot = |post| Slot { mailbox: PLACE, post, turn: TurnHash::of(Some(&turn)) };
+        let data = keys.envelope.open(&slot(first), &commit).expect("she may");
+        Ok(keys.envelope.seal(&slot(second), &data, rng).expect("fits"))
+    });
+    let (over, causes) = reads(&mut bob, second, moved, Some(turn));
+    assert_eq!((over, causes), (Some(Cause::BadTurn), vec![Cause::Misplaced, Cause::BadTurn]));
+}
+
+/// Finding 13: a message of this device that it does not know, as an older copy of it or a member could have made.
+/// Nothing is said in this epoch any more, and one update is wanted, however many come.
+#[test]
+fn an_own_message_that_is_not_known_closes_the_epoch_once() {
+    let (_, mut bob, _) = three();
+    let mut raised = Vec::new();
+    for number in 2..5 {
+        let post = PostId([number; 16]);
+        let envelope = says(&mut bob, &text("not mine"), post);
+        let (over, alarms) = reads(&mut bob, post, envelope, None);
+        assert_eq!(over, None);
+        raised.extend(alarms);
+    }
+    assert_eq!(raised, [Cause::RolledBack]);
+    assert_eq!(bob.conversation(&TALK).expect("in it").doubtful, Some(1));
+    let updates: Vec<_> = bob.intents(&TALK).iter().map(Intent::not_before).collect();
+    assert!(updates.len() == 1 && updates[0] <= bob.now + 30_000, "{updates:?}");
+    assert!(bob.texts(&TALK).is_empty());
+}
+
+/// Finding 18: rubbish, a thousand times.
+#[test]
+fn a_thousand_unreadable_envelopes_are_one_entry() {
+    let (_, mut bob, _) = three();
+    let before = bob.rows("entry");
+    let mut raised = 0;
+    for number in 0..1000u16 {
+        let mut post = [9; 16];
+        post[..2].copy_from_slice(&number.to_be_bytes());
+        let (over, alarms) = reads(&mut bob, PostId(post), vec![1; 256], None);
+        assert_eq!(over, None);
+        raised += alarms.len();
+    }
+    assert_eq!(bob.rows("entry"), before + 1);
+    assert!((1..=16).contains(&raised), "{raised}");
+    let run = Body::Unreadable(Unreadable { cause: Cause::EnvelopeUnreadable, count: 1000, to: 1001 });
+    assert_eq!(bob.history(&TALK).last().expect("is").body, run);
+}
+
+/// Finding 18, of several kinds in turns: each begins a run of its own, and the alarms end at 16 a day.
+#[test]
+fn alarms_of_a_conversation_end_for_the_day() {
+    let (mut mallory, mut bob, _) = three();
+    let mut raised = 0;
+    for number in 0..40u8 {
+        let post = PostId([number; 16]);
+        let envelope = match number % 2 {
+            0 => vec![1; 256],
+            _ => says_at(
+                &mut mallory,
+                &content(number, Said::new(Text::new("x")).expect("fits")),
+                post,
+                (99, Chain([9; 32])),
+            ),
+        };
+        raised += reads(&mut bob, post, envelope, None).1.len();
+    }
+    assert_eq!(raised, 16);
+    bob.now += 24 * 3600 * 1000;
+    assert_eq!(reads(&mut bob, PostId([99; 16]), vec![1; 256], None).1.len(), 1, "tomorrow is another day");
+}
+
+/// Finding 8: nobody who copied a device's keys reads on for ever.
+#[test]
+fn a_leaf_is_renewed_within_seven_days() {
+    let (_, mut bob, _) = three();
+    let id = bob.find(&TALK).expect("in it");
+    let is_update = |intent: &Intent| matches!(intent, Intent::Update { .. });
+    // As if the update of the joiner had been made.
+    bob.step(|step| Ok(crate::conversation::remove_intents(step.tx, &id)?));
+    bob.now += 5 * 24 * 3600 * 1000;
+    bob.tick();
+    assert!(!bob.intents(&TALK).iter().any(is_update));
+    for _ in 0..2 * 24 {
+        bob.now += 3600 * 1000;
+        bob.tick();
+    }
+    let (wanted, now) = (bob.intents(&TALK), bob.now);
+    assert!(wanted.iter().any(|intent| is_update(intent) && intent.not_before() <= now), "{wanted:?}");
+}
+
+/// Retry-safe sending: who did not hear the answer says the same again.
+#[test]
+fn what_is_sent_twice_under_one_id_is_said_once() {
+    let (_, mut bob, _) = three();
+    let conversation = bob.find(&TALK).expect("in it");
+    let id = MessageId([5; 16]);
+    for _ in 0..3 {
+        let said = Said::new(Text::new("once")).expect("fits");
+        let sent = bob.does(|reply| Command::Send { conversation, id: Some(id), said, reply });
+        assert_eq!(sent.expect("it is queued"), id);
+    }
+    assert_eq!((bob.texts(&TALK).len(), bob.rows("outbox")), (1, 1));
+    assert!(matches!(
+        bob.does(|reply| Command::Leave(crate::conversation::ConversationId([1; 16]), reply)),
+        Err(Error::UnknownConversation)
+    ));
+    let _: Vec<Effect> = bob.tick();
+}
