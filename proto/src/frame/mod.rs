@@ -1,8 +1,8 @@
 //! Frames as checked Rust types, and their codec.
 //!
 //! Direction is in the name: a [`ClientFrame`] goes to the relay, a [`ServerFrame`] comes from it. Decoding
-//! checks every length that the schema states, and that no number is above [`MOST_SEQ`], so that whoever holds
-//! one of these types need not check again (parse, don't validate). Golden bytes of every frame are in
+//! checks every length that the schema states, and that no number is above [`MOST_SEQ`], so that whoever
+//! holds one of these types need not check again (parse, don't validate). Golden bytes of every frame are in
 //! `proto/tests/golden.rs`.
 
 mod client;
