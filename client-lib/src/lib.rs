@@ -13,13 +13,13 @@
 pub mod client;
 pub mod content;
 pub mod conversation;
+pub mod engine;
 pub mod envelope;
+pub mod group;
 pub mod identity;
 pub mod inbox;
 mod outbox;
 mod people;
-pub mod group;
 pub mod store;
-pub mod engine;
 #[cfg(feature = "native")]
 mod transport;

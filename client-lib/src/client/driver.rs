@@ -181,7 +181,8 @@ impl Driver {
             return;
         }
         let Ok(Ok(state)) = state.try_recv() else { return };
-        let (done, waiting) = std::mem::take(&mut self.settling).into_iter().partition(|(like, _)| like(&state));
+        let (done, waiting) =
+            std::mem::take(&mut self.settling).into_iter().partition(|(like, _)| like(&state));
         self.settling = waiting;
         let done: Vec<Waiting> = done;
         for (_, done) in done {

@@ -137,9 +137,8 @@ impl Client {
     /// Waits until everything is sent and everything that the relay has is read. Errors:
     /// [`Error::NotSettled`], which says what it waited for.
     pub async fn settled(&self, timeout: Duration) -> Result<(), Error> {
-        let settled = |state: &SyncState| {
-            state.connected && state.caught_up && state.outbox == 0 && state.intents == 0
-        };
+        let settled =
+            |state: &SyncState| state.connected && state.caught_up && state.outbox == 0 && state.intents == 0;
         let (done, wait) = oneshot::channel();
         self.tell(Ask::Settled(Box::new(settled), done)).await?;
         match tokio::time::timeout(timeout, wait).await {

@@ -150,7 +150,8 @@ pub(crate) fn insert_unreadable(
     id: MessageId,
     now: u64,
 ) -> Result<Run, StoreError> {
-    let last = select(tx, conversation, "place = ?2 ORDER BY seq DESC, row DESC LIMIT 1", (place, 0i64))?.pop();
+    let last =
+        select(tx, conversation, "place = ?2 ORDER BY seq DESC, row DESC LIMIT 1", (place, 0i64))?.pop();
     if let Some((row, mut record)) = last
         && let What::Unreadable(run) = &mut record.what
     {
@@ -173,8 +174,16 @@ fn insert_unsaid(
     unread: bool,
 ) -> Result<u64, StoreError> {
     let name = tx.hidden_name(TABLE, &id.0);
-    let record =
-        Record { id, author: None, handle: String::new(), mine: false, what, sent_at: now, place, failed: None };
+    let record = Record {
+        id,
+        author: None,
+        handle: String::new(),
+        mine: false,
+        what,
+        sent_at: now,
+        place,
+        failed: None,
+    };
     // The id is random.
     put(tx, conversation, &name, &record, unread)?.ok_or(StoreError::Damaged(TABLE))
 }
@@ -279,7 +288,9 @@ fn show(
         (What::Said(said), Some(author)) => {
             let name = hidden(tx, &author.person, &record.id);
             let mut altered = Altered { said: said.read(), changes: Vec::new() };
-            for (_, change) in select(tx, conversation, "target = ?2 ORDER BY place, seq, row", (&name[..], 0i64))? {
+            for (_, change) in
+                select(tx, conversation, "target = ?2 ORDER BY place, seq, row", (&name[..], 0i64))?
+            {
                 if let (What::Said(said), Some(by)) = (change.what, change.author) {
                     let change = Change {
                         author: by,
@@ -326,7 +337,8 @@ pub(crate) fn page(
     let place = "(SELECT place, seq, row FROM entry WHERE row = ?2)";
     let rows = match (before, after) {
         (_, Some(after)) => {
-            let which = format!("class = 0 AND (place, seq, row) > {place} ORDER BY place, seq, row LIMIT ?3");
+            let which =
+                format!("class = 0 AND (place, seq, row) > {place} ORDER BY place, seq, row LIMIT ?3");
             let mut rows = select(tx, conversation, &which, (after as i64, limit))?;
             if let Some(before) = before {
                 let end = rows.iter().position(|(row, _)| *row == before);
@@ -335,8 +347,9 @@ pub(crate) fn page(
             rows
         }
         (Some(before), None) => {
-            let which =
-                format!("class = 0 AND (place, seq, row) < {place} ORDER BY place DESC, seq DESC, row DESC LIMIT ?3");
+            let which = format!(
+                "class = 0 AND (place, seq, row) < {place} ORDER BY place DESC, seq DESC, row DESC LIMIT ?3"
+            );
             let mut rows = select(tx, conversation, &which, (before as i64, limit))?;
             rows.reverse();
             rows

@@ -69,7 +69,13 @@ mod tests {
     use crate::store::tests::within;
 
     fn by(person: u8, received_at: u64) -> Invited {
-        Invited { inviter: PersonId([person; 32]), group: GroupId([person; 16]), apart: false, invitation: vec![person; 100], received_at }
+        Invited {
+            inviter: PersonId([person; 32]),
+            group: GroupId([person; 16]),
+            apart: false,
+            invitation: vec![person; 100],
+            received_at,
+        }
     }
 
     #[test]

@@ -175,7 +175,8 @@ impl Conversation {
 
     /// Whether it is an invitation by this person that waits.
     pub(crate) fn is_invited_by(&self, person: &PersonId) -> bool {
-        self.state == ConversationState::Invited && self.inviter.as_ref().is_some_and(|by| by.person == *person)
+        self.state == ConversationState::Invited
+            && self.inviter.as_ref().is_some_and(|by| by.person == *person)
     }
 
     /// By what the marks of entries are computed.

@@ -4,9 +4,7 @@
 use super::live::Waiter;
 use super::{Command, Error, Event, Reply, Step, Who};
 use crate::content::{Class, Said};
-use crate::conversation::{
-    Conversation, ConversationId, Intent, MessageId, NewEntry, history,
-};
+use crate::conversation::{Conversation, ConversationId, Intent, MessageId, NewEntry, history};
 use crate::engine::people;
 use crate::identity::{IdentityKey, PersonId, SafetyNumber, safety_number};
 
@@ -16,9 +14,7 @@ impl Step<'_> {
             Command::Register { relay, handle, invite, reply } => {
                 self.register(&relay, &handle, invite, reply)
             }
-            Command::Start { id, name, members, again, reply } => {
-                self.start(id, name, members, again, reply)
-            }
+            Command::Start { id, name, members, again, reply } => self.start(id, name, members, again, reply),
             Command::Add { conversation, members, reply } => self.add(&conversation, members, reply),
             Command::Remove { conversation, person, reply } => self.remove(&conversation, &person, reply),
             Command::Account(reply) => self.reply(reply, Self::account_summary),
@@ -30,9 +26,7 @@ impl Step<'_> {
             Command::Send { conversation, id, said, reply } => {
                 self.reply(reply, |step| step.send(&conversation, id, said))
             }
-            Command::Leave(id, reply) => {
-                self.reply(reply, |step| step.talk_known(&id, |talk| talk.leave()))
-            }
+            Command::Leave(id, reply) => self.reply(reply, |step| step.talk_known(&id, |talk| talk.leave())),
             Command::Accept { conversation, foreign_relay, reply } => {
                 self.reply(reply, |step| step.accept(&conversation, foreign_relay))
             }
@@ -54,9 +48,7 @@ impl Step<'_> {
             Command::MarkRead { conversation, up_to, reply } => {
                 self.reply(reply, |step| step.talk_known(&conversation, |talk| talk.mark_read(up_to)))
             }
-            Command::SafetyNumber(person, reply) => {
-                self.reply(reply, |step| step.safety_number(&person))
-            }
+            Command::SafetyNumber(person, reply) => self.reply(reply, |step| step.safety_number(&person)),
             Command::State(reply) => self.reply(reply, Self::state),
         }
     }
@@ -123,9 +115,7 @@ impl Step<'_> {
             Ok(Intent::Add(candidates))
         })?;
         match wanted {
-            Ok(intent) => {
-                self.talk_known(conversation, |talk| talk.wish(&intent, Waiter::Done(reply)))
-            }
+            Ok(intent) => self.talk_known(conversation, |talk| talk.wish(&intent, Waiter::Done(reply))),
             Err(error) => {
                 self.answer(reply, Err(error));
                 Ok(())

@@ -55,7 +55,9 @@ pub enum Error {
         relay: String,
     },
     /// The invitation leads to a relay that this device does not use yet.
-    #[error("this conversation lives on {0}, which this device has never connected to: accept that relay, too")]
+    #[error(
+        "this conversation lives on {0}, which this device has never connected to: accept that relay, too"
+    )]
     ForeignRelay(String),
     /// A change that cannot be.
     #[error("{reason} ({cause})")]
@@ -74,7 +76,9 @@ pub enum Error {
         message: String,
     },
     /// The client was closed, or its database failed while the call was under way.
-    #[error("the client stopped before it could answer; what was asked and saved goes on when it is opened again")]
+    #[error(
+        "the client stopped before it could answer; what was asked and saved goes on when it is opened again"
+    )]
     Stopped,
     /// Not everything was done in time; it goes on.
     #[error("not everything could be sent and received in time: {0}")]

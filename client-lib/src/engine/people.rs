@@ -37,14 +37,7 @@ pub(super) struct Contact {
 
 impl Contact {
     fn new(person: PersonId) -> Self {
-        Self {
-            person,
-            handle: String::new(),
-            relay: None,
-            card: None,
-            private: Vec::new(),
-            accepted: false,
-        }
+        Self { person, handle: String::new(), relay: None, card: None, private: Vec::new(), accepted: false }
     }
 
     /// The card that we hold; it was verified before it was stored.
@@ -139,7 +132,9 @@ pub(super) fn is_blocked(tx: &Transaction<'_>, person: &PersonId) -> Result<bool
 /// The devices on somebody's card.
 pub(super) fn devices(tx: &Transaction<'_>, identity: &IdentityKey) -> Result<Vec<DeviceId>, StoreError> {
     let card = load(tx, &PersonId::from(identity))?.and_then(|contact| contact.card());
-    Ok(card.map(|card| card.devices().iter().map(|device| device.credential.device()).collect()).unwrap_or_default())
+    Ok(card
+        .map(|card| card.devices().iter().map(|device| device.credential.device()).collect())
+        .unwrap_or_default())
 }
 
 /// Where a device can be reached: its private inbox if a leaf told us, then the public one of its card.
@@ -221,7 +216,11 @@ pub(super) fn of_contact(tx: &Transaction<'_>, own: &Own, contact: &Contact) -> 
 /// Somebody whom a record names, as they are known now.
 pub(super) fn of_named(tx: &Transaction<'_>, own: &Own, who: &Named) -> Result<Person, Error> {
     let contact = load(tx, &who.person)?;
-    let relay = if who.person == own.person { own.profile.relay_identity } else { contact.as_ref().and_then(|c| c.relay) };
+    let relay = if who.person == own.person {
+        own.profile.relay_identity
+    } else {
+        contact.as_ref().and_then(|c| c.relay)
+    };
     let handle = who.handle.split('#').next().unwrap_or_default();
     let known = known(tx, own, &who.person, relay.as_ref(), handle)?;
     Ok(Person {

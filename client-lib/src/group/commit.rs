@@ -9,7 +9,7 @@ use posthorn_proto::{ReaderId, Turn};
 use super::info::{GroupInfo, rules_of};
 use super::key_package::{is_unlimited, lifetime};
 use super::member::{Bearer, Member, check_key};
-use super::{EpochKeys, KeyPackage, Refusal, GroupError};
+use super::{EpochKeys, GroupError, KeyPackage, Refusal};
 
 /// What to change in a group; at least one thing.
 #[derive(Debug, Clone, Default)]
@@ -215,7 +215,9 @@ fn seat(group: &MlsGroup, removed: &[Member], joining: Vec<Bearer>, info: &Group
     let mut free = (0u32..).filter(move |leaf| taken.binary_search(leaf).is_err());
     joining
         .into_iter()
-        .map(|bearer| bearer.at(free.next().expect("a tree has fewer than 2^32 leaves"), &info.place.reader_secret))
+        .map(|bearer| {
+            bearer.at(free.next().expect("a tree has fewer than 2^32 leaves"), &info.place.reader_secret)
+        })
         .collect()
 }
 
@@ -228,7 +230,8 @@ fn check_path(
 ) -> Result<(), GroupError> {
     let before: HashSet<Vec<u8>> =
         group.treesync().full_parents().filter_map(|(_, node)| node.tls_serialize_detached().ok()).collect();
-    let after = staged.export_ratchet_tree(crypto, group.export_ratchet_tree()).map_err(GroupError::library)?;
+    let after =
+        staged.export_ratchet_tree(crypto, group.export_ratchet_tree()).map_err(GroupError::library)?;
     let Some(after) = after else { return Ok(()) };
     for node in after.parents() {
         let encoded = node.tls_serialize_detached().map_err(GroupError::library)?;

@@ -128,7 +128,9 @@ pub enum GroupError {
     #[error("the invitation is for no key package that we hold")]
     NoKeyPackage,
     /// The group follows rules that this version does not know.
-    #[error("the conversation follows rules of version {rules}, which this version does not know: update to go on")]
+    #[error(
+        "the conversation follows rules of version {rules}, which this version does not know: update to go on"
+    )]
     RulesTooNew {
         /// Theirs.
         rules: u32,

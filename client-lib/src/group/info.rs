@@ -8,8 +8,8 @@ use std::fmt;
 
 use hmac::{Hmac, Mac};
 use openmls::prelude::{
-    Capabilities, CredentialType, Extension, ExtensionType, Extensions, GroupContext, LeafNode,
-    ProposalType, ProtocolVersion, RequiredCapabilitiesExtension, UnknownExtension,
+    Capabilities, CredentialType, Extension, ExtensionType, Extensions, GroupContext, LeafNode, ProposalType,
+    ProtocolVersion, RequiredCapabilitiesExtension, UnknownExtension,
 };
 use posthorn_proto::{MailboxId, ReaderId, RelayIdentity};
 use prost::Message;

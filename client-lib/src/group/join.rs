@@ -7,8 +7,8 @@ use openmls::prelude::tls_codec::{Deserialize as _, Serialize as _, VLBytes};
 use openmls::prelude::{MlsGroup, MlsMessageBodyIn, MlsMessageIn, StagedWelcome, Welcome, WelcomeError};
 use openmls::treesync::ParentNode;
 
-use super::seat::{atomically, join_config};
 use super::member::{Bearer, check_key};
+use super::seat::{atomically, join_config};
 use super::storage::{Held, RowError};
 use super::{
     EpochKeys, Group, GroupError, GroupId, GroupInfo, MOST_BYTES, Member, OwnLeaf, Provider, Refusal,

@@ -19,7 +19,7 @@ use prost::Message;
 use super::info::{LIFETIME_EXTENSION, capabilities, leaf_extensions};
 use super::member::{Bearer, check_key};
 use super::provider::Provider;
-use super::{OwnLeaf, Refusal, SUITE, GroupError, wire};
+use super::{GroupError, OwnLeaf, Refusal, SUITE, wire};
 use crate::identity::{Credential, IdentityKey};
 
 /// How long a key package is good, in seconds: 84 days.

@@ -4,7 +4,7 @@ use openmls::prelude::ExportSecretError;
 use posthorn_proto::{PostKey, TurnKey};
 use zeroize::Zeroizing;
 
-use super::{GroupInfo, GroupError};
+use super::{GroupError, GroupInfo};
 use crate::envelope::EnvelopeKey;
 
 const POST_LABEL: &str = "posthorn post key";
@@ -48,8 +48,8 @@ mod tests {
     use sha2::{Digest as _, Sha256};
 
     use super::*;
-    use crate::identity::{RelayAddress, RelayUrl};
     use crate::group::{About, Place, RULES, ReaderSecret};
+    use crate::identity::{RelayAddress, RelayUrl};
 
     /// Rule 4: keys of one mailbox open no other, and no key is another.
     #[test]

@@ -114,7 +114,10 @@ pub(super) fn check_key(key: &impl Serialize) -> Result<(), Refusal> {
 const KEY_HEADER: [u8; 2] = [0x44, 0xC0];
 
 fn rules_of(leaf: &LeafNode) -> Result<u32, Refusal> {
-    leaf.extensions().unknown(LEAF_RULES_EXTENSION).and_then(|rules| leaf_rules(&rules.0)).ok_or(Refusal::Leaf)
+    leaf.extensions()
+        .unknown(LEAF_RULES_EXTENSION)
+        .and_then(|rules| leaf_rules(&rules.0))
+        .ok_or(Refusal::Leaf)
 }
 
 fn parse(leaf: &LeafNode) -> Result<(UnverifiedCredential, [u8; 32], Option<InboxAddress>), Refusal> {

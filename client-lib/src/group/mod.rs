@@ -24,13 +24,13 @@
 
 mod commit;
 mod error;
-mod seat;
 mod info;
 mod join;
 mod key_package;
 mod keys;
 mod member;
 mod provider;
+mod seat;
 mod storage;
 #[cfg(test)]
 mod tests;
@@ -39,8 +39,7 @@ use openmls::prelude::Ciphersuite;
 
 pub use crate::conversation::GroupId;
 pub use commit::{Change, Outcome, Staged, StagedChange};
-pub use error::{Refusal, GroupError};
-pub use seat::{Group, KeptGroup, Received};
+pub use error::{GroupError, Refusal};
 pub use info::{About, GroupInfo, NAME_BYTES, Place, RULES, ReaderSecret};
 pub use join::PendingJoin;
 pub use key_package::{
@@ -50,6 +49,7 @@ pub use key_package::{
 pub use keys::EpochKeys;
 pub use member::{Member, OwnLeaf};
 pub use provider::Provider;
+pub use seat::{Group, KeptGroup, Received};
 
 /// The one suite: X-Wing, ChaCha20-Poly1305, SHA-256, Ed25519.
 const SUITE: Ciphersuite = Ciphersuite::MLS_256_XWING_CHACHA20POLY1305_SHA256_Ed25519;

@@ -27,8 +27,8 @@ use zeroize::Zeroizing;
 
 use super::SUITE;
 use super::storage::Storage;
-use crate::inbox::encapsulate;
 use crate::conversation::ConversationId;
+use crate::inbox::encapsulate;
 use crate::store::Transaction;
 
 /// Everything that OpenMLS needs, bound to one transaction: what it writes lasts if and only if that one

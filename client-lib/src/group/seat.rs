@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use openmls::prelude::tls_codec::Deserialize as _;
 use openmls::prelude::{
-    ContentType, GroupId as MlsGroupId, LeafNodeIndex, LeafNodeParameters, MIXED_PLAINTEXT_WIRE_FORMAT_POLICY, MlsGroup,
-    MlsGroupJoinConfig, MlsGroupStateError, MlsMessageBodyIn, MlsMessageIn, ProcessMessageError,
-    ProcessedMessageContent, Proposal, ProtocolMessage, Sender, SenderRatchetConfiguration, StageCommitError,
-    ValidationError, WireFormatPolicy,
+    ContentType, GroupId as MlsGroupId, LeafNodeIndex, LeafNodeParameters,
+    MIXED_PLAINTEXT_WIRE_FORMAT_POLICY, MlsGroup, MlsGroupJoinConfig, MlsGroupStateError, MlsMessageBodyIn,
+    MlsMessageIn, ProcessMessageError, ProcessedMessageContent, Proposal, ProtocolMessage, Sender,
+    SenderRatchetConfiguration, StageCommitError, ValidationError, WireFormatPolicy,
 };
 use openmls_traits::OpenMlsProvider as _;
 
@@ -20,8 +20,8 @@ use super::member::check_key;
 use super::provider::Provider;
 use super::storage::RowError;
 use super::{
-    Change, EpochKeys, GroupId, GroupInfo, MOST_BYTES, Member, Outcome, OwnLeaf, Refusal, SUITE,
-    GroupError, Staged, StagedChange,
+    Change, EpochKeys, GroupError, GroupId, GroupInfo, MOST_BYTES, Member, Outcome, OwnLeaf, Refusal, SUITE,
+    Staged, StagedChange,
 };
 
 /// Messages encrypted, handshakes not (inside our own envelope): so that our own commit is known when it
@@ -217,12 +217,7 @@ impl<'p> Group<'p> {
     /// back, [`Group::apply`] of another's that came first (which drops ours), or
     /// [`Group::clear_pending`]. Errors: [`GroupError::Pending`], [`GroupError::Empty`],
     /// [`GroupError::NoMember`], [`GroupError::Refused`].
-    pub fn stage(
-        &mut self,
-        own: &OwnLeaf<'_>,
-        change: &Change,
-        aad: &[u8],
-    ) -> Result<Staged, GroupError> {
+    pub fn stage(&mut self, own: &OwnLeaf<'_>, change: &Change, aad: &[u8]) -> Result<Staged, GroupError> {
         if self.has_pending() {
             return Err(GroupError::Pending);
         }
@@ -434,10 +429,7 @@ impl<'p> Group<'p> {
 
 impl fmt::Debug for Group<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Group")
-            .field("id", &self.id())
-            .field("epoch", &self.epoch())
-            .finish_non_exhaustive()
+        f.debug_struct("Group").field("id", &self.id()).field("epoch", &self.epoch()).finish_non_exhaustive()
     }
 }
 
@@ -495,9 +487,7 @@ fn refused(error: ProcessMessageError<RowError>) -> GroupError {
     match error {
         // Not the message's fault: it must not be recorded as one that cannot be read.
         ProcessMessageError::StorageError(error) => error.into(),
-        ProcessMessageError::InvalidCommit(StageCommitError::OwnCommitMismatch) => {
-            GroupError::OwnCommitLost
-        }
+        ProcessMessageError::InvalidCommit(StageCommitError::OwnCommitMismatch) => GroupError::OwnCommitLost,
         ProcessMessageError::LibraryError(error) => GroupError::library(error),
         ProcessMessageError::GroupStateError(MlsGroupStateError::UseAfterEviction) => GroupError::Evicted,
         ProcessMessageError::ValidationError(ValidationError::UnableToDecrypt(_)) => GroupError::Decrypt,

@@ -124,8 +124,7 @@ impl UnverifiedCredential {
     /// [`CredentialError::Signature`].
     pub fn verify(self, signature_key: &[u8]) -> Result<Credential, CredentialError> {
         let claimed = self.claimed;
-        let fields =
-            fields(&claimed.device, signature_key, &claimed.handle, &claimed.relay, &GENERATION);
+        let fields = fields(&claimed.device, signature_key, &claimed.handle, &claimed.relay, &GENERATION);
         if claimed.identity.has_signed(LABEL, &fields, &self.signature) {
             Ok(claimed)
         } else {

@@ -78,7 +78,8 @@ impl<K: AsRef<[u8]>, V: Serialize + DeserializeOwned> Table<K, V> {
     where
         K: for<'k> TryFrom<&'k [u8]>,
     {
-        let mut statement = tx.sql().prepare_cached(&format!("SELECT key FROM {} ORDER BY key", self.name))?;
+        let mut statement =
+            tx.sql().prepare_cached(&format!("SELECT key FROM {} ORDER BY key", self.name))?;
         let rows = statement.query_map([], |row| row.get::<_, Vec<u8>>(0))?;
         rows.map(|key| K::try_from(&key?).map_err(|_| StoreError::Damaged(self.name))).collect()
     }

@@ -12,8 +12,8 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-use crate::identity::RelayUrl;
 use crate::engine::{Input, LinkId};
+use crate::identity::RelayUrl;
 
 /// Frames that wait to be written. The engine has few requests under way, so a full queue means a dead peer.
 const WRITE_QUEUE: usize = 1024;

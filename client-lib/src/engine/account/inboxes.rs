@@ -78,7 +78,8 @@ impl Step<'_> {
         let inbox = own.profile.inbox(link);
         let purpose = if link == Link::Account { Purpose::PublicInbox } else { Purpose::PrivateInbox };
         let relay = own.profile.relay_url()?;
-        Reading::new(purpose, relay.as_str(), inbox.reader, &inbox.read_key()).save(self.tx, &inbox.mailbox)?;
+        Reading::new(purpose, relay.as_str(), inbox.reader, &inbox.read_key())
+            .save(self.tx, &inbox.mailbox)?;
         self.live.openings_dirty = true;
         self.registration_goes_on()
     }

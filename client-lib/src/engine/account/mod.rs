@@ -13,7 +13,9 @@ use posthorn_proto::RelayIdentity;
 use super::{Account, Error, Link, LinkId, Step};
 use crate::content::Author;
 use crate::group::OwnLeaf;
-use crate::identity::{Card, CardDevice, ContactLink, Credential, Device, IdentityKey, PersonId, RelayAddress};
+use crate::identity::{
+    Card, CardDevice, ContactLink, Credential, Device, IdentityKey, PersonId, RelayAddress,
+};
 use crate::inbox::InboxAddress;
 use crate::store::StoreError;
 use profile::Profile;

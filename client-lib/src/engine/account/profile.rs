@@ -6,9 +6,9 @@ use posthorn_proto::{
 use rand::CryptoRng;
 use serde::{Deserialize, Serialize};
 
+use crate::group::{KeyPackageRef, MadeKeyPackage};
 use crate::identity::{Credential, Device, Identity, RelayAddress, RelayUrl};
 use crate::inbox::{InboxAddress, InboxSecret};
-use crate::group::{KeyPackageRef, MadeKeyPackage};
 use crate::store::table::Table;
 use crate::store::{StoreError, Transaction, record};
 
@@ -268,7 +268,10 @@ pub(in crate::engine) fn take_token(tx: &Transaction<'_>) -> Result<Option<Token
 }
 
 /// Notes a key package of ours, so that its secrets are deleted when it has run out.
-pub(in crate::engine) fn note_key_package(tx: &Transaction<'_>, made: &MadeKeyPackage) -> Result<(), StoreError> {
+pub(in crate::engine) fn note_key_package(
+    tx: &Transaction<'_>,
+    made: &MadeKeyPackage,
+) -> Result<(), StoreError> {
     tx.sql()
         .prepare_cached("INSERT OR REPLACE INTO key_package (reference, not_after) VALUES (?1, ?2)")?
         .execute((&made.reference.0[..], made.not_after))?;

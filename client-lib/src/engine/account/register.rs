@@ -84,7 +84,8 @@ impl Step<'_> {
         proof: &Proof,
     ) -> Result<(), Error> {
         if key.check_relay(proof).is_err() {
-            let text = format!("the relay at {} could not prove its identity: nothing is sent to it", id.relay);
+            let text =
+                format!("the relay at {} could not prove its identity: nothing is sent to it", id.relay);
             self.alarm(None, Cause::RelayChanged, None, text);
             self.effects.push(Effect::Disconnect(id.clone()));
             return Ok(());

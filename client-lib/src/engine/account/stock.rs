@@ -41,11 +41,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    pub(in crate::engine) fn tokens_drawn(
-        &mut self,
-        hashes: &[KeyHash],
-        accepted: u32,
-    ) -> Result<(), Error> {
+    pub(in crate::engine) fn tokens_drawn(&mut self, hashes: &[KeyHash], accepted: u32) -> Result<(), Error> {
         profile::drawn_tokens(self.tx, &hashes[..hashes.len().min(accepted as usize)])?;
         if accepted == 0 {
             return self.tokens_refused(&Refusal::new(

@@ -81,7 +81,8 @@ impl Step<'_> {
             if let Some(there) = self.live.places.get(&invitation.mailbox).copied() {
                 // The relay says that we were removed, and a member, later than what we read, that we may come in.
                 let is_out = self.talk(&there, |talk| {
-                    Ok(talk.is_evicted() && talk.reading().is_some_and(|reading| reading.seq < invitation.seq))
+                    Ok(talk.is_evicted()
+                        && talk.reading().is_some_and(|reading| reading.seq < invitation.seq))
                 })?;
                 if is_out != Some(true) {
                     continue;
@@ -159,8 +160,9 @@ impl Step<'_> {
             state => return Err(Error::NotActive(state.in_words().to_owned())),
         }
         let waiting = get_invited(self.tx, id)?.ok_or(Error::UnknownConversation)?;
-        let invitation = Invitation::from_bytes(&waiting.invitation, self.relay_now())
-            .map_err(|error| Error::Failed { cause: Cause::BadInvitation.name(), reason: error.to_string() })?;
+        let invitation = Invitation::from_bytes(&waiting.invitation, self.relay_now()).map_err(|error| {
+            Error::Failed { cause: Cause::BadInvitation.name(), reason: error.to_string() }
+        })?;
         if Reading::load(self.tx, &invitation.mailbox)?.is_some() {
             let reason = "this device is in that conversation already".to_owned();
             return Err(Error::Failed { cause: Cause::BadInvitation.name(), reason });
@@ -188,4 +190,3 @@ impl Step<'_> {
         self.inbox_alarm(None, declined.cause, declined.text)
     }
 }
-

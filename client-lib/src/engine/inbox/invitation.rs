@@ -94,7 +94,8 @@ impl Step<'_> {
         }
         self.flush()?;
         let all = Conversation::all(self.tx)?;
-        let mut known = all.iter().filter(|(_, record)| record.relay_identity == relay.identity && record.is_read());
+        let mut known =
+            all.iter().filter(|(_, record)| record.relay_identity == relay.identity && record.is_read());
         let url = known.find_map(|(_, record)| RelayUrl::parse(&record.relay_url).ok());
         Ok(RelayAddress { url: url.unwrap_or_else(|| relay.url.clone()), identity: relay.identity })
     }
@@ -107,8 +108,9 @@ impl Step<'_> {
         apart: bool,
     ) -> Result<Reading, Error> {
         let read_key = ReadKey::random(self.rng);
-        let mut reading = Reading::new(Purpose::Conversation(id), relay.url.as_str(), invitation.reader, &read_key)
-            .invited(&invitation.read_key, invitation.seq, &invitation.chain);
+        let mut reading =
+            Reading::new(Purpose::Conversation(id), relay.url.as_str(), invitation.reader, &read_key)
+                .invited(&invitation.read_key, invitation.seq, &invitation.chain);
         reading.apart = apart;
         reading::keep_chain(self.tx, &invitation.mailbox, invitation.seq, &invitation.chain)?;
         Ok(reading)

@@ -24,7 +24,11 @@ const GIVE_UP_AFTER: u64 = 7 * 24 * 3600 * 1000;
 
 impl Step<'_> {
     /// Seals something to an inbox and puts it into the outbox.
-    pub(in crate::engine) fn post_to_inbox(&mut self, inbox: &InboxAddress, errand: Errand) -> Result<(), Error> {
+    pub(in crate::engine) fn post_to_inbox(
+        &mut self,
+        inbox: &InboxAddress,
+        errand: Errand,
+    ) -> Result<(), Error> {
         let post = PostId::random(self.rng);
         match inbox.key.seal(&inbox.mailbox, &post, &errand.data, self.rng) {
             Ok(sealed) => {
@@ -75,9 +79,7 @@ impl Step<'_> {
         for (link, parcels) in &first {
             self.live.want(link.clone(), self.now);
             for (row, mailbox, sealed) in parcels {
-                let busy = |pending: &Pending| {
-                    matches!(pending, Pending::PostToInbox { mailbox: m, .. } if m == mailbox)
-                };
+                let busy = |pending: &Pending| matches!(pending, Pending::PostToInbox { mailbox: m, .. } if m == mailbox);
                 if !self.live.asked(link, busy) && self.live.ready(link, self.now).is_some() {
                     let request = crate::engine::talk::post_request(*mailbox, sealed, None);
                     self.request(link, request, Pending::PostToInbox { row: *row, mailbox: *mailbox });

@@ -3,8 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Error, Step};
 use crate::conversation::{Cause, ConversationId};
+use crate::engine::{Error, Step};
 use crate::store::table::Table;
 
 /// Alarms about what lay in an inbox.

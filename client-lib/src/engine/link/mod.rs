@@ -91,8 +91,13 @@ impl Step<'_> {
             wanted.extend(reading.link());
         }
         // Those for inboxes come and go with what is to be left there (`progress_inbox_posts`).
-        let needless: Vec<LinkId> =
-            self.live.links.keys().filter(|id| id.link != Link::Post && !wanted.contains(*id)).cloned().collect();
+        let needless: Vec<LinkId> = self
+            .live
+            .links
+            .keys()
+            .filter(|id| id.link != Link::Post && !wanted.contains(*id))
+            .cloned()
+            .collect();
         for id in needless {
             if !matches!(self.live.links.remove(&id), Some(LinkState::Down { .. }) | None) {
                 self.effects.push(Effect::Disconnect(id));

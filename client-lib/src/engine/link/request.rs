@@ -58,9 +58,7 @@ impl Step<'_> {
         match (pending, body) {
             (Pending::Prove(check), Body::RelayProven(proof)) => self.relay_proven(id, &check, &proof),
             (Pending::Register(key), Body::Registered(proof)) => self.authenticated(id, &key, &proof),
-            (Pending::Authenticate(key), Body::Authenticated(proof)) => {
-                self.authenticated(id, &key, &proof)
-            }
+            (Pending::Authenticate(key), Body::Authenticated(proof)) => self.authenticated(id, &key, &proof),
             (Pending::CreateInbox(link), Body::Created) => self.inbox_created(link),
             (Pending::DrawTokens(hashes), Body::TokensDrawn(accepted)) => {
                 self.tokens_drawn(&hashes, accepted)

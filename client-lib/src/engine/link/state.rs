@@ -6,8 +6,8 @@ use posthorn_proto::frame::{ClientFrame, Hello, Request};
 use posthorn_proto::{KeyHash, MailboxId};
 
 use super::request::Pending;
-use crate::engine::{Link, LinkId};
 use crate::engine::live::Live;
+use crate::engine::{Link, LinkId};
 
 /// A connection on which nothing was sent for this long is pinged, milliseconds; sooner where the relay closes
 /// silent ones sooner.
@@ -31,9 +31,15 @@ pub(in crate::engine) struct Opening {
 /// A connection.
 pub(in crate::engine) enum LinkState {
     /// Try again at this time.
-    Down { retry_at: u64, attempts: u32 },
+    Down {
+        retry_at: u64,
+        attempts: u32,
+    },
     /// Asked for; `None` once it was given up.
-    Connecting { attempts: u32, until: Option<u64> },
+    Connecting {
+        attempts: u32,
+        until: Option<u64>,
+    },
     Up(Box<Up>),
 }
 

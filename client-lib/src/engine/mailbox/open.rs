@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use posthorn_proto::frame::{Ack, ClientFrame, Open, OpenState, Opened, Opening as OpenRequest, Refusal, Request};
+use posthorn_proto::frame::{
+    Ack, ClientFrame, Open, OpenState, Opened, Opening as OpenRequest, Refusal, Request,
+};
 use posthorn_proto::{ErrorCode, MailboxId};
 
 use super::reading::{Pause, Purpose, Reading};
@@ -34,9 +36,10 @@ impl Step<'_> {
                 self.live.look_again(at);
             }
             let Some(id) = reading.link().filter(|_| reading.is_due(self.now)) else { continue };
-            let asked = self
-                .live
-                .asked(&id, |pending| matches!(pending, Pending::Open(mailboxes) if mailboxes.contains(&mailbox)));
+            let asked = self.live.asked(
+                &id,
+                |pending| matches!(pending, Pending::Open(mailboxes) if mailboxes.contains(&mailbox)),
+            );
             let Some(up) = self.live.ready(&id, self.now) else { continue };
             if asked || up.openings.contains_key(&mailbox) {
                 continue;
@@ -70,7 +73,8 @@ impl Step<'_> {
     ) -> Result<(), Error> {
         for Opened { mailbox, result } in results {
             // What one relay says of another's mailboxes is nothing.
-            let reading = Reading::load(self.tx, &mailbox)?.filter(|reading| reading.link().as_ref() == Some(id));
+            let reading =
+                Reading::load(self.tx, &mailbox)?.filter(|reading| reading.link().as_ref() == Some(id));
             if !asked.contains(&mailbox) || reading.is_none() {
                 continue;
             }
@@ -119,7 +123,8 @@ impl Step<'_> {
 
     pub(in crate::engine) fn note_incarnation(&mut self, reading: &mut Reading, state: &OpenState) {
         if reading.incarnation.is_some_and(|known| known != state.incarnation) {
-            let text = "the relay's store was restored from a backup: what it lost is told for each conversation";
+            let text =
+                "the relay's store was restored from a backup: what it lost is told for each conversation";
             self.alarm(reading.purpose.conversation(), Cause::RelayRestored, None, text);
         }
         reading.incarnation = Some(state.incarnation);
@@ -206,11 +211,17 @@ impl Step<'_> {
 }
 
 /// What the relay says that cannot be, given what we have read.
-pub(in crate::engine) fn contradiction(reading: &Reading, state: &OpenState) -> Option<(Cause, &'static str)> {
+pub(in crate::engine) fn contradiction(
+    reading: &Reading,
+    state: &OpenState,
+) -> Option<(Cause, &'static str)> {
     if state.head < reading.seq {
         Some((Cause::RelayRolledBack, "the relay has less than was read from it: its store was put back"))
     } else if state.cursor > reading.seq {
-        Some((Cause::RolledBack, "this profile is older than what its device acknowledged: an old copy was put back"))
+        Some((
+            Cause::RolledBack,
+            "this profile is older than what its device acknowledged: an old copy was put back",
+        ))
     } else if state.oldest > reading.seq + 1 {
         Some((Cause::Lapsed, "messages expired before this device read them"))
     } else {

@@ -65,7 +65,12 @@ pub(in crate::engine) struct Reading {
 }
 
 impl Reading {
-    pub(in crate::engine) fn new(purpose: Purpose, relay: &str, reader: ReaderId, read_key: &ReadKey) -> Self {
+    pub(in crate::engine) fn new(
+        purpose: Purpose,
+        relay: &str,
+        reader: ReaderId,
+        read_key: &ReadKey,
+    ) -> Self {
         Self {
             purpose,
             relay: relay.to_owned(),
@@ -171,7 +176,10 @@ impl Reading {
         self.save(tx, mailbox)
     }
 
-    pub(in crate::engine) fn load(tx: &Transaction<'_>, mailbox: &MailboxId) -> Result<Option<Self>, StoreError> {
+    pub(in crate::engine) fn load(
+        tx: &Transaction<'_>,
+        mailbox: &MailboxId,
+    ) -> Result<Option<Self>, StoreError> {
         TABLE.get(tx, mailbox)
     }
 
@@ -179,7 +187,11 @@ impl Reading {
         TABLE.all(tx)
     }
 
-    pub(in crate::engine) fn save(&self, tx: &Transaction<'_>, mailbox: &MailboxId) -> Result<(), StoreError> {
+    pub(in crate::engine) fn save(
+        &self,
+        tx: &Transaction<'_>,
+        mailbox: &MailboxId,
+    ) -> Result<(), StoreError> {
         TABLE.put(tx, mailbox, self)
     }
 

@@ -5,9 +5,7 @@ use posthorn_proto::frame::{CardAnswer, KeyPackage as Offered, Refusal, Request}
 use posthorn_proto::{DeviceId, Handle};
 
 use super::Talk;
-use crate::conversation::{
-    Candidate, Cause, Intent, Package, get_intent, intents, update_intent,
-};
+use crate::conversation::{Candidate, Cause, Intent, Package, get_intent, intents, update_intent};
 use crate::engine::link::request::{Asked, Pending, is_passing};
 use crate::engine::live::HeldBack;
 use crate::engine::people;
@@ -29,8 +27,7 @@ impl Talk<'_, '_> {
             let Intent::Add(candidates) = intent else { continue };
             for candidate in candidates.into_iter().filter(|candidate| candidate.packages.is_empty()) {
                 let Ok(handle) = Handle::parse(&candidate.handle) else { continue };
-                let asked =
-                    Asked { conversation: self.id, intent: row, handle: candidate.handle.clone() };
+                let asked = Asked { conversation: self.id, intent: row, handle: candidate.handle.clone() };
                 let same = |pending: &Pending| match pending {
                     Pending::LookUp(other) | Pending::TakeKeyPackages(other) => *other == asked,
                     _ => false,
@@ -86,8 +83,10 @@ impl Talk<'_, '_> {
     }
 
     fn key_packages_taken(&mut self, asked: &Asked, packages: Vec<Offered>) -> Result<(), Error> {
-        let packages: Vec<Vec<u8>> = packages.into_iter().map(|package| package.key_package.to_vec()).collect();
-        let result = self.change_candidate(asked, |talk, candidate| talk.take_packages(candidate, packages))?;
+        let packages: Vec<Vec<u8>> =
+            packages.into_iter().map(|package| package.key_package.to_vec()).collect();
+        let result =
+            self.change_candidate(asked, |talk, candidate| talk.take_packages(candidate, packages))?;
         self.resolved(asked, result)
     }
 

@@ -83,7 +83,8 @@ impl Talk<'_, '_> {
     /// Wishes that are true now, whoever made them so, and those that are about nobody any more.
     fn end_wishes(&mut self) -> Result<(), Error> {
         let members = self.group(|group, _| group.members())?;
-        let is_in = |leaf: u32, key: &[u8; 32]| members.iter().any(|m| m.leaf == leaf && m.signature_key == *key);
+        let is_in =
+            |leaf: u32, key: &[u8; 32]| members.iter().any(|m| m.leaf == leaf && m.signature_key == *key);
         for (row, intent) in intents(self.step.tx, &self.id)? {
             if let Intent::Remove { leaf, signature_key, .. } = &intent
                 && !is_in(*leaf, signature_key)
@@ -98,9 +99,9 @@ impl Talk<'_, '_> {
         let own_epoch = self.record().epoch;
         let record = self.change();
         // A proposal is good for the epoch that it was made in; who is still in was not taken out yet.
-        record.leaving.retain(|leaver| {
-            leaver.epoch == own_epoch || is_in(leaver.leaf, &leaver.signature_key)
-        });
+        record
+            .leaving
+            .retain(|leaver| leaver.epoch == own_epoch || is_in(leaver.leaf, &leaver.signature_key));
         Ok(())
     }
 

@@ -5,16 +5,14 @@ use posthorn_proto::turn::TurnHash;
 use posthorn_proto::{PostId, ReadKey, Reader, Turn};
 
 use super::Talk;
-use super::wish::waits;
 use super::deliver::After;
 use super::slot::AuthorSlot;
+use super::wish::waits;
 use crate::conversation::{Cause, ConversationState, Intent, intents};
 use crate::engine::Error;
 use crate::engine::mailbox::Arrival;
 use crate::envelope::Slot;
-use crate::group::{
-    Change, EpochKeys, Group, GroupError, Member, Provider, Staged, UnverifiedKeyPackage,
-};
+use crate::group::{Change, EpochKeys, Group, GroupError, Member, Provider, Staged, UnverifiedKeyPackage};
 use crate::identity::{IdentityKey, PersonId};
 use crate::inbox::MOST_DATA;
 use crate::outbox::{self, Invitee, Parcel, SealedPost, SealedTurn};
@@ -320,7 +318,8 @@ fn wanted(
                 None => {
                     let identity = IdentityKey::try_from(&person.0[..]).ok();
                     let parsed = UnverifiedKeyPackage::parse(key_package).ok();
-                    let verified = parsed.zip(identity).map(|(p, identity)| p.verify(provider, &identity, now));
+                    let verified =
+                        parsed.zip(identity).map(|(p, identity)| p.verify(provider, &identity, now));
                     change.add.extend(verified.and_then(Result::ok));
                 }
             }

@@ -22,7 +22,8 @@ impl Talk<'_, '_> {
         let own = self.step.own()?;
         let identity = IdentityKey::try_from(&invitee.identity[..]);
         let (Ok(identity), Ok(inbox)) = (identity, InboxAddress::decode(&invitee.inbox)) else {
-            let text = "a new member has no inbox where the invitation could be left: they are taken out again";
+            let text =
+                "a new member has no inbox where the invitation could be left: they are taken out again";
             self.alarm(Cause::CannotAdd, None, text);
             return self.take_out(&PersonId(invitee.identity), invitee.device);
         };

@@ -1,14 +1,10 @@
 //! What the app is told of conversations.
 
 use super::Talk;
-use crate::conversation::{
-    Conversation, ConversationId, ConversationState, Entry, history, intents,
-};
+use crate::conversation::{Conversation, ConversationId, ConversationState, Entry, history, intents};
 use crate::engine::mailbox::reading::{Pause, Reading};
 use crate::engine::people;
-use crate::engine::{
-    ConversationSummary, Error, Link, MemberSummary, Page, Step, SyncState,
-};
+use crate::engine::{ConversationSummary, Error, Link, MemberSummary, Page, Step, SyncState};
 use crate::identity::PersonId;
 use crate::outbox;
 
@@ -55,7 +51,11 @@ impl Step<'_> {
                 first_unread: history::first_unread(self.tx, &id)?,
                 last: history::last(self.tx, &id, &record.marks())?,
                 members: members.collect::<Result<_, _>>()?,
-                inviter: record.inviter.as_ref().map(|who| people::of_named(self.tx, &own, who)).transpose()?,
+                inviter: record
+                    .inviter
+                    .as_ref()
+                    .map(|who| people::of_named(self.tx, &own, who))
+                    .transpose()?,
                 name: record.name,
                 relay: record.relay_url,
                 state: record.state,
@@ -100,7 +100,8 @@ impl Step<'_> {
                 continue;
             }
             parcels += outbox::count(self.tx, &record.mailbox)?;
-            let due = intents(self.tx, &id)?.iter().filter(|(_, intent)| intent.not_before() <= self.now).count();
+            let due =
+                intents(self.tx, &id)?.iter().filter(|(_, intent)| intent.not_before() <= self.now).count();
             wanted += due as u64 + u64::from(record.state == ConversationState::Creating);
         }
         Ok(SyncState {
@@ -114,7 +115,10 @@ impl Step<'_> {
     }
 
     /// The person of an id, as they are known. Errors: [`Error::UnknownPerson`].
-    pub(in crate::engine) fn known_person(&mut self, person: &PersonId) -> Result<crate::engine::Person, Error> {
+    pub(in crate::engine) fn known_person(
+        &mut self,
+        person: &PersonId,
+    ) -> Result<crate::engine::Person, Error> {
         let own = self.own()?;
         let contact = people::load(self.tx, person)?;
         let contact = contact.ok_or_else(|| Error::UnknownPerson(person.to_string()))?;

@@ -28,8 +28,7 @@ impl Talk<'_, '_> {
         let mailbox = self.record().mailbox;
         let up = self.step.live.ready(&link, self.step.now);
         let opening = up.and_then(|up| up.openings.get(&mailbox)).copied();
-        if !opening.is_some_and(|opening| opening.caught_up) || self.step.live.paused.contains_key(&mailbox)
-        {
+        if !opening.is_some_and(|opening| opening.caught_up) || self.step.live.paused.contains_key(&mailbox) {
             return Ok(());
         }
         if let Some(since) = self.step.live.turned.get(&self.id).copied() {
@@ -42,7 +41,8 @@ impl Talk<'_, '_> {
             }
             return Ok(());
         }
-        let on_its_way = |pending: &Pending| matches!(pending, Pending::Post { mailbox: m, .. } if *m == mailbox);
+        let on_its_way =
+            |pending: &Pending| matches!(pending, Pending::Post { mailbox: m, .. } if *m == mailbox);
         if self.step.live.asked(&link, on_its_way) {
             return Ok(());
         }
@@ -116,8 +116,7 @@ impl Talk<'_, '_> {
                 // Its epoch has been read to the end and it was not there: it never was accepted (rule 3).
                 _ => {
                     let sealed = self.seal(message, sent_at, &said)?;
-                    let parcel =
-                        Parcel::Message { message, sent_at, said, sealed: Some(sealed.clone()) };
+                    let parcel = Parcel::Message { message, sent_at, said, sealed: Some(sealed.clone()) };
                     outbox::update(self.step.tx, row, &parcel)?;
                     self.post(link, row, &sealed, None);
                     return Ok(());
@@ -248,9 +247,9 @@ impl Talk<'_, '_> {
     /// Whether something can be said here. What is suspended keeps what is said until it goes on.
     pub(in crate::engine) fn takes_messages(&self) -> Result<(), Error> {
         match &self.record().state {
-            ConversationState::Creating
-            | ConversationState::Active
-            | ConversationState::Suspended(_) => Ok(()),
+            ConversationState::Creating | ConversationState::Active | ConversationState::Suspended(_) => {
+                Ok(())
+            }
             state => Err(Error::NotActive(state.in_words().to_owned())),
         }
     }
@@ -278,7 +277,8 @@ impl Step<'_> {
         seq: u64,
     ) -> Result<(), Error> {
         // An answer may come behind the end.
-        self.talk(conversation, |talk| if talk.has_group() { talk.posted(row, seq) } else { Ok(()) }).map(drop)
+        self.talk(conversation, |talk| if talk.has_group() { talk.posted(row, seq) } else { Ok(()) })
+            .map(drop)
     }
 
     pub(in crate::engine) fn post_refused(

@@ -17,7 +17,12 @@ pub(in crate::engine) const RECEIPT_MEMBERS: usize = 32;
 
 impl Talk<'_, '_> {
     /// Notes a receipt and tells the app which marks it changes.
-    pub(in crate::engine) fn receipt(&mut self, sender: &Member, receipt: Receipt, seq: u64) -> Result<(), Error> {
+    pub(in crate::engine) fn receipt(
+        &mut self,
+        sender: &Member,
+        receipt: Receipt,
+        seq: u64,
+    ) -> Result<(), Error> {
         let own = self.step.own()?;
         if sender.credential.identity() == own.key {
             return Ok(());

@@ -98,7 +98,11 @@ impl Talk<'_, '_> {
 
     /// Records that something came which cannot be shown; a run of them is one entry. If it turned the lock,
     /// our epoch ends here (rule 7).
-    pub(in crate::engine) fn unreadable(&mut self, arrival: &Arrival<'_>, cause: Cause) -> Result<After, Error> {
+    pub(in crate::engine) fn unreadable(
+        &mut self,
+        arrival: &Arrival<'_>,
+        cause: Cause,
+    ) -> Result<After, Error> {
         let seq = arrival.delivery.seq;
         let (place, id) = ((self.record().place, seq), MessageId::random(self.step.rng));
         let run = history::insert_unreadable(self.step.tx, &self.id, cause, place, id, self.step.now)?;
@@ -146,10 +150,9 @@ impl Talk<'_, '_> {
         arrival: &Arrival<'_>,
     ) -> Result<After, Error> {
         match parcel {
-            Parcel::Message { .. } if arrival.delivery.turn.is_some() => Ok(After::Suspend(
-                Cause::BadTurn,
-                "the relay says that a message of ours turned the lock",
-            )),
+            Parcel::Message { .. } if arrival.delivery.turn.is_some() => {
+                Ok(After::Suspend(Cause::BadTurn, "the relay says that a message of ours turned the lock"))
+            }
             Parcel::Message { message, said, .. } => {
                 outbox::remove(self.step.tx, row)?;
                 if said.read().act().is_some() {
@@ -177,12 +180,7 @@ impl Talk<'_, '_> {
 
     /// Somebody said that they leave. Who goes has to be taken out by a commit of somebody else: the first by
     /// leaf at once, the others later if it was not done. The proposal proves that they want it.
-    fn left(
-        &mut self,
-        leaver: &Member,
-        proposal: &[u8],
-        arrival: &Arrival<'_>,
-    ) -> Result<After, Error> {
+    fn left(&mut self, leaver: &Member, proposal: &[u8], arrival: &Arrival<'_>) -> Result<After, Error> {
         let own = self.step.own()?;
         let person = PersonId::from(&leaver.credential.identity());
         if person == own.person || self.record().leaving.iter().any(|known| known.person == person) {

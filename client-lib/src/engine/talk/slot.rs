@@ -37,15 +37,8 @@ impl AuthorSlot {
     }
 
     pub(in crate::engine) fn encode(&self) -> Vec<u8> {
-        [
-            LABEL,
-            &self.mailbox.0,
-            &self.post.0,
-            &self.readers.0,
-            &self.seq.to_be_bytes(),
-            &self.chain.0,
-        ]
-        .concat()
+        [LABEL, &self.mailbox.0, &self.post.0, &self.readers.0, &self.seq.to_be_bytes(), &self.chain.0]
+            .concat()
     }
 
     pub(in crate::engine) fn decode(bytes: &[u8]) -> Option<Self> {

@@ -70,12 +70,7 @@ impl Step<'_> {
         self.make(id, name, candidates)
     }
 
-    fn make(
-        &mut self,
-        id: ConversationId,
-        name: String,
-        candidates: Vec<Candidate>,
-    ) -> Result<Begun, Error> {
+    fn make(&mut self, id: ConversationId, name: String, candidates: Vec<Candidate>) -> Result<Begun, Error> {
         let own = self.own()?;
         let (relay, now) = (own.relay()?.clone(), self.now);
         let place = Place {
@@ -118,8 +113,7 @@ impl Step<'_> {
         let Some(person) = one.person.filter(|_| name.is_empty()) else { return Ok(None) };
         self.flush()?;
         for (id, record) in Conversation::all(self.tx)? {
-            let is_open =
-                matches!(record.state, ConversationState::Creating | ConversationState::Active);
+            let is_open = matches!(record.state, ConversationState::Creating | ConversationState::Active);
             let others = record.members.len() == 2 && record.members.iter().any(|who| who.person == person);
             if is_open && others && record.name.is_empty() {
                 return self.talk(&id, |talk| talk.begun_before());

@@ -79,7 +79,12 @@ impl Talk<'_, '_> {
     }
 
     /// An intent cannot become true. Whoever asked is told; if nobody of this run did, the app is.
-    pub(in crate::engine) fn intent_failed(&mut self, row: i64, cause: Cause, why: &str) -> Result<(), Error> {
+    pub(in crate::engine) fn intent_failed(
+        &mut self,
+        row: i64,
+        cause: Cause,
+        why: &str,
+    ) -> Result<(), Error> {
         let never_began = self.never_began(row)?;
         remove_intent(self.step.tx, row)?;
         let waiters = self.step.live.waiters.remove(&row).unwrap_or_default();
