@@ -6,19 +6,19 @@ mod client;
 
 use std::path::Path;
 
-use client::{DECODERS, decode};
-use posthorn_client::content::{Content, Position, Receipt, Said, Text, WelcomeRefused};
-use posthorn_client::conversation::{ConversationId, MessageId};
+use client::{DECODERS, NOW, RECIPIENT, decode};
+use posthorn_client::content::{Content, Invitation, Receipt, Said, Text, WelcomeRefused};
+use posthorn_client::conversation::{GroupId, MessageId};
 use posthorn_client::envelope::{EnvelopeKey, Slot};
+use posthorn_client::group::{KeyPackage, KeyPackageKind, OwnLeaf, Provider};
 use posthorn_client::identity::{
     Card, CardDevice, ContactLink, Credential, Device, Identity, RelayAddress, RelayUrl,
 };
 use posthorn_client::inbox::{InboxAddress, InboxSecret};
-use posthorn_client::session::{KeyPackage, KeyPackageKind, OwnLeaf, Provider};
 use posthorn_client::store::{Database, KdfCost, Location, Passphrase};
 use posthorn_proto::chain::Chain;
 use posthorn_proto::turn::TurnHash;
-use posthorn_proto::{DeviceId, Handle, MailboxId, PostId, PostKey, RelayIdentity};
+use posthorn_proto::{DeviceId, Handle, MailboxId, PostId, PostKey, ReadKey, ReaderId, RelayIdentity};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha20Rng;
 
@@ -61,7 +61,7 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         identity: RelayIdentity([7; 32]),
     };
     let (identity, device) = (Identity::generate(&mut rng), Device::generate(&mut rng));
-    let credential = Credential::issue(&identity, &device, &handle, 0);
+    let credential = Credential::issue(&identity, &device, &handle, &relay.identity);
     let secret = InboxSecret::from_seed([4; 32]);
     let inbox = InboxAddress {
         relay: relay.clone(),
@@ -81,20 +81,31 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         .expect("a database");
     let tx = database.transaction(&mut rng).expect("begins");
     let own = OwnLeaf { device: &device, credential: &credential, inbox: &inbox };
-    let package = KeyPackage::make(&Provider::new(&tx), &own, KeyPackageKind::OneTime, 1_800_000_000_000)
+    let package = KeyPackage::make(&Provider::new(&tx, None), &own, KeyPackageKind::OneTime, NOW)
         .expect("made");
+    let invitation = Invitation {
+        recipient: (RECIPIENT.0, Identity::from_seed(&RECIPIENT.1).key()),
+        inviter: card.clone(),
+        group: GroupId([9; 16]),
+        relay: inbox.relay.clone(),
+        mailbox: MailboxId([2; 16]),
+        reader: ReaderId([3; 16]),
+        read_key: ReadKey::from_bytes([4; 32]),
+        seq: 4,
+        chain: Chain([2; 32]),
+        welcome: b"a welcome".to_vec(),
+    };
     let envelope = EnvelopeKey::from_bytes([3; 32]).seal(&slot, b"hello", &mut rng).expect("fits");
     let sealed = inbox.key.seal(&slot.mailbox, &slot.post, b"hello", &mut rng).expect("seals");
     let refused = WelcomeRefused {
-        conversation: ConversationId([9; 16]),
+        group: GroupId([9; 16]),
         device: DeviceId([3; 16]),
         key_package: vec![1; 32],
         cause: "WELCOME".to_owned(),
     };
     let content = Content {
         message: MessageId([5; 16]),
-        sent_at: 1_800_000_000_000,
-        position: Position { seq: 4, chain: Chain([2; 32]) },
+        sent_at: NOW,
         receipt: Receipt { delivered: 4, read: 3 },
         said: Said::new(Text::new("Grüße")).expect("fits"),
     };
@@ -108,5 +119,6 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("inbox seal", sealed),
         ("inbox message", refused.encode()),
         ("content", content.encode()),
+        ("invitation", invitation.encode(&identity)),
     ]
 }

@@ -1,5 +1,5 @@
-//! Drives the engine: carries inputs to it and effects from it, on a thread of its own, because the engine waits
-//! for the disk. All decisions are the engine's.
+//! Drives the engine: carries inputs to it and effects from it, on a thread of its own, because the engine
+//! waits for the disk. All decisions are the engine's.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -139,8 +139,8 @@ impl Driver {
             return Ok(());
         }
         let mut dead = Vec::new();
-        // A panic in somebody's code must not take the app with it. The transaction was rolled back; the engine
-        // is opened again, with more care (`engine::careful`).
+        // A panic in somebody's code must not take the app with it. The transaction was rolled back; the
+        // engine is opened again, with more care (`engine::careful`).
         let handled = catch_unwind(AssertUnwindSafe(|| self.engine.handle(inputs, now())));
         let effects = handled.unwrap_or_else(|_| Err(Error::Stopped))?;
         for effect in effects {

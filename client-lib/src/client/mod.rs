@@ -1,7 +1,7 @@
 //! What an app holds: a [`Client`] over one profile, which stays in touch with its relay by itself.
 //!
-//! A client is cheap to clone, and every clone is the same client. [`Client::conversation`] gives a handle for
-//! one conversation; [`Client::events`] a stream of what happens, which says when it missed something.
+//! A client is cheap to clone, and every clone is the same client. [`Client::conversation`] gives a handle
+//! for one conversation; [`Client::events`] a stream of what happens, which says when it missed something.
 
 mod builder;
 mod clock;

@@ -1,9 +1,9 @@
 //! What members say to each other inside the encryption: [`Content`] in conversations, [`InboxMessage`] to
 //! inboxes.
 //!
-//! Owns the encoding and its checks. It encrypts nothing and decides nothing. In reading order: [`Content`] is
-//! one message; [`Said`] is what it says, as class and bytes (`said.rs`); [`Kind`] is that read, one file a
-//! kind (`kind/`).
+//! Owns the encoding and its checks. It encrypts nothing and decides nothing. In reading order: [`Content`]
+//! is one message; [`Said`] is what it says, as class and bytes (`said.rs`); [`Kind`] is that read, one file
+//! a kind (`kind/`).
 
 mod author;
 mod inbox_message;

@@ -1,9 +1,9 @@
 //! The history: rows of what was said, what happened and what could not be read, and how entries are made of
 //! them (rules 33 and 34).
 //!
-//! Owns the table `entry`. A change is a row, too, found by the hidden name of what it changes, so that it may
-//! come before that. What was said is kept as it came and read when it is shown: a kind that this version does
-//! not know comes to life after an update.
+//! Owns the table `entry`. A change is a row, too, found by the hidden name of what it changes, so that it
+//! may come before that. What was said is kept as it came and read when it is shown: a kind that this version
+//! does not know comes to life after an update.
 
 use rusqlite::OptionalExtension as _;
 use serde::{Deserialize, Serialize};
@@ -140,8 +140,8 @@ pub(crate) fn insert_notice(
     insert_unsaid(tx, conversation, id, What::Notice(notice), now, place.or(Some((0, 0))), unread)
 }
 
-/// Records that an envelope cannot be shown. One right behind another is the same entry, counted: whoever makes
-/// them without end makes no rows without end.
+/// Records that an envelope cannot be shown. One right behind another is the same entry, counted: whoever
+/// makes them without end makes no rows without end.
 pub(crate) fn insert_unreadable(
     tx: &Transaction<'_>,
     conversation: &ConversationId,

@@ -1,5 +1,5 @@
-//! Intents: changes of a conversation that somebody wants, kept until a commit has made them true. A lost race
-//! discards the commit, never the intent (C3); but each is about something, and ends with it.
+//! Intents: changes of a conversation that somebody wants, kept until a commit has made them true. A lost
+//! race discards the commit, never the intent (C3); but each is about something, and ends with it.
 
 use posthorn_proto::DeviceId;
 use serde::{Deserialize, Serialize};

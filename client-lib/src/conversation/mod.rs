@@ -1,7 +1,8 @@
-//! What a conversation is to its member: its record, its history, its receipts, and what is still wanted of it.
+//! What a conversation is to its member: its record, its history, its receipts, and what is still wanted of
+//! it.
 //!
-//! Owns the tables `conversation`, `entry`, `receipt`, `intent` and `invited`. Every function works inside the
-//! caller's transaction and none of them talks to a relay or to MLS.
+//! Owns the tables `conversation`, `entry`, `receipt`, `intent` and `invited`. Every function works inside
+//! the caller's transaction and none of them talks to a relay or to MLS.
 
 mod cause;
 mod entry;

@@ -1,7 +1,8 @@
 //! The poison guard (rule 28): a delivery that kills the process again and again is passed over.
 //!
-//! After a start that follows a death, each of the first deliveries is noted durably before it is handled, and
-//! the note goes with the transaction that handled it. What is found noted three times killed three processes.
+//! After a start that follows a death, each of the first deliveries is noted durably before it is handled,
+//! and the note goes with the transaction that handled it. What is found noted three times killed three
+//! processes.
 
 use posthorn_proto::MailboxId;
 use posthorn_proto::frame::{ServerBody, ServerFrame};

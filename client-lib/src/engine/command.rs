@@ -1,5 +1,5 @@
-//! What the person asks. Everything that has to last is durable before the answer; what takes others goes on by
-//! itself.
+//! What the person asks. Everything that has to last is durable before the answer; what takes others goes on
+//! by itself.
 
 use super::live::Waiter;
 use super::{Command, Error, Event, Reply, Step, Who};

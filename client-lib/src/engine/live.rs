@@ -14,8 +14,8 @@ use super::{Account, Error, Randomness, careful};
 use crate::conversation::{Conversation, ConversationId};
 use crate::store::{Database, Transaction};
 
-/// Conversations that are kept loaded between steps: state, place and group of each, some 100 KiB for a hundred
-/// members.
+/// Conversations that are kept loaded between steps: state, place and group of each, some 100 KiB for a
+/// hundred members.
 const KEPT_OPEN: usize = 32;
 
 #[derive(Default)]
@@ -121,8 +121,8 @@ impl Live {
         links.chain(others.into_iter().flatten()).chain(held).chain(paused).min()
     }
 
-    /// Takes our clock. When it was put back, everything that waits goes with it: nothing waits for days because
-    /// a clock was wrong.
+    /// Takes our clock. When it was put back, everything that waits goes with it: nothing waits for days
+    /// because a clock was wrong.
     pub(super) fn note_clock(&mut self, now: u64) {
         let back = std::mem::replace(&mut self.clock, now).saturating_sub(now);
         if back == 0 {

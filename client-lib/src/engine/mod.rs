@@ -1,21 +1,21 @@
 //! The engine: everything that a device does, as inputs to effects (C5).
 //!
-//! [`Engine::handle`] takes what waits ([`Input`]s) and the time, does its work in ONE transaction of the local
-//! database, and returns the [`Effect`]s to carry out once that is committed (C1): what goes to a relay was
-//! durable before. It opens no socket, reads no clock and waits for nothing; the driver in [`crate::client`]
-//! does, and the simulation in `tests/`. Write a driver of your own around these two types.
+//! [`Engine::handle`] takes what waits ([`Input`]s) and the time, does its work in ONE transaction of the
+//! local database, and returns the [`Effect`]s to carry out once that is committed (C1): what goes to a relay
+//! was durable before. It opens no socket, reads no clock and waits for nothing; the driver in
+//! [`crate::client`] does, and the simulation in `tests/`. Write a driver of your own around these two types.
 //!
 //! Its folders are the things that a device has: `link` (connections to relays), `account` (registration and
 //! what the relay is kept stocked with), `mailbox` (opening, reading), `talk` (a conversation), `inbox`
 //! (invitations and other things from outside). `step` is one pass, `live` what a run knows.
 //!
-//! **Nothing from outside ends an engine** (rule 28). [`Error::is_fatal`] is true of the local database alone.
-//! Whatever else goes wrong in a delivery is rolled back to before it and suspends that conversation; a
+//! **Nothing from outside ends an engine** (rule 28). [`Error::is_fatal`] is true of the local database
+//! alone. Whatever else goes wrong in a delivery is rolled back to before it and suspends that conversation; a
 //! delivery that killed the process three times is passed over (`careful`).
 //!
 //! Invariant: facts live in the database only. What `Live` holds is of this run: connections, requests in
-//! flight, what to look at next, and copies of rows that the last transaction committed. A crash loses it, and
-//! the first pass after a start finds everything again.
+//! flight, what to look at next, and copies of rows that the last transaction committed. A crash loses it,
+//! and the first pass after a start finds everything again.
 
 mod account;
 mod api;

@@ -119,8 +119,8 @@ pub(super) fn judge(
 ) -> Result<Outcome, GroupError> {
     let before = GroupInfo::of(group.public_group().group_context())?;
     let (joining, removed) = proposals(group, staged, committer, &before)?;
-    // Before the info is read: rules that somebody here does not know are the committer's fault, and no reason
-    // to wait for an update.
+    // Before the info is read: rules that somebody here does not know are the committer's fault, and no
+    // reason to wait for an update.
     check_rules(group, &before, rules_of(staged.group_context())?, &removed, &joining)?;
     let info = GroupInfo::of(staged.group_context())?;
     if info.place != before.place {

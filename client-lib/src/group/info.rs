@@ -77,8 +77,8 @@ impl fmt::Debug for ReaderSecret {
 /// Where a conversation is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// 1 for the first mailbox of the conversation, one more with each move: seqs of two places have nothing to
-    /// do with each other (rule 34).
+    /// 1 for the first mailbox of the conversation, one more with each move: seqs of two places have nothing
+    /// to do with each other (rule 34).
     pub number: u32,
     /// The relay.
     pub relay: RelayAddress,

@@ -129,8 +129,8 @@ fn join(provider: &Provider<'_>, welcome: Welcome) -> Result<(MlsGroup, u32, boo
     Ok((group, inviter, by_last_resort))
 }
 
-/// The private keys of our leaf and of every node above it in which we are not unmerged must have come with the
-/// Welcome. MLS does not look, and fails in the next commit that leaves one of these nodes as it is.
+/// The private keys of our leaf and of every node above it in which we are not unmerged must have come with
+/// the Welcome. MLS does not look, and fails in the next commit that leaves one of these nodes as it is.
 fn refuse_missing_secrets(provider: &Provider<'_>, group: &MlsGroup) -> Result<(), GroupError> {
     let own = group.own_leaf_index().u32();
     let mut expected = 1;
@@ -143,8 +143,8 @@ fn refuse_missing_secrets(provider: &Provider<'_>, group: &MlsGroup) -> Result<(
     if held == expected { Ok(()) } else { Err(Refusal::PathSecrets.into()) }
 }
 
-/// Whether a parent is an ancestor of a leaf. In the array form of the tree (RFC 9420 appendix C) leaves stand at
-/// even places and a parent in the middle of those below it.
+/// Whether a parent is an ancestor of a leaf. In the array form of the tree (RFC 9420 appendix C) leaves
+/// stand at even places and a parent in the middle of those below it.
 fn is_above(parent: u32, leaf: u32) -> bool {
     let (place, leaf) = (2 * u64::from(parent) + 1, 2 * u64::from(leaf));
     let below = (1 << place.trailing_ones()) - 1;

@@ -40,8 +40,8 @@ pub struct Provider<'t> {
 }
 
 impl<'t> Provider<'t> {
-    /// The provider of a transaction, for the groups of one conversation of this device, or for what belongs to
-    /// none (key packages). Its randomness comes from the transaction's.
+    /// The provider of a transaction, for the groups of one conversation of this device, or for what belongs
+    /// to none (key packages). Its randomness comes from the transaction's.
     pub fn new(tx: &'t Transaction<'t>, scope: Option<ConversationId>) -> Self {
         let seeded = || ChaCha20Rng::from_seed(*Zeroizing::new(tx.draw_seed()));
         Self {

@@ -282,8 +282,8 @@ impl<'p> Group<'p> {
         Some(GroupError::BadKey { leaf: bad.0.u32() })
     }
 
-    /// A proposal by which this device says that it leaves, to be committed by somebody else in this epoch. It
-    /// is not kept here: a stored proposal would keep us from sending.
+    /// A proposal by which this device says that it leaves, to be committed by somebody else in this epoch.
+    /// It is not kept here: a stored proposal would keep us from sending.
     pub fn propose_leave(&mut self, own: &OwnLeaf<'_>, aad: &[u8]) -> Result<Vec<u8>, GroupError> {
         self.changing(|group, provider| {
             group.set_aad(aad.to_vec());
@@ -324,9 +324,10 @@ impl<'p> Group<'p> {
     }
 
     /// Takes an MLS message of this conversation. Message keys that it used are gone with the transaction's
-    /// commit. Errors tell why it was refused; the session is then as before, and may go on.
+    /// commit. Errors tell why it was refused; the group is then as before, and may go on.
     ///
-    /// `leaves` are proposals of this epoch by which members said that they leave; a commit may refer to them.
+    /// `leaves` are proposals of this epoch by which members said that they leave; a commit may refer to
+    /// them.
     pub fn receive(&mut self, bytes: &[u8], leaves: &[Vec<u8>]) -> Result<Received, GroupError> {
         let message = self.parse(bytes)?;
         let info = self.info.clone();

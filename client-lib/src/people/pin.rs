@@ -1,5 +1,5 @@
-//! Pins: who a handle was, when a relay's directory or a contact link first named somebody under it (rule 26).
-//! The first word stands, until the person says otherwise.
+//! Pins: who a handle was, when a relay's directory or a contact link first named somebody under it (rule
+//! 26). The first word stands, until the person says otherwise.
 
 use posthorn_proto::{Handle, RelayIdentity};
 

@@ -100,8 +100,8 @@ impl Step<'_> {
         }
     }
 
-    /// The relay does not have an inbox any more (it was restored, or nobody opened it for half a year): it is
-    /// made again under the same address, which stands in cards and leaves.
+    /// The relay does not have an inbox any more (it was restored, or nobody opened it for half a year): it
+    /// is made again under the same address, which stands in cards and leaves.
     pub(in crate::engine) fn inbox_gone(
         &mut self,
         mailbox: &MailboxId,

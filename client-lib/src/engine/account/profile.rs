@@ -15,8 +15,8 @@ use crate::store::{StoreError, Transaction, record};
 const TABLE: Table<&str, Profile> = Table::new("setting");
 const TOKENS: Table<KeyHash, Held> = Table::new("token");
 const PROFILE_KEY: &str = "profile";
-/// A seed of an inbox that was replaced is kept for this long, milliseconds: what was sealed to it lives for 30
-/// days, and cards and leaves that name it for about as long.
+/// A seed of an inbox that was replaced is kept for this long, milliseconds: what was sealed to it lives for
+/// 30 days, and cards and leaves that name it for about as long.
 const OLD_SEED: u64 = 60 * 24 * 3600 * 1000;
 /// An inbox gets a fresh key after this long, milliseconds: 30 days (rule 31).
 const SEED_AGE: u64 = 30 * 24 * 3600 * 1000;

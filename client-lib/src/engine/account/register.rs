@@ -29,8 +29,8 @@ impl Step<'_> {
                 self.live.registering.push(reply);
                 return Ok(());
             }
-            // From a relay that has proven itself the account may have been asked for already, and its keys must
-            // not be lost.
+            // From a relay that has proven itself the account may have been asked for already, and its keys
+            // must not be lost.
             if profile.registered || profile.relay_identity.is_some() {
                 let name = format!("{} at {}", profile.handle()?, profile.relay_url()?);
                 self.answer(reply, Err(Error::AccountExists(name)));

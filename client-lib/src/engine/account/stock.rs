@@ -104,7 +104,8 @@ impl Step<'_> {
         // A relay that keeps less than it was given would otherwise be given it again at once, without end.
         self.live.stock = Some(if any { one_time.max(PACKAGES_LOW) } else { one_time });
         let now = self.relay_now() / 1000;
-        // What it says must not be of the future, or nothing would ever be renewed. 0 says that there is none.
+        // What it says must not be of the future, or nothing would ever be renewed. 0 says that there is
+        // none.
         let since = if last_resort { now.max(1) } else { last_resort_since.min(now) };
         self.change_profile(|profile| profile.last_resort_since = (since > 0).then_some(since))?;
         self.registration_goes_on()

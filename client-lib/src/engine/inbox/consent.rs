@@ -34,8 +34,8 @@ impl Step<'_> {
         self.keep_waiting(&inviter, &invitation, apart, foreign)
     }
 
-    /// An invitation to where this device reads already. It touches nothing of that (rule 27): reading on decides
-    /// whether we are out there, and then it is looked at again.
+    /// An invitation to where this device reads already. It touches nothing of that (rule 27): reading on
+    /// decides whether we are out there, and then it is looked at again.
     fn hold(
         &mut self,
         inviter: &PersonId,
@@ -79,7 +79,8 @@ impl Step<'_> {
                 continue;
             };
             if let Some(there) = self.live.places.get(&invitation.mailbox).copied() {
-                // The relay says that we were removed, and a member, later than what we read, that we may come in.
+                // The relay says that we were removed, and a member, later than what we read, that we may
+                // come in.
                 let is_out = self.talk(&there, |talk| {
                     Ok(talk.is_evicted()
                         && talk.reading().is_some_and(|reading| reading.seq < invitation.seq))

@@ -47,7 +47,8 @@ impl Step<'_> {
             Err(error) if error.is_storage() => return Err(error.into()),
             Err(error) => {
                 let mut declined = Declined::new(Cause::WelcomeUnreadable, error.to_string());
-                // Against a Welcome that is malformed, or breaks our rules, another key package does not help.
+                // Against a Welcome that is malformed, or breaks our rules, another key package does not
+                // help.
                 declined.ask_again = matches!(error, GroupError::NoKeyPackage | GroupError::Invalid(_));
                 return Ok(Err(declined));
             }
@@ -85,8 +86,8 @@ impl Step<'_> {
         Ok(Ok(()))
     }
 
-    /// A relay that is known by its identity keeps the address that it is known by: another could be one without
-    /// TLS, or anybody's host, which nobody consented to.
+    /// A relay that is known by its identity keeps the address that it is known by: another could be one
+    /// without TLS, or anybody's host, which nobody consented to.
     pub(super) fn known_address(&mut self, relay: &RelayAddress) -> Result<RelayAddress, Error> {
         let own = self.own()?;
         if own.relay()?.identity == relay.identity {

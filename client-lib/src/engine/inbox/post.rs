@@ -1,5 +1,5 @@
-//! What is left in the inboxes of others: on a connection that says nothing else, made for it a little later, so
-//! that the relay cannot tell from whose account connection the thought came.
+//! What is left in the inboxes of others: on a connection that says nothing else, made for it a little later,
+//! so that the relay cannot tell from whose account connection the thought came.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,8 +43,8 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Where a device can be reached, the best first. A leaf and a card name what they want: an inbox at a relay
-    /// that is not in use is none, or a member would make this device connect to a host of its choice.
+    /// Where a device can be reached, the best first. A leaf and a card name what they want: an inbox at a
+    /// relay that is not in use is none, or a member would make this device connect to a host of its choice.
     pub(in crate::engine) fn inboxes_of(
         &mut self,
         identity: &IdentityKey,
@@ -60,8 +60,8 @@ impl Step<'_> {
         Ok(inboxes)
     }
 
-    /// Posts what waits for inboxes, one parcel of each at a time, and ends connections that have nothing more
-    /// to say.
+    /// Posts what waits for inboxes, one parcel of each at a time, and ends connections that have nothing
+    /// more to say.
     pub(in crate::engine) fn progress_inbox_posts(&mut self) -> Result<(), Error> {
         if !std::mem::take(&mut self.live.inbox_posts_dirty) {
             return Ok(());

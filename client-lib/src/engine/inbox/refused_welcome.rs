@@ -11,8 +11,8 @@ use crate::outbox::Errand;
 
 impl Step<'_> {
     /// "Your Welcome does not open": with a fresh key package, to the inviter. Only to our own relay, where
-    /// whoever took our key package has its account: a stranger shall not make this device connect to a host of
-    /// its choice.
+    /// whoever took our key package has its account: a stranger shall not make this device connect to a host
+    /// of its choice.
     pub(super) fn refuse_welcome(&mut self, invitation: &Invitation, cause: Cause) -> Result<(), Error> {
         let own = self.own()?;
         let is_near = invitation.inviter.relay() == own.relay()?;

@@ -10,7 +10,8 @@ use super::{LinkState, Step};
 use crate::conversation::{Cause, Conversation};
 use crate::engine::{Effect, Error, Event, Link, LinkId};
 
-/// Our clock is told to be wrong when it is off by more than this, milliseconds: key packages allow for an hour.
+/// Our clock is told to be wrong when it is off by more than this, milliseconds: key packages allow for an
+/// hour.
 const SKEW_TOLD: i64 = 30 * 60 * 1000;
 
 impl Step<'_> {
@@ -99,8 +100,8 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Takes the relay's time, by which key packages are judged: everybody who adds somebody at this relay has
-    /// the same then, whatever their own clocks say.
+    /// Takes the relay's time, by which key packages are judged: everybody who adds somebody at this relay
+    /// has the same then, whatever their own clocks say.
     fn note_time(&mut self, seconds: u64) {
         let theirs = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000);
         self.live.skew = theirs.saturating_sub(i64::try_from(self.now).unwrap_or(i64::MAX));

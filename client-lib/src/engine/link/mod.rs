@@ -1,7 +1,8 @@
 //! Connections to relays: which are wanted, when to try again, and who is at the other end.
 //!
 //! A relay names its key in `Hello` and proves it on every connection before anything is asked there (finding
-//! of the design: a read key shown to the wrong relay is lost). One relay identity has one URL on this device.
+//! of the design: a read key shown to the wrong relay is lost). One relay identity has one URL on this
+//! device.
 
 mod greet;
 pub(super) mod request;

@@ -9,8 +9,8 @@ use super::request::Pending;
 use crate::engine::live::Live;
 use crate::engine::{Link, LinkId};
 
-/// A connection on which nothing was sent for this long is pinged, milliseconds; sooner where the relay closes
-/// silent ones sooner.
+/// A connection on which nothing was sent for this long is pinged, milliseconds; sooner where the relay
+/// closes silent ones sooner.
 const PING_AFTER: u64 = 25_000;
 /// A connection on which nothing came for this long although something was asked is given up, milliseconds.
 const DEAD_AFTER: u64 = 20_000;

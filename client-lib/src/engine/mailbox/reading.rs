@@ -36,8 +36,8 @@ pub(in crate::engine) enum Purpose {
 pub(in crate::engine) enum Pause {
     /// The relay does not have it yet.
     NotMade,
-    /// It contradicted what we know, which may pass: looked at again at this time, unix milliseconds, and then
-    /// after twice the wait.
+    /// It contradicted what we know, which may pass: looked at again at this time, unix milliseconds, and
+    /// then after twice the wait.
     LookAgain { at: u64, wait: u64 },
     /// Only a repair or the person can make it go on.
     Final,

@@ -13,8 +13,8 @@ use crate::outbox;
 use posthorn_proto::Turn;
 
 impl Talk<'_, '_> {
-    /// Another member's commit: its turn must say what it says (rule 1), then it is applied, and ours has lost
-    /// its race.
+    /// Another member's commit: its turn must say what it says (rule 1), then it is applied, and ours has
+    /// lost its race.
     pub(in crate::engine) fn foreign_commit(
         &mut self,
         change: StagedChange,

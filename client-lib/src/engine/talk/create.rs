@@ -1,4 +1,5 @@
-//! A new conversation's mailbox: made at the relay when a token is there, by a connection that never says whose.
+//! A new conversation's mailbox: made at the relay when a token is there, by a connection that never says
+//! whose.
 
 use posthorn_proto::frame::{Create, Refusal, Request};
 use posthorn_proto::{ErrorCode, Reader, Token};

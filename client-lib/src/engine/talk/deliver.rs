@@ -1,6 +1,7 @@
-//! Deliveries to a conversation: each is chained, opened, applied and recorded in the transaction of its input,
-//! and acknowledged after it (C1). An envelope that does not open is recorded with a cause and never blocks
-//! (rule 9). What goes wrong is rolled back to before the delivery, and suspends the conversation (rule 28).
+//! Deliveries to a conversation: each is chained, opened, applied and recorded in the transaction of its
+//! input, and acknowledged after it (C1). An envelope that does not open is recorded with a cause and never
+//! blocks (rule 9). What goes wrong is rolled back to before the delivery, and suspends the conversation
+//! (rule 28).
 
 use posthorn_proto::chain::Chain;
 use posthorn_proto::frame::{Delivery, OpenState};

@@ -1,5 +1,5 @@
-//! Invitations to those whom a commit of ours added: sealed after it was read back (rule 11), and an obligation
-//! until the relay has them, or until it is certain that it never will.
+//! Invitations to those whom a commit of ours added: sealed after it was read back (rule 11), and an
+//! obligation until the relay has them, or until it is certain that it never will.
 
 use super::Talk;
 use crate::content::Invitation;

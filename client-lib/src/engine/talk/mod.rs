@@ -1,11 +1,12 @@
 //! A conversation: loaded once, worked on, saved once a step.
 //!
-//! [`Talk`] is the only thing that changes a conversation's row, its place in the mailbox and its group. It is
-//! opened by [`Step::talk`] and closed when that returns; between steps what was committed stays loaded.
+//! [`Talk`] is the only thing that changes a conversation's row, its place in the mailbox and its group. It
+//! is opened by [`Step::talk`] and closed when that returns; between steps what was committed stays loaded.
 //!
-//! In the order of a conversation's life: `start`, `create` (its mailbox), `candidate` (whom to add), `commit`
-//! (wishes into commits), `invite`, `post` (what is said), `deliver` (what comes: `said` by members, `changed`
-//! by commits), `receipt`, `suspend` (what cannot go on), `leave`; `look` tells all of it to the app.
+//! In the order of a conversation's life: `start`, `create` (its mailbox), `candidate` (whom to add),
+//! `commit` (wishes into commits), `invite`, `post` (what is said), `deliver` (what comes: `said` by members,
+//! `changed` by commits), `receipt`, `suspend` (what cannot go on), `leave`; `look` tells all of it to the
+//! app.
 
 mod candidate;
 mod changed;

@@ -130,9 +130,9 @@ impl Talk<'_, '_> {
     }
 
     /// A message that says it is this device's own, and that it does not know: an older copy of this database
-    /// was put back after it was sent (rule 10), or a member plays a trick, for nothing of this is signed. Our
-    /// keys may have served already, so that nothing is said in this epoch any more; the commit that ends it is
-    /// made at leisure, and once.
+    /// was put back after it was sent (rule 10), or a member plays a trick, for nothing of this is signed.
+    /// Our keys may have served already, so that nothing is said in this epoch any more; the commit that ends
+    /// it is made at leisure, and once.
     pub(in crate::engine) fn own_unknown(&mut self, arrival: &Arrival<'_>) -> Result<After, Error> {
         let epoch = self.record().epoch;
         if self.record().doubtful != Some(epoch) {

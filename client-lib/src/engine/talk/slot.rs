@@ -1,8 +1,9 @@
-//! Where an author put a message or a commit, and what it had seen by then: MLS `authenticated_data` (rule 30).
+//! Where an author put a message or a commit, and what it had seen by then: MLS `authenticated_data` (rule
+//! 30).
 //!
-//! The seal of an envelope binds it to its slot, too, but under a key that every member has. This is signed by
-//! the author: nobody else can put it into another place, or with other readers, and its (seq, chain) shows a
-//! fork (C4). The next epoch's keys, which a turn also names, follow from the commit itself.
+//! The seal of an envelope binds it to its slot, too, but under a key that every member has. This is signed
+//! by the author: nobody else can put it into another place, or with other readers, and its (seq, chain)
+//! shows a fork (C4). The next epoch's keys, which a turn also names, follow from the commit itself.
 
 use posthorn_proto::chain::Chain;
 use posthorn_proto::turn::TurnHash;
@@ -16,7 +17,8 @@ const BYTES: usize = LABEL.len() + 16 + 16 + 32 + 8 + 32;
 pub(in crate::engine) struct AuthorSlot {
     pub(in crate::engine) mailbox: MailboxId,
     pub(in crate::engine) post: PostId,
-    /// Readers that the turn admits and evicts, with the keys of the former; [`TurnHash::NONE`] without a turn.
+    /// Readers that the turn admits and evicts, with the keys of the former; [`TurnHash::NONE`] without a
+    /// turn.
     pub(in crate::engine) readers: TurnHash,
     /// The newest seq that the author had applied.
     pub(in crate::engine) seq: u64,

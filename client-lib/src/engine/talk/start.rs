@@ -1,5 +1,5 @@
-//! Beginning a conversation of our own: the group is made at once; its mailbox and its members follow when the
-//! relay is there.
+//! Beginning a conversation of our own: the group is made at once; its mailbox and its members follow when
+//! the relay is there.
 
 use posthorn_proto::{MailboxId, ReadKey};
 

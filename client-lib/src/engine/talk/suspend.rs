@@ -1,5 +1,5 @@
-//! What cannot go on (rule 28): suspended with everything kept, looked at again where the reason may pass, and
-//! ended only by the person, by a removal, or by a repair.
+//! What cannot go on (rule 28): suspended with everything kept, looked at again where the reason may pass,
+//! and ended only by the person, by a removal, or by a repair.
 
 use super::Talk;
 use crate::conversation::{

@@ -9,8 +9,8 @@ use crate::engine::live::Waiter;
 use crate::engine::{Error, Step};
 use crate::identity::PersonId;
 
-/// A leaf is given fresh keys at the latest after this long, milliseconds (rule 31): 7 days, less up to one, so
-/// that not everybody does it at once.
+/// A leaf is given fresh keys at the latest after this long, milliseconds (rule 31): 7 days, less up to one,
+/// so that not everybody does it at once.
 const LEAF_AGE: u64 = 7 * 24 * 3600 * 1000;
 const LEAF_JITTER: u64 = 24 * 3600 * 1000;
 /// Own updates of one group are at least this far apart, milliseconds (rule 23).
@@ -19,8 +19,8 @@ const UPDATES_APART: u64 = 60_000;
 /// milliseconds.
 const LEAVE_STEP: u64 = 2_000;
 
-/// Whether a wish is not due yet. One that is due later than any wish is made for was made by a clock that has
-/// been put back since.
+/// Whether a wish is not due yet. One that is due later than any wish is made for was made by a clock that
+/// has been put back since.
 pub(super) fn waits(intent: &Intent, now: u64) -> bool {
     (1..=2 * LEAF_JITTER).contains(&intent.not_before().saturating_sub(now))
 }
@@ -113,8 +113,8 @@ impl Talk<'_, '_> {
         Ok(is_only_start && is_young && crate::conversation::history::is_empty(self.step.tx, &self.id)?)
     }
 
-    /// A person shall be out, with every device that is in now. The wish for the first of them is the caller's
-    /// to keep. Errors: [`Error::UnknownPerson`].
+    /// A person shall be out, with every device that is in now. The wish for the first of them is the
+    /// caller's to keep. Errors: [`Error::UnknownPerson`].
     pub(in crate::engine) fn wish_to_remove(&mut self, person: &PersonId) -> Result<Intent, Error> {
         let members = self.group(|group, _| group.members())?;
         let devices: Vec<_> = members

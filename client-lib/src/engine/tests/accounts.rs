@@ -61,8 +61,8 @@ fn a_mistyped_address_is_put_right_until_a_relay_has_answered() {
     assert_eq!(bob.profile().relay_url().expect("a URL"), elsewhere().url);
 }
 
-/// Answers what the account asks for, as an honest relay does, until nothing more is asked; how many key package
-/// publications, last-resort ones among them, and draws of tokens there were.
+/// Answers what the account asks for, as an honest relay does, until nothing more is asked; how many key
+/// package publications, last-resort ones among them, and draws of tokens there were.
 pub(super) fn serves(desk: &mut Desk, mut effects: Vec<Effect>, tokens: u32) -> (u32, u32, u32) {
     let (mut published, mut last_resorts, mut drawn) = (0, 0, 0);
     let (mut one_time, mut since) = (0, desk.profile().last_resort_since.unwrap_or(0));
@@ -107,8 +107,8 @@ pub(super) fn serves(desk: &mut Desk, mut effects: Vec<Effect>, tokens: u32) -> 
     panic!("it asks without end");
 }
 
-/// F1, F3 and F20 of the bug hunt: a clock that is days ahead, days behind, or at 1970. The relay's time counts: one
-/// last-resort package at the most, one-time ones that others take, and an end.
+/// F1, F3 and F20 of the bug hunt: a clock that is days ahead, days behind, or at 1970. The relay's time
+/// counts: one last-resort package at the most, one-time ones that others take, and an end.
 #[test]
 fn a_wrong_clock_publishes_once() {
     const DAY: i64 = 24 * 3600 * 1000;
@@ -193,8 +193,8 @@ fn a_relay_that_keeps_nothing_is_given_nothing_without_end() {
     }
 }
 
-/// F9 of the bug hunt: the relay gives no more tokens. That is told, new conversations wait, and everything else goes
-/// on.
+/// F9 of the bug hunt: the relay gives no more tokens. That is told, new conversations wait, and everything
+/// else goes on.
 #[test]
 fn a_limit_of_tokens_is_told_and_holds_back_nothing_else() {
     let mut desk = open_here();

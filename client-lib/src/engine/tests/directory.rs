@@ -99,8 +99,8 @@ fn a_directory_that_names_another_adds_nobody() {
     assert_eq!(pin, Some(person));
 }
 
-/// Retry-safe starting, and finding 17: an invitation that one inbox refuses is tried at the other, and then the
-/// device is taken out again.
+/// Retry-safe starting, and finding 17: an invitation that one inbox refuses is tried at the other, and then
+/// the device is taken out again.
 #[test]
 fn an_invitation_that_cannot_be_left_is_an_obligation_with_an_end() {
     let (mut desk, mut alice) = (Desk::new("bob"), Desk::new("alice"));
@@ -127,8 +127,8 @@ fn an_invitation_that_cannot_be_left_is_an_obligation_with_an_end() {
     assert_eq!(first.try_recv().expect("it stands").expect("begun"), id);
     assert_eq!(second.try_recv().expect("it stands").expect("begun"), id);
     assert_eq!(start(&mut desk, Some(id), &["alice"]).0.try_recv().expect("at once").expect("stands"), id);
-    // It goes a little later, on a connection that says nothing else: to the inbox that her leaf named, then, as
-    // that is gone, to the one on her card.
+    // It goes a little later, on a connection that says nothing else: to the inbox that her leaf named, then,
+    // as that is gone, to the one on her card.
     assert!(requests(&commit, &post).is_empty());
     desk.now += 1_000;
     desk.tick();
@@ -201,7 +201,8 @@ fn an_inbox_at_a_foreign_relay_is_none() {
     assert!(inboxes.len() == 2 && inboxes.iter().all(|inbox| inbox.relay == relay()));
 }
 
-/// What goes wrong before a conversation has its mailbox does not make it one that was lost: it is begun later.
+/// What goes wrong before a conversation has its mailbox does not make it one that was lost: it is begun
+/// later.
 #[test]
 fn what_cannot_be_begun_is_begun_later() {
     let mut desk = Desk::new("bob");

@@ -156,9 +156,9 @@ fn a_reference_that_is_too_old_is_no_alarm() {
     }
 }
 
-/// Finding 4: a member makes another group of the same id, with the same people, in the same place or another,
-/// at a later epoch, and invites bob to it: he would talk there, alone with mallory, and think that nothing
-/// happened. What is live is not touched.
+/// Finding 4: a member makes another group of the same id, with the same people, in the same place or
+/// another, at a later epoch, and invites bob to it: he would talk there, alone with mallory, and think that
+/// nothing happened. What is live is not touched.
 #[test]
 fn a_member_cannot_move_another_to_a_group_of_its_own() {
     for (mailbox, conversations) in [(MailboxId([0x99; 16]), 2), (PLACE, 1)] {
@@ -227,8 +227,8 @@ fn verified(
 }
 
 /// The relay keeps an invitation and delivers it again when the conversation has ended. With a last-resort
-/// key package the Welcome opens once more: into a conversation of its own, and what has ended stays so (C1: MLS
-/// state never rolls back).
+/// key package the Welcome opens once more: into a conversation of its own, and what has ended stays so (C1:
+/// MLS state never rolls back).
 #[test]
 fn an_old_invitation_revives_nothing() {
     let (mut mallory, mut bob) = (Desk::new("mallory"), Desk::new("bob"));
@@ -311,8 +311,8 @@ fn a_borrowed_device_id_confirms_nothing_for_another() {
     assert_eq!(everyone, Receipt::default(), "carol has said nothing yet");
 }
 
-/// Finding 5: two who call themselves alike: one of them is not who they say. Both are shown apart, and whom to
-/// remove is said by key.
+/// Finding 5: two who call themselves alike: one of them is not who they say. Both are shown apart, and whom
+/// to remove is said by key.
 #[test]
 fn of_two_with_one_name_one_is_shown_apart() {
     let (mut bob, mut carol) = (Desk::new("bob"), Desk::new("carol"));
@@ -342,8 +342,8 @@ fn refused(desk: &mut Desk) -> WelcomeRefused {
     WelcomeRefused { group: TALK, device, key_package, cause: String::new() }
 }
 
-/// "My Welcome does not open", again and again: each would be two commits. And anybody can send that answer, with
-/// a key package from the directory: a device that has been heard of stays (rule 14).
+/// "My Welcome does not open", again and again: each would be two commits. And anybody can send that answer,
+/// with a key package from the directory: a device that has been heard of stays (rule 14).
 #[test]
 fn a_device_is_readmitted_once_at_a_time_and_never_if_it_was_heard_of() {
     let (mut mallory, mut bob, mut carol) = three();
@@ -394,8 +394,8 @@ fn leave(desk: &mut Desk, message: u8, post: PostId) -> Vec<u8> {
     says(desk, &content(message, Said::new(Leave { proposal }).expect("fits")), post)
 }
 
-/// Finding 7: bob leaves, is taken out, and is added again; carol reads all three at once. Her wish to take him out
-/// was about the leaf that he had.
+/// Finding 7: bob leaves, is taken out, and is added again; carol reads all three at once. Her wish to take
+/// him out was about the leaf that he had.
 #[test]
 fn who_left_and_came_back_is_not_thrown_out() {
     let (mut mallory, mut bob, mut carol) = three();
@@ -469,8 +469,8 @@ fn what_is_put_into_another_slot_is_misplaced() {
     assert_eq!((over, causes), (Some(Cause::BadTurn), vec![Cause::Misplaced, Cause::BadTurn]));
 }
 
-/// Finding 13: a message of this device that it does not know, as an older copy of it or a member could have made.
-/// Nothing is said in this epoch any more, and one update is wanted, however many come.
+/// Finding 13: a message of this device that it does not know, as an older copy of it or a member could have
+/// made. Nothing is said in this epoch any more, and one update is wanted, however many come.
 #[test]
 fn an_own_message_that_is_not_known_closes_the_epoch_once() {
     let (_, mut bob, _) = three();

@@ -346,7 +346,8 @@ fn an_inbox_that_is_gone_is_made_again() {
     assert!(desk.reading(&mailbox).is_none());
 }
 
-/// Findings 9 and 11: what the relay lost for good, in the middle and at the head, is told and not waited for.
+/// Findings 9 and 11: what the relay lost for good, in the middle and at the head, is told and not waited
+/// for.
 #[test]
 fn what_a_relay_lost_suspends_and_is_told() {
     for head in [1, 5] {
@@ -378,8 +379,8 @@ fn impossible_numbers_end_nothing() {
     }
 }
 
-/// Finding 12: what may pass suspends: what waits is kept, nothing is posted, and it goes on when the relay is
-/// right again.
+/// Finding 12: what may pass suspends: what waits is kept, nothing is posted, and it goes on when the relay
+/// is right again.
 #[test]
 fn a_relays_passing_fault_passes() {
     let refuses = |code| Opened { mailbox: HERE.1, result: Err(Refusal::new(code, "")) };
@@ -438,8 +439,8 @@ fn a_suspended_mailbox_does_not_keep_the_engine_busy() {
     assert!(matches!(desk.reading(&HERE.1).expect("is").pause, Some(Pause::LookAgain { .. })));
 }
 
-/// Finding 13: a member makes a message that says to be ours. It costs one update, at leisure, and nothing is said
-/// before that.
+/// Finding 13: a member makes a message that says to be ours. It costs one update, at leisure, and nothing is
+/// said before that.
 #[test]
 fn a_forged_own_message_costs_one_update() {
     let mut desk = open_here();
@@ -482,8 +483,8 @@ fn a_forged_own_message_costs_one_update() {
     assert_eq!(posts(&effects).len(), 1, "what was held");
 }
 
-/// Finding 1: whatever goes wrong in a delivery, other than the database, is that conversation's end and not the
-/// engine's.
+/// Finding 1: whatever goes wrong in a delivery, other than the database, is that conversation's end and not
+/// the engine's.
 #[test]
 fn what_goes_wrong_in_one_conversation_leaves_the_others() {
     let mut desk = Desk::new("bob");

@@ -117,8 +117,8 @@ fn what_is_declined_leaves_nothing() {
     }
 }
 
-/// Finding 2: an SSRF and a beacon: a relay that is not in use needs its own consent, and when the person has left
-/// nothing wants it any more, also after a restart.
+/// Finding 2: an SSRF and a beacon: a relay that is not in use needs its own consent, and when the person has
+/// left nothing wants it any more, also after a restart.
 #[test]
 fn a_foreign_relay_is_met_by_consent_and_left_for_good() {
     let (_, mut bob, sealed) = asked_at(&elsewhere());

@@ -163,7 +163,8 @@ fn refusal(party: &mut Party, commit: &[u8]) -> GroupError {
     })
 }
 
-/// Both the init key and the key of the leaf: nobody could send a Welcome to the one, or commit past the other.
+/// Both the init key and the key of the leaf: nobody could send a Welcome to the one, or commit past the
+/// other.
 #[test]
 fn a_newcomer_with_a_bad_key_is_refused_by_who_adds() {
     for good in [0, 1] {
@@ -194,8 +195,9 @@ fn a_newcomer_with_a_bad_key_is_refused_by_everybody() {
     }
 }
 
-/// Mallory's path in the order of its making: the node above her and alice, the root, her leaf. Who learns a node's secret compares the
-/// keys; carol learns none of the first node, and would find out when she next has to encrypt to it.
+/// Mallory's path in the order of its making: the node above her and alice, the root, her leaf. Who learns a
+/// node's secret compares the keys; carol learns none of the first node, and would find out when she next has
+/// to encrypt to it.
 #[test]
 fn a_path_with_a_bad_key_is_refused() {
     for (good, is_learned) in [(0, [true, false]), (1, [true, true]), (2, [false, false])] {

@@ -1,4 +1,5 @@
-//! Conversations of one device do not touch each other, and a group can be kept from one transaction to the next.
+//! Conversations of one device do not touch each other, and a group can be kept from one transaction to the
+//! next.
 
 use super::party::{HERE, Party, TALK, gather};
 use crate::conversation::ConversationId;
