@@ -17,7 +17,7 @@ const MACHINE_PATHS: &[&str] = &[
 /// Home folders of nobody, for examples and tests.
 const MADE_UP: &[&str] = &["a", "alice", "bob", "you"];
 /// The only place of the client library that may name OpenMLS.
-const SESSION: &str = "client-lib/src/session";
+const GROUP: &str = "client-lib/src/group";
 
 /// All rules on one file.
 pub(super) fn check(file: &TrackedFile) -> Vec<Finding> {
@@ -56,13 +56,13 @@ fn machine_paths(path: &str, text: &str) -> Vec<Finding> {
 }
 
 fn openmls(path: &str, text: &str) -> Vec<Finding> {
-    if !path.starts_with("client-lib/src/") || path.starts_with(SESSION) {
+    if !path.starts_with("client-lib/src/") || path.starts_with(GROUP) {
         return Vec::new();
     }
     let code = text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"));
     code.filter(|(_, line)| line.contains("openmls"))
         .map(|(number, _)| {
-            Finding::error(format!("{path}:{}", number + 1), format!("only {SESSION}/ may name openmls"))
+            Finding::error(format!("{path}:{}", number + 1), format!("only {GROUP}/ may name openmls"))
         })
         .collect()
 }
@@ -127,9 +127,9 @@ mod tests {
     #[test]
     fn openmls_is_named_in_one_module() {
         let text = "use openmls::group::MlsGroup;\n";
-        assert_eq!(found("client-lib/src/sync/mod.rs", text).len(), 1);
-        assert!(found("client-lib/src/session/group.rs", text).is_empty());
-        assert!(found("client-lib/src/sync/mod.rs", "/// Only session knows openmls.\n").is_empty());
+        assert_eq!(found("client-lib/src/engine/mod.rs", text).len(), 1);
+        assert!(found("client-lib/src/group/seat.rs", text).is_empty());
+        assert!(found("client-lib/src/engine/mod.rs", "/// Only group knows openmls.\n").is_empty());
     }
 
     #[test]
