@@ -3,17 +3,17 @@
 
 use posthorn_client::content::{Content, InboxMessage};
 use posthorn_client::envelope::{EnvelopeKey, Slot};
-use posthorn_client::identity::{ContactLink, RelayUrl, UnverifiedCard, UnverifiedCredential};
+use posthorn_client::group::UnverifiedKeyPackage;
+use posthorn_client::identity::{ContactLink, Identity, RelayUrl, UnverifiedCard, UnverifiedCredential};
 use posthorn_client::inbox::{InboxAddress, InboxSecret};
-use posthorn_client::session::UnverifiedKeyPackage;
 use posthorn_proto::turn::TurnHash;
-use posthorn_proto::{MailboxId, PostId};
+use posthorn_proto::{DeviceId, MailboxId, PostId};
 
 /// Gives bytes to a decoder and checks what comes of it; whether they were understood.
 type Decoder = fn(&[u8]) -> bool;
 
 /// What the first byte of an input chooses.
-pub(crate) const DECODERS: [(&str, Decoder); 9] = [
+pub(crate) const DECODERS: [(&str, Decoder); 10] = [
     ("card", card),
     ("credential", credential),
     ("inbox address", inbox_address),
@@ -23,7 +23,13 @@ pub(crate) const DECODERS: [(&str, Decoder); 9] = [
     ("inbox seal", inbox_seal),
     ("inbox message", inbox_message),
     ("content", content),
+    ("invitation", invitation),
 ];
+
+/// Unix milliseconds at which everything is looked at.
+pub(crate) const NOW: u64 = 1_800_000_000_000;
+/// Whom invitations are for: this device, and the identity of this seed.
+pub(crate) const RECIPIENT: (DeviceId, [u8; 32]) = (DeviceId([3; 16]), [5; 32]);
 
 const SLOT: Slot = Slot { mailbox: MailboxId([1; 16]), post: PostId([2; 16]), turn: TurnHash::NONE };
 
@@ -34,7 +40,7 @@ pub(crate) fn decode(input: &[u8]) -> bool {
 }
 
 fn card(bytes: &[u8]) -> bool {
-    let Ok(card) = UnverifiedCard::new(bytes).and_then(|card| card.verify(None)) else { return false };
+    let Ok(card) = UnverifiedCard::new(bytes).and_then(|card| card.verify(None, NOW)) else { return false };
     assert_eq!(card.encoded(), bytes, "a card is kept as it was signed");
     assert!(card.devices().iter().all(|device| device.credential.identity() == card.identity()));
     true
@@ -87,12 +93,24 @@ fn inbox_message(bytes: &[u8]) -> bool {
             true
         }
         Ok(InboxMessage::Invitation(_)) => true,
-        Err(_) => false,
+        Ok(InboxMessage::Unknown) | Err(_) => false,
     }
 }
 
 fn content(bytes: &[u8]) -> bool {
     let Ok(content) = Content::decode(bytes) else { return false };
     assert_eq!(Content::decode(&content.encode()).as_ref(), Ok(&content), "content says the same again");
+    let line = content.said.read().line();
+    assert!(!line.contains('\n') && line.chars().count() <= 161, "it is told in one line: {line:?}");
     true
+}
+
+fn invitation(bytes: &[u8]) -> bool {
+    let Ok(InboxMessage::Invitation(unverified)) = InboxMessage::decode(bytes) else { return false };
+    let (device, seed) = RECIPIENT;
+    let identity = Identity::from_seed(&seed);
+    unverified.verify(device, &identity.key(), NOW).is_ok_and(|invitation| {
+        assert_eq!(invitation.recipient, (device, identity.key()), "it is for nobody else");
+        true
+    })
 }

@@ -7,17 +7,16 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context as _, bail};
-use posthorn_client::client::Client;
-use posthorn_client::conversation::{Body, ConversationId, Message, MessageId, MessageState};
+use posthorn_client::client::{Client, Conversation};
+use posthorn_client::conversation::{Entry, EntryState, GroupId, MessageId};
+use posthorn_client::engine::{Consent, Event, Who};
 use posthorn_client::identity::RelayUrl;
-use posthorn_client::sync::{Contact, Event};
 use posthorn_proto::Handle;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::sync::broadcast;
 use tokio::time::timeout;
 
 use crate::person::{EVERYTHING, open_profile};
@@ -46,19 +45,19 @@ pub enum Order {
     },
     /// Send `1`, `2`, `3` and so on, and go on behind what the history holds.
     Talk {
-        /// The id of the conversation.
-        conversation: String,
+        /// The group of the conversation, which is the same for all.
+        group: String,
     },
     /// Stop talking.
     Hush,
     /// Wait until everything is sent and read.
     Settle,
-    /// Wait until there is a conversation, and tell its id.
+    /// Wait until there is a conversation, and tell its group.
     Conversation,
     /// Tell the whole history.
     History {
-        /// The id of the conversation.
-        conversation: String,
+        /// The group of the conversation.
+        group: String,
     },
 }
 
@@ -99,8 +98,9 @@ fn print(saying: &Saying) -> anyhow::Result<()> {
 
 /// What the process does: it opens the profile, and obeys until its input ends.
 pub async fn act(profile: &Path) -> anyhow::Result<()> {
-    let client = Client::open(open_profile(profile)?)?;
-    let mut events = client.subscribe();
+    let client = Client::with_database(open_profile(profile)?)?;
+    let mut events = client.events();
+    client.consent(Consent::Everybody).await?;
     print(&Saying::Awake)?;
     let mut orders = BufReader::new(tokio::io::stdin()).lines();
     let mut talk: Option<Talk> = None;
@@ -109,8 +109,9 @@ pub async fn act(profile: &Path) -> anyhow::Result<()> {
             line = orders.next_line() => {
                 let Some(line) = line? else { return Ok(()) };
                 match serde_json::from_str(&line)? {
-                    Order::Talk { conversation } => {
-                        talk = Some(Talk::begin(&client, conversation.parse()?).await?);
+                    Order::Talk { group } => {
+                        let conversation = conversation(&client, group.parse()?).await?;
+                        talk = Some(Talk::begin(conversation).await?);
                         print(&Saying::Done { answer: serde_json::Value::Null })?;
                     }
                     Order::Hush => {
@@ -123,27 +124,27 @@ pub async fn act(profile: &Path) -> anyhow::Result<()> {
                     })?,
                 }
             }
-            event = events.recv() => match event {
-                Ok(Event::Alarm { .. }) => print(&Saying::Alarm { text: format!("{event:?}") })?,
-                Ok(Event::MessageState { id, state, .. }) => {
-                    if let Some(talk) = &mut talk && !matches!(state, MessageState::Queued) {
-                        talk.under_way.remove(&id);
+            event = events.next() => match event {
+                Some(Event::Alarm { .. }) => print(&Saying::Alarm { text: format!("{event:?}") })?,
+                Some(Event::Entry(entry) | Event::Changed(entry)) => {
+                    if let Some(talk) = &mut talk && entry.mine && entry.state != EntryState::Queued {
+                        talk.under_way.remove(&entry.id);
                     }
                 }
-                Ok(_) => {}
                 // It is no longer known which of ours are under way, so the history is asked.
-                Err(broadcast::error::RecvError::Lagged(_)) => {
+                Some(Event::Missed { .. }) => {
                     if let Some(old) = talk.take() {
-                        talk = Some(Talk::begin(&client, old.conversation).await?);
+                        talk = Some(Talk::begin(old.conversation).await?);
                     }
                 }
-                Err(broadcast::error::RecvError::Closed) => bail!("the client stopped"),
+                Some(_) => {}
+                None => bail!("the client stopped"),
             },
             // Sending happens in the handler, which nothing cancels, because the test itself must not send a
             // number twice.
             () = std::future::ready(()), if talk.as_ref().is_some_and(Talk::may_go_on) => {
                 if let Some(talk) = &mut talk {
-                    print(&Saying::Said { number: talk.next(&client).await? })?;
+                    print(&Saying::Said { number: talk.next().await? })?;
                 }
             }
         }
@@ -152,64 +153,69 @@ pub async fn act(profile: &Path) -> anyhow::Result<()> {
 
 /// Counting aloud in one conversation.
 struct Talk {
-    conversation: ConversationId,
+    conversation: Conversation,
     last: u64,
     under_way: HashSet<MessageId>,
 }
 
 impl Talk {
-    async fn begin(client: &Client, conversation: ConversationId) -> anyhow::Result<Self> {
-        let history = client.history(conversation, None, EVERYTHING).await?;
-        let mine: Vec<&Message> = history.iter().filter(|message| message.mine).collect();
-        let number = |message: &&Message| match &message.body {
-            Body::Text(text) => text.parse().ok(),
-            _ => None,
-        };
+    async fn begin(conversation: Conversation) -> anyhow::Result<Self> {
+        let history = conversation.history(EVERYTHING).await?;
+        let mine: Vec<&Entry> = history.iter().filter(|entry| entry.mine).collect();
+        let number = |entry: &&Entry| entry.text().and_then(|text| text.parse().ok());
         let last = mine.iter().filter_map(number).max().unwrap_or(0);
-        let queued = mine.iter().filter(|message| matches!(message.state, MessageState::Queued));
-        Ok(Self { conversation, last, under_way: queued.map(|message| message.id).collect() })
+        let queued = mine.iter().filter(|entry| entry.state == EntryState::Queued);
+        let under_way = queued.map(|entry| entry.id).collect();
+        Ok(Self { conversation, last, under_way })
     }
 
     fn may_go_on(&self) -> bool {
         self.under_way.len() < UNDER_WAY
     }
 
-    async fn next(&mut self, client: &Client) -> anyhow::Result<u64> {
-        let id = client.send(self.conversation, (self.last + 1).to_string()).await?;
+    async fn next(&mut self) -> anyhow::Result<u64> {
+        let id = self.conversation.send_text(&(self.last + 1).to_string()).await?;
         self.last += 1;
         self.under_way.insert(id);
         Ok(self.last)
     }
 }
 
+async fn conversation(client: &Client, group: GroupId) -> anyhow::Result<Conversation> {
+    let all = client.conversations().await?;
+    let summary = all.iter().find(|summary| summary.group == group).context("no such conversation")?;
+    Ok(client.conversation(summary.id))
+}
+
 async fn obey(client: &Client, order: Order) -> anyhow::Result<serde_json::Value> {
     Ok(match order {
         Order::Register { relay, handle, invite } => {
-            client.register(RelayUrl::parse(&relay)?, Handle::parse(&handle)?, invite).await?;
+            client.register(RelayUrl::parse(&relay)?, Handle::parse(&handle)?, &invite).await?;
             serde_json::Value::Null
         }
         Order::Start { members } => {
             let members = members
                 .iter()
-                .map(|name| Handle::parse(name).map(Contact::Handle))
+                .map(|name| Handle::parse(name).map(Who::Handle))
                 .collect::<Result<_, _>>()?;
-            client.start(String::new(), members).await?.to_string().into()
+            client.start("", members).await?.summary().await?.group.to_string().into()
         }
         Order::Conversation => {
-            let mut events = client.subscribe();
+            let mut events = client.events();
             loop {
                 if let [summary, ..] = &client.conversations().await?[..] {
-                    return Ok(summary.id.to_string().into());
+                    return Ok(summary.group.to_string().into());
                 }
-                events.recv().await?;
+                events.next().await.context("the client stopped")?;
             }
         }
         Order::Settle => {
             client.settled(PATIENCE).await?;
             serde_json::Value::Null
         }
-        Order::History { conversation } => {
-            serde_json::to_value(client.history(conversation.parse()?, None, EVERYTHING).await?)?
+        Order::History { group } => {
+            let conversation = conversation(client, group.parse()?).await?;
+            serde_json::to_value(conversation.history(EVERYTHING).await?)?
         }
         Order::Talk { .. } | Order::Hush => unreachable!("`act` takes these itself"),
     })

@@ -64,11 +64,20 @@ struct Running {
 impl RelayProcess {
     /// Starts a relay with an empty store and these options, and waits until it listens.
     pub async fn start(program: &RelayProgram, options: &[&str]) -> anyhow::Result<Self> {
+        Self::begin(program, options, SocketAddr::from(([127, 0, 0, 1], 0))).await
+    }
+
+    /// Starts another relay, on a fresh data folder, at an address where one was before.
+    pub async fn start_at(program: &RelayProgram, address: SocketAddr) -> anyhow::Result<Self> {
+        Self::begin(program, &[], address).await
+    }
+
+    async fn begin(program: &RelayProgram, options: &[&str], address: SocketAddr) -> anyhow::Result<Self> {
         let mut relay = Self {
             program: program.clone(),
             options: options.iter().map(|option| (*option).to_owned()).collect(),
             data: tempfile::tempdir()?,
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            address,
             invite: String::new(),
             running: None,
         };

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use common::{relay_program, seeded};
-use posthorn_client::conversation::Message;
+use posthorn_client::conversation::Entry;
 use posthorn_tests::person::{Line, texts};
 use posthorn_tests::puppet::{Order, Puppet};
 use posthorn_tests::relay::RelayProcess;
@@ -32,11 +32,11 @@ async fn kills_at_any_moment_lose_and_repeat_nothing() -> anyhow::Result<()> {
         person.order(&Order::Register { relay: relay.client_url(), handle, invite }).await?;
         people.push(person);
     }
-    let conversation = people[0].order(&Order::Start { members: vec!["bob".to_owned()] }).await?;
-    let conversation = conversation.as_str().context("an id")?.to_owned();
-    assert_eq!(people[1].order(&Order::Conversation).await?, conversation.as_str());
+    let group = people[0].order(&Order::Start { members: vec!["bob".to_owned()] }).await?;
+    let group = group.as_str().context("an id")?.to_owned();
+    assert_eq!(people[1].order(&Order::Conversation).await?, group.as_str());
     for person in &mut people {
-        person.order(&Order::Talk { conversation: conversation.clone() }).await?;
+        person.order(&Order::Talk { group: group.clone() }).await?;
     }
 
     for kill in 1..=kills {
@@ -57,7 +57,7 @@ async fn kills_at_any_moment_lose_and_repeat_nothing() -> anyhow::Result<()> {
                 let person = &mut people[victim];
                 person.kill().await?;
                 person.wake().await.with_context(|| format!("{}, after kill {kill}", person.name))?;
-                person.order(&Order::Talk { conversation: conversation.clone() }).await?;
+                person.order(&Order::Talk { group: group.clone() }).await?;
             }
         }
     }
@@ -72,8 +72,8 @@ async fn kills_at_any_moment_lose_and_repeat_nothing() -> anyhow::Result<()> {
     let mut histories = Vec::new();
     for person in &mut people {
         person.order(&Order::Settle).await?;
-        let history = person.order(&Order::History { conversation: conversation.clone() }).await?;
-        let history: Vec<Message> = serde_json::from_value(history)?;
+        let history = person.order(&Order::History { group: group.clone() }).await?;
+        let history: Vec<Entry> = serde_json::from_value(history)?;
         histories.push(texts(&history));
         assert_eq!(person.alarms, Vec::<String>::new(), "alarms of {}", person.name);
     }
@@ -99,6 +99,6 @@ fn compare(people: &[Puppet], histories: &[Vec<Line>]) {
     let first_difference = histories[0].iter().zip(&histories[1]).find(|(one, other)| one != other);
     assert_eq!(first_difference, None);
     assert_eq!(histories[0].len(), histories[1].len());
-    assert!(histories[0].iter().all(|line| line.seq.is_some()));
+    assert!(histories[0].iter().all(|line| line.at.is_some()));
     println!("{} messages, the same on both sides", histories[0].len());
 }
