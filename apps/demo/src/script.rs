@@ -18,6 +18,8 @@ const GROUP: &str = "Bergtour 🏔 Ålesund";
 /// What people say beyond ASCII.
 const GREETING: &str = "Grüße aus Zürich! 👩‍👩‍👧 日本語も、ελληνικά και русский тоже, مرحبا";
 const ANSWER: &str = "Wie schön 😀 – naïve façade, ¿qué tal?";
+/// Signs that are put beside a message, one after the other.
+const SIGNS: [&str; 2] = ["👍", "🎉"];
 /// One text of each in the group.
 const HELLOS: [(Person, &str); 5] = [
     (ANNA, "Treffen wir uns am Bahnhof? 🚉"),
@@ -89,10 +91,8 @@ async fn conversation_of_two(
     tell(&format!("Anna begins a conversation by Boris's contact link and writes: {GREETING}"));
     stage.run(ANNA, &["send", BORIS.0, GREETING]).await?;
     stage.run_with_input(ANNA, &["send", BORIS.0, "-"], &long).await?;
-    tell(&format!(
-        "She pipes a poem of {} bytes after it. Boris, who was offline all the time, comes and reads.",
-        long.len()
-    ));
+    tell(&format!("She pipes a poem of {} bytes after it. Boris was offline all the time.", long.len()));
+    consent(stage, report).await?;
     let read = read_by(stage, BORIS, ANNA.0).await?;
     let has = |text: &str| read.iter().any(|entry| entry.text == text);
     report.check("text beyond ASCII arrives as it was written", has(GREETING), GREETING);
@@ -100,20 +100,70 @@ async fn conversation_of_two(
     stage.run(BORIS, &["send", ANNA.0, ANSWER]).await?;
     let answers = read_by(stage, ANNA, BORIS.0).await?;
     report.check("the answer comes back", answers.iter().any(|entry| entry.text == ANSWER), ANSWER);
-    let history = stage.run(ANNA, &["history", BORIS.0]).await?;
-    let greeting = history.iter().find(|entry| entry["text"] == GREETING);
-    let state = text_of(greeting, "state");
+    let state = text_of(Some(&entry(stage, ANNA, BORIS.0, GREETING).await?), "state");
     report.check(
         "Anna sees that Boris has read her message",
         state == "read",
         format!("its state is \"{state}\""),
     );
+    reactions(stage, report).await?;
     let numbers =
         tokio::try_join!(stage.run(ANNA, &["verify", BORIS.0]), stage.run(BORIS, &["verify", ANNA.0]))?;
     let (one, other) = (text_of(numbers.0.first(), "digits"), text_of(numbers.1.first(), "digits"));
     tell(&format!("Their safety number: {}", groups(&one)));
     report.check("both see the same safety number", one == other && one.len() == 60, groups(&one));
     Ok(())
+}
+
+/// Boris does not know Anna: what she wants of him waits until he says so.
+async fn consent(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
+    let waits = stage.run(BORIS, &["conversations"]).await?;
+    let invited = waits.iter().filter(|known| known["state"] == "invited").count();
+    let by = waits.first().map_or("", |known| known["inviter"]["handle"].as_str().unwrap_or_default());
+    let members = stage.run(ANNA, &["members", BORIS.0]).await?;
+    let is_unseen = |member: &&Value| member["me"] == false && member["joined"] == false;
+    let unseen = members.iter().filter(is_unseen).count();
+    report.check(
+        "a stranger's invitation waits, and the stranger does not learn that it arrived",
+        (invited, waits.len(), unseen) == (1, 1, 1) && by == ANNA.0,
+        format!("of {by}; {invited} of {} conversations waits", waits.len()),
+    );
+    tell("Boris comes online. Anna is a stranger to him: her invitation waits, and he accepts it and reads.");
+    let accepted = stage.run(BORIS, &["accept", ANNA.0]).await?;
+    let state = text_of(accepted.first(), "state");
+    report.check("it is accepted", state == "active", format!("the conversation is \"{state}\""));
+    Ok(())
+}
+
+/// A sign beside a message, another in its place, and none again.
+async fn reactions(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
+    let [first, second] = SIGNS;
+    tell(&format!(
+        "Anna puts {first} beside Boris's answer, then {second} in its place, and takes that back."
+    ));
+    let mut seen = Vec::new();
+    for sign in [&[first][..], &[second], &["--remove"]] {
+        stage.run(ANNA, &[&["react", BORIS.0, "last"][..], sign].concat()).await?;
+        settle(stage, &[BORIS]).await?;
+        let answer = entry(stage, BORIS, ANNA.0, ANSWER).await?;
+        let changes = answer["changes"].as_array().cloned().unwrap_or_default();
+        let signs = changes.iter().map(|change| {
+            format!("{} of {}", text_of(change.get("said"), "emoji"), text_of(Some(change), "handle"))
+        });
+        seen.push(signs.collect::<Vec<_>>().join(" and "));
+    }
+    let of_anna = SIGNS.map(|sign| format!("{sign} of {}", ANNA.0));
+    let arrived = seen[..2] == of_anna;
+    report.check("a reaction arrives, and another in its place", arrived, seen[..2].join(", then "));
+    report.check("a reaction is taken back", seen[2].is_empty(), seen[2].clone());
+    Ok(())
+}
+
+/// The entry with this text in somebody's history.
+async fn entry(stage: &Stage, person: Person, conversation: &str, text: &str) -> Result<Value, Failure> {
+    let history = stage.run(person, &["history", conversation]).await?;
+    let found = history.into_iter().find(|entry| entry["said"]["text"] == text);
+    found.ok_or_else(|| format!("{} has nothing that says \"{text}\"", person.0))
 }
 
 fn groups(digits: &str) -> String {
@@ -123,7 +173,8 @@ fn groups(digits: &str) -> String {
 async fn group(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
     act(3, "A group of five, changed by two people at the same moment");
     stage.run(ANNA, &["start", BORIS.0, CLARA.0, "--name", GROUP]).await?;
-    settle(stage, &[BORIS, CLARA]).await?;
+    settle(stage, &[BORIS]).await?;
+    stage.run(CLARA, &["accept", ANNA.0]).await?;
     tell(&format!(
         "Anna starts \"{GROUP}\" with Boris and Clara. Then, at the same moment, Anna adds David and Boris adds Elena:"
     ));
@@ -134,6 +185,7 @@ async fn group(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
         tokio::join!(stage.run(ANNA, &["add", GROUP, DAVID.0]), stage.run(BORIS, &["add", GROUP, ELENA.0]));
     let outcome = [added.0, added.1].into_iter().filter_map(Result::err).collect::<Vec<_>>().join("; ");
     report.check("two concurrent changes of the group both happened", outcome.is_empty(), outcome);
+    tokio::try_join!(stage.run(DAVID, &["accept", ANNA.0]), stage.run(ELENA, &["accept", BORIS.0]))?;
     let (agreed, seen) = agreement(stage).await?;
     report.check("all five have the same members in the same epoch", agreed, seen);
     let mut sending = Vec::new();
@@ -166,7 +218,8 @@ async fn agreement(stage: &Stage) -> Result<(bool, String), Failure> {
                 let group = list.iter().find(|conversation| conversation["name"] == GROUP);
                 let members =
                     group.and_then(|group| group["members"].as_array()).cloned().unwrap_or_default();
-                let mut members: Vec<_> = members.iter().filter_map(Value::as_str).collect();
+                let mut members: Vec<_> =
+                    members.iter().filter_map(|member| member["handle"].as_str()).collect();
                 members.sort_unstable();
                 let epoch = group.map_or(0, |group| group["epoch"].as_u64().unwrap_or_default());
                 format!("epoch {epoch}: {}", members.join(", "))
@@ -416,12 +469,12 @@ async fn settle(stage: &Stage, people: &[Person]) -> Result<(), Failure> {
 /// What a person reads in a conversation, in the person's own order.
 async fn read_by(stage: &Stage, person: Person, conversation: &str) -> Result<Vec<Read>, Failure> {
     let history = stage.run(person, &["history", conversation, "--limit", "1000"]).await?;
-    let texts = history.iter().filter(|entry| entry["kind"] == "text");
+    let texts = history.iter().filter(|entry| entry["said"]["kind"] == "text");
     Ok(texts
         .map(|entry| Read {
             seq: entry["seq"].as_u64().unwrap_or_default(),
-            sender: text_of(Some(entry), "sender"),
-            text: text_of(Some(entry), "text"),
+            sender: text_of(Some(entry), "handle"),
+            text: text_of(entry.get("said"), "text"),
         })
         .collect())
 }
