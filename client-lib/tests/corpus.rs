@@ -81,8 +81,8 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         .expect("a database");
     let tx = database.transaction(&mut rng).expect("begins");
     let own = OwnLeaf { device: &device, credential: &credential, inbox: &inbox };
-    let package = KeyPackage::make(&Provider::new(&tx, None), &own, KeyPackageKind::OneTime, NOW)
-        .expect("made");
+    let package =
+        KeyPackage::make(&Provider::new(&tx, None), &own, KeyPackageKind::OneTime, NOW).expect("made");
     let invitation = Invitation {
         recipient: (RECIPIENT.0, Identity::from_seed(&RECIPIENT.1).key()),
         inviter: card.clone(),

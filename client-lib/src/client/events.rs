@@ -1,7 +1,7 @@
 //! What happens, as a stream that says what it missed.
 
 use tokio::sync::broadcast;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 use crate::engine::Event;
 
@@ -21,6 +21,15 @@ impl EventStream {
             Ok(event) => Some(event),
             Err(RecvError::Lagged(events)) => Some(Event::Missed { events }),
             Err(RecvError::Closed) => None,
+        }
+    }
+
+    /// The next event that has happened already; `None` if there is none now.
+    pub fn try_next(&mut self) -> Option<Event> {
+        match self.0.try_recv() {
+            Ok(event) => Some(event),
+            Err(TryRecvError::Lagged(events)) => Some(Event::Missed { events }),
+            Err(TryRecvError::Empty | TryRecvError::Closed) => None,
         }
     }
 }

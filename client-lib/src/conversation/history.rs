@@ -264,6 +264,20 @@ pub(crate) fn row_of(
         .optional()?)
 }
 
+/// What a person said under an id, as it was said.
+pub(crate) fn said(
+    tx: &Transaction<'_>,
+    conversation: &ConversationId,
+    person: &PersonId,
+    id: &MessageId,
+) -> Result<Option<Said>, StoreError> {
+    let Some(row) = row_of(tx, conversation, person, id)? else { return Ok(None) };
+    Ok(load(tx, conversation, row)?.and_then(|record| match record.what {
+        What::Said(said) => Some(said),
+        What::Notice(_) | What::Unreadable(_) => None,
+    }))
+}
+
 /// An entry as it is shown now; none if the row is something else.
 pub(crate) fn entry(
     tx: &Transaction<'_>,

@@ -7,7 +7,7 @@ use std::fmt;
 
 use posthorn_proto::Handle;
 use posthorn_proto::frame::{ClientFrame, ServerFrame};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Error;
 use crate::content::Said;
@@ -257,7 +257,7 @@ pub enum Who {
 }
 
 /// The account of this profile.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Account {
     /// Its name.
@@ -267,7 +267,7 @@ pub struct Account {
     /// Who this is.
     pub person: PersonId,
     /// This device.
-    #[serde(serialize_with = "hex")]
+    #[serde(serialize_with = "hex", deserialize_with = "of_hex")]
     pub device: [u8; 16],
     /// To give to others.
     pub link: String,
@@ -276,7 +276,7 @@ pub struct Account {
 }
 
 /// A person as this device knows them (rule 26).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Person {
     /// Who.
@@ -293,7 +293,7 @@ pub struct Person {
 }
 
 /// On what word a name stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Known {
@@ -306,7 +306,7 @@ pub enum Known {
 }
 
 /// A conversation in a list.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ConversationSummary {
     /// Its id on this device.
@@ -334,14 +334,14 @@ pub struct ConversationSummary {
 }
 
 /// A member's device.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct MemberSummary {
     /// Whose.
     #[serde(flatten)]
     pub person: Person,
     /// The device.
-    #[serde(serialize_with = "hex")]
+    #[serde(serialize_with = "hex", deserialize_with = "of_hex")]
     pub device: [u8; 16],
     /// It is this account's.
     pub me: bool,
@@ -350,7 +350,7 @@ pub struct MemberSummary {
 }
 
 /// How far everything is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SyncState {
     /// The connections to our own relay are up.
@@ -368,7 +368,7 @@ pub struct SyncState {
 }
 
 /// The relay refuses something for now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Waiting {
     /// The relay's code.
@@ -380,7 +380,7 @@ pub struct Waiting {
 }
 
 /// What an app is told.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
@@ -435,4 +435,10 @@ pub enum Event {
 
 fn hex<S: serde::Serializer, const N: usize>(bytes: &[u8; N], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&data_encoding::HEXLOWER.encode(bytes))
+}
+
+fn of_hex<'de, D: serde::Deserializer<'de>, const N: usize>(deserializer: D) -> Result<[u8; N], D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).map_err(serde::de::Error::custom)?;
+    bytes.try_into().map_err(|_| serde::de::Error::custom("another length is needed"))
 }

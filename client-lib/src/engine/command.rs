@@ -28,7 +28,9 @@ impl Step<'_> {
             }
             Command::Leave(id, reply) => self.reply(reply, |step| step.talk_known(&id, |talk| talk.leave())),
             Command::Accept { conversation, foreign_relay, reply } => {
-                self.reply(reply, |step| step.accept(&conversation, foreign_relay))
+                let done = self.attempt(|step| step.accept(&conversation, foreign_relay))?;
+                self.answer(reply, done.flatten());
+                Ok(())
             }
             Command::Forget(id, reply) => {
                 self.reply(reply, |step| step.talk_known(&id, |talk| talk.forget()))
@@ -74,10 +76,10 @@ impl Step<'_> {
         let (author, handle) = (own.author()?, own.profile.handle()?.to_string());
         self.talk_known(conversation, |talk| {
             if let Some(id) = id
-                && history::row_of(talk.step.tx, &talk.id, &own.person, &id)?.is_some()
+                && let Some(known) = history::said(talk.step.tx, &talk.id, &own.person, &id)?
             {
                 // Said before, by a caller that did not hear the answer.
-                return Ok(id);
+                return if known == said { Ok(id) } else { Err(Error::IdTaken) };
             }
             talk.takes_messages()?;
             let id = id.unwrap_or_else(|| MessageId::random(talk.step.rng));

@@ -43,11 +43,6 @@ pub(crate) fn pinned(
     TABLE.get(tx, &key(tx, relay, handle))
 }
 
-/// Forgets who a handle is, because the person said so.
-pub(crate) fn unpin(tx: &Transaction<'_>, relay: &RelayIdentity, handle: &Handle) -> Result<(), StoreError> {
-    TABLE.remove(tx, &key(tx, relay, handle)).map(drop)
-}
-
 fn key(tx: &Transaction<'_>, relay: &RelayIdentity, handle: &Handle) -> [u8; 32] {
     TABLE.hidden(tx, &[&relay.0[..], handle.as_str().as_bytes()].concat())
 }
@@ -71,8 +66,6 @@ mod tests {
             // Another relay's ann is somebody else's business, and one person may have two handles.
             assert_eq!(pin(tx, &there, &handle("ann"), &eve)?, Pinned::New);
             assert_eq!(pin(tx, &here, &handle("ann2"), &ann)?, Pinned::New);
-            unpin(tx, &here, &handle("ann"))?;
-            assert_eq!(pin(tx, &here, &handle("ann"), &eve)?, Pinned::New);
             Ok(())
         });
     }

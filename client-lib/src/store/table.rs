@@ -67,12 +67,6 @@ impl<K: AsRef<[u8]>, V: Serialize + DeserializeOwned> Table<K, V> {
         Ok(())
     }
 
-    /// How many records there are.
-    pub(crate) fn count(&self, tx: &Transaction<'_>) -> Result<u64, StoreError> {
-        let sql = format!("SELECT COUNT(*) FROM {}", self.name);
-        Ok(tx.sql().prepare_cached(&sql)?.query_row([], |row| row.get(0))?)
-    }
-
     /// Every key, in order.
     pub(crate) fn keys(&self, tx: &Transaction<'_>) -> Result<Vec<K>, StoreError>
     where

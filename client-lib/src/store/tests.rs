@@ -308,10 +308,10 @@ mod tables {
             }
             assert_eq!(SETTINGS.get(tx, b"aa")?.as_deref(), Some("changed"));
             let all: Vec<_> = SETTINGS.all(tx)?.into_iter().map(|(key, _)| key).collect();
-            assert_eq!((all, SETTINGS.count(tx)?), (vec![*b"aa", *b"ab", *b"ba"], 3));
+            assert_eq!(all, [*b"aa", *b"ab", *b"ba"]);
             SETTINGS.remove_prefixed(tx, b"a")?;
             assert_eq!((SETTINGS.remove(tx, b"ba")?, SETTINGS.remove(tx, b"aa")?), (true, false));
-            assert_eq!(SETTINGS.count(tx)?, 0);
+            assert!(SETTINGS.all(tx)?.is_empty());
             Ok(())
         });
     }

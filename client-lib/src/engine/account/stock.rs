@@ -22,6 +22,8 @@ const LAST_RESORT_SECONDS: u64 = 7 * 24 * 3600;
 /// Tokens that are drawn at once; new ones when fewer than [`TOKENS_LOW`] are left.
 const TOKENS: u32 = 16;
 const TOKENS_LOW: usize = 6;
+/// How long nothing is asked after a relay had none left for today, milliseconds: 10 minutes.
+const NO_TOKENS_WAIT: u32 = 10 * 60 * 1000;
 
 impl Step<'_> {
     pub(super) fn draw_tokens(&mut self, account: &LinkId) -> Result<(), Error> {
@@ -44,10 +46,9 @@ impl Step<'_> {
     pub(in crate::engine) fn tokens_drawn(&mut self, hashes: &[KeyHash], accepted: u32) -> Result<(), Error> {
         profile::drawn_tokens(self.tx, &hashes[..hashes.len().min(accepted as usize)])?;
         if accepted == 0 {
-            return self.tokens_refused(&Refusal::new(
-                ErrorCode::RateLimited,
-                "the relay gives no more tokens today: new conversations wait until it does",
-            ));
+            let text = "the relay gives no more tokens today: new conversations wait until it does";
+            let refusal = Refusal::new(ErrorCode::RateLimited, text);
+            return self.tokens_refused(&Refusal { retry_after_ms: NO_TOKENS_WAIT, ..refusal });
         }
         self.look_everywhere()
     }

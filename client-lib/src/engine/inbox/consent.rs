@@ -29,7 +29,10 @@ impl Step<'_> {
         let apart = purpose == Purpose::PublicInbox;
         if follow {
             let id = ConversationId::random(self.rng);
-            return self.follow(id, &invitation, apart);
+            return match self.follow(id, &invitation, apart)? {
+                Ok(()) => Ok(()),
+                Err(declined) => self.inbox_alarm(None, declined.cause, declined.text),
+            };
         }
         self.keep_waiting(&inviter, &invitation, apart, foreign)
     }
@@ -147,17 +150,18 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// The person accepts an invitation, and with it who invited.
+    /// The person accepts an invitation, and with it who invited. An outer error is to be rolled back: what
+    /// cannot be followed stays, for the person to try later or to forget. An inner one is only to be told.
     pub(in crate::engine) fn accept(
         &mut self,
         id: &ConversationId,
         foreign_relay: bool,
-    ) -> Result<(), Error> {
+    ) -> Result<Result<(), Error>, Error> {
         let state = self.talk_known(id, |talk| Ok(talk.record().state.clone()))?;
         match state {
             ConversationState::Invited => {}
             // Done before, by a caller that did not hear the answer.
-            ConversationState::Active => return Ok(()),
+            ConversationState::Active => return Ok(Ok(())),
             state => return Err(Error::NotActive(state.in_words().to_owned())),
         }
         let waiting = get_invited(self.tx, id)?.ok_or(Error::UnknownConversation)?;
@@ -174,20 +178,29 @@ impl Step<'_> {
         people::accept(self.tx, &waiting.inviter)?;
         // The conversation begins with the join; what stands there now was the invitation.
         self.talk_known(id, |talk| talk.forget())?;
-        self.follow(*id, &invitation, waiting.apart)
+        match self.follow(*id, &invitation, waiting.apart)? {
+            // It has done its work: another one was asked for.
+            Err(declined) if declined.ask_again => Ok(Err(declined.into())),
+            followed => Ok(Ok(followed?)),
+        }
     }
 
-    /// Joins; what is wrong with the invitation is told.
-    fn follow(&mut self, id: ConversationId, invitation: &Invitation, apart: bool) -> Result<(), Error> {
+    /// Joins, or says what is wrong with the invitation.
+    fn follow(
+        &mut self,
+        id: ConversationId,
+        invitation: &Invitation,
+        apart: bool,
+    ) -> Result<Result<(), Declined>, Error> {
         let joined = self.attempt(|step| step.join(id, invitation, apart))?;
         let declined = match joined {
-            Ok(Ok(())) => return Ok(()),
+            Ok(Ok(())) => return Ok(Ok(())),
             Ok(Err(declined)) => declined,
             Err(error) => Declined::new(Cause::BadInvitation, error.to_string()),
         };
         if declined.ask_again {
             self.refuse_welcome(invitation, declined.cause)?;
         }
-        self.inbox_alarm(None, declined.cause, declined.text)
+        Ok(Err(declined))
     }
 }

@@ -28,6 +28,13 @@ impl Declined {
     }
 }
 
+impl From<Declined> for Error {
+    fn from(declined: Declined) -> Self {
+        let asked = if declined.ask_again { "; another invitation was asked for" } else { "" };
+        Self::Failed { cause: declined.cause.name(), reason: format!("{}{asked}", declined.text) }
+    }
+}
+
 impl Step<'_> {
     /// Joins, if the Welcome is what the invitation says.
     pub(super) fn join(

@@ -67,12 +67,7 @@ impl Talk<'_, '_> {
         let Some(mut reading) = self.reading().cloned() else { return Ok(()) };
         reading.claimed();
         self.step.note_incarnation(&mut reading, state);
-        let paused = reading.pause;
         let contradiction = crate::engine::mailbox::contradiction(&reading, state);
-        if contradiction.is_none() {
-            // What was in the way has passed.
-            reading.pause = None;
-        }
         self.open.changed = true;
         self.open.reading = Some(reading.clone());
         if let Some((cause, text)) = contradiction {
@@ -81,11 +76,13 @@ impl Talk<'_, '_> {
         self.step.note_opening(link, &mailbox, &reading, state)?;
         // What the relay answered and does not have (any more) is posted again, the identical bytes (rule 8).
         outbox::unpost(self.step.tx, &mailbox, |posted| posted > state.head)?;
-        if state.head == reading.seq && self.lock_differs(link)? {
-            // It is looked at ever more seldom, as long as it stays like this.
-            if let Some(reading) = self.change_reading() {
-                reading.pause = paused;
-            }
+        if state.head > reading.seq {
+            // Whatever it is suspended for has passed when the next envelope was taken, not before: else it
+            // would go to and fro with each look.
+            self.look_again();
+            return Ok(());
+        }
+        if self.lock_differs(link)? {
             return self.suspend(Cause::KeyMismatch, LOCK_DIFFERS);
         }
         self.resume();
@@ -121,6 +118,7 @@ impl Talk<'_, '_> {
         match after {
             After::End(state) => self.end(state),
             _ => {
+                self.resume();
                 self.look_again();
                 if self.is_at_told_head(link) && self.lock_differs(link)? {
                     return self.suspend(Cause::KeyMismatch, LOCK_DIFFERS);

@@ -37,10 +37,12 @@ impl Talk<'_, '_> {
                 Act::TakeOut { proposal } => self.left(sender, &proposal, arrival),
             };
         }
+        // Whoever only says to be somebody is shown by another name than that one.
+        let handle = self.named(&sender.credential)?.handle;
         let entry = NewEntry {
             id: content.message,
             author,
-            handle: sender.credential.handle().to_string(),
+            handle,
             mine,
             said: content.said,
             sent_at: content.sent_at,

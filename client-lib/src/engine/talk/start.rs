@@ -58,7 +58,10 @@ impl Step<'_> {
             return Err(Error::BadName { limit: NAME_BYTES });
         }
         if let Some(id) = id
-            && let Some(begun) = self.talk(&id, |talk| talk.begun_before())?
+            && let Some(begun) = self.talk(&id, |talk| match talk.record().inviter {
+                None => talk.begun_before(),
+                Some(_) => Err(Error::IdTaken),
+            })?
         {
             return Ok(begun);
         }

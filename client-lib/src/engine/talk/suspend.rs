@@ -104,8 +104,13 @@ impl Talk<'_, '_> {
         matches!(&self.record().state, ConversationState::Suspended(why) if why.cause == Cause::Evicted)
     }
 
-    /// The reason has passed.
+    /// The reason has passed, if there was one.
     pub(in crate::engine) fn resume(&mut self) {
+        if self.reading().is_some_and(|reading| reading.pause.is_some())
+            && let Some(reading) = self.change_reading()
+        {
+            reading.pause = None;
+        }
         if let ConversationState::Suspended(suspension) = &self.record().state {
             let leaving = suspension.leaving;
             self.change().state =

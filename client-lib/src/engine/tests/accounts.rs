@@ -223,6 +223,19 @@ fn a_limit_of_tokens_is_told_and_holds_back_nothing_else() {
     assert!(asked.iter().any(|frame| matches!(frame.body, Request::LookUp(_))), "the directory goes on");
     assert!(!asked.iter().any(|frame| matches!(frame.body, Request::DrawTokens(_))));
     desk.now += 60_000;
-    let effects = desk.tick();
-    assert!(requests(&effects, &account).iter().any(|frame| matches!(frame.body, Request::DrawTokens(_))));
+    let drawn = |effects: &[Effect]| {
+        let asked = requests(effects, &account);
+        asked
+            .into_iter()
+            .find(|frame| matches!(frame.body, Request::DrawTokens(_)))
+            .map(|frame| frame.request)
+    };
+    let request = drawn(&desk.tick()).expect("it asks again");
+    // A relay that takes none at all is not asked every few seconds.
+    let effects = desk.answers(&account, request, ServerBody::TokensDrawn(0));
+    assert!(effects.iter().any(told), "{effects:?}");
+    desk.now += 10 * 60_000 - 1;
+    assert_eq!(drawn(&desk.tick()), None);
+    desk.now += 1;
+    assert!(drawn(&desk.tick()).is_some());
 }

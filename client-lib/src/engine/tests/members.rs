@@ -562,6 +562,14 @@ fn what_is_sent_twice_under_one_id_is_said_once() {
         assert_eq!(sent.expect("it is queued"), id);
     }
     assert_eq!((bob.texts(&TALK).len(), bob.rows("outbox")), (1, 1));
+    let said = Said::new(Text::new("something else")).expect("fits");
+    let sent = bob.does(|reply| Command::Send { conversation, id: Some(id), said, reply });
+    assert_eq!(sent.expect_err("it stands for the other").code(), "ID_TAKEN");
+    let members = vec![crate::engine::Who::Handle(posthorn_proto::Handle::parse("alice").expect("a handle"))];
+    let (id, name, again) = (Some(conversation), String::new(), false);
+    let started = bob.does(|reply| Command::Start { id, name, members, again, reply });
+    assert_eq!(started.expect_err("an invitation made it").code(), "ID_TAKEN");
+    assert_eq!((bob.texts(&TALK).len(), bob.rows("outbox")), (1, 1));
     assert!(matches!(
         bob.does(|reply| Command::Leave(crate::conversation::ConversationId([1; 16]), reply)),
         Err(Error::UnknownConversation)

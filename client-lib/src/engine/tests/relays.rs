@@ -363,6 +363,30 @@ fn what_a_relay_lost_suspends_and_is_told() {
     }
 }
 
+/// A relay that skips an envelope each time it is asked is told once, and asked ever more seldom.
+#[test]
+fn a_gap_that_stays_is_one_suspension() {
+    let mut desk = Desk::new("bob");
+    founds(&mut desk, HERE, &relay());
+    let id = link(Link::Mailboxes);
+    let mut told = Vec::new();
+    for look in 0..3 {
+        let effects = opens(&mut desk, 3, 0);
+        told.extend(alarms(&effects));
+        assert_eq!(suspended(&mut desk).is_some(), look > 0, "an opening alone resumes nothing");
+        told.extend(alarms(&desk.frames(&id, vec![delivery(HERE.1, 2, 1)])));
+        assert_eq!(suspended(&mut desk), Some(Cause::Gap));
+        desk.handle(Input::Disconnected(id.clone(), "cut".to_owned()));
+        let pause = desk.reading(&HERE.1).expect("is").pause;
+        assert!(matches!(pause, Some(Pause::LookAgain { wait, .. }) if wait == 60_000 << look), "{pause:?}");
+        desk.now += 3_600_000;
+    }
+    assert_eq!(told, [Cause::Gap]);
+    opens(&mut desk, 3, 0);
+    desk.frames(&id, vec![delivery(HERE.1, 1, 1)]);
+    assert_eq!((suspended(&mut desk), desk.reading(&HERE.1).expect("is").pause), (None, None));
+}
+
 /// Finding 9: a number that no database can hold.
 #[test]
 fn impossible_numbers_end_nothing() {

@@ -93,6 +93,36 @@ fn a_strangers_invitation_waits_for_the_person() {
     assert_eq!(bob.state(&group), Some(ConversationState::Active));
 }
 
+/// What cannot be followed is answered as that. It stays where trying later may help; where another Welcome is
+/// needed, that is asked for and the invitation is gone.
+#[test]
+fn accepting_what_cannot_be_followed_says_so() {
+    for forgotten in [false, true] {
+        let (_, mut bob, sealed) = asked_at(&relay());
+        bob.tick();
+        bob.finds(post(1), sealed);
+        let id = bob.find(&TALK).expect("it waits");
+        bob.step(|step| {
+            if forgotten {
+                // The key package's secret is lost.
+                step.tx.sql().execute("DELETE FROM mls", [])?;
+            } else {
+                while step.strangers(|today| &mut today.conversations, CONVERSATIONS)? {}
+            }
+            Ok(())
+        });
+        let accepted = bob.does(|reply| Command::Accept { conversation: id, foreign_relay: false, reply });
+        let code = if forgotten { "WELCOME_UNREADABLE" } else { "TOO_MANY" };
+        assert_eq!(accepted.expect_err("it cannot be").code(), code);
+        assert_eq!((bob.find(&TALK).is_some(), bob.rows("invited") == 1), (!forgotten, !forgotten));
+        if !forgotten {
+            bob.now += 24 * 3600 * 1000;
+            bob.does(|reply| Command::Accept { conversation: id, foreign_relay: false, reply }).expect("now");
+            assert_eq!(bob.state(&TALK), Some(ConversationState::Active));
+        }
+    }
+}
+
 /// Finding 2: what is forgotten, or of whom nothing is wanted, leaves nothing and is not followed later.
 #[test]
 fn what_is_declined_leaves_nothing() {
