@@ -194,10 +194,8 @@ async fn obey(client: &Client, order: Order) -> anyhow::Result<serde_json::Value
             serde_json::Value::Null
         }
         Order::Start { members } => {
-            let members = members
-                .iter()
-                .map(|name| Handle::parse(name).map(Who::Handle))
-                .collect::<Result<_, _>>()?;
+            let members =
+                members.iter().map(|name| Handle::parse(name).map(Who::Handle)).collect::<Result<_, _>>()?;
             client.start("", members).await?.summary().await?.group.to_string().into()
         }
         Order::Conversation => {
