@@ -28,8 +28,8 @@ impl Step<'_> {
 }
 
 impl Cause {
-    /// Whether the reason may pass by itself: the relay may have been started on the wrong folder, or its
-    /// operator may put things right.
+    /// Whether the reason may pass by itself: the relay may have been started on the wrong folder, its operator
+    /// may put things right, or this program may be updated.
     fn may_pass(self) -> bool {
         matches!(
             self,
@@ -41,6 +41,7 @@ impl Cause {
                 | Self::ReadKeyRefused
                 | Self::OpenedElsewhere
                 | Self::Damaged
+                | Self::UpdateNeeded
                 | Self::Internal
         )
     }
