@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args as ClapArgs, Parser, Subcommand};
+use posthorn_client::conversation::{ConversationId, MessageId};
 
 /// Posthorn: messages through a relay that cannot read them.
 #[derive(Debug, Parser)]
@@ -56,10 +57,16 @@ pub(crate) enum What {
     Send(Send),
     /// Print what happens, as it happens, until ctrl-c
     Listen(Listen),
-    /// List conversations
+    /// List conversations, and invitations that wait
     Conversations,
+    /// Follow an invitation: come into the conversation, and from then on into others that this person begins
+    Accept(Accept),
+    /// Forget an invitation, or a conversation that has ended with its history
+    Forget(Named),
     /// Print a conversation's messages, oldest first, and mark them as read
     History(History),
+    /// Put a sign beside a message, in place of an earlier one of yours
+    React(React),
     /// List a conversation's members
     Members(In),
     /// Add people to a conversation
@@ -70,6 +77,12 @@ pub(crate) enum What {
     Leave(In),
     /// Show the safety number with somebody: equal numbers mean that nobody stands between you
     Verify(Verify),
+    /// List everybody who was met
+    People,
+    /// Take no invitations of somebody any more
+    Block(Whom),
+    /// Take somebody's invitations again
+    Unblock(Whom),
     /// Show the account, the connection, and what is still to be sent
     Status,
     /// Full-screen chat
@@ -104,6 +117,12 @@ pub(crate) struct Start {
     /// What the conversation is called
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) name: String,
+    /// Begin another one although there is one with this one person
+    #[arg(long)]
+    pub(crate) again: bool,
+    /// An id of your own choice, 26 random characters of a-z 2-7: the same command again starts nothing new
+    #[arg(long, value_name = "ID")]
+    pub(crate) id: Option<ConversationId>,
     #[command(flatten)]
     pub(crate) patience: Patience,
 }
@@ -130,6 +149,9 @@ pub(crate) struct Send {
     /// Only queue it: it is sent the next time that this profile is online
     #[arg(long)]
     pub(crate) no_wait: bool,
+    /// An id of your own choice, 26 random characters of a-z 2-7: the same command again says nothing twice
+    #[arg(long, value_name = "ID", conflicts_with = "lines")]
+    pub(crate) id: Option<MessageId>,
     #[command(flatten)]
     pub(crate) patience: Patience,
 }
@@ -146,6 +168,9 @@ pub(crate) struct Listen {
     /// Do not tell the senders that their messages were read
     #[arg(long)]
     pub(crate) peek: bool,
+    /// Follow every invitation to a relay that is used already: for bots, which answer anybody
+    #[arg(long)]
+    pub(crate) accept: bool,
 }
 
 /// `history`.
@@ -169,6 +194,42 @@ pub(crate) struct History {
 pub(crate) struct In {
     /// Its id, the beginning of its id, its name, or the handle of its only other member
     pub(crate) conversation: String,
+    #[command(flatten)]
+    pub(crate) patience: Patience,
+}
+
+/// `forget`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Named {
+    /// Its id, the beginning of its id, its name, or the handle of its only other member
+    pub(crate) conversation: String,
+}
+
+/// `accept`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Accept {
+    /// The handle of who invites, or the invitation's id or its beginning
+    pub(crate) conversation: String,
+    /// Also if it leads to a relay that you do not use yet, which would see your address
+    #[arg(long)]
+    pub(crate) foreign_relay: bool,
+    #[command(flatten)]
+    pub(crate) patience: Patience,
+}
+
+/// `react`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct React {
+    /// Its id, the beginning of its id, its name, or the handle of its only other member
+    pub(crate) conversation: String,
+    /// The message: its id (JSON key `id`), the beginning of its id, or `last` for the last one of the others
+    pub(crate) message: String,
+    /// One sign, such as 👍; "" takes yours back
+    #[arg(required_unless_present = "remove", conflicts_with = "remove")]
+    pub(crate) emoji: Option<String>,
+    /// Take your sign back
+    #[arg(long)]
+    pub(crate) remove: bool,
     #[command(flatten)]
     pub(crate) patience: Patience,
 }
@@ -199,8 +260,15 @@ pub(crate) struct Remove {
 /// `verify`.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Verify {
-    /// Somebody whom you share a conversation with
+    /// Somebody whom you have met: a handle, one with # and the beginning of the id, or the id
     pub(crate) handle: String,
+}
+
+/// Somebody.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Whom {
+    /// A handle, one with # and the beginning of the id, or the id
+    pub(crate) person: String,
 }
 
 /// `chat`.
@@ -279,6 +347,15 @@ mod tests {
         assert!(args.global.json);
         let args = Args::try_parse_from(["posthorn", "send", "bob", "-5 degrees"]).expect("a text");
         assert!(matches!(args.what, What::Send(Send { text: Some(text), .. }) if text == "-5 degrees"));
+    }
+
+    #[test]
+    fn a_reaction_is_a_sign_or_its_removal() {
+        assert!(Args::try_parse_from(["posthorn", "react", "bob", "last", "👍"]).is_ok());
+        assert!(Args::try_parse_from(["posthorn", "react", "bob", "last", ""]).is_ok());
+        assert!(Args::try_parse_from(["posthorn", "react", "bob", "last", "--remove"]).is_ok());
+        assert!(Args::try_parse_from(["posthorn", "react", "bob", "last"]).is_err());
+        assert!(Args::try_parse_from(["posthorn", "react", "bob", "last", "👍", "--remove"]).is_err());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Reading guide, in the order of a call: `args` says what can be typed; `profile` finds the folder and opens
 //! it (`passphrase`, `keyring`); `command/` has one file per family of commands, each of them a few calls of
 //! the client library; `name` finds what a person means by "family" or "bob"; `output` is what it looks like
-//! for people and as JSON, and `print` writes it; `problem` is every way to fail, `signal` what ends a
+//! for people, `invitation` what an invitation means, and `print` writes it; `problem` is every way to fail, `signal` what ends a
 //! command from outside, `advice` what to type next. `chat/` is the full-screen program, `demo` starts the
 //! tour.
 //!
@@ -17,6 +17,7 @@ mod clock;
 mod command;
 mod demo;
 mod disk;
+mod invitation;
 mod keyring;
 mod name;
 mod output;

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use posthorn_client::conversation::{ConversationId, ConversationState};
-use posthorn_client::identity::{ContactLink, LinkError};
-use posthorn_client::sync::{Contact, ConversationSummary};
+use posthorn_client::engine::{ConversationSummary, Person, Who};
+use posthorn_client::identity::{ContactLink, LinkError, PersonId};
 use posthorn_proto::Handle;
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_normalization::char::is_combining_mark;
@@ -21,17 +21,17 @@ const SHORTEST_PREFIX: usize = 4;
 const LISTED: usize = 5;
 
 /// What a conversation is called on the screen: its name, else the other members.
-pub(crate) fn title(conversation: &ConversationSummary, me: &str) -> String {
+pub(crate) fn title(conversation: &ConversationSummary, me: &PersonId) -> String {
     if !conversation.name.trim().is_empty() {
         return plain_line(&conversation.name);
     }
     let others = others(conversation, me);
-    if others.is_empty() { "(only you)".to_owned() } else { plain_line(&others.join(", ")) }
+    if others.is_empty() { "(only you)".to_owned() } else { plain_line(&handles(others.iter().copied())) }
 }
 
 /// What all of them are called beside each other: where two look alike, the beginnings of their ids stand
 /// behind.
-pub(crate) fn titles(list: &[ConversationSummary], me: &str) -> HashMap<ConversationId, String> {
+pub(crate) fn titles(list: &[ConversationSummary], me: &PersonId) -> HashMap<ConversationId, String> {
     let titles: Vec<_> = list.iter().map(|known| (known.id, title(known, me))).collect();
     let mut looks: HashMap<String, usize> = HashMap::new();
     titles.iter().for_each(|(_, title)| *looks.entry(look(title)).or_default() += 1);
@@ -69,19 +69,43 @@ fn bare(name: &str) -> String {
     letters.replace('đ', "d").replace('ø', "o").replace('ł', "l").replace('ß', "ss")
 }
 
-fn others<'a>(conversation: &'a ConversationSummary, me: &str) -> Vec<&'a str> {
-    conversation.members.iter().map(String::as_str).filter(|member| *member != me).collect()
+/// Everybody in it but us.
+pub(crate) fn others<'a>(conversation: &'a ConversationSummary, me: &PersonId) -> Vec<&'a Person> {
+    conversation.members.iter().filter(|member| member.person != *me).collect()
 }
 
-/// It takes messages.
+/// Names in a row.
+pub(crate) fn handles<'a>(people: impl IntoIterator<Item = &'a Person>) -> String {
+    people.into_iter().map(|person| person.handle.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// It has one other member, who is called this.
+fn is_with(conversation: &ConversationSummary, me: &PersonId, handle: &str) -> bool {
+    matches!(others(conversation, me)[..], [other] if other.handle == handle)
+}
+
+/// It takes messages, at once or later.
 pub(crate) fn is_live(conversation: &ConversationSummary) -> bool {
-    matches!(conversation.state, ConversationState::Active | ConversationState::Creating)
+    matches!(
+        conversation.state,
+        ConversationState::Active | ConversationState::Creating | ConversationState::Suspended(_)
+    )
+}
+
+/// Somebody asks us to come in.
+pub(crate) fn is_invitation(conversation: &ConversationSummary) -> bool {
+    conversation.state == ConversationState::Invited
+}
+
+/// It is over for us, and only its history is left.
+pub(crate) fn has_ended(conversation: &ConversationSummary) -> bool {
+    matches!(conversation.state, ConversationState::Left | ConversationState::Removed)
 }
 
 /// The conversation that `text` names: by id, by a beginning of its id, by name, or by its only other member.
 pub(crate) fn find<'a>(
     list: &'a [ConversationSummary],
-    me: &str,
+    me: &PersonId,
     text: &str,
 ) -> Result<&'a ConversationSummary, Problem> {
     let text = text.trim();
@@ -95,7 +119,7 @@ pub(crate) fn find<'a>(
         |conversation: &&ConversationSummary| !text.is_empty() && folded(&conversation.name) == folded_text;
     let nearly_named =
         |conversation: &&ConversationSummary| !text.is_empty() && bare(&conversation.name) == bare_text;
-    let with = |conversation: &&ConversationSummary| matches!(others(conversation, me)[..], [other] if other == text);
+    let with = |conversation: &&ConversationSummary| is_with(conversation, me, text);
     let begins = |conversation: &&ConversationSummary| {
         text.len() >= SHORTEST_PREFIX && conversation.id.to_string().starts_with(&folded_text)
     };
@@ -122,7 +146,7 @@ pub(crate) fn find<'a>(
     Err(unknown(list, me, text))
 }
 
-fn unknown(list: &[ConversationSummary], me: &str, text: &str) -> Problem {
+fn unknown(list: &[ConversationSummary], me: &PersonId, text: &str) -> Problem {
     if list.is_empty() {
         let message = format!(
             "no conversation is called \"{text}\", and there are none yet: {} begins one",
@@ -146,15 +170,15 @@ fn unknown(list: &[ConversationSummary], me: &str, text: &str) -> Problem {
     let rest = if list.len() > near.len() { ", ..." } else { "" };
     let there = format!("no conversation is called \"{text}\"; there is {}{rest}", listing(&near, me));
     // Somebody who is known from a group only: there may be one with them.
-    let is_member = list.iter().any(|known| known.members.iter().any(|member| member == text));
-    let begin = match is_member && text != me && Handle::parse(text).is_ok() {
+    let is_member = list.iter().any(|known| others(known, me).iter().any(|member| member.handle == text));
+    let begin = match is_member && Handle::parse(text).is_ok() {
         true => format!("; {} begins one with {text}", advice::command(&format!("start {text}"))),
         false => String::new(),
     };
     Problem::new("UNKNOWN_CONVERSATION", format!("{there}{begin}"))
 }
 
-fn listing(conversations: &[&ConversationSummary], me: &str) -> String {
+fn listing(conversations: &[&ConversationSummary], me: &PersonId) -> String {
     let one = |conversation: &&ConversationSummary| {
         format!("{} ({})", title(conversation, me), short(conversation.id))
     };
@@ -180,15 +204,15 @@ fn distance(one: &str, other: &str) -> usize {
 }
 
 /// Somebody to talk to: a contact link, or a handle at our own relay.
-pub(crate) fn contact(text: &str) -> Result<Contact, Problem> {
+pub(crate) fn contact(text: &str) -> Result<Who, Problem> {
     let text = text.trim();
     if text.contains("://") {
-        return text.parse::<ContactLink>().map(Contact::Link).map_err(|error: LinkError| {
+        return text.parse::<ContactLink>().map(Who::Link).map_err(|error: LinkError| {
             Problem::new("BAD_LINK", format!("that contact link cannot be used: {error}"))
         });
     }
     let handle = text.strip_prefix('@').unwrap_or(text);
-    Handle::parse(handle).map(Contact::Handle).map_err(|error| {
+    Handle::parse(handle).map(Who::Handle).map_err(|error| {
         let message =
             format!("\"{handle}\" is neither a contact link nor a handle: {error}{}", perhaps(handle));
         Problem::new("BAD_HANDLE", message)
@@ -206,19 +230,16 @@ pub(crate) fn perhaps(text: &str) -> String {
 }
 
 /// All of them, or the first mistake.
-pub(crate) fn contacts(texts: &[String]) -> Result<Vec<Contact>, Problem> {
+pub(crate) fn contacts(texts: &[String]) -> Result<Vec<Who>, Problem> {
     texts.iter().map(|text| contact(text)).collect()
 }
 
 /// Whoever is a member cannot be added. Links are not asked about: they name an identity, and a handle is
 /// only a name.
-pub(crate) fn none_is_member(
-    contacts: &[Contact],
-    conversation: &ConversationSummary,
-) -> Result<(), Problem> {
+pub(crate) fn none_is_member(contacts: &[Who], conversation: &ConversationSummary) -> Result<(), Problem> {
     for contact in contacts {
-        if let Contact::Handle(handle) = contact
-            && conversation.members.iter().any(|member| member == handle.as_str())
+        if let Who::Handle(handle) = contact
+            && conversation.members.iter().any(|member| member.handle == handle.as_str())
         {
             return Err(Problem::new(
                 "ALREADY_MEMBER",
@@ -229,21 +250,59 @@ pub(crate) fn none_is_member(
     Ok(())
 }
 
-/// The conversation with exactly this other person; one without a name before one with.
+/// The conversation with exactly this other person, or their invitation to one: without a name before with
+/// one.
 pub(crate) fn alone_with<'a>(
     list: &'a [ConversationSummary],
-    me: &str,
+    me: &PersonId,
     handle: &str,
 ) -> Option<&'a ConversationSummary> {
-    let with = || {
-        list.iter()
-            .filter(|known| is_live(known) && matches!(others(known, me)[..], [other] if other == handle))
+    let with = |wanted: fn(&ConversationSummary) -> bool| {
+        list.iter().filter(move |known| wanted(known) && is_with(known, me, handle))
     };
-    with().find(|known| known.name.is_empty()).or_else(|| with().next())
+    let unnamed = with(is_live).find(|known| known.name.is_empty());
+    unnamed.or_else(|| with(is_live).next()).or_else(|| with(is_invitation).next())
+}
+
+/// The person whom `text` names: by what they are called here, by that and the beginning of their id
+/// (`bob#k3ahq2`), or by the id.
+pub(crate) fn person<'a>(
+    people: impl IntoIterator<Item = &'a Person>,
+    text: &str,
+) -> Result<&'a Person, Problem> {
+    let text = text.trim().trim_start_matches('@');
+    let people: Vec<&Person> = people.into_iter().collect();
+    let id = text.parse::<PersonId>().ok();
+    let (name, beginning) = text.split_once('#').unwrap_or((text, ""));
+    let known_as = |person: &Person| person.handle.split('#').next().unwrap_or_default().to_owned();
+    let ways: [&dyn Fn(&&&Person) -> bool; 3] =
+        [&|known| Some(known.person) == id, &|known| known.handle == text, &|known| {
+            let id = known.person.to_string();
+            !beginning.is_empty() && known_as(known) == name && id.starts_with(&beginning.to_lowercase())
+        }];
+    for matching in ways {
+        let mut found: Vec<&Person> = people.iter().filter(matching).copied().collect();
+        found.sort_by_key(|known| known.person);
+        found.dedup_by_key(|known| known.person);
+        match found[..] {
+            [] => {}
+            [only] => return Ok(only),
+            _ => {
+                let one = |known: &&Person| format!("{}#{}", known_as(known), known.person.short());
+                let list = found.iter().map(one).collect::<Vec<_>>().join(", ");
+                let message = format!("\"{text}\" can mean {list}: type one of these");
+                return Err(Problem::new("AMBIGUOUS", message));
+            }
+        }
+    }
+    Err(Problem::new("UNKNOWN_PERSON", format!("nobody called {text} is known here")))
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use posthorn_client::conversation::GroupId;
+    use serde_json::json;
+
     use super::*;
 
     pub(crate) fn conversation(first_byte: u8, name: &str, members: &[&str]) -> ConversationSummary {
@@ -268,7 +327,7 @@ pub(crate) mod tests {
 
     fn found(text: &str) -> u8 {
         let list = list();
-        find(&list, "ann", text).expect(text).id.0[0]
+        find(&list, &id_of("ann"), text).expect(text).id.0[0]
     }
 
     #[test]
@@ -285,8 +344,9 @@ pub(crate) mod tests {
     fn a_name_is_the_same_from_every_keyboard() {
         let mut list = list();
         list.push(conversation(0x33, "H\u{1ed9}i b\u{1ea1}n Đà Lạt", &["ann", "bob", "eve"]));
-        let found =
-            |list: &[ConversationSummary], text: &str| find(list, "ann", text).map(|found| found.id.0[0]);
+        let found = |list: &[ConversationSummary], text: &str| {
+            find(list, &id_of("ann"), text).map(|found| found.id.0[0])
+        };
         for text in [
             "H\u{1ed9}i b\u{1ea1}n Đà Lạt",
             "ho\u{323}\u{302}i ba\u{323}n đà lạt",
@@ -307,7 +367,7 @@ pub(crate) mod tests {
         list.push(conversation(0x33, "Work", &["ann", "eve", "bob"]));
         list.push(conversation(0x44, "W\u{43e}rk\u{200b}", &["ann", "eve", "bob"]));
         list.push(conversation(0x55, "W\u{43e}rk", &["ann", "eve", "bob"]));
-        let titles = titles(&list, "ann");
+        let titles = titles(&list, &id_of("ann"));
         let titled = |byte: u8| titles[&ConversationId([byte; 16])].as_str();
         assert_eq!(titled(0x11), "Família");
         assert!(titled(0x44).starts_with("W\u{43e}rk⟨200b⟩") && !titled(0x44).contains('('), "{titles:?}");
@@ -321,13 +381,13 @@ pub(crate) mod tests {
 
     #[test]
     fn a_mistake_lists_what_is_near() {
-        let problem = find(&list(), "ann", "wrok").expect_err("unknown");
+        let problem = find(&list(), &id_of("ann"), "wrok").expect_err("unknown");
         assert_eq!(problem.code(), "UNKNOWN_CONVERSATION");
         let message = problem.message();
         assert!(message.find("Work").expect("listed") < message.find("bob").expect("listed"), "{message}");
-        let problem = find(&list(), "ann", "cleo").expect_err("known from a group only");
+        let problem = find(&list(), &id_of("ann"), "cleo").expect_err("known from a group only");
         assert!(problem.message().ends_with("`posthorn start cleo` begins one with cleo"), "{problem:?}");
-        let problem = find(&[], "ann", "x").expect_err("none");
+        let problem = find(&[], &id_of("ann"), "x").expect_err("none");
         assert!(problem.message().contains("posthorn start"));
     }
 
@@ -337,13 +397,13 @@ pub(crate) mod tests {
             conversation(1, "Trip", &["ann", "bob", "eve"]),
             conversation(2, "trip", &["ann", "dan", "eve"]),
         ];
-        let problem = find(&two, "ann", "TRIP").expect_err("two");
+        let problem = find(&two, &id_of("ann"), "TRIP").expect_err("two");
         assert_eq!(problem.code(), "AMBIGUOUS");
         let id = two[1].id.to_string();
         assert!(problem.message().contains(&id[..8]) && problem.message().contains("in brackets"));
-        assert_eq!(find(&two, "ann", &id[..8]).expect("that works").id, two[1].id);
+        assert_eq!(find(&two, &id_of("ann"), &id[..8]).expect("that works").id, two[1].id);
         two[0].state = ConversationState::Left;
-        assert_eq!(find(&two, "ann", "TRIP").expect("one is left").id.0[0], 2);
+        assert_eq!(find(&two, &id_of("ann"), "TRIP").expect("one is left").id.0[0], 2);
     }
 
     #[test]
@@ -359,27 +419,52 @@ pub(crate) mod tests {
     #[test]
     fn the_conversation_with_one_person() {
         let mut list = list();
-        let found =
-            |list: &[ConversationSummary], who: &str| alone_with(list, "ann", who).map(|found| found.id.0[0]);
+        let found = |list: &[ConversationSummary], who: &str| {
+            alone_with(list, &id_of("ann"), who).map(|found| found.id.0[0])
+        };
         assert_eq!(found(&list, "bob"), Some(0x00));
         assert_eq!(found(&list, "dan"), Some(0x22));
         assert_eq!(found(&list, "cleo"), None, "only with others");
         list[0].state = ConversationState::Left;
         assert_eq!(found(&list, "bob"), None);
+        list.push(invitation(0x33, "bob", "ws://127.0.0.1:4100"));
+        assert_eq!(found(&list, "bob"), Some(0x33), "who is invited need not invite");
+    }
+
+    #[test]
+    fn people_are_named_by_handle_or_by_id() {
+        let mut other = someone("bob");
+        other.person = PersonId([0xff; 32]);
+        let people = [someone("ann"), someone("bob"), someone("cleo"), someone("cleo")];
+        let found = |text: &str| person(&people, text).map(|found| found.person);
+        assert_eq!(found("@bob"), Ok(id_of("bob")));
+        assert_eq!(found(&id_of("bob").to_string()), Ok(id_of("bob")));
+        assert_eq!(found("cleo"), Ok(id_of("cleo")), "the same one, met twice");
+        assert_eq!(found("dan").expect_err("unknown").code(), "UNKNOWN_PERSON");
+        let people = [someone("bob"), other.clone()];
+        let problem = person(&people, "bob").expect_err("two");
+        assert_eq!(problem.code(), "AMBIGUOUS");
+        let typed = format!("bob#{}", other.person.short());
+        assert!(problem.message().contains(&typed), "{problem:?}");
+        assert_eq!(person(&people, &typed).map(|found| found.person), Ok(other.person));
+        other.handle = typed.clone();
+        let people = [someone("bob"), other.clone()];
+        assert_eq!(person(&people, "bob").map(|found| found.person), Ok(id_of("bob")), "who is that");
+        assert_eq!(person(&people, &typed).map(|found| found.person), Ok(other.person));
     }
 
     #[test]
     fn what_a_conversation_is_called() {
         let list = list();
-        assert_eq!(title(&list[0], "ann"), "bob");
-        assert_eq!(title(&list[1], "ann"), "Família");
-        assert_eq!(title(&conversation(1, "", &["ann"]), "ann"), "(only you)");
+        assert_eq!(title(&list[0], &id_of("ann")), "bob");
+        assert_eq!(title(&list[1], &id_of("ann")), "Família");
+        assert_eq!(title(&conversation(1, "", &["ann"]), &id_of("ann")), "(only you)");
     }
 
     #[test]
     fn contacts_are_links_or_handles() {
-        assert!(matches!(contact("bob"), Ok(Contact::Handle(_))));
-        assert!(matches!(contact("@bob"), Ok(Contact::Handle(_))));
+        assert!(matches!(contact("bob"), Ok(Who::Handle(_))));
+        assert!(matches!(contact("@bob"), Ok(Who::Handle(_))));
         let problem = contact("Bob").expect_err("upper case");
         assert_eq!(problem.code(), "BAD_HANDLE");
         assert!(problem.message().ends_with("; did you mean bob?"), "{problem:?}");

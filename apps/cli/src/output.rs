@@ -1,204 +1,200 @@
-//! What things look like: for people as text, for programs as JSON with stable keys (`docs/cli.md` lists
-//! them). Nothing here prints: that is `print`.
+//! What things look like for people. For programs they are the client library's own JSON, which `docs/cli.md`
+//! lists. Nothing here prints: that is `print`.
 
 use jiff::tz::TimeZone;
-use posthorn_client::conversation::{Body, Cause, ConversationState, Message, MessageState, Notice};
-use posthorn_client::sync::{Account, ConversationSummary, Event, MemberSummary};
-use serde_json::{Value, json};
+use posthorn_client::content::{Kind, Named};
+use posthorn_client::conversation::{Body, Cause, ConversationState, Entry, EntryState, Notice, Unreadable};
+use posthorn_client::engine::{Known, MemberSummary, Person};
+use posthorn_client::identity::PersonId;
+use serde_json::Value;
 
+use crate::clock;
 use crate::plain::{plain, plain_line};
-use crate::{clock, name};
 
-/// One line about something that happened to a conversation; whoever is called `me` is "you".
-pub(crate) fn notice_text(notice: &Notice, me: &str) -> String {
-    let one = |name: &String| if name == me { "you".to_owned() } else { name.clone() };
-    let list = |names: &[String]| match names.iter().map(one).collect::<Vec<_>>().as_slice() {
+/// One line about something that happened to a conversation; `me` is "you".
+pub(crate) fn notice_text(notice: &Notice, me: &PersonId) -> String {
+    let one = |who: &Named| if who.person == *me { "you".to_owned() } else { who.handle.clone() };
+    let list = |people: &[Named]| match people.iter().map(one).collect::<Vec<_>>().as_slice() {
         [] => "nobody".to_owned(),
         [only] => only.clone(),
         [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
     };
     let text = match notice {
+        Notice::Invited { by } => format!("{} invites you", by.handle),
+        Notice::Joined { by } => format!("{} invited you", by.handle),
         Notice::Added { by, who } => format!("{} added {}", one(by), list(who)),
-        // The commit that says by whom is not to be had any more.
-        Notice::Removed { by, who } if by.is_empty() => format!("removed: {}", list(who)),
         Notice::Removed { by, who } => format!("{} removed {}", one(by), list(who)),
-        Notice::Joined { by } => format!("{by} invited you"),
         Notice::Left { who } => format!("{} left", one(who)),
+        _ => "something happened that needs a newer version to be told".to_owned(),
     };
     plain_line(&text)
 }
 
 /// What an entry says, for people.
-pub(crate) fn body_text(body: &Body, me: &str) -> String {
+pub(crate) fn body_text(body: &Body, me: &PersonId) -> String {
     match body {
-        Body::Text(text) => plain(text),
+        Body::Said(Kind::Text(text)) => plain(&text.text),
+        Body::Said(kind) => plain_line(&format!("[{}]", kind.line())),
         Body::Notice(notice) => notice_text(notice, me),
-        Body::Unreadable(cause) => format!("a message came that cannot be read ({cause})"),
+        Body::Unreadable(run) => unreadable_text(run),
+        _ => "something came that needs a newer version to be shown".to_owned(),
     }
 }
 
+fn unreadable_text(run: &Unreadable) -> String {
+    match run.count {
+        1 => format!("a message came that cannot be read ({})", run.cause),
+        count => format!("{count} messages came that cannot be read ({})", run.cause),
+    }
+}
+
+/// The reactions to an entry: each sign once, with how many and who, the most frequent first.
+pub(crate) fn reactions(entry: &Entry) -> Vec<(String, Vec<String>)> {
+    let mut signs: Vec<(String, Vec<String>)> = Vec::new();
+    for (change, emoji) in entry.reactions() {
+        let who = if change.mine { "you".to_owned() } else { plain_line(&change.handle) };
+        let emoji = plain_line(emoji);
+        match signs.iter_mut().find(|(sign, _)| *sign == emoji) {
+            Some((_, people)) => people.push(who),
+            None => signs.push((emoji, vec![who])),
+        }
+    }
+    signs.sort_by_key(|(_, people)| std::cmp::Reverse(people.len()));
+    signs
+}
+
+/// Reactions on one line, if there are any: `👍 2 (you, bob)  ❤️ cleo`.
+pub(crate) fn reactions_text(entry: &Entry) -> Option<String> {
+    let one = |(sign, people): &(String, Vec<String>)| match &people[..] {
+        [only] => format!("{sign} {only}"),
+        several => format!("{sign} {} ({})", several.len(), several.join(", ")),
+    };
+    let signs = reactions(entry);
+    (!signs.is_empty()).then(|| signs.iter().map(one).collect::<Vec<_>>().join("  "))
+}
+
 /// The sign for how far a message got.
-pub(crate) fn mark(state: MessageState) -> String {
+pub(crate) fn mark(state: EntryState) -> String {
     match state {
-        MessageState::Queued => "…".to_owned(),
-        MessageState::Sent => "✓".to_owned(),
-        MessageState::Delivered => "✓✓".to_owned(),
-        MessageState::Read => "✓✓ read".to_owned(),
-        MessageState::Received => String::new(),
-        MessageState::Failed(cause) => format!("✗ {cause}"),
+        EntryState::Queued => "…".to_owned(),
+        EntryState::Sent => "✓".to_owned(),
+        EntryState::Delivered => "✓✓".to_owned(),
+        EntryState::Read => "✓✓ read".to_owned(),
+        EntryState::Failed(cause) => format!("✗ {cause}"),
+        _ => String::new(),
     }
 }
 
 /// The stable name of a state.
-pub(crate) fn state_name(state: MessageState) -> &'static str {
+pub(crate) fn state_name(state: EntryState) -> &'static str {
     match state {
-        MessageState::Queued => "queued",
-        MessageState::Sent => "sent",
-        MessageState::Delivered => "delivered",
-        MessageState::Read => "read",
-        MessageState::Received => "received",
-        MessageState::Failed(_) => "failed",
+        EntryState::Queued => "queued",
+        EntryState::Sent => "sent",
+        EntryState::Delivered => "delivered",
+        EntryState::Read => "read",
+        EntryState::Failed(_) => "failed",
+        _ => "received",
     }
 }
 
-/// The stable name of where a conversation stands, and why if it stopped.
-pub(crate) fn conversation_state(state: ConversationState) -> (&'static str, Option<Cause>) {
-    match state {
-        ConversationState::Creating => ("creating", None),
-        ConversationState::Active => ("active", None),
-        ConversationState::Leaving => ("leaving", None),
-        ConversationState::Left => ("left", None),
-        ConversationState::Removed => ("removed", None),
-        ConversationState::Stopped(cause) => ("stopped", Some(cause)),
-    }
+/// Where a conversation stands, in a word or two; nothing if it is open.
+pub(crate) fn conversation_state(state: &ConversationState) -> Option<String> {
+    Some(match state {
+        ConversationState::Active => return None,
+        ConversationState::Invited => "invitation".to_owned(),
+        ConversationState::Creating => "creating".to_owned(),
+        ConversationState::Leaving => "leaving".to_owned(),
+        ConversationState::Left => "left".to_owned(),
+        ConversationState::Removed => "removed".to_owned(),
+        ConversationState::Suspended(why) => format!("suspended: {}", why.cause),
+        _ => "needs a newer version".to_owned(),
+    })
+}
+
+/// Why a conversation is suspended, for people.
+pub(crate) fn suspended_text(cause: Cause) -> String {
+    let why = match cause {
+        Cause::ChainMismatch => "the relay showed its members different histories",
+        Cause::Gap => "the relay left something out",
+        Cause::BadTurn | Cause::BadCommit | Cause::CommitWithoutTurn => {
+            "somebody changed it in a way that is not allowed"
+        }
+        Cause::RolledBack => "this profile is an older copy of itself",
+        Cause::RelayRolledBack | Cause::RelayRestored => "the relay was put back to an earlier state",
+        Cause::KeyMismatch => "its lock at the relay is not the one of its members",
+        Cause::Lapsed => "the relay deleted what was not read in time",
+        Cause::MailboxGone => "the relay has it no more",
+        Cause::Evicted => "the relay says that you were removed",
+        Cause::ReadKeyRefused => "the relay does not let this device read it",
+        Cause::OpenedElsewhere => "this profile is open somewhere else, too: a copy of it",
+        Cause::RelayChanged => "the relay is not the one that it was",
+        Cause::Damaged => "the relay lost a part of it",
+        Cause::UpdateNeeded => "it needs a newer version of this program",
+        Cause::Internal => "something went wrong in this program",
+        _ => "something is wrong with it",
+    };
+    format!("suspended, because {why} ({cause}); what you write is kept until it goes on")
 }
 
 /// Who says it, for people.
-pub(crate) fn sender(message: &Message) -> String {
-    if message.mine { "you".to_owned() } else { plain_line(&message.sender) }
+pub(crate) fn sender(entry: &Entry) -> String {
+    if entry.mine { "you".to_owned() } else { plain_line(&entry.handle) }
 }
 
-/// A line of a history.
-pub(crate) fn message_line(message: &Message, me: &str, zone: &TimeZone) -> String {
-    let time = clock::date_and_time(message.sent_at, zone);
-    let text = body_text(&message.body, me);
-    if !matches!(message.body, Body::Text(_)) {
+/// Somebody says it, whatever it is.
+pub(crate) fn is_said(entry: &Entry) -> bool {
+    entry.said().is_some()
+}
+
+/// A line of a history, and one below it for its reactions.
+pub(crate) fn entry_line(entry: &Entry, me: &PersonId, zone: &TimeZone) -> String {
+    let time = clock::date_and_time(entry.sent_at, zone);
+    let text = body_text(&entry.body, me);
+    if !is_said(entry) {
         return format!("{time}  -- {text}");
     }
     let indent = format!("\n{:18}", "");
-    let mark = mark(message.state);
+    let mark = mark(entry.state);
     let gap = if mark.is_empty() { "" } else { "  " };
-    format!("{time}  {}: {}{gap}{mark}", sender(message), text.replace('\n', &indent))
+    let below = reactions_text(entry).map(|text| format!("{indent}{text}")).unwrap_or_default();
+    format!("{time}  {}: {}{gap}{mark}{below}", sender(entry), text.replace('\n', &indent))
 }
 
-/// The identity key as contact links have it: lower-case base32.
-pub(crate) fn identity(key: &[u8]) -> String {
-    data_encoding::BASE32_NOPAD.encode(key).to_ascii_lowercase()
-}
-
-/// An account, for programs.
-pub(crate) fn account_json(account: &Account) -> Value {
-    with_identity(json!(account), &account.identity_key)
-}
-
-/// A member's device, for programs.
-pub(crate) fn member_json(member: &MemberSummary) -> Value {
-    with_identity(json!(member), &member.identity_key)
-}
-
-/// The key in the one form that people see everywhere.
-fn with_identity(mut value: Value, key: &[u8]) -> Value {
-    merge(&mut value, json!({"identity_key": identity(key)}));
-    value
+/// On what word a name stands, if that is worth a word.
+pub(crate) fn known_text(known: Known) -> &'static str {
+    match known {
+        Known::Pinned => "",
+        Known::Contradicted => "somebody else is known by this name",
+        _ => "the name is their own word",
+    }
 }
 
 /// A member's device in a list, with this much room for the handle.
 pub(crate) fn member_line(member: &MemberSummary, room: usize) -> String {
-    let me = if member.me { "  (you)" } else { "" };
-    format!("{:room$} identity {}{me}", plain_line(&member.handle), identity(&member.identity_key))
+    let remark = match (member.me, member.joined) {
+        (true, _) => "you",
+        (false, false) => "has not come in yet",
+        (false, true) => known_text(member.person.known),
+    };
+    let remark = if remark.is_empty() { String::new() } else { format!("  ({remark})") };
+    format!("{:room$} {}{remark}", plain_line(&member.person.handle), member.person.person)
+}
+
+/// A person in a list.
+pub(crate) fn person_line(person: &Person) -> String {
+    let remarks = [
+        known_text(person.known),
+        if person.accepted { "" } else { "not accepted" },
+        if person.blocked { "blocked" } else { "" },
+    ];
+    let remarks = remarks.into_iter().filter(|remark| !remark.is_empty()).collect::<Vec<_>>().join("; ");
+    let remarks = if remarks.is_empty() { String::new() } else { format!("  ({remarks})") };
+    format!("{:32} {}{remarks}", plain_line(&person.handle), person.person)
 }
 
 /// A safety number's twelve groups in three rows.
 pub(crate) fn safety_rows<'a>(groups: impl Iterator<Item = &'a str>) -> Vec<String> {
     groups.collect::<Vec<_>>().chunks(4).map(|row| row.join("  ")).collect()
-}
-
-/// An entry of a history, for programs.
-pub(crate) fn message_json(message: &Message) -> Value {
-    let mut value = json!({
-        "id": message.id,
-        "conversation": message.conversation,
-        "row": message.row,
-        "seq": message.seq,
-        "sender": message.sender,
-        "mine": message.mine,
-        "sent_at": clock::rfc3339(message.sent_at),
-        "sent_at_ms": message.sent_at,
-        "state": state_name(message.state),
-    });
-    let more = match &message.body {
-        Body::Text(text) => json!({"kind": "text", "text": text}),
-        Body::Unreadable(cause) => json!({"kind": "unreadable", "cause": cause}),
-        Body::Notice(notice) => {
-            let mut value = match notice {
-                Notice::Added { by, who } => json!({"notice": "added", "by": by, "who": who}),
-                Notice::Removed { by, who } => json!({"notice": "removed", "by": by, "who": who}),
-                Notice::Joined { by } => json!({"notice": "joined", "by": by}),
-                Notice::Left { who } => json!({"notice": "left", "who": [who]}),
-            };
-            merge(&mut value, json!({"kind": "notice", "text": notice_text(notice, "")}));
-            value
-        }
-    };
-    merge(&mut value, more);
-    if let MessageState::Failed(cause) = message.state {
-        merge(&mut value, json!({"cause": cause}));
-    }
-    value
-}
-
-/// A conversation in a list, for programs.
-pub(crate) fn conversation_json(conversation: &ConversationSummary, me: &str) -> Value {
-    let (state, cause) = conversation_state(conversation.state);
-    let mut value = json!({
-        "id": conversation.id,
-        "name": conversation.name,
-        "title": name::title(conversation, me),
-        "members": conversation.members,
-        "state": state,
-        "unread": conversation.unread,
-        "epoch": conversation.epoch,
-        "last": conversation.last.as_ref().map(message_json),
-    });
-    if let Some(cause) = cause {
-        merge(&mut value, json!({"cause": cause}));
-    }
-    value
-}
-
-/// An event, for programs.
-pub(crate) fn event_json(event: &Event) -> Value {
-    let (name, more) = match event {
-        Event::Connected => ("connected", json!({})),
-        Event::Disconnected { reason, retry_in_ms } => {
-            ("disconnected", json!({"reason": reason, "retry_in_ms": retry_in_ms}))
-        }
-        Event::Message(message) => ("message", message_json(message)),
-        Event::MessageState { conversation, id, state } => {
-            let mut more = json!({"conversation": conversation, "id": id, "state": state_name(*state)});
-            if let MessageState::Failed(cause) = state {
-                merge(&mut more, json!({"cause": cause}));
-            }
-            ("message_state", more)
-        }
-        Event::Conversation { conversation } => ("conversation", json!({"conversation": conversation})),
-        Event::Alarm { conversation, cause, seq, text } => {
-            ("alarm", json!({"conversation": conversation, "cause": cause, "seq": seq, "text": text}))
-        }
-    };
-    let mut value = json!({"event": name});
-    merge(&mut value, more);
-    value
 }
 
 /// Adds the members of one object to another.
@@ -210,53 +206,92 @@ pub(crate) fn merge(into: &mut Value, from: Value) {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use posthorn_client::content::{Change, Text};
     use posthorn_client::conversation::{ConversationId, MessageId};
+    use posthorn_client::engine::Event;
+    use serde_json::json;
 
     use super::*;
+    use crate::name::tests::{id_of, someone};
 
-    pub(crate) fn message(row: u64, sender: &str, body: Body, state: MessageState) -> Message {
-        Message {
-            row,
-            id: MessageId([row as u8; 16]),
-            conversation: ConversationId([7; 16]),
-            sender: sender.to_owned(),
-            mine: state != MessageState::Received,
-            body,
-            sent_at: 1_795_392_180_000 + row * 60_000,
-            state,
-            seq: (state != MessageState::Queued).then_some(row),
+    pub(crate) fn named(handle: &str) -> Named {
+        Named { person: id_of(handle), handle: handle.to_owned() }
+    }
+
+    pub(crate) fn text(text: &str) -> Body {
+        Body::Said(Text::new(text).into())
+    }
+
+    /// An entry of conversation 7; it is ours unless it was received.
+    pub(crate) fn entry(row: u64, sender: &str, body: Body, state: EntryState) -> Entry {
+        let is_queued = state == EntryState::Queued;
+        let seq = (!is_queued).then_some(row);
+        let mut value = json!({"row": row, "id": MessageId([row as u8; 16]),
+            "conversation": ConversationId([7; 16]), "handle": sender, "mine": state != EntryState::Received,
+            "sent_at": 1_795_392_180_000 + row * 60_000, "state": state, "place": seq.map(|_| 1), "seq": seq,
+            "changes": []});
+        merge(&mut value, json!(body));
+        if matches!(body, Body::Said(_)) {
+            let device = "aeaqcaibaeaqcaibaeaqcaibae";
+            merge(&mut value, json!({"person": id_of(sender), "device": device}));
         }
+        serde_json::from_value(value).expect("an entry")
+    }
+
+    /// The same with a reaction of somebody.
+    pub(crate) fn reacted(mut entry: Entry, who: &str, emoji: &str) -> Entry {
+        let author =
+            entry.author.map(|author| posthorn_client::content::Author { person: id_of(who), ..author });
+        entry.changes.push(Change {
+            author: author.expect("said"),
+            handle: who.to_owned(),
+            mine: who == "ann",
+            sent_at: entry.sent_at,
+            said: posthorn_client::content::Reaction::new(emoji).into(),
+        });
+        entry
     }
 
     #[test]
-    fn the_keys_of_a_message_are_those_of_the_documentation() {
-        let text = message(1, "ann", Body::Text("hi".into()), MessageState::Sent);
-        assert_eq!(
-            message_json(&text),
-            json!({"id": text.id, "conversation": text.conversation, "row": 1, "seq": 1, "sender": "ann", "mine": true,
-                "sent_at": "2026-11-23T00:04:00.000Z", "sent_at_ms": 1_795_392_240_000_u64, "state": "sent",
-                "kind": "text", "text": "hi"})
-        );
-        let notice = Body::Notice(Notice::Added { by: "ann".into(), who: vec!["bob".into(), "cleo".into()] });
-        let value = message_json(&message(2, "ann", notice, MessageState::Received));
-        assert_eq!(value["notice"], "added");
-        assert_eq!(value["who"], json!(["bob", "cleo"]));
-        assert_eq!(value["text"], "ann added bob and cleo");
-        let value =
-            message_json(&message(3, "", Body::Unreadable(Cause::Gap), MessageState::Failed(Cause::Full)));
-        assert_eq!(
-            (&value["kind"], &value["cause"], &value["state"]),
-            (&json!("unreadable"), &json!("FULL"), &json!("failed"))
-        );
+    fn the_keys_of_an_entry_are_those_of_the_documentation() {
+        let hi = entry(1, "ann", text("hi"), EntryState::Sent);
+        let value = json!({"row": 1, "id": hi.id, "conversation": hi.conversation, "person": id_of("ann"),
+            "device": "aeaqcaibaeaqcaibaeaqcaibae", "handle": "ann", "mine": true,
+            "said": {"kind": "text", "text": "hi"}, "sent_at": 1_795_392_240_000_u64, "state": "sent",
+            "place": 1, "seq": 1, "changes": []});
+        assert_eq!(json!(hi), value);
+        let mut event = json!({"event": "entry"});
+        merge(&mut event, value);
+        assert_eq!(json!(Event::Entry(Box::new(hi))), event);
+        let notice = Notice::Added { by: named("ann"), who: vec![named("bob"), named("cleo")] };
+        let value = json!(entry(2, "", Body::Notice(notice), EntryState::Received));
+        assert_eq!(value["notice"]["added"]["who"][1]["handle"], "cleo");
+        assert_eq!(value["notice"]["added"]["by"]["person"], json!(id_of("ann")));
+        let run = Body::Unreadable(Unreadable { cause: Cause::Gap, count: 2, to: 9 });
+        let value = json!(entry(3, "", run, EntryState::Failed(Cause::Full)));
+        assert_eq!(value["unreadable"], json!({"cause": "GAP", "count": 2, "to": 9}));
+        assert_eq!(value["state"], json!({"failed": "FULL"}));
     }
 
     #[test]
-    fn an_identity_has_one_form() {
-        let key = [7; 32];
-        let member = MemberSummary { handle: "bob".into(), identity_key: key, device: [1; 16], me: false };
-        assert!(member_line(&member, 8).ends_with(&identity(&key)));
-        assert_eq!(member_json(&member)["identity_key"], identity(&key));
-        assert_eq!(identity(&key).len(), 52, "as contact links have it");
+    fn a_run_of_what_cannot_be_read_is_counted() {
+        let run = |count| Unreadable { cause: Cause::Gap, count, to: 9 };
+        assert_eq!(unreadable_text(&run(1)), "a message came that cannot be read (GAP)");
+        assert_eq!(unreadable_text(&run(3)), "3 messages came that cannot be read (GAP)");
+    }
+
+    #[test]
+    fn members_are_told_with_what_is_known_of_them() {
+        let mut value = json!(someone("bob"));
+        merge(&mut value, json!({"device": "01".repeat(16), "me": false, "joined": true}));
+        let member =
+            |value: &Value| serde_json::from_value::<MemberSummary>(value.clone()).expect("a member");
+        assert_eq!(member_line(&member(&value), 8), format!("bob      {}", id_of("bob")));
+        merge(&mut value, json!({"known": "claimed"}));
+        assert!(member_line(&member(&value), 8).ends_with("(the name is their own word)"));
+        merge(&mut value, json!({"joined": false}));
+        assert!(member_line(&member(&value), 8).ends_with("(has not come in yet)"));
+        assert_eq!(id_of("bob").to_string().len(), 52, "as contact links have it");
     }
 
     #[test]
@@ -269,12 +304,15 @@ pub(crate) mod tests {
 
     #[test]
     fn lines_of_a_history_are_indented() {
-        let text = message(1, "ann", Body::Text("one\ntwo".into()), MessageState::Delivered);
+        let (me, utc) = (id_of("ann"), TimeZone::UTC);
+        let two = entry(1, "ann", text("one\ntwo"), EntryState::Delivered);
+        assert_eq!(entry_line(&two, &me, &utc), "2026-11-23 00:04  you: one\n                  two  ✓✓");
+        let hi = entry(1, "bob", text("hi"), EntryState::Received);
+        assert_eq!(entry_line(&hi, &me, &utc), "2026-11-23 00:04  bob: hi");
+        let hi = reacted(reacted(reacted(hi, "dan", "❤️"), "ann", "👍"), "cleo", "👍");
         assert_eq!(
-            message_line(&text, "ann", &TimeZone::UTC),
-            "2026-11-23 00:04  you: one\n                  two  ✓✓"
+            entry_line(&hi, &me, &utc),
+            "2026-11-23 00:04  bob: hi\n                  👍 2 (you, cleo)  ❤️ dan"
         );
-        let text = message(1, "bob", Body::Text("hi".into()), MessageState::Received);
-        assert_eq!(message_line(&text, "ann", &TimeZone::UTC), "2026-11-23 00:04  bob: hi");
     }
 }

@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use posthorn_client::client::ClientError;
+use posthorn_client::engine::Error;
 use posthorn_client::store::StoreError;
-use posthorn_client::sync::{CommandError, EngineError};
 use serde_json::json;
 
 use crate::signal::Signal;
@@ -58,14 +57,19 @@ impl Problem {
     }
 
     /// In the chat there are the chat's commands, for the profile is in use.
-    pub(crate) fn in_chat(error: ClientError) -> Self {
+    pub(crate) fn in_chat(error: Error) -> Self {
         match &error {
-            ClientError::Command(CommandError::UnknownPerson(handle)) => Self::new(
-                error.code(),
-                format!("nobody called {handle} is known here: /members lists who is"),
-            ),
+            Error::UnknownPerson(handle) => Self::unknown_in_chat(handle),
+            Error::ForeignRelay(relay) => {
+                Self::new(error.code(), format!("{}: /accept yes does that, too", foreign(relay)))
+            }
             _ => error.into(),
         }
+    }
+
+    /// Nobody of this name, where only the chat's commands can be typed.
+    pub(crate) fn unknown_in_chat(handle: &str) -> Self {
+        Self::new("UNKNOWN_PERSON", format!("nobody called {handle} is known here: /members lists who is"))
     }
 
     pub(crate) fn print(&self, json: bool) {
@@ -133,39 +137,56 @@ pub(crate) fn of_store(error: &StoreError, home: &Path) -> Problem {
 
 /// A full disk is told in one way, whatever the database says.
 fn disk_full(error: &StoreError) -> Option<Problem> {
-    matches!(error, StoreError::Sqlite(_) | StoreError::Io { .. }).then(disk::full)?
+    match error {
+        StoreError::DiskFull => {
+            Some(disk::full().unwrap_or_else(|| Problem::new("DISK_FULL", error.to_string())))
+        }
+        StoreError::Sqlite(_) | StoreError::Io { .. } => disk::full(),
+        _ => None,
+    }
 }
 
-impl From<ClientError> for Problem {
-    fn from(error: ClientError) -> Self {
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
         let full = match &error {
-            ClientError::Engine(EngineError::Store(error)) => disk_full(error),
-            ClientError::Stopped => disk::full(),
+            Error::Store(error) => disk_full(error),
+            error if error.is_fatal() || matches!(error, Error::Stopped) => disk::full(),
             _ => None,
         };
         if let Some(full) = full {
             return full;
         }
         let message = match &error {
-            ClientError::Command(CommandError::NoAccount) => {
+            Error::NoAccount => {
                 let register = advice::command("register --relay URL --handle NAME --invite CODE");
                 format!("this profile has no account yet: make one with {register}")
             }
-            ClientError::Command(CommandError::UnknownPerson(handle)) => {
-                let members = advice::command("members CONVERSATION");
-                format!("nobody called {handle} is known here: {members} lists who is")
+            Error::UnknownPerson(handle) => {
+                let people = advice::command("people");
+                format!("nobody called {handle} is known here: {people} lists who is")
+            }
+            Error::ForeignRelay(relay) => {
+                format!("{}: add --foreign-relay if that is meant", foreign(relay))
             }
             // The code is told beside it.
-            ClientError::Command(CommandError::Failed { reason, .. }) => reason.clone(),
-            ClientError::Command(CommandError::Refused { code, message }) => refused(code, message),
+            Error::Failed { reason, .. } => reason.clone(),
+            Error::Refused { code, message } => refused(code, message),
             other => other.to_string(),
         };
         let code = match &error {
-            ClientError::Command(CommandError::Refused { code, .. }) => code.clone(),
+            Error::Refused { code, .. } => code.clone(),
             other => other.code().to_owned(),
         };
         Self::new(code, message)
     }
+}
+
+/// What it means to follow an invitation there.
+fn foreign(relay: &str) -> String {
+    format!(
+        "this conversation lives at {relay}, a relay that you do not use yet: whoever runs it would see your \
+         address, and when you are online"
+    )
 }
 
 /// What the relay's refusals mean to somebody who types.
@@ -187,10 +208,7 @@ mod tests {
 
     #[test]
     fn refusals_say_what_to_do() {
-        let error = ClientError::Command(CommandError::Refused {
-            code: "HANDLE_TAKEN".into(),
-            message: String::new(),
-        });
+        let error = Error::Refused { code: "HANDLE_TAKEN".into(), message: String::new() };
         let problem = Problem::from(error);
         assert_eq!(problem.code(), "HANDLE_TAKEN");
         assert!(problem.message().contains("choose another"));
@@ -198,21 +216,23 @@ mod tests {
 
     #[test]
     fn advice_fits_the_place() {
-        let unknown = || ClientError::Command(CommandError::UnknownPerson("bob".into()));
-        assert!(Problem::from(unknown()).message().contains("`posthorn members"));
+        let unknown = || Error::UnknownPerson("bob".into());
+        assert!(Problem::from(unknown()).message().contains("`posthorn people"));
         let problem = Problem::in_chat(unknown());
         assert_eq!(problem.code(), "UNKNOWN_PERSON");
         assert!(problem.message().contains("/members") && !problem.message().contains("posthorn"));
-        let myself = Problem::from(ClientError::Command(CommandError::Yourself)).if_inviting();
+        let far = || Error::ForeignRelay("wss://far.example".into());
+        assert!(Problem::from(far()).message().ends_with("add --foreign-relay if that is meant"));
+        assert!(Problem::in_chat(far()).message().contains("/accept yes"));
+        let myself = Problem::from(Error::Yourself).if_inviting();
         assert_eq!(myself.code(), "YOURSELF");
         assert!(myself.message().contains("that is yourself") && !myself.message().contains("leave"));
     }
 
     #[test]
     fn a_code_is_told_once() {
-        let error =
-            CommandError::Failed { cause: "CANNOT_ADD", reason: "bob cannot be added: unknown".into() };
-        let problem = Problem::from(ClientError::Command(error));
+        let error = Error::Failed { cause: "CANNOT_ADD", reason: "bob cannot be added: unknown".into() };
+        let problem = Problem::from(error);
         assert_eq!((problem.code(), problem.message()), ("CANNOT_ADD", "bob cannot be added: unknown"));
     }
 

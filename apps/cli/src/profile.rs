@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use posthorn_client::client::Client;
+use posthorn_client::engine::Account;
+use posthorn_client::identity::PersonId;
 use posthorn_client::store::{Database, KdfCost, Location, StoreError};
-use posthorn_client::sync::Account;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
@@ -25,6 +26,16 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// Whose profile it is.
+    pub(crate) fn me(&self) -> &PersonId {
+        &self.account.person
+    }
+
+    /// Ends with the profile closed, so that nothing of used keys stays in its log.
+    pub(crate) async fn close(self) {
+        close(self.client).await;
+    }
+
     /// A command waits from now on, and this is what becomes of what was asked if it is interrupted. An empty
     /// text ends that.
     pub(crate) fn keeps(&self, text: impl Into<String>) {
@@ -69,6 +80,11 @@ pub(crate) fn database_path(home: &Path) -> PathBuf {
     home.join("posthorn.db")
 }
 
+/// Closes a profile. One that stopped by itself is closed already, and told of that.
+pub(crate) async fn close(client: Client) {
+    let _ = client.close().await;
+}
+
 /// Opens the profile and begins to sync.
 pub(crate) async fn open(global: &Global) -> Result<Session, Problem> {
     let home = home(global)?;
@@ -76,18 +92,18 @@ pub(crate) async fn open(global: &Global) -> Result<Session, Problem> {
         return Err(Problem::no_profile(&home));
     }
     let (database, _) = open_database(global, &home)?;
-    let client = Client::open(database)?;
+    let client = Client::with_database(database)?;
     match client.account().await? {
         Some(account) if account.registered => Ok(Session { client, account, kept: RefCell::default() }),
         Some(account) => {
-            client.close().await;
+            close(client).await;
             let (relay, handle) = (account.relay, account.handle);
             let again = advice::command(&format!("register --relay {relay} --handle {handle}"));
             let message = format!("the registration of {handle} was cut off: finish it with {again}");
             Err(Problem::new("NOT_REGISTERED", message))
         }
         None => {
-            client.close().await;
+            close(client).await;
             Err(Problem::no_profile(&home))
         }
     }

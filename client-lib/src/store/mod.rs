@@ -92,6 +92,18 @@ impl Database {
         })
     }
 
+    /// Whether there is a database, whole: what was never written to is none, and [`Database::create`] takes it
+    /// over. Told without a passphrase, as it is told that another process has it open.
+    pub fn exists(location: Location<'_>) -> Result<bool, StoreError> {
+        if !path_of(location).exists() {
+            return Ok(false);
+        }
+        #[cfg(not(target_family = "wasm"))]
+        let _lock = take_lock(location)?;
+        let conn = connect(location, OpenFlags::empty()).map_err(|error| foreign(location, error))?;
+        Ok(!schema::is_empty(&conn)?)
+    }
+
     /// Opens an existing file. A database in memory cannot be opened, it is [`StoreError::NotFound`].
     pub fn open(location: Location<'_>, passphrase: &Passphrase) -> Result<Self, StoreError> {
         let path = path_of(location);

@@ -1,17 +1,18 @@
 //! The state of the full-screen chat: what happens goes in, orders for the driver come out. Pure: no
 //! terminal, no client, no clock, so that everything here is tested.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use jiff::tz::TimeZone;
-use posthorn_client::conversation::{Body, Cause, ConversationId, Message, MessageState};
-use posthorn_client::sync::{ConversationSummary, Event, SyncState};
+use posthorn_client::conversation::{Cause, ConversationId, Entry, EntryState};
+use posthorn_client::engine::{ConversationSummary, Event, SyncState, Waiting};
+use posthorn_client::identity::PersonId;
 
 use super::editor::Editor;
 use super::exchange::{Happening, Order, Popup};
-use super::unread::first_unread;
-use crate::name;
+use super::unread::{Place, first_unread};
 use crate::plain::plain_line;
+use crate::{invitation, name};
 
 /// Entries that are loaded at once.
 pub(super) const PAGE: usize = 100;
@@ -43,15 +44,15 @@ pub(super) struct Note {
 /// What is loaded of a conversation.
 #[derive(Debug, Default)]
 pub(super) struct History {
-    /// By row.
-    pub(super) messages: Vec<Message>,
+    /// In the conversation's order.
+    pub(super) entries: Vec<Entry>,
     /// There is nothing older.
     pub(super) complete: bool,
     pub(super) loading: bool,
-    /// From this row on, entries came while nobody looked.
-    pub(super) new_from: Option<u64>,
-    /// Up to this row, entries were on a screen that somebody looked at.
-    pub(super) seen: Option<u64>,
+    /// From here on, entries came while nobody looked.
+    pub(super) new_from: Option<Place>,
+    /// Up to here, entries were on a screen that somebody looked at.
+    pub(super) seen: Option<Place>,
 }
 
 /// What was on the screen last, for scrolling.
@@ -63,6 +64,8 @@ pub(super) struct Geometry {
     pub(super) total: usize,
     /// The row that says "new".
     pub(super) new_at: Option<usize>,
+    /// The first row of the entry that was chosen.
+    pub(super) chosen_at: Option<usize>,
     /// Columns of the input.
     pub(super) input_width: usize,
 }
@@ -70,15 +73,20 @@ pub(super) struct Geometry {
 /// Everything that is on the screen, and a little more.
 #[derive(Debug)]
 pub(super) struct App {
-    pub(super) me: String,
+    pub(super) me: PersonId,
+    pub(super) handle: String,
     pub(super) relay: String,
     pub(super) link: String,
     pub(super) zone: TimeZone,
     pub(super) now: u64,
     pub(super) connection: Connection,
+    /// The relay refuses something for now.
+    pub(super) waiting: Option<Waiting>,
     pub(super) conversations: Vec<ConversationSummary>,
     /// What they are called beside each other.
     titles: HashMap<ConversationId, String>,
+    /// Invitations of which the engine said that their relay is not used yet.
+    foreign: HashSet<ConversationId>,
     pub(super) selected: Option<ConversationId>,
     pub(super) histories: HashMap<ConversationId, History>,
     pub(super) drafts: HashMap<Option<ConversationId>, Editor>,
@@ -95,6 +103,9 @@ pub(super) struct App {
     pub(super) hold: bool,
     /// The window begins at what is new, until somebody moves it or has seen all of it.
     pub(super) from_new: bool,
+    /// The row of the entry that was chosen, and whether the window is to go there.
+    pub(super) chosen: Option<u64>,
+    pub(super) to_chosen: bool,
     pub(super) geometry: Geometry,
     pub(super) focused: bool,
     /// Everything that the relay has is here: what comes now comes while somebody looks.
@@ -105,20 +116,23 @@ pub(super) struct App {
 
 impl App {
     pub(super) fn new(
-        account: &posthorn_client::sync::Account,
+        account: &posthorn_client::engine::Account,
         zone: TimeZone,
         now: u64,
         wanted: Option<String>,
     ) -> Self {
         Self {
-            me: account.handle.clone(),
+            me: account.person,
+            handle: account.handle.clone(),
             relay: account.relay.clone(),
             link: account.link.clone(),
             zone,
             now,
             connection: Connection::Connecting,
+            waiting: None,
             conversations: Vec::new(),
             titles: HashMap::new(),
+            foreign: HashSet::new(),
             selected: None,
             histories: HashMap::new(),
             drafts: HashMap::new(),
@@ -131,6 +145,8 @@ impl App {
             scroll: 0,
             hold: false,
             from_new: true,
+            chosen: None,
+            to_chosen: false,
             geometry: Geometry::default(),
             focused: true,
             caught_up: false,
@@ -149,21 +165,30 @@ impl App {
             Happening::Resize => orders.push(Order::Redraw),
             Happening::Time(now) => self.time(now, &mut orders),
             Happening::Client(event) => self.event(event, &mut orders),
-            Happening::Missed => {
-                orders.extend([Order::LoadConversations, Order::AskOnline]);
-                orders.extend(
-                    self.selected.map(|conversation| Order::LoadHistory { conversation, before: None }),
-                );
-            }
             Happening::Conversations(list) => self.list(list, &mut orders),
-            Happening::History { conversation, before, messages } => {
-                self.loaded(conversation, before, messages)
+            Happening::History { conversation, before, entries } => {
+                self.loaded(conversation, before, entries)
             }
             Happening::State(state) => self.state(state),
             Happening::Drawn => self.mark_read(&mut orders),
             Happening::Started(id) => {
+                let is_new = !self.conversations.iter().any(|known| known.id == id);
                 self.note = None;
+                if is_new {
+                    self.tell("invited: what you write is read as soon as the invitation is accepted");
+                }
                 orders.push(Order::LoadConversations);
+                self.select(id, &mut orders);
+            }
+            Happening::Joined(id) => {
+                self.note = None;
+                self.foreign.remove(&id);
+                // What was shown was the invitation.
+                self.histories.remove(&id);
+                orders.push(Order::LoadConversations);
+                if self.selected == Some(id) {
+                    self.selected = None;
+                }
                 self.select(id, &mut orders);
             }
             Happening::Done(text) => self.tell(text),
@@ -185,15 +210,18 @@ impl App {
 
     /// Whatever makes text move on the screen.
     fn places(&self) -> (bool, usize, usize, usize) {
-        let entries = self.history().map_or(0, |history| history.messages.len());
+        let entries = self.history().map_or(0, |history| history.entries.len());
         (self.popup.is_some(), self.popup_scroll, self.scroll, entries)
     }
 
     /// Terminals do not agree how wide flags and joined signs are; what moves away may leave pieces of them.
     fn has_doubtful_signs(&self) -> bool {
         let doubtful = |c: char| matches!(c, '\u{1f1e6}'..='\u{1f1ff}' | '\u{200d}' | '\u{fe0f}');
-        let text = |message: &Message| matches!(&message.body, Body::Text(text) if text.contains(doubtful));
-        self.history().is_some_and(|history| history.messages.iter().any(text))
+        let is_doubtful = |entry: &Entry| {
+            entry.text().is_some_and(|text| text.contains(doubtful))
+                || entry.reactions().any(|(_, emoji)| emoji.contains(doubtful))
+        };
+        self.history().is_some_and(|history| history.entries.iter().any(is_doubtful))
     }
 
     /// Shows something over everything, from its beginning.
@@ -203,6 +231,7 @@ impl App {
 
     fn state(&mut self, state: SyncState) {
         self.caught_up = state.connected && state.caught_up;
+        self.waiting = state.waiting;
         match (state.connected, &self.connection) {
             (true, _) => self.connection = Connection::Online,
             (false, Connection::Online) => self.connection = Connection::Connecting,
@@ -221,6 +250,12 @@ impl App {
     pub(super) fn title(&self, conversation: &ConversationSummary) -> String {
         let known = self.titles.get(&conversation.id).cloned();
         known.unwrap_or_else(|| name::title(conversation, &self.me))
+    }
+
+    /// Whether an invitation leads to a relay that is not used yet.
+    pub(super) fn is_foreign(&self, invited: &ConversationSummary) -> bool {
+        self.foreign.contains(&invited.id)
+            || invitation::is_foreign(&self.conversations, &self.relay, invited)
     }
 
     pub(super) fn history(&self) -> Option<&History> {
@@ -244,6 +279,10 @@ impl App {
         if self.note.as_ref().is_some_and(|note| note.until <= now) {
             self.note = None;
         }
+        if self.waiting.as_ref().is_some_and(|waiting| waiting.until <= now) {
+            self.waiting = None;
+            orders.push(Order::AskOnline);
+        }
     }
 
     fn event(&mut self, event: Event, orders: &mut Vec<Order>) {
@@ -253,21 +292,39 @@ impl App {
                 self.connection = Connection::Offline { reason, retry_at: self.now + retry_in_ms };
                 self.caught_up = false;
             }
-            Event::Message(message) => {
-                self.arrived(message);
+            Event::Entry(entry) => {
+                self.arrived(*entry);
                 orders.push(Order::LoadConversations);
                 if !self.caught_up {
                     orders.push(Order::AskOnline);
                 }
             }
-            Event::MessageState { conversation, id, state } => {
-                let messages = self.histories.get_mut(&conversation).map(|history| &mut history.messages);
-                if let Some(message) = messages.into_iter().flatten().rev().find(|message| message.id == id) {
-                    message.state = state;
-                }
-                if let MessageState::Failed(cause) = state {
+            Event::Changed(entry) => {
+                if let EntryState::Failed(cause) = entry.state
+                    && !self.is_failed(&entry)
+                {
                     self.complain(format!("a message was not sent ({cause})"));
                 }
+                self.changed(*entry);
+            }
+            Event::Invited { conversation, inviter, foreign_relay, .. } => {
+                if foreign_relay {
+                    self.foreign.insert(conversation);
+                }
+                // Whoever has it before them need not be told.
+                if self.selected.is_some() {
+                    self.tell(format!("{} invites you: it stands in the list (Tab)", inviter.handle));
+                }
+                orders.push(Order::LoadConversations);
+            }
+            Event::Waiting(waiting) => self.waiting = Some(waiting),
+            Event::Missed { .. } => {
+                orders.extend([Order::LoadConversations, Order::AskOnline]);
+                // What is not on the screen is loaded when it is opened.
+                self.histories.retain(|id, _| Some(*id) == self.selected);
+                orders.extend(
+                    self.selected.map(|conversation| Order::LoadHistory { conversation, before: None }),
+                );
             }
             Event::Conversation { .. } => orders.push(Order::LoadConversations),
             Event::Alarm { conversation, cause, text, .. } => {
@@ -284,12 +341,35 @@ impl App {
                     self.alarms.remove(0);
                 }
             }
+            _ => {}
         }
+    }
+
+    /// Whether it is known already that an entry will not be sent.
+    fn is_failed(&self, entry: &Entry) -> bool {
+        let known = self.histories.get(&entry.conversation).map(|history| &history.entries);
+        let known = known.into_iter().flatten().find(|known| known.row == entry.row);
+        known.is_some_and(|known| matches!(known.state, EntryState::Failed(_)))
     }
 
     fn list(&mut self, list: Vec<ConversationSummary>, orders: &mut Vec<Order>) {
         self.titles = name::titles(&list, &self.me);
+        let at = self.conversations.iter().position(|known| Some(known.id) == self.selected);
         self.conversations = list;
+        let is_there = |id: &ConversationId| self.conversations.iter().any(|known| known.id == *id);
+        // What was forgotten, here or because of a block, leaves nothing behind; what stood beside it is
+        // opened.
+        if at.is_some() && !self.selected.is_some_and(|selected| is_there(&selected)) {
+            self.histories.retain(|id, _| is_there(id));
+            self.drafts.retain(|id, _| id.is_none_or(|id| is_there(&id)));
+            self.selected = None;
+            let next = at.map_or(0, |at| at.min(self.conversations.len().saturating_sub(1)));
+            if let Some(next) = self.conversations.get(next).map(|known| known.id) {
+                self.select(next, orders);
+            } else {
+                orders.push(Order::Redraw);
+            }
+        }
         if let Some(wanted) = self.wanted.take() {
             match name::find(&self.conversations, &self.me, &wanted).map(|found| found.id) {
                 Ok(id) => return self.select(id, orders),
@@ -307,27 +387,25 @@ impl App {
         }
     }
 
-    fn loaded(&mut self, conversation: ConversationId, before: Option<u64>, messages: Vec<Message>) {
-        let unread =
-            self.conversations.iter().find(|known| known.id == conversation).map_or(0, |known| known.unread);
+    fn loaded(&mut self, conversation: ConversationId, before: Option<u64>, entries: Vec<Entry>) {
+        let known = self.conversations.iter().find(|known| known.id == conversation);
+        let unread = known.filter(|known| known.unread > 0).and_then(|known| known.first_unread);
         let history = self.histories.entry(conversation).or_default();
         history.loading = false;
-        let short = messages.len() < PAGE;
+        history.complete = entries.len() < PAGE;
         match before {
-            Some(before) => {
-                history.complete = short;
-                let older = messages.into_iter().filter(|message| message.row < before);
-                history.messages.splice(0..0, older);
+            Some(_) => {
+                let is_new = |entry: &Entry| !history.entries.iter().any(|known| known.row == entry.row);
+                let older: Vec<Entry> = entries.into_iter().filter(is_new).collect();
+                history.entries.splice(0..0, older);
             }
             None => {
-                if unread > 0 {
-                    history.new_from = first_unread(&messages, unread);
+                if let Some(row) = unread {
+                    history.new_from = first_unread(&entries, row);
                 }
-                history.complete = short;
-                history.messages = messages;
+                history.entries = entries;
             }
         }
-        history.messages.dedup_by_key(|message| message.row);
     }
 
     /// Opens a conversation.
@@ -341,9 +419,9 @@ impl App {
         self.selected = Some(id);
         // A terminal may have shown a sign wider or narrower than was counted: nothing of it stays behind.
         orders.push(Order::Redraw);
-        (self.scroll, self.hold, self.from_new) = (0, false, true);
+        (self.scroll, self.hold, self.from_new, self.chosen) = (0, false, true, None);
         let history = self.histories.entry(id).or_default();
-        if history.messages.is_empty() && !history.loading {
+        if history.entries.is_empty() && !history.loading {
             history.loading = true;
             orders.push(Order::LoadHistory { conversation: id, before: None });
         }
@@ -370,8 +448,41 @@ impl App {
         let Some(history) = self.histories.get_mut(&conversation) else { return };
         if rows > 0 && near_top && !history.complete && !history.loading {
             history.loading = true;
-            let before = history.messages.first().map(|message| message.row);
+            let before = history.entries.first().map(|entry| entry.row);
             orders.push(Order::LoadHistory { conversation, before });
+        }
+    }
+
+    /// Chooses the entry `steps` further down among those that somebody said; from the end at first, and
+    /// beyond it none.
+    pub(super) fn choose(&mut self, steps: isize, orders: &mut Vec<Order>) {
+        let Some(history) = self.history() else { return };
+        let said: Vec<u64> =
+            history.entries.iter().filter(|entry| entry.said().is_some()).map(|entry| entry.row).collect();
+        let at = said.iter().position(|row| Some(*row) == self.chosen).unwrap_or(said.len());
+        let to = at.saturating_add_signed(steps);
+        self.chosen = said.get(to).copied();
+        (self.to_chosen, self.from_new) = (true, false);
+        if self.chosen.is_none() {
+            self.scroll = 0;
+        }
+        if to == 0 {
+            // Older ones may have to be loaded.
+            self.scroll_by(1, orders);
+        }
+    }
+
+    /// The entry that a reaction is meant for: the chosen one, else the newest of the others; to take one
+    /// back, the newest that has one of ours.
+    pub(super) fn to_react_to(&self, takes_back: bool) -> Option<&Entry> {
+        let entries = &self.history()?.entries;
+        let newest = |wanted: &dyn Fn(&Entry) -> bool| {
+            entries.iter().rev().find(|entry| entry.target().is_some() && wanted(entry))
+        };
+        match (self.chosen, takes_back) {
+            (Some(row), _) => newest(&|entry| entry.row == row),
+            (None, true) => newest(&|entry| entry.reactions().any(|(change, _)| change.mine)),
+            (None, false) => newest(&|entry| !entry.mine).or_else(|| newest(&|_| true)),
         }
     }
 }

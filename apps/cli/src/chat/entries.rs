@@ -1,111 +1,126 @@
-//! The rows of a history: days, senders, texts, marks. Pure.
+//! The rows of a history: days, senders, texts, marks, reactions. Pure.
 
-use posthorn_client::conversation::{Body, Message, MessageState};
+use posthorn_client::conversation::{Body, Entry, EntryState};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::app::App;
-use super::palette::{DIM, mark, name_style};
+use super::palette::{BOLD, DIM, mark, name_style};
+use super::unread::place;
 use super::wrap::{fit, wrap};
 use crate::clock;
-use crate::output::{body_text, sender as shown_name};
-use crate::plain::plain;
+use crate::output::{body_text, is_said, reactions_text, sender as shown_name};
 
 /// Columns of the time, and those kept free at the right for marks.
 const TIME: usize = 7;
 const MARK: usize = 6;
 /// Entries of one sender closer than this stand under one name, milliseconds.
 const TOGETHER_MS: u64 = 5 * 60_000;
-/// All rows of the open conversation, for this many columns, and which of them says "new".
-pub(super) fn rows(app: &App, width: usize) -> (Vec<Line<'static>>, Option<usize>) {
-    let mut new_at = None;
-    let Some(history) = app.history() else { return (Vec::new(), None) };
-    let names =
-        history.messages.iter().map(|message| shown_name(message).width()).max().unwrap_or(0).clamp(3, 12);
-    let mut rows = Vec::new();
-    if history.complete && !history.messages.is_empty() {
-        rows.push(Line::styled("this is the beginning", DIM).centered());
+
+/// The open conversation, drawn.
+#[derive(Default)]
+pub(super) struct Rows {
+    pub(super) lines: Vec<Line<'static>>,
+    /// Which row says "new".
+    pub(super) new_at: Option<usize>,
+    /// The first row of the entry that was chosen.
+    pub(super) chosen_at: Option<usize>,
+}
+
+/// All rows of the open conversation, for this many columns.
+pub(super) fn rows(app: &App, width: usize) -> Rows {
+    let mut rows = Rows::default();
+    let Some(history) = app.history() else { return rows };
+    let names = history.entries.iter().map(|entry| shown_name(entry).width()).max().unwrap_or(0).clamp(3, 12);
+    let lines = &mut rows.lines;
+    if history.complete && !history.entries.is_empty() {
+        lines.push(Line::styled("this is the beginning", DIM).centered());
     }
-    let mut before: Option<&Message> = None;
-    for message in &history.messages {
-        let day = clock::day(message.sent_at, &app.zone);
+    let mut before: Option<&Entry> = None;
+    for entry in &history.entries {
+        let day = clock::day(entry.sent_at, &app.zone);
         let new_day = before.is_none_or(|before| clock::day(before.sent_at, &app.zone) != day);
         if new_day {
-            rows.push(rule(&day, width, DIM));
+            lines.push(rule(&day, width, DIM));
         }
         let is_new = history
             .new_from
-            .is_some_and(|new| new <= message.row && before.is_none_or(|before| before.row < new));
+            .is_some_and(|new| new <= place(entry) && before.is_none_or(|before| place(before) < new));
         if is_new {
-            new_at = Some(rows.len());
-            rows.push(rule("new", width, Style::new().fg(Color::Yellow).add_modifier(Modifier::BOLD)));
+            rows.new_at = Some(lines.len());
+            lines.push(rule("new", width, Style::new().fg(Color::Yellow).add_modifier(Modifier::BOLD)));
         }
-        let follows = !new_day && !is_new && before.is_some_and(|before| belongs(before, message));
-        match &message.body {
-            Body::Text(text) => say(&mut rows, app, message, text, names, width, follows),
-            Body::Notice(_) => {
-                let text = format!(
-                    "{} · {}",
-                    clock::time_of_day(message.sent_at, &app.zone),
-                    body_text(&message.body, &app.me)
-                );
-                rows.extend(
-                    wrap(&text, width)
-                        .into_iter()
-                        .map(|row| Line::styled(row, DIM.add_modifier(Modifier::ITALIC)).centered()),
-                );
-            }
+        if app.chosen == Some(entry.row) {
+            rows.chosen_at = Some(lines.len());
+        }
+        let follows = !new_day && !is_new && before.is_some_and(|before| belongs(before, entry));
+        let text = body_text(&entry.body, &app.me);
+        match &entry.body {
+            Body::Said(_) => say(lines, app, entry, &text, names, width, follows),
             Body::Unreadable(_) => {
-                let text = format!("! {}", body_text(&message.body, &app.me));
-                rows.extend(
-                    wrap(&text, width).into_iter().map(|row| Line::styled(row, Style::new().fg(Color::Red))),
-                );
+                let style = Style::new().fg(Color::Red);
+                let text = format!("! {text}");
+                lines.extend(wrap(&text, width).into_iter().map(|row| Line::styled(row, style)));
+            }
+            _ => {
+                let text = format!("{} · {text}", clock::time_of_day(entry.sent_at, &app.zone));
+                let style = DIM.add_modifier(Modifier::ITALIC);
+                lines.extend(wrap(&text, width).into_iter().map(|row| Line::styled(row, style).centered()));
             }
         }
-        before = Some(message);
+        before = Some(entry);
     }
-    (rows, new_at)
+    rows
 }
 
-fn belongs(before: &Message, message: &Message) -> bool {
-    matches!((&before.body, &message.body), (Body::Text(_), Body::Text(_)))
-        && before.sender == message.sender
-        && message.sent_at.abs_diff(before.sent_at) < TOGETHER_MS
+fn belongs(before: &Entry, entry: &Entry) -> bool {
+    is_said(before)
+        && is_said(entry)
+        && before.author.map(|author| author.person) == entry.author.map(|author| author.person)
+        && entry.sent_at.abs_diff(before.sent_at) < TOGETHER_MS
 }
 
-/// A text with its sender, its time and its mark.
+/// What somebody said, with its sender, its time and its mark, and the reactions under it.
 fn say(
     rows: &mut Vec<Line<'static>>,
     app: &App,
-    message: &Message,
+    entry: &Entry,
     text: &str,
     names: usize,
     width: usize,
     follows: bool,
 ) {
     let margin = TIME + names + 2;
-    let texts = wrap(&plain(text), width.saturating_sub(margin + MARK).max(8));
+    let room = width.saturating_sub(margin + MARK).max(8);
+    let texts = wrap(text, room);
     let last = texts.len() - 1;
+    // What is no text is told in words, and those are not the sender's.
+    let style = if entry.text().is_some() { Style::new() } else { DIM.add_modifier(Modifier::ITALIC) };
+    let chosen = app.chosen == Some(entry.row);
     for (index, text) in texts.into_iter().enumerate() {
         let mut spans = if index == 0 {
             // Every message begins with its time, so that two of one sender never look like one.
-            let name = if follows { String::new() } else { fit(&shown_name(message), names) };
+            let name = if follows { String::new() } else { fit(&shown_name(entry), names) };
             let pad = " ".repeat(names.saturating_sub(name.width()));
-            let time = format!(" {} ", clock::time_of_day(message.sent_at, &app.zone));
-            vec![Span::styled(time, DIM), Span::styled(format!("{name}{pad}  "), name_style(message))]
+            let (sign, shade) = if chosen { ("▸", BOLD.fg(Color::Yellow)) } else { (" ", DIM) };
+            let time = format!("{sign}{} ", clock::time_of_day(entry.sent_at, &app.zone));
+            vec![Span::styled(time, shade), Span::styled(format!("{name}{pad}  "), name_style(entry))]
         } else {
             vec![Span::raw(" ".repeat(margin))]
         };
         let gap = width.saturating_sub(margin + text.width() + 5);
-        spans.push(Span::raw(text));
+        spans.push(Span::styled(text, style));
         if index == last {
             spans.push(Span::raw(" ".repeat(gap)));
-            spans.push(mark(message));
+            spans.push(mark(entry));
         }
         rows.push(Line::from(spans));
     }
-    if let MessageState::Failed(cause) = message.state {
+    for row in reactions_text(entry).iter().flat_map(|text| wrap(text, room)) {
+        rows.push(Line::from(vec![Span::raw(" ".repeat(margin)), Span::styled(row, DIM)]));
+    }
+    if let EntryState::Failed(cause) = entry.state {
         let text = format!("{}not sent: {cause}", " ".repeat(margin));
         rows.push(Line::styled(text, Style::new().fg(Color::Red)));
     }

@@ -1,7 +1,8 @@
 //! What goes into the chat's state, and what comes out of it.
 
-use posthorn_client::conversation::{ConversationId, Message};
-use posthorn_client::sync::{Contact, ConversationSummary, Event, SyncState};
+use posthorn_client::content::Target;
+use posthorn_client::conversation::{ConversationId, Entry};
+use posthorn_client::engine::{ConversationSummary, Event, SyncState, Who};
 
 /// What comes in.
 #[derive(Debug)]
@@ -15,18 +16,18 @@ pub(super) enum Happening {
     /// Unix milliseconds.
     Time(u64),
     Client(Event),
-    /// Events were missed: look at everything again.
-    Missed,
     Conversations(Vec<ConversationSummary>),
     History {
         conversation: ConversationId,
         before: Option<u64>,
-        messages: Vec<Message>,
+        entries: Vec<Entry>,
     },
     State(SyncState),
     /// The screen shows what the state says.
     Drawn,
     Started(ConversationId),
+    /// An invitation was followed: what stands there now is the conversation.
+    Joined(ConversationId),
     /// Something was done, in words.
     Done(String),
     /// Something was not, in words.
@@ -49,24 +50,49 @@ pub(super) enum Order {
         before: Option<u64>,
     },
     AskOnline,
-    MarkRead(ConversationId),
+    MarkRead {
+        conversation: ConversationId,
+        /// Up to this row.
+        up_to: u64,
+    },
     Send {
         conversation: ConversationId,
         text: String,
     },
     Start {
-        members: Vec<Contact>,
+        members: Vec<Who>,
         name: String,
+        /// Although there is one with the same person.
+        again: bool,
     },
     Add {
         conversation: ConversationId,
-        members: Vec<Contact>,
+        members: Vec<Who>,
     },
     Remove {
         conversation: ConversationId,
         handle: String,
     },
     Leave(ConversationId),
+    Accept {
+        conversation: ConversationId,
+        /// Also to a relay that is not used yet.
+        foreign_relay: bool,
+    },
+    /// An invitation, or a conversation that has ended.
+    Forget(ConversationId),
+    Block {
+        /// A handle or an id.
+        who: String,
+        blocked: bool,
+    },
+    React {
+        conversation: ConversationId,
+        target: Target,
+        /// "" takes it back.
+        emoji: String,
+    },
+    ShowPeople,
     ShowSafetyNumber(String),
     ShowMembers(ConversationId),
     Redraw,

@@ -1,27 +1,29 @@
 //! What keys do. Part of the pure state.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
-use posthorn_client::conversation::ConversationId;
-use posthorn_client::sync::Contact;
+use posthorn_client::conversation::{ConversationId, Entry};
+use posthorn_client::engine::Who;
 
 use super::app::App;
 use super::exchange::{Order, Popup};
 use super::slash::{self, Slash};
-use crate::{name, qr};
+use crate::{invitation, name, qr};
 
 /// The keys, for the help.
 const KEYS: &[(&str, &str)] = &[
-    ("Enter", "send"),
-    ("Alt+Enter, Ctrl+J", "a new line in the message"),
+    ("Enter; Alt+Enter, Ctrl+J", "send; a new line in the message"),
     ("Tab, Shift+Tab", "next, previous conversation (also Ctrl+N, Ctrl+P)"),
     ("PgUp, PgDn, arrows", "scroll, as the mouse wheel does"),
     ("Ctrl+Home, Ctrl+End", "to the beginning, to the end"),
+    ("Ctrl+Up, Ctrl+Down", "choose a message, for /react"),
     ("Ctrl+A, Ctrl+E", "to the line's start, end (also Home, End)"),
     ("Ctrl+W, Ctrl+U, Ctrl+K", "delete a word, to the start, to the end"),
     ("Esc", "close, dismiss notes and alarms, go to the end"),
-    ("Ctrl+L, Ctrl+Z", "draw anew; back to the shell until fg"),
-    ("F1; Ctrl+C, Ctrl+Q", "this help; quit"),
+    ("Ctrl+L, Ctrl+Z; F1", "draw anew; back to the shell until fg; this help"),
 ];
+
+/// What is said where an invitation has to be answered before anything else.
+const ANSWER_FIRST: &str = "answer the invitation first: /accept, /decline or /block";
 
 impl App {
     pub(super) fn key(&mut self, key: KeyEvent, orders: &mut Vec<Order>) {
@@ -41,6 +43,8 @@ impl App {
             KeyCode::BackTab => self.step(-1, orders),
             KeyCode::Char('n') if control => self.step(1, orders),
             KeyCode::Char('p') if control => self.step(-1, orders),
+            KeyCode::Up if control => self.choose(-1, orders),
+            KeyCode::Down if control => self.choose(1, orders),
             KeyCode::Down if alt => self.step(1, orders),
             KeyCode::Up if alt => self.step(-1, orders),
             KeyCode::PageUp => self.scroll_by(self.page(), orders),
@@ -118,7 +122,7 @@ impl App {
 
     /// The nearest thing that can be closed is closed.
     fn escape(&mut self) {
-        if self.popup.take().is_some() || self.note.take().is_some() {
+        if self.popup.take().is_some() || self.note.take().is_some() || self.chosen.take().is_some() {
             return;
         }
         if self.alarms.is_empty() {
@@ -147,6 +151,9 @@ impl App {
             self.complain("there is no conversation to write to: /new HANDLE starts one");
             return;
         };
+        if self.current().is_some_and(name::is_invitation) {
+            return self.complain(ANSWER_FIRST);
+        }
         let text = self.editor().take();
         let text = if text.starts_with("//") { text[1..].to_owned() } else { text };
         orders.push(Order::Send { conversation, text });
@@ -155,21 +162,27 @@ impl App {
     fn obey(&mut self, command: Slash, orders: &mut Vec<Order>) {
         match command {
             Slash::New { members, name, again } => {
-                if let (false, true, [Contact::Handle(handle)]) = (again, name.is_empty(), &members[..])
-                    && let Some(id) =
-                        name::alone_with(&self.conversations, &self.me, handle.as_str()).map(|c| c.id)
+                if let (false, true, [Who::Handle(handle)]) = (again, name.is_empty(), &members[..])
+                    && let Some(known) = name::alone_with(&self.conversations, &self.me, handle.as_str())
                 {
+                    let (id, invites) = (known.id, name::is_invitation(known));
                     self.select(id, orders);
+                    if invites {
+                        return self.tell(format!("{handle} invites you already: /accept comes in"));
+                    }
                     let another = format!("/new {handle} --again, or /new {handle} --name NAME");
                     return self
                         .tell(format!("this is your conversation with {handle}; {another} starts another"));
                 }
                 self.tell("inviting…");
-                orders.push(Order::Start { members, name: name::meant(&name) });
+                orders.push(Order::Start { members, name: name::meant(&name), again });
             }
             Slash::Help => self.help(),
             Slash::Card => self.card(),
             Slash::Quit => orders.push(Order::Quit),
+            Slash::People => orders.push(Order::ShowPeople),
+            Slash::Block(Some(who)) => orders.push(Order::Block { who, blocked: true }),
+            Slash::Unblock(who) => orders.push(Order::Block { who, blocked: false }),
             Slash::Verify(Some(handle)) => orders.push(Order::ShowSafetyNumber(handle)),
             _ => match self.selected {
                 Some(conversation) => self.obey_here(command, conversation, orders),
@@ -178,8 +191,59 @@ impl App {
         }
     }
 
+    /// Answers to the open invitation, or to something that has ended.
+    fn answer(&mut self, command: &Slash, conversation: ConversationId, orders: &mut Vec<Order>) {
+        let Some(current) = self.current() else { return };
+        let (invited, ended) = (name::is_invitation(current), name::has_ended(current));
+        let (title, foreign) = (self.title(current), self.is_foreign(current));
+        let inviter = current.inviter.as_ref().map(|person| person.person.to_string());
+        match command {
+            Slash::Accept { sure: false } if invited && foreign => {
+                let relay = invitation::relay_name(&current.relay);
+                self.tell(format!("come in at {relay}, which you do not use yet? Type /accept yes"));
+            }
+            Slash::Accept { .. } if invited => {
+                self.tell("coming in…");
+                orders.push(Order::Accept { conversation, foreign_relay: foreign });
+            }
+            Slash::Decline | Slash::Forget { .. } if invited => orders.push(Order::Forget(conversation)),
+            Slash::Block(None) if invited => {
+                orders.extend(inviter.map(|who| Order::Block { who, blocked: true }));
+            }
+            Slash::Forget { sure: true } if ended => orders.push(Order::Forget(conversation)),
+            Slash::Forget { sure: false } if ended => {
+                self.tell(format!("forget {title} with its history? Type /forget yes"));
+            }
+            Slash::Forget { .. } => self.complain("you are still in it: /leave first"),
+            Slash::Block(None) => self.complain("/block whom? Say it: /block HANDLE"),
+            Slash::Accept { .. } | Slash::Decline => self.complain("this is no invitation"),
+            _ => {}
+        }
+    }
+
+    /// Puts a sign beside an entry, or takes it back.
+    fn react(&mut self, emoji: String, conversation: ConversationId, orders: &mut Vec<Order>) {
+        match self.to_react_to(emoji.is_empty()).and_then(Entry::target) {
+            Some(target) => {
+                self.chosen = None;
+                orders.push(Order::React { conversation, target, emoji });
+            }
+            None if emoji.is_empty() => {
+                self.complain("there is no sign of yours to take back: /react 👍 puts one")
+            }
+            None => self.complain("there is no message yet to react to"),
+        }
+    }
+
     /// Commands that are about the open conversation.
     fn obey_here(&mut self, command: Slash, conversation: ConversationId, orders: &mut Vec<Order>) {
+        let is_about_members = matches!(
+            command,
+            Slash::Add(_) | Slash::Remove(_) | Slash::Leave { .. } | Slash::Members | Slash::React(_)
+        );
+        if is_about_members && self.current().is_some_and(name::is_invitation) {
+            return self.complain(ANSWER_FIRST);
+        }
         match command {
             Slash::Add(members) => {
                 if let Some(Err(problem)) =
@@ -204,18 +268,25 @@ impl App {
             }
             Slash::Members => orders.push(Order::ShowMembers(conversation)),
             Slash::Verify(None) => {
-                let others: Vec<String> = self
-                    .current()
-                    .map(|current| {
-                        current.members.iter().filter(|member| **member != self.me).cloned().collect()
-                    })
-                    .unwrap_or_default();
-                match &others[..] {
-                    [only] => orders.push(Order::ShowSafetyNumber(only.clone())),
-                    _ => self.complain(format!("/verify whom? {}", others.join(", "))),
+                let others =
+                    self.current().map(|current| name::others(current, &self.me)).unwrap_or_default();
+                match others[..] {
+                    [only] => orders.push(Order::ShowSafetyNumber(only.person.to_string())),
+                    _ => self.complain(format!("/verify whom? {}", name::handles(others))),
                 }
             }
-            Slash::New { .. } | Slash::Verify(Some(_)) | Slash::Card | Slash::Help | Slash::Quit => {}
+            Slash::React(emoji) => self.react(emoji, conversation, orders),
+            Slash::Accept { .. } | Slash::Decline | Slash::Forget { .. } | Slash::Block(None) => {
+                self.answer(&command, conversation, orders);
+            }
+            Slash::New { .. }
+            | Slash::Verify(Some(_))
+            | Slash::Block(Some(_))
+            | Slash::Unblock(_)
+            | Slash::People
+            | Slash::Card
+            | Slash::Help
+            | Slash::Quit => {}
         }
     }
 

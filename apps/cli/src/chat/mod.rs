@@ -1,14 +1,15 @@
 //! `chat`: the full-screen program.
 //!
 //! Reading order: `app` is the state (what happens goes in, orders come out: `exchange`) with `keys`, `slash`
-//! and `reading`; `editor`, `unread` and `wrap` are its parts; `view`, `entries` and `popup` draw it, out of
-//! the `palette`; this file is the thin driver between terminal, client and state. `screen` gives the
+//! and `reading`; `editor`, `unread` and `wrap` are its parts; `view`, `entries`, `invited` and `popup` draw
+//! it, out of the `palette`; this file is the thin driver between terminal, client and state. `screen` gives the
 //! terminal back whatever happens.
 
 mod app;
 mod editor;
 mod entries;
 mod exchange;
+mod invited;
 mod keyboard;
 mod keys;
 mod palette;
@@ -28,14 +29,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crossterm::event::Event as Typed;
-use posthorn_client::client::{Client, ClientError};
-use posthorn_client::sync::Event;
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use posthorn_client::client::{Client, EventStream};
+use posthorn_client::engine::{Error, Event, MemberSummary, Page, Person};
+use posthorn_client::identity::SafetyNumber;
 use tokio::task::JoinSet;
 
 use crate::args::{Chat, Global};
-use crate::output::{member_line, safety_rows};
+use crate::command::blocked_text;
+use crate::output::{member_line, person_line, safety_rows};
 use crate::plain::plain_line;
 use crate::problem::Problem;
 use crate::profile::{self, Session};
@@ -76,8 +77,8 @@ pub(crate) async fn run(global: &Global, arguments: &Chat) -> Result<ExitCode, P
     let session = profile::open(global).await?;
     if let Some(wanted) = &arguments.conversation {
         let list = session.client.conversations().await?;
-        if let Err(problem) = name::find(&list, &session.account.handle, wanted) {
-            session.client.close().await;
+        if let Err(problem) = name::find(&list, session.me(), wanted) {
+            session.close().await;
             return Err(problem);
         }
     }
@@ -108,7 +109,7 @@ async fn farewell(session: Session) {
         // What does not leave in time leaves the next time.
         let _ = session.client.settled(FAREWELL).await;
     }
-    session.client.close().await;
+    session.close().await;
 }
 
 fn terminal_problem(error: &io::Error) -> Problem {
@@ -118,14 +119,14 @@ fn terminal_problem(error: &io::Error) -> Problem {
 struct Driver {
     app: App,
     client: Client,
-    events: Receiver<Event>,
+    events: EventStream,
     /// Calls that wait for others.
     slow: JoinSet<Happening>,
 }
 
 impl Driver {
     fn new(app: App, client: Client) -> Self {
-        Self { app, events: client.subscribe(), client, slow: JoinSet::new() }
+        Self { app, events: client.events(), client, slow: JoinSet::new() }
     }
 
     async fn run(mut self) -> Result<End, Problem> {
@@ -161,10 +162,9 @@ impl Driver {
                     Some(Err(error)) => return Err(terminal_problem(&error)),
                     None => return Ok(End::Quit),
                 },
-                event = self.events.recv() => match event {
-                    Ok(event) => self.burst(event),
-                    Err(RecvError::Lagged(_)) => self.app.on(Happening::Missed),
-                    Err(RecvError::Closed) => return Err(ClientError::Stopped.into()),
+                event = self.events.next() => match event {
+                    Some(event) => self.burst(event),
+                    None => return Err(Error::Stopped.into()),
                 },
                 Some(done) = self.slow.join_next() => match done {
                     Ok(happening) => self.app.on(happening),
@@ -193,11 +193,8 @@ impl Driver {
     fn waiting(&mut self, most: usize) -> Vec<Order> {
         let mut orders = Vec::new();
         for _ in 0..most {
-            orders.extend(match self.events.try_recv() {
-                Ok(event) => self.app.on(Happening::Client(event)),
-                Err(TryRecvError::Lagged(_)) => self.app.on(Happening::Missed),
-                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
-            });
+            let Some(event) = self.events.try_next() else { break };
+            orders.extend(self.app.on(Happening::Client(event)));
         }
         orders
     }
@@ -241,51 +238,114 @@ impl Driver {
                 let known = self.app.conversations.iter().find(|known| known.id == conversation);
                 let limit =
                     known.filter(|_| before.is_none()).map_or(PAGE, |known| unread::page(known.unread, PAGE));
-                let messages = client.history(conversation, before, limit).await;
-                messages.map(|messages| Happening::History { conversation, before, messages })
+                let page = Page { before, limit, ..Page::default() };
+                match client.conversation(conversation).history(page).await {
+                    // It was forgotten in the meantime: the list tells.
+                    Err(Error::UnknownConversation) => return None,
+                    entries => entries.map(|entries| Happening::History { conversation, before, entries }),
+                }
             }
-            Order::MarkRead(conversation) => return complaint(client.mark_read(conversation).await),
+            Order::MarkRead { conversation, up_to } => {
+                return match client.conversation(conversation).mark_read(Some(up_to)).await {
+                    Ok(()) | Err(Error::UnknownConversation) => None,
+                    Err(error) => Some(Happening::Problem(words(error))),
+                };
+            }
             Order::Leave(conversation) => {
                 let left = || Happening::Done("you left; the history stays here".to_owned());
-                client.leave(conversation).await.map(|()| left())
+                client.conversation(conversation).leave().await.map(|()| left())
+            }
+            Order::Accept { conversation, foreign_relay } => {
+                let joined = client.conversation(conversation).accept(foreign_relay).await;
+                joined.map(|()| Happening::Joined(conversation))
+            }
+            Order::Forget(conversation) => {
+                let forgotten = || Happening::Done("forgotten".to_owned());
+                client.conversation(conversation).forget().await.map(|()| forgotten())
+            }
+            Order::Block { who, blocked } => return Some(self.block(&who, blocked).await),
+            Order::React { conversation, target, emoji } => {
+                return match client.conversation(conversation).react(target, &emoji).await {
+                    Ok(_) => None,
+                    Err(error) => Some(Happening::Problem(words(error))),
+                };
             }
             Order::Send { conversation, text } => {
-                return match client.send(conversation, text.clone()).await {
+                return match client.conversation(conversation).send_text(&text).await {
                     Ok(_) => None,
                     Err(error) => Some(Happening::NotSent { conversation, text, problem: words(error) }),
                 };
             }
             Order::ShowMembers(conversation) => {
-                client.members(conversation).await.map(|list| Happening::Show(members(&list)))
+                let list = client.conversation(conversation).members().await;
+                list.map(|list| Happening::Show(members(&list)))
             }
-            Order::ShowSafetyNumber(handle) => {
-                let me = self.app.me.clone();
-                client
-                    .safety_number(handle.clone())
-                    .await
-                    .map(|number| Happening::Show(safety(&me, &handle, &number)))
+            Order::ShowPeople => client.people().await.map(|list| Happening::Show(people(&list))),
+            Order::ShowSafetyNumber(who) => {
+                return Some(match self.person(&who).await {
+                    Ok(person) => happened(
+                        client
+                            .safety_number(person.person)
+                            .await
+                            .map(|number| Happening::Show(safety(&self.app.handle, &person.handle, &number))),
+                    ),
+                    Err(problem) => Happening::Problem(problem.message().to_owned()),
+                });
             }
-            Order::Start { members, name } => {
-                self.slow
-                    .spawn(async move { invited(client.start(name, members).await.map(Happening::Started)) });
+            Order::Start { members, name, again } => {
+                self.slow.spawn(async move {
+                    let started = client.start_as(None, &name, members, again).await;
+                    invited(started.map(|conversation| Happening::Started(conversation.id())))
+                });
                 return None;
             }
             Order::Add { conversation, members } => {
-                let added = || Happening::Done("added".to_owned());
-                self.slow
-                    .spawn(async move { invited(client.add(conversation, members).await.map(|()| added())) });
+                let added =
+                    || Happening::Done("added: they see it when they accept the invitation".to_owned());
+                self.slow.spawn(async move {
+                    invited(client.conversation(conversation).add(members).await.map(|()| added()))
+                });
                 return None;
             }
             Order::Remove { conversation, handle } => {
+                let known = self.app.conversations.iter().find(|known| known.id == conversation);
+                let person = match name::person(known.iter().flat_map(|known| &known.members), &handle) {
+                    Ok(person) => person.person,
+                    Err(problem) => return Some(Happening::Problem(in_chat(problem, &handle))),
+                };
                 self.slow.spawn(async move {
                     let done = Happening::Done(format!("{handle} is not a member any more"));
-                    happened(client.remove(conversation, handle).await.map(|()| done))
+                    happened(client.conversation(conversation).remove(person).await.map(|()| done))
                 });
                 return None;
             }
             Order::Quit | Order::Redraw | Order::Suspend | Order::AskOnline => return None,
         };
         Some(happened(done))
+    }
+
+    /// Whom a word means, among everybody who was met.
+    async fn person(&self, who: &str) -> Result<Person, Problem> {
+        let people = self.client.people().await?;
+        let found = name::person(&people, who).cloned();
+        found.map_err(|problem| Problem::new(problem.code(), in_chat(problem.clone(), who)))
+    }
+
+    async fn block(&self, who: &str, blocked: bool) -> Happening {
+        let person = match self.person(who).await {
+            Ok(person) => person,
+            Err(problem) => return Happening::Problem(problem.message().to_owned()),
+        };
+        let done = self.client.block(person.person, blocked).await;
+        happened(done.map(|()| Happening::Done(blocked_text(&person, blocked))))
+    }
+}
+
+/// A person is not known: what to type in the chat.
+fn in_chat(problem: Problem, who: &str) -> String {
+    match problem.code() {
+        "UNKNOWN_PERSON" => Problem::unknown_in_chat(who).message().to_owned(),
+        _ => problem.message().to_owned(),
     }
 }
 
@@ -298,23 +358,19 @@ fn push_new(queue: &mut VecDeque<Order>, orders: Vec<Order>) {
     }
 }
 
-fn words(error: ClientError) -> String {
+fn words(error: Error) -> String {
     Problem::in_chat(error).message().to_owned()
 }
 
 /// The same, where somebody was to be invited.
-fn invited(done: Result<Happening, ClientError>) -> Happening {
+fn invited(done: Result<Happening, Error>) -> Happening {
     done.unwrap_or_else(|error| {
         Happening::Problem(Problem::in_chat(error).if_inviting().message().to_owned())
     })
 }
 
-fn happened(done: Result<Happening, ClientError>) -> Happening {
+fn happened(done: Result<Happening, Error>) -> Happening {
     done.unwrap_or_else(|error| Happening::Problem(words(error)))
-}
-
-fn complaint(done: Result<(), ClientError>) -> Option<Happening> {
-    done.err().map(|error| Happening::Problem(words(error)))
 }
 
 fn translate(typed: Typed) -> Option<Happening> {
@@ -328,15 +384,24 @@ fn translate(typed: Typed) -> Option<Happening> {
     }
 }
 
-fn members(list: &[posthorn_client::sync::MemberSummary]) -> Popup {
+fn members(list: &[MemberSummary]) -> Popup {
     let lines = list.iter().map(|member| member_line(member, 20)).collect();
     Popup::of_text("Members", lines)
 }
 
-fn safety(me: &str, handle: &str, number: &posthorn_client::identity::SafetyNumber) -> Popup {
+fn people(list: &[Person]) -> Popup {
+    let lines = match list {
+        [] => vec!["Nobody was met yet.".to_owned()],
+        list => list.iter().map(person_line).collect(),
+    };
+    Popup::of_text("People", lines)
+}
+
+fn safety(me: &str, handle: &str, number: &SafetyNumber) -> Popup {
+    let handle = plain_line(handle);
     let mut lines = safety_rows(number.groups());
     lines.push(String::new());
     lines.push(format!("Compare it with what {handle} sees for you."));
     lines.push("Equal: nobody stands between you.".to_owned());
-    Popup::of_text(format!("Safety number of {me} and {}", plain_line(handle)), lines)
+    Popup::of_text(format!("Safety number of {me} and {handle}"), lines)
 }

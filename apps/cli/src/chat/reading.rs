@@ -1,39 +1,50 @@
 //! What is new and what is read: where the window begins, and when the senders are told. Part of the pure
 //! state.
 //!
-//! The client library marks a whole conversation at once, so that happens only when its end is on the screen
-//! of somebody who looks, and never while the relay is still handing out what came in the meantime.
+//! Read is what stood on the screen of somebody who looks, up to its end, and nothing while the relay is still
+//! handing out what came in the meantime.
 
-use posthorn_client::conversation::Message;
+use posthorn_client::conversation::Entry;
 
 use super::app::{App, Connection, Geometry};
 use super::exchange::Order;
+use super::unread::place;
 
 impl App {
-    /// A new entry; those that are known already change nothing.
-    pub(super) fn arrived(&mut self, message: Message) {
-        let open = self.selected == Some(message.conversation);
+    /// A new entry; one that is known already is shown as it is now.
+    pub(super) fn arrived(&mut self, entry: Entry) {
+        let open = self.selected == Some(entry.conversation);
         let watched = open && self.focused && self.caught_up && self.scroll == 0;
-        let Some(history) = self.histories.get_mut(&message.conversation) else { return };
-        let at = history.messages.partition_point(|known| known.row < message.row);
-        if history.messages.get(at).is_some_and(|known| known.row == message.row) {
-            return;
+        let Some(history) = self.histories.get_mut(&entry.conversation) else { return };
+        if history.entries.iter().any(|known| known.row == entry.row) {
+            return self.changed(entry);
         }
-        if message.mine {
+        let at = place(&entry);
+        if entry.mine {
             history.new_from = None;
         } else if !watched && history.new_from.is_none_or(|new| history.seen.is_some_and(|seen| new <= seen))
         {
-            history.new_from = Some(message.row);
+            history.new_from = Some(at);
         }
         if open {
-            if message.mine {
+            if entry.mine {
                 (self.scroll, self.from_new) = (0, false);
             } else if !watched && self.scroll == 0 {
                 self.from_new = true;
             }
             self.hold |= self.scroll > 0;
         }
-        history.messages.insert(at, message);
+        let index = history.entries.partition_point(|known| place(known) < at);
+        history.entries.insert(index, entry);
+    }
+
+    /// An entry is shown differently from now on. What was queued may have got its place.
+    pub(super) fn changed(&mut self, entry: Entry) {
+        let Some(history) = self.histories.get_mut(&entry.conversation) else { return };
+        let Some(known) = history.entries.iter_mut().find(|known| known.row == entry.row) else { return };
+        self.hold |= self.scroll > 0 && self.selected == Some(entry.conversation);
+        *known = entry;
+        history.entries.sort_by_key(place);
     }
 
     /// What was drawn, so that scrolling knows its ends, and the window begins at what is new.
@@ -46,6 +57,12 @@ impl App {
         }
         self.hold = false;
         self.geometry = geometry;
+        if let Some(at) = geometry.chosen_at.filter(|_| std::mem::take(&mut self.to_chosen)) {
+            // Between the first row of the window and its last.
+            let highest = geometry.total.saturating_sub(at);
+            self.scroll =
+                self.scroll.clamp(highest.saturating_sub(geometry.height), highest.saturating_sub(1));
+        }
         self.scroll = self.scroll.min(geometry.total.saturating_sub(geometry.height));
     }
 
@@ -59,12 +76,14 @@ impl App {
             return;
         }
         self.from_new = false;
-        history.seen = history.messages.last().map(|message| message.row);
+        // What came after this was drawn stands before what is still queued.
+        let Some(last) = history.entries.iter().rfind(|entry| entry.place.is_some()) else { return };
+        history.seen = Some(place(last));
         if let Some(conversation) =
             self.conversations.iter_mut().find(|known| Some(known.id) == selected && known.unread > 0)
         {
             conversation.unread = 0;
-            orders.push(Order::MarkRead(conversation.id));
+            orders.push(Order::MarkRead { conversation: conversation.id, up_to: last.row });
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What can be typed after a slash. Pure.
 
-use posthorn_client::sync::Contact;
+use posthorn_client::engine::Who;
 
 use crate::name;
 
@@ -8,16 +8,30 @@ use crate::name;
 #[derive(Debug, PartialEq)]
 pub(super) enum Slash {
     New {
-        members: Vec<Contact>,
+        members: Vec<Who>,
         name: String,
         /// Although there is one with the same person.
         again: bool,
     },
-    Add(Vec<Contact>),
+    Add(Vec<Who>),
     Remove(String),
     Leave {
         sure: bool,
     },
+    /// An invitation is followed; whoever is sure means also to a relay that is not used yet.
+    Accept {
+        sure: bool,
+    },
+    Decline,
+    Forget {
+        sure: bool,
+    },
+    /// Whoever invites, or somebody else.
+    Block(Option<String>),
+    Unblock(String),
+    /// "" takes it back.
+    React(String),
+    People,
     Verify(Option<String>),
     Members,
     Card,
@@ -29,15 +43,20 @@ pub(super) enum Slash {
 pub(super) const COMMANDS: &[(&str, &str)] = &[
     ("/new MEMBER...", "start a conversation with handles or contact links"),
     ("    --name NAME, --again", "with a name; another one with the same person"),
-    ("/add MEMBER...", "add people to this conversation"),
-    ("/remove HANDLE", "remove somebody from it"),
-    ("/leave, /leave yes", "leave it: asks first, does it"),
-    ("/members", "who is in it"),
-    ("/verify [HANDLE]", "the safety number with somebody"),
-    ("/card", "my contact link and its QR code"),
+    ("/accept, /decline", "answer an invitation; /block refuses all of somebody's"),
+    ("/react SIGN", "to the newest or the chosen message; none: take back"),
+    ("/add MEMBER..., /remove X", "add people to this conversation, remove somebody"),
+    ("/leave, /forget", "leave it; forget one that has ended: both ask first"),
+    ("/members, /people", "who is in it; everybody who was met"),
+    ("/block X, /unblock X", "take no invitations of somebody; take them again"),
+    ("/verify [X], /card", "the safety number with somebody; my contact link"),
     ("/help, /quit", "this help; end"),
     ("//text", "send a text that begins with a slash"),
 ];
+
+/// Signs that are typed more easily than they are found on a keyboard.
+const SIGNS: &[(&str, &str)] =
+    &[("+1", "👍"), ("-1", "👎"), ("<3", "❤️"), (":)", "🙂"), (":D", "😂"), (":o", "😮"), (":(", "😢")];
 
 /// `/new` makes another conversation with the same person.
 const AGAIN: &str = "--again";
@@ -63,6 +82,17 @@ pub(super) fn parse(line: &str) -> Result<Slash, String> {
         "/remove" if !rest.is_empty() => Ok(Slash::Remove(rest.trim_start_matches('@').to_owned())),
         "/remove" => Err("/remove whom? Say it: /remove HANDLE".to_owned()),
         "/leave" => Ok(Slash::Leave { sure: rest == "yes" }),
+        "/accept" => Ok(Slash::Accept { sure: rest == "yes" }),
+        "/decline" => Ok(Slash::Decline),
+        "/forget" => Ok(Slash::Forget { sure: rest == "yes" }),
+        "/block" => Ok(Slash::Block((!rest.is_empty()).then(|| rest.trim_start_matches('@').to_owned()))),
+        "/unblock" if !rest.is_empty() => Ok(Slash::Unblock(rest.trim_start_matches('@').to_owned())),
+        "/unblock" => Err("/unblock whom? Say it: /unblock HANDLE; /people lists who is blocked".to_owned()),
+        "/react" => {
+            let sign = SIGNS.iter().find(|(typed, _)| *typed == rest).map_or(rest, |(_, sign)| sign);
+            Ok(Slash::React(sign.to_owned()))
+        }
+        "/people" => Ok(Slash::People),
         "/verify" => Ok(Slash::Verify((!rest.is_empty()).then(|| rest.trim_start_matches('@').to_owned()))),
         "/members" => Ok(Slash::Members),
         "/card" => Ok(Slash::Card),
@@ -74,7 +104,7 @@ pub(super) fn parse(line: &str) -> Result<Slash, String> {
     }
 }
 
-fn contacts(text: &str, command: &str) -> Result<Vec<Contact>, String> {
+fn contacts(text: &str, command: &str) -> Result<Vec<Who>, String> {
     let words: Vec<String> = text
         .split(|c: char| c.is_whitespace() || c == ',')
         .filter(|w| !w.is_empty())
@@ -103,6 +133,12 @@ mod tests {
         assert_eq!(parse("/leave yes"), Ok(Slash::Leave { sure: true }));
         assert_eq!(parse("/verify"), Ok(Slash::Verify(None)));
         assert_eq!(parse("/quit"), Ok(Slash::Quit));
+        assert_eq!(parse("/accept"), Ok(Slash::Accept { sure: false }));
+        assert_eq!(parse("/block"), Ok(Slash::Block(None)));
+        assert_eq!(parse("/block @bob"), Ok(Slash::Block(Some("bob".into()))));
+        assert_eq!(parse("/react 👍"), Ok(Slash::React("👍".into())));
+        assert_eq!(parse("/react <3"), Ok(Slash::React("❤️".into())));
+        assert_eq!(parse("/react"), Ok(Slash::React(String::new())));
     }
 
     #[test]
@@ -111,6 +147,7 @@ mod tests {
         assert!(parse("/new bob --name").expect_err("no name").contains("--name what"));
         assert!(parse("/new bob --name  \"\"").expect_err("no name").contains("--name what"));
         assert!(parse("/add Bob").expect_err("no handle").contains("neither"));
+        assert!(parse("/unblock").expect_err("nobody").contains("/people"));
         assert!(parse("/nwe bob").expect_err("unknown").contains("/help"));
     }
 }

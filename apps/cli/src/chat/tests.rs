@@ -2,33 +2,38 @@
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use jiff::tz::TimeZone;
-use posthorn_client::conversation::{Body, Cause, ConversationId, Message, MessageState, Notice};
-use posthorn_client::sync::{Account, ConversationSummary, Event, SyncState};
+use posthorn_client::conversation::{
+    Body, Cause, ConversationId, ConversationState, Entry, EntryState, Notice, Suspension, Unreadable,
+};
+use posthorn_client::engine::{Account, ConversationSummary, Event, SyncState, Waiting};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
+use serde_json::json;
 
 use super::app::{App, Connection, PAGE};
 use super::exchange::{Happening, Order, Popup};
 use super::view;
-use crate::name::tests::conversation;
-use crate::output::tests::message;
+use crate::name::tests::{conversation, id_of, invitation};
+use crate::output::tests::{entry, named, reacted, text};
 
 const NOW: u64 = 1_795_392_180_000;
 
 fn app() -> App {
-    let account = Account {
-        handle: "ann".into(),
-        relay: "ws://127.0.0.1:4100".into(),
-        identity_key: [1; 32],
-        device: [2; 16],
-        link: "posthorn+ws://ann@127.0.0.1:4100/?k=abc".into(),
-        registered: true,
-    };
+    let account = json!({"handle": "ann", "relay": "ws://127.0.0.1:4100", "person": id_of("ann"),
+        "device": "02".repeat(16), "link": "posthorn+ws://ann@127.0.0.1:4100/?k=abc", "registered": true});
+    let account: Account = serde_json::from_value(account).expect("an account");
     App::new(&account, TimeZone::UTC, NOW, None)
 }
 
+/// The sync's state, as the engine tells it: connected and caught up, and what the relay makes it wait for.
+fn state(waiting: Option<Waiting>) -> Happening {
+    let state = json!({"connected": true, "caught_up": true, "outbox": 0, "intents": 0, "registered": true,
+        "waiting": waiting});
+    Happening::State(serde_json::from_value::<SyncState>(state).expect("a state"))
+}
+
 fn online() -> Happening {
-    Happening::State(SyncState { connected: true, caught_up: true, registered: true, ..SyncState::default() })
+    state(None)
 }
 
 /// Draws, as the driver does after everything that happens.
@@ -56,13 +61,25 @@ fn enter(app: &mut App, text: &str) -> Vec<Order> {
     key(app, KeyCode::Enter)
 }
 
-fn in_conversation(byte: u8, mut entry: Message) -> Message {
+fn in_conversation(byte: u8, mut entry: Entry) -> Entry {
     entry.conversation = ConversationId([byte; 16]);
     entry
 }
 
-fn said(byte: u8, row: u64, sender: &str, text: &str, state: MessageState) -> Message {
-    in_conversation(byte, message(row, sender, Body::Text(text.into()), state))
+fn said(byte: u8, row: u64, sender: &str, words: &str, state: EntryState) -> Entry {
+    in_conversation(byte, entry(row, sender, text(words), state))
+}
+
+fn new(entry: Entry) -> Happening {
+    Happening::Client(Event::Entry(Box::new(entry)))
+}
+
+fn changed(entry: Entry) -> Happening {
+    Happening::Client(Event::Changed(Box::new(entry)))
+}
+
+fn read(byte: u8, up_to: u64) -> Order {
+    Order::MarkRead { conversation: ConversationId([byte; 16]), up_to }
 }
 
 fn screen(app: &mut App, width: u16, height: u16) -> Terminal<TestBackend> {
@@ -79,46 +96,40 @@ fn shown(app: &mut App, width: u16, height: u16) -> String {
 fn busy() -> App {
     let mut app = app();
     let mut family = conversation(7, "Família 👩‍👩‍👧", &["ann", "bob", "cleo"]);
-    family.unread = 2;
-    family.last = Some(said(7, 7, "cleo", "Bis später!", MessageState::Received));
+    (family.unread, family.first_unread) = (2, Some(6));
+    family.last = Some(said(7, 7, "cleo", "Bis später!", EntryState::Received));
     let mut bob = conversation(8, "", &["ann", "bob"]);
     bob.unread = 3;
-    bob.last = Some(said(8, 1, "bob", "did you see\nthis?", MessageState::Received));
+    bob.last = Some(said(8, 1, "bob", "did you see\nthis?", EntryState::Received));
     app.on(online());
     let orders = app.on(Happening::Conversations(vec![family, bob]));
     assert_eq!(
         orders,
         [Order::Redraw, Order::LoadHistory { conversation: ConversationId([7; 16]), before: None }]
     );
-    let notice = Body::Notice(Notice::Added { by: "ann".into(), who: vec!["cleo".into()] });
+    let notice = Body::Notice(Notice::Added { by: named("ann"), who: vec![named("cleo")] });
+    let run = Unreadable { cause: Cause::MessageUnreadable, count: 1, to: 5 };
     let orders = app.on(Happening::History {
         conversation: ConversationId([7; 16]),
         before: None,
-        messages: vec![
-            in_conversation(7, message(1, "ann", notice, MessageState::Sent)),
-            said(7, 2, "ann", "Hallo zusammen 😀 日本語", MessageState::Read),
+        entries: vec![
+            in_conversation(7, entry(1, "ann", notice, EntryState::Sent)),
+            said(7, 2, "ann", "Hallo zusammen 😀 日本語", EntryState::Read),
             said(
                 7,
                 3,
                 "ann",
                 "a text that is long enough to need more than one row of the window that it is shown in",
-                MessageState::Delivered,
+                EntryState::Delivered,
             ),
-            said(7, 4, "bob", "one\ntwo", MessageState::Received),
-            in_conversation(
-                7,
-                message(5, "", Body::Unreadable(Cause::MessageUnreadable), MessageState::Received),
-            ),
-            said(7, 6, "cleo", "\u{1b}[31mred?", MessageState::Received),
-            said(7, 7, "cleo", "Bis später!", MessageState::Received),
+            said(7, 4, "bob", "one\ntwo", EntryState::Received),
+            in_conversation(7, entry(5, "", Body::Unreadable(run), EntryState::Received)),
+            said(7, 6, "cleo", "\u{1b}[31mred?", EntryState::Received),
+            said(7, 7, "cleo", "Bis später!", EntryState::Received),
         ],
     });
     assert_eq!(orders, [], "nothing is read before it is shown");
-    assert_eq!(
-        draw(&mut app, 90, 24).1,
-        [Order::MarkRead(ConversationId([7; 16]))],
-        "what is looked at is read"
-    );
+    assert_eq!(draw(&mut app, 90, 24).1, [read(7, 7)], "what is looked at is read");
     app
 }
 
@@ -130,7 +141,7 @@ fn an_empty_screen_says_how_to_begin() {
 #[test]
 fn a_busy_screen() {
     let mut app = busy();
-    app.on(Happening::Client(Event::Message(said(7, 8, "ann", "on its way", MessageState::Queued))));
+    app.on(new(said(7, 8, "ann", "on its way", EntryState::Queued)));
     insta::assert_snapshot!(shown(&mut app, 90, 24));
 }
 
@@ -224,6 +235,12 @@ fn commands_become_orders() {
     assert!(matches!(&enter(&mut app, "/add dan")[..], [Order::Add { .. }]));
     assert_eq!(enter(&mut app, "/add bob"), [], "a member");
     assert!(app.note.as_ref().is_some_and(|note| note.text.starts_with("bob is a member already")));
+    let block = |who: &str, blocked| Order::Block { who: who.into(), blocked };
+    assert_eq!(enter(&mut app, "/block bob"), [block("bob", true)]);
+    assert_eq!(enter(&mut app, "/unblock @bob"), [block("bob", false)]);
+    assert_eq!(enter(&mut app, "/people"), [Order::ShowPeople]);
+    assert_eq!(enter(&mut app, "/accept"), [], "this is no invitation");
+    assert_eq!(enter(&mut app, "/forget yes"), [], "one has to leave first");
     assert_eq!(enter(&mut app, "/quit"), [Order::Quit]);
     assert_eq!(enter(&mut app, "/nope"), []);
     assert_eq!(app.editor().text(), "/nope", "a mistake can be corrected");
@@ -233,38 +250,50 @@ fn commands_become_orders() {
 fn what_comes_while_nobody_looks_is_marked_as_new_and_not_as_read() {
     let mut app = busy();
     app.on(Happening::Focus(false));
-    let orders = app.on(Happening::Client(Event::Message(said(7, 8, "bob", "psst", MessageState::Received))));
+    let orders = app.on(new(said(7, 8, "bob", "psst", EntryState::Received)));
     assert_eq!(orders, [Order::LoadConversations]);
-    app.on(Happening::Client(Event::Message(said(7, 9, "bob", "hey", MessageState::Received))));
+    app.on(new(said(7, 9, "bob", "hey", EntryState::Received)));
     assert_eq!(
         app.history().and_then(|history| history.new_from),
-        Some(8),
+        Some((1, 8, 8)),
         "what was read is not new any more"
     );
     let mut list = app.conversations.clone();
-    list[0].unread = 2;
+    (list[0].unread, list[0].first_unread) = (2, Some(8));
     assert_eq!(app.on(Happening::Conversations(list)), []);
     assert_eq!(draw(&mut app, 80, 24).1, []);
     assert_eq!(app.on(Happening::Focus(true)), []);
-    assert_eq!(draw(&mut app, 80, 24).1, [Order::MarkRead(ConversationId([7; 16]))]);
-    app.on(Happening::Client(Event::Message(said(7, 10, "ann", "yes?", MessageState::Queued))));
+    assert_eq!(draw(&mut app, 80, 24).1, [read(7, 9)]);
+    app.on(new(said(7, 10, "ann", "yes?", EntryState::Queued)));
     assert_eq!(app.history().and_then(|history| history.new_from), None, "who answers has seen it");
 }
 
 #[test]
 fn a_message_is_shown_once_and_its_mark_follows() {
     let mut app = busy();
-    let sent = said(7, 9, "ann", "once", MessageState::Queued);
-    app.on(Happening::Client(Event::Message(sent.clone())));
-    app.on(Happening::Client(Event::Message(sent.clone())));
-    let state = |app: &App| -> Vec<MessageState> {
+    let queued = said(7, 9, "ann", "once", EntryState::Queued);
+    app.on(new(queued.clone()));
+    app.on(new(queued.clone()));
+    let state = |app: &App| -> Vec<EntryState> {
         let history = app.history().expect("loaded");
-        history.messages.iter().filter(|message| message.row == 9).map(|message| message.state).collect()
+        history.entries.iter().filter(|entry| entry.row == 9).map(|entry| entry.state).collect()
     };
-    assert_eq!(state(&app), [MessageState::Queued]);
-    let (conversation, id) = (sent.conversation, sent.id);
-    app.on(Happening::Client(Event::MessageState { conversation, id, state: MessageState::Delivered }));
-    assert_eq!(state(&app), [MessageState::Delivered]);
+    assert_eq!(state(&app), [EntryState::Queued]);
+    // Another one is on the relay before it.
+    app.on(new(said(7, 10, "bob", "first", EntryState::Received)));
+    let rows = |app: &App| -> Vec<u64> {
+        app.history().expect("loaded").entries.iter().map(|entry| entry.row).rev().take(2).collect()
+    };
+    assert_eq!(rows(&app), [9, 10], "what is queued stands behind everything");
+    let mut sent = queued;
+    (sent.state, sent.place, sent.seq) = (EntryState::Delivered, Some(1), Some(12));
+    app.on(changed(sent.clone()));
+    assert_eq!(state(&app), [EntryState::Delivered]);
+    app.on(new(said(7, 13, "bob", "then", EntryState::Received)));
+    assert_eq!(rows(&app), [13, 9], "where the relay put it");
+    sent.state = EntryState::Failed(Cause::Left);
+    app.on(changed(sent));
+    assert!(app.note.as_ref().is_some_and(|note| note.text == "a message was not sent (LEFT)"));
 }
 
 #[test]
@@ -272,9 +301,9 @@ fn scrolling_loads_what_is_older_and_holds_still() {
     let mut app = busy();
     let conversation = ConversationId([7; 16]);
     let page = |from: u64| {
-        (from..from + PAGE as u64).map(|row| said(7, row, "bob", "x", MessageState::Received)).collect()
+        (from..from + PAGE as u64).map(|row| said(7, row, "bob", "x", EntryState::Received)).collect()
     };
-    app.on(Happening::History { conversation, before: None, messages: page(1000) });
+    app.on(Happening::History { conversation, before: None, entries: page(1000) });
     screen(&mut app, 80, 24);
     let mut orders = Vec::new();
     for _ in 0..12 {
@@ -282,11 +311,11 @@ fn scrolling_loads_what_is_older_and_holds_still() {
         screen(&mut app, 80, 24);
     }
     assert_eq!(orders, [Order::LoadHistory { conversation, before: Some(1000) }], "asked for once");
-    app.on(Happening::History { conversation, before: Some(1000), messages: page(900) });
-    assert_eq!(app.history().map(|history| history.messages.len()), Some(2 * PAGE));
+    app.on(Happening::History { conversation, before: Some(1000), entries: page(900) });
+    assert_eq!(app.history().map(|history| history.entries.len()), Some(2 * PAGE));
     screen(&mut app, 80, 24);
     let (scroll, total) = (app.scroll, app.geometry.total);
-    app.on(Happening::Client(Event::Message(said(7, 2000, "bob", "new", MessageState::Received))));
+    app.on(new(said(7, 2000, "bob", "new", EntryState::Received)));
     screen(&mut app, 80, 24);
     assert_eq!(app.scroll - scroll, app.geometry.total - total, "the window stands still");
     assert!(app.history().is_some_and(|history| history.new_from.is_some()));
@@ -368,12 +397,11 @@ fn a_popup_stands_over_everything() {
 fn coming_back(entries: u64, unread: u64) -> App {
     let mut app = app();
     let mut bob = conversation(8, "", &["ann", "bob"]);
-    bob.unread = unread;
+    (bob.unread, bob.first_unread) = (unread, (unread > 0).then_some(entries + 1 - unread));
     app.on(Happening::Conversations(vec![bob]));
-    let messages = (1..=entries)
-        .map(|row| said(8, row, "bob", &format!("line {row}"), MessageState::Received))
-        .collect();
-    app.on(Happening::History { conversation: ConversationId([8; 16]), before: None, messages });
+    let messages =
+        (1..=entries).map(|row| said(8, row, "bob", &format!("line {row}"), EntryState::Received)).collect();
+    app.on(Happening::History { conversation: ConversationId([8; 16]), before: None, entries: messages });
     app
 }
 
@@ -392,20 +420,20 @@ fn who_comes_back_sees_where_the_new_ones_begin() {
     key(&mut app, KeyCode::PageDown);
     let (text, orders) = draw(&mut app, 80, 24);
     assert!(text.contains("line 60"), "{text}");
-    assert_eq!(orders, [Order::MarkRead(ConversationId([8; 16]))]);
+    assert_eq!(orders, [read(8, 60)]);
 }
 
 #[test]
 fn what_the_relay_kept_is_new_although_somebody_looks() {
     let mut app = coming_back(3, 0);
     draw(&mut app, 80, 24);
-    let kept = |row: u64| Event::Message(said(8, row, "bob", &format!("kept {row}"), MessageState::Received));
+    let kept = |row: u64| said(8, row, "bob", &format!("kept {row}"), EntryState::Received);
     for row in 4..40 {
-        app.on(Happening::Client(kept(row)));
+        app.on(new(kept(row)));
         draw(&mut app, 80, 24);
     }
     let mut list = app.conversations.clone();
-    list[0].unread = 36;
+    (list[0].unread, list[0].first_unread) = (36, Some(4));
     app.on(Happening::Conversations(list));
     app.on(online());
     let (text, orders) = draw(&mut app, 80, 24);
@@ -413,8 +441,8 @@ fn what_the_relay_kept_is_new_although_somebody_looks() {
     assert!(rows[2].contains("─ new ─") && rows[3].contains("kept 4"), "{text}");
     assert_eq!(orders, []);
     key(&mut app, KeyCode::Esc);
-    assert_eq!(draw(&mut app, 80, 24).1, [Order::MarkRead(ConversationId([8; 16]))]);
-    app.on(Happening::Client(kept(40)));
+    assert_eq!(draw(&mut app, 80, 24).1, [read(8, 39)]);
+    app.on(new(kept(40)));
     let (text, _) = draw(&mut app, 80, 24);
     assert!(text.contains("kept 40"), "from now on the window follows: {text}");
 }
@@ -424,12 +452,13 @@ fn messages_of_one_sender_do_not_run_together() {
     let mut app = app();
     app.on(Happening::Conversations(vec![conversation(8, "", &["ann", "bob"])]));
     let messages = (1..=3)
-        .map(|row| Message {
-            sent_at: NOW,
-            ..said(8, row, "bob", &format!("part {row}"), MessageState::Received)
+        .map(|row| {
+            let mut part = said(8, row, "bob", &format!("part {row}"), EntryState::Received);
+            part.sent_at = NOW;
+            part
         })
         .collect();
-    app.on(Happening::History { conversation: ConversationId([8; 16]), before: None, messages });
+    app.on(Happening::History { conversation: ConversationId([8; 16]), before: None, entries: messages });
     let text = shown(&mut app, 80, 24);
     assert_eq!(text.matches("00:03 bob  part 1").count(), 1, "{text}");
     assert_eq!(text.matches("00:03      part").count(), 2, "{text}");
@@ -505,8 +534,8 @@ fn flags_and_families_are_counted_as_terminals_show_them() {
         assert_eq!(sign.width(), 2, "{sign}");
         let mut app = app();
         app.on(Happening::Conversations(vec![conversation(8, "", &["ann", "bob"])]));
-        let messages = vec![said(8, 1, "bob", &format!("a{sign}b"), MessageState::Received)];
-        app.on(Happening::History { conversation: ConversationId([8; 16]), before: None, messages });
+        let messages = vec![said(8, 1, "bob", &format!("a{sign}b"), EntryState::Received)];
+        app.on(Happening::History { conversation: ConversationId([8; 16]), before: None, entries: messages });
         let terminal = screen(&mut app, 80, 24);
         let cells: Vec<&str> =
             terminal.backend().buffer().content().iter().map(|cell| cell.symbol()).collect();
@@ -533,11 +562,179 @@ fn flags_that_move_leave_no_pieces() {
     let mut app = coming_back(60, 0);
     screen(&mut app, 80, 24);
     assert_eq!(key(&mut app, KeyCode::PageUp), [], "nothing doubtful, nothing flickers");
-    let flag = said(8, 61, "bob", "flag 🇩🇪", MessageState::Received);
-    assert!(app.on(Happening::Client(Event::Message(flag))).contains(&Order::Redraw));
+    let flag = said(8, 61, "bob", "flag 🇩🇪", EntryState::Received);
+    assert!(app.on(new(flag)).contains(&Order::Redraw));
     screen(&mut app, 80, 24);
     assert_eq!(key(&mut app, KeyCode::Down), [Order::Redraw]);
     assert_eq!(key(&mut app, KeyCode::F(1)), [Order::Redraw]);
     assert_eq!(key(&mut app, KeyCode::Esc), [Order::Redraw]);
     assert_eq!(key(&mut app, KeyCode::Char('x')), []);
+}
+
+/// An invitation stands in the list, alone, and is opened.
+fn invited(relay: &str) -> App {
+    let mut app = app();
+    app.on(online());
+    let mut bob = invitation(9, "bob", relay);
+    (bob.unread, bob.first_unread) = (1, Some(1));
+    app.on(Happening::Conversations(vec![bob]));
+    let notice = entry(1, "", Body::Notice(Notice::Invited { by: named("bob") }), EntryState::Received);
+    let conversation = ConversationId([9; 16]);
+    app.on(Happening::History { conversation, before: None, entries: vec![in_conversation(9, notice)] });
+    app
+}
+
+#[test]
+fn an_invitation_says_who_invites_and_how_to_answer() {
+    let mut app = invited("ws://127.0.0.1:4100");
+    let (text, orders) = draw(&mut app, 90, 16);
+    insta::assert_snapshot!(text);
+    assert_eq!(orders, [read(9, 1)], "it was seen; nobody is told");
+    let conversation = ConversationId([9; 16]);
+    assert_eq!(enter(&mut app, "hello"), [], "nothing is said before it is answered");
+    assert_eq!(app.editor().text(), "hello");
+    app.editor().set("");
+    assert_eq!(enter(&mut app, "/leave yes"), []);
+    assert_eq!(enter(&mut app, "/react 👍"), []);
+    assert!(app.note.as_ref().is_some_and(|note| note.text.contains("answer the invitation first")));
+    assert_eq!(enter(&mut app, "/decline"), [Order::Forget(conversation)]);
+    let who = id_of("bob").to_string();
+    assert_eq!(enter(&mut app, "/block"), [Order::Block { who, blocked: true }]);
+    assert_eq!(enter(&mut app, "/accept"), [Order::Accept { conversation, foreign_relay: false }]);
+    let orders = app.on(Happening::Joined(conversation));
+    let load = Order::LoadHistory { conversation, before: None };
+    assert_eq!(orders, [Order::LoadConversations, Order::Redraw, load], "what was shown was the invitation");
+    app.on(Happening::Conversations(vec![conversation_with_bob(9)]));
+    assert!(shown(&mut app, 80, 12).contains("Write a message"));
+}
+
+fn conversation_with_bob(byte: u8) -> ConversationSummary {
+    conversation(byte, "", &["ann", "bob"])
+}
+
+#[test]
+fn an_invitation_to_another_relay_is_asked_about_twice() {
+    let mut app = invited("wss://far.example");
+    insta::assert_snapshot!(draw(&mut app, 90, 16).0);
+    assert_eq!(enter(&mut app, "/accept"), []);
+    assert!(
+        app.note.as_ref().is_some_and(|note| note.text.contains("far.example, which you do not use yet"))
+    );
+    let conversation = ConversationId([9; 16]);
+    assert_eq!(enter(&mut app, "/accept yes"), [Order::Accept { conversation, foreign_relay: true }]);
+}
+
+#[test]
+fn an_invitation_that_comes_is_news_and_opens_by_new() {
+    let mut app = busy();
+    let conversation = ConversationId([9; 16]);
+    let inviter = crate::name::tests::someone("dan");
+    let relay = "ws://127.0.0.1:4100".to_owned();
+    let event = Event::Invited { conversation, inviter, relay: relay.clone(), foreign_relay: false };
+    assert_eq!(app.on(Happening::Client(event)), [Order::LoadConversations]);
+    assert!(app.note.as_ref().is_some_and(|note| note.text.starts_with("dan invites you")));
+    let mut list = app.conversations.clone();
+    list.push(invitation(9, "dan", &relay));
+    app.on(Happening::Conversations(list));
+    assert!(shown(&mut app, 90, 24).contains("invites you  "), "it stands in the list");
+    enter(&mut app, "/new dan");
+    assert_eq!(app.selected, Some(conversation), "who is invited need not invite");
+}
+
+#[test]
+fn what_was_forgotten_goes_away_and_what_stood_beside_it_is_opened() {
+    let mut app = busy();
+    key(&mut app, KeyCode::Tab);
+    assert_eq!(app.selected, Some(ConversationId([8; 16])));
+    type_in(&mut app, "a draft");
+    let rest = vec![app.conversations[0].clone()];
+    assert_eq!(app.on(Happening::Conversations(rest)), [Order::Redraw]);
+    assert_eq!(app.selected, Some(ConversationId([7; 16])));
+    assert!(app.editor().is_empty(), "its draft is gone with it");
+    app.on(Happening::Conversations(Vec::new()));
+    assert_eq!(app.selected, None);
+    assert!(shown(&mut app, 80, 12).contains("No conversations yet"));
+}
+
+#[test]
+fn reactions_stand_under_what_they_are_about() {
+    let mut app = busy();
+    let conversation = ConversationId([7; 16]);
+    let target = |app: &App, row: u64| {
+        let entries = &app.history().expect("loaded").entries;
+        entries.iter().find(|entry| entry.row == row).and_then(Entry::target).expect("said")
+    };
+    let newest = target(&app, 7);
+    let react = |target, emoji: &str| [Order::React { conversation, target, emoji: emoji.into() }];
+    assert_eq!(enter(&mut app, "/react 👍"), react(newest, "👍"), "the newest of the others");
+    assert_eq!(enter(&mut app, "/react"), [], "there is none to take back");
+    let later = said(7, 7, "cleo", "Bis später!", EntryState::Received);
+    app.on(changed(reacted(reacted(later, "ann", "👍"), "bob", "👍")));
+    assert_eq!(enter(&mut app, "/react"), react(newest, ""));
+    for _ in 0..3 {
+        press(&mut app, KeyCode::Up, KeyModifiers::CONTROL);
+    }
+    assert_eq!(app.chosen, Some(4), "over what cannot be read, which nobody said");
+    let four = said(7, 4, "bob", "one\ntwo", EntryState::Received);
+    app.on(changed(reacted(four, "cleo", "❤️")));
+    insta::assert_snapshot!(shown(&mut app, 90, 24));
+    let fourth = target(&app, 4);
+    assert_eq!(enter(&mut app, "/react <3"), react(fourth, "❤️"));
+    assert_eq!(app.chosen, None);
+    press(&mut app, KeyCode::Up, KeyModifiers::CONTROL);
+    key(&mut app, KeyCode::Esc);
+    assert_eq!(app.chosen, None);
+}
+
+#[test]
+fn a_chosen_entry_is_scrolled_to() {
+    let mut app = coming_back(60, 0);
+    app.on(online());
+    draw(&mut app, 80, 24);
+    for _ in 0..40 {
+        press(&mut app, KeyCode::Up, KeyModifiers::CONTROL);
+        assert!(shown(&mut app, 80, 24).contains('▸'));
+    }
+    assert!(shown(&mut app, 80, 24).contains("line 21"));
+    for _ in 0..40 {
+        press(&mut app, KeyCode::Down, KeyModifiers::CONTROL);
+    }
+    assert_eq!((app.chosen, app.scroll), (None, 0), "back at the end");
+}
+
+#[test]
+fn a_suspended_conversation_says_why_and_what_becomes_of_what_is_written() {
+    let mut app = busy();
+    let mut list = app.conversations.clone();
+    let why = Suspension { cause: Cause::MailboxGone, since: NOW, seq: 7, chain: [0; 32], leaving: false };
+    list[0].state = ConversationState::Suspended(why);
+    app.on(Happening::Conversations(list));
+    let text = shown(&mut app, 90, 24);
+    assert!(text.contains("[suspended: MAILBOX_GONE]"), "{text}");
+    assert!(text.contains("the relay has it no more") && text.contains("is kept until it"), "{text}");
+    assert!(matches!(&enter(&mut app, "later")[..], [Order::Send { .. }]));
+}
+
+#[test]
+fn what_the_relay_makes_us_wait_for_stands_above() {
+    let mut app = busy();
+    let waiting = json!({"code": "RATE_LIMITED", "text": "too many", "until": NOW + 12_000});
+    let waiting: Waiting = serde_json::from_value(waiting).expect("a wait");
+    app.on(Happening::Client(Event::Waiting(waiting.clone())));
+    assert!(shown(&mut app, 90, 12).contains("● online, told to wait 12 s (RATE_LIMITED)"));
+    assert_eq!(app.on(Happening::Time(NOW + 12_000)), [Order::AskOnline]);
+    assert!(shown(&mut app, 90, 12).contains("● online "));
+    app.on(state(Some(waiting)));
+    assert!(app.waiting.is_some());
+}
+
+#[test]
+fn after_missed_events_everything_is_looked_at_again() {
+    let mut app = busy();
+    key(&mut app, KeyCode::Tab);
+    let conversation = ConversationId([8; 16]);
+    let orders = app.on(Happening::Client(Event::Missed { events: 7 }));
+    let load = Order::LoadHistory { conversation, before: None };
+    assert_eq!(orders, [Order::LoadConversations, Order::AskOnline, load]);
+    assert!(!app.histories.contains_key(&ConversationId([7; 16])), "loaded when it is opened");
 }

@@ -1,28 +1,22 @@
-//! Where what is new begins. Pure.
-//!
-//! What counts as unread is the client library's rule, repeated here because a summary tells how many there
-//! are and not which: this is the one place that repeats it.
+//! The order of entries, and where what is new begins. Pure.
 
-use posthorn_client::conversation::{Body, Message, Notice};
+use posthorn_client::conversation::Entry;
 
 /// Entries beyond the unread ones that are loaded with them, so that what is new does not stand alone.
 const BEFORE_NEW: usize = 20;
 /// Unread entries that are loaded at once, at most.
 const MOST_AT_ONCE: usize = 5_000;
 
-/// The row of the oldest unread entry, of which there are so many; the oldest that is loaded if it is further
-/// up.
-pub(super) fn first_unread(messages: &[Message], unread: u64) -> Option<u64> {
-    // What the database counts: what others said, and the invitation.
-    let counts = |message: &&Message| {
-        !message.mine
-            && matches!(
-                &message.body,
-                Body::Text(_) | Body::Unreadable(_) | Body::Notice(Notice::Joined { .. })
-            )
-    };
-    let nth = usize::try_from(unread.checked_sub(1)?).ok()?;
-    messages.iter().rev().filter(counts).nth(nth).or(messages.first()).map(|message| message.row)
+/// Where an entry stands among the others: by the conversation's order, what is queued behind everything.
+pub(super) type Place = (u32, u64, u64);
+
+pub(super) fn place(entry: &Entry) -> Place {
+    (entry.place.unwrap_or(u32::MAX), entry.seq.unwrap_or(u64::MAX), entry.row)
+}
+
+/// Where the oldest unread entry stands, whose row this is; the oldest that is loaded if it is further up.
+pub(super) fn first_unread(entries: &[Entry], row: u64) -> Option<Place> {
+    entries.iter().find(|entry| entry.row == row).or(entries.first()).map(place)
 }
 
 /// How many of the newest entries are loaded for a conversation with so many unread ones.
@@ -35,26 +29,25 @@ pub(super) fn page(unread: u64, least: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use posthorn_client::conversation::MessageState;
+    use posthorn_client::conversation::EntryState;
 
     use super::*;
-    use crate::output::tests::message;
+    use crate::output::tests::{entry, text};
 
     #[test]
-    fn own_messages_and_notices_are_not_counted_as_unread() {
-        let text = |row, state| message(row, "bob", Body::Text("x".into()), state);
-        let left = Body::Notice(Notice::Left { who: "cleo".into() });
-        let messages = [
-            text(1, MessageState::Received),
-            text(2, MessageState::Received),
-            text(3, MessageState::Sent),
-            message(4, "cleo", left, MessageState::Received),
-            text(5, MessageState::Received),
-        ];
-        assert_eq!(first_unread(&messages, 0), None);
-        assert_eq!(first_unread(&messages, 1), Some(5));
-        assert_eq!(first_unread(&messages, 2), Some(2));
-        assert_eq!(first_unread(&messages, 99), Some(1), "further up than what is loaded");
+    fn what_is_new_begins_at_its_row_or_at_the_oldest_that_is_loaded() {
+        let received = |row| entry(row, "bob", text("x"), EntryState::Received);
+        let entries = [received(3), received(4), received(5)];
+        assert_eq!(first_unread(&entries, 4), Some(place(&entries[1])));
+        assert_eq!(first_unread(&entries, 1), Some(place(&entries[0])), "further up than what is loaded");
+        assert_eq!(first_unread(&[], 1), None);
         assert_eq!((page(3, 100), page(300, 100), page(u64::MAX, 100)), (100, 320, 5_000));
+    }
+
+    #[test]
+    fn what_is_queued_stands_behind_everything() {
+        let queued = entry(1, "ann", text("x"), EntryState::Queued);
+        let received = entry(2, "bob", text("x"), EntryState::Received);
+        assert!(place(&queued) > place(&received));
     }
 }

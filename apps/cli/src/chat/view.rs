@@ -1,6 +1,7 @@
 //! The screen: state in, cells out. Reads the state; decides nothing but places and colours.
 
-use posthorn_client::conversation::{Body, ConversationState};
+use posthorn_client::conversation::ConversationState;
+use posthorn_client::engine::ConversationSummary;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Position, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -11,11 +12,11 @@ use unicode_width::UnicodeWidthStr as _;
 use super::app::{App, Connection, Geometry};
 use super::palette::{ALARM, BOLD, DIM};
 use super::wrap::{fit, wrap};
-use super::{entries, popup};
-use crate::output::{body_text, conversation_state};
+use super::{entries, invited, popup};
+use crate::output::{body_text, conversation_state, is_said, sender, suspended_text};
 use crate::plain::plain_line;
 use crate::problem::why;
-use crate::{clock, name};
+use crate::{clock, invitation, name};
 
 /// Below this many columns the list of conversations is not shown.
 const NARROW: u16 = 64;
@@ -56,10 +57,19 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App) {
     draw_header(frame, app, header);
     draw_list(frame, app, list);
     draw_title(frame, app, title);
-    let rows = entries::rows(app, usize::from(history.width));
-    let (rows, new_at) = rows;
-    app.drawn(Geometry { height: usize::from(history.height), total: rows.len(), new_at, input_width });
-    draw_history(frame, app, rows, history);
+    let columns = usize::from(history.width);
+    let rows = match app.current().filter(|current| name::is_invitation(current)) {
+        Some(invited) => entries::Rows { lines: invited::rows(app, invited, columns), ..Default::default() },
+        None => entries::rows(app, columns),
+    };
+    app.drawn(Geometry {
+        height: usize::from(history.height),
+        total: rows.lines.len(),
+        new_at: rows.new_at,
+        chosen_at: rows.chosen_at,
+        input_width,
+    });
+    draw_history(frame, app, rows.lines, history);
     frame.render_widget(Paragraph::new(notes), note_area);
     draw_input(frame, app, &input, input_area);
     let keys = " Enter send · Tab next conversation · PgUp/PgDn scroll · /help · Ctrl+C quit";
@@ -69,10 +79,16 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App) {
 
 fn draw_header(frame: &mut Frame<'_>, app: &App, area: Rect) {
     let width = usize::from(area.width);
-    let relay = app.relay.trim_start_matches("wss://").trim_start_matches("ws://");
-    let left = format!(" Posthorn  {} at {relay}", app.me);
+    let left = format!(" Posthorn  {} at {}", app.handle, invitation::relay_name(&app.relay));
     let (text, style) = match &app.connection {
-        Connection::Online => ("● online".to_owned(), Style::new().fg(Color::Green)),
+        Connection::Online => match &app.waiting {
+            None => ("● online".to_owned(), Style::new().fg(Color::Green)),
+            Some(waiting) => {
+                let seconds = waiting.until.saturating_sub(app.now).div_ceil(1000);
+                let text = format!("● online, told to wait {seconds} s ({})", plain_line(&waiting.code));
+                (text, Style::new().fg(Color::Yellow))
+            }
+        },
         Connection::Connecting => ("○ connecting…".to_owned(), Style::new().fg(Color::Yellow)),
         Connection::Offline { reason, retry_at } => {
             let seconds = retry_at.saturating_sub(app.now).div_ceil(1000);
@@ -141,18 +157,18 @@ fn draw_list(frame: &mut Frame<'_>, app: &App, area: Rect) {
     frame.render_widget(Paragraph::new(lines), inner);
 }
 
-fn last_line(app: &App, conversation: &posthorn_client::sync::ConversationSummary) -> String {
-    match conversation_state(conversation.state) {
-        ("active", _) => {}
-        (state, None) => return format!("[{state}]"),
-        (state, Some(cause)) => return format!("[{state}: {cause}]"),
+fn last_line(app: &App, conversation: &ConversationSummary) -> String {
+    if name::is_invitation(conversation) {
+        return "invites you".to_owned();
+    }
+    if let Some(state) = conversation_state(&conversation.state) {
+        return format!("[{state}]");
     }
     let Some(last) = &conversation.last else { return String::new() };
     let text = plain_line(&body_text(&last.body, &app.me));
-    match &last.body {
-        Body::Text(_) if last.mine => format!("you: {text}"),
-        Body::Text(_) if conversation.members.len() > 2 => format!("{}: {text}", plain_line(&last.sender)),
-        _ => text,
+    match is_said(last) && (last.mine || conversation.members.len() > 2) {
+        true => format!("{}: {text}", sender(last)),
+        false => text,
     }
 }
 
@@ -163,16 +179,17 @@ fn draw_title(frame: &mut Frame<'_>, app: &App, area: Rect) {
         None => String::new(),
         Some(current) => {
             let title = app.title(current);
-            let state = match current.state {
-                ConversationState::Active => String::new(),
+            let state = match &current.state {
+                ConversationState::Invited => " · an invitation".to_owned(),
                 ConversationState::Creating => " · being made…".to_owned(),
                 ConversationState::Leaving => " · leaving…".to_owned(),
                 ConversationState::Left => " · you left".to_owned(),
                 ConversationState::Removed => " · you were removed".to_owned(),
-                ConversationState::Stopped(cause) => format!(" · stopped: {cause}"),
+                ConversationState::Suspended(why) => format!(" · suspended: {}", why.cause),
+                _ => String::new(),
             };
             let members = if current.members.len() > 2 || !current.name.is_empty() {
-                format!(" · {}", plain_line(&current.members.join(", ")))
+                format!(" · {}", plain_line(&name::handles(&current.members)))
             } else {
                 String::new()
             };
@@ -192,9 +209,14 @@ fn draw_history(frame: &mut Frame<'_>, app: &App, rows: Vec<Line<'static>>, area
     frame.render_widget(Paragraph::new(rows[start..end].to_vec()), area);
 }
 
-/// Alarms and the note, wrapped; each may have a few rows.
+/// Why the open conversation does not go on, alarms, and the note, wrapped; each may have a few rows.
 fn notes(app: &App, width: usize) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
+    if let Some(ConversationState::Suspended(why)) = app.current().map(|current| &current.state) {
+        let style = Style::new().fg(Color::Yellow);
+        let rows = wrap(&suspended_text(why.cause), width.saturating_sub(2));
+        lines.extend(rows.into_iter().take(NOTE_ROWS).map(|row| Line::styled(format!(" {row}"), style)));
+    }
     for text in &app.alarms {
         let rows = wrap(&format!("! {text}"), width.saturating_sub(2));
         lines.extend(rows.into_iter().take(NOTE_ROWS).map(|row| {
@@ -231,6 +253,9 @@ fn draw_input(frame: &mut Frame<'_>, app: &App, input: &super::editor::Layout, a
     for (index, row) in input.rows.iter().enumerate().skip(first).take(usize::from(inner.height)) {
         let prompt = if index == 0 { PROMPT } else { "  " };
         let text = match (empty, app.selected) {
+            (true, Some(_)) if app.current().is_some_and(name::is_invitation) => {
+                Span::styled("/accept, /decline or /block", DIM)
+            }
             (true, Some(_)) if !open => {
                 Span::styled("This conversation has ended for you. /new starts one", DIM)
             }

@@ -1,16 +1,16 @@
-//! The account: `register`, `card`, `verify`, `status`.
+//! The account: `register`, `card`, `status`.
 
 use std::path::Path;
 
-use posthorn_client::client::{Client, ClientError};
+use posthorn_client::client::Client;
+use posthorn_client::engine::{Account, Error, Event};
 use posthorn_client::identity::RelayUrl;
-use posthorn_client::sync::{Account, CommandError, Event};
 use posthorn_proto::{Handle, PATH};
 use serde_json::json;
 
 use super::wait;
-use crate::args::{Global, Register, Verify};
-use crate::output::{account_json, merge, safety_rows};
+use crate::args::{Global, Register};
+use crate::output::merge;
 use crate::plain::plain_line;
 use crate::print::{line, object};
 use crate::problem::Problem;
@@ -56,7 +56,7 @@ pub(super) async fn register(global: &Global, arguments: &Register) -> Result<()
         true => profile::open_database(global, &home)?,
         false => profile::create_database(global, &home)?,
     };
-    let client = Client::open(database)?;
+    let client = Client::with_database(database)?;
     let registered = tokio::select! {
         registered = register_online(&client, &relay, handle, &arguments.invite) => registered,
         signal = signal::received() => Err(Failure {
@@ -65,7 +65,7 @@ pub(super) async fn register(global: &Global, arguments: &Register) -> Result<()
         }),
     };
     let is_empty = client.account().await.is_ok_and(|account| account.is_none());
-    client.close().await;
+    profile::close(client).await;
     let account = match registered {
         Ok(account) => account,
         Err(failure) => {
@@ -78,7 +78,7 @@ pub(super) async fn register(global: &Global, arguments: &Register) -> Result<()
     };
     let kept = if arguments.keyring { Some(keyring::set(&home, &found.text)) } else { None };
     if global.json {
-        let mut value = account_json(&account);
+        let mut value = json!(account);
         if let Some(kept) = &kept {
             merge(&mut value, json!({"keyring": kept.is_ok()}));
         }
@@ -118,21 +118,21 @@ async fn register_online(
     handle: Handle,
     invite: &str,
 ) -> Result<Account, Failure> {
-    let mut events = client.subscribe();
+    let mut events = client.events();
     let unreachable = async {
         loop {
-            match wait::next(&mut events).await {
+            match events.next().await {
                 Some(Event::Disconnected { reason, .. }) => return reason,
                 Some(_) => {}
                 None => std::future::pending().await,
             }
         }
     };
-    let registration = client.register(relay.clone(), handle, invite.to_owned());
+    let registration = client.register(relay.clone(), handle, invite);
     tokio::select! {
         biased;
         account = registration => account.map_err(|error| Failure {
-            refused: matches!(error, ClientError::Command(CommandError::Refused { .. })),
+            refused: matches!(error, Error::Refused { .. }),
             problem: error.into(),
         }),
         reason = unreachable => Err(Failure {
@@ -146,7 +146,7 @@ async fn register_online(
 pub(super) fn card(session: &Session, json: bool) -> Result<(), Problem> {
     let account = &session.account;
     if json {
-        object(&account_json(account));
+        object(&json!(account));
         return Ok(());
     }
     line(&account.link);
@@ -157,32 +157,6 @@ pub(super) fn card(session: &Session, json: bool) -> Result<(), Problem> {
     Ok(())
 }
 
-/// `verify`.
-pub(super) async fn verify(session: &Session, json: bool, arguments: &Verify) -> Result<(), Problem> {
-    wait::catch_up(session, json).await;
-    let handle = arguments.handle.trim_start_matches('@');
-    let number = session.client.safety_number(handle.to_owned()).await?;
-    if json {
-        object(
-            &json!({"handle": handle, "digits": number.digits(), "groups": number.groups().collect::<Vec<_>>()}),
-        );
-        return Ok(());
-    }
-    line(&format!("Safety number of {} and {handle}:", session.account.handle));
-    line("");
-    for row in safety_rows(number.groups()) {
-        line(&format!("    {row}"));
-    }
-    line("");
-    line(&format!(
-        "Compare it with what {handle} sees for you: read it to each other, or hold the screens side by side."
-    ));
-    line(
-        "Equal: nobody stands between you. Different: do not write anything secret, somebody may be reading along.",
-    );
-    Ok(())
-}
-
 /// `status`.
 pub(super) async fn status(session: &Session, json: bool, home: &Path) -> Result<(), Problem> {
     wait::catch_up(session, true).await;
@@ -190,7 +164,7 @@ pub(super) async fn status(session: &Session, json: bool, home: &Path) -> Result
     let conversations = session.client.conversations().await?;
     let unread: u64 = conversations.iter().map(|conversation| conversation.unread).sum();
     if json {
-        let mut value = account_json(&session.account);
+        let mut value = json!(session.account);
         merge(&mut value, json!(state));
         merge(&mut value, json!({"home": home, "conversations": conversations.len(), "unread": unread}));
         object(&value);
@@ -205,6 +179,9 @@ pub(super) async fn status(session: &Session, json: bool, home: &Path) -> Result
     line(&format!("{:13} {}", "account", account.handle));
     line(&format!("{:13} {}", "relay", account.relay));
     line(&format!("{:13} {connection}", "connection"));
+    if let Some(waiting) = &state.waiting {
+        line(&format!("{:13} the relay makes us wait ({}): {}", "", waiting.code, plain_line(&waiting.text)));
+    }
     line(&format!("{:13} {}", "profile", home.display()));
     line(&format!("{:13} {} ({unread} unread)", "conversations", conversations.len()));
     line(&format!("{:13} {}", "to be sent", state.outbox));

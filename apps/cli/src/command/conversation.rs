@@ -1,20 +1,22 @@
-//! Conversations: `start`, `conversations`, `members`, `add`, `remove`, `leave`.
+//! Conversations: `start`, `conversations`, `accept`, `forget`, `members`, `add`, `remove`, `leave`.
 
-use posthorn_client::conversation::{Body, ConversationId, ConversationState, Message};
-use posthorn_client::sync::ConversationSummary;
+use posthorn_client::conversation::{ConversationId, ConversationState, Entry};
+use posthorn_client::engine::{ConversationSummary, Event};
+use posthorn_client::identity::PersonId;
+use serde_json::json;
 
 use super::wait;
-use crate::args::{Add, In, Remove, Start};
-use crate::output::{body_text, conversation_json, conversation_state, member_json, member_line, sender};
+use crate::args::{Accept, Add, In, Named, Remove, Start};
+use crate::output::{body_text, conversation_state, is_said, member_line, sender};
 use crate::plain::plain_line;
 use crate::print::{line, object};
 use crate::problem::Problem;
 use crate::profile::Session;
-use crate::{advice, clock, name};
+use crate::{advice, clock, invitation, name};
 
 /// The conversation that was named; if it is not known yet, it may just have arrived at the relay.
 pub(super) async fn find(session: &Session, json: bool, text: &str) -> Result<ConversationSummary, Problem> {
-    let me = &session.account.handle;
+    let me = session.me();
     let list = session.client.conversations().await?;
     if let Ok(found) = name::find(&list, me, text) {
         return Ok(found.clone());
@@ -33,14 +35,14 @@ async fn summary(session: &Session, id: ConversationId) -> Result<ConversationSu
 
 async fn print(session: &Session, json: bool, id: ConversationId, what: &str) -> Result<(), Problem> {
     let conversation = summary(session, id).await?;
-    let me = &session.account.handle;
+    let me = session.me();
     if json {
-        object(&conversation_json(&conversation, me));
+        object(&json!(conversation));
     } else {
         line(&format!(
             "{what} {} ({id}); members: {}",
             name::title(&conversation, me),
-            conversation.members.join(", ")
+            plain_line(&name::handles(&conversation.members))
         ));
     }
     Ok(())
@@ -50,19 +52,23 @@ async fn print(session: &Session, json: bool, id: ConversationId, what: &str) ->
 pub(super) async fn start(session: &Session, json: bool, arguments: &Start) -> Result<(), Problem> {
     let members = name::contacts(&arguments.members)?;
     let kept = "the invitations go out the next time that this profile is online; do not start it again";
-    let call = session.client.start(name::meant(&arguments.name), members);
-    let id = wait::answer(session, arguments.patience, kept, call).await.map_err(Problem::if_inviting)?;
+    let before = session.client.conversations().await?;
+    let name = name::meant(&arguments.name);
+    let call = session.client.start_as(arguments.id, &name, members, arguments.again);
+    let started =
+        wait::answer(session, arguments.patience, kept, call).await.map_err(Problem::if_inviting)?;
     wait::let_go_out(&session.client).await;
-    print(session, json, id, "Started").await
+    let was_there = before.iter().any(|known| known.id == started.id());
+    print(session, json, started.id(), if was_there { "Already started" } else { "Started" }).await
 }
 
 /// `conversations`.
 pub(super) async fn list(session: &Session, json: bool) -> Result<(), Problem> {
     wait::catch_up(session, json).await;
     let list = session.client.conversations().await?;
-    let me = &session.account.handle;
+    let me = session.me();
     if json {
-        list.iter().for_each(|conversation| object(&conversation_json(conversation, me)));
+        list.iter().for_each(|conversation| object(&json!(conversation)));
         return Ok(());
     }
     if list.is_empty() {
@@ -73,12 +79,14 @@ pub(super) async fn list(session: &Session, json: bool) -> Result<(), Problem> {
         let id: String = conversation.id.to_string().chars().take(8).collect();
         let unread =
             if conversation.unread == 0 { String::new() } else { format!(" ({} new)", conversation.unread) };
-        let state = match conversation_state(conversation.state) {
-            ("active", _) => String::new(),
-            (state, None) => format!(" [{state}]"),
-            (state, Some(cause)) => format!(" [{state}: {cause}]"),
-        };
+        let state = conversation_state(&conversation.state);
+        let state = state.map(|state| format!(" [{state}]")).unwrap_or_default();
         line(&format!("{id}  {}{unread}{state}", name::title(conversation, me)));
+        if name::is_invitation(conversation) {
+            let foreign = invitation::is_foreign(&list, &session.account.relay, conversation);
+            line(&format!("          {}", invited_line(conversation, &id, foreign)));
+            continue;
+        }
         if let Some(last) = &conversation.last {
             let time = clock::short(last.sent_at, now, &zone);
             line(&format!("          {time}  {}", last_line(last, me)));
@@ -87,27 +95,108 @@ pub(super) async fn list(session: &Session, json: bool) -> Result<(), Problem> {
     Ok(())
 }
 
+/// Who invites, and what to type.
+pub(super) fn invited_line(conversation: &ConversationSummary, named: &str, foreign: bool) -> String {
+    let far = if foreign { " --foreign-relay" } else { "" };
+    let place =
+        if foreign { format!(" to {}", invitation::relay_name(&conversation.relay)) } else { String::new() };
+    let (accept, forget) =
+        (advice::command(&format!("accept {named}{far}")), advice::command(&format!("forget {named}")));
+    format!("{} invites you{place}: {accept}, or {forget}", invitation::inviter(conversation))
+}
+
+/// The invitation that was named, before a conversation of that name.
+async fn find_invitation(session: &Session, json: bool, text: &str) -> Result<ConversationSummary, Problem> {
+    let among = |list: Vec<ConversationSummary>| {
+        let list: Vec<_> = list.into_iter().filter(name::is_invitation).collect();
+        name::find(&list, session.me(), text).cloned()
+    };
+    if let Ok(found) = among(session.client.conversations().await?) {
+        return Ok(found);
+    }
+    let known = find(session, json, text).await;
+    among(session.client.conversations().await?).or(known)
+}
+
+/// `accept`.
+pub(super) async fn accept(session: &Session, json: bool, arguments: &Accept) -> Result<(), Problem> {
+    let invited = find_invitation(session, json, &arguments.conversation).await?;
+    if !name::is_invitation(&invited) && !name::is_live(&invited) {
+        let title = name::title(&invited, session.me());
+        return Err(Problem::new("NOT_ACTIVE", format!("{title} is no invitation: it has ended for you")));
+    }
+    let mut events = session.client.events();
+    session.client.conversation(invited.id).accept(arguments.foreign_relay).await?;
+    let kept = "you are in, and what was said is read the next time that this profile is online";
+    let settled = session.client.settled(arguments.patience.duration());
+    if wait::answer(session, arguments.patience, kept, settled).await.is_err() && !json {
+        crate::print::tell(&format!("not everything is read from the relay yet: {kept}"));
+    }
+    let list = session.client.conversations().await?;
+    if !list.iter().any(|known| known.id == invited.id) {
+        return Err(declined(&mut events, &invitation::inviter(&invited)));
+    }
+    print(session, json, invited.id, "You are in").await
+}
+
+/// The invitation did not lead in. What was wrong with it was told as an alarm.
+fn declined(events: &mut posthorn_client::client::EventStream, inviter: &str) -> Problem {
+    let mut why = None;
+    while let Some(event) = events.try_next() {
+        if let Event::Alarm { cause, text, .. } = event {
+            why = Some((cause, plain_line(&text)));
+        }
+    }
+    let (code, why) = why.map_or(("BAD_INVITATION", String::new()), |(cause, text)| (cause.name(), text));
+    let why = if why.is_empty() { why } else { format!(" ({why})") };
+    let message = format!("the invitation cannot be followed{why}: ask {inviter} for another");
+    Problem::new(code, message)
+}
+
+/// `forget`.
+pub(super) async fn forget(session: &Session, json: bool, arguments: &Named) -> Result<(), Problem> {
+    let conversation = find_invitation(session, json, &arguments.conversation).await?;
+    let title = name::title(&conversation, session.me());
+    if !may_be_forgotten(&conversation) {
+        let leave = advice::command(&format!("leave {}", conversation.id));
+        let message = format!("you are still in {title}: {leave} first, so that the others know");
+        return Err(Problem::new("STILL_IN", message));
+    }
+    session.client.conversation(conversation.id).forget().await?;
+    if json {
+        object(&json!({"conversation": conversation.id, "forgotten": true}));
+    } else if name::is_invitation(&conversation) {
+        let inviter = invitation::inviter(&conversation);
+        line(&format!("The invitation by {inviter} is forgotten; {inviter} is not told."));
+    } else {
+        line(&format!("{title} is forgotten, with its history."));
+    }
+    Ok(())
+}
+
+/// Whoever is in one has to leave it first.
+pub(crate) fn may_be_forgotten(conversation: &ConversationSummary) -> bool {
+    name::is_invitation(conversation) || name::has_ended(conversation)
+}
+
 /// The newest entry on one line, with its sender.
-fn last_line(last: &Message, me: &str) -> String {
+fn last_line(last: &Entry, me: &PersonId) -> String {
     let text = plain_line(&body_text(&last.body, me));
     let text = if text.chars().count() > 60 { text.chars().take(59).chain(['…']).collect() } else { text };
-    match &last.body {
-        Body::Text(_) => format!("{}: {text}", sender(last)),
-        _ => text,
-    }
+    if is_said(last) { format!("{}: {text}", sender(last)) } else { text }
 }
 
 /// `members`.
 pub(super) async fn members(session: &Session, json: bool, arguments: &In) -> Result<(), Problem> {
     wait::catch_up(session, json).await;
     let conversation = find(session, json, &arguments.conversation).await?;
-    let members = session.client.members(conversation.id).await?;
+    let members = session.client.conversation(conversation.id).members().await?;
     if members.is_empty() && !json {
         line("You are not in this conversation any more: who is in it now is not known here.");
     }
     for member in members {
         if json {
-            object(&member_json(&member));
+            object(&json!(member));
         } else {
             line(&member_line(&member, 32));
         }
@@ -121,7 +210,8 @@ pub(super) async fn add(session: &Session, json: bool, arguments: &Add) -> Resul
     let conversation = find(session, json, &arguments.conversation).await?;
     name::none_is_member(&members, &conversation)?;
     let kept = "they are added the next time that this profile is online; do not add them again";
-    let call = session.client.add(conversation.id, members);
+    let there = session.client.conversation(conversation.id);
+    let call = there.add(members);
     wait::answer(session, arguments.patience, kept, call).await.map_err(Problem::if_inviting)?;
     wait::let_go_out(&session.client).await;
     print(session, json, conversation.id, "Changed").await
@@ -130,16 +220,19 @@ pub(super) async fn add(session: &Session, json: bool, arguments: &Add) -> Resul
 /// `remove`.
 pub(super) async fn remove(session: &Session, json: bool, arguments: &Remove) -> Result<(), Problem> {
     let conversation = find(session, json, &arguments.conversation).await?;
-    let handle = arguments.handle.trim_start_matches('@').to_owned();
-    if !conversation.members.contains(&handle) {
-        let members = conversation.members.join(", ");
-        return Err(Problem::new(
-            "UNKNOWN_PERSON",
-            format!("{handle} is not a member; members are {members}"),
-        ));
-    }
+    let person = name::person(&conversation.members, &arguments.handle).map_err(|problem| {
+        let members = plain_line(&name::handles(&conversation.members));
+        match problem.code() {
+            "UNKNOWN_PERSON" => Problem::new(
+                "UNKNOWN_PERSON",
+                format!("{} is not a member; members are {members}", arguments.handle),
+            ),
+            _ => problem,
+        }
+    })?;
     let kept = "the removal goes on the next time that this profile is online";
-    let call = session.client.remove(conversation.id, handle);
+    let there = session.client.conversation(conversation.id);
+    let call = there.remove(person.person);
     wait::answer(session, arguments.patience, kept, call).await?;
     wait::let_go_out(&session.client).await;
     print(session, json, conversation.id, "Changed").await
@@ -148,11 +241,15 @@ pub(super) async fn remove(session: &Session, json: bool, arguments: &Remove) ->
 /// `leave`.
 pub(super) async fn leave(session: &Session, json: bool, arguments: &In) -> Result<(), Problem> {
     let conversation = find(session, json, &arguments.conversation).await?;
-    let mut events = session.client.subscribe();
-    session.client.leave(conversation.id).await?;
+    if name::is_invitation(&conversation) {
+        let answers = invited_line(&conversation, &conversation.id.to_string(), false);
+        return Err(Problem::new("NOT_ACTIVE", format!("you are not in it yet: {answers}")));
+    }
+    let mut events = session.client.events();
+    session.client.conversation(conversation.id).leave().await?;
     let gone = async {
         while summary(session, conversation.id).await?.state == ConversationState::Leaving {
-            wait::next(&mut events).await;
+            events.next().await;
         }
         Ok::<_, Problem>(())
     };
@@ -164,11 +261,11 @@ pub(super) async fn leave(session: &Session, json: bool, arguments: &In) -> Resu
         }
     }
     if json {
-        object(&conversation_json(&summary(session, conversation.id).await?, &session.account.handle));
+        object(&json!(summary(session, conversation.id).await?));
     } else {
         line(&format!(
             "You left {}. Its history stays in this profile.",
-            name::title(&conversation, &session.account.handle)
+            name::title(&conversation, session.me())
         ));
     }
     Ok(())

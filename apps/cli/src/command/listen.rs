@@ -5,32 +5,44 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use posthorn_client::conversation::{Body, ConversationId};
-use posthorn_client::sync::Event;
+use posthorn_client::conversation::{Body, ConversationId, Entry, Notice};
+use posthorn_client::engine::{Consent, Error, Event};
 use serde_json::json;
-use tokio::sync::broadcast::error::RecvError;
 
 use super::wait;
 use crate::args::Listen;
-use crate::output::{body_text, event_json, sender};
+use crate::chat::wrap::fit;
+use crate::output::{body_text, is_said, reactions_text, sender};
 use crate::plain::plain_line;
 use crate::print::{line, object, tell};
 use crate::problem::{Problem, why};
 use crate::profile::Session;
 use crate::signal::{Signal, Signals};
-use crate::{advice, clock, disk, name};
+use crate::{advice, clock, disk, invitation, name};
 
 /// `--until-settled` without `--for` gives up after this long.
 const LONGEST_SETTLE: Duration = Duration::from_secs(60);
+/// Columns of a message that are repeated with the reactions to it.
+const QUOTED: usize = 40;
 
 /// `listen`.
 pub(super) async fn listen(session: &Session, json: bool, arguments: &Listen) -> Result<ExitCode, Problem> {
-    let mut events = session.client.subscribe();
+    let mut events = session.client.events();
     let mut signals = Signals::new()
         .map_err(|error| Problem::new("SIGNALS", format!("cannot listen for signals: {error}")))?;
-    let mut printer = Printer { session, json, titles: HashMap::new(), offline: None, disk_was_full: false };
+    let mut printer = Printer {
+        session,
+        json,
+        titles: HashMap::new(),
+        reactions: HashMap::new(),
+        offline: None,
+        disk_was_full: false,
+    };
     if !json && std::io::stderr().is_terminal() {
         tell(&format!("listening as {}; ctrl-c ends it", session.account.handle));
+    }
+    if arguments.accept {
+        accept_everybody(session).await?;
     }
     let limit = match (arguments.seconds, arguments.until_settled) {
         (Some(seconds), _) => Some(Duration::from_secs(seconds)),
@@ -59,17 +71,16 @@ pub(super) async fn listen(session: &Session, json: bool, arguments: &Listen) ->
     while matches!(end, End::Open) {
         tokio::select! {
             biased;
-            event = events.recv() => match event {
-                Ok(event) => printer.show(&event, arguments.peek).await?,
-                Err(RecvError::Lagged(missed)) => printer.missed(missed),
-                Err(RecvError::Closed) => end = End::Done,
+            event = events.next() => match event {
+                Some(event) => printer.show(&event, arguments.peek).await?,
+                None => end = End::Done,
             },
             settled = &mut settled => end = if settled.is_ok() { End::Settled } else { End::NotSettled },
             () = &mut time_is_up => end = if arguments.until_settled { End::NotSettled } else { End::Done },
             signal = signals.next() => end = End::Signal(signal),
         }
     }
-    while let Ok(event) = events.try_recv() {
+    while let Some(event) = events.try_next() {
         printer.show(&event, arguments.peek).await?;
     }
     // Whoever gave a time is not kept longer.
@@ -99,6 +110,19 @@ pub(super) async fn listen(session: &Session, json: bool, arguments: &Listen) ->
     }
 }
 
+/// Follows invitations to relays that are in use: those that wait, and those that come.
+async fn accept_everybody(session: &Session) -> Result<(), Problem> {
+    session.client.consent(Consent::Everybody).await?;
+    for invited in session.client.conversations().await?.iter().filter(|known| name::is_invitation(known)) {
+        match session.client.conversation(invited.id).accept(false).await {
+            // Those are for a person to decide on; others may have gone meanwhile, or lead nowhere.
+            Err(Error::ForeignRelay(_) | Error::UnknownConversation | Error::Failed { .. }) | Ok(()) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 /// Why listening ends.
 enum End {
     Open,
@@ -112,6 +136,8 @@ struct Printer<'a> {
     session: &'a Session,
     json: bool,
     titles: HashMap<ConversationId, String>,
+    /// What was told of the reactions to entries, by row.
+    reactions: HashMap<u64, String>,
     /// Why the relay cannot be reached, once that was told. There are two connections, and many tries.
     offline: Option<String>,
     /// The disk was full when it was looked at last, which was told then.
@@ -121,7 +147,7 @@ struct Printer<'a> {
 impl Printer<'_> {
     async fn show(&mut self, event: &Event, peek: bool) -> Result<(), Problem> {
         if self.json {
-            object(&event_json(event));
+            object(&json!(event));
         } else {
             self.show_text(event).await?;
         }
@@ -134,25 +160,53 @@ impl Printer<'_> {
             }
         }
         // Printing is reading; our own messages need no mark.
-        if let Event::Message(message) = event
+        if let Event::Entry(entry) = event
             && !peek
-            && !message.mine
+            && !entry.mine
         {
-            self.session.client.mark_read(message.conversation).await?;
+            let there = self.session.client.conversation(entry.conversation);
+            match there.mark_read(Some(entry.row)).await {
+                // It may have been forgotten since, as an invitation is when another takes its place.
+                Ok(()) | Err(Error::UnknownConversation) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(())
     }
 
     async fn show_text(&mut self, event: &Event) -> Result<(), Problem> {
         match event {
-            Event::Message(message) => {
-                let title = self.title(message.conversation).await?;
-                let time = clock::time_of_day(message.sent_at, &clock::local_zone());
-                let text = body_text(&message.body, &self.session.account.handle);
-                match &message.body {
-                    Body::Text(_) => line(&format!("{time} [{title}] {}: {text}", sender(message))),
-                    _ => line(&format!("{time} [{title}] -- {text}")),
+            // Told by the event of its own.
+            Event::Entry(entry) if matches!(entry.body, Body::Notice(Notice::Invited { .. })) => {}
+            Event::Entry(entry) => {
+                let title = self.title(entry.conversation).await?;
+                let time = clock::time_of_day(entry.sent_at, &clock::local_zone());
+                let text = body_text(&entry.body, self.session.me());
+                match is_said(entry) {
+                    true => line(&format!("{time} [{title}] {}: {text}", sender(entry))),
+                    false => line(&format!("{time} [{title}] -- {text}")),
                 }
+            }
+            Event::Changed(entry) => self.show_reactions(entry).await?,
+            Event::Invited { conversation, inviter, relay, foreign_relay } => {
+                let (far, place) = match foreign_relay {
+                    true => (" --foreign-relay", format!(" to {}", invitation::relay_name(relay))),
+                    false => ("", String::new()),
+                };
+                let id: String = conversation.to_string().chars().take(8).collect();
+                let accept = advice::command(&format!("accept {id}{far}"));
+                line(&format!("-- {} invites you{place}: {accept}", plain_line(&inviter.handle)));
+            }
+            Event::Waiting(waiting) => {
+                let seconds = waiting.until.saturating_sub(clock::now_ms()).div_ceil(1000);
+                let (code, text) = (&waiting.code, plain_line(&waiting.text));
+                line(&format!("-- the relay makes us wait ({code}): {text}; next try in {seconds} s"));
+            }
+            Event::Missed { events } => {
+                let history = advice::command("history CONVERSATION");
+                line(&format!(
+                    "-- {events} events came too fast to be shown; nothing is lost, see {history}"
+                ));
             }
             Event::Disconnected { reason, retry_in_ms } if self.offline.as_ref() != Some(reason) => {
                 self.offline = Some(reason.clone());
@@ -176,18 +230,22 @@ impl Printer<'_> {
                     line("-- online again");
                 }
             }
-            Event::Disconnected { .. } | Event::MessageState { .. } => {}
+            _ => {}
         }
         Ok(())
     }
 
-    fn missed(&self, events: u64) {
-        if self.json {
-            object(&json!({"event": "missed", "events": events}));
-        } else {
-            let history = advice::command("history CONVERSATION");
-            line(&format!("-- {events} events came too fast to be shown; nothing is lost, see {history}"));
+    /// An entry is shown differently: worth a line if somebody put a sign beside it, or took theirs back.
+    async fn show_reactions(&mut self, entry: &Entry) -> Result<(), Problem> {
+        let signs = reactions_text(entry).unwrap_or_default();
+        let before = self.reactions.insert(entry.row, signs.clone()).unwrap_or_default();
+        if signs != before && is_said(entry) {
+            let title = self.title(entry.conversation).await?;
+            let text = plain_line(&body_text(&entry.body, self.session.me()));
+            let signs = if signs.is_empty() { "(no reactions any more)" } else { &signs };
+            line(&format!("-- [{title}] {signs} to: {}", fit(&text, QUOTED)));
         }
+        Ok(())
     }
 
     async fn title(&mut self, id: ConversationId) -> Result<String, Problem> {
@@ -195,7 +253,7 @@ impl Printer<'_> {
             return Ok(title.clone());
         }
         let list = self.session.client.conversations().await?;
-        self.titles = name::titles(&list, &self.session.account.handle);
+        self.titles = name::titles(&list, self.session.me());
         Ok(self.titles.get(&id).cloned().unwrap_or_else(|| id.to_string()))
     }
 }

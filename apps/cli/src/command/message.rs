@@ -1,33 +1,39 @@
-//! Messages: `send` and `history`.
+//! Messages: `send`, `react` and `history`.
 
 use std::collections::HashSet;
 use std::io::Read as _;
 use std::time::Duration;
 
-use posthorn_client::conversation::{ConversationId, ConversationState, MessageId, MessageState};
-use posthorn_client::sync::Event;
+use posthorn_client::client::EventStream;
+use posthorn_client::content::{Said, Text};
+use posthorn_client::conversation::{ConversationId, ConversationState, Entry, EntryState, MessageId};
+use posthorn_client::engine::{ConversationSummary, Error, Event, Page};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
 use super::{conversation, wait};
-use crate::args::{History, Patience, Send};
-use crate::output::{merge, message_json, message_line, state_name};
+use crate::args::{History, Patience, React, Send};
+use crate::output::{entry_line, merge, state_name};
 use crate::print::{line, object, tell};
 use crate::problem::Problem;
 use crate::profile::Session;
-use crate::{advice, clock};
+use crate::{advice, clock, name};
 
-/// How many of the newest entries are looked at when events were missed.
+/// How many entries are looked at together.
 const LOOK_BACK: usize = 1000;
+/// What `react` takes for the last message of the others.
+const LAST: &str = "last";
+/// Beginnings of ids shorter than this are not looked at.
+const SHORTEST_BEGINNING: usize = 4;
 /// A relay that did not answer for so long is worth a word.
 const SILENCE: Duration = Duration::from_secs(1);
 
 /// `send`.
 pub(super) async fn send(session: &Session, json: bool, arguments: &Send) -> Result<(), Problem> {
-    let conversation = conversation::find(session, json, &arguments.conversation).await?.id;
+    let found = conversation::find(session, json, &arguments.conversation).await?;
+    check_not_invited(&found)?;
+    let conversation = found.id;
     if arguments.lines {
         return send_lines(session, json, arguments, conversation).await;
     }
@@ -35,12 +41,17 @@ pub(super) async fn send(session: &Session, json: bool, arguments: &Send) -> Res
         Some("-") => standard_input()?,
         text => text.unwrap_or_default().to_owned(),
     };
-    let mut events = session.client.subscribe();
-    let id = session.client.send(conversation, text).await?;
+    let mut events = session.client.events();
+    let said = Said::new(Text::new(text)).map_err(Error::from)?;
+    let id = session.client.conversation(conversation).send_as(arguments.id, said).await?;
     let mut waiting = Waiting::new(session, json, arguments, conversation);
     waiting.queued.insert(id);
-    let state = if arguments.no_wait {
-        MessageState::Queued
+    // Of what was sent before, under an id of the caller's, nothing more may happen.
+    let before = if arguments.id.is_some() { waiting.look().await?.pop() } else { None };
+    let state = if let Some((_, state)) = before {
+        state
+    } else if arguments.no_wait {
+        EntryState::Queued
     } else {
         let sent = async {
             loop {
@@ -98,7 +109,7 @@ async fn send_lines(
     arguments: &Send,
     conversation: ConversationId,
 ) -> Result<(), Problem> {
-    let mut events = session.client.subscribe();
+    let mut events = session.client.events();
     let mut input = BufReader::new(tokio::io::stdin()).lines();
     let mut waiting = Waiting::new(session, json, arguments, conversation);
     let (mut open, mut failed) = (true, None);
@@ -114,7 +125,7 @@ async fn send_lines(
             line = input.next_line(), if open => match line {
                 Ok(Some(text)) if text.is_empty() => {}
                 Ok(Some(text)) => {
-                    waiting.queued.insert(session.client.send(conversation, text).await?);
+                    waiting.queued.insert(session.client.conversation(conversation).send_text(&text).await?);
                     session.keeps(waiting.kept());
                 }
                 Ok(None) => open = false,
@@ -187,10 +198,7 @@ impl<'a> Waiting<'a> {
     }
 
     /// Waits for an event; returns which of our messages are not queued any more by it.
-    async fn next(
-        &mut self,
-        events: &mut Receiver<Event>,
-    ) -> Result<Vec<(MessageId, MessageState)>, Problem> {
+    async fn next(&mut self, events: &mut EventStream) -> Result<Vec<(MessageId, EntryState)>, Problem> {
         let silence = async {
             match self.tell_at {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -198,7 +206,7 @@ impl<'a> Waiting<'a> {
             }
         };
         let event = tokio::select! {
-            event = events.recv() => event,
+            event = events.next() => event,
             () = silence => {
                 if self.session.client.state().await?.connected {
                     // It answers, and takes its time.
@@ -210,38 +218,56 @@ impl<'a> Waiting<'a> {
             }
         };
         match event {
-            Ok(Event::MessageState { id, state, .. }) if state != MessageState::Queued => {
-                Ok(if self.queued.remove(&id) { vec![(id, state)] } else { Vec::new() })
+            Some(Event::Changed(entry)) if entry.mine && entry.state != EntryState::Queued => {
+                let is_ours = entry.conversation == self.conversation && self.queued.remove(&entry.id);
+                Ok(if is_ours { vec![(entry.id, entry.state)] } else { Vec::new() })
             }
-            Ok(Event::Disconnected { reason, .. }) => {
+            Some(Event::Disconnected { reason, .. }) => {
                 self.tell(&reason);
                 self.offline = Some(reason);
                 Ok(Vec::new())
             }
-            Ok(Event::Connected) => {
+            Some(Event::Connected) => {
                 self.offline = None;
                 Ok(Vec::new())
             }
             // Waiting for a conversation that has ended would never end.
-            Ok(Event::Conversation { .. }) | Err(RecvError::Lagged(_)) => self.look().await,
-            Ok(_) => Ok(Vec::new()),
-            Err(RecvError::Closed) => Err(posthorn_client::client::ClientError::Stopped.into()),
+            Some(Event::Conversation { .. } | Event::Missed { .. }) => self.look().await,
+            Some(_) => Ok(Vec::new()),
+            None => Err(Error::Stopped.into()),
         }
     }
 
-    async fn look(&mut self) -> Result<Vec<(MessageId, MessageState)>, Problem> {
+    /// Looks for those that are not queued any more, as far back as they can be.
+    async fn look(&mut self) -> Result<Vec<(MessageId, EntryState)>, Problem> {
         let mut done = Vec::new();
-        for message in self.session.client.history(self.conversation, None, LOOK_BACK).await? {
-            if message.state != MessageState::Queued && self.queued.remove(&message.id) {
-                done.push((message.id, message.state));
+        let mut page = Page { limit: LOOK_BACK, ..Page::default() };
+        let there = self.session.client.conversation(self.conversation);
+        while !self.queued.is_empty() {
+            let entries = there.history(page).await?;
+            for entry in entries.iter().filter(|entry| entry.mine) {
+                if entry.state != EntryState::Queued && self.queued.remove(&entry.id) {
+                    done.push((entry.id, entry.state));
+                }
+            }
+            let has_queued = entries.iter().any(|entry| self.queued.contains(&entry.id));
+            match entries.first() {
+                Some(first) if entries.len() == LOOK_BACK && !has_queued => page.before = Some(first.row),
+                _ => break,
             }
         }
-        let list = self.session.client.conversations().await?;
-        let live =
-            list.iter().find(|conversation| conversation.id == self.conversation).map(|found| found.state);
-        match live {
-            _ if self.queued.is_empty() => Ok(done),
-            Some(ConversationState::Active | ConversationState::Creating) => Ok(done),
+        if self.queued.is_empty() {
+            return Ok(done);
+        }
+        match there.summary().await.map(|summary| summary.state) {
+            Ok(ConversationState::Active | ConversationState::Creating) => Ok(done),
+            Ok(ConversationState::Suspended(why)) => {
+                let message = format!(
+                    "the conversation is {}: do not send it again",
+                    crate::output::suspended_text(why.cause)
+                );
+                Err(Problem::new(why.cause.name(), message))
+            }
             _ => {
                 let message = "the conversation ended before the message was sent: start another";
                 Err(Problem::new("NOT_ACTIVE", message))
@@ -250,7 +276,17 @@ impl<'a> Waiting<'a> {
     }
 }
 
-fn print_sent(json: bool, conversation: ConversationId, id: MessageId, state: MessageState) {
+/// To say something, one has to be in it.
+fn check_not_invited(conversation: &ConversationSummary) -> Result<(), Problem> {
+    if !name::is_invitation(conversation) {
+        return Ok(());
+    }
+    let id: String = conversation.id.to_string().chars().take(8).collect();
+    let answers = conversation::invited_line(conversation, &id, false);
+    Err(Problem::new("NOT_ACTIVE", format!("you are not in it yet: {answers}")))
+}
+
+fn print_sent(json: bool, conversation: ConversationId, id: MessageId, state: EntryState) {
     if json {
         object(&sent_json(conversation, id, state));
     } else {
@@ -258,17 +294,17 @@ fn print_sent(json: bool, conversation: ConversationId, id: MessageId, state: Me
     }
 }
 
-fn sent_json(conversation: ConversationId, id: MessageId, state: MessageState) -> Value {
+fn sent_json(conversation: ConversationId, id: MessageId, state: EntryState) -> Value {
     let mut value = json!({"conversation": conversation, "id": id, "state": state_name(state)});
-    if let MessageState::Failed(cause) = state {
+    if let EntryState::Failed(cause) = state {
         merge(&mut value, json!({"cause": cause}));
     }
     value
 }
 
-fn fail_if_failed(state: MessageState) -> Result<(), Problem> {
+fn fail_if_failed(state: EntryState) -> Result<(), Problem> {
     match state {
-        MessageState::Failed(cause) => {
+        EntryState::Failed(cause) => {
             let list = advice::command("conversations");
             let message =
                 format!("the message will not be sent ({cause}): {list} shows how the conversation stands");
@@ -278,20 +314,73 @@ fn fail_if_failed(state: MessageState) -> Result<(), Problem> {
     }
 }
 
+/// `react`.
+pub(super) async fn react(session: &Session, json: bool, arguments: &React) -> Result<(), Problem> {
+    wait::catch_up(session, json).await;
+    let found = conversation::find(session, json, &arguments.conversation).await?;
+    check_not_invited(&found)?;
+    let entry = find_entry(session, found.id, &arguments.message).await?;
+    let target = entry.target().ok_or_else(|| {
+        Problem::new("UNKNOWN_MESSAGE", "nobody said that: a sign goes beside what somebody said")
+    })?;
+    let emoji = arguments.emoji.as_deref().unwrap_or_default().trim();
+    session.client.conversation(found.id).react(target, emoji).await?;
+    let kept = "the sign is queued and leaves the next time that this profile is online";
+    let settled = session.client.settled(arguments.patience.duration());
+    wait::answer(session, arguments.patience, kept, settled).await?;
+    if json {
+        object(&json!({"conversation": found.id, "target": target, "emoji": emoji}));
+    } else {
+        line(if emoji.is_empty() { "taken back" } else { "sent" });
+    }
+    Ok(())
+}
+
+/// The entry that was named: `last`, an id, or the beginning of one.
+async fn find_entry(session: &Session, conversation: ConversationId, text: &str) -> Result<Entry, Problem> {
+    let there = session.client.conversation(conversation);
+    let text = text.trim().to_ascii_lowercase();
+    if text != LAST && text.len() < SHORTEST_BEGINNING {
+        let message =
+            format!("a message is named by `{LAST}`, its id, or {SHORTEST_BEGINNING} letters of it");
+        return Err(Problem::new("UNKNOWN_MESSAGE", message));
+    }
+    let is_meant = |entry: &Entry| match text.as_str() {
+        LAST => !entry.mine && entry.said().is_some(),
+        text => entry.id.to_string().starts_with(text),
+    };
+    let mut page = Page { limit: LOOK_BACK, ..Page::default() };
+    loop {
+        let mut entries = there.history(page).await?;
+        if let Some(at) = entries.iter().rposition(is_meant) {
+            return Ok(entries.swap_remove(at));
+        }
+        match entries.first() {
+            Some(first) if entries.len() == LOOK_BACK => page.before = Some(first.row),
+            _ => break,
+        }
+    }
+    let history = advice::command("--json history CONVERSATION");
+    let message = format!("no message there has an id that begins with {text}: {history} shows ids");
+    Err(Problem::new("UNKNOWN_MESSAGE", message))
+}
+
 /// `history`.
 pub(super) async fn history(session: &Session, json: bool, arguments: &History) -> Result<(), Problem> {
     wait::catch_up(session, json).await;
     let conversation = conversation::find(session, json, &arguments.conversation).await?;
     let zone = clock::local_zone();
-    for message in session.client.history(conversation.id, arguments.before, arguments.limit).await? {
+    let there = session.client.conversation(conversation.id);
+    let page = Page { before: arguments.before, limit: arguments.limit, ..Page::default() };
+    for entry in there.history(page).await? {
         if json {
-            object(&message_json(&message));
+            object(&json!(entry));
         } else {
-            line(&message_line(&message, &session.account.handle, &zone));
+            line(&entry_line(&entry, session.me(), &zone));
         }
     }
     if !arguments.peek && arguments.before.is_none() && conversation.unread > 0 {
-        session.client.mark_read(conversation.id).await?;
+        there.mark_read(None).await?;
         wait::let_go_out(&session.client).await;
     }
     Ok(())

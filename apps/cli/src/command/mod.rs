@@ -5,6 +5,7 @@ mod account;
 mod conversation;
 mod listen;
 mod message;
+mod people;
 mod wait;
 
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ use crate::args::{Global, What};
 use crate::problem::Problem;
 use crate::profile::{self, Session};
 use crate::{chat, signal};
+pub(crate) use people::blocked_text;
 
 /// Runs a command to its end, or until the system asks it to end: the profile is closed in any case.
 pub(crate) async fn run(global: &Global, what: What) -> Result<ExitCode, Problem> {
@@ -31,7 +33,7 @@ pub(crate) async fn run(global: &Global, what: What) -> Result<ExitCode, Problem
             signal = signal::received() => session.interrupted(signal),
         },
     };
-    session.client.close().await;
+    session.close().await;
     done
 }
 
@@ -41,14 +43,20 @@ async fn one(global: &Global, session: &Session, what: &What) -> Result<(), Prob
     match what {
         What::Card => account::card(session, json),
         What::Status => account::status(session, json, &profile::home(global)?).await,
-        What::Verify(verify) => account::verify(session, json, verify).await,
+        What::Verify(verify) => people::verify(session, json, verify).await,
+        What::People => people::list(session, json).await,
+        What::Block(whom) => people::block(session, json, whom, true).await,
+        What::Unblock(whom) => people::block(session, json, whom, false).await,
         What::Start(start) => conversation::start(session, json, start).await,
         What::Conversations => conversation::list(session, json).await,
+        What::Accept(accept) => conversation::accept(session, json, accept).await,
+        What::Forget(what) => conversation::forget(session, json, what).await,
         What::Members(of) => conversation::members(session, json, of).await,
         What::Add(add) => conversation::add(session, json, add).await,
         What::Remove(remove) => conversation::remove(session, json, remove).await,
         What::Leave(what) => conversation::leave(session, json, what).await,
         What::Send(send) => message::send(session, json, send).await,
+        What::React(react) => message::react(session, json, react).await,
         What::History(history) => message::history(session, json, history).await,
         What::Register(_) | What::Chat(_) | What::Listen(_) | What::Demo => Ok(()),
     }

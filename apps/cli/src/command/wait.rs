@@ -3,10 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
-use posthorn_client::client::{Client, ClientError};
-use posthorn_client::sync::Event;
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::RecvError;
+use posthorn_client::client::Client;
+use posthorn_client::engine::{Error, Event};
 
 use crate::args::Patience;
 use crate::print::tell;
@@ -24,40 +22,29 @@ impl Patience {
     }
 }
 
-/// The next event; a receiver that lagged goes on with what is left.
-pub(crate) async fn next(events: &mut Receiver<Event>) -> Option<Event> {
-    loop {
-        match events.recv().await {
-            Ok(event) => return Some(event),
-            Err(RecvError::Lagged(_)) => {}
-            Err(RecvError::Closed) => return None,
-        }
-    }
-}
-
 /// Gets what is new, if the relay answers soon; says on standard error if it does not, and what is shown is
 /// what is here.
 pub(crate) async fn catch_up(session: &Session, json: bool) {
-    let mut events = session.client.subscribe();
+    let mut events = session.client.events();
     let offline = async {
         loop {
-            match next(&mut events).await {
+            match events.next().await {
                 Some(Event::Disconnected { reason, .. }) => return reason,
                 Some(_) => {}
                 None => return "closed".to_owned(),
             }
         }
     };
-    let reason = tokio::select! {
+    let kept = "this is what the profile has";
+    let problem = tokio::select! {
         settled = session.client.settled(CATCH_UP) => match settled {
             Ok(()) => return,
-            Err(error) => error.to_string(),
+            Err(error) => format!("{error}: {kept}"),
         },
-        reason = offline => reason,
+        reason = offline => Problem::unreachable(&session.account.relay, &reason, kept).message().to_owned(),
     };
-    let problem = Problem::unreachable(&session.account.relay, &reason, "this is what the profile has");
     if !json {
-        tell(problem.message());
+        tell(&problem);
     }
 }
 
@@ -75,16 +62,16 @@ pub(crate) async fn answer<T>(
     session: &Session,
     patience: Patience,
     kept: &str,
-    call: impl Future<Output = Result<T, ClientError>>,
+    call: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Problem> {
     let mut reason = None;
-    let mut events = session.client.subscribe();
+    let mut events = session.client.events();
     let watched = async {
         tokio::pin!(call);
         loop {
             tokio::select! {
                 answer = &mut call => return answer,
-                Some(event) = next(&mut events) => match event {
+                Some(event) = events.next() => match event {
                     Event::Disconnected { reason: why, .. } => {
                         if reason.is_none() {
                             tell_people(session, &why);
