@@ -3,9 +3,9 @@
 //! Reading guide, in the order of a call: `args` says what can be typed; `profile` finds the folder and opens
 //! it (`passphrase`, `keyring`); `command/` has one file per family of commands, each of them a few calls of
 //! the client library; `name` finds what a person means by "family" or "bob"; `output` is what it looks like
-//! for people, `invitation` what an invitation means, and `print` writes it; `problem` is every way to fail, `signal` what ends a
-//! command from outside, `advice` what to type next. `chat/` is the full-screen program, `demo` starts the
-//! tour.
+//! for people, `invitation` what an invitation means, and `print` writes it; `problem` is every way to fail,
+//! `signal` what ends a command from outside, `advice` what to type next. `chat/` is the full-screen program,
+//! `demo` starts the tour.
 //!
 //! Invariants: nothing here knows cryptography, the wire or the database; text that came from others is
 //! printed only through [`plain`], so that nobody's message can drive somebody else's terminal.

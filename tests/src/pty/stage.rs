@@ -197,8 +197,17 @@ pub const WRITE: &str = "Write a message, or /help";
 
 /// The steps by which somebody who was invited in a chat gets to where they can write: all of them are here.
 pub async fn join(terminal: &Terminal, from: &str) -> anyhow::Result<()> {
+    terminal.wait_for(&format!("{from} invites you to a conversation")).await?;
+    command(terminal, "/accept").await?;
     terminal.wait_for(&format!("{from} invited you")).await?;
     terminal.wait_for(WRITE).await
+}
+
+/// Types a command in a chat, as slowly as people do.
+pub async fn command(terminal: &Terminal, text: &str) -> anyhow::Result<()> {
+    terminal.type_slowly(text).await?;
+    terminal.wait_for(&format!("> {text}")).await?;
+    terminal.press(Key::Enter).await
 }
 
 /// Writes a message in a chat, and waits until it left the input.
@@ -206,4 +215,14 @@ pub async fn say(terminal: &Terminal, text: &str) -> anyhow::Result<()> {
     terminal.paste(text).await?;
     terminal.press(Key::Enter).await?;
     terminal.wait_for(WRITE).await
+}
+
+/// Writes something where nothing can be said yet: it stays in the input, and is then deleted.
+pub async fn say_nothing(terminal: &Terminal, text: &str) -> anyhow::Result<()> {
+    terminal.paste(text).await?;
+    terminal.press(Key::Enter).await?;
+    terminal.wait_for("answer the invitation first").await?;
+    terminal.wait_for(&format!("> {text}")).await?;
+    terminal.press(Key::Ctrl('u')).await?;
+    terminal.wait_for("> /accept, /decline or /block").await
 }

@@ -51,8 +51,7 @@ pub async fn the_readme_from_registering_to_the_other_screen(stage: &mut Stage) 
     let alices = open_chat(stage, &alice).await?;
     let bobs = open_chat(stage, &bob).await?;
 
-    bobs.type_slowly("/new alice").await?;
-    bobs.press(Key::Enter).await?;
+    stage::command(&bobs, "/new alice").await?;
     tokio::time::sleep(HANDS_OFF).await;
     bobs.wait_for(WRITE).await?;
     stage::join(&alices, "bob").await?;
@@ -128,7 +127,7 @@ pub async fn a_long_paste_arrives_whole(stage: &mut Stage) -> anyhow::Result<()>
     alices.close().await?;
     let history = alice.good(&["--json", "history", "bob", "--limit", "1"]).await?;
     let entry: serde_json::Value = serde_json::from_str(&history)?;
-    anyhow::ensure!(entry["text"] == lines.join("\n"), "it arrived as {entry}");
+    anyhow::ensure!(entry["said"]["text"] == lines.join("\n"), "it arrived as {entry}");
     Ok(())
 }
 
@@ -143,4 +142,65 @@ pub async fn an_idle_chat_gets_its_first_conversation(stage: &mut Stage) -> anyh
     bob.good(&["send", "alice", "are you there?"]).await?;
     alices.wait_for("are you there?").await?;
     alices.never_asked()
+}
+
+/// Nothing of a stranger is read before the invitation is accepted; then all of it is there, and the
+/// stranger sees that it was read.
+pub async fn an_invitation_is_accepted(stage: &mut Stage) -> anyhow::Result<()> {
+    let (alice, bob) = (stage.registered("alice").await?, stage.registered("bob").await?);
+    let alices = stage.posthorn(&alice, &["chat"])?;
+    alices.wait_for("● online").await?;
+    let bobs = stage.posthorn(&bob, &["chat"])?;
+    bobs.wait_for("● online").await?;
+    stage::command(&bobs, "/new alice").await?;
+    bobs.wait_for(WRITE).await?;
+    stage::say(&bobs, "are you there?").await?;
+    bobs.wait_for("✓").await?;
+    alices.wait_for("bob invites you to a conversation").await?;
+    alices.wait_for("It lives at your relay").await?;
+    stage::say_nothing(&alices, "too early").await?;
+    tokio::time::sleep(HANDS_OFF).await;
+    anyhow::ensure!(!alices.screen().contains("are you there?"), "it was followed without consent");
+    anyhow::ensure!(!bobs.screen().contains("✓✓"), "something was answered without consent");
+    stage::join(&alices, "bob").await?;
+    alices.wait_for("are you there?").await?;
+    let is_read = |line: &str| line.contains("are you there?") && line.trim_end().ends_with("read");
+    bobs.wait_until("the message to be read", |screen| screen.contents().lines().any(is_read)).await?;
+    stage::say(&alices, "now I am").await?;
+    bobs.wait_for("now I am").await
+}
+
+/// An invitation that is declined goes away; one by somebody who is blocked goes, and no other comes.
+pub async fn an_invitation_is_declined(stage: &mut Stage) -> anyhow::Result<()> {
+    let (alice, bob) = (stage.registered("alice").await?, stage.registered("bob").await?);
+    let alices = stage.posthorn(&alice, &["chat"])?;
+    alices.wait_for("● online").await?;
+    for answer in ["/decline", "/block"] {
+        bob.good(&["start", "alice", "--again"]).await?;
+        alices.wait_for("bob invites you to a conversation").await?;
+        stage::command(&alices, answer).await?;
+        alices.wait_for("No conversations yet").await?;
+    }
+    bob.good(&["start", "alice", "--again"]).await?;
+    // Of this one nothing can be seen: by the time that another person's came, it would be there.
+    let cleo = stage.registered("cleo").await?;
+    cleo.good(&["start", "alice"]).await?;
+    alices.wait_for("cleo invites you to a conversation").await?;
+    anyhow::ensure!(!alices.screen().contains("bob"), "an invitation of somebody who is blocked is shown");
+    stage::join(&alices, "cleo").await
+}
+
+/// A sign that one puts beside a message is seen by the other, and goes when it is taken back.
+pub async fn a_reaction_is_seen_on_the_other_screen(stage: &mut Stage) -> anyhow::Result<()> {
+    let [(_alice, alices), (_bob, bobs)] = stage.conversation().await?;
+    stage::say(&bobs, "shall we meet at eight?").await?;
+    alices.wait_for("shall we meet at eight?").await?;
+    stage::command(&alices, "/react 👍").await?;
+    alices.wait_for("👍 you").await?;
+    bobs.wait_for("👍 alice").await?;
+    stage::command(&bobs, "/react <3").await?;
+    alices.wait_for("❤").await?;
+    stage::command(&alices, "/react").await?;
+    bobs.wait_until("the sign to go", |screen| !screen.contents().contains("👍")).await?;
+    bobs.wait_for("shall we meet at eight?").await
 }

@@ -2,8 +2,8 @@
 //!
 //! Reading order: `app` is the state (what happens goes in, orders come out: `exchange`) with `keys`, `slash`
 //! and `reading`; `editor`, `unread` and `wrap` are its parts; `view`, `entries`, `invited` and `popup` draw
-//! it, out of the `palette`; this file is the thin driver between terminal, client and state. `screen` gives the
-//! terminal back whatever happens.
+//! it, out of the `palette`; this file is the thin driver between terminal, client and state. `screen` gives
+//! the terminal back whatever happens.
 
 mod app;
 mod editor;

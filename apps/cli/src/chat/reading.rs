@@ -1,8 +1,8 @@
 //! What is new and what is read: where the window begins, and when the senders are told. Part of the pure
 //! state.
 //!
-//! Read is what stood on the screen of somebody who looks, up to its end, and nothing while the relay is still
-//! handing out what came in the meantime.
+//! Read is what stood on the screen of somebody who looks, up to its end, and nothing while the relay is
+//! still handing out what came in the meantime.
 
 use posthorn_client::conversation::Entry;
 
