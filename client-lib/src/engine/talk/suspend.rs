@@ -28,8 +28,8 @@ impl Step<'_> {
 }
 
 impl Cause {
-    /// Whether the reason may pass by itself: the relay may have been started on the wrong folder, its operator
-    /// may put things right, or this program may be updated.
+    /// Whether the reason may pass by itself: the relay may have been started on the wrong folder, its
+    /// operator may put things right, or this program may be updated.
     fn may_pass(self) -> bool {
         matches!(
             self,
