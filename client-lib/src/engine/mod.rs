@@ -10,8 +10,8 @@
 //! (invitations and other things from outside). `step` is one pass, `live` what a run knows.
 //!
 //! **Nothing from outside ends an engine** (rule 28). [`Error::is_fatal`] is true of the local database
-//! alone. Whatever else goes wrong in a delivery is rolled back to before it and suspends that conversation; a
-//! delivery that killed the process three times is passed over (`careful`).
+//! alone. Whatever else goes wrong in a delivery is rolled back to before it and suspends that conversation;
+//! a delivery that killed the process three times is passed over (`careful`).
 //!
 //! Invariant: facts live in the database only. What `Live` holds is of this run: connections, requests in
 //! flight, what to look at next, and copies of rows that the last transaction committed. A crash loses it,

@@ -1,18 +1,18 @@
-//! Group sessions: what a conversation's members agree on, and the secrets that follow from it.
+//! MLS groups: what a conversation's members agree on, and the secrets that follow from it.
 //!
 //! This is the only module that names OpenMLS; its interface speaks of members, keys and changes. In reading
 //! order: [`Provider`] binds OpenMLS to one transaction of the database (`provider.rs`, `storage.rs`);
 //! [`GroupInfo`] is what members agree on (`info.rs`); a [`KeyPackage`] is how a device can be added
-//! (`key_package.rs`); [`Group`] is a group (`group.rs`); `commit.rs` judges changes of it; [`PendingJoin`]
-//! is a group that we are invited to (`join.rs`).
+//! (`key_package.rs`); [`Group`] is this device's seat in a group (`seat.rs`); `commit.rs` judges changes of
+//! it; [`PendingJoin`] is a group that we are invited to (`join.rs`).
 //!
-//! **No session outlives its transaction.** A [`Group`] borrows the [`Provider`], which borrows the
-//! transaction, so that after a rollback there is no object left that is ahead of the database (it would
-//! reuse or skip message keys). Inside a transaction every method that writes is atomic: when it fails, its
-//! rows are rolled back to a savepoint and the group is loaded anew, as if it had not been called; the caller
-//! may go on, record the cause, and commit. Loading costs 0.1 ms for two members, 0.3 ms for ten, 2.4 ms for
-//! a hundred (optimized; `tests/measure.rs`), below the fsync of the transaction that it belongs to; whoever
-//! applies many messages in one transaction loads once.
+//! **No group outlives its transaction but by being kept.** A [`Group`] borrows the [`Provider`], which
+//! borrows the transaction, so that after a rollback there is no object left that is ahead of the database:
+//! it would reuse or skip message keys. [`Group::keep`] gives what the next transaction may go on with, if
+//! this one is committed; whoever rolls back drops it. Inside a transaction every method that writes is
+//! atomic: when it fails, its rows are rolled back to a savepoint and the group is loaded anew, as if it had
+//! not been called; the caller may go on, record the cause, and commit. Loading costs 0.1 ms for two members,
+//! 0.3 ms for ten, 2.4 ms for a hundred (optimized; `tests/measure.rs`), below the fsync of the transaction.
 //!
 //! **What comes from others is judged before it counts**: [`Group::receive`] gives a [`StagedChange`] that
 //! the caller inspects and then applies or drops; [`PendingJoin`] likewise. Credentials are verified in
