@@ -119,7 +119,7 @@ impl Client {
         self.ask(Command::People).await
     }
 
-    /// Nothing of a person is shown any more, or is again.
+    /// A person's invitations leave no trace any more, or wait again (rule 25).
     pub async fn block(&self, person: PersonId, blocked: bool) -> Result<(), Error> {
         self.ask(|reply| Command::Block { person, blocked, reply }).await
     }

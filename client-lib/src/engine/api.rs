@@ -184,7 +184,7 @@ pub enum Command {
     },
     /// Forget an invitation, or a conversation that has ended, with its history.
     Forget(ConversationId, Reply<()>),
-    /// Nothing of this person is shown any more, or is again.
+    /// This person's invitations leave no trace any more, or wait again (rule 25).
     Block {
         /// Whom.
         person: PersonId,
@@ -288,7 +288,7 @@ pub struct Person {
     pub known: Known,
     /// Whether their invitations are followed.
     pub accepted: bool,
-    /// Whether nothing of them is shown.
+    /// Whether their invitations leave no trace.
     pub blocked: bool,
 }
 

@@ -54,7 +54,7 @@ impl Step<'_> {
         self.went_well(id);
         self.pin_relay(id, challenge.relay_identity)?;
         // The account's connection is of use, and told, once it is authenticated.
-        if id.link == Link::Mailboxes {
+        if matches!(id.link, Link::Mailboxes | Link::Inbox) {
             self.event(Event::Connected);
         }
         self.look_everywhere()

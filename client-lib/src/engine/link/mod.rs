@@ -53,8 +53,8 @@ impl Step<'_> {
             hint.unwrap_or(0).min(LONGEST_ADVICE) + backoff / 2 + self.rng.random_range(0..=backoff / 2);
         *state = LinkState::Down { retry_at: self.now + wait, attempts };
         self.live.links_dirty = true;
-        // People have one relay, not five connections to it.
-        if id.link == Link::Account || id.link == Link::Mailboxes {
+        // People have one relay, not five connections to it: what `SyncState::connected` is made of is told.
+        if matches!(id.link, Link::Account | Link::Mailboxes | Link::Inbox) {
             self.event(Event::Disconnected { reason, retry_in_ms: wait });
         }
     }
