@@ -123,8 +123,8 @@ fn same_messages(world: &World, views: &[View]) -> Result<usize, String> {
 fn everything_sent(world: &World, id: &GroupId, views: &[View], sent: &[Sent]) -> Result<(), String> {
     for (device, conversation, text) in sent.iter().filter(|(_, conversation, _)| conversation == id) {
         let Some(own) = views.iter().find(|view| view.device == *device && is_active(view)) else { continue };
-        // Who was taken out and came back said it in the conversation that ended (rule 27): there it stands with
-        // its seq, or says that it was not sent.
+        // Who was taken out and came back said it in the conversation that ended (rule 27): there it stands
+        // with its seq, or says that it was not sent.
         let said = views.iter().filter(|view| view.device == own.device).flat_map(|view| &view.messages);
         let said: Vec<&Entry> = said.filter(|m| m.mine && m.text() == Some(text)).collect();
         if said.iter().any(|entry| matches!(entry.state, EntryState::Failed(_))) {

@@ -64,6 +64,8 @@ pub(super) struct World {
     wires: BTreeMap<Wire, Flow>,
     pub(super) watch: Watch,
     folder: tempfile::TempDir,
+    /// Tells all that happens on standard error, for whoever looks for the reason of a failure.
+    trace: bool,
     /// Steps taken, for reports.
     pub(super) steps: u64,
 }
@@ -86,6 +88,7 @@ impl World {
             wires: BTreeMap::new(),
             watch: Watch::default(),
             folder: folder.expect("a folder for the databases"),
+            trace: std::env::var_os("POSTHORN_SIM_TRACE").is_some(),
             steps: 0,
         }
     }
@@ -134,7 +137,16 @@ impl World {
         account.expect("has an account").person
     }
 
+    /// One line about something that happened to a device, cut.
+    fn tell(&self, device: usize, what: &dyn std::fmt::Debug) {
+        if self.trace {
+            let what: String = format!("{what:?}").chars().take(400).collect();
+            eprintln!("{} {}: {what}", self.now, self.devices[device].name);
+        }
+    }
+
     fn input(&mut self, device: usize, input: Input) {
+        self.tell(device, &input);
         let effects = self.devices[device].handle(input, self.now);
         if !effects.is_empty() && self.happens(self.faults.effects_lost) {
             self.crash_device(device);
@@ -145,6 +157,7 @@ impl World {
 
     fn carry_out(&mut self, device: usize, effects: Vec<Effect>) {
         for effect in effects {
+            self.tell(device, &effect);
             match effect {
                 Effect::Connect(link) => {
                     let wire = (device, link.clone());
@@ -380,7 +393,9 @@ impl World {
         let mut states = Vec::new();
         for device in 0..self.devices.len() {
             let state = self.state(device);
-            states.push(format!("{}: {state:?}", self.devices[device].name));
+            let talks = self.conversations(device).into_iter().map(|one| (one.group, one.epoch, one.state));
+            let talks: Vec<_> = talks.collect();
+            states.push(format!("{}: {state:?}, {talks:?}", self.devices[device].name));
         }
         Err(format!("it never settled; {}", states.join("; ")))
     }

@@ -39,8 +39,6 @@ pub(in crate::engine) enum Pause {
     /// It contradicted what we know, which may pass: looked at again at this time, unix milliseconds, and
     /// then after twice the wait.
     LookAgain { at: u64, wait: u64 },
-    /// Only a repair or the person can make it go on.
-    Final,
 }
 
 /// One mailbox that is read.
@@ -93,11 +91,8 @@ impl Reading {
         self
     }
 
-    /// The connection on which it is read; `None` if it is not.
+    /// The connection on which it is read.
     pub(in crate::engine) fn link(&self) -> Option<LinkId> {
-        if self.pause == Some(Pause::Final) {
-            return None;
-        }
         let link = match self.purpose {
             Purpose::PublicInbox => Link::Account,
             Purpose::PrivateInbox => Link::Inbox,
@@ -113,7 +108,7 @@ impl Reading {
             None => true,
             // Later than ever: the clock was put back since.
             Some(Pause::LookAgain { at, .. }) => at <= now || at > now.saturating_add(LONGEST_LOOK),
-            Some(Pause::NotMade | Pause::Final) => false,
+            Some(Pause::NotMade) => false,
         }
     }
 

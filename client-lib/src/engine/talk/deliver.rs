@@ -67,11 +67,21 @@ impl Talk<'_, '_> {
         let Some(mut reading) = self.reading().cloned() else { return Ok(()) };
         reading.claimed();
         self.step.note_incarnation(&mut reading, state);
+        let fresh = reading.pause.is_none();
         let contradiction = crate::engine::mailbox::contradiction(&reading, state);
         self.open.changed = true;
         self.open.reading = Some(reading.clone());
-        if let Some((cause, text)) = contradiction {
-            return self.suspend(cause, text);
+        match contradiction {
+            // The relay keeps little of what was there before a removal. Whoever was away meanwhile finds a hole
+            // first, and that it was removed right behind it, or with the next look.
+            Some((Cause::Lapsed, _)) if fresh => {
+                let at = reading.look_again(self.step.now);
+                self.open.reading = Some(reading);
+                self.step.live.look_again(at);
+                return Ok(());
+            }
+            Some((cause, text)) => return self.suspend(cause, text),
+            None => {}
         }
         self.step.note_opening(link, &mailbox, &reading, state)?;
         // What the relay answered and does not have (any more) is posted again, the identical bytes (rule 8).

@@ -88,7 +88,7 @@ impl Step<'_> {
         let connected = links.iter().all(|link| self.live.ready(link, self.now).is_some());
         let mut caught_up = connected;
         for (mailbox, reading) in Reading::all(self.tx)? {
-            if matches!(reading.pause, Some(Pause::Final | Pause::NotMade | Pause::LookAgain { .. })) {
+            if matches!(reading.pause, Some(Pause::NotMade | Pause::LookAgain { .. })) {
                 continue;
             }
             let up = reading.link().and_then(|id| self.live.links.get(&id)).and_then(|link| link.up());

@@ -1,12 +1,13 @@
-//! What cannot go on (rule 28): suspended with everything kept, looked at again where the reason may pass,
-//! and ended only by the person, by a removal, or by a repair.
+//! What cannot go on (rule 28): suspended with everything kept, looked at again ever more seldom, and ended
+//! only by the person, by a removal, or by a repair. The reason may pass: the relay was started on the wrong
+//! folder, this program is updated, or a member takes us out and in again.
 
 use super::Talk;
 use crate::conversation::{
     Cause, ConversationId, ConversationState, Suspension, history, intents, remove_intents,
 };
 use crate::engine::live::Waiter;
-use crate::engine::mailbox::reading::{Pause, Reading};
+use crate::engine::mailbox::reading::Reading;
 use crate::engine::{Error, Event, Step};
 use crate::outbox::{self, Parcel};
 
@@ -28,22 +29,10 @@ impl Step<'_> {
 }
 
 impl Cause {
-    /// Whether the reason may pass by itself: the relay may have been started on the wrong folder, its
-    /// operator may put things right, or this program may be updated.
-    fn may_pass(self) -> bool {
-        matches!(
-            self,
-            Self::Gap
-                | Self::RelayRolledBack
-                | Self::KeyMismatch
-                | Self::MailboxGone
-                | Self::Evicted
-                | Self::ReadKeyRefused
-                | Self::OpenedElsewhere
-                | Self::Damaged
-                | Self::UpdateNeeded
-                | Self::Internal
-        )
+    /// Whether the relay says by it that this device was removed. Its key is another's where it was admitted
+    /// again since.
+    fn is_eviction(self) -> bool {
+        matches!(self, Self::Evicted | Self::ReadKeyRefused)
     }
 }
 
@@ -70,14 +59,9 @@ impl Talk<'_, '_> {
         }
         let Some(reading) = self.change_reading() else { return Ok(()) };
         let (seq, chain) = (reading.seq, reading.chain());
-        if cause.may_pass() {
-            let at = reading.look_again(now);
-            self.step.live.look_again(at);
-        } else {
-            reading.pause = Some(Pause::Final);
-            self.step.live.links_dirty = true;
-        }
-        self.step.live.held_dirty |= cause == Cause::Evicted;
+        let at = reading.look_again(now);
+        self.step.live.look_again(at);
+        self.step.live.held_dirty |= cause.is_eviction();
         let was_leaving = self.record().is_leaving();
         if known != Some(cause) {
             self.change().state = ConversationState::Suspended(Suspension {
@@ -102,7 +86,7 @@ impl Talk<'_, '_> {
 
     /// Whether the relay says that this device was removed.
     pub(in crate::engine) fn is_evicted(&self) -> bool {
-        matches!(&self.record().state, ConversationState::Suspended(why) if why.cause == Cause::Evicted)
+        matches!(&self.record().state, ConversationState::Suspended(why) if why.cause.is_eviction())
     }
 
     /// The reason has passed, if there was one.

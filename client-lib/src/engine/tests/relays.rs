@@ -363,6 +363,35 @@ fn what_a_relay_lost_suspends_and_is_told() {
     }
 }
 
+/// Who was removed while away finds a hole before it finds that: it is told of the removal alone, and what was
+/// lost for another reason with the second look.
+#[test]
+fn a_hole_before_a_removal_is_a_removal() {
+    for removed in [true, false] {
+        let mut desk = Desk::new("bob");
+        founds(&mut desk, HERE, &relay());
+        let id = link(Link::Mailboxes);
+        let hole = |mailbox: &MailboxId| match mailbox {
+            here if *here == HERE.1 => OpenState { oldest: 4, ..at(6, 0) },
+            _ => empty(),
+        };
+        let sent = requests(&desk.connects(&id), &id);
+        let effects = desk.frames(&id, vec![all_opened(&sent, hole), delivery(HERE.1, 4, 1)]);
+        assert_eq!((suspended(&mut desk), alarms(&effects)), (None, vec![]));
+        if removed {
+            let reason = Refusal::new(ErrorCode::ReaderUnknown, "");
+            let body = ServerBody::Closed { mailbox: HERE.1, reason };
+            let effects = desk.frames(&id, vec![ServerFrame { request: 0, body }]);
+            assert_eq!((suspended(&mut desk), alarms(&effects)), (Some(Cause::Evicted), vec![Cause::Evicted]));
+        } else {
+            desk.now += 60_000;
+            let sent = requests(&desk.tick(), &id);
+            let effects = desk.frames(&id, vec![all_opened(&sent, hole)]);
+            assert_eq!((suspended(&mut desk), alarms(&effects)), (Some(Cause::Lapsed), vec![Cause::Lapsed]));
+        }
+    }
+}
+
 /// A relay that skips an envelope each time it is asked is told once, and asked ever more seldom.
 #[test]
 fn a_gap_that_stays_is_one_suspension() {
