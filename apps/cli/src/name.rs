@@ -305,16 +305,35 @@ pub(crate) mod tests {
 
     use super::*;
 
+    /// Somebody of this name; the same each time.
+    pub(crate) fn id_of(handle: &str) -> PersonId {
+        let mut bytes = [0; 32];
+        handle.bytes().zip(bytes.iter_mut()).for_each(|(letter, byte)| *byte = letter);
+        PersonId(bytes)
+    }
+
+    pub(crate) fn someone(handle: &str) -> Person {
+        let value = json!({"person": id_of(handle), "handle": handle, "known": "pinned", "accepted": true,
+            "blocked": false});
+        serde_json::from_value(value).expect("a person")
+    }
+
     pub(crate) fn conversation(first_byte: u8, name: &str, members: &[&str]) -> ConversationSummary {
-        ConversationSummary {
-            id: ConversationId([first_byte; 16]),
-            name: name.to_owned(),
-            members: members.iter().map(|member| (*member).to_owned()).collect(),
-            state: ConversationState::Active,
-            unread: 0,
-            last: None,
-            epoch: 1,
-        }
+        let id = ConversationId([first_byte; 16]);
+        let members: Vec<Person> = members.iter().map(|member| someone(member)).collect();
+        let value = json!({"id": id, "group": GroupId([first_byte; 16]), "name": name, "members": members,
+            "state": "active", "inviter": null, "relay": "ws://127.0.0.1:4100", "unread": 0,
+            "first_unread": null, "last": null, "epoch": 1});
+        serde_json::from_value(value).expect("a summary")
+    }
+
+    /// An invitation that waits.
+    pub(crate) fn invitation(first_byte: u8, by: &str, relay: &str) -> ConversationSummary {
+        let mut invitation = conversation(first_byte, "", &[by]);
+        invitation.state = ConversationState::Invited;
+        invitation.inviter = Some(someone(by));
+        invitation.relay = relay.to_owned();
+        invitation
     }
 
     fn list() -> Vec<ConversationSummary> {

@@ -25,11 +25,12 @@ pub(super) fn rows(app: &App, invited: &ConversationSummary, width: usize) -> Ve
     }
     let style = if foreign { Style::new().fg(Color::Yellow) } else { Style::new() };
     say(&invitation::place(invited, &app.relay, foreign), style);
-    say(&format!("Nothing was answered yet: {inviter} does not see that you read this."), DIM);
+    say(&format!("{inviter} does not see that you read this."), DIM);
     say("", DIM);
-    let accept = if foreign { "/accept yes" } else { "/accept" };
+    let (accept, come_in) =
+        if foreign { ("/accept yes", "come in, and use that relay") } else { ("/accept", "come in") };
     for (command, what) in [
-        (accept, "come in".to_owned()),
+        (accept, come_in.to_owned()),
         ("/decline", format!("forget it; {inviter} is not told")),
         ("/block", format!("forget it, and whatever {inviter} invites you to")),
     ] {

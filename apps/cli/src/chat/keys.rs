@@ -19,7 +19,7 @@ const KEYS: &[(&str, &str)] = &[
     ("Ctrl+A, Ctrl+E", "to the line's start, end (also Home, End)"),
     ("Ctrl+W, Ctrl+U, Ctrl+K", "delete a word, to the start, to the end"),
     ("Esc", "close, dismiss notes and alarms, go to the end"),
-    ("Ctrl+L, Ctrl+Z; F1", "draw anew; back to the shell until fg; this help"),
+    ("Ctrl+L, Ctrl+Z", "draw anew; back to the shell until fg"),
 ];
 
 /// What is said where an invitation has to be answered before anything else.

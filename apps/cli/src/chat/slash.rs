@@ -45,12 +45,12 @@ pub(super) const COMMANDS: &[(&str, &str)] = &[
     ("    --name NAME, --again", "with a name; another one with the same person"),
     ("/accept, /decline", "answer an invitation; /block refuses all of somebody's"),
     ("/react SIGN", "to the newest or the chosen message; none: take back"),
-    ("/add MEMBER..., /remove X", "add people to this conversation, remove somebody"),
+    ("/add WHO..., /remove WHO", "add people to this conversation, remove somebody"),
     ("/leave, /forget", "leave it; forget one that has ended: both ask first"),
     ("/members, /people", "who is in it; everybody who was met"),
     ("/block X, /unblock X", "take no invitations of somebody; take them again"),
     ("/verify [X], /card", "the safety number with somebody; my contact link"),
-    ("/help, /quit", "this help; end"),
+    ("/help, /quit", "this help (also F1); end (also Ctrl+C, Ctrl+Q)"),
     ("//text", "send a text that begins with a slash"),
 ];
 

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 
 use posthorn_client::store::{Database, KdfCost, Location, Passphrase};
 use posthorn_server::{Config, Relay};
@@ -36,10 +37,18 @@ pub(crate) fn errors(output: &Output) -> String {
 
 /// An empty profile whose passphrase is cheap to check: `register` goes on with it.
 pub(crate) fn prepare(home: &Path) {
+    // Made once and copied: whoever opens one here holds its lock, and so does, for a moment, each program that
+    // another test starts just then.
+    static EMPTY: OnceLock<Vec<u8>> = OnceLock::new();
+    let empty = EMPTY.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (file, mut rng) = (folder.path().join("posthorn.db"), StdRng::from_os_rng());
+        Database::create(Location::File(&file), &Passphrase::new(PASSPHRASE), KdfCost::CHEAP, &mut rng)
+            .expect("an empty profile");
+        std::fs::read(file).expect("the profile")
+    });
     std::fs::create_dir_all(home).expect("a folder");
-    let (file, mut rng) = (home.join("posthorn.db"), StdRng::from_os_rng());
-    Database::create(Location::File(&file), &Passphrase::new(PASSPHRASE), KdfCost::CHEAP, &mut rng)
-        .expect("an empty profile");
+    std::fs::write(home.join("posthorn.db"), empty).expect("the profile");
 }
 
 /// A relay in this process. Dropping it is its death.
