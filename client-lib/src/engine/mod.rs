@@ -29,7 +29,7 @@ mod mailbox;
 mod people;
 mod step;
 mod talk;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 mod tests;
 
 use rand::CryptoRng;
@@ -43,6 +43,13 @@ pub use error::Error;
 use crate::store::Database;
 use live::Live;
 use step::Step;
+
+/// What the fuzz target `hostile_member` does with an input; panics if a promise breaks.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub fn hostile_member(input: &[u8]) {
+    tests::hostile::play(input);
+}
 
 /// A source of randomness that the engine owns.
 pub type Randomness = Box<dyn CryptoRng + Send>;

@@ -30,6 +30,8 @@ mod key_package;
 mod keys;
 mod member;
 mod provider;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod raw;
 mod seat;
 mod storage;
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub(super) const NOW: u64 = 1_767_225_600_000;
 pub(super) const INCARNATION: Incarnation = Incarnation([1; 16]);
 
 /// The secret of the relay at an address, by the address's port.
-fn secret(at: &RelayUrl) -> StaticSecret {
+pub(super) fn secret(at: &RelayUrl) -> StaticSecret {
     StaticSecret::from([if at.as_str().ends_with("4100") { 5 } else { 6 }; 32])
 }
 

@@ -2,9 +2,16 @@
 //! plays one of them with this library's own parts, past its checks. What goes wrong by accident is the
 //! simulation's (`tests/src/sim/`).
 
+#[cfg(test)]
 mod accounts;
+#[cfg_attr(not(test), allow(dead_code, reason = "the fuzz target uses a part"))]
 mod desk;
+#[cfg(test)]
 mod directory;
+pub(super) mod hostile;
+#[cfg(test)]
 mod members;
+#[cfg(test)]
 mod relays;
+#[cfg(test)]
 mod strangers;
