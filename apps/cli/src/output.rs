@@ -180,8 +180,8 @@ pub(crate) fn member_line(member: &MemberSummary, room: usize) -> String {
     format!("{:room$} {}{remark}", plain_line(&member.person.handle), member.person.person)
 }
 
-/// A person in a list.
-pub(crate) fn person_line(person: &Person) -> String {
+/// A person in a list, with this much room for the handle.
+pub(crate) fn person_line(person: &Person, room: usize) -> String {
     let remarks = [
         known_text(person.known),
         if person.accepted { "" } else { "not accepted" },
@@ -189,7 +189,7 @@ pub(crate) fn person_line(person: &Person) -> String {
     ];
     let remarks = remarks.into_iter().filter(|remark| !remark.is_empty()).collect::<Vec<_>>().join("; ");
     let remarks = if remarks.is_empty() { String::new() } else { format!("  ({remarks})") };
-    format!("{:32} {}{remarks}", plain_line(&person.handle), person.person)
+    format!("{:room$} {}{remarks}", plain_line(&person.handle), person.person)
 }
 
 /// A safety number's twelve groups in three rows.

@@ -313,7 +313,7 @@ impl App {
                 }
                 // Whoever has it before them need not be told.
                 if self.selected.is_some() {
-                    self.tell(format!("{} invites you: it stands in the list (Tab)", inviter.handle));
+                    self.tell(format!("{} invites you: /accept opens the invitation", inviter.handle));
                 }
                 orders.push(Order::LoadConversations);
             }

@@ -216,7 +216,17 @@ impl App {
             }
             Slash::Forget { .. } => self.complain("you are still in it: /leave first"),
             Slash::Block(None) => self.complain("/block whom? Say it: /block HANDLE"),
-            Slash::Accept { .. } | Slash::Decline => self.complain("this is no invitation"),
+            Slash::Accept { .. } | Slash::Decline => {
+                // Nobody answers what they have not seen.
+                match self.conversations.iter().find(|known| name::is_invitation(known)).map(|known| known.id)
+                {
+                    Some(id) => {
+                        self.select(id, orders);
+                        self.tell("this is the invitation that waits: /accept comes in, /decline forgets it");
+                    }
+                    None => self.complain("there is no invitation that waits"),
+                }
+            }
             _ => {}
         }
     }

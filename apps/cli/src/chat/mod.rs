@@ -392,7 +392,7 @@ fn members(list: &[MemberSummary]) -> Popup {
 fn people(list: &[Person]) -> Popup {
     let lines = match list {
         [] => vec!["Nobody was met yet.".to_owned()],
-        list => list.iter().map(person_line).collect(),
+        list => list.iter().map(|person| person_line(person, 12)).collect(),
     };
     Popup::of_text("People", lines)
 }

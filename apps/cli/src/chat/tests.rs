@@ -637,6 +637,9 @@ fn an_invitation_that_comes_is_news_and_opens_by_new() {
     list.push(invitation(9, "dan", &relay));
     app.on(Happening::Conversations(list));
     assert!(shown(&mut app, 90, 24).contains("invites you  "), "it stands in the list");
+    assert!(!enter(&mut app, "/accept").iter().any(|order| matches!(order, Order::Accept { .. })));
+    assert_eq!(app.selected, Some(conversation), "it is shown before it is answered");
+    key(&mut app, KeyCode::Tab);
     enter(&mut app, "/new dan");
     assert_eq!(app.selected, Some(conversation), "who is invited need not invite");
 }
@@ -682,6 +685,7 @@ fn reactions_stand_under_what_they_are_about() {
     assert_eq!(enter(&mut app, "/react <3"), react(fourth, "❤️"));
     assert_eq!(app.chosen, None);
     press(&mut app, KeyCode::Up, KeyModifiers::CONTROL);
+    app.note = None;
     key(&mut app, KeyCode::Esc);
     assert_eq!(app.chosen, None);
 }

@@ -36,7 +36,7 @@ pub(super) async fn list(session: &Session, json: bool) -> Result<(), Problem> {
         if json {
             object(&json!(person));
         } else {
-            line(&person_line(person));
+            line(&person_line(person, 32));
         }
     }
     Ok(())
