@@ -126,7 +126,11 @@ impl Error {
 
     /// Whether the same call may succeed later.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Store(_) | Self::Stopped | Self::NotSettled(_))
+        match self {
+            Self::Store(error) => error.is_passing(),
+            Self::Stopped | Self::NotSettled(_) => true,
+            _ => false,
+        }
     }
 }
 

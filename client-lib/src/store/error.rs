@@ -85,6 +85,11 @@ impl StoreError {
         }
     }
 
+    /// Whether it may pass by itself, or by making room.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::AlreadyOpen { .. } | Self::DiskFull | Self::Io { .. } | Self::Sqlite(_))
+    }
+
     pub(super) fn io(path: &Path, error: std::io::Error) -> Self {
         match error.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::DiskFull,
