@@ -54,6 +54,13 @@ pub enum Order {
     Settle,
     /// Wait until there is a conversation, and tell its group.
     Conversation,
+    /// Wait until the history has so many texts that the relay has, too.
+    Read {
+        /// The group of the conversation.
+        group: String,
+        /// How many.
+        texts: usize,
+    },
     /// Tell the whole history.
     History {
         /// The group of the conversation.
@@ -209,6 +216,15 @@ async fn obey(client: &Client, order: Order) -> anyhow::Result<serde_json::Value
         }
         Order::Settle => {
             client.settled(PATIENCE).await?;
+            serde_json::Value::Null
+        }
+        Order::Read { group, texts } => {
+            let mut events = client.events();
+            let conversation = conversation(client, group.parse()?).await?;
+            let is_there = |entry: &&Entry| entry.text().is_some() && entry.seq.is_some();
+            while conversation.history(EVERYTHING).await?.iter().filter(is_there).count() < texts {
+                events.next().await.context("the client stopped")?;
+            }
             serde_json::Value::Null
         }
         Order::History { group } => {

@@ -348,7 +348,9 @@ async fn a_stranger_waits_to_be_accepted() -> Outcome {
     bob.client().conversation(invited).accept(false).await?;
     bob.reads(group, "hello, I am Alice").await?;
     bob.say(group, "hello Alice").await?;
+    // Both have it back from the relay, with its place.
     alice.reads(group, "hello Alice").await?;
+    bob.reads(group, "hello Alice").await?;
     assert_eq!(alice.texts(group).await?, bob.texts(group).await?);
     // Whoever was accepted need not ask again.
     let second = alice.client().start("second", vec![bob.contact()?]).await?.summary().await?.group;
