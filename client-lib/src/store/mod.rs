@@ -92,8 +92,8 @@ impl Database {
         })
     }
 
-    /// Whether there is a database, whole: what was never written to is none, and [`Database::create`] takes it
-    /// over. Told without a passphrase, as it is told that another process has it open.
+    /// Whether there is a database, whole: what was never written to is none, and [`Database::create`] takes
+    /// it over. Told without a passphrase, as it is told that another process has it open.
     pub fn exists(location: Location<'_>) -> Result<bool, StoreError> {
         if !path_of(location).exists() {
             return Ok(false);

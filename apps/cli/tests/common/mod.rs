@@ -37,8 +37,8 @@ pub(crate) fn errors(output: &Output) -> String {
 
 /// An empty profile whose passphrase is cheap to check: `register` goes on with it.
 pub(crate) fn prepare(home: &Path) {
-    // Made once and copied: whoever opens one here holds its lock, and so does, for a moment, each program that
-    // another test starts just then.
+    // Made once and copied: whoever opens one here holds its lock, and so does, for a moment, each program
+    // that another test starts just then.
     static EMPTY: OnceLock<Vec<u8>> = OnceLock::new();
     let empty = EMPTY.get_or_init(|| {
         let folder = tempfile::tempdir().expect("a folder");
