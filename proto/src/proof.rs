@@ -9,7 +9,7 @@
 //! The labels differ from those of [`crate::auth`]: no proof of one kind can be asked for as one of the other.
 
 use hkdf::Hkdf;
-use hmac::{Hmac, Mac};
+use hmac::{Hmac, KeyInit as _, Mac};
 use rand::CryptoRng;
 use sha2::Sha256;
 use x25519_dalek::{PublicKey, SharedSecret, StaticSecret};

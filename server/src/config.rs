@@ -14,6 +14,7 @@ use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use posthorn_proto::Limits;
 use serde::{Deserialize, Serialize};
+use tracing_subscriber::filter::LevelFilter;
 
 pub use keys::{KEYS, Key, documentation};
 
@@ -301,7 +302,7 @@ impl Config {
                 overlaid(defaults.clone()).extract_inner::<PathBuf>("data").map_err(read)?.join(FILE_NAME)
             }
         };
-        let base = if file.is_file() { defaults.merge(Toml::file_exact(file)) } else { defaults };
+        let base = if file.is_file() { defaults.merge(Toml::file(file).search(false)) } else { defaults };
         let config: Self = overlaid(base).extract().map_err(read)?;
         config.check()?;
         Ok(config)
@@ -335,9 +336,12 @@ impl Config {
         {
             return contradiction("public_url must begin with ws:// or wss://");
         }
-        if self.log.level.parse::<tracing_subscriber::filter::EnvFilter>().is_err() {
+        let is_filter = self.log.level.parse::<tracing_subscriber::filter::EnvFilter>().is_ok();
+        // A word that is no level would be taken for a module of which everything is logged, and nothing else.
+        let is_level = |part: &str| part.contains('=') || part.trim().parse::<LevelFilter>().is_ok();
+        if !is_filter || !self.log.level.split(',').all(is_level) {
             return contradiction(
-                "log.level must be error, warn, info, debug or trace, or a filter of tracing-subscriber",
+                "log.level must be error, warn, info, debug or trace, or such as info,posthorn_server=debug",
             );
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, Zoned};
+use jiff::{Timestamp, ZonedDateTime};
 
 /// Unix milliseconds.
 #[allow(clippy::disallowed_methods, reason = "a program has to read the clock somewhere; this is where")]
@@ -16,9 +16,9 @@ pub(crate) fn local_zone() -> TimeZone {
     TimeZone::system()
 }
 
-fn zoned(ms: u64, zone: &TimeZone) -> Zoned {
+fn zoned(ms: u64, zone: &TimeZone) -> ZonedDateTime {
     let timestamp = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    timestamp.unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(zone.clone())
+    timestamp.unwrap_or(Timestamp::UNIX_EPOCH).to_zoned_datetime(zone.clone())
 }
 
 /// `14:03`.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use hmac::{Hmac, Mac};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use openmls::prelude::{
     Capabilities, CredentialType, Extension, ExtensionType, Extensions, GroupContext, LeafNode, ProposalType,
     ProtocolVersion, RequiredCapabilitiesExtension, UnknownExtension,
@@ -61,7 +61,7 @@ impl ReaderSecret {
 
     /// The reader of a leaf: the first 16 bytes of HMAC-SHA256 of its signature key.
     pub fn reader_id(&self, signature_key: &[u8; 32]) -> ReaderId {
-        let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(&self.0).expect("HMAC takes any key length");
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes any key length");
         mac.update(signature_key);
         let tag: [u8; 32] = mac.finalize().into_bytes().into();
         ReaderId(*tag.first_chunk().expect("32 is more than 16"))

@@ -9,7 +9,7 @@ use std::fmt;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use hkdf::Hkdf;
-use hmac::{Hmac, Mac};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use rand::CryptoRng;
 use sha2::Sha256;
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -91,7 +91,7 @@ impl Sealer {
 
     pub(super) fn name(&self, table: &'static str, name: &[u8]) -> [u8; 32] {
         let mut mac =
-            <Hmac<Sha256> as Mac>::new_from_slice(&self.name_key).expect("HMAC takes any key length");
+            Hmac::<Sha256>::new_from_slice(&self.name_key).expect("HMAC takes any key length");
         mac.update(&(table.len() as u64).to_be_bytes());
         mac.update(table.as_bytes());
         mac.update(name);

@@ -65,6 +65,8 @@ fn mistakes_are_told_with_the_key() {
         (&[("public_url", "https://x")], "public_url"),
         (&[("limits.frame_bytes", "8192")], "frame_bytes"),
         (&[("log.level", "a=b=c")], "log.level"),
+        (&[("log.level", "loud")], "log.level must be error, warn"),
+        (&[("log.level", "info,loud")], "log.level"),
     ] {
         let error = load(dir.path(), flags).expect_err(word).to_string();
         assert!(error.contains(word), "{error:?} lacks {word:?}");

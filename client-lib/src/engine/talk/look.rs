@@ -96,7 +96,8 @@ impl Step<'_> {
         }
         let (mut wanted, mut parcels) = (0, outbox::inbox_parcels(self.tx)?.len() as u64);
         for (id, record) in Conversation::all(self.tx)? {
-            if matches!(record.state, ConversationState::Suspended(_)) {
+            // What has ended may have had the mailbox that another conversation has now.
+            if !record.is_read() || matches!(record.state, ConversationState::Suspended(_)) {
                 continue;
             }
             parcels += outbox::count(self.tx, &record.mailbox)?;
