@@ -29,11 +29,13 @@ pub use posthorn_proto::id::{BadHandle, DeviceId, Handle};
 #[doc(inline)]
 pub use store::StoreError;
 
-/// What a driver of your own needs, where the one behind `Client` cannot be: in a browser, in a simulation.
-///
-/// An [`Engine`] is everything that a device does, and does no I/O: give it [`Input`]s and the time, carry
-/// out the [`Effect`]s, and look at [`Engine::wake_at`] for when it wants to be called again.
 pub mod sans_io {
+    //! What a driver of your own needs, where the one behind `Client` cannot be: in a browser, in a
+    //! simulation.
+    //!
+    //! An [`Engine`] is everything that a device does, and does no I/O: give it [`Input`]s and the time,
+    //! carry out the [`Effect`]s, and look at [`Engine::wake_at`] for when it wants to be called again.
+
     #[doc(inline)]
     pub use crate::engine::{Answer, Command, Effect, Engine, Input, Link, LinkId, Randomness, Reply};
     #[doc(inline)]
