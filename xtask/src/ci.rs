@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
+use crate::face::{self, FaceArguments};
 use crate::pty;
 use crate::sim::SimArguments;
 use crate::step::{Steps, cargo, root, target_directory};
@@ -43,7 +44,12 @@ fn thorough(steps: &mut Steps) -> anyhow::Result<()> {
         "docs",
         "fix the doc comment that rustdoc names",
         cargo("doc --workspace --no-deps --document-private-items --quiet")
-            .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links"),
+            .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links --cfg inside"),
+    )?;
+    steps.call(
+        "face",
+        "if apps are meant to see these changes: `cargo xtask face --write`, and commit the list with them",
+        || face::run(&FaceArguments { write: false }),
     )?;
     steps.call("wasm tools", "install rustup's wasm target and clang by hand, then run again", wasm_tools)?;
     let mut wasm =
@@ -62,7 +68,7 @@ fn thorough(steps: &mut Steps) -> anyhow::Result<()> {
         &mut pty::cases(None)?,
     )?;
     let built = target_directory()?.join("debug");
-    let seeds = SimArguments { seeds: 40, seed: None, rounds: 40 };
+    let seeds = SimArguments { seeds: 40, seed: None, rounds: 40, profile: "plain".to_owned() };
     let mut sim = Command::new(built.join("sim"));
     steps.run(
         "simulation",

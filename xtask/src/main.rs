@@ -3,7 +3,7 @@
 //! Reading guide: [`ci`] is the list of steps that a change must pass, and [`step`] runs them one after the
 //! other; [`tidy`] holds the house rules that a program can check; [`sim`] starts the simulation and the long
 //! kill loop, [`faults`] what breaks relays on purpose, [`pty`] the cases at real terminals, [`mod@bench`]
-//! the measured comparison.
+//! the measured comparison, [`face`] the list of what the client library shows to apps.
 //!
 //! Invariant: a check lives in the crate that it checks, or in `tests/`. What is here only starts checks, or
 //! looks at source text and at the graph of dependencies. It links no code of the product, so that it builds
@@ -11,6 +11,7 @@
 
 mod bench;
 mod ci;
+mod face;
 mod faults;
 mod pty;
 mod sim;
@@ -52,6 +53,8 @@ enum Command {
     Faults(faults::FaultArguments),
     /// Plays what people do at real terminals with the real client; its last line is `N passed, M failed`.
     Pty(pty::PtyArguments),
+    /// Compares what the client library shows to apps with `client-lib/public-items.txt`, or writes that.
+    Face(face::FaceArguments),
     /// Checks the house rules that a program can check.
     Tidy,
 }
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         },
         Command::Faults(arguments) => faults::run(&arguments),
         Command::Pty(arguments) => pty::run(&arguments),
+        Command::Face(arguments) => face::run(&arguments),
         Command::Tidy => tidy::run(),
     };
     match outcome {

@@ -19,12 +19,16 @@ pub(crate) struct SimArguments {
     /// How many rounds of three concurrent commits to play beside the seeds, once.
     #[arg(long, default_value_t = 20)]
     pub(crate) rounds: u32,
+    /// `plain`: people while much goes wrong; `hostile`: a siege by all who mean harm.
+    #[arg(long, default_value = "plain")]
+    pub(crate) profile: String,
 }
 
 impl SimArguments {
     /// Adds these arguments to the command that starts the simulation.
     pub(crate) fn give<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         command.args(["--seeds", &self.seeds.to_string(), "--rounds", &self.rounds.to_string()]);
+        command.args(["--profile", &self.profile]);
         if let Some(seed) = self.seed {
             command.args(["--seed", &seed.to_string()]);
         }

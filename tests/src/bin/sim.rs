@@ -1,10 +1,10 @@
-//! `cargo xtask sim --seeds N [--seed S]`: plays the simulation for many seeds. The last line is
+//! `cargo xtask sim --seeds N [--seed S] [--profile plain|hostile]`: plays the simulation for many seeds. The last line is
 //! `N passed, M failed`.
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use posthorn_tests::sim::{LIES, STEPS, Scenario, lie, run};
+use posthorn_tests::sim::{LIES, STEPS, Scenario, lie, run, siege};
 
 /// Deterministic simulation of devices, a relay, and a network on which much goes wrong.
 #[derive(Parser)]
@@ -19,6 +19,15 @@ struct Args {
     /// some minutes.
     #[arg(long, default_value_t = 20)]
     rounds: u32,
+    /// What is played: people while much goes wrong, or a siege by all who mean harm.
+    #[arg(long, value_enum, default_value_t = Profile::Plain)]
+    profile: Profile,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Profile {
+    Plain,
+    Hostile,
 }
 
 fn main() -> ExitCode {
@@ -35,8 +44,18 @@ fn main() -> ExitCode {
         }
     };
     for seed in args.seed..args.seed + args.seeds {
-        let result = caught(move || run(Scenario::Talk, seed)).map(|report| format!("{report:?}"));
-        count(format!("talk, seed {seed}"), format!("cargo xtask sim --seeds 1 --seed {seed}"), result);
+        let replay = format!("cargo xtask sim --seeds 1 --seed {seed}");
+        if args.profile == Profile::Plain {
+            let result = caught(move || run(Scenario::Talk, seed)).map(|report| format!("{report:?}"));
+            count(format!("talk, seed {seed}"), replay, result);
+        } else {
+            let result = caught(move || siege(seed)).map(|report| format!("{report:?}"));
+            count(format!("siege, seed {seed}"), format!("{replay} --profile hostile"), result);
+        }
+    }
+    if args.profile == Profile::Hostile {
+        println!("{passed} passed, {failed} failed");
+        return if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     for (kind, causes) in LIES {
         let result = caught(move || lie(*kind, args.seed)).and_then(|found| {

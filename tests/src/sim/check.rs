@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use posthorn_client::conversation::{Body, ConversationId, ConversationState, Entry, EntryState, GroupId, Notice};
+use posthorn_client::conversation::{
+    Body, ConversationId, ConversationState, Entry, EntryState, GroupId, Notice,
+};
 use posthorn_client::engine::{Command, ConversationSummary, Page};
 
 use super::world::World;
@@ -153,11 +155,7 @@ fn everything_sent(world: &World, id: &GroupId, views: &[View], sent: &[Sent]) -
 }
 
 /// Everybody is in and has read everything that this device sent: the marks must say so.
-pub(super) fn all_delivered(
-    world: &mut World,
-    device: usize,
-    group: GroupId,
-) -> Result<(), String> {
+pub(super) fn all_delivered(world: &mut World, device: usize, group: GroupId) -> Result<(), String> {
     for message in history_of(world, device, group) {
         let is_own_text = message.mine && message.text().is_some();
         if is_own_text && !matches!(message.state, EntryState::Delivered | EntryState::Read) {

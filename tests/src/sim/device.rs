@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use posthorn_client::conversation::{Cause, ConversationId};
-use posthorn_client::store::{Database, KdfCost, Location, Passphrase};
 use posthorn_client::engine::{Command, Consent, Effect, Engine, Error, Event, Input, Reply};
+use posthorn_client::store::{Database, KdfCost, Location, Passphrase};
 use rand::rngs::StdRng;
 use rand::{RngCore as _, SeedableRng as _};
 
@@ -46,14 +46,8 @@ impl Device {
         let passphrase = Passphrase::new("simulated");
         let database = Database::create(Location::File(&path), &passphrase, KdfCost::CHEAP, &mut rng)
             .expect("a fresh folder takes a database");
-        let mut device = Self {
-            name: name.to_owned(),
-            path,
-            engine: None,
-            rng,
-            begun: vec![],
-            alarms: vec![],
-        };
+        let mut device =
+            Self { name: name.to_owned(), path, engine: None, rng, begun: vec![], alarms: vec![] };
         device.begin(database, now);
         device
     }
@@ -104,8 +98,7 @@ impl Device {
         let path = self.path.with_extension("copy");
         copy_database(&self.path, &path);
         let rng = StdRng::seed_from_u64(rng.next_u64());
-        let mut device =
-            Self { name, path, engine: None, rng, begun: vec![], alarms: vec![] };
+        let mut device = Self { name, path, engine: None, rng, begun: vec![], alarms: vec![] };
         device.crash(now);
         device
     }
@@ -113,8 +106,9 @@ impl Device {
     /// Handles an input; events are noted, and what concerns connections is returned.
     pub(super) fn handle(&mut self, input: Input, now: u64) -> Vec<Effect> {
         let engine = self.engine.as_mut().expect("is running");
-        let effects =
-            engine.handle([input], now).unwrap_or_else(|error| panic!("{}: engine failed: {error}", self.name));
+        let effects = engine
+            .handle([input], now)
+            .unwrap_or_else(|error| panic!("{}: engine failed: {error}", self.name));
         let mut rest = std::mem::take(&mut self.begun);
         for effect in effects {
             match effect {

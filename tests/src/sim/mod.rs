@@ -4,7 +4,7 @@
 //!
 //! `world` is the network and the schedule, `device` a device with its database on disk, `relay` the relay,
 //! `scenario` what the people do, `check` what must be true when everything has settled, `watch` what must be
-//! true of every frame, `hostile` a relay that lies, `rules` one step for each rule of the design that the
+//! true of every frame, `hostile` a relay that lies, `siege` everybody who means harm at once, `rules` one step for each rule of the design that the
 //! others would not miss.
 
 mod check;
@@ -13,9 +13,11 @@ mod hostile;
 mod relay;
 mod rules;
 mod scenario;
+mod siege;
 mod watch;
 mod world;
 
 pub use hostile::{LIES, Lie, lie};
 pub use rules::{STEPS, Step};
 pub use scenario::{Report, Scenario, run};
+pub use siege::siege;

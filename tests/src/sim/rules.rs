@@ -150,8 +150,10 @@ fn unreadable(seed: u64) -> Result<(), String> {
     }
     world.settle()?;
     let all = history_of(&mut world, BOB, conversation);
-    let recorded =
-        all.iter().filter(|m| matches!(m.body, Body::Unreadable(run) if run.cause == Cause::EnvelopeUnreadable)).count();
+    let recorded = all
+        .iter()
+        .filter(|m| matches!(m.body, Body::Unreadable(run) if run.cause == Cause::EnvelopeUnreadable))
+        .count();
     must(recorded == 1, || format!("recorded {recorded} times: {all:?}"))?;
     let texts = texts(&mut world, BOB, conversation);
     must(texts.ends_with(&["two".to_owned(), "three".to_owned()]), || format!("bob reads {texts:?}"))?;
@@ -181,13 +183,12 @@ fn rolled_back(seed: u64) -> Result<(), String> {
     let sent = world.watch.posted[before..].iter().filter(|(by, to, _)| *by == BOB && *to == mailbox).count();
     must(sent == 0, || format!("bob posted {sent} times from the old copy"))?;
     let now = suspended(&mut world, BOB, conversation);
-    must(now == Some(Cause::RolledBack), || {
-        format!("bob's conversation is {now:?}")
-    })?;
+    must(now == Some(Cause::RolledBack), || format!("bob's conversation is {now:?}"))?;
     must(causes(&world, BOB).contains(&Cause::RolledBack), || "bob was not told".to_owned())?;
     // What he says is kept until a repair.
     let kept = history_of(&mut world, BOB, conversation).into_iter().any(|entry| {
-        entry.text() == Some("from the past") && entry.state == posthorn_client::conversation::EntryState::Queued
+        entry.text() == Some("from the past")
+            && entry.state == posthorn_client::conversation::EntryState::Queued
     });
     must(kept, || "what he said is not kept".to_owned())?;
     must(causes(&world, ALICE).is_empty(), || format!("alice: {:?}", causes(&world, ALICE)))?;
@@ -250,9 +251,7 @@ fn rolled_back_commit(seed: u64) -> Result<(), String> {
     say(&mut world, BOB, conversation, "from the past")?;
     world.settle()?;
     let now = suspended(&mut world, BOB, conversation);
-    must(now == Some(Cause::RolledBack), || {
-        format!("bob's conversation is {now:?}")
-    })?;
+    must(now == Some(Cause::RolledBack), || format!("bob's conversation is {now:?}"))?;
     must(!texts(&mut world, ALICE, conversation).contains(&"from the past".to_owned()), || {
         "he went on".to_owned()
     })
@@ -267,9 +266,7 @@ fn copied(seed: u64) -> Result<(), String> {
     let states = [suspended(&mut world, BOB, conversation), suspended(&mut world, copy, conversation)];
     let running = states.iter().filter(|cause| cause.is_none()).count();
     let stopped = |cause: &Option<Cause>| matches!(cause, Some(Cause::OpenedElsewhere | Cause::RolledBack));
-    must(running <= 1 && states.iter().any(stopped), || {
-        format!("bob and his copy: {states:?}")
-    })?;
+    must(running <= 1 && states.iter().any(stopped), || format!("bob and his copy: {states:?}"))?;
     let warned = [BOB, copy].iter().any(|device| causes(&world, *device).contains(&Cause::OpenedElsewhere));
     must(warned, || "neither was told".to_owned())
 }

@@ -75,8 +75,7 @@ pub(super) fn people(world: &mut World, names: &[&str]) -> Result<(), String> {
 pub(super) fn start(world: &mut World, name: &str, others: &[&str]) -> Result<GroupId, String> {
     let members = others.iter().map(|other| contact(other)).collect();
     let name = name.to_owned();
-    let slot =
-        world.command(0, |reply| Command::Start { id: None, name, members, again: true, reply });
+    let slot = world.command(0, |reply| Command::Start { id: None, name, members, again: true, reply });
     match world.answered(0, &slot)? {
         Ok(conversation) => {
             world.settle()?;

@@ -3,14 +3,38 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use posthorn_client::engine::Link;
 use posthorn_proto::frame::{ClientFrame, Post, Request, ServerBody, ServerFrame};
-use posthorn_proto::{MailboxId, PostId, Token};
+use posthorn_proto::{MailboxId, PostId, PostKey, Token};
 
 use super::world::Wire;
 
+/// What went to a mailbox, as whoever may post there knows it.
+pub(super) struct Shelf {
+    /// On which kind of connection.
+    link: Link,
+    /// The post key that was used last.
+    pub(super) key: Option<PostKey>,
+    /// In the order in which they went out, repeats included.
+    pub(super) envelopes: Vec<Bytes>,
+}
+
+impl Shelf {
+    fn new(link: Link) -> Self {
+        Self { link, key: None, envelopes: Vec::new() }
+    }
+
+    /// Whether it is somebody's inbox.
+    pub(super) fn is_inbox(&self) -> bool {
+        self.link == Link::Post
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Watch {
+    /// Every mailbox to which something was posted.
+    pub(super) shelves: BTreeMap<MailboxId, Shelf>,
     /// Mailboxes that were created on the account connection: public inboxes.
     public: BTreeSet<MailboxId>,
     /// On which connections each device asked for each mailbox to be opened.
@@ -52,7 +76,12 @@ impl Watch {
                 }
                 self.token(&create.token, create.mailbox);
             }
-            Request::Post(post) => self.post(wire.0, post),
+            Request::Post(post) => {
+                let shelf = self.shelves.entry(post.mailbox).or_insert_with(|| Shelf::new(wire.1.link));
+                shelf.key = Some(post.post_key.clone());
+                shelf.envelopes.push(post.envelope.clone());
+                self.post(wire.0, post);
+            }
             Request::Ack(ack) => {
                 if !self.open.get(wire).is_some_and(|open| open.contains(&ack.mailbox)) {
                     self.wrong("something is acknowledged that is not open on this connection (rule 11)");

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use posthorn_client::conversation::{Cause, ConversationId, GroupId};
-use posthorn_client::engine::{Command, ConversationSummary, Effect, Error, Input, LinkId, Reply, SyncState};
+use posthorn_client::engine::{
+    Command, ConversationSummary, Effect, Error, Input, Link, LinkId, Reply, SyncState,
+};
 use posthorn_client::identity::PersonId;
-use posthorn_proto::frame::ServerFrame;
+use posthorn_proto::frame::{ClientFrame, Request, ServerFrame};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
@@ -22,6 +24,9 @@ pub(super) type Wire = (usize, LinkId);
 
 /// What a relay that lies does to a frame on its way: the frames that arrive instead.
 pub(super) type Tamper = Box<dyn FnMut(usize, ServerFrame) -> Vec<ServerFrame>>;
+
+/// What a device that was patched does to what it sends.
+pub(super) type Patch = Box<dyn FnMut(usize, &mut ClientFrame)>;
 
 /// What is on its way on a connection.
 #[derive(Default)]
@@ -60,6 +65,7 @@ pub(super) struct World {
     pub(super) devices: Vec<Device>,
     pub(super) faults: Faults,
     pub(super) tamper: Option<Tamper>,
+    pub(super) patch: Option<Patch>,
     relay: SimRelay,
     wires: BTreeMap<Wire, Flow>,
     pub(super) watch: Watch,
@@ -85,6 +91,7 @@ impl World {
             devices: Vec::new(),
             faults: Faults::NONE,
             tamper: None,
+            patch: None,
             wires: BTreeMap::new(),
             watch: Watch::default(),
             folder: folder.expect("a folder for the databases"),
@@ -170,8 +177,11 @@ impl World {
                     }
                 }
                 Effect::Disconnect(link) => self.cut(&(device, link)),
-                Effect::Send(link, frame) => {
+                Effect::Send(link, mut frame) => {
                     let wire = (device, link);
+                    if let Some(patch) = &mut self.patch {
+                        patch(device, &mut frame);
+                    }
                     if let Some(flow) = self.wires.get_mut(&wire) {
                         self.watch.sends(&wire, &frame);
                         flow.to_relay.push_back(frame.encode());
@@ -234,6 +244,20 @@ impl World {
         for device in 0..self.devices.len() {
             self.input(device, Input::Tick);
         }
+    }
+
+    /// Somebody from anywhere says this to the relay, on a connection of its own.
+    pub(super) fn outsider(&mut self, request: Request) {
+        let wire = (usize::MAX, LinkId { relay: relay_url(), link: Link::Post });
+        self.relay.connect(&wire);
+        self.relay.take(&wire, ClientFrame { request: 1, body: request }.encode());
+        self.relay.disconnect(&wire);
+    }
+
+    /// Every connection of a device breaks.
+    pub(super) fn cut_all(&mut self, device: usize) {
+        let all: Vec<Wire> = self.wires.keys().filter(|wire| wire.0 == device).cloned().collect();
+        all.iter().for_each(|wire| self.cut(wire));
     }
 
     /// Runs some steps.
@@ -371,7 +395,7 @@ impl World {
         self.watch.verdict()
     }
 
-    fn quiet(&mut self) -> Result<(), String> {
+    pub(super) fn quiet(&mut self) -> Result<(), String> {
         let mut done_since = None;
         for _ in 0..60_000 {
             if self.step() {

@@ -1,0 +1,235 @@
+//! A siege: while honest people talk in two conversations, a member of one of them, strangers, and the relay do
+//! what they can on the wire. What a member can say inside of the encryption is played against one engine by
+//! `client-lib/src/engine/tests/hostile.rs`.
+//!
+//! No engine ends (a failure of one is a panic); honest people do not come apart; the conversation without the
+//! member goes on as if nothing were, and whatever cannot go on says why.
+
+use posthorn_client::conversation::{ConversationState, GroupId};
+use posthorn_proto::frame::{Post, Refusal, Request, ServerBody, ServerFrame};
+use posthorn_proto::{ErrorCode, KeyHash, MailboxId, PostId, ReaderId};
+use rand::rngs::StdRng;
+use rand::{Rng as _, RngCore as _, SeedableRng as _};
+
+use super::check::history_of;
+use super::scenario::{Report, add, people, remove, say, start};
+use super::world::{Faults, Patch, Tamper, World};
+
+const NAMES: [&str; 4] = ["alice", "bob", "carol", "mallory"];
+/// Those who keep to the rules.
+const HONEST: [usize; 3] = [0, 1, 2];
+/// To whom the relay lies.
+const BOB: usize = 1;
+const MALLORY: usize = 3;
+
+/// Plays a siege. The error says what was not as it must be.
+pub fn siege(seed: u64) -> Result<Report, String> {
+    let mut world = World::new(seed);
+    let began = world.now;
+    people(&mut world, &NAMES)?;
+    let shed = start(&mut world, "shed", &NAMES[1..3])?;
+    let garden = start(&mut world, "garden", &NAMES[1..4])?;
+    attack(&mut world, shed, garden);
+    // It stops.
+    (world.tamper, world.patch, world.faults) = (None, None, Faults::NONE);
+    world.cut_all(BOB);
+    world.quiet()?;
+    let compared = holds(&mut world, shed, garden)?;
+    Ok(Report { steps: world.steps, compared, seconds: (world.now - began) / 1000 })
+}
+
+fn attack(world: &mut World, shed: GroupId, garden: GroupId) {
+    world.faults = Faults::MANY;
+    let mut rng = StdRng::seed_from_u64(world.rng.next_u64());
+    // One seed in two has a relay that lies, one in two a member with a patched program.
+    if rng.random_bool(0.5) {
+        world.tamper = Some(lies(StdRng::seed_from_u64(rng.next_u64())));
+    }
+    if rng.random_bool(0.5) {
+        world.patch = Some(forges(StdRng::seed_from_u64(rng.next_u64())));
+    }
+    for round in 0..40 {
+        world.run(rng.random_range(0..30));
+        let device = rng.random_range(0..NAMES.len());
+        let group = if device == MALLORY || rng.random_bool(0.5) { garden } else { shed };
+        match rng.random_range(0..10) {
+            // What is refused because of what happened before is no failure.
+            0..5 => drop(say(world, device, group, &format!("{} says {round}", NAMES[device]))),
+            5 => drop(remove(world, device, garden, NAMES[3])),
+            6 => drop(add(world, device, garden, NAMES[3])),
+            _ => abuse(world, &mut rng),
+        }
+    }
+}
+
+/// A member or a stranger leaves something where it may be left, with nothing but the key that permits it.
+fn abuse(world: &mut World, rng: &mut StdRng) {
+    let may_post =
+        |mailbox: &MailboxId| world.watch.posted.iter().any(|(who, at, _)| (*who, at) == (MALLORY, mailbox));
+    let open = world.watch.shelves.iter().filter(|(mailbox, shelf)| shelf.is_inbox() || may_post(mailbox));
+    let open: Vec<MailboxId> = open.map(|(mailbox, _)| *mailbox).collect();
+    let Some(mailbox) = open.get(rng.random_range(0..open.len().max(1))).copied() else { return };
+    let shelf = &world.watch.shelves[&mailbox];
+    let Some(post_key) = shelf.key.clone() else { return };
+    let mut envelope = shelf.envelopes[rng.random_range(0..shelf.envelopes.len())].to_vec();
+    match rng.random_range(0..4) {
+        // As it was, once more.
+        0 => {}
+        1 => {
+            let at = rng.random_range(0..envelope.len());
+            envelope[at] ^= 1 << rng.random_range(0..8);
+        }
+        2 => envelope.truncate(rng.random_range(1..=envelope.len())),
+        _ => rng.fill_bytes(&mut envelope),
+    }
+    for _ in 0..rng.random_range(1..20) {
+        let mut post_id = [0; 16];
+        rng.fill_bytes(&mut post_id);
+        world.outsider(Request::Post(Post {
+            mailbox,
+            post_id: PostId(post_id),
+            post_key: post_key.clone(),
+            envelope: envelope.clone().into(),
+            turn: None,
+        }));
+    }
+}
+
+/// Mallory's commits carry turns that say something else than the commits.
+fn forges(mut rng: StdRng) -> Patch {
+    Box::new(move |device, frame| {
+        let Request::Post(post) = &mut frame.body else { return };
+        let Some(turn) = post.turn.as_mut().filter(|_| device == MALLORY) else { return };
+        match rng.random_range(0..5) {
+            0 => turn.turn.post_key_hash = KeyHash([9; 32]),
+            1 => turn.turn.turn_key_hash = KeyHash([9; 32]),
+            2 => turn.turn.admit.clear(),
+            3 => turn.turn.evict.clear(),
+            _ => {}
+        }
+    })
+}
+
+/// The relay tells bob whatever it likes.
+fn lies(mut rng: StdRng) -> Tamper {
+    const CODES: [ErrorCode; 8] = [
+        ErrorCode::MailboxUnknown,
+        ErrorCode::ReaderUnknown,
+        ErrorCode::ReadKeyWrong,
+        ErrorCode::OpenedElsewhere,
+        ErrorCode::KeyTurned,
+        ErrorCode::MailboxFull,
+        ErrorCode::RateLimited,
+        ErrorCode::Internal,
+    ];
+    Box::new(move |device, frame| {
+        if device != BOB || rng.random_bool(0.9) {
+            return vec![frame];
+        }
+        let refusal = Refusal::new(CODES[rng.random_range(0..CODES.len())], "because");
+        let push = |body| ServerFrame { request: 0, body };
+        match (frame.body.clone(), rng.random_range(0..8)) {
+            (ServerBody::Delivery(_), 0) => vec![],
+            (ServerBody::Delivery(_), 1) => vec![frame.clone(), frame],
+            (ServerBody::Delivery(mut delivery), 2) => {
+                delivery.seq = [0, 1, delivery.seq + 1, 1 << 53][rng.random_range(0..4)];
+                vec![push(ServerBody::Delivery(delivery)), frame]
+            }
+            (ServerBody::Delivery(mut delivery), 3) => {
+                let mut envelope = delivery.envelope.to_vec();
+                let at = rng.random_range(0..envelope.len());
+                envelope[at] ^= 1;
+                delivery.envelope = envelope.into();
+                vec![push(ServerBody::Delivery(delivery))]
+            }
+            (ServerBody::Delivery(mut delivery), 4) => {
+                if let Some(turn) = &mut delivery.turn {
+                    turn.evict.push(ReaderId([9; 16]));
+                }
+                vec![push(ServerBody::Delivery(delivery))]
+            }
+            (ServerBody::Delivery(delivery), 5) => {
+                let (mailbox, seq) = (delivery.mailbox, delivery.seq);
+                vec![push(ServerBody::Lost { mailbox, seq, reason: refusal }), frame]
+            }
+            (ServerBody::Delivery(delivery), _) => {
+                let closed = ServerBody::Closed { mailbox: delivery.mailbox, reason: refusal };
+                vec![frame, push(closed)]
+            }
+            (ServerBody::Posted { seq }, 0..4) => {
+                vec![ServerFrame { request: frame.request, body: ServerBody::Posted { seq: seq + 1 } }]
+            }
+            (ServerBody::Hello(_) | ServerBody::RelayProven(_), _) => vec![frame],
+            (_, 0 | 1) => vec![ServerFrame { request: frame.request, body: ServerBody::Error(refusal) }],
+            (_, 2) => vec![frame.clone(), frame],
+            _ => vec![frame],
+        }
+    })
+}
+
+/// How an honest person has a conversation: its epoch while it goes on, else why it does not.
+fn stands(world: &mut World, device: usize, group: GroupId) -> Option<Result<u64, String>> {
+    let local = world.local(device, group)?;
+    let one = world.conversations(device).into_iter().find(|one| one.id == local)?;
+    Some(match one.state {
+        ConversationState::Active => Ok(one.epoch),
+        state => Err(state.in_words()),
+    })
+}
+
+fn holds(world: &mut World, shed: GroupId, garden: GroupId) -> Result<usize, String> {
+    let mut compared = 0;
+    for (group, name) in [(shed, "shed"), (garden, "garden")] {
+        let mut epochs = Vec::new();
+        for device in HONEST {
+            let Some(stands) = stands(world, device, group) else {
+                return Err(format!("{}: the {name} is gone", NAMES[device]));
+            };
+            // What the relay lies about may be broken for whom it lies to, and says so.
+            let was_lied_to = device == BOB && !world.devices[BOB].alarms.is_empty();
+            match stands {
+                Ok(epoch) if !was_lied_to => epochs.push((device, epoch)),
+                Ok(_) => {}
+                Err(why) if name == "shed" && device != BOB => {
+                    return Err(format!("{}: the shed does not go on: {why}", NAMES[device]));
+                }
+                Err(_) if world.devices[device].alarms.is_empty() => {
+                    return Err(format!(
+                        "{}: the {name} does not go on, and no cause was told",
+                        NAMES[device]
+                    ));
+                }
+                Err(_) => {}
+            }
+        }
+        if epochs.windows(2).any(|pair| pair[0].1 != pair[1].1) {
+            return Err(format!("the {name} has come apart: {epochs:?}"));
+        }
+        // It goes on: what one says now the others read, and what they have is the same.
+        let in_it: Vec<usize> = epochs.iter().map(|(device, _)| *device).collect();
+        let Some((first, others)) = in_it.split_first() else { continue };
+        say(world, *first, group, "after the siege")?;
+        world.quiet()?;
+        let said = texts(world, *first, group);
+        for other in others {
+            let read = texts(world, *other, group);
+            if said != read {
+                return Err(format!(
+                    "{} and {} differ in the {name}: {said:?}, {read:?}",
+                    NAMES[*first], NAMES[*other]
+                ));
+            }
+            compared += read.len();
+        }
+    }
+    Ok(compared)
+}
+
+/// What was said, by seq.
+fn texts(world: &mut World, device: usize, group: GroupId) -> Vec<(u64, String)> {
+    let all = history_of(world, device, group);
+    let mut texts: Vec<(u64, String)> =
+        all.iter().filter_map(|entry| Some((entry.seq?, entry.text()?.to_owned()))).collect();
+    texts.sort();
+    texts
+}
