@@ -21,7 +21,7 @@
 //!
 //! [`TestRelay`] is the relay's own library, in this process, on a store on disk (`relay.rs`);
 //! [`Network`] carries the bytes to it, delays them, cuts connections and refuses them, if asked by a seed
-//! (`network.rs`); [`until`] and what is made of it await what a client tells (`until.rs`).
+//! (`network.rs`); [`until()`] and what is made of it await what a client tells (`until.rs`).
 //!
 //! Whatever a test can do nothing about panics, with what to do: a port that cannot be had, a wait that runs
 //! into its bound. The relay's clock and the clients' are the machine's and cannot be moved: what takes days

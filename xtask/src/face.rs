@@ -38,7 +38,9 @@ pub(crate) fn run(arguments: &FaceArguments) -> anyhow::Result<()> {
         std::fs::remove_dir_all(&pages).with_context(|| format!("{}", pages.display()))?;
     }
     // All crates, because cargo would build the dependencies of one alone with other features.
-    let status = cargo("doc --workspace --lib --no-deps --quiet").env_remove("RUSTDOCFLAGS").status();
+    // What is wrong with the text, the step before has told.
+    let mut doc = cargo("doc --workspace --lib --no-deps --quiet");
+    let status = doc.env("RUSTDOCFLAGS", "--cap-lints allow").status();
     ensure!(status.context("cargo does not start")?.success(), "cargo doc failed");
     let now = items(&pages)?;
     let path = root().join(LIST);
@@ -90,8 +92,8 @@ fn of_page(path: &str, page: &str) -> anyhow::Result<Vec<String>> {
     };
     let name = path.rsplit("::").next().unwrap_or(path);
     ensure!(head.contains(name), "its declaration declares something else: {head}");
-    let own = head.replace("pub ", "").replacen(name, path, 1);
-    let traits = traits(page);
+    let own = head.trim_end_matches(';').replace("pub ", "").replacen(name, path, 1);
+    let traits = traits(name, page);
     let mut lines = vec![if traits.is_empty() { own } else { format!("{own}: {}", traits.join(", ")) }];
     let members = members(body).into_iter();
     lines.extend(members.map(|member| format!("{path}::{}", member.trim_start_matches("pub "))));
@@ -144,16 +146,19 @@ fn inherent(page: &str) -> Vec<(String, String)> {
 }
 
 /// The traits that are implemented for a type, but for those that every type has.
-fn traits(page: &str) -> Vec<String> {
+fn traits(name: &str, page: &str) -> Vec<String> {
     let Some(list) = page.split("<div id=\"trait-implementations-list\">").nth(1) else { return Vec::new() };
     let list = list.split("<h2 id=").next().unwrap_or(list);
     let headers = list.split("class=\"impl\">").skip(1);
     let headers = headers.filter_map(|rest| between(rest, "<h3 class=\"code-header\">", "</h3>")).map(text);
     let named = headers.filter_map(|header| {
-        let (named, _) = header.split_once(" for ")?;
-        Some(named.trim_start_matches("impl<'de>").trim_start_matches("impl").trim().to_owned())
+        // `impl<'de> Deserialize<'de> for Event`. The page also has what other types make of this one.
+        let (named, of) = header.split_once(" for ")?;
+        let is_own = of.split(['<', ' ']).next() == Some(name);
+        let (parameters, named) = named.split_once(' ')?;
+        (is_own && parameters.starts_with("impl") && named != NO_TRAIT).then(|| named.to_owned())
     });
-    let mut traits: Vec<String> = named.filter(|name| name != NO_TRAIT).collect();
+    let mut traits: Vec<String> = named.collect();
     traits.sort();
     traits
 }
@@ -182,7 +187,8 @@ fn text(html: &str) -> String {
         text = text.replace(entity, sign);
     }
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    line.replace("( ", "(").replace(", )", ")").replace(", }", " }").replace(", >", ">")
+    // The sign leads to a note about the type that is returned.
+    line.replace(" ⓘ", "").replace("( ", "(").replace(", )", ")").replace(", }", " }").replace(", >", ">")
 }
 
 #[cfg(test)]
@@ -201,7 +207,7 @@ mod tests {
     &amp;self,
     at: <a>u64</a>,
 ) -&gt; bool</h4></section></div>
-<h2 id="trait-implementations">Trait</h2><div id="trait-implementations-list"><section id="impl-Serialize-for-Event" class="impl"><h3 class="code-header">impl <a>Serialize</a> for <a>Event</a></h3></section><section id="method.serialize" class="method trait-impl"><h4 class="code-header">fn serialize()</h4></section><section id="impl-From" class="impl"><h3 class="code-header">impl&lt;&#39;de&gt; <a>Deserialize</a>&lt;&#39;de&gt; for <a>Event</a></h3></section></div>
+<h2 id="trait-implementations">Trait</h2><div id="trait-implementations-list"><section id="impl-Serialize-for-Event" class="impl"><h3 class="code-header">impl <a>Serialize</a> for <a>Event</a></h3></section><section id="method.serialize" class="method trait-impl"><h4 class="code-header">fn serialize()</h4></section><section id="impl-From" class="impl"><h3 class="code-header">impl&lt;&#39;de&gt; <a>Deserialize</a>&lt;&#39;de&gt; for <a>Event</a></h3></section><section id="impl-From-for-Kind" class="impl"><h3 class="code-header">impl <a>From</a>&lt;Event&gt; for <a>Kind</a></h3></section></div>
 <h2 id="synthetic-implementations">Auto</h2><div><section id="impl-Send" class="impl"><h3 class="code-header">impl Send for Event</h3></section></div>"##;
 
     #[test]

@@ -153,6 +153,7 @@ impl Database {
     /// Begins the one transaction through which everything is read and written. Dropping it rolls back.
     ///
     /// `rng` gives the seed for the nonces of what is sealed in it, and is not kept.
+    #[cfg_attr(not(inside), doc(hidden))]
     pub fn transaction(&mut self, rng: &mut dyn CryptoRng) -> Result<Transaction<'_>, StoreError> {
         let mut seed = [0; 32];
         rng.fill_bytes(&mut seed);
@@ -164,6 +165,7 @@ impl Database {
     }
 
     /// For looking without writing.
+    #[cfg_attr(not(inside), doc(hidden))]
     pub fn view(&self) -> View<'_> {
         View { conn: &self.conn, sealer: &self.sealer }
     }

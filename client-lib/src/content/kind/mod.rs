@@ -228,7 +228,7 @@ impl Kind {
     }
 
     /// What the engine has to do about it.
-    pub fn act(&self) -> Option<Act> {
+    pub(crate) fn act(&self) -> Option<Act> {
         self.body().and_then(Body::act)
     }
 
