@@ -1,12 +1,12 @@
-//! The face of the client library: `client-lib/public-items.txt` has one line for each type, function, method,
-//! field, variant and implemented trait that an app can use, and CI compares, so that no change of it goes
-//! unseen.
+//! The face of the client library: `client-lib/public-items.txt` has one line for each type, function,
+//! method, field, variant and implemented trait that an app can use, and CI compares, so that no change of it
+//! goes unseen.
 //!
 //! The list is read from rustdoc's pages. rustdoc is the only one that knows what is public after re-exports,
-//! hidden modules, macros and derives, and of its forms the pages are the one that the stable toolchain
-//! writes: JSON needs nightly, and a reader of sources would be a second compiler. The toolchain is pinned, so
-//! the pages keep their form until it is raised on purpose; a page that is not understood is an error, and
-//! never an empty list. That the names can be used as they stand, the examples show, which CI builds.
+//! hidden modules, macros and derives, and of its forms the pages are the one that the stable toolchain writes:
+//! JSON needs nightly, and a reader of sources would be a second compiler. The toolchain is pinned, so the
+//! pages keep their form until it is raised on purpose; a page that is not understood is an error, and never
+//! an empty list. That the names can be used as they stand, the examples show, which CI builds.
 
 use std::path::Path;
 
