@@ -139,7 +139,9 @@ async fn accept(listener: TcpListener, told: watch::Receiver<Orders>, count: wat
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            Ok((client, _)) = listener.accept() => {
+            accepted = listener.accept() => {
+                // Whoever is not let in tries again.
+                let Ok((client, _)) = accepted else { continue };
                 let number = *count.borrow();
                 count.send_replace(number + 1);
                 connections.spawn(connection(client, number, told.clone()));

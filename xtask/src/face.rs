@@ -3,10 +3,10 @@
 //! goes unseen.
 //!
 //! The list is read from rustdoc's pages. rustdoc is the only one that knows what is public after re-exports,
-//! hidden modules, macros and derives, and of its forms the pages are the one that the stable toolchain writes:
-//! JSON needs nightly, and a reader of sources would be a second compiler. The toolchain is pinned, so the
-//! pages keep their form until it is raised on purpose; a page that is not understood is an error, and never
-//! an empty list. That the names can be used as they stand, the examples show, which CI builds.
+//! hidden modules, macros and derives, and of its forms the pages are the one that the stable toolchain
+//! writes: JSON needs nightly, and a reader of sources would be a second compiler. The toolchain is pinned,
+//! so the pages keep their form until it is raised on purpose; a page that is not understood is an error, and
+//! never an empty list. That the names can be used as they stand, the examples show, which CI builds.
 
 use std::path::Path;
 
@@ -195,7 +195,8 @@ fn text(html: &str) -> String {
 mod tests {
     use super::*;
 
-    const PAGE: &str = r##"<h1>Enum</h1><pre class="rust item-decl"><code><div class="code-attribute">#[non_exhaustive]</div>pub enum Event {
+    const PAGE: &str = r##"<h1>Enum</h1>
+<pre class="rust item-decl"><code><div class="code-attribute">#[non_exhaustive]</div>pub enum Event {
 <details class="toggle"><summary class="hideme"><span>Show 3 variants</span></summary>    Connected,
     Entry(<a href="x">Map</a>&lt;<a>u8</a>, u8&gt;),
     Missed {
@@ -203,12 +204,29 @@ mod tests {
         of: fn(u8, u8) -&gt; u8,
     },
 </details>}</code></pre>
-<h2 id="implementations">Implementations</h2><div id="implementations-list"><section id="impl-Event" class="impl"><h3 class="code-header">impl Event</h3></section><section id="method.is_new" class="method"><h4 class="code-header">pub async fn <a href="#method.is_new" class="fn">is_new</a>(
+<h2 id="implementations">Implementations</h2><div id="implementations-list">
+<section id="impl-Event" class="impl"><h3 class="code-header">impl Event</h3></section>
+<section id="method.is_new" class="method">
+<h4 class="code-header">pub async fn <a href="#method.is_new" class="fn">is_new</a>(
     &amp;self,
     at: <a>u64</a>,
 ) -&gt; bool</h4></section></div>
-<h2 id="trait-implementations">Trait</h2><div id="trait-implementations-list"><section id="impl-Serialize-for-Event" class="impl"><h3 class="code-header">impl <a>Serialize</a> for <a>Event</a></h3></section><section id="method.serialize" class="method trait-impl"><h4 class="code-header">fn serialize()</h4></section><section id="impl-From" class="impl"><h3 class="code-header">impl&lt;&#39;de&gt; <a>Deserialize</a>&lt;&#39;de&gt; for <a>Event</a></h3></section><section id="impl-From-for-Kind" class="impl"><h3 class="code-header">impl <a>From</a>&lt;Event&gt; for <a>Kind</a></h3></section></div>
-<h2 id="synthetic-implementations">Auto</h2><div><section id="impl-Send" class="impl"><h3 class="code-header">impl Send for Event</h3></section></div>"##;
+<h2 id="trait-implementations">Trait</h2><div id="trait-implementations-list">
+<section id="impl-Serialize-for-Event" class="impl">
+<h3 class="code-header">impl <a>Serialize</a> for <a>Event</a></h3></section>
+<section id="method.serialize" class="method trait-impl"><h4 class="code-header">fn serialize()</h4></section>
+<section id="impl-Deserialize" class="impl">
+<h3 class="code-header">impl&lt;&#39;de&gt; <a>Deserialize</a>&lt;&#39;de&gt; for <a>Event</a></h3></section>
+<section id="impl-From-for-Kind" class="impl">
+<h3 class="code-header">impl <a>From</a>&lt;Event&gt; for <a>Kind</a></h3></section></div>
+<h2 id="synthetic-implementations">Auto</h2><div>
+<section id="impl-Send" class="impl"><h3 class="code-header">impl Send for Event</h3></section></div>"##;
+    const STRUCTURE: &str = r##"<pre class="rust item-decl"><code>pub struct S {
+    pub row: u64,
+    /* private fields */
+}</code></pre>"##;
+    const INDEX: &str = r##"<li><a href="#structs">Structs</a></li>
+<ul><li><a href="struct.A.html">A</a></li><li><a href="b/enum.B.html">b::B</a></li></ul>"##;
 
     #[test]
     fn a_page_is_read() {
@@ -222,19 +240,17 @@ mod tests {
                 "async fn a::Event::is_new(&self, at: u64) -> bool",
             ]
         );
-        let structure = "<pre class=\"rust item-decl\"><code>pub struct S {\n    pub row: u64,\n    /* private fields */\n}</code></pre>";
-        assert_eq!(of_page("S", structure).expect("understood"), ["struct S", "S::row: u64"]);
+        assert_eq!(of_page("S", STRUCTURE).expect("understood"), ["struct S", "S::row: u64"]);
         let constant = "<pre class=\"rust item-decl\"><code>pub const C: usize = _; // 5usize</code></pre>";
         assert_eq!(of_page("C", constant).expect("understood"), ["const C: usize = _; // 5usize"]);
         assert!(of_page("S", "<pre>pub struct S;</pre>").is_err(), "another form of pages");
-        assert!(of_page("Other", structure).is_err(), "another item");
+        assert!(of_page("Other", STRUCTURE).is_err(), "another item");
     }
 
     #[test]
     fn the_index_names_the_pages() {
-        let all = r##"<li><a href="#structs">Structs</a></li><ul><li><a href="struct.A.html">A</a></li><li><a href="b/enum.B.html">b::B</a></li></ul>"##;
         let pages = [("struct.A.html", "A"), ("b/enum.B.html", "b::B")];
-        assert_eq!(links(all), pages.map(|(page, path)| (page.to_owned(), path.to_owned())));
+        assert_eq!(links(INDEX), pages.map(|(page, path)| (page.to_owned(), path.to_owned())));
     }
 
     #[test]
