@@ -3,8 +3,9 @@
 //!
 //! Reading guide: `schema/posthorn.proto` is the normative description; [`frame`] holds the same messages as
 //! Rust types with their lengths checked, and the codec; [`id`] and [`key`] the names and keys; [`turn`] what
-//! an append may change in the lock; [`chain`] the hashes over posts; [`auth`] how a device proves itself
-//! and the relay to it; [`proof`] how the relay proves itself to anybody; [`limits`] every size; [`code`] every error.
+//! an append may change in the lock; [`chain`] the hashes over posts; [`auth`] how a device proves itself and
+//! the relay to it; [`proof`] how the relay proves itself to anybody; [`limits`] every size; [`code`] every
+//! error.
 //!
 //! Invariant: no I/O, no clock, no ambient randomness, and nothing about what an envelope contains. The
 //! generated protobuf types are private: outside of this crate only the checked types exist.

@@ -1,12 +1,14 @@
 //! How a relay proves its identity to somebody who does not say who he is: on the connection for mailboxes,
 //! where no device authenticates.
 //!
-//! The client sends a fresh public key. The relay derives a key from the Diffie-Hellman result of its identity
-//! with that one, and answers with a MAC under it. What the connection's `Hello` said is in the derivation, so
-//! a proof is good for one connection. As in [`crate::auth`] there is no signature (the client could have made
-//! the proof itself), and what is proven is the connection's beginning: its bytes are TLS's to protect.
+//! The client sends a fresh public key. The relay derives a key from the Diffie-Hellman result of its
+//! identity with that one, and answers with a MAC under it. What the connection's `Hello` said is in the
+//! derivation, so a proof is good for one connection. As in [`crate::auth`] there is no signature (the client
+//! could have made the proof itself), and what is proven is the connection's beginning: its bytes are TLS's
+//! to protect.
 //!
-//! The labels differ from those of [`crate::auth`]: no proof of one kind can be asked for as one of the other.
+//! The labels differ from those of [`crate::auth`]: no proof of one kind can be asked for as one of the
+//! other.
 
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit as _, Mac};

@@ -337,7 +337,8 @@ impl Config {
             return contradiction("public_url must begin with ws:// or wss://");
         }
         let is_filter = self.log.level.parse::<tracing_subscriber::filter::EnvFilter>().is_ok();
-        // A word that is no level would be taken for a module of which everything is logged, and nothing else.
+        // A word that is no level would be taken for a module of which everything is logged, and nothing
+        // else.
         let is_level = |part: &str| part.contains('=') || part.trim().parse::<LevelFilter>().is_ok();
         if !is_filter || !self.log.level.split(',').all(is_level) {
             return contradiction(

@@ -1,6 +1,7 @@
 //! The relay's own keys: the identity that names it, and the ephemeral keys of its connections.
 //!
-//! Owns the identity file. Proofs are made of these keys in `posthorn_proto::{auth, proof}`; nothing else uses them.
+//! Owns the identity file. Proofs are made of these keys in `posthorn_proto::{auth, proof}`; nothing else
+//! uses them.
 
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};

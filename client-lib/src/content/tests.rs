@@ -71,7 +71,8 @@ fn what_is_not_content_is_an_error() {
     for change in malformed {
         with(change).expect_err("is not content");
     }
-    let said: [(fn(&mut wire::Content), SaidError); 5] = [
+    type Bend = fn(&mut wire::Content);
+    let said: [(Bend, SaidError); 5] = [
         (|raw| raw.kind = 0, SaidError::Form("0 is no kind")),
         (|raw| raw.class = 1, SaidError::NoTarget),
         (|raw| raw.target = Some((&target()).into()), SaidError::StrayTarget),

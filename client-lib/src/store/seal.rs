@@ -90,8 +90,7 @@ impl Sealer {
     }
 
     pub(super) fn name(&self, table: &'static str, name: &[u8]) -> [u8; 32] {
-        let mut mac =
-            Hmac::<Sha256>::new_from_slice(&self.name_key).expect("HMAC takes any key length");
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.name_key).expect("HMAC takes any key length");
         mac.update(&(table.len() as u64).to_be_bytes());
         mac.update(table.as_bytes());
         mac.update(name);

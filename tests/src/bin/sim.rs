@@ -1,5 +1,5 @@
-//! `cargo xtask sim --seeds N [--seed S] [--profile plain|hostile]`: plays the simulation for many seeds. The last line is
-//! `N passed, M failed`.
+//! `cargo xtask sim --seeds N [--seed S] [--profile plain|hostile]`: plays the simulation for many seeds. The
+//! last line is `N passed, M failed`.
 
 use std::process::ExitCode;
 

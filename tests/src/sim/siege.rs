@@ -1,9 +1,10 @@
-//! A siege: while honest people talk in two conversations, a member of one of them, strangers, and the relay do
-//! what they can on the wire. What a member can say inside of the encryption is played against one engine by
+//! A siege: while honest people talk in two conversations, a member of one of them, strangers, and the relay
+//! do what they can on the wire. What a member can say inside of the encryption is played against one engine
+//! by
 //! `client-lib/src/engine/tests/hostile.rs`.
 //!
-//! No engine ends (a failure of one is a panic); honest people do not come apart; the conversation without the
-//! member goes on as if nothing were, and whatever cannot go on says why.
+//! No engine ends (a failure of one is a panic); honest people do not come apart; the conversation without
+//! the member goes on as if nothing were, and whatever cannot go on says why.
 
 use posthorn_client::conversation::{ConversationState, GroupId};
 use posthorn_proto::frame::{Post, Refusal, Request, ServerBody, ServerFrame};

@@ -225,11 +225,7 @@ impl Printer<'_> {
             }
             // Titles can change with the members, and with what stands beside them.
             Event::Conversation { .. } => self.titles.clear(),
-            Event::Connected => {
-                if self.offline.take().is_some() {
-                    line("-- online again");
-                }
-            }
+            Event::Connected if self.offline.take().is_some() => line("-- online again"),
             _ => {}
         }
         Ok(())

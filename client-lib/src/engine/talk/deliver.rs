@@ -72,8 +72,8 @@ impl Talk<'_, '_> {
         self.open.changed = true;
         self.open.reading = Some(reading.clone());
         match contradiction {
-            // The relay keeps little of what was there before a removal. Whoever was away meanwhile finds a hole
-            // first, and that it was removed right behind it, or with the next look.
+            // The relay keeps little of what was there before a removal. Whoever was away meanwhile finds a
+            // hole first, and that it was removed right behind it, or with the next look.
             Some((Cause::Lapsed, _)) if fresh => {
                 let at = reading.look_again(self.step.now);
                 self.open.reading = Some(reading);

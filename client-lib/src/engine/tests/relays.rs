@@ -363,8 +363,8 @@ fn what_a_relay_lost_suspends_and_is_told() {
     }
 }
 
-/// Who was removed while away finds a hole before it finds that: it is told of the removal alone, and what was
-/// lost for another reason with the second look.
+/// Who was removed while away finds a hole before it finds that: it is told of the removal alone, and what
+/// was lost for another reason with the second look.
 #[test]
 fn a_hole_before_a_removal_is_a_removal() {
     for removed in [true, false] {
@@ -382,7 +382,10 @@ fn a_hole_before_a_removal_is_a_removal() {
             let reason = Refusal::new(ErrorCode::ReaderUnknown, "");
             let body = ServerBody::Closed { mailbox: HERE.1, reason };
             let effects = desk.frames(&id, vec![ServerFrame { request: 0, body }]);
-            assert_eq!((suspended(&mut desk), alarms(&effects)), (Some(Cause::Evicted), vec![Cause::Evicted]));
+            assert_eq!(
+                (suspended(&mut desk), alarms(&effects)),
+                (Some(Cause::Evicted), vec![Cause::Evicted])
+            );
         } else {
             desk.now += 60_000;
             let sent = requests(&desk.tick(), &id);

@@ -93,8 +93,8 @@ fn a_strangers_invitation_waits_for_the_person() {
     assert_eq!(bob.state(&group), Some(ConversationState::Active));
 }
 
-/// What cannot be followed is answered as that. It stays where trying later may help; where another Welcome is
-/// needed, that is asked for and the invitation is gone.
+/// What cannot be followed is answered as that. It stays where trying later may help; where another Welcome
+/// is needed, that is asked for and the invitation is gone.
 #[test]
 fn accepting_what_cannot_be_followed_says_so() {
     for forgotten in [false, true] {

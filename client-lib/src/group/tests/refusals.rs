@@ -390,7 +390,8 @@ fn a_fresh_leaf_has_our_form() {
         good(me).into_iter().chain([more]).collect::<Vec<_>>()
     };
     let rules = |bytes: &[u8]| Extension::Unknown(LEAF_RULES_EXTENSION, UnknownExtension(bytes.to_vec()));
-    let extensions: [&dyn Fn(&Me) -> Vec<Extension>; 6] = [
+    type Make<'a> = &'a dyn Fn(&Me) -> Vec<Extension>;
+    let extensions: [Make<'_>; 6] = [
         &|me| with(me, 0xF009, vec![]),
         &|me| with(me, 0xF009, vec![7; 4096]),
         &|me| good(me).into_iter().rev().collect(),
