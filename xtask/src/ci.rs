@@ -75,6 +75,13 @@ fn thorough(steps: &mut Steps) -> anyhow::Result<()> {
         "replay the seed that it printed: `cargo xtask sim --seeds 1 --seed <seed>`",
         seeds.give(&mut sim).current_dir(root()),
     )?;
+    let seeds = SimArguments { profile: "hostile".to_owned(), ..seeds };
+    let mut siege = Command::new(built.join("sim"));
+    steps.run(
+        "siege",
+        "replay the seed that it printed: `cargo xtask sim --seeds 1 --seed <seed> --profile hostile`",
+        seeds.give(&mut siege).current_dir(root()),
+    )?;
     steps.run(
         "faults",
         "run the program that failed alone, with the seed that it printed: `cargo xtask faults <program> --seed <seed>`",
