@@ -283,7 +283,7 @@ pub(crate) mod tests {
     #[test]
     fn members_are_told_with_what_is_known_of_them() {
         let mut value = json!(someone("bob"));
-        merge(&mut value, json!({"device": "01".repeat(16), "me": false, "joined": true}));
+        merge(&mut value, json!({"device": "aeaqcaibaeaqcaibaeaqcaibae", "me": false, "joined": true}));
         let member =
             |value: &Value| serde_json::from_value::<MemberSummary>(value.clone()).expect("a member");
         assert_eq!(member_line(&member(&value), 8), format!("bob      {}", id_of("bob")));

@@ -25,11 +25,13 @@ pub struct Named {
     pub handle: String,
 }
 
-fn device_text<S: Serializer>(device: &DeviceId, serializer: S) -> Result<S::Ok, S::Error> {
+/// A device's id as text: 26 characters of base32.
+pub(crate) fn device_text<S: Serializer>(device: &DeviceId, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&BASE32_NOPAD.encode(&device.0).to_ascii_lowercase())
 }
 
-fn device_of_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DeviceId, D::Error> {
+/// Reads [`device_text`].
+pub(crate) fn device_of_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DeviceId, D::Error> {
     let text = String::deserialize(deserializer)?.to_ascii_uppercase();
     let bytes = BASE32_NOPAD.decode(text.as_bytes()).map_err(serde::de::Error::custom)?;
     DeviceId::try_from(&bytes[..]).map_err(serde::de::Error::custom)

@@ -11,6 +11,7 @@ pub(crate) mod kind;
 mod said;
 
 pub use author::{Author, Named};
+pub(crate) use author::{device_of_text, device_text};
 pub use inbox_message::{InboxMessage, Invitation, InvitationError, UnverifiedInvitation, WelcomeRefused};
 pub use kind::{
     Act, CUSTOM_BYTES, Change, Custom, EMOJI_BYTES, Kind, Leave, PROPOSAL_BYTES, Reaction, ReceiptOnly,

@@ -46,6 +46,7 @@ pub struct Said {
 
 /// Why something cannot be said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SaidError {
     /// Too short or too long.
     #[error("{what} has {least} to {most} bytes, this one has {got}")]

@@ -6,6 +6,7 @@ macro_rules! causes {
     ($($(#[$doc:meta])* $name:ident $text:literal),* $(,)?) => {
         /// Why. Names are stable; `docs/causes.md` tells what each means and what happens next.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
         pub enum Cause { $($(#[$doc])* $name),* }
 
         impl Cause {

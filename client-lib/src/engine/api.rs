@@ -5,12 +5,12 @@
 
 use std::fmt;
 
-use posthorn_proto::Handle;
 use posthorn_proto::frame::{ClientFrame, ServerFrame};
+use posthorn_proto::{DeviceId, Handle};
 use serde::{Deserialize, Serialize};
 
 use super::Error;
-use crate::content::Said;
+use crate::content::{Said, device_of_text, device_text};
 use crate::conversation::{Cause, ConversationId, ConversationState, Entry, GroupId, MessageId};
 use crate::identity::{ContactLink, PersonId, RelayUrl, SafetyNumber};
 
@@ -267,8 +267,8 @@ pub struct Account {
     /// Who this is.
     pub person: PersonId,
     /// This device.
-    #[serde(serialize_with = "hex", deserialize_with = "of_hex")]
-    pub device: [u8; 16],
+    #[serde(serialize_with = "device_text", deserialize_with = "device_of_text")]
+    pub device: DeviceId,
     /// To give to others.
     pub link: String,
     /// The relay knows it.
@@ -341,11 +341,12 @@ pub struct MemberSummary {
     #[serde(flatten)]
     pub person: Person,
     /// The device.
-    #[serde(serialize_with = "hex", deserialize_with = "of_hex")]
-    pub device: [u8; 16],
+    #[serde(serialize_with = "device_text", deserialize_with = "device_of_text")]
+    pub device: DeviceId,
     /// It is this account's.
     pub me: bool,
-    /// It has said something since it was added: its invitation arrived.
+    /// It has given its place fresh keys since it was added, which takes up to half a minute: its invitation
+    /// arrived.
     pub joined: bool,
 }
 
@@ -431,14 +432,4 @@ pub enum Event {
         /// One line.
         text: String,
     },
-}
-
-fn hex<S: serde::Serializer, const N: usize>(bytes: &[u8; N], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&data_encoding::HEXLOWER.encode(bytes))
-}
-
-fn of_hex<'de, D: serde::Deserializer<'de>, const N: usize>(deserializer: D) -> Result<[u8; N], D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).map_err(serde::de::Error::custom)?;
-    bytes.try_into().map_err(|_| serde::de::Error::custom("another length is needed"))
 }

@@ -116,13 +116,7 @@ impl Step<'_> {
             }
             Ok(Intent::Add(candidates))
         })?;
-        match wanted {
-            Ok(intent) => self.talk_known(conversation, |talk| talk.wish(&intent, Waiter::Done(reply))),
-            Err(error) => {
-                self.answer(reply, Err(error));
-                Ok(())
-            }
-        }
+        self.wish(conversation, wanted, reply)
     }
 
     fn remove(
@@ -140,6 +134,16 @@ impl Step<'_> {
                 talk.wish_to_remove(person)
             })
         })?;
+        self.wish(conversation, wanted, reply)
+    }
+
+    /// Answers when a wish has come true, or that there is none.
+    fn wish(
+        &mut self,
+        conversation: &ConversationId,
+        wanted: Result<Intent, Error>,
+        reply: Reply<()>,
+    ) -> Result<(), Error> {
         match wanted {
             Ok(intent) => self.talk_known(conversation, |talk| talk.wish(&intent, Waiter::Done(reply))),
             Err(error) => {

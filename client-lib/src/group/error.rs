@@ -71,8 +71,9 @@ impl Refusal {
     }
 }
 
-/// Why a session could not do as asked. After any of these the session is as it was before the call.
+/// Why a group could not do as asked. After any of these it is as it was before the call.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum GroupError {
     /// The database. The transaction should be given up.
     #[error(transparent)]

@@ -21,6 +21,7 @@ const MOST_BYTES: usize = 512;
 
 /// What is wrong with a link, in one line that says what to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum LinkError {
     /// It begins with something else.
     #[error("a contact link begins with posthorn:// (or posthorn+ws:// for a relay without TLS)")]

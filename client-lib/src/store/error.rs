@@ -6,6 +6,7 @@ use rusqlite::{ErrorCode, ffi};
 
 /// Why the database could not do as asked.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StoreError {
     /// There is no database where one should be opened.
     #[error("there is no profile at {path}")]

@@ -20,7 +20,7 @@ const NOW: u64 = 1_795_392_180_000;
 
 fn app() -> App {
     let account = json!({"handle": "ann", "relay": "ws://127.0.0.1:4100", "person": id_of("ann"),
-        "device": "02".repeat(16), "link": "posthorn+ws://ann@127.0.0.1:4100/?k=abc", "registered": true});
+        "device": "aibaeaqcaibaeaqcaibaeaqcai", "link": "posthorn+ws://ann@127.0.0.1:4100/?k=abc", "registered": true});
     let account: Account = serde_json::from_value(account).expect("an account");
     App::new(&account, TimeZone::UTC, NOW, None)
 }

@@ -106,7 +106,7 @@ impl Own {
             handle: handle.to_string(),
             relay: relay.to_string(),
             person: self.person,
-            device: self.profile.device().id().0,
+            device: self.profile.device().id(),
             link: link.map(|link| link.to_string()).unwrap_or_default(),
             registered: self.profile.complete(),
         })

@@ -27,7 +27,7 @@ impl Talk<'_, '_> {
             let person = people::of_named(self.step.tx, &own, &who)?;
             let me = person.person == own.person;
             summaries.push(MemberSummary {
-                device: member.credential.device().0,
+                device: member.credential.device(),
                 joined: me || member.inbox.is_some(),
                 me,
                 person,

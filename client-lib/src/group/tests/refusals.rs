@@ -207,6 +207,17 @@ fn a_device_cannot_come_in_twice() {
     all_refuse(&mut parties, &commit, Refusal::Duplicate);
 }
 
+/// A leaf of this device with somebody's credential.
+fn leaf_of(me: &Me, credential: &Credential) -> LeafNodeParameters {
+    LeafNodeParameters::builder()
+        .with_credential_with_key(CredentialWithKey {
+            credential: MlsCredential::new(CREDENTIAL_TYPE, credential.encoded().to_vec()),
+            signature_key: me.device.signature_key()[..].into(),
+        })
+        .with_extensions(leaf_extensions(Some(&me.inbox)).expect("fits"))
+        .build()
+}
+
 #[test]
 fn a_committer_stays_who_it_is() {
     let mut parties = three();
@@ -214,15 +225,7 @@ fn a_committer_stays_who_it_is() {
     let eve = Identity::from_seed(&[0xe; 32]);
     let (commit, _) = raw_commit(&mut parties[1], |builder, me| {
         let credential = Credential::issue(&eve, &me.device, me.credential.handle(), &relay().identity);
-        builder.leaf_node_parameters(
-            LeafNodeParameters::builder()
-                .with_credential_with_key(CredentialWithKey {
-                    credential: MlsCredential::new(CREDENTIAL_TYPE, credential.encoded().to_vec()),
-                    signature_key: me.device.signature_key()[..].into(),
-                })
-                .with_extensions(leaf_extensions(Some(&me.inbox)).expect("fits"))
-                .build(),
-        )
+        builder.leaf_node_parameters(leaf_of(me, &credential))
     });
     all_refuse(&mut parties, &commit, Refusal::Identity);
     // Nor does it take another's name.
@@ -233,15 +236,7 @@ fn a_committer_stays_who_it_is() {
     let (commit, _) = raw_commit(&mut parties[1], |builder, me| {
         let handle = Handle::parse("alice").expect("a handle");
         let credential = Credential::issue(&mallory, &me.device, &handle, &relay().identity);
-        builder.leaf_node_parameters(
-            LeafNodeParameters::builder()
-                .with_credential_with_key(CredentialWithKey {
-                    credential: MlsCredential::new(CREDENTIAL_TYPE, credential.encoded().to_vec()),
-                    signature_key: me.device.signature_key()[..].into(),
-                })
-                .with_extensions(leaf_extensions(Some(&me.inbox)).expect("fits"))
-                .build(),
-        )
+        builder.leaf_node_parameters(leaf_of(me, &credential))
     });
     all_refuse(&mut parties, &commit, Refusal::Identity);
 }
