@@ -289,7 +289,36 @@ pub(crate) fn entry(
     record.map(|record| show(tx, conversation, row, record, marks)).transpose()
 }
 
-/// Makes an entry of its row and of everything that changes it.
+/// The most changes of an entry that are looked at, and the most bytes of them in all: the newest. More of
+/// them than people have would otherwise cost more with each that comes.
+const MOST_CHANGES: i64 = 1024;
+const MOST_CHANGED_BYTES: usize = 256 * 1024;
+
+/// The newest changes of an entry, in order.
+fn newest_changes(
+    tx: &Transaction<'_>,
+    conversation: &ConversationId,
+    name: &[u8; 32],
+) -> Result<Vec<Record>, StoreError> {
+    let mut statement = tx.sql().prepare_cached(
+        "SELECT row, value FROM entry WHERE conversation = ?1 AND target = ?2
+         ORDER BY place DESC, seq DESC, row DESC LIMIT ?3",
+    )?;
+    let mut rows = statement.query((&conversation.0[..], &name[..], MOST_CHANGES))?;
+    let (mut changes, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = rows.next()? {
+        let (row, value): (u64, Vec<u8>) = (row.get(0)?, row.get(1)?);
+        bytes += value.len();
+        if bytes > MOST_CHANGED_BYTES && !changes.is_empty() {
+            break;
+        }
+        changes.push(record::open(tx, TABLE, &row.to_be_bytes(), &value)?);
+    }
+    changes.reverse();
+    Ok(changes)
+}
+
+/// Makes an entry of its row and of what changes it.
 fn show(
     tx: &Transaction<'_>,
     conversation: &ConversationId,
@@ -302,9 +331,7 @@ fn show(
         (What::Said(said), Some(author)) => {
             let name = hidden(tx, &author.person, &record.id);
             let mut altered = Altered { said: said.read(), changes: Vec::new() };
-            for (_, change) in
-                select(tx, conversation, "target = ?2 ORDER BY place, seq, row", (&name[..], 0i64))?
-            {
+            for change in newest_changes(tx, conversation, &name)? {
                 if let (What::Said(said), Some(by)) = (change.what, change.author) {
                     let change = Change {
                         author: by,

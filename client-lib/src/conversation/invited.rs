@@ -1,6 +1,8 @@
-//! Invitations that wait for the person's consent (rule 25): kept whole, so that accepting needs nobody's
-//! help; bounded, so that strangers cannot fill the disk.
+//! Invitations that wait: for the person's consent (rule 25), or for the end of what this device reads where
+//! they lead (rule 27). Kept whole, so that following them needs nobody's help; bounded, each sort by itself,
+//! so that strangers can neither fill the disk nor crowd out others.
 
+use posthorn_proto::MailboxId;
 use serde::{Deserialize, Serialize};
 
 use super::{ConversationId, GroupId};
@@ -13,6 +15,10 @@ const TABLE: Table<ConversationId, Invited> = Table::new("invited");
 pub(crate) const MOST_INVITED: usize = 64;
 /// The most of one inviter.
 pub(crate) const MOST_OF_ONE: usize = 4;
+/// The most that wait for one mailbox to be free; one of each inviter.
+const MOST_HELD: usize = 8;
+/// The most that wait for mailboxes to be free which other groups are said to have.
+const MOST_ELSEWHERE: usize = 32;
 
 /// An invitation that waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +34,16 @@ pub(crate) struct Invited {
     pub(crate) invitation: Vec<u8>,
     /// Unix milliseconds.
     pub(crate) received_at: u64,
+    /// It waits for the end of what this device reads in this mailbox, not for the person.
+    pub(crate) held_for: Option<Held>,
+}
+
+/// Where an invitation leads, while something is read there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Held {
+    pub(crate) mailbox: MailboxId,
+    /// Into the group that is read there, by a member of it.
+    pub(crate) again: bool,
 }
 
 /// Keeps an invitation under the id that its conversation will have here, in place of an earlier one of that
@@ -38,12 +54,33 @@ pub(crate) fn put_invited(
     invited: &Invited,
 ) -> Result<bool, StoreError> {
     let waiting = TABLE.all(tx)?;
-    let others = || waiting.iter().filter(|(known, _)| known != id);
+    let others = || waiting.iter().filter(|(known, other)| known != id && other.held_for.is_none());
     let of_one = others().filter(|(_, known)| known.inviter == invited.inviter).count();
     if others().count() >= MOST_INVITED || of_one >= MOST_OF_ONE {
         return Ok(false);
     }
     TABLE.put(tx, id, invited).map(|()| true)
+}
+
+/// Keeps an invitation until the mailbox that it leads to is free, in place of an earlier one of the same
+/// inviter. False if there are too many.
+pub(crate) fn hold_invited(
+    tx: &Transaction<'_>,
+    id: &ConversationId,
+    held_for: Held,
+    invited: &Invited,
+) -> Result<bool, StoreError> {
+    let all = TABLE.all(tx)?;
+    let alike = || all.iter().filter(|(_, other)| other.held_for == Some(held_for));
+    for (earlier, _) in alike().filter(|(_, other)| other.inviter == invited.inviter) {
+        TABLE.remove(tx, earlier)?;
+    }
+    let others = alike().filter(|(_, other)| other.inviter != invited.inviter).count();
+    let elsewhere = all.iter().filter(|(_, other)| other.held_for.is_some_and(|held| !held.again)).count();
+    if others >= MOST_HELD || (!held_for.again && elsewhere >= MOST_ELSEWHERE) {
+        return Ok(false);
+    }
+    TABLE.put(tx, id, &Invited { held_for: Some(held_for), ..invited.clone() }).map(|()| true)
 }
 
 /// One that waits.
@@ -75,6 +112,7 @@ mod tests {
             apart: false,
             invitation: vec![person; 100],
             received_at,
+            held_for: None,
         }
     }
 
@@ -96,6 +134,27 @@ mod tests {
             assert_eq!(get_invited(tx, &id(0))?, Some(by(1, 50)));
             assert_eq!((remove_invited(tx, &id(0))?, remove_invited(tx, &id(0))?), (true, false));
             assert!(put_invited(tx, &id(100), &by(200, 9))?);
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn what_is_held_crowds_out_nobody() {
+        let id = |n: usize| ConversationId([n as u8; 16]);
+        let held = |mailbox: u8, again| Held { mailbox: MailboxId([mailbox; 16]), again };
+        within(|tx| {
+            for n in 0..MOST_HELD {
+                assert!(hold_invited(tx, &id(n), held(1, false), &by(n as u8, 1))?);
+                assert!(hold_invited(tx, &id(n), held(1, false), &by(n as u8, 2))?, "the later counts");
+            }
+            assert!(!hold_invited(tx, &id(99), held(1, false), &by(99, 1))?);
+            assert!(hold_invited(tx, &id(99), held(1, true), &by(99, 1))?, "members have room of their own");
+            for n in MOST_HELD..MOST_ELSEWHERE {
+                assert!(hold_invited(tx, &id(n + 100), held(n as u8, false), &by(50, 1))?);
+            }
+            assert!(!hold_invited(tx, &id(98), held(200, false), &by(98, 1))?);
+            assert_eq!(list_invited(tx)?.len(), MOST_ELSEWHERE + 1);
+            assert!(put_invited(tx, &id(97), &by(97, 1))?, "the person's own are another matter");
             Ok(())
         });
     }

@@ -129,6 +129,7 @@ impl<'a> Step<'a> {
         if self.live.look_again_at.is_some_and(|at| at <= self.now) {
             self.live.look_again_at = None;
             self.live.openings_dirty = true;
+            self.live.links_dirty = true;
         }
         if self.live.inbox_posts_at.is_some_and(|at| at <= self.now) {
             self.live.inbox_posts_at = None;

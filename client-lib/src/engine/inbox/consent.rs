@@ -3,14 +3,19 @@
 
 use super::invitation::Declined;
 use crate::content::Invitation;
-use crate::conversation::invited::{Invited, get_invited, list_invited, put_invited, remove_invited};
-use crate::conversation::{Cause, Conversation, ConversationId, ConversationState, Notice};
+use crate::conversation::invited::{
+    Held, Invited, get_invited, hold_invited, list_invited, put_invited, remove_invited,
+};
+use crate::conversation::{Cause, Conversation, ConversationId, ConversationState, GroupId, Notice};
 use crate::engine::mailbox::reading::{Purpose, Reading};
 use crate::engine::{Consent, Error, Event, Step, people};
-use crate::identity::PersonId;
+use crate::identity::{PersonId, RelayAddress};
 
 /// An invitation that waited for longer than its envelopes live leads nowhere, milliseconds: 30 days.
-const WAITS: u64 = 30 * 24 * 3600 * 1000;
+const WAITS: u64 = 30 * DAY;
+const DAY: u64 = 24 * 3600 * 1000;
+/// Conversations that one person may begin with this device in a day without being asked about each.
+const OF_ONE_A_DAY: usize = 8;
 
 impl Step<'_> {
     /// A genuine invitation came.
@@ -20,14 +25,18 @@ impl Step<'_> {
             return Ok(());
         }
         self.flush()?;
+        if !self.is_its_key(&invitation.relay)? {
+            let text = "an invitation to a relay that is known here by another key";
+            return self.inbox_alarm(None, Cause::BadInvitation, text);
+        }
         if let Some(reading) = Reading::load(self.tx, &invitation.mailbox)? {
             return self.hold(&inviter, &reading, &invitation, purpose);
         }
         let foreign = !self.uses_relay(&invitation.relay.identity)?;
         let accepted = people::load(self.tx, &inviter)?.is_some_and(|contact| contact.accepted);
-        let follow = !foreign && (accepted || self.live.consent == Consent::Everybody);
+        let wanted = accepted || self.live.consent == Consent::Everybody;
         let apart = purpose == Purpose::PublicInbox;
-        if follow {
+        if !foreign && wanted && self.is_no_flood(&inviter, &invitation.group)? {
             let id = ConversationId::random(self.rng);
             return match self.follow(id, &invitation, apart)? {
                 Ok(()) => Ok(()),
@@ -35,6 +44,28 @@ impl Step<'_> {
             };
         }
         self.keep_waiting(&inviter, &invitation, apart, foreign)
+    }
+
+    /// Whether a relay's address has no other key here: else whoever invites could cut this device off from
+    /// a relay that it uses.
+    fn is_its_key(&mut self, relay: &RelayAddress) -> Result<bool, Error> {
+        let own = self.own()?;
+        let known = Conversation::all(self.tx)?.into_iter().map(|(_, record)| record);
+        let mut there = known.filter(|record| record.is_read() && record.relay_url == relay.url.as_str());
+        let is_own = own.relay()?.url != relay.url || own.relay()?.identity == relay.identity;
+        Ok(is_own && there.all(|record| record.relay_identity == relay.identity))
+    }
+
+    /// Whether this person began few conversations today: each may be a connection, and more of them wait to
+    /// be accepted.
+    fn is_no_flood(&mut self, inviter: &PersonId, group: &GroupId) -> Result<bool, Error> {
+        let since = self.now.saturating_sub(DAY);
+        let began = |record: &Conversation| {
+            let by = record.inviter.as_ref().is_some_and(|by| by.person == *inviter);
+            by && record.group != *group && record.leaf_since > since
+        };
+        let all = Conversation::all(self.tx)?;
+        Ok(all.iter().filter(|(_, record)| began(record)).count() < OF_ONE_A_DAY)
     }
 
     /// An invitation to where this device reads already. It touches nothing of that (rule 27): reading on
@@ -46,24 +77,38 @@ impl Step<'_> {
         invitation: &Invitation,
         purpose: Purpose,
     ) -> Result<(), Error> {
-        if reading.purpose.conversation().is_none() {
+        let there = match reading.purpose.conversation() {
+            Some(there) => Conversation::load(self.tx, &there)?,
             // The ids of our inboxes stand in our cards and leaves.
+            None => None,
+        };
+        let Some(there) = there else {
             let text = "an invitation into an inbox of this device";
             return self.inbox_alarm(None, Cause::BadInvitation, text);
+        };
+        let again = there.group == invitation.group;
+        if again && invitation.seq <= reading.seq {
+            // A repeat of what was followed.
+            return Ok(());
         }
-        if invitation.seq > reading.seq {
-            let id = ConversationId::random(self.rng);
-            let held = Invited {
-                inviter: *inviter,
-                group: invitation.group,
-                apart: purpose == Purpose::PublicInbox,
-                invitation: invitation.to_bytes(),
-                received_at: self.now,
-            };
-            if put_invited(self.tx, &id, &held)? {
-                self.live.held_dirty = true;
-            }
+        if again && !there.members.iter().any(|member| member.person == *inviter) {
+            let text = "an invitation by somebody who is not in that conversation";
+            return self.inbox_alarm(None, Cause::BadInvitation, text);
         }
+        let id = ConversationId::random(self.rng);
+        let held = Invited {
+            inviter: *inviter,
+            group: invitation.group,
+            apart: purpose == Purpose::PublicInbox,
+            invitation: invitation.to_bytes(),
+            received_at: self.now,
+            held_for: None,
+        };
+        if !hold_invited(self.tx, &id, Held { mailbox: invitation.mailbox, again }, &held)? {
+            let text = "too many invitations lead to where this device reads: one more was dropped";
+            return self.inbox_alarm(None, Cause::TooMany, text);
+        }
+        self.live.held_dirty = true;
         Ok(())
     }
 
@@ -74,24 +119,17 @@ impl Step<'_> {
         }
         self.flush()?;
         for (id, held) in list_invited(self.tx)? {
-            if Conversation::load(self.tx, &id)?.is_some() {
-                continue;
-            }
-            let Ok(invitation) = Invitation::from_bytes(&held.invitation, self.relay_now()) else {
+            let Some(Held { mailbox, .. }) = held.held_for else { continue };
+            // It was verified when it came, and is not held against a clock again.
+            let invitation = Invitation::from_bytes(&held.invitation, u64::MAX).ok();
+            let is_old = held.received_at.saturating_add(WAITS) < self.now;
+            let Some(invitation) = invitation.filter(|_| !is_old) else {
                 remove_invited(self.tx, &id)?;
                 continue;
             };
-            if let Some(there) = self.live.places.get(&invitation.mailbox).copied() {
-                // The relay says that we were removed, and a member, later than what we read, that we may
-                // come in.
-                let is_out = self.talk(&there, |talk| {
-                    Ok(talk.is_evicted()
-                        && talk.reading().is_some_and(|reading| reading.seq < invitation.seq))
-                })?;
-                if is_out != Some(true) {
-                    continue;
-                }
-                self.talk(&there, |talk| talk.end(ConversationState::Removed))?;
+            if let Some(there) = self.live.places.get(&mailbox).copied() {
+                self.come_back(&id, there, &held, &invitation)?;
+                continue;
             }
             remove_invited(self.tx, &id)?;
             let purpose = if held.apart { Purpose::PublicInbox } else { Purpose::PrivateInbox };
@@ -103,6 +141,48 @@ impl Step<'_> {
         Ok(())
     }
 
+    /// The relay says that we were removed, and a member, later than what we read, that we may come in. That
+    /// is two words and no proof: what stands there is given up only for a later epoch that opens.
+    fn come_back(
+        &mut self,
+        id: &ConversationId,
+        there: ConversationId,
+        held: &Invited,
+        invitation: &Invitation,
+    ) -> Result<(), Error> {
+        let before = self.talk(&there, |talk| {
+            let (record, seq) = (talk.record(), talk.reading().map(|reading| reading.seq));
+            let is_member = record.members.iter().any(|member| member.person == held.inviter);
+            let fits = record.group == held.group && is_member && !record.is_leaving() && talk.is_evicted();
+            Ok((fits && seq.is_some_and(|seq| seq < invitation.seq)).then_some(record.epoch))
+        })?;
+        let Some(before) = before.flatten() else { return Ok(()) };
+        if people::is_blocked(self.tx, &held.inviter)? {
+            return Ok(());
+        }
+        let mut ask_again = None;
+        let back = self.attempt(|step| {
+            step.talk(&there, |talk| talk.end(ConversationState::Removed))?;
+            if let Err(declined) = step.join(*id, invitation, held.apart)? {
+                ask_again = declined.ask_again.then_some(declined.cause);
+                return Err(declined.into());
+            }
+            let epoch = step.talk_known(id, |talk| Ok(talk.record().epoch))?;
+            match epoch > before {
+                true => Ok(()),
+                false => Err(Declined::new(Cause::BadInvitation, "it leads back to an earlier epoch").into()),
+            }
+        })?;
+        remove_invited(self.tx, id)?;
+        if let Some(cause) = ask_again {
+            self.refuse_welcome(invitation, cause)?;
+        }
+        match back {
+            Ok(()) => Ok(()),
+            Err(error) => self.inbox_alarm(Some(there), Cause::BadInvitation, error.to_string()),
+        }
+    }
+
     fn keep_waiting(
         &mut self,
         inviter: &PersonId,
@@ -112,6 +192,9 @@ impl Step<'_> {
     ) -> Result<(), Error> {
         let oldest = self.now.saturating_sub(WAITS);
         for (id, waiting) in list_invited(self.tx)? {
+            if waiting.held_for.is_some() {
+                continue;
+            }
             // Who asks twice for one group means the later, which may have a fresh key package.
             let again = waiting.inviter == *inviter && waiting.group == invitation.group;
             if again || waiting.received_at < oldest {
@@ -126,6 +209,7 @@ impl Step<'_> {
             // What was verified is kept as it was verified.
             invitation: invitation.to_bytes(),
             received_at: self.now,
+            held_for: None,
         };
         if !put_invited(self.tx, &id, &waiting)? {
             let text = "too many invitations wait to be accepted: one more was dropped";
@@ -165,12 +249,15 @@ impl Step<'_> {
             state => return Err(Error::NotActive(state.in_words().to_owned())),
         }
         let waiting = get_invited(self.tx, id)?.ok_or(Error::UnknownConversation)?;
-        let invitation = Invitation::from_bytes(&waiting.invitation, self.relay_now()).map_err(|error| {
-            Error::Failed { cause: Cause::BadInvitation.name(), reason: error.to_string() }
-        })?;
+        // It was verified when it came.
+        let invitation = Invitation::from_bytes(&waiting.invitation, u64::MAX)
+            .map_err(|error| Declined::new(Cause::BadInvitation, error.to_string()))?;
+        if !self.is_its_key(&invitation.relay)? {
+            let text = "it leads to a relay that is known here by another key: forget it";
+            return Err(Declined::new(Cause::BadInvitation, text).into());
+        }
         if Reading::load(self.tx, &invitation.mailbox)?.is_some() {
-            let reason = "this device is in that conversation already".to_owned();
-            return Err(Error::Failed { cause: Cause::BadInvitation.name(), reason });
+            return Err(Declined::new(Cause::BadInvitation, "this device reads there already").into());
         }
         if !foreign_relay && !self.uses_relay(&invitation.relay.identity)? {
             return Err(Error::ForeignRelay(invitation.relay.url.to_string()));

@@ -3,16 +3,31 @@
 
 use super::strangers::CONVERSATIONS;
 use crate::content::{Invitation, Receipt};
-use crate::conversation::{Cause, Conversation, ConversationId, ConversationState, Notice};
+use crate::conversation::{Cause, Conversation, ConversationId, ConversationState, GroupId, Notice};
 use crate::engine::mailbox::reading::{self, Purpose, Reading};
 use crate::engine::{Error, Event, Step, people};
 use crate::group::{GroupError, PendingJoin, Provider};
 use crate::identity::{RelayAddress, RelayUrl};
+use crate::store::table::Table;
 use posthorn_proto::ReadKey;
+use serde::{Deserialize, Serialize};
 
 /// A joiner updates its leaf within this time, milliseconds, jittered (rule 23); at once after a last-resort
 /// join (rule 15).
 const UPDATE_WITHIN: u64 = 30_000;
+
+/// Groups that were joined by the last-resort key package.
+const JOINED: Table<[u8; 32], Joined> = Table::new("joined");
+/// For how long that is known, milliseconds: 120 days, longer than the secret of any such package is kept.
+const JOINED_KEPT: u64 = 120 * 24 * 3600 * 1000;
+
+/// Where a group was joined.
+#[derive(Debug, Serialize, Deserialize)]
+struct Joined {
+    epoch: u64,
+    /// Unix milliseconds.
+    at: u64,
+}
 
 /// Why an invitation is not followed.
 pub(super) struct Declined {
@@ -65,6 +80,9 @@ impl Step<'_> {
         }
         let by_last_resort = join.by_last_resort();
         let epoch = join.epoch();
+        if by_last_resort && !self.is_first_time(&join.id(), epoch)? {
+            return Ok(Err(Declined::new(Cause::BadInvitation, "an invitation that was followed before")));
+        }
         join.finish()?;
         // It was one of those that the relay has left, if it was one-time.
         self.live.stock = self.live.stock.map(|stock| stock.saturating_sub(u32::from(!by_last_resort)));
@@ -91,6 +109,23 @@ impl Step<'_> {
         })?;
         self.event(Event::Conversation { conversation: id });
         Ok(Ok(()))
+    }
+
+    /// A last-resort key package opens the same Welcome again, and a relay can deliver it again: whoever
+    /// followed would speak with keys that served already (C1).
+    fn is_first_time(&mut self, group: &GroupId, epoch: u64) -> Result<bool, Error> {
+        let (tx, now) = (self.tx, self.now);
+        let key = JOINED.hidden(tx, &group.0);
+        if JOINED.get(tx, &key)?.is_some_and(|known| known.epoch >= epoch) {
+            return Ok(false);
+        }
+        for (key, known) in JOINED.all(tx)? {
+            if known.at.saturating_add(JOINED_KEPT) < now {
+                JOINED.remove(tx, &key)?;
+            }
+        }
+        JOINED.put(tx, &key, &Joined { epoch, at: now })?;
+        Ok(true)
     }
 
     /// A relay that is known by its identity keeps the address that it is known by: another could be one

@@ -28,8 +28,13 @@ impl Step<'_> {
         }
         let time = hello.time;
         up.hello = Some(hello);
-        if id.link == Link::Account {
+        // Whichever of the connections to our own relay comes up first: the others' words are judged by it.
+        if let Some(own) = self.own_or_none()?
+            && own.profile.relay_url()? == id.relay
+        {
             self.note_time(time);
+        }
+        if id.link == Link::Account {
             // What the directory has may be another's store by now.
             self.live.stock = None;
         }

@@ -39,6 +39,7 @@ impl Talk<'_, '_> {
         }
         let (added, removed) = (self.named_all(&outcome.added)?, self.named_all(&outcome.removed)?);
         self.epoch_began(&outcome, added, removed, seq)?;
+        self.end_exchanges(&outcome.removed)?;
         Ok(if outcome.keys.is_none() { After::End(ConversationState::Removed) } else { After::Go })
     }
 
@@ -77,6 +78,22 @@ impl Talk<'_, '_> {
         }
         self.look_again();
         self.tell();
+        Ok(())
+    }
+
+    /// A device that another member took out is not ours to let in again: either it was removed, or whoever
+    /// did it is exchanging it.
+    fn end_exchanges(&mut self, removed: &[Member]) -> Result<(), Error> {
+        for (row, intent) in intents(self.step.tx, &self.id)? {
+            let Intent::Readmit { device, person, .. } = intent else { continue };
+            let is_it = |member: &Member| {
+                member.credential.device() == device
+                    && PersonId::from(&member.credential.identity()) == person
+            };
+            if removed.iter().any(is_it) {
+                remove_intent(self.step.tx, row)?;
+            }
+        }
         Ok(())
     }
 

@@ -159,14 +159,18 @@ impl Talk<'_, '_> {
             }
             error => error.to_string(),
         };
-        if let Intent::Update { .. } = wish {
-            self.alarm(Cause::CannotUpdate, None, text);
-            crate::conversation::remove_intent(self.step.tx, intent)?;
-            self.wish_to_update(super::commit::DOUBT_WITHIN * 60)?;
-            return Ok(false);
+        match wish {
+            Intent::Update { .. } => self.update_later(intent, &text)?,
+            _ => self.intent_failed(intent, Cause::CannotAdd, &text)?,
         }
-        self.intent_failed(intent, Cause::CannotAdd, &text)?;
         Ok(false)
+    }
+
+    /// Fresh keys cannot be had now; that they are wanted does not pass (rules 15 and 31).
+    fn update_later(&mut self, intent: i64, why: &str) -> Result<(), Error> {
+        self.alarm(Cause::CannotUpdate, None, why);
+        crate::conversation::remove_intent(self.step.tx, intent)?;
+        self.wish_to_update(DOUBT_WITHIN * 60)
     }
 
     /// A one-time read key and an inbox for everybody who is to be added.
@@ -241,7 +245,10 @@ impl Talk<'_, '_> {
         self.group(|group, _| group.clear_pending())?;
         outbox::remove(self.step.tx, row)?;
         self.change().commit_row = None;
-        self.intent_failed(intent, Cause::Refused, why)
+        match crate::conversation::get_intent(self.step.tx, intent)? {
+            Some(Intent::Update { .. }) => self.update_later(intent, why),
+            _ => self.intent_failed(intent, Cause::Refused, why),
+        }
     }
 
     /// Whether changes can be made here. Errors: [`Error::NotActive`].

@@ -110,7 +110,11 @@ impl Talk<'_, '_> {
             return self.suspend(Cause::Gap, text);
         }
         let arrival = Arrival::at(reading, delivery);
-        let after = match self.guarded(&arrival)? {
+        let taken = self.guarded(|talk| match talk.step.passing_over {
+            true => talk.pass_over(&arrival),
+            false => talk.take(&arrival),
+        })?;
+        let after = match taken {
             Ok(after) => after,
             Err(error) => return self.suspend(cause_of(&error), &error.to_string()),
         };
@@ -139,11 +143,13 @@ impl Talk<'_, '_> {
     }
 
     /// Takes a delivery: all of it, or, after an error that is not of the database, nothing.
-    fn guarded(&mut self, arrival: &Arrival<'_>) -> Result<Result<After, Error>, Error> {
+    pub(in crate::engine) fn guarded(
+        &mut self,
+        take: impl FnOnce(&mut Self) -> Result<After, Error>,
+    ) -> Result<Result<After, Error>, Error> {
         let before = (self.open.record.clone(), self.open.changed, self.step.effects.len());
         self.step.tx.control("SAVEPOINT delivery")?;
-        let taken = if self.step.passing_over { self.pass_over(arrival) } else { self.take(arrival) };
-        match taken {
+        match take(self) {
             Err(error) if error.is_fatal() => Err(error),
             Err(error) => {
                 self.step.tx.control("ROLLBACK TO delivery")?;

@@ -61,6 +61,7 @@ impl Talk<'_, '_> {
         let (seq, chain) = (reading.seq, reading.chain());
         let at = reading.look_again(now);
         self.step.live.look_again(at);
+        self.step.live.links_dirty = true;
         self.step.live.held_dirty |= cause.is_eviction();
         let was_leaving = self.record().is_leaving();
         if known != Some(cause) {

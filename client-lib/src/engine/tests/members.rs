@@ -107,7 +107,7 @@ fn commits_with(
 }
 
 /// Reads an envelope as the next one: why the conversation does not go on, if it does not, and the alarms.
-fn reads(
+pub(super) fn reads(
     desk: &mut Desk,
     post: PostId,
     envelope: Vec<u8>,
@@ -122,12 +122,12 @@ fn reads(
     (over, alarms(&effects))
 }
 
-fn leaf_of(group: &Group<'_>, handle: &str) -> u32 {
+pub(super) fn leaf_of(group: &Group<'_>, handle: &str) -> u32 {
     let members = group.members().expect("loads");
     members.iter().find(|member| member.credential.handle().as_str() == handle).expect("is in").leaf
 }
 
-fn removes(handle: &str) -> impl Fn(&Group<'_>) -> Change {
+pub(super) fn removes(handle: &str) -> impl Fn(&Group<'_>) -> Change {
     move |group| Change { remove: vec![leaf_of(group, handle)], ..Change::default() }
 }
 
@@ -227,8 +227,8 @@ fn verified(
 }
 
 /// The relay keeps an invitation and delivers it again when the conversation has ended. With a last-resort
-/// key package the Welcome opens once more: into a conversation of its own, and what has ended stays so (C1:
-/// MLS state never rolls back).
+/// key package the Welcome would open once more, with keys that served already (C1: MLS state never rolls
+/// back).
 #[test]
 fn an_old_invitation_revives_nothing() {
     let (mut mallory, mut bob) = (Desk::new("mallory"), Desk::new("bob"));
@@ -241,11 +241,15 @@ fn an_old_invitation_revives_nothing() {
     let post = PostId([2; 16]);
     let (commit, turn) = commits(&mut mallory, post, removes("bob"));
     assert_eq!(reads(&mut bob, post, commit, Some(turn)).0, Some(Cause::Removed));
+    assert_eq!(bob.takes(PostId([1; 16]), sealed.clone()), [Cause::BadInvitation], "not a second time");
     bob.engine.live.consent = crate::engine::Consent::Ask;
     assert_eq!(bob.takes(PostId([1; 16]), sealed), []);
     let old = bob.step(|step| Ok(crate::conversation::Conversation::load(step.tx, &first)?)).0;
     assert_eq!(old.expect("known").state, ConversationState::Removed);
     assert_eq!(bob.state(&TALK), Some(ConversationState::Invited), "the other asks");
+    let id = bob.find(&TALK).expect("it waits");
+    let accepted = bob.does(|reply| Command::Accept { conversation: id, foreign_relay: false, reply });
+    assert_eq!(accepted.expect_err("nor then").code(), "BAD_INVITATION");
 }
 
 /// A commit that moves the conversation, or makes other names for its readers: newcomers would be sent
@@ -336,7 +340,7 @@ fn of_two_with_one_name_one_is_shown_apart() {
     assert!(bob.intents(&TALK).iter().any(removal));
 }
 
-fn refused(desk: &mut Desk) -> WelcomeRefused {
+pub(super) fn refused(desk: &mut Desk) -> WelcomeRefused {
     let device = desk.profile().device().id();
     let key_package = desk.package(KeyPackageKind::OneTime);
     WelcomeRefused { group: TALK, device, key_package, cause: String::new() }

@@ -14,4 +14,6 @@ mod members;
 #[cfg(test)]
 mod relays;
 #[cfg(test)]
+mod returns;
+#[cfg(test)]
 mod strangers;

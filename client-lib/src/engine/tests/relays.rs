@@ -11,12 +11,14 @@ use posthorn_proto::{ErrorCode, MailboxId, PostId, ReadKey};
 use super::desk::{
     Desk, NOW, alarms, all_opened, at, elsewhere, empty, info, link, on_the_wire, relay, requests,
 };
-use crate::content::{Said, Text};
-use crate::conversation::{Cause, Conversation, ConversationId, ConversationState, GroupId, Intent};
+use crate::content::{Named, Said, Text};
+use crate::conversation::{
+    Cause, Conversation, ConversationId, ConversationState, GroupId, Intent, MessageId, Notice,
+};
 use crate::engine::mailbox::reading::{Pause, Purpose, Reading};
-use crate::engine::{Command, Effect, Input, Link, LinkId};
+use crate::engine::{Command, Effect, Error, Input, Link, LinkId};
 use crate::group::{Group, Provider};
-use crate::identity::RelayAddress;
+use crate::identity::{PersonId, RelayAddress};
 use crate::store::poison;
 
 pub(super) const HERE: (ConversationId, MailboxId) = (ConversationId([0x77; 16]), MailboxId([0x66; 16]));
@@ -363,6 +365,28 @@ fn what_a_relay_lost_suspends_and_is_told() {
     }
 }
 
+/// Rule 7: everything is read, and the lock is another than our epoch's: somebody turned it without a commit.
+#[test]
+fn a_lock_that_is_not_our_epochs_suspends() {
+    let mut desk = Desk::new("bob");
+    founds(&mut desk, HERE, &relay());
+    let sent = requests(&desk.connects(&link(Link::Mailboxes)), &link(Link::Mailboxes));
+    // `empty` has the hashes of no epoch.
+    let effects = desk.frames(&link(Link::Mailboxes), vec![all_opened(&sent, |_| empty())]);
+    assert_eq!(
+        (suspended(&mut desk), alarms(&effects)),
+        (Some(Cause::KeyMismatch), vec![Cause::KeyMismatch])
+    );
+    // Likewise where the last envelope is read only now.
+    let mut desk = Desk::new("bob");
+    founds(&mut desk, HERE, &relay());
+    let sent = requests(&desk.connects(&link(Link::Mailboxes)), &link(Link::Mailboxes));
+    desk.frames(&link(Link::Mailboxes), vec![all_opened(&sent, |_| at(1, 0))]);
+    assert_eq!(suspended(&mut desk), None, "there is something to read first");
+    desk.frames(&link(Link::Mailboxes), vec![delivery(HERE.1, 1, 1)]);
+    assert_eq!(suspended(&mut desk), Some(Cause::KeyMismatch));
+}
+
 /// Who was removed while away finds a hole before it finds that: it is told of the removal alone, and what
 /// was lost for another reason with the second look.
 #[test]
@@ -577,6 +601,31 @@ fn what_goes_wrong_in_one_conversation_leaves_the_others() {
     });
     let refused = desk.does(|reply| Command::Remove { conversation: HERE.0, person, reply });
     assert!(!refused.expect_err("it is broken").is_fatal());
+}
+
+/// Rule 28: of a delivery that went wrong nothing is left, in the database or loaded.
+#[test]
+fn a_delivery_is_taken_whole_or_not_at_all() {
+    let mut desk = open_here();
+    let said = Said::new(Text::new("half")).expect("fits");
+    let before = (desk.rows("outbox"), desk.rows("entry"), desk.conversation(&GROUP).expect("is").read);
+    let (failed, effects) = desk.step(|step| {
+        step.talk_known(&HERE.0, |talk| {
+            talk.guarded(|talk| {
+                talk.say(MessageId([1; 16]), said)?;
+                talk.notice(
+                    None,
+                    Notice::Left { who: Named { person: PersonId([1; 32]), handle: String::new() } },
+                )?;
+                talk.change().read = 99;
+                Err(Error::Nobody)
+            })
+        })
+    });
+    assert_eq!(failed.err().expect("it failed").code(), "NOBODY");
+    assert!(effects.is_empty(), "{effects:?}");
+    let after = (desk.rows("outbox"), desk.rows("entry"), desk.conversation(&GROUP).expect("is").read);
+    assert_eq!(after, before);
 }
 
 /// Finding 1: what ended the process three times is passed over.

@@ -23,6 +23,8 @@ CREATE TABLE contact (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE blocked (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 -- key: hidden relay and handle.
 CREATE TABLE pin (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+-- key: hidden id of the MLS group.
+CREATE TABLE joined (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 -- key: id of the mailbox, as the relay has it.
 CREATE TABLE reading (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE poison (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;

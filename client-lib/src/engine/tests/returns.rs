@@ -1,0 +1,182 @@
+//! Ways back in, honest and not: held invitations, exchanges of devices, and what they must not end or admit.
+
+use posthorn_proto::chain::Chain;
+use posthorn_proto::{MailboxId, PostId, RelayIdentity};
+
+use super::desk::{Desk, Made, NOW, alarms, elsewhere, relay, seals, wanted};
+use super::members::{PLACE, TALK, commits, reads, refused, removes, three};
+use crate::conversation::{Cause, ConversationId, ConversationState, GroupId, Intent};
+use crate::engine::{Command, Link, LinkId};
+use crate::group::{Change, Group, KeyPackageKind, Provider, UnverifiedKeyPackage};
+use crate::identity::{Card, RelayAddress};
+
+fn post(number: u8) -> PostId {
+    PostId([number; 16])
+}
+
+/// The relay says that this device was removed.
+fn evicted(desk: &mut Desk) -> Vec<Cause> {
+    let id = desk.find(&TALK).expect("in it");
+    let (_, effects) = desk.step(|step| step.suspend_talk(&id, Cause::Evicted, "the relay says so"));
+    let mut causes = alarms(&effects);
+    causes.extend(alarms(&desk.tick()));
+    causes
+}
+
+fn cause(desk: &mut Desk) -> Option<Cause> {
+    match desk.state(&TALK) {
+        Some(ConversationState::Suspended(suspension)) => Some(suspension.cause),
+        _ => None,
+    }
+}
+
+/// Takes bob out and in again, in a group whose others go on; the Welcome.
+fn exchanged(by: &mut Desk, card: &Card, package: &[u8]) -> Made {
+    commits(by, post(0x20), removes("bob"));
+    let scope = by.find(&TALK).unwrap_or(ConversationId(TALK.0));
+    by.step(|step| {
+        let own = step.own()?;
+        let provider = Provider::new(step.tx, Some(scope));
+        let mut group = Group::load(&provider, &TALK)?;
+        let package = UnverifiedKeyPackage::parse(package).expect("well formed");
+        let add = vec![package.verify(&provider, &card.identity(), step.now).expect("good")];
+        let staged = group.stage(&own.leaf()?, &Change { add, ..Change::default() }, b"")?;
+        group.merge_pending()?;
+        Ok(Made { info: group.info().clone(), welcome: staged.welcome.expect("somebody is added") })
+    })
+    .0
+}
+
+/// A member takes this device out and in while it is away: it finds that out, and follows (rule 28).
+#[test]
+fn who_was_taken_out_and_in_comes_back() {
+    let (mut mallory, mut bob, _) = three();
+    let (card, package) = (bob.card(), bob.package(KeyPackageKind::OneTime));
+    let first = bob.find(&TALK);
+    let made = exchanged(&mut mallory, &card, &package);
+    let mut invitation = mallory.invitation(TALK, &made, &card);
+    invitation.seq = 3;
+    let sealed = mallory.sealed(&invitation, &card, post(1));
+    assert_eq!(bob.takes(post(1), sealed), [], "it is held as long as we read there");
+    assert_eq!(bob.find(&TALK), first);
+    assert_eq!(evicted(&mut bob), [Cause::Evicted]);
+    let record = bob.conversation(&TALK).expect("is");
+    assert_eq!((record.state, record.epoch), (ConversationState::Active, 3));
+    assert_ne!(bob.find(&TALK), first, "a conversation of its own (rule 27)");
+    assert_eq!(bob.rows("invited"), 0);
+}
+
+/// The relay's word and a stranger's, or a Welcome that does not open, end nothing.
+#[test]
+fn a_word_of_the_relay_and_an_invitation_end_nothing() {
+    let (mut mallory, mut bob, mut carol) = three();
+    let mut eve = Desk::new("eve");
+    let (card, first) = (bob.card(), bob.find(&TALK));
+    let package = bob.package(KeyPackageKind::OneTime);
+    let elsewhere = eve.group(GroupId([0x33; 16]), PLACE, &[(package, &card)]);
+    // By a stranger who made it up, by one with another group there, and by a member whose Welcome is
+    // rubbish.
+    let made = Made { info: elsewhere.info.clone(), welcome: vec![7; 99] };
+    for (number, (by, group)) in
+        [(&mut eve, TALK), (&mut carol, TALK), (&mut mallory, GroupId([0x33; 16]))].into_iter().enumerate()
+    {
+        let mut invitation = by.invitation(group, &made, &card);
+        invitation.seq = 1 << 53;
+        let sealed = by.sealed(&invitation, &card, post(number as u8 + 1));
+        bob.takes(post(number as u8 + 1), sealed);
+    }
+    evicted(&mut bob);
+    assert_eq!((bob.find(&TALK), cause(&mut bob)), (first, Some(Cause::Evicted)));
+    // The relay was wrong, and is right again.
+    let id = first.expect("in it");
+    bob.step(|step| {
+        step.talk_known(&id, |talk| {
+            talk.resume();
+            Ok(())
+        })
+    });
+    assert_eq!(bob.state(&TALK), Some(ConversationState::Active));
+    bob.does(|reply| Command::Members(id, reply)).expect("the group is there");
+}
+
+/// A device that asks to be exchanged and is then removed is not let in again by whoever comes late.
+#[test]
+fn who_is_removed_is_not_exchanged() {
+    let (mut mallory, mut bob, mut carol) = three();
+    let card = bob.card();
+    let sealed = seals(&refused(&mut carol).encode(), &card, post(9));
+    bob.takes(post(9), sealed);
+    let exchanges = |bob: &mut Desk| {
+        bob.intents(&TALK).iter().filter(|intent| matches!(intent, Intent::Readmit { .. })).count()
+    };
+    assert_eq!(exchanges(&mut bob), 1);
+    let (commit, turn) = commits(&mut mallory, post(2), removes("carol"));
+    assert_eq!(reads(&mut bob, post(2), commit, Some(turn)), (None, vec![]));
+    assert_eq!(exchanges(&mut bob), 0);
+}
+
+/// One person begins few conversations in a day unasked; more wait. What is suspended holds no connection.
+#[test]
+fn one_contact_does_not_use_up_the_connections() {
+    let (mut mallory, mut bob) = (Desk::new("mallory"), Desk::new("bob"));
+    bob.tick();
+    let (card, package) = (bob.card(), bob.package(KeyPackageKind::LastResort));
+    for number in 1..12 {
+        let (group, mailbox) = (GroupId([number; 16]), MailboxId([number + 100; 16]));
+        let made = mallory.group(group, mailbox, &[(package.clone(), &card)]);
+        let invitation = mallory.invitation(group, &made, &card);
+        let sealed = mallory.sealed(&invitation, &card, post(number));
+        let effects = bob.finds(post(number), sealed);
+        let follows = number <= 8;
+        assert_eq!(wanted(&effects).len(), usize::from(follows), "{number}");
+    }
+    let id = bob.find(&GroupId([1; 16])).expect("followed");
+    let apart = LinkId { relay: relay().url, link: Link::Apart(id) };
+    bob.step(|step| step.suspend_talk(&id, Cause::MailboxGone, "there is none"));
+    bob.tick();
+    assert!(!bob.engine.live.links.contains_key(&apart));
+    bob.now += 60_000;
+    assert!(wanted(&bob.tick()).contains(&apart), "it is looked at again");
+}
+
+/// An address that is in use has one key here: nobody's invitation cuts this device off from a relay.
+#[test]
+fn an_address_keeps_its_key() {
+    let (mut mallory, mut bob) = (Desk::new("mallory"), Desk::new("bob"));
+    let (card, package) = (bob.card(), bob.package(KeyPackageKind::LastResort));
+    let there = elsewhere();
+    let group = GroupId([1; 16]);
+    let made = mallory.group_at(group, &there, MailboxId([101; 16]), &[(package.clone(), &card)]);
+    let sealed = mallory.invitation(group, &made, &card);
+    let sealed = mallory.sealed(&sealed, &card, post(1));
+    assert_eq!(bob.takes(post(1), sealed), []);
+    let id = bob.find(&group).expect("it waits, for the relay is not in use");
+    bob.does(|reply| Command::Accept { conversation: id, foreign_relay: true, reply }).expect("is followed");
+    for (number, url) in [(2, there.url.clone()), (3, relay().url)] {
+        let group = GroupId([number; 16]);
+        let place = RelayAddress { url, identity: RelayIdentity([9; 32]) };
+        let made =
+            mallory.group_at(group, &place, MailboxId([number + 100; 16]), &[(package.clone(), &card)]);
+        let invitation = mallory.invitation(group, &made, &card);
+        let sealed = mallory.sealed(&invitation, &card, post(number));
+        assert_eq!(bob.takes(post(number), sealed), [Cause::BadInvitation]);
+        assert_eq!(bob.find(&group), None);
+    }
+}
+
+/// A clock that is at 1970 when the device starts loses nothing that waits.
+#[test]
+fn what_is_held_is_not_held_against_a_clock() {
+    let (mut mallory, mut bob, _) = three();
+    let (card, package) = (bob.card(), bob.package(KeyPackageKind::OneTime));
+    mallory.step(|step| step.change_profile(|profile| profile.card_version = NOW));
+    let made = exchanged(&mut mallory, &card, &package);
+    let mut invitation = mallory.invitation(TALK, &made, &card);
+    (invitation.seq, invitation.chain) = (3, Chain([5; 32]));
+    let sealed = mallory.sealed(&invitation, &card, post(1));
+    assert_eq!(bob.takes(post(1), sealed), []);
+    bob.now = 1;
+    let mut bob = bob.reopened();
+    bob.tick();
+    assert_eq!(bob.rows("invited"), 1);
+}
