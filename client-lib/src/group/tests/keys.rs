@@ -196,8 +196,8 @@ fn a_newcomer_with_a_bad_key_is_refused_by_everybody() {
 }
 
 /// Mallory's path: the node above her and alice and the root, whose keys OpenMLS makes side by side, then her
-/// leaf. Who learns a node's secret compares the keys; carol learns none of the first node, and would find out
-/// when she next has to encrypt to it.
+/// leaf. Who learns a node's secret compares the keys; carol learns none of the first node, and would find
+/// out when she next has to encrypt to it.
 #[test]
 fn a_path_with_a_bad_key_is_refused() {
     let differs = |error: &GroupError| matches!(error, GroupError::Invalid(_));
