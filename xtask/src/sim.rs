@@ -19,7 +19,8 @@ pub(crate) struct SimArguments {
     /// How many rounds of three concurrent commits to play beside the seeds, once.
     #[arg(long, default_value_t = 20)]
     pub(crate) rounds: u32,
-    /// `plain`: people while much goes wrong; `hostile`: a siege by all who mean harm.
+    /// `plain`: people while much goes wrong; `hostile`: a siege by all who mean harm, and a member who says
+    /// anything at all inside of the encryption.
     #[arg(long, default_value = "plain")]
     pub(crate) profile: String,
 }
@@ -38,7 +39,8 @@ impl SimArguments {
 
 /// Runs the simulation with optimization, which makes thousands of seeds cheap.
 pub(crate) fn run(arguments: &SimArguments) -> anyhow::Result<()> {
-    finish(arguments.give(&mut cargo("run --release --quiet --package posthorn-tests --bin sim --")))
+    let build = "run --release --quiet --package posthorn-tests --features fuzzing --bin sim --";
+    finish(arguments.give(&mut cargo(build)))
 }
 
 /// Runs the kill loop of `tests/tests/kill.rs` with more kills than in `cargo test`. It builds the whole

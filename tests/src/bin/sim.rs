@@ -50,7 +50,13 @@ fn main() -> ExitCode {
             count(format!("talk, seed {seed}"), replay, result);
         } else {
             let result = caught(move || siege(seed)).map(|report| format!("{report:?}"));
-            count(format!("siege, seed {seed}"), format!("{replay} --profile hostile"), result);
+            let replay = format!("{replay} --profile hostile");
+            count(format!("siege, seed {seed}"), replay.clone(), result);
+            #[cfg(feature = "fuzzing")]
+            {
+                let result = caught(move || Ok(format!("{} bytes", posthorn_tests::sim::member(seed))));
+                count(format!("member, seed {seed}"), replay, result);
+            }
         }
     }
     if args.profile == Profile::Hostile {

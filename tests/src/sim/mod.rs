@@ -20,4 +20,6 @@ mod world;
 pub use hostile::{LIES, Lie, lie};
 pub use rules::{STEPS, Step};
 pub use scenario::{Report, Scenario, run};
+#[cfg(feature = "fuzzing")]
+pub use siege::member;
 pub use siege::siege;

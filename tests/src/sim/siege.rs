@@ -48,6 +48,17 @@ pub fn siege(seed: u64) -> Result<Report, String> {
     Ok(Report { steps: world.steps, compared, seconds: (world.now - began) / 1000 })
 }
 
+/// Plays a member who says anything at all inside of the encryption, by a script that the seed makes; how long
+/// that is. A promise that breaks is a panic.
+#[cfg(feature = "fuzzing")]
+pub fn member(seed: u64) -> usize {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut script = vec![0; rng.random_range(16..600)];
+    rng.fill_bytes(&mut script);
+    posthorn_client::engine::hostile_member(&script);
+    script.len()
+}
+
 fn attack(world: &mut World, shed: GroupId, garden: GroupId) {
     world.faults = Faults::MANY;
     let mut rng = StdRng::seed_from_u64(world.rng.next_u64());
