@@ -48,8 +48,8 @@ pub fn siege(seed: u64) -> Result<Report, String> {
     Ok(Report { steps: world.steps, compared, seconds: (world.now - began) / 1000 })
 }
 
-/// Plays a member who says anything at all inside of the encryption, by a script that the seed makes; how long
-/// that is. A promise that breaks is a panic.
+/// Plays a member who says anything at all inside of the encryption, by a script that the seed makes; how
+/// long that is. A promise that breaks is a panic.
 #[cfg(feature = "fuzzing")]
 pub fn member(seed: u64) -> usize {
     let mut rng = StdRng::seed_from_u64(seed);
