@@ -3,7 +3,7 @@
 // The face: what an app holds, says and is told. `public-items.txt` lists all of it, and CI compares.
 #[cfg(feature = "native")]
 #[doc(inline)]
-pub use client::{Builder, Client, Conversation, EventStream};
+pub use client::{Builder, Client, Clock, Conversation, EventStream};
 #[doc(inline)]
 pub use content::{
     Author, CUSTOM_BYTES, Change, Class, Custom, EMOJI_BYTES, FALLBACK_BYTES, Kind, Leave, Named, Reaction,

@@ -76,8 +76,12 @@ pub enum StartError {
 impl Relay {
     /// Starts a relay. It listens when this returns.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_by(config, SystemClock::start()).await
+    }
+
+    /// Likewise, by a clock that a test moves on.
+    pub async fn start_by(config: Config, clock: SystemClock) -> Result<Self, StartError> {
         config.check()?;
-        let clock = SystemClock::start();
         let mut rng = StdRng::from_os_rng();
         let on_disk = config.engine == Engine::Embedded;
         if on_disk {
@@ -89,7 +93,7 @@ impl Relay {
         let address = tcp.local_addr().map_err(listen)?;
 
         let hub = Hub::new();
-        let (store, embedded) = open_store(&config, clock, hub.clone(), &mut rng).await?;
+        let (store, embedded) = open_store(&config, clock.clone(), hub.clone(), &mut rng).await?;
         if on_disk && !RelaySecret::is_in(&config.data) && store.stats().accounts > 0 {
             tracing::error!(
                 "relay-identity.key is missing: the relay begins with a new identity, and cards that name the old one are void; \
@@ -116,7 +120,7 @@ impl Relay {
         });
 
         let (drain, draining) = watch::channel(false);
-        let gate = Listener::new(tcp, &config, context.clone(), clock, draining)?;
+        let gate = Listener::new(tcp, &config, context.clone(), clock.clone(), draining)?;
         let url = config.public_url.clone().unwrap_or_else(|| {
             let scheme = if config.tls.certificate.is_some() { "wss" } else { "ws" };
             format!("{scheme}://{address}")
@@ -163,6 +167,11 @@ impl Relay {
     /// Mints an invite for `uses` accounts within `days`.
     pub async fn mint_invite(&self, uses: u32, days: u32) -> Result<Invite, StoreError> {
         self.desk.mint(uses, days).await
+    }
+
+    /// Drops what has expired by now, which it does by itself once a minute.
+    pub async fn expire(&self) -> Result<(), StoreError> {
+        self.desk.context.store.expire().await
     }
 
     /// Its numbers now.

@@ -23,10 +23,11 @@
 //! [`Network`] carries the bytes to it, delays them, cuts connections and refuses them, if asked by a seed
 //! (`network.rs`); [`until()`] and what is made of it await what a client tells (`until.rs`).
 //!
+//! Time is the machine's until [`TestRelay::pass`] moves it on, for everybody at once: a month passes within
+//! a test. (Tokio's paused time is of no use here: the clients run on threads of their own.)
+//!
 //! Whatever a test can do nothing about panics, with what to do: a port that cannot be had, a wait that runs
-//! into its bound. The relay's clock and the clients' are the machine's and cannot be moved: what takes days
-//! (expiry, ages of keys) is tested in this project's own crates, which give the time as a parameter. So is
-//! tokio's paused time of no use here: the clients run on threads of their own.
+//! into its bound.
 
 mod network;
 mod relay;

@@ -1,16 +1,19 @@
 //! A relay within the test, and people who have accounts there.
 //!
-//! Owns the relay, its data folder and everybody's profiles; all of it ends with the value.
+//! Owns the relay, its data folder, everybody's profiles and the time; all of it ends with the value.
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use posthorn_client::sans_io::{Database, KdfCost, Location, Passphrase};
-use posthorn_client::{Client, Error, Handle, RelayUrl, Who};
+use posthorn_client::{Client, Clock, Error, Handle, RelayUrl, Who};
+use posthorn_server::clock::SystemClock;
 use posthorn_server::{Config, Engine, Rates, Relay};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha20Rng;
 use tempfile::TempDir;
+use tokio::sync::watch;
 
 use crate::Network;
 
@@ -24,6 +27,8 @@ const PASSPHRASE: &str = "correct horse";
 pub struct TestRelay {
     network: Network,
     relay: Option<Relay>,
+    /// By how much the clocks are ahead of the machine's.
+    ahead: watch::Sender<Duration>,
     invite: String,
     // The folders go last.
     data: TempDir,
@@ -41,11 +46,12 @@ impl TestRelay {
     pub async fn start() -> Self {
         let folder = || tempfile::tempdir().unwrap_or_else(|error| panic!("no temporary folder: {error}"));
         let (data, profiles) = (folder(), folder());
-        let relay = begin(data.path()).await;
+        let ahead = watch::Sender::new(Duration::ZERO);
+        let relay = begin(data.path(), &ahead).await;
         let invite = relay.mint_invite(ACCOUNTS, 1).await;
         let invite = invite.unwrap_or_else(|error| panic!("the relay makes no invite: {error}")).code;
         let network = Network::start(relay.address()).await;
-        Self { network, relay: Some(relay), invite, data, profiles }
+        Self { network, relay: Some(relay), ahead, invite, data, profiles }
     }
 
     /// Where clients find it. It stays the same when the relay is restarted.
@@ -73,6 +79,7 @@ impl TestRelay {
     ///
     /// As in life, the others' invitations wait for `accept`, unless `Client::consent` says otherwise.
     pub async fn client(&self, name: &str) -> Client {
+        let clock = Clock::ahead(self.ahead.subscribe());
         let path = self.profiles.path().join(format!("{}.db", handle(name)));
         let opening = tokio::task::spawn_blocking(move || -> Result<Client, Error> {
             let (location, passphrase) = (Location::File(&path), Passphrase::new(PASSPHRASE));
@@ -82,7 +89,7 @@ impl TestRelay {
                 // Searching for this passphrase need not be slow, and tests open many profiles.
                 Database::create(location, &passphrase, KdfCost::CHEAP, &mut ChaCha20Rng::from_os_rng())?
             };
-            Client::with_database(database)
+            Client::with_clock(database, clock)
         });
         let registered = async {
             let client = opening.await.map_err(|_| Error::Stopped)??;
@@ -92,6 +99,15 @@ impl TestRelay {
             Ok::<_, Error>(client)
         };
         registered.await.unwrap_or_else(|error| panic!("no client for {name} ({}): {error}", error.code()))
+    }
+
+    /// Lets time pass at once, for the relay and for every client of this kit: what is due by then is done
+    /// (keys are renewed, envelopes expire), as if all had slept.
+    pub async fn pass(&self, time: Duration) {
+        self.ahead.send_modify(|ahead| *ahead += time);
+        if let Some(relay) = &self.relay {
+            relay.expire().await.unwrap_or_else(|error| panic!("the relay drops nothing: {error}"));
+        }
     }
 
     /// Stops the relay in order: clients are told, and try to reach it again and again. Does nothing if it
@@ -105,13 +121,13 @@ impl TestRelay {
     /// Starts the relay again on its data, after it was stopped if it ran.
     pub async fn restart(&mut self) {
         self.stop().await;
-        let relay = begin(self.data.path()).await;
+        let relay = begin(self.data.path(), &self.ahead).await;
         self.network.lead_to(Some(relay.address()));
         self.relay = Some(relay);
     }
 }
 
-async fn begin(data: &Path) -> Relay {
+async fn begin(data: &Path, ahead: &watch::Sender<Duration>) -> Relay {
     let config = Config {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         data: data.to_owned(),
@@ -120,7 +136,8 @@ async fn begin(data: &Path) -> Relay {
         rates: Rates::off(),
         ..Config::default()
     };
-    Relay::start(config).await.unwrap_or_else(|error| panic!("the relay does not start: {error}"))
+    let clock = SystemClock::ahead(ahead.subscribe());
+    Relay::start_by(config, clock).await.unwrap_or_else(|error| panic!("the relay does not start: {error}"))
 }
 
 fn handle(name: &str) -> Handle {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use posthorn_client::{Consent, Error, EventStream, Page};
+use posthorn_client::{Cause, Consent, Error, Event, EventStream, Page};
 use posthorn_testkit::{Faults, PATIENCE, TestRelay, next_invitation, next_text, until};
 
 const EVERYTHING: Page = Page { before: None, after: None, limit: 1000 };
@@ -109,4 +109,46 @@ async fn until_connected(events: &mut EventStream, connected: bool) {
         _ => None,
     })
     .await
+}
+
+#[tokio::test]
+async fn a_hundred_days_pass_within_a_test() -> Result<(), Error> {
+    let relay = TestRelay::start().await;
+    let (alice, bob) = (relay.client("alice").await, relay.client("bob").await);
+    bob.consent(Consent::Everybody).await?;
+    let mut to_bob = bob.events();
+    let talk = alice.start("", vec![relay.who("bob")]).await?;
+    talk.send_text("before").await?;
+    let before = next_text(&mut to_bob).await;
+    bob.settled(PATIENCE).await?;
+    bob.close().await?;
+
+    talk.send_text("for nobody").await?;
+    alice.settled(PATIENCE).await?;
+    let days = Duration::from_secs(100 * 24 * 3600);
+    relay.pass(days).await;
+    talk.send_text("after").await?;
+    alice.settled(PATIENCE).await?;
+    let said = talk.history(EVERYTHING).await?;
+    let after = said.iter().find(|entry| entry.text() == Some("after")).expect("was said");
+    assert!(after.sent_at - before.sent_at >= days.as_millis() as u64);
+
+    // What bob was away for has expired. He is told with the second look, some minutes later.
+    let bob = relay.client("bob").await;
+    let mut to_bob = bob.events();
+    let told = until(&mut to_bob, |event| match event {
+        Event::Alarm { cause: Cause::Lapsed, conversation, .. } => conversation,
+        _ => None,
+    });
+    let minutes = async {
+        loop {
+            relay.pass(Duration::from_secs(120)).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    };
+    tokio::select! {
+        conversation = told => assert_eq!(conversation, before.conversation),
+        () = minutes => {}
+    }
+    Ok(())
 }

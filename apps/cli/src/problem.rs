@@ -121,14 +121,14 @@ pub(crate) fn of_store(error: &StoreError, home: &Path) -> Problem {
     match error {
         StoreError::NotFound { .. } => Problem::no_profile(home),
         StoreError::AlreadyOpen { .. } => Problem::new(
-            "PROFILE_IN_USE",
+            error.cause(),
             format!(
                 "the profile in {} is in use by another process (a chat or listen?): close that one, or use another --home",
                 home.display()
             ),
         ),
         StoreError::WrongPassphrase => Problem::new(
-            "WRONG_PASSPHRASE",
+            error.cause(),
             format!("that is not the passphrase of the profile in {}: try again", home.display()),
         ),
         other => disk_full(other).unwrap_or_else(|| Problem::new(other.cause(), other.to_string())),
@@ -139,7 +139,7 @@ pub(crate) fn of_store(error: &StoreError, home: &Path) -> Problem {
 fn disk_full(error: &StoreError) -> Option<Problem> {
     match error {
         StoreError::DiskFull => {
-            Some(disk::full().unwrap_or_else(|| Problem::new("DISK_FULL", error.to_string())))
+            Some(disk::full().unwrap_or_else(|| Problem::new(error.cause(), error.to_string())))
         }
         StoreError::Sqlite(_) | StoreError::Io { .. } => disk::full(),
         _ => None,
@@ -205,6 +205,34 @@ fn refused(code: &str, message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `Problem::new("CODE"`, wherever this program says it, however it is broken into lines.
+    fn codes_in(folder: &Path, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder).expect("sources").map(|entry| entry.expect("one").path()) {
+            if entry.is_dir() {
+                codes_in(&entry, found);
+                continue;
+            }
+            let text = std::fs::read_to_string(&entry).expect("text");
+            for (at, call) in text.match_indices("Problem::new(") {
+                let argument = text[at + call.len()..].trim_start();
+                let code = argument.strip_prefix('"').and_then(|rest| rest.split('"').next());
+                found.extend(code.filter(|code| !code.is_empty()).map(str::to_owned));
+            }
+        }
+    }
+
+    #[test]
+    fn every_code_is_documented() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let documented = std::fs::read_to_string(root.join("../../docs/cli.md")).expect("docs/cli.md");
+        let mut codes = Vec::new();
+        codes_in(&root.join("src"), &mut codes);
+        assert!(codes.len() > 30, "{codes:?}");
+        for code in codes {
+            assert!(documented.contains(&format!("`{code}`")), "{code} is not in docs/cli.md");
+        }
+    }
 
     #[test]
     fn refusals_say_what_to_do() {

@@ -7,7 +7,7 @@ use rand::rngs::OsRng;
 
 use super::Client;
 use crate::engine::{Consent, Error};
-use crate::store::{Database, KdfCost, Location, Passphrase};
+use crate::store::{Database, KdfCost, Location, Passphrase, StoreError};
 
 /// The database's name in a profile's folder.
 const DATABASE: &str = "posthorn.db";
@@ -42,27 +42,29 @@ impl Builder {
 
     /// Opens the profile that is there. Errors: those of the store, among them a wrong passphrase.
     pub async fn open(self) -> Result<Client, Error> {
-        self.begin(false).await
+        self.begin(Some(false)).await
     }
 
     /// Makes a new profile.
     pub async fn create(self) -> Result<Client, Error> {
-        self.begin(true).await
+        self.begin(Some(true)).await
     }
 
     /// Opens the profile that is there, or makes one.
     pub async fn open_or_create(self) -> Result<Client, Error> {
-        let create = !self.folder.join(DATABASE).exists();
-        self.begin(create).await
+        self.begin(None).await
     }
 
     /// Key derivation and SQLite take their time: on a thread where waiting hurts nobody.
-    async fn begin(self, create: bool) -> Result<Client, Error> {
+    ///
+    /// Without a word whether to make the profile, it is made where there is none.
+    async fn begin(self, create: Option<bool>) -> Result<Client, Error> {
         let consent = self.consent;
         let client = tokio::task::spawn_blocking(move || {
-            std::fs::create_dir_all(&self.folder)?;
+            std::fs::create_dir_all(&self.folder).map_err(|error| StoreError::io(&self.folder, error))?;
             let path = self.folder.join(DATABASE);
             let (location, passphrase) = (Location::File(&path), Passphrase::new(&self.passphrase));
+            let create = create.map_or_else(|| Database::exists(location).map(|exists| !exists), Ok)?;
             let database = match create {
                 true => Database::create(location, &passphrase, KdfCost::DEFAULT, &mut OsRng.unwrap_err())?,
                 false => Database::open(location, &passphrase)?,

@@ -9,7 +9,7 @@ use rand::TryRngCore as _;
 use rand::rngs::OsRng;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::clock::now;
+use super::clock::Clock;
 use crate::engine::{Command, Effect, Engine, Error, Event, Input, LinkId, Randomness, Reply, SyncState};
 use crate::store::Database;
 use crate::transport::{Connection, FromLink};
@@ -35,6 +35,7 @@ type Waiting = (Box<dyn Fn(&SyncState) -> bool + Send>, oneshot::Sender<()>);
 
 pub(super) struct Driver {
     engine: Engine,
+    clock: Clock,
     asks: mpsc::Receiver<Ask>,
     events: broadcast::Sender<Event>,
     settling: Vec<Waiting>,
@@ -52,12 +53,14 @@ fn randomness() -> Randomness {
 impl Driver {
     pub(super) fn new(
         database: Database,
+        clock: Clock,
         asks: mpsc::Receiver<Ask>,
         events: broadcast::Sender<Event>,
     ) -> Result<Self, Error> {
         let (to_inputs, inputs) = mpsc::channel(INPUT_QUEUE);
         Ok(Self {
-            engine: Engine::open(database, randomness(), now()).map_err(|failed| failed.0)?,
+            engine: Engine::open(database, randomness(), clock.now()).map_err(|failed| failed.0)?,
+            clock,
             asks,
             events,
             settling: Vec::new(),
@@ -74,7 +77,7 @@ impl Driver {
             let wait = self
                 .engine
                 .wake_at()
-                .map_or(LONGEST_SLEEP, |at| Duration::from_millis(at.saturating_sub(now())));
+                .map_or(LONGEST_SLEEP, |at| Duration::from_millis(at.saturating_sub(self.clock.now())));
             let mut batch = Vec::new();
             let mut close = None;
             tokio::select! {
@@ -84,6 +87,7 @@ impl Driver {
                 },
                 Some(input) = self.inputs.recv() => self.hear(input, &mut batch),
                 () = tokio::time::sleep(wait.min(LONGEST_SLEEP)) => batch.push(Input::Tick),
+                () = self.clock.moved() => batch.push(Input::Tick),
             }
             // Everything that waits goes into the same transaction.
             while close.is_none() && batch.len() < AT_ONCE {
@@ -141,8 +145,8 @@ impl Driver {
         let mut dead = Vec::new();
         // A panic in somebody's code must not take the app with it. The transaction was rolled back; the
         // engine is opened again, with more care (`engine::careful`).
-        let handled = catch_unwind(AssertUnwindSafe(|| self.engine.handle(inputs, now())));
-        let effects = handled.unwrap_or_else(|_| Err(Error::Stopped))?;
+        let handled = catch_unwind(AssertUnwindSafe(|| self.engine.handle(inputs, self.clock.now())));
+        let effects = handled.unwrap_or(Err(Error::Internal))?;
         for effect in effects {
             match effect {
                 Effect::Connect(id) => {
@@ -190,11 +194,14 @@ impl Driver {
         }
     }
 
-    /// The database failed and the input was not handled. Everything durable is as before it: begin anew from
-    /// there.
+    /// The database failed, or this program did, and the input was not handled. Everything durable is as
+    /// before it: begin anew from there.
     async fn restart(mut self, error: Error) -> Option<Self> {
-        tracing::warn!(%error, "the local database failed; trying again");
-        let reason = format!("this device's database failed: {error}; it is tried again");
+        let reason = match error {
+            Error::Internal => "something went wrong in this program; it begins anew".to_owned(),
+            error => format!("this device's database failed: {error}; it is tried again"),
+        };
+        tracing::warn!("{reason}");
         let retry_in_ms = DATABASE_RETRY.as_millis() as u64;
         // Nobody has to listen.
         let _ = self.events.send(Event::Disconnected { reason, retry_in_ms });
@@ -205,7 +212,7 @@ impl Driver {
             if self.asks.is_closed() {
                 return None;
             }
-            match Engine::open(database, randomness(), now()) {
+            match Engine::open(database, randomness(), self.clock.now()) {
                 Ok(engine) => return Some(Self { engine, ..self }),
                 Err(failed) => database = failed.1,
             }

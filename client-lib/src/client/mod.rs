@@ -21,6 +21,7 @@ use crate::engine::{
 use crate::identity::{PersonId, RelayUrl, SafetyNumber};
 use crate::store::Database;
 pub use builder::Builder;
+pub use clock::Clock;
 pub use conversation::Conversation;
 use driver::{Ask, Driver};
 pub use events::EventStream;
@@ -45,12 +46,17 @@ impl Client {
 
     /// Begins to sync with a database that is open already, on a thread of its own. Waits for the disk.
     pub fn with_database(database: Database) -> Result<Self, Error> {
+        Self::with_clock(database, Clock::system())
+    }
+
+    /// Likewise, by a clock that a test moves on.
+    pub fn with_clock(database: Database, clock: Clock) -> Result<Self, Error> {
         let (asks, queue) = mpsc::channel(ASK_QUEUE);
         let (events, _) = broadcast::channel(EVENT_QUEUE);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (to_events, (ready, opened)) = (events.clone(), std::sync::mpsc::sync_channel(1));
         std::thread::Builder::new().name("posthorn-client".to_owned()).spawn(move || {
-            match Driver::new(database, queue, to_events) {
+            match Driver::new(database, clock, queue, to_events) {
                 Ok(driver) => {
                     // The opener waits for exactly one of these.
                     let _ = ready.send(Ok(()));

@@ -24,7 +24,7 @@ macro_rules! causes {
 causes! {
     /// A member's chain at a seq differs from ours: the relay showed us different histories (C4).
     ChainMismatch "CHAIN_MISMATCH",
-    /// The relay skipped a seq, or showed a different envelope under one that we have.
+    /// The relay skipped a seq.
     Gap "GAP",
     /// An append turned the lock in a way that its commit does not say (rule 1).
     BadTurn "BAD_TURN",
@@ -63,11 +63,11 @@ causes! {
     Poison "POISON",
     /// A message whose claimed position cannot be.
     BadPosition "BAD_POSITION",
-    /// What lies in our inbox under our own post id, or in a mailbox, is not what we posted.
+    /// What the relay shows under our own post id, or at the seq that it answered, is not what we posted.
     EchoDiffers "ECHO_DIFFERS",
     /// An invitation that is not valid.
     BadInvitation "BAD_INVITATION",
-    /// An invitation whose Welcome does not open; the inviter was asked for another.
+    /// An invitation whose Welcome does not open.
     WelcomeUnreadable "WELCOME_UNREADABLE",
     /// The relay is not the one that we know under this address.
     RelayChanged "RELAY_CHANGED",
@@ -79,7 +79,7 @@ causes! {
     Refused "REFUSED",
     /// The relay or the mailbox is full; we keep trying.
     Full "FULL",
-    /// Several members' identities call themselves alike: all but one are not who they say.
+    /// Somebody has the name of somebody else.
     NameTwice "NAME_TWICE",
     /// Somebody could not be added: no such account, no key package, a wrong card.
     CannotAdd "CANNOT_ADD",

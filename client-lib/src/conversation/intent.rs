@@ -26,8 +26,6 @@ pub(crate) enum Intent {
         person: PersonId,
         /// Unix milliseconds before which somebody else may do it.
         not_before: u64,
-        /// The person asked for it; else somebody left, or could not be reached.
-        asked: bool,
     },
     /// Our own leaf shall be fresh.
     Update {
@@ -75,14 +73,8 @@ impl Candidate {
 }
 
 impl Intent {
-    pub(crate) fn remove(
-        leaf: u32,
-        signature_key: [u8; 32],
-        person: PersonId,
-        not_before: u64,
-        asked: bool,
-    ) -> Self {
-        Self::Remove { leaf, signature_key, person, not_before, asked }
+    pub(crate) fn remove(leaf: u32, signature_key: [u8; 32], person: PersonId, not_before: u64) -> Self {
+        Self::Remove { leaf, signature_key, person, not_before }
     }
 
     /// Unix milliseconds before which it waits.
@@ -121,8 +113,8 @@ impl Intent {
     fn after(&self, earlier: &Self) -> Self {
         let soonest = self.not_before().min(earlier.not_before());
         match self.clone() {
-            Self::Remove { leaf, signature_key, person, asked, .. } => {
-                Self::Remove { leaf, signature_key, person, not_before: soonest, asked }
+            Self::Remove { leaf, signature_key, person, .. } => {
+                Self::Remove { leaf, signature_key, person, not_before: soonest }
             }
             Self::Update { .. } => Self::Update { not_before: soonest },
             other => other,

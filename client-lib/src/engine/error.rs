@@ -38,7 +38,7 @@ pub enum Error {
     #[error("this id is taken by something else: choose a random one for each thing that is sent or started")]
     IdTaken,
     /// Nobody of this name is a member, or known.
-    #[error("{0} is not known here")]
+    #[error("{0} is not known here: list the people, or the members")]
     UnknownPerson(String),
     /// We ourselves were named.
     #[error("that is yourself: to go, leave the conversation")]
@@ -47,7 +47,9 @@ pub enum Error {
     #[error("name at least one other person")]
     Nobody,
     /// A contact whose account is at another relay.
-    #[error("{handle} is at {relay}, and accounts at other relays than your own cannot be looked up yet")]
+    #[error(
+        "{handle} is at {relay}, and accounts at other relays than your own cannot be looked up yet: let them invite you"
+    )]
     OtherRelay {
         /// Who.
         handle: String,
@@ -80,6 +82,11 @@ pub enum Error {
         "the client stopped before it could answer; what was asked and saved goes on when it is opened again"
     )]
     Stopped,
+    /// A defect of this library: the call ended nowhere. What was saved before it stays.
+    #[error(
+        "something went wrong in this program: try again, and please report it with the last lines of the log"
+    )]
+    Internal,
     /// Not everything was done in time; it goes on.
     #[error("not everything could be sent and received in time: {0}")]
     NotSettled(String),
@@ -109,6 +116,7 @@ impl Error {
             Self::Failed { cause, .. } => cause,
             Self::Refused { .. } => "REFUSED",
             Self::Stopped => "STOPPED",
+            Self::Internal => "INTERNAL",
             Self::NotSettled(_) => "NOT_SETTLED",
             Self::Thread(_) => "THREAD",
         }

@@ -1,7 +1,7 @@
 //! People who were met, and the names that they are shown by (rule 26).
 //!
 //! A name is what a person says of themselves. It stands as it is where the relay's directory or a contact
-//! link gave their key for it (`store::pin`), and where nobody else is known by it; a name that belongs to
+//! link gave their key for it (`people::pin`), and where nobody else is known by it; a name that belongs to
 //! somebody else is shown with the beginning of the key behind it.
 
 use posthorn_proto::{DeviceId, Handle, RelayIdentity};

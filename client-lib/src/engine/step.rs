@@ -86,29 +86,44 @@ impl<'a> Step<'a> {
         work: impl FnOnce(&mut Self) -> Result<T, Error>,
     ) -> Result<Result<T, Error>, Error> {
         self.flush()?;
-        self.tx.control("SAVEPOINT attempt")?;
-        let before = self.effects.len();
+        let before = self.mark()?;
         let result = work(self).and_then(|done| self.flush().map(|()| done));
-        match result {
-            Ok(done) => {
-                self.tx.control("RELEASE attempt")?;
-                Ok(Ok(done))
-            }
-            Err(error) if error.is_fatal() => Err(error),
-            Err(error) => {
+        let result = self.kept_or_not(before, result)?;
+        if result.is_err() {
+            self.live.talks.clear();
+        }
+        Ok(result)
+    }
+
+    /// Begins what `kept_or_not` ends: how many effects there are.
+    pub(super) fn mark(&self) -> Result<usize, Error> {
+        self.tx.control("SAVEPOINT attempt")?;
+        Ok(self.effects.len())
+    }
+
+    /// Keeps what was written since the mark, or, after an error that is not of the database, nothing of it.
+    /// The talks in memory are the caller's.
+    pub(super) fn kept_or_not<T>(
+        &mut self,
+        before: usize,
+        result: Result<T, Error>,
+    ) -> Result<Result<T, Error>, Error> {
+        match &result {
+            Ok(_) => {}
+            Err(error) if error.is_fatal() => return result.map(Ok),
+            Err(_) => {
                 self.tx.control("ROLLBACK TO attempt")?;
-                self.tx.control("RELEASE attempt")?;
                 self.take_back(before);
-                self.live.talks.clear();
                 self.live.own = None;
                 self.live.places = places(self.tx)?;
-                Ok(Err(error))
             }
         }
+        self.tx.control("RELEASE attempt")?;
+        Ok(result)
     }
 
     /// Takes back effects whose reasons were rolled back: nothing may be sent that is not durable.
-    pub(super) fn take_back(&mut self, before: usize) {
+    fn take_back(&mut self, before: usize) {
         for effect in self.effects.drain(before..) {
             if let Effect::Send(id, frame) = effect
                 && let Some(up) = self.live.links.get_mut(&id).and_then(|link| link.up_mut())

@@ -1,4 +1,4 @@
-//! Why a session could not do as asked, sorted by who is to blame: us (`Store`, `Library`), the caller
+//! Why a group could not do as asked, sorted by who is to blame: us (`Store`, `Library`), the caller
 //! (`Pending`, ..), or whoever made the bytes (`Malformed`, `Decrypt`, `Refused`, ..).
 
 use super::key_package::KeyPackageError;
@@ -79,10 +79,10 @@ pub enum GroupError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A row of the database that cannot be read or written. The transaction should be given up.
-    #[error("the session's rows: {0}")]
+    #[error("the group's rows: {0}")]
     Row(RowError),
-    /// No session of this conversation is stored.
-    #[error("no session of this conversation is stored")]
+    /// No group of this conversation is stored.
+    #[error("no group of this conversation is stored")]
     Unknown,
     /// A commit of ours is pending; it must be merged or cleared first.
     #[error("a commit of ours is pending")]

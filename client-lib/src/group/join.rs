@@ -18,7 +18,7 @@ use super::{
 /// everything as it was, the key package that it is for included.
 pub struct PendingJoin<'p> {
     provider: &'p Provider<'p>,
-    session: Group<'p>,
+    group: Group<'p>,
     held: Held,
     id: GroupId,
     members: Vec<Member>,
@@ -54,15 +54,15 @@ impl<'p> PendingJoin<'p> {
         for (_, node) in group.treesync().full_parents() {
             check_key(node)?;
         }
-        let session = Group::of(provider, group)?;
-        let keys = session.keys()?;
-        Ok(Self { provider, session, held, id, members, inviter, keys, by_last_resort })
+        let group = Group::of(provider, group)?;
+        let keys = group.keys()?;
+        Ok(Self { provider, group, held, id, members, inviter, keys, by_last_resort })
     }
 
     /// Joins, and uses up the key package.
     pub fn finish(self) -> Result<Group<'p>, GroupError> {
         atomically(self.provider, || Ok(self.provider.rows().release(self.held)?))?;
-        Ok(self.session)
+        Ok(self.group)
     }
 
     /// Which group. Whoever made the Welcome chose it.
@@ -72,12 +72,12 @@ impl<'p> PendingJoin<'p> {
 
     /// The epoch that we join in.
     pub fn epoch(&self) -> u64 {
-        self.session.epoch()
+        self.group.epoch()
     }
 
     /// What the members agree on.
     pub fn info(&self) -> &GroupInfo {
-        self.session.info()
+        self.group.info()
     }
 
     /// All members, ourselves included. Every credential is verified.
@@ -87,7 +87,7 @@ impl<'p> PendingJoin<'p> {
 
     /// Our own leaf.
     pub fn own_leaf(&self) -> u32 {
-        self.session.own_leaf()
+        self.group.own_leaf()
     }
 
     /// Who made the Welcome: the leaf that signed it.

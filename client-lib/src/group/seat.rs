@@ -1,4 +1,4 @@
-//! A session: this device's seat in one group, for the span of one transaction.
+//! A group as this device holds it: its seat there, for the span of one transaction.
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -128,7 +128,7 @@ impl<'p> Group<'p> {
         Ok(Self { provider, group, info, members: OnceCell::new(), keys: OnceCell::new(), broken: false })
     }
 
-    /// Deletes the session: the conversation was left for good.
+    /// Deletes the group: the conversation was left for good.
     pub fn delete(mut self) -> Result<(), GroupError> {
         let storage = self.provider.storage();
         atomically(self.provider, || Ok(self.group.delete(storage)?))
@@ -162,11 +162,6 @@ impl<'p> Group<'p> {
     /// Our own leaf.
     pub fn own_leaf(&self) -> u32 {
         self.group.own_leaf_index().u32()
-    }
-
-    /// Ourselves, as the others see us.
-    pub fn me(&self) -> Result<Member, GroupError> {
-        self.member(self.own_leaf())
     }
 
     /// All members, by leaf.
@@ -364,7 +359,7 @@ impl<'p> Group<'p> {
 
     /// Applies another's commit; a pending one of ours is dropped with that. Errors:
     /// [`GroupError::WrongEpoch`] when the group went on since it was staged,
-    /// [`GroupError::WrongConversation`] when another session staged it.
+    /// [`GroupError::WrongConversation`] when another group staged it.
     pub fn apply(&mut self, change: StagedChange) -> Result<Outcome, GroupError> {
         let (got, ours) = (change.outcome.epoch, self.epoch() + 1);
         if change.staged.group_context().group_id() != self.group.group_id() {

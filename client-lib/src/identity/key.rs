@@ -10,8 +10,8 @@ use zeroize::Zeroizing;
 pub const SIGNATURE_BYTES: usize = 64;
 
 /// What is signed: the label, then each field, each with its length before it (u32 big-endian). Labels are
-/// constants that begin with "posthorn v1 ", so a signature made for one purpose never serves another, and no
-/// two lists of fields give the same bytes.
+/// constants that begin with "posthorn v" and the number of their format, so a signature made for one purpose
+/// never serves another, and no two lists of fields give the same bytes.
 fn signed_bytes(label: &'static str, fields: &[&[u8]]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for part in std::iter::once(label.as_bytes()).chain(fields.iter().copied()) {
@@ -92,8 +92,7 @@ impl Identity {
         IdentityKey(self.0.verifying_key())
     }
 
-    /// Signs fields under a label. Labels are constants beside the code that uses them, and begin with
-    /// "posthorn v1 ".
+    /// Signs fields under a label. Labels are constants beside the code that uses them.
     pub fn sign(&self, label: &'static str, fields: &[&[u8]]) -> [u8; SIGNATURE_BYTES] {
         self.0.sign(&signed_bytes(label, fields)).to_bytes()
     }

@@ -9,7 +9,7 @@ const MOST_BYTES: usize = 255;
 
 /// The text is no relay's URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a relay's URL looks like wss://relay.example:443 or ws://127.0.0.1:7443")]
+#[error("a relay's URL looks like wss://relay.example:443 or ws://127.0.0.1:4100")]
 pub struct BadRelayUrl;
 
 /// `wss://host:port` or `ws://host:port`, optionally with a path. At most 255 ASCII characters, without

@@ -235,6 +235,11 @@ pub(crate) fn count(tx: &Transaction<'_>, mailbox: &MailboxId) -> Result<u64, St
     TABLE.count(tx, mailbox)
 }
 
+/// How many parcels wait for inboxes.
+pub(crate) fn count_in_inboxes(tx: &Transaction<'_>) -> Result<u64, StoreError> {
+    inbox_parcels(tx)?.iter().map(|(_, mailbox, _)| count(tx, mailbox)).sum()
+}
+
 /// The oldest parcel for each inbox.
 pub(crate) fn inbox_parcels(tx: &Transaction<'_>) -> Result<Vec<(i64, MailboxId, Parcel)>, StoreError> {
     let mut parcels = Vec::new();

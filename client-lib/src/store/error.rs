@@ -9,13 +9,13 @@ use rusqlite::{ErrorCode, ffi};
 #[non_exhaustive]
 pub enum StoreError {
     /// There is no database where one should be opened.
-    #[error("there is no profile at {path}")]
+    #[error("there is no profile at {path}: register first, or name another folder")]
     NotFound {
         /// Where.
         path: PathBuf,
     },
     /// There is a file where a database should be created.
-    #[error("there is a profile already at {path}")]
+    #[error("there is a profile already at {path}: open it, or choose another folder")]
     AlreadyExists {
         /// Where.
         path: PathBuf,
@@ -27,10 +27,10 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// The passphrase does not fit.
-    #[error("wrong passphrase")]
+    #[error("that is not the passphrase of this profile: try again")]
     WrongPassphrase,
     /// A database, but not one of ours.
-    #[error("{path} is not a Posthorn profile")]
+    #[error("{path} is no profile of Posthorn: look at its name")]
     NotOurs {
         /// Where.
         path: PathBuf,
@@ -72,15 +72,15 @@ impl StoreError {
     /// A stable name for logs, events and records.
     pub fn cause(&self) -> &'static str {
         match self {
-            Self::NotFound { .. } => "STORE_NOT_FOUND",
+            Self::NotFound { .. } => "NO_PROFILE",
             Self::AlreadyExists { .. } => "STORE_EXISTS",
-            Self::AlreadyOpen { .. } => "STORE_IN_USE",
-            Self::WrongPassphrase => "STORE_PASSPHRASE",
+            Self::AlreadyOpen { .. } => "PROFILE_IN_USE",
+            Self::WrongPassphrase => "WRONG_PASSPHRASE",
             Self::NotOurs { .. } => "STORE_FOREIGN",
             Self::TooOld => "STORE_TOO_OLD",
             Self::NewerSchema { .. } => "STORE_NEWER",
             Self::Damaged(_) => "STORE_DAMAGED",
-            Self::DiskFull => "STORE_FULL",
+            Self::DiskFull => "DISK_FULL",
             Self::Io { .. } => "STORE_IO",
             Self::Sqlite(_) => "STORE_SQLITE",
         }
@@ -91,7 +91,8 @@ impl StoreError {
         matches!(self, Self::AlreadyOpen { .. } | Self::DiskFull | Self::Io { .. } | Self::Sqlite(_))
     }
 
-    pub(super) fn io(path: &Path, error: std::io::Error) -> Self {
+    #[cfg(not(target_family = "wasm"))]
+    pub(crate) fn io(path: &Path, error: std::io::Error) -> Self {
         match error.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::DiskFull,
             _ => Self::Io { path: path.to_owned(), error },

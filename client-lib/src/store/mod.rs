@@ -15,7 +15,6 @@ mod error;
 #[cfg(not(target_family = "wasm"))]
 mod lock;
 mod passphrase;
-#[cfg_attr(not(test), allow(dead_code, reason = "the engine takes it up"))]
 pub(crate) mod poison;
 pub(crate) mod record;
 mod schema;

@@ -138,7 +138,7 @@ fn a_full_disk_is_called_that() {
     let tx = db.transaction(&mut rng()).expect("begins");
     let full = tx.sql().execute("INSERT INTO meta (k, v) VALUES ('x', zeroblob(100000))", []);
     let error = StoreError::from(full.expect_err("there is no room"));
-    assert_eq!((error.cause(), error.to_string().lines().count()), ("STORE_FULL", 1));
+    assert_eq!((error.cause(), error.to_string().lines().count()), ("DISK_FULL", 1));
     assert!(error.to_string().contains("full"));
     // What the log's index in shared memory says when a file system is full.
     let failure =

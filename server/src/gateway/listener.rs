@@ -282,7 +282,7 @@ where
 {
     let upgraded = timeout(shared.handshake(), http::serve(stream, shared.context.clone())).await.ok()??;
     let surroundings = shared.surroundings.clone();
-    let clock = surroundings.clock;
+    let clock = &surroundings.clock;
     let now = Now { unix_seconds: clock.unix_seconds(), millis: clock.millis() };
     let session = Session::new(shared.context.clone(), Some(address), now);
     visitor.enroll(session.shared_outbox());

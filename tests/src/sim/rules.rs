@@ -1,5 +1,5 @@
-//! Steps for single rules of the design: each fails when its rule is left out of the client
-//! (`docs/testing.md` tells how that was tried).
+//! Steps for single rules of the design: each failed when its rule was left out of the client of
+//! version 0.1 (`docs/testing.md` tells how that was tried).
 
 use posthorn_client::conversation::{Body, Cause, ConversationState, GroupId, Notice};
 use posthorn_client::engine::Command;

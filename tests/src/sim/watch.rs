@@ -133,14 +133,9 @@ impl Watch {
     /// A device gets a frame.
     pub(super) fn receives(&mut self, wire: &Wire, frame: &ServerFrame) {
         let open = self.open.entry(wire.clone()).or_default();
-        match &frame.body {
-            ServerBody::Opened(results) => {
-                open.extend(results.iter().filter(|one| one.result.is_ok()).map(|one| one.mailbox));
-            }
-            // What the device acknowledges before it has read this is no fault; what is open is told by
-            // `Opened` only.
-            ServerBody::Closed { .. } => {}
-            _ => {}
+        // `Closed` is left out: what the device acknowledges before it has read that is no fault.
+        if let ServerBody::Opened(results) = &frame.body {
+            open.extend(results.iter().filter(|one| one.result.is_ok()).map(|one| one.mailbox));
         }
     }
 

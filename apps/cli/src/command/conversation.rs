@@ -1,7 +1,7 @@
 //! Conversations: `start`, `conversations`, `accept`, `forget`, `members`, `add`, `remove`, `leave`.
 
 use posthorn_client::conversation::{ConversationId, ConversationState, Entry};
-use posthorn_client::engine::{ConversationSummary, Event};
+use posthorn_client::engine::ConversationSummary;
 use posthorn_client::identity::PersonId;
 use serde_json::json;
 
@@ -125,32 +125,13 @@ pub(super) async fn accept(session: &Session, json: bool, arguments: &Accept) ->
         let title = name::title(&invited, session.me());
         return Err(Problem::new("NOT_ACTIVE", format!("{title} is no invitation: it has ended for you")));
     }
-    let mut events = session.client.events();
     session.client.conversation(invited.id).accept(arguments.foreign_relay).await?;
     let kept = "you are in, and what was said is read the next time that this profile is online";
     let settled = session.client.settled(arguments.patience.duration());
     if wait::answer(session, arguments.patience, kept, settled).await.is_err() && !json {
         crate::print::tell(&format!("not everything is read from the relay yet: {kept}"));
     }
-    let list = session.client.conversations().await?;
-    if !list.iter().any(|known| known.id == invited.id) {
-        return Err(declined(&mut events, &invitation::inviter(&invited)));
-    }
     print(session, json, invited.id, "You are in").await
-}
-
-/// The invitation did not lead in. What was wrong with it was told as an alarm.
-fn declined(events: &mut posthorn_client::client::EventStream, inviter: &str) -> Problem {
-    let mut why = None;
-    while let Some(event) = events.try_next() {
-        if let Event::Alarm { cause, text, .. } = event {
-            why = Some((cause, plain_line(&text)));
-        }
-    }
-    let (code, why) = why.map_or(("BAD_INVITATION", String::new()), |(cause, text)| (cause.name(), text));
-    let why = if why.is_empty() { why } else { format!(" ({why})") };
-    let message = format!("the invitation cannot be followed{why}: ask {inviter} for another");
-    Problem::new(code, message)
 }
 
 /// `forget`.

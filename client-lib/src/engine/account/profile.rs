@@ -207,20 +207,18 @@ impl Profile {
             && self.private_inbox.created
     }
 
-    /// Gives both inboxes fresh keys when theirs are old; the card has to be published anew then. Whether it
-    /// was time.
-    pub(in crate::engine) fn renew_seeds(&mut self, now: u64, rng: &mut dyn CryptoRng) -> bool {
+    /// Gives both inboxes fresh keys when theirs are old; the card has to be published anew then.
+    pub(in crate::engine) fn renew_seeds(&mut self, now: u64, rng: &mut dyn CryptoRng) {
         if self.seeds_since == 0 {
             self.seeds_since = now;
-            return false;
+            return;
         }
         if now.abs_diff(self.seeds_since) < SEED_AGE {
-            return false;
+            return;
         }
         self.public_inbox.renew(now, rng);
         self.private_inbox.renew(now, rng);
         (self.seeds_since, self.card_version) = (now, 0);
-        true
     }
 }
 

@@ -286,12 +286,11 @@ fn wanted(
             for candidate in candidates {
                 let Some(identity) = candidate.identity_key() else { continue };
                 let mut refused = None;
-                let mut missing = 0;
+                let before = change.add.len();
                 for package in &candidate.packages {
                     if members.iter().any(|member| is_device(member, &identity, package)) {
                         continue;
                     }
-                    missing += 1;
                     // Verified when it was taken; it may have run out since.
                     let parsed = UnverifiedKeyPackage::parse(&package.bytes);
                     match parsed.and_then(|package| package.verify(provider, &identity, now)) {
@@ -299,7 +298,7 @@ fn wanted(
                         Err(error) => refused = Some(error),
                     }
                 }
-                if let Some(error) = refused.filter(|_| missing > 0 && change.add.is_empty()) {
+                if let Some(error) = refused.filter(|_| change.add.len() == before) {
                     return Ok(Wanted::Never(format!("{} cannot be added: {error}", candidate.handle)));
                 }
             }

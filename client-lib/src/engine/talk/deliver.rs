@@ -147,24 +147,15 @@ impl Talk<'_, '_> {
         &mut self,
         take: impl FnOnce(&mut Self) -> Result<After, Error>,
     ) -> Result<Result<After, Error>, Error> {
-        let before = (self.open.record.clone(), self.open.changed, self.step.effects.len());
-        self.step.tx.control("SAVEPOINT delivery")?;
-        match take(self) {
-            Err(error) if error.is_fatal() => Err(error),
-            Err(error) => {
-                self.step.tx.control("ROLLBACK TO delivery")?;
-                self.step.tx.control("RELEASE delivery")?;
-                (self.open.record, self.open.changed) = (before.0, before.1);
-                self.open.group = None;
-                self.step.take_back(before.2);
-                self.step.live.own = None;
-                Ok(Err(error))
-            }
-            Ok(after) => {
-                self.step.tx.control("RELEASE delivery")?;
-                Ok(Ok(after))
-            }
+        let open = (self.open.record.clone(), self.open.changed);
+        let before = self.step.mark()?;
+        let taken = take(self);
+        let taken = self.step.kept_or_not(before, taken)?;
+        if taken.is_err() {
+            (self.open.record, self.open.changed) = open;
+            self.open.group = None;
         }
+        Ok(taken)
     }
 
     /// It killed the process too often: it is recorded, and reading goes on behind it.

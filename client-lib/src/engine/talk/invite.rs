@@ -65,7 +65,7 @@ impl Talk<'_, '_> {
         });
         // Whoever said something since has been reached.
         if let Some(member) = found.filter(|member| member.inbox.is_none()) {
-            let intent = Intent::remove(member.leaf, member.signature_key, *person, self.step.now, false);
+            let intent = Intent::remove(member.leaf, member.signature_key, *person, self.step.now);
             put_intent(self.step.tx, &self.id, &intent)?;
             self.look_again();
         }

@@ -94,7 +94,7 @@ impl Step<'_> {
             let up = reading.link().and_then(|id| self.live.links.get(&id)).and_then(|link| link.up());
             caught_up &= up.and_then(|up| up.openings.get(&mailbox)).is_some_and(|opening| opening.caught_up);
         }
-        let (mut wanted, mut parcels) = (0, outbox::inbox_parcels(self.tx)?.len() as u64);
+        let (mut wanted, mut parcels) = (0, outbox::count_in_inboxes(self.tx)?);
         for (id, record) in Conversation::all(self.tx)? {
             // What has ended may have had the mailbox that another conversation has now.
             if !record.is_read() || matches!(record.state, ConversationState::Suspended(_)) {

@@ -196,7 +196,7 @@ impl Talk<'_, '_> {
         let before = others.filter(|member| member.leaf < own_leaf).count() as u64;
         let not_before = self.removal_time(before);
         for member in members.iter().filter(|m| m.credential.identity() == leaver.credential.identity()) {
-            let intent = Intent::remove(member.leaf, member.signature_key, person, not_before, false);
+            let intent = Intent::remove(member.leaf, member.signature_key, person, not_before);
             put_intent(self.step.tx, &self.id, &intent)?;
         }
         self.step.wake_talk(self.id, not_before);

@@ -94,7 +94,8 @@ impl Step<'_> {
         let mut reading = Reading::new(Purpose::Conversation(id), relay.url.as_str(), reader, &read_key);
         reading.pause = Some(Pause::NotMade);
         for candidate in &candidates {
-            // Whom we begin to talk with is one whose answers are followed.
+            // Whom a contact link names is one whose invitations are followed. (Of a bare handle it is not
+            // yet known who that is.)
             if let Some(person) = candidate.person {
                 people::accept(self.tx, &person)?;
             }

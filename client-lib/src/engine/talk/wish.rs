@@ -126,9 +126,9 @@ impl Talk<'_, '_> {
             return Err(Error::UnknownPerson(person.to_string()));
         };
         for (leaf, key) in others {
-            put_intent(self.step.tx, &self.id, &Intent::remove(*leaf, *key, *person, 0, true))?;
+            put_intent(self.step.tx, &self.id, &Intent::remove(*leaf, *key, *person, 0))?;
         }
-        Ok(Intent::remove(*leaf, *key, *person, 0, true))
+        Ok(Intent::remove(*leaf, *key, *person, 0))
     }
 }
 

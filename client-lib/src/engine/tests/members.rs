@@ -7,7 +7,8 @@ use posthorn_proto::{DeviceId, KeyHash, MailboxId, PostId, ReadKey, Reader, Read
 use super::desk::{Desk, alarms, relay, seals};
 use crate::content::{Content, Leave, Receipt, Said, Text, WelcomeRefused};
 use crate::conversation::{
-    Body, Cause, ConversationState, EntryState, GroupId, Intent, MessageId, Notice, Unreadable,
+    Body, Candidate, Cause, ConversationState, EntryState, GroupId, Intent, MessageId, Notice, Package,
+    Unreadable,
 };
 use crate::engine::talk::slot::AuthorSlot;
 use crate::engine::{Command, Effect, Error};
@@ -71,13 +72,14 @@ pub(super) fn commits(
     post: PostId,
     change: impl FnOnce(&Group<'_>) -> Change,
 ) -> (Vec<u8>, Turn) {
-    commits_with(desk, post, change, |_| {})
+    commits_with(desk, post, BEGINNING, change, |_| {})
 }
 
-/// Likewise, with a turn that says something else.
+/// Likewise, with what its author says to have seen, and a turn that says something else.
 fn commits_with(
     desk: &mut Desk,
     post: PostId,
+    (seq, chain): (u64, Chain),
     change: impl FnOnce(&Group<'_>) -> Change,
     bend: impl FnOnce(&mut Turn),
 ) -> (Vec<u8>, Turn) {
@@ -93,7 +95,6 @@ fn commits_with(
             evict: change.remove.iter().map(reader).collect(),
         };
         let readers = AuthorSlot::readers(Some(&turn));
-        let (seq, chain) = BEGINNING;
         let aad = AuthorSlot { mailbox: PLACE, post, readers, seq, chain }.encode();
         let staged = group.stage(own, &change, &aad)?;
         let next = staged.outcome.keys.as_ref().expect("stays a member");
@@ -293,7 +294,7 @@ fn a_turn_says_what_its_commit_says() {
     for bend in bends {
         let (mut mallory, mut bob, _) = three();
         let post = PostId([2; 16]);
-        let (commit, turn) = commits_with(&mut mallory, post, removes("carol"), bend);
+        let (commit, turn) = commits_with(&mut mallory, post, BEGINNING, removes("carol"), bend);
         assert_eq!(reads(&mut bob, post, commit, Some(turn)), (Some(Cause::BadTurn), vec![Cause::BadTurn]));
         assert_eq!(bob.in_group(&TALK, |group, _, _| Ok(group.epoch())), 1);
         assert_eq!(bob.reading(&PLACE).map(|reading| reading.seq), Some(1), "the last good place");
@@ -471,6 +472,47 @@ fn what_is_put_into_another_slot_is_misplaced() {
     });
     let (over, causes) = reads(&mut bob, second, moved, Some(turn));
     assert_eq!((over, causes), (Some(Cause::BadTurn), vec![Cause::Misplaced, Cause::BadTurn]));
+}
+
+/// Finding 15: a commit says what its author has seen, as a message does.
+#[test]
+fn a_commit_of_another_history_is_an_alarm() {
+    let (mut mallory, mut bob, _) = three();
+    let (post, seen) = (PostId([2; 16]), (1, Chain([5; 32])));
+    let renewal = |_: &Group<'_>| Change { update_self: true, ..Change::default() };
+    let (commit, turn) = commits_with(&mut mallory, post, seen, renewal, |_| {});
+    assert_eq!(reads(&mut bob, post, commit, Some(turn)), (None, vec![Cause::ChainMismatch]));
+    assert_eq!(bob.conversation(&TALK).expect("in it").epoch, 2, "it is followed all the same");
+}
+
+/// Who can be added does not depend on the order in which people were named.
+#[test]
+fn a_key_package_that_ran_out_is_told_whoever_else_is_added() {
+    for last in [false, true] {
+        let (_, mut bob, _) = three();
+        let (mut dave, mut erin) = (Desk::new("dave"), Desk::new("erin"));
+        let candidate = |desk: &mut Desk| Candidate {
+            handle: desk.card().handle().to_string(),
+            person: Some(desk.person()),
+            card: None,
+            packages: vec![Package {
+                device: DeviceId([1; 16]),
+                bytes: desk.package(KeyPackageKind::OneTime),
+            }],
+        };
+        let mut candidates = vec![candidate(&mut dave)];
+        let later = 85 * 24 * 3600 * 1000;
+        (bob.now, erin.now) = (bob.now + later, erin.now + later);
+        candidates.insert(usize::from(!last), candidate(&mut erin));
+        let id = bob.find(&TALK).expect("in it");
+        let (_, effects) = bob.step(|step| {
+            crate::conversation::remove_intents(step.tx, &id)?;
+            crate::conversation::put_intent(step.tx, &id, &Intent::Add(candidates))?;
+            step.talk(&id, |talk| talk.stage_commit())
+        });
+        assert_eq!(alarms(&effects), [Cause::CannotAdd], "dave is named last: {last}");
+        assert_eq!(bob.intents(&TALK).len(), 0);
+    }
 }
 
 /// Finding 13: a message of this device that it does not know, as an older copy of it or a member could have

@@ -5,7 +5,7 @@ use posthorn_proto::frame::{ClientFrame, OpenState, Opening, Request};
 use posthorn_proto::{MailboxId, PostId};
 
 use super::desk::{
-    Desk, Made, alarms, all_opened, at, elsewhere, on_the_wire, relay, requests, seals, wanted,
+    Desk, Made, alarms, all_opened, at, elsewhere, link, on_the_wire, relay, requests, seals, wanted,
 };
 use super::members::{PLACE, TALK};
 use crate::content::Invitation;
@@ -14,9 +14,9 @@ use crate::engine::account::profile;
 use crate::engine::inbox::strangers::{ALARMS, ANSWERS, CONVERSATIONS};
 use crate::engine::mailbox::reading::Purpose;
 use crate::engine::people;
-use crate::engine::{Command, Effect, Event, Known, Link, LinkId};
+use crate::engine::{Command, Effect, Event, Input, Known, Link, LinkId};
 use crate::group::{KeyPackage, KeyPackageKind, Provider};
-use crate::identity::{RelayAddress, RelayUrl};
+use crate::identity::{Card, RelayAddress, RelayUrl};
 use crate::people::pin;
 
 fn post(number: u16) -> PostId {
@@ -481,4 +481,43 @@ fn strangers_begin_a_bounded_number_of_conversations() {
         joined += usize::from(bob.find(&id).is_some());
     }
     assert_eq!(joined, 2);
+}
+
+/// Finding 20: the keys of the inboxes change, and what is under way to the former ones still arrives.
+#[test]
+fn inboxes_get_fresh_keys_every_month() {
+    const DAY: u64 = 24 * 3600 * 1000;
+    let (mut mallory, mut bob) = (Desk::new("mallory"), Desk::cautious("bob"));
+    let first = bob.card();
+    let mut invite = |bob: &mut Desk, number: u8, to: &Card| {
+        mallory.now = bob.now;
+        let id = GroupId([number; 16]);
+        let package = bob.package(KeyPackageKind::OneTime);
+        let made = mallory.group(id, MailboxId([number; 16]), &[(package, to)]);
+        let invitation = mallory.invitation(id, &made, to);
+        let sealed = mallory.sealed(&invitation, to, PostId([number; 16]));
+        bob.takes(PostId([number; 16]), sealed)
+    };
+    bob.connects(&link(Link::Account));
+    bob.authenticates();
+    bob.now += 29 * DAY;
+    bob.tick();
+    assert_eq!(bob.card().devices()[0].public_inbox.key, first.devices()[0].public_inbox.key);
+    bob.now += 2 * DAY;
+    bob.tick();
+    let second = bob.card();
+    assert_ne!(second.devices()[0].public_inbox.key, first.devices()[0].public_inbox.key);
+    assert_eq!(invite(&mut bob, 1, &second), []);
+    assert_eq!(invite(&mut bob, 2, &first), []);
+    assert!(bob.state(&GroupId([2; 16])).is_some());
+    for _ in 0..3 {
+        bob.now += 31 * DAY;
+        bob.handle(Input::Disconnected(link(Link::Account), "asleep".to_owned()));
+        bob.connects(&link(Link::Account));
+        bob.authenticates();
+        bob.tick();
+    }
+    // What does not open may be anything, and is nobody's.
+    assert_eq!(invite(&mut bob, 3, &first), []);
+    assert_eq!(bob.state(&GroupId([3; 16])), None);
 }
