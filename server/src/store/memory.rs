@@ -12,7 +12,7 @@ use rand::CryptoRng;
 use super::clock::ClockGuard;
 use super::ledger::{Command, Ledger, Outcome, Rebuild, Record};
 use super::{
-    Answer, Append, CardRecord, Clock, DeviceRecord, KeyPackageStock, NewAccount, NewInvite, NewMailbox,
+    Append, CardRecord, Clock, DeviceRecord, KeyPackageStock, Later, NewAccount, NewInvite, NewMailbox,
     OpenReader, Published, ReadRange, ReaderView, Stats, Store, StoreError, StorePolicy, Stored,
     TakenKeyPackage,
 };
@@ -135,7 +135,7 @@ impl MemoryStore {
     }
 
     /// Runs a command whose answer is only that it is done.
-    fn quiet(&self, command: Command) -> Answer<'static, (), StoreError> {
+    fn quiet(&self, command: Command) -> Later<'static, (), StoreError> {
         ready(self.run(command).map(drop))
     }
 
@@ -153,7 +153,7 @@ fn body(record: &Record) -> Body {
 }
 
 /// An answer that needs no waiting.
-fn ready<T: Send + 'static>(result: Result<T, StoreError>) -> Answer<'static, T, StoreError> {
+fn ready<T: Send + 'static>(result: Result<T, StoreError>) -> Later<'static, T, StoreError> {
     Box::pin(std::future::ready(result))
 }
 
@@ -162,25 +162,25 @@ impl Store for MemoryStore {
         self.incarnation
     }
 
-    fn create(&self, new: NewMailbox) -> Answer<'_, (), StoreError> {
+    fn create(&self, new: NewMailbox) -> Later<'_, (), StoreError> {
         self.quiet(Command::Create(new))
     }
 
-    fn append(&self, append: Append) -> Answer<'_, u64, StoreError> {
+    fn append(&self, append: Append) -> Later<'_, u64, StoreError> {
         ready(self.run(Command::Append(append)).map(|outcome| match outcome {
             Outcome::Posted(seq) => seq,
             _ => unreachable!("an append is answered with its seq"),
         }))
     }
 
-    fn open(&self, open: OpenReader) -> Answer<'_, ReaderView, StoreError> {
+    fn open(&self, open: OpenReader) -> Later<'_, ReaderView, StoreError> {
         ready(self.run(Command::Open(open)).map(|outcome| match outcome {
             Outcome::Opened(view) => view,
             _ => unreachable!("an opening is answered with a view"),
         }))
     }
 
-    fn read(&self, mailbox: MailboxId, range: ReadRange) -> Answer<'_, Vec<Stored>, StoreError> {
+    fn read(&self, mailbox: MailboxId, range: ReadRange) -> Later<'_, Vec<Stored>, StoreError> {
         ready(self.ask(|ledger| {
             let held = ledger.read(&mailbox, range)?.into_iter();
             let stored = held.map(|held| Stored {
@@ -193,19 +193,19 @@ impl Store for MemoryStore {
         }))
     }
 
-    fn advance(&self, mailbox: MailboxId, reader: ReaderId, seq: u64) -> Answer<'_, (), StoreError> {
+    fn advance(&self, mailbox: MailboxId, reader: ReaderId, seq: u64) -> Later<'_, (), StoreError> {
         self.quiet(Command::Advance { mailbox, reader, seq })
     }
 
-    fn check_post_key(&self, mailbox: MailboxId, post_key: KeyHash) -> Answer<'_, (), StoreError> {
+    fn check_post_key(&self, mailbox: MailboxId, post_key: KeyHash) -> Later<'_, (), StoreError> {
         ready(self.ask(|ledger| ledger.check_post_key(&mailbox, &post_key)))
     }
 
-    fn destroy(&self, mailbox: MailboxId, turn_key: KeyHash) -> Answer<'_, (), StoreError> {
+    fn destroy(&self, mailbox: MailboxId, turn_key: KeyHash) -> Later<'_, (), StoreError> {
         self.quiet(Command::Destroy { mailbox, turn_key })
     }
 
-    fn expire(&self) -> Answer<'_, (), StoreError> {
+    fn expire(&self) -> Later<'_, (), StoreError> {
         let mut state = self.state.lock();
         if !state.open {
             return ready(Err(StoreError::Stopped));
@@ -221,25 +221,25 @@ impl Store for MemoryStore {
         ready(Ok(()))
     }
 
-    fn confirm_clock(&self) -> Answer<'_, (), StoreError> {
+    fn confirm_clock(&self) -> Later<'_, (), StoreError> {
         let mut state = self.state.lock();
         state.guard.confirm(self.clock.unix_seconds(), self.clock.monotonic_seconds());
         ready(self.run_locked(&mut state, Command::ConfirmClock).map(drop))
     }
 
-    fn mint_invite(&self, invite: NewInvite) -> Answer<'_, (), StoreError> {
+    fn mint_invite(&self, invite: NewInvite) -> Later<'_, (), StoreError> {
         self.quiet(Command::MintInvite(invite))
     }
 
-    fn register(&self, new: NewAccount) -> Answer<'_, (), StoreError> {
+    fn register(&self, new: NewAccount) -> Later<'_, (), StoreError> {
         self.quiet(Command::Register(new))
     }
 
-    fn device(&self, device: DeviceId) -> Answer<'_, DeviceRecord, StoreError> {
+    fn device(&self, device: DeviceId) -> Later<'_, DeviceRecord, StoreError> {
         ready(self.ask(|ledger| ledger.device(&device)))
     }
 
-    fn publish_card(&self, device: DeviceId, version: u64, card: Bytes) -> Answer<'_, (), StoreError> {
+    fn publish_card(&self, device: DeviceId, version: u64, card: Bytes) -> Later<'_, (), StoreError> {
         self.quiet(Command::PublishCard { device, version, card })
     }
 
@@ -248,7 +248,7 @@ impl Store for MemoryStore {
         device: DeviceId,
         one_time: Vec<Bytes>,
         last_resort: Option<Bytes>,
-    ) -> Answer<'_, KeyPackageStock, StoreError> {
+    ) -> Later<'_, KeyPackageStock, StoreError> {
         let command = Command::PublishKeyPackages { device, one_time, last_resort };
         ready(self.run(command).map(|outcome| match outcome {
             Outcome::Stock(stock) => stock,
@@ -256,7 +256,7 @@ impl Store for MemoryStore {
         }))
     }
 
-    fn card(&self, handle: Handle) -> Answer<'_, CardRecord, StoreError> {
+    fn card(&self, handle: Handle) -> Later<'_, CardRecord, StoreError> {
         ready(self.ask(|ledger| {
             let card = ledger.card(&handle)?;
             let bytes = card.place.map(|body| body.bytes).unwrap_or_default();
@@ -264,7 +264,7 @@ impl Store for MemoryStore {
         }))
     }
 
-    fn take_key_packages(&self, handle: Handle) -> Answer<'_, Vec<TakenKeyPackage>, StoreError> {
+    fn take_key_packages(&self, handle: Handle) -> Later<'_, Vec<TakenKeyPackage>, StoreError> {
         ready(self.run(Command::TakeKeyPackages(handle)).map(|outcome| {
             match outcome {
                 Outcome::Taken(all) => all
@@ -280,7 +280,7 @@ impl Store for MemoryStore {
         }))
     }
 
-    fn draw_tokens(&self, device: DeviceId, hashes: Vec<KeyHash>) -> Answer<'_, u32, StoreError> {
+    fn draw_tokens(&self, device: DeviceId, hashes: Vec<KeyHash>) -> Later<'_, u32, StoreError> {
         ready(self.run(Command::DrawTokens { device, hashes }).map(|outcome| match outcome {
             Outcome::Accepted(accepted) => accepted,
             _ => unreachable!("a drawing is answered with a count"),
@@ -292,7 +292,7 @@ impl Store for MemoryStore {
         Stats { expiry_paused: state.guard.paused(), ..state.ledger.stats() }
     }
 
-    fn close(&self) -> Answer<'_, (), StoreError> {
+    fn close(&self) -> Later<'_, (), StoreError> {
         self.state.lock().open = false;
         ready(Ok(()))
     }

@@ -33,7 +33,7 @@ use posthorn_proto::{
 };
 
 /// What a store method returns: engines may need the disk or a network.
-pub type Answer<'a, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
+pub type Later<'a, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
 
 /// A mailbox to be created.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -397,7 +397,7 @@ pub trait Store: Send + Sync + 'static {
     /// order) is `Ok` while the mailbox is still as it was created: nothing posted, no key claimed. Refuses
     /// with `MailboxExists`, `BadTurn` if a reader is named twice or there are too many, `TokenUnknown`,
     /// `Quota`, in this order.
-    fn create(&self, new: NewMailbox) -> Answer<'_, (), StoreError>;
+    fn create(&self, new: NewMailbox) -> Later<'_, (), StoreError>;
 
     /// Appends, and turns the lock if asked to, atomically; returns the seq, from 1 on, without holes. The
     /// order of the checks: post id (a repeat gets the old seq, rule 2; a different post under the same id
@@ -413,51 +413,51 @@ pub trait Store: Send + Sync + 'static {
     /// with this append as their cursor. Those evicted may read up to it, hold nothing back, and are gone
     /// once they have acknowledged it or it is no longer stored; of them only the newest are kept, at most
     /// [`StorePolicy::readers_per_mailbox`].
-    fn append(&self, append: Append) -> Answer<'_, u64, StoreError>;
+    fn append(&self, append: Append) -> Later<'_, u64, StoreError>;
 
     /// Opens as a reader: checks the key (`ReaderUnknown`, `ReadKeyWrong`), makes a claim good, and notes
     /// once a day that the mailbox was opened.
-    fn open(&self, open: OpenReader) -> Answer<'_, ReaderView, StoreError>;
+    fn open(&self, open: OpenReader) -> Later<'_, ReaderView, StoreError>;
 
     /// Reads stored envelopes in order of seq, from the later of `range.from` and the oldest stored. Needs no
     /// key: the caller holds an opening.
-    fn read(&self, mailbox: MailboxId, range: ReadRange) -> Answer<'_, Vec<Stored>, StoreError>;
+    fn read(&self, mailbox: MailboxId, range: ReadRange) -> Later<'_, Vec<Stored>, StoreError>;
 
     /// Moves a reader's cursor to `seq`, never back and never above the head (or, of an evicted reader, above
     /// the last seq that it may read). What all readers have acknowledged is trimmed. Nobody waits for
     /// evicted readers, nor for a reader that has missed something by expiry, until it has acknowledged up to
     /// the oldest stored again (R3). In a mailbox without readers nothing is trimmed but by expiry.
-    fn advance(&self, mailbox: MailboxId, reader: ReaderId, seq: u64) -> Answer<'_, (), StoreError>;
+    fn advance(&self, mailbox: MailboxId, reader: ReaderId, seq: u64) -> Later<'_, (), StoreError>;
 
     /// Checks that this is the mailbox's current post key, for signals.
-    fn check_post_key(&self, mailbox: MailboxId, post_key: KeyHash) -> Answer<'_, (), StoreError>;
+    fn check_post_key(&self, mailbox: MailboxId, post_key: KeyHash) -> Later<'_, (), StoreError>;
 
     /// Removes a mailbox, if this is the current turn key.
-    fn destroy(&self, mailbox: MailboxId, turn_key: KeyHash) -> Answer<'_, (), StoreError>;
+    fn destroy(&self, mailbox: MailboxId, turn_key: KeyHash) -> Later<'_, (), StoreError>;
 
     /// Drops what has expired by now: envelopes (prefixes only, rule 20), post ids, mailboxes that nobody
     /// opened (their last day counts in full), invites, and tokens (after 180 days). Does nothing while a
     /// jump of the clock is unconfirmed: the wall clock is more than 1 h off the steady one, or at start was
     /// more than 1 h before or 7 days after the newest record. Until it is confirmed, records are stamped as
     /// if there had been no jump (at start: with the later of the two times).
-    fn expire(&self) -> Answer<'_, (), StoreError>;
+    fn expire(&self) -> Later<'_, (), StoreError>;
 
     /// The operator vouches for the clock: expiry goes on.
-    fn confirm_clock(&self) -> Answer<'_, (), StoreError>;
+    fn confirm_clock(&self) -> Later<'_, (), StoreError>;
 
     /// Stores an invite, in place of one with the same hash if there is one. With 0 uses that one is revoked.
-    fn mint_invite(&self, invite: NewInvite) -> Answer<'_, (), StoreError>;
+    fn mint_invite(&self, invite: NewInvite) -> Later<'_, (), StoreError>;
 
     /// Makes an account with its first device and uses the invite, both or neither. The identical call again
     /// is `Ok`, whatever the invite. Refuses with `InviteInvalid`, `HandleTaken`, `DeviceTaken`, `Quota`, in
     /// this order, so that whoever has no invite learns no names.
-    fn register(&self, new: NewAccount) -> Answer<'_, (), StoreError>;
+    fn register(&self, new: NewAccount) -> Later<'_, (), StoreError>;
 
     /// Finds a device, for authentication.
-    fn device(&self, device: DeviceId) -> Answer<'_, DeviceRecord, StoreError>;
+    fn device(&self, device: DeviceId) -> Later<'_, DeviceRecord, StoreError>;
 
     /// Replaces the card of the device's account. The identical card at the same version is `Ok`.
-    fn publish_card(&self, device: DeviceId, version: u64, card: Bytes) -> Answer<'_, (), StoreError>;
+    fn publish_card(&self, device: DeviceId, version: u64, card: Bytes) -> Later<'_, (), StoreError>;
 
     /// Adds key packages to a device; over the limit the oldest one-time packages make room for new ones.
     /// Packages in stock, and as many of those given out as a device may store, are recognised and not added
@@ -467,24 +467,24 @@ pub trait Store: Send + Sync + 'static {
         device: DeviceId,
         one_time: Vec<Bytes>,
         last_resort: Option<Bytes>,
-    ) -> Answer<'_, KeyPackageStock, StoreError>;
+    ) -> Later<'_, KeyPackageStock, StoreError>;
 
     /// A card by handle.
-    fn card(&self, handle: Handle) -> Answer<'_, CardRecord, StoreError>;
+    fn card(&self, handle: Handle) -> Later<'_, CardRecord, StoreError>;
 
     /// Takes one key package of each device of an account, one-time packages first and each given out once.
-    fn take_key_packages(&self, handle: Handle) -> Answer<'_, Vec<TakenKeyPackage>, StoreError>;
+    fn take_key_packages(&self, handle: Handle) -> Later<'_, Vec<TakenKeyPackage>, StoreError>;
 
     /// Stores the hashes of creation tokens, without the device's name; returns how many were accepted, from
     /// the front. A hash that is there already counts as accepted. How many a device drew today is counted in
     /// memory only, because on disk the count would link the device to the hashes. `Quota` if the relay has
     /// room for not even one.
-    fn draw_tokens(&self, device: DeviceId, hashes: Vec<KeyHash>) -> Answer<'_, u32, StoreError>;
+    fn draw_tokens(&self, device: DeviceId, hashes: Vec<KeyHash>) -> Later<'_, u32, StoreError>;
 
     /// Numbers for the operator.
     fn stats(&self) -> Stats;
 
     /// Answers what has been asked, writes what makes the next start fast, and stops. Later calls get
     /// `Stopped`.
-    fn close(&self) -> Answer<'_, (), StoreError>;
+    fn close(&self) -> Later<'_, (), StoreError>;
 }

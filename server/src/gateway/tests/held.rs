@@ -26,7 +26,7 @@ pub(super) enum Trouble {
 pub(super) struct Held(pub(super) Arc<dyn Store>, pub(super) Trouble);
 
 impl Store for Held {
-    fn append(&self, append: Append) -> Answer<'_, u64, StoreError> {
+    fn append(&self, append: Append) -> Later<'_, u64, StoreError> {
         Box::pin(async move {
             if matches!(self.1, Trouble::Busy) {
                 CAME.lock().push(append.post_id);
@@ -39,13 +39,13 @@ impl Store for Held {
     fn incarnation(&self) -> Incarnation {
         self.0.incarnation()
     }
-    fn create(&self, new: NewMailbox) -> Answer<'_, (), StoreError> {
+    fn create(&self, new: NewMailbox) -> Later<'_, (), StoreError> {
         self.0.create(new)
     }
-    fn open(&self, open: OpenReader) -> Answer<'_, ReaderView, StoreError> {
+    fn open(&self, open: OpenReader) -> Later<'_, ReaderView, StoreError> {
         self.0.open(open)
     }
-    fn read(&self, mailbox: MailboxId, range: ReadRange) -> Answer<'_, Vec<Stored>, StoreError> {
+    fn read(&self, mailbox: MailboxId, range: ReadRange) -> Later<'_, Vec<Stored>, StoreError> {
         let Trouble::Lost(lost) = self.1 else { return self.0.read(mailbox, range) };
         if range.from == lost {
             return Box::pin(async { Err(StoreError::Damaged) });
@@ -54,31 +54,31 @@ impl Store for Held {
         let to = if range.from < lost { range.to.min(lost - 1) } else { range.to };
         self.0.read(mailbox, ReadRange { to, ..range })
     }
-    fn advance(&self, mailbox: MailboxId, reader: ReaderId, seq: u64) -> Answer<'_, (), StoreError> {
+    fn advance(&self, mailbox: MailboxId, reader: ReaderId, seq: u64) -> Later<'_, (), StoreError> {
         self.0.advance(mailbox, reader, seq)
     }
-    fn check_post_key(&self, mailbox: MailboxId, post_key: KeyHash) -> Answer<'_, (), StoreError> {
+    fn check_post_key(&self, mailbox: MailboxId, post_key: KeyHash) -> Later<'_, (), StoreError> {
         self.0.check_post_key(mailbox, post_key)
     }
-    fn destroy(&self, mailbox: MailboxId, turn_key: KeyHash) -> Answer<'_, (), StoreError> {
+    fn destroy(&self, mailbox: MailboxId, turn_key: KeyHash) -> Later<'_, (), StoreError> {
         self.0.destroy(mailbox, turn_key)
     }
-    fn expire(&self) -> Answer<'_, (), StoreError> {
+    fn expire(&self) -> Later<'_, (), StoreError> {
         self.0.expire()
     }
-    fn confirm_clock(&self) -> Answer<'_, (), StoreError> {
+    fn confirm_clock(&self) -> Later<'_, (), StoreError> {
         self.0.confirm_clock()
     }
-    fn mint_invite(&self, invite: NewInvite) -> Answer<'_, (), StoreError> {
+    fn mint_invite(&self, invite: NewInvite) -> Later<'_, (), StoreError> {
         self.0.mint_invite(invite)
     }
-    fn register(&self, new: NewAccount) -> Answer<'_, (), StoreError> {
+    fn register(&self, new: NewAccount) -> Later<'_, (), StoreError> {
         self.0.register(new)
     }
-    fn device(&self, device: DeviceId) -> Answer<'_, DeviceRecord, StoreError> {
+    fn device(&self, device: DeviceId) -> Later<'_, DeviceRecord, StoreError> {
         self.0.device(device)
     }
-    fn publish_card(&self, device: DeviceId, version: u64, card: Bytes) -> Answer<'_, (), StoreError> {
+    fn publish_card(&self, device: DeviceId, version: u64, card: Bytes) -> Later<'_, (), StoreError> {
         self.0.publish_card(device, version, card)
     }
     fn publish_key_packages(
@@ -86,22 +86,22 @@ impl Store for Held {
         device: DeviceId,
         one_time: Vec<Bytes>,
         last_resort: Option<Bytes>,
-    ) -> Answer<'_, KeyPackageStock, StoreError> {
+    ) -> Later<'_, KeyPackageStock, StoreError> {
         self.0.publish_key_packages(device, one_time, last_resort)
     }
-    fn card(&self, handle: Handle) -> Answer<'_, CardRecord, StoreError> {
+    fn card(&self, handle: Handle) -> Later<'_, CardRecord, StoreError> {
         self.0.card(handle)
     }
-    fn take_key_packages(&self, handle: Handle) -> Answer<'_, Vec<TakenKeyPackage>, StoreError> {
+    fn take_key_packages(&self, handle: Handle) -> Later<'_, Vec<TakenKeyPackage>, StoreError> {
         self.0.take_key_packages(handle)
     }
-    fn draw_tokens(&self, device: DeviceId, hashes: Vec<KeyHash>) -> Answer<'_, u32, StoreError> {
+    fn draw_tokens(&self, device: DeviceId, hashes: Vec<KeyHash>) -> Later<'_, u32, StoreError> {
         self.0.draw_tokens(device, hashes)
     }
     fn stats(&self) -> Stats {
         self.0.stats()
     }
-    fn close(&self) -> Answer<'_, (), StoreError> {
+    fn close(&self) -> Later<'_, (), StoreError> {
         self.0.close()
     }
 }

@@ -290,7 +290,7 @@ macro_rules! gone {
             fn stats(&self) -> super::Stats {
                 unreachable!("the store is being restarted")
             }
-            $(fn $name(&self, $(_: $arg),*) -> super::Answer<'_, $answer, StoreError> {
+            $(fn $name(&self, $(_: $arg),*) -> super::Later<'_, $answer, StoreError> {
                 unreachable!("the store is being restarted")
             })*
         }

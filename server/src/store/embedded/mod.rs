@@ -56,7 +56,7 @@ use self::upkeep::Upkeep;
 use super::clock::ClockGuard;
 use super::ledger::{Command, Outcome};
 use super::{
-    Answer, Append, CardRecord, Clock, DeviceRecord, KeyPackageStock, NewAccount, NewInvite, NewMailbox,
+    Append, CardRecord, Clock, DeviceRecord, KeyPackageStock, Later, NewAccount, NewInvite, NewMailbox,
     OpenReader, Published, ReadRange, ReaderView, Stats, Store, StoreError, StorePolicy, Stored,
     TakenKeyPackage,
 };
@@ -356,7 +356,7 @@ impl EmbeddedStore {
     }
 
     /// Runs a command whose answer is only that it is done.
-    fn quiet(&self, command: Command) -> Answer<'_, (), StoreError> {
+    fn quiet(&self, command: Command) -> Later<'_, (), StoreError> {
         Box::pin(async move { self.run(command).await.map(drop) })
     }
 }
@@ -378,11 +378,11 @@ impl Store for EmbeddedStore {
         self.incarnation
     }
 
-    fn create(&self, new: NewMailbox) -> Answer<'_, (), StoreError> {
+    fn create(&self, new: NewMailbox) -> Later<'_, (), StoreError> {
         self.quiet(Command::Create(new))
     }
 
-    fn append(&self, append: Append) -> Answer<'_, u64, StoreError> {
+    fn append(&self, append: Append) -> Later<'_, u64, StoreError> {
         Box::pin(async move {
             match self.run(Command::Append(append)).await? {
                 Outcome::Posted(seq) => Ok(seq),
@@ -391,7 +391,7 @@ impl Store for EmbeddedStore {
         })
     }
 
-    fn open(&self, open: OpenReader) -> Answer<'_, ReaderView, StoreError> {
+    fn open(&self, open: OpenReader) -> Later<'_, ReaderView, StoreError> {
         Box::pin(async move {
             match self.run(Command::Open(open)).await? {
                 Outcome::Opened(view) => Ok(view),
@@ -400,15 +400,15 @@ impl Store for EmbeddedStore {
         })
     }
 
-    fn read(&self, mailbox: MailboxId, range: ReadRange) -> Answer<'_, Vec<Stored>, StoreError> {
+    fn read(&self, mailbox: MailboxId, range: ReadRange) -> Later<'_, Vec<Stored>, StoreError> {
         Box::pin(async move { self.shared.read(&mailbox, range).await })
     }
 
-    fn advance(&self, mailbox: MailboxId, reader: ReaderId, seq: u64) -> Answer<'_, (), StoreError> {
+    fn advance(&self, mailbox: MailboxId, reader: ReaderId, seq: u64) -> Later<'_, (), StoreError> {
         self.quiet(Command::Advance { mailbox, reader, seq })
     }
 
-    fn check_post_key(&self, mailbox: MailboxId, post_key: KeyHash) -> Answer<'_, (), StoreError> {
+    fn check_post_key(&self, mailbox: MailboxId, post_key: KeyHash) -> Later<'_, (), StoreError> {
         let nowhere = Position { segment: 0, offset: 0 };
         Box::pin(async move {
             let check = |ledger: &super::ledger::Ledger<_>| {
@@ -418,34 +418,34 @@ impl Store for EmbeddedStore {
         })
     }
 
-    fn destroy(&self, mailbox: MailboxId, turn_key: KeyHash) -> Answer<'_, (), StoreError> {
+    fn destroy(&self, mailbox: MailboxId, turn_key: KeyHash) -> Later<'_, (), StoreError> {
         self.quiet(Command::Destroy { mailbox, turn_key })
     }
 
-    fn expire(&self) -> Answer<'_, (), StoreError> {
+    fn expire(&self) -> Later<'_, (), StoreError> {
         Box::pin(async move {
             while let Outcome::Expired { more: true } = self.run(Command::Expire).await? {}
             Ok(())
         })
     }
 
-    fn confirm_clock(&self) -> Answer<'_, (), StoreError> {
+    fn confirm_clock(&self) -> Later<'_, (), StoreError> {
         self.quiet(Command::ConfirmClock)
     }
 
-    fn mint_invite(&self, invite: NewInvite) -> Answer<'_, (), StoreError> {
+    fn mint_invite(&self, invite: NewInvite) -> Later<'_, (), StoreError> {
         self.quiet(Command::MintInvite(invite))
     }
 
-    fn register(&self, new: NewAccount) -> Answer<'_, (), StoreError> {
+    fn register(&self, new: NewAccount) -> Later<'_, (), StoreError> {
         self.quiet(Command::Register(new))
     }
 
-    fn device(&self, device: DeviceId) -> Answer<'_, DeviceRecord, StoreError> {
+    fn device(&self, device: DeviceId) -> Later<'_, DeviceRecord, StoreError> {
         Box::pin(async move { self.shared.look(|ledger| ledger.device(&device)).await })
     }
 
-    fn publish_card(&self, device: DeviceId, version: u64, card: Bytes) -> Answer<'_, (), StoreError> {
+    fn publish_card(&self, device: DeviceId, version: u64, card: Bytes) -> Later<'_, (), StoreError> {
         self.quiet(Command::PublishCard { device, version, card })
     }
 
@@ -454,7 +454,7 @@ impl Store for EmbeddedStore {
         device: DeviceId,
         one_time: Vec<Bytes>,
         last_resort: Option<Bytes>,
-    ) -> Answer<'_, KeyPackageStock, StoreError> {
+    ) -> Later<'_, KeyPackageStock, StoreError> {
         Box::pin(async move {
             match self.run(Command::PublishKeyPackages { device, one_time, last_resort }).await? {
                 Outcome::Stock(stock) => Ok(stock),
@@ -463,11 +463,11 @@ impl Store for EmbeddedStore {
         })
     }
 
-    fn card(&self, handle: Handle) -> Answer<'_, CardRecord, StoreError> {
+    fn card(&self, handle: Handle) -> Later<'_, CardRecord, StoreError> {
         Box::pin(async move { self.shared.card(&handle).await })
     }
 
-    fn take_key_packages(&self, handle: Handle) -> Answer<'_, Vec<TakenKeyPackage>, StoreError> {
+    fn take_key_packages(&self, handle: Handle) -> Later<'_, Vec<TakenKeyPackage>, StoreError> {
         Box::pin(async move {
             let Outcome::Taken(all) = self.run(Command::TakeKeyPackages(handle)).await? else {
                 unreachable!("a taking is answered with what was taken")
@@ -481,7 +481,7 @@ impl Store for EmbeddedStore {
         })
     }
 
-    fn draw_tokens(&self, device: DeviceId, hashes: Vec<KeyHash>) -> Answer<'_, u32, StoreError> {
+    fn draw_tokens(&self, device: DeviceId, hashes: Vec<KeyHash>) -> Later<'_, u32, StoreError> {
         Box::pin(async move {
             match self.run(Command::DrawTokens { device, hashes }).await? {
                 Outcome::Accepted(accepted) => Ok(accepted),
@@ -494,7 +494,7 @@ impl Store for EmbeddedStore {
         self.shared.stats()
     }
 
-    fn close(&self) -> Answer<'_, (), StoreError> {
+    fn close(&self) -> Later<'_, (), StoreError> {
         Box::pin(async move {
             // Closing twice is no error.
             match self.ask(Ask::Close, 0).await {

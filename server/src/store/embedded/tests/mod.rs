@@ -136,7 +136,7 @@ macro_rules! delegate {
             fn stats(&self) -> crate::store::Stats {
                 self.store.stats()
             }
-            $(fn $name(&self, $($arg: $type),*) -> crate::store::Answer<'_, $answer, crate::store::StoreError> {
+            $(fn $name(&self, $($arg: $type),*) -> crate::store::Later<'_, $answer, crate::store::StoreError> {
                 self.store.$name($($arg),*)
             })*
         }
