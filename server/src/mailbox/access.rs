@@ -5,6 +5,7 @@
 use posthorn_proto::{KeyHash, Turn};
 use subtle::ConstantTimeEq;
 
+use super::key::same_key;
 use super::readers::Readers;
 use crate::store::StoreError;
 
@@ -13,11 +14,6 @@ use crate::store::StoreError;
 pub(crate) struct Lock {
     pub(crate) post_key: KeyHash,
     pub(crate) turn_key: KeyHash,
-}
-
-/// Whether two key hashes are equal, in constant time.
-pub(crate) fn same_key(one: &KeyHash, other: &KeyHash) -> bool {
-    one.0.ct_eq(&other.0).into()
 }
 
 impl Lock {

@@ -7,6 +7,7 @@
 //! only by their place `L`.
 
 pub(crate) mod access;
+mod key;
 pub(crate) mod log;
 pub(crate) mod readers;
 pub(crate) mod retention;

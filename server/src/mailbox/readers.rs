@@ -5,7 +5,7 @@
 
 use posthorn_proto::{KeyHash, Reader, ReaderId, Turn};
 
-use super::access::same_key;
+use super::key::same_key;
 use crate::store::{OpenReader, StoreError};
 
 /// A reader that may read everything that is posted.
