@@ -4,7 +4,7 @@
 use hashbrown::HashMap;
 use posthorn_proto::{DeviceId, Handle};
 
-use crate::store::ledger::Keyed;
+use crate::store::keyed::Keyed;
 use crate::store::{DeviceRecord, NewAccount, StoreError};
 
 /// What is kept of an account beside its card.

@@ -5,7 +5,7 @@ use posthorn_proto::Handle;
 
 use super::digest;
 use crate::store::StoreError;
-use crate::store::ledger::Keyed;
+use crate::store::keyed::Keyed;
 
 /// Where an account's card lies.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use hashbrown::HashMap;
 use posthorn_proto::KeyHash;
 
-use crate::store::ledger::Keyed;
+use crate::store::keyed::Keyed;
 use crate::store::{NewInvite, StoreError};
 
 /// An invite that still has uses.

@@ -11,9 +11,10 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use posthorn_proto::DeviceId;
 
+use super::change::DirectoryChange;
 use super::digest;
 use crate::store::KeyPackageStock;
-use crate::store::ledger::{Change, Keyed};
+use crate::store::keyed::Keyed;
 
 /// A one-time package, or what is remembered of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +84,7 @@ impl<L: Clone + PartialEq> Packages<L> {
         one_time: Vec<Bytes>,
         last_resort: Option<Bytes>,
         limit: usize,
-    ) -> Vec<Change> {
+    ) -> Vec<DirectoryChange> {
         let mut known: Vec<u64> = self.one_time.values().map(|package| package.digest).collect();
         let mut fresh = Vec::new();
         for key_package in one_time {
@@ -96,40 +97,40 @@ impl<L: Clone + PartialEq> Packages<L> {
         fresh.drain(..fresh.len().saturating_sub(limit));
         let (mut next, mut changes) = (self.next(), Vec::new());
         for key_package in fresh {
-            changes.push(Change::KeyPackageAdded { device, number: next, key_package });
+            changes.push(DirectoryChange::KeyPackageAdded { device, number: next, key_package });
             next += 1;
         }
         let first = next.saturating_sub(limit as u64);
         if first > self.first && !changes.is_empty() {
-            changes.push(Change::KeyPackagesTaken { device, first });
+            changes.push(DirectoryChange::KeyPackagesTaken { device, first });
         }
         if let Some(key_package) = last_resort {
             let same =
                 self.last_resort.as_ref().is_some_and(|last| last.digest == package_digest(&key_package));
             if !same {
-                changes.push(Change::LastResort { device, key_package });
+                changes.push(DirectoryChange::LastResort { device, key_package });
             }
         }
         changes
     }
 
     /// The package to hand out: its place, whether it is the last-resort one, and the change that this makes.
-    pub(crate) fn take(&self, device: DeviceId) -> Option<(L, bool, Option<Change>)> {
+    pub(crate) fn take(&self, device: DeviceId) -> Option<(L, bool, Option<DirectoryChange>)> {
         if let Some((number, OneTime { place: Some((place, _)), .. })) =
             self.one_time.range(self.first..).next()
         {
             return Some((
                 place.clone(),
                 false,
-                Some(Change::KeyPackagesTaken { device, first: number + 1 }),
+                Some(DirectoryChange::KeyPackagesTaken { device, first: number + 1 }),
             ));
         }
         self.last_resort.as_ref().map(|package| (package.place.clone(), true, None))
     }
 
     /// The change that discards all one-time packages, if there are any (R10).
-    pub(crate) fn discard(&self, device: DeviceId) -> Option<Change> {
-        (self.first < self.next()).then(|| Change::KeyPackagesTaken { device, first: self.next() })
+    pub(crate) fn discard(&self, device: DeviceId) -> Option<DirectoryChange> {
+        (self.first < self.next()).then(|| DirectoryChange::KeyPackagesTaken { device, first: self.next() })
     }
 
     /// Adds a package under its number. A later place of the same package replaces the earlier one.

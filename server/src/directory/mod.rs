@@ -1,5 +1,6 @@
 //! The directory: accounts and their devices ([`accounts`]), contact cards ([`cards`]), key packages
-//! ([`key_packages`]), creation tokens ([`tokens`]) and invites ([`invites`]).
+//! ([`key_packages`]), creation tokens ([`tokens`]) and invites ([`invites`]); and what can change in it
+//! ([`change`]).
 //!
 //! Pure, like [`crate::mailbox`]: a request becomes changes, and applying them is a separate step. Cards and
 //! key packages are opaque, and are held by their place `L`. Invariant: nothing here names a mailbox, and no
@@ -7,6 +8,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod cards;
+pub(crate) mod change;
 pub(crate) mod invites;
 pub(crate) mod key_packages;
 pub(crate) mod tokens;

@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use posthorn_proto::{DeviceId, KeyHash};
 
 use crate::store::StoreError;
-use crate::store::ledger::Keyed;
+use crate::store::keyed::Keyed;
 
 /// Life of an unspent token, in days, because everything that is stored has an expiry (R6).
 pub(crate) const TOKEN_DAYS: u32 = 180;

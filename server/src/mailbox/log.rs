@@ -9,7 +9,8 @@ use hashbrown::HashTable;
 use posthorn_proto::PostId;
 use posthorn_proto::limits::POST_OVERHEAD_BYTES;
 
-use crate::store::ledger::{Keyed, ShortFingerprint};
+use super::change::ShortFingerprint;
+use crate::store::keyed::Keyed;
 
 /// Remembered posts, up to which they are searched one by one; beyond that an index is worth its memory.
 const INDEX_ABOVE: usize = 48;

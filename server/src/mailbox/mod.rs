@@ -1,5 +1,5 @@
-//! One mailbox: its lock ([`access`]), its readers ([`readers`]), its log ([`log`]), and what it keeps for
-//! how long ([`retention`]).
+//! One mailbox: its lock ([`access`]), its readers ([`readers`]), its log ([`log`]), what it keeps for how
+//! long ([`retention`]), and what can change in it ([`change`]).
 //!
 //! Pure: a request is checked against the present state and answered with the change that it would make.
 //! Applying the change is a separate step, so that an engine can make it durable in between, or replay it
@@ -7,6 +7,7 @@
 //! only by their place `L`.
 
 pub(crate) mod access;
+pub(crate) mod change;
 mod key;
 pub(crate) mod log;
 pub(crate) mod readers;
@@ -18,10 +19,11 @@ use posthorn_proto::limits::POST_OVERHEAD_BYTES;
 use posthorn_proto::{KeyHash, Reader, ReaderId, Turn};
 
 use self::access::{Lock, check_reader_changes};
+use self::change::{MailboxChange, ShortFingerprint, Snapshot};
 use self::log::{Entry, Freed, Log};
-use self::readers::{Active, Evicted, Readers};
+use self::readers::Readers;
 use self::retention::{DAY, reserve, turn_cost};
-use crate::store::ledger::{BadRecord, Keyed, MailboxChange, Parser, ShortFingerprint, Writer};
+use crate::store::keyed::Keyed;
 use crate::store::{Append, NewMailbox, OpenReader, ReaderView, StoreError, StorePolicy};
 
 /// A mailbox, with bodies at places `L`.
@@ -44,22 +46,6 @@ pub(crate) struct Mailbox<L> {
     opened: u32,
     /// When the ledger will look at it next, unix seconds. Only the ledger writes it.
     pub(crate) scheduled: u32,
-}
-
-/// All of a mailbox but its posts, as a record states it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Snapshot {
-    head: u64,
-    oldest: u64,
-    forgotten: u64,
-    post_key: KeyHash,
-    turn_key: KeyHash,
-    quota: u64,
-    paid: u64,
-    expiry: u32,
-    opened: u32,
-    active: Vec<Active>,
-    evicted: Vec<Evicted>,
 }
 
 /// What becomes of an append.
@@ -297,62 +283,6 @@ impl<L: Clone + PartialEq> Mailbox<L> {
     /// The last day on which it was opened.
     pub(crate) fn opened(&self) -> u32 {
         self.opened
-    }
-}
-
-impl Snapshot {
-    /// The newest seq; 0 = none yet.
-    pub(crate) fn head(&self) -> u64 {
-        self.head
-    }
-
-    /// Appends the snapshot's bytes.
-    pub(crate) fn encode(&self, w: &mut Writer<'_>) {
-        w.number(self.head).number(self.oldest).number(self.forgotten);
-        w.fixed(self.post_key).fixed(self.turn_key).number(self.quota).fixed(self.paid.to_le_bytes());
-        w.number(u64::from(self.expiry)).number(u64::from(self.opened));
-        w.number(self.active.len() as u64);
-        for reader in &self.active {
-            w.fixed(reader.id).fixed(reader.key).number(reader.cursor);
-        }
-        w.number(self.evicted.len() as u64);
-        for Evicted { reader, until } in &self.evicted {
-            w.fixed(reader.id).fixed(reader.key).number(reader.cursor).number(*until);
-        }
-    }
-
-    /// Reads what [`Snapshot::encode`] wrote.
-    pub(crate) fn decode(p: &mut Parser) -> Result<Self, BadRecord> {
-        let (head, oldest, forgotten) = (p.number()?, p.number()?, p.number()?);
-        if forgotten >= oldest || oldest.checked_sub(1).is_none_or(|below| below > head) {
-            return Err(BadRecord("seqs out of order"));
-        }
-        let reader = |p: &mut Parser| {
-            Ok::<_, BadRecord>(Active { id: ReaderId(p.array()?), key: p.key()?, cursor: p.number()? })
-        };
-        Ok(Self {
-            head,
-            oldest,
-            forgotten,
-            post_key: p.key()?,
-            turn_key: p.key()?,
-            quota: p.number()?,
-            paid: u64::from_le_bytes(p.array()?),
-            expiry: p.small()?,
-            opened: p.small()?,
-            active: {
-                let count = p.count(49)?;
-                (0..count).map(|_| reader(p)).collect::<Result<_, _>>()?
-            },
-            evicted: {
-                let count = p.count(50)?;
-                (0..count).map(|_| Ok(Evicted { reader: reader(p)?, until: p.number()? })).collect::<Result<
-                    _,
-                    BadRecord,
-                >>(
-                )?
-            },
-        })
     }
 }
 

@@ -14,8 +14,10 @@
 //! Keys arrive here as hashes: an engine never holds a key that opens a mailbox.
 
 pub(crate) mod clock;
+pub(crate) mod codec;
 pub mod embedded;
 pub mod fuzzing;
+pub(crate) mod keyed;
 pub(crate) mod ledger;
 pub mod memory;
 

@@ -4,7 +4,9 @@
 use bytes::Bytes;
 use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId};
 
-use super::{Change, Command, Decision, Ledger, MailboxChange, Outcome, Record, Taken};
+use super::{Change, Command, Decision, Ledger, Outcome, Record, Taken};
+use crate::directory::change::DirectoryChange;
+use crate::mailbox::change::MailboxChange;
 use crate::mailbox::retention::{Expiry, turn_cost};
 use crate::mailbox::{Verdict, check_first_readers, day};
 use crate::store::{Append, NewAccount, NewInvite, NewMailbox, StoreError};
@@ -45,7 +47,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
             Command::DrawTokens { device, hashes } => self.decide_draw(device, hashes, now),
             Command::Restored => {
                 let all = self.packages.devices().filter_map(|id| self.packages.get(id)?.discard(*id));
-                Ok(self.done(all.collect::<Vec<_>>(), now))
+                Ok(self.done(all.map(Change::Directory).collect::<Vec<_>>(), now))
             }
         }
     }
@@ -145,8 +147,10 @@ impl<L: Clone + PartialEq> Ledger<L> {
         }
         let more = looked == EXPIRE_AT_ONCE;
         if !more {
-            changes.extend(self.invites.expired(now).map(|hash| Change::InviteGone { hash: *hash }));
-            changes.extend(self.tokens.expire(day(now)).map(|before| Change::TokensExpired { before }));
+            let gone = self.invites.expired(now).map(|hash| DirectoryChange::InviteGone { hash: *hash });
+            changes.extend(gone.map(Change::Directory));
+            let void = self.tokens.expire(day(now)).map(|before| DirectoryChange::TokensExpired { before });
+            changes.extend(void.map(Change::Directory));
             // Once a day the journal notes that the time is believed; the next start compares with that.
             if day(now) != day(u64::from(self.believed.time)) {
                 changes.push(Change::Clock);
@@ -158,10 +162,10 @@ impl<L: Clone + PartialEq> Ledger<L> {
     fn decide_mint(&self, invite: NewInvite, now: u64) -> Decision<L> {
         let NewInvite { hash, uses, expires } = invite;
         let change = match uses {
-            0 => Change::InviteGone { hash },
-            _ => Change::InviteMinted { hash, uses, expires },
+            0 => DirectoryChange::InviteGone { hash },
+            _ => DirectoryChange::InviteMinted { hash, uses, expires },
         };
-        self.done(self.invites.is_new(&invite).then_some(change), now)
+        self.done(self.invites.is_new(&invite).then_some(Change::Directory(change)), now)
     }
 
     fn decide_register(&self, new: NewAccount, now: u64) -> Decided<L> {
@@ -177,13 +181,15 @@ impl<L: Clone + PartialEq> Ledger<L> {
             return Err(StoreError::Quota("accounts"));
         }
         let NewAccount { handle, identity_key, device, device_key, .. } = new;
-        Ok(self.done([Change::Registered { handle, identity_key, device, device_key, invite }], now))
+        let change = DirectoryChange::Registered { handle, identity_key, device, device_key, invite };
+        Ok(self.done([Change::Directory(change)], now))
     }
 
     fn decide_card(&self, device: &DeviceId, card_version: u64, card: Bytes, now: u64) -> Decided<L> {
         let handle = self.accounts.owner(device)?.clone();
         let new = self.cards.check(&handle, card_version, &card)?;
-        Ok(self.done(new.then_some(Change::CardPublished { handle, card_version, card }), now))
+        let change = DirectoryChange::CardPublished { handle, card_version, card };
+        Ok(self.done(new.then_some(Change::Directory(change)), now))
     }
 
     fn decide_publish(
@@ -200,13 +206,13 @@ impl<L: Clone + PartialEq> Ledger<L> {
         let mut stock = packages.stock();
         for change in &changes {
             match change {
-                Change::KeyPackageAdded { .. } => stock.one_time += 1,
-                Change::KeyPackagesTaken { .. } => stock.one_time = stock.one_time.min(limit as u32),
-                Change::LastResort { .. } => stock.last_resort_since = now,
+                DirectoryChange::KeyPackageAdded { .. } => stock.one_time += 1,
+                DirectoryChange::KeyPackagesTaken { .. } => stock.one_time = stock.one_time.min(limit as u32),
+                DirectoryChange::LastResort { .. } => stock.last_resort_since = now,
                 _ => {}
             }
         }
-        Ok(self.decided(Outcome::Stock(stock), changes, now))
+        Ok(self.decided(Outcome::Stock(stock), changes.into_iter().map(Change::Directory), now))
     }
 
     fn decide_take(&self, handle: &Handle, now: u64) -> Decided<L> {
@@ -215,7 +221,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
             let found = self.packages.get(device).and_then(|packages| packages.take(*device));
             if let Some((place, last_resort, change)) = found {
                 taken.push(Taken { device: *device, last_resort, place });
-                changes.extend(change);
+                changes.extend(change.map(Change::Directory));
             }
         }
         if taken.is_empty() {
@@ -228,7 +234,8 @@ impl<L: Clone + PartialEq> Ledger<L> {
         self.accounts.owner(&device)?;
         let (per_device, total) = (self.policy.tokens_per_device, self.policy.tokens);
         let (accepted, fresh) = self.tokens.draw(device, hashes, day(now), per_device, total)?;
-        let change = (!fresh.is_empty()).then(|| Change::TokensDrawn { day: day(now), hashes: fresh });
-        Ok(self.decided(Outcome::Accepted(accepted), change, now))
+        let change =
+            (!fresh.is_empty()).then(|| DirectoryChange::TokensDrawn { day: day(now), hashes: fresh });
+        Ok(self.decided(Outcome::Accepted(accepted), change.map(Change::Directory), now))
     }
 }

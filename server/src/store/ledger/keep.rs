@@ -10,8 +10,10 @@
 
 use posthorn_proto::MailboxId;
 
-use super::{Change, Ledger, MailboxChange, Record};
+use super::{Change, Ledger, Record};
+use crate::directory::change::DirectoryChange;
 use crate::mailbox::Mailbox;
+use crate::mailbox::change::MailboxChange;
 
 /// What compaction must do about one record in a segment that is to be removed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -60,7 +62,10 @@ impl<L: Clone + PartialEq> Ledger<L> {
                     _ => {}
                 }
                 if tombstone.copy {
-                    keep.write.push(Record { change: Change::TokenSpent { token: *token }, ..*record });
+                    keep.write.push(Record {
+                        change: Change::Directory(DirectoryChange::TokenSpent { token: *token }),
+                        ..*record
+                    });
                 }
                 keep
             }
@@ -72,12 +77,25 @@ impl<L: Clone + PartialEq> Ledger<L> {
                     (None, _) => Keep::DROP,
                 }
             }
-            Change::Registered { .. } => Keep::COPY,
-            Change::CardPublished { handle, .. } => {
+            Change::Directory(change) => self.keep_of_directory(change, record, place, tombstone),
+        }
+    }
+
+    fn keep_of_directory(
+        &self,
+        change: &DirectoryChange,
+        record: &Record,
+        place: &L,
+        tombstone: Keep,
+    ) -> Keep {
+        let about = |change| Record { change: Change::Directory(change), ..*record };
+        match change {
+            DirectoryChange::Registered { .. } => Keep::COPY,
+            DirectoryChange::CardPublished { handle, .. } => {
                 Keep::copy_if(self.cards.get(handle).is_some_and(|card| card.place == *place))
             }
-            Change::KeyPackageAdded { device, number, .. }
-            | Change::KeyPackageMark { device, number, .. } => {
+            DirectoryChange::KeyPackageAdded { device, number, .. }
+            | DirectoryChange::KeyPackageMark { device, number, .. } => {
                 let packages = self.packages.get(device);
                 let Some(package) = packages.and_then(|all| all.one_time.get(number)) else {
                     return Keep::DROP;
@@ -86,39 +104,36 @@ impl<L: Clone + PartialEq> Ledger<L> {
                     Some((present, _)) => Keep::copy_if(present == place),
                     None => {
                         let (device, number, digest) = (*device, *number, package.digest);
-                        Keep::write(Record {
-                            change: Change::KeyPackageMark { device, number, digest },
-                            ..*record
-                        })
+                        Keep::write(about(DirectoryChange::KeyPackageMark { device, number, digest }))
                     }
                 }
             }
-            Change::LastResort { device, .. } => {
+            DirectoryChange::LastResort { device, .. } => {
                 let last = self.packages.get(device).and_then(|packages| packages.last_resort.as_ref());
                 Keep::copy_if(last.is_some_and(|last| last.place == *place))
             }
-            Change::KeyPackagesTaken { device, first } => {
+            DirectoryChange::KeyPackagesTaken { device, first } => {
                 Keep::copy_if(self.packages.get(device).is_some_and(|packages| packages.first == *first))
             }
-            Change::TokensDrawn { day, hashes } => {
+            DirectoryChange::TokensDrawn { day, hashes } => {
                 let drawn =
                     |hash: &_| self.tokens.get(hash).is_some_and(|drawn| drawn.version == record.version);
                 let hashes: Vec<_> = hashes.iter().copied().filter(drawn).collect();
-                let left = Record { change: Change::TokensDrawn { day: *day, hashes }, ..*record };
-                if matches!(&left.change, Change::TokensDrawn { hashes, .. } if hashes.is_empty()) {
+                if hashes.is_empty() {
                     return Keep::DROP;
                 }
-                Keep::write(left)
+                Keep::write(about(DirectoryChange::TokensDrawn { day: *day, hashes }))
             }
-            Change::TokensExpired { before } => {
+            DirectoryChange::TokensExpired { before } => {
                 Keep::copy_if(tombstone.copy && self.tokens.void_before() == *before)
             }
-            Change::InviteMinted { hash, .. } => {
+            DirectoryChange::InviteMinted { hash, .. } => {
                 let Some(invite) = self.invites.get(hash) else { return Keep::DROP };
-                let change = Change::InviteMinted { hash: *hash, uses: invite.uses, expires: invite.expires };
+                let (uses, expires) = (invite.uses, invite.expires);
+                let change = Change::Directory(DirectoryChange::InviteMinted { hash: *hash, uses, expires });
                 Keep::write(Record { version: invite.version, time: self.newest.time, change })
             }
-            Change::TokenSpent { .. } | Change::InviteGone { .. } => tombstone,
+            DirectoryChange::TokenSpent { .. } | DirectoryChange::InviteGone { .. } => tombstone,
         }
     }
 

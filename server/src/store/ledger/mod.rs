@@ -15,11 +15,9 @@
 //!
 //! Sans-IO: reads no clock, no disk, no randomness.
 
-mod codec;
 mod command;
 mod decide;
 mod keep;
-mod keyed;
 mod rebuild;
 mod record;
 mod rows;
@@ -31,21 +29,22 @@ use std::collections::BTreeSet;
 use hashbrown::{HashMap, HashSet};
 use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId};
 
-pub(crate) use self::codec::{BadRecord, Parser, Writer};
 pub(crate) use self::command::{Command, Decision, Held, HeldCard, Outcome, Taken};
 pub(crate) use self::keep::Keep;
-pub(crate) use self::keyed::Keyed;
 pub(crate) use self::rebuild::{Missing, Rebuild};
-pub(crate) use self::record::{Change, MailboxChange, Record, ShortFingerprint};
+pub(crate) use self::record::{Change, Record};
 pub(crate) use self::rows::{Place, RowKey};
 use super::clock::OFF_SECONDS;
+use super::keyed::Keyed;
 use super::{DeviceRecord, NewMailbox, ReadRange, Stats, StoreError, StorePolicy};
 use crate::directory::accounts::{Account, Accounts};
 use crate::directory::cards::{Cards, StoredCard};
+use crate::directory::change::DirectoryChange;
 use crate::directory::digest;
 use crate::directory::invites::{Invite, Invites};
 use crate::directory::key_packages::{KeyPackages, LastResort, OneTime, package_digest};
 use crate::directory::tokens::{Drawn, Tokens};
+use crate::mailbox::change::MailboxChange;
 use crate::mailbox::log::Freed;
 use crate::mailbox::{At, Mailbox, Stray};
 
@@ -222,7 +221,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
             Change::Mailbox { mailbox, life, change } => {
                 return self.apply_mailbox(*mailbox, *life, change, at, place, freed);
             }
-            _ => self.apply_directory(&record.change, at, place, freed),
+            Change::Directory(change) => self.apply_directory(change, at, place, freed),
         }
         None
     }
@@ -306,10 +305,10 @@ impl<L: Clone + PartialEq> Ledger<L> {
         mailbox.log.trim(mailbox.log.head() + 1, freed);
     }
 
-    fn apply_directory(&mut self, change: &Change, at: At, place: L, freed: Freed<'_, L>) {
+    fn apply_directory(&mut self, change: &DirectoryChange, at: At, place: L, freed: Freed<'_, L>) {
         let limit = self.policy.key_packages_per_device;
         match change {
-            Change::Registered { handle, identity_key, device, device_key, invite } => {
+            DirectoryChange::Registered { handle, identity_key, device, device_key, invite } => {
                 let account = Account { identity_key: *identity_key, devices: vec![(*device, *device_key)] };
                 self.accounts.enter(handle, account);
                 self.mark(|| RowKey::Account(handle.clone()));
@@ -318,61 +317,62 @@ impl<L: Clone + PartialEq> Ledger<L> {
                     self.mark(|| RowKey::Invite(*hash));
                 }
             }
-            Change::CardPublished { handle, card_version, card } => {
+            DirectoryChange::CardPublished { handle, card_version, card } => {
                 let (digest, bytes) = (digest(card), card.len() as u32);
                 let old = self.cards.put(handle, StoredCard { version: *card_version, digest, bytes, place });
                 old.into_iter().for_each(|old| freed(old.place, old.bytes));
                 self.mark(|| RowKey::Card(handle.clone()));
             }
-            Change::KeyPackageAdded { device, number, key_package } => {
+            DirectoryChange::KeyPackageAdded { device, number, key_package } => {
                 let place = Some((place, key_package.len() as u32));
                 let package = OneTime { digest: package_digest(key_package), place };
                 self.packages.of(*device).enter(*number, package, limit, freed);
                 self.mark(|| RowKey::Packages(*device));
             }
-            Change::KeyPackageMark { device, number, digest } => {
+            DirectoryChange::KeyPackageMark { device, number, digest } => {
                 let package = OneTime { digest: *digest, place: None };
                 self.packages.of(*device).enter(*number, package, limit, freed);
                 self.mark(|| RowKey::Packages(*device));
             }
-            Change::LastResort { device, key_package } => {
+            DirectoryChange::LastResort { device, key_package } => {
                 let (digest, bytes) = (package_digest(key_package), key_package.len() as u32);
                 let package = LastResort { version: at.version, since: at.time, digest, bytes, place };
                 self.packages.of(*device).put_last_resort(package, freed);
                 self.mark(|| RowKey::Packages(*device));
             }
-            Change::KeyPackagesTaken { device, first } => {
+            DirectoryChange::KeyPackagesTaken { device, first } => {
                 self.packages.of(*device).taken(*first, limit, freed);
                 self.mark(|| RowKey::Packages(*device));
             }
-            Change::TokensDrawn { .. } | Change::TokenSpent { .. } | Change::TokensExpired { .. } => {
+            DirectoryChange::TokensDrawn { .. }
+            | DirectoryChange::TokenSpent { .. }
+            | DirectoryChange::TokensExpired { .. } => {
                 self.apply_tokens(change, at);
             }
-            Change::InviteMinted { hash, uses, expires } => {
+            DirectoryChange::InviteMinted { hash, uses, expires } => {
                 self.invites.put(*hash, Invite { uses: *uses, expires: *expires, version: at.version });
                 self.mark(|| RowKey::Invite(*hash));
             }
-            Change::InviteGone { hash } => {
+            DirectoryChange::InviteGone { hash } => {
                 self.invites.remove(hash, at.version);
                 self.mark(|| RowKey::Invite(*hash));
             }
-            Change::Clock | Change::Created { .. } | Change::Mailbox { .. } => {}
         }
     }
 
-    fn apply_tokens(&mut self, change: &Change, at: At) {
+    fn apply_tokens(&mut self, change: &DirectoryChange, at: At) {
         match change {
-            Change::TokensDrawn { day, hashes } => {
+            DirectoryChange::TokensDrawn { day, hashes } => {
                 for hash in hashes {
                     self.tokens.enter(*hash, Drawn { version: at.version, day: *day });
                     self.mark(|| RowKey::Token(*hash));
                 }
             }
-            Change::TokenSpent { token } => {
+            DirectoryChange::TokenSpent { token } => {
                 self.tokens.spend(token, at.version);
                 self.mark(|| RowKey::Token(*token));
             }
-            Change::TokensExpired { before } => {
+            DirectoryChange::TokensExpired { before } => {
                 let void = self.tokens.void(*before);
                 self.mark_all(void.into_iter().map(RowKey::Token));
             }

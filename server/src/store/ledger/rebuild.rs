@@ -9,10 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use hashbrown::HashMap;
 use posthorn_proto::{MailboxId, PostId};
 
-use super::{Change, Keyed, Ledger, MailboxChange, Record, RowKey};
+use super::{Change, Ledger, Record, RowKey};
+use crate::mailbox::change::{MailboxChange, Snapshot};
 use crate::mailbox::log::{Entry, Log};
-use crate::mailbox::{At, Mailbox, Snapshot, stored_bytes};
+use crate::mailbox::{At, Mailbox, stored_bytes};
 use crate::store::StorePolicy;
+use crate::store::keyed::Keyed;
 
 /// A mailbox in one of its lives.
 type Life = (MailboxId, u64);

@@ -16,15 +16,16 @@
 use bytes::Bytes;
 use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId, PostId};
 
-use super::codec::{BadRecord, Parser, Writer};
 use super::{Ledger, Rebuild};
 use crate::directory::accounts::Account;
 use crate::directory::cards::StoredCard;
 use crate::directory::invites::Invite;
 use crate::directory::key_packages::{LastResort, OneTime, Packages};
 use crate::directory::tokens::Drawn;
+use crate::mailbox::At;
+use crate::mailbox::change::Snapshot;
 use crate::mailbox::log::Entry;
-use crate::mailbox::{At, Snapshot};
+use crate::store::codec::{BadRecord, Parser, Writer};
 
 const FORMAT: u64 = 1;
 /// Posts in a chunk row, by seq: few, so that a post makes little else be written again.

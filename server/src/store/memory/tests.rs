@@ -7,8 +7,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::store::codec::{Parser, Writer};
 use crate::store::conformance::{Engine, Opening, Setup, conformance};
-use crate::store::ledger::{Keep, Parser, Place, RowKey, Writer};
+use crate::store::ledger::{Keep, Place, RowKey};
 
 /// The memory engine under test; its durable state is an image.
 struct InMemory {

@@ -5,7 +5,9 @@ use bytes::Bytes;
 use posthorn_proto::chain::Fingerprint;
 use posthorn_proto::{DeviceId, KeyHash, MailboxId, PostId, Reader, ReaderId, Turn};
 
-use crate::store::ledger::{Change, Command, Keep, Ledger, MailboxChange, Outcome, Rebuild, Record};
+use crate::directory::change::DirectoryChange;
+use crate::mailbox::change::MailboxChange;
+use crate::store::ledger::{Change, Command, Keep, Ledger, Outcome, Rebuild, Record};
 use crate::store::{Append, NewAccount, NewInvite, NewMailbox, OpenReader, StorePolicy};
 
 const NOW: u64 = 1_700_000_000;
@@ -108,9 +110,9 @@ fn written(keep: &Keep) -> Vec<&'static str> {
         .map(|record| match &record.change {
             Change::Mailbox { change: MailboxChange::Snapshot(_), .. } => "snapshot",
             Change::Mailbox { change: MailboxChange::Mark { .. }, .. } => "mark",
-            Change::TokenSpent { .. } => "spent",
-            Change::TokensDrawn { .. } => "drawn",
-            Change::KeyPackageMark { .. } => "package mark",
+            Change::Directory(DirectoryChange::TokenSpent { .. }) => "spent",
+            Change::Directory(DirectoryChange::TokensDrawn { .. }) => "drawn",
+            Change::Directory(DirectoryChange::KeyPackageMark { .. }) => "package mark",
             _ => "other",
         })
         .collect()
@@ -230,7 +232,7 @@ fn tombstones_stay_while_an_older_segment_may_hold_their_victim() {
     assert_eq!(written(&all.keep(drawn, 0)), ["drawn"]);
     assert_eq!(
         all.keep(drawn, 0).write[0].change,
-        Change::TokensDrawn { day: (NOW / 86_400) as u32, hashes: vec![key(8)] },
+        Change::Directory(DirectoryChange::TokensDrawn { day: (NOW / 86_400) as u32, hashes: vec![key(8)] }),
         "only what is not spent"
     );
 }

@@ -5,10 +5,11 @@ use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId, PostId, Reader, Reade
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::mailbox::Snapshot;
+use crate::directory::change::DirectoryChange;
+use crate::mailbox::change::{MailboxChange, Snapshot};
 use crate::store::StorePolicy;
-use crate::store::ledger::codec::Writer;
-use crate::store::ledger::{Change, MailboxChange, Parser, Place, Rebuild, Record, RowKey};
+use crate::store::codec::{Parser, Writer};
+use crate::store::ledger::{Change, Place, Rebuild, Record, RowKey};
 
 fn body() -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), 0..300).prop_map(Bytes::from)
@@ -86,7 +87,6 @@ fn mailbox_change() -> impl Strategy<Value = MailboxChange> {
 }
 
 fn change() -> impl Strategy<Value = Change> {
-    let id = || any::<[u8; 16]>().prop_map(DeviceId);
     prop_oneof![
         Just(Change::Clock),
         (any::<[u8; 16]>(), hash(), hash(), hash(), readers(), any::<u32>(), any::<u64>()).prop_map(
@@ -103,40 +103,38 @@ fn change() -> impl Strategy<Value = Change> {
         (any::<[u8; 16]>(), any::<u64>(), mailbox_change()).prop_map(|(mailbox, life, change)| {
             Change::Mailbox { mailbox: MailboxId(mailbox), life, change }
         }),
+        directory_change().prop_map(Change::Directory),
+    ]
+}
+
+fn directory_change() -> impl Strategy<Value = DirectoryChange> {
+    let id = || any::<[u8; 16]>().prop_map(DeviceId);
+    prop_oneof![
         (handle(), any::<[u8; 32]>(), id(), any::<[u8; 32]>(), proptest::option::of((hash(), any::<u32>())))
-            .prop_map(|(handle, identity_key, device, device_key, invite)| Change::Registered {
+            .prop_map(|(handle, identity_key, device, device_key, invite)| DirectoryChange::Registered {
                 handle,
                 identity_key,
                 device,
                 device_key,
                 invite
             }),
-        (handle(), any::<u64>(), body()).prop_map(|(handle, card_version, card)| Change::CardPublished {
-            handle,
-            card_version,
-            card
+        (handle(), any::<u64>(), body()).prop_map(|(handle, card_version, card)| {
+            DirectoryChange::CardPublished { handle, card_version, card }
         }),
-        (id(), any::<u64>(), body()).prop_map(|(device, number, key_package)| Change::KeyPackageAdded {
-            device,
-            number,
-            key_package
+        (id(), any::<u64>(), body()).prop_map(|(device, number, key_package)| {
+            DirectoryChange::KeyPackageAdded { device, number, key_package }
         }),
-        (id(), any::<u64>(), any::<u64>()).prop_map(|(device, number, digest)| Change::KeyPackageMark {
-            device,
-            number,
-            digest
-        }),
-        (id(), body()).prop_map(|(device, key_package)| Change::LastResort { device, key_package }),
-        (id(), any::<u64>()).prop_map(|(device, first)| Change::KeyPackagesTaken { device, first }),
-        (any::<u32>(), vec(hash(), 0..5)).prop_map(|(day, hashes)| Change::TokensDrawn { day, hashes }),
-        hash().prop_map(|token| Change::TokenSpent { token }),
-        any::<u32>().prop_map(|before| Change::TokensExpired { before }),
-        (hash(), any::<u32>(), any::<u64>()).prop_map(|(hash, uses, expires)| Change::InviteMinted {
-            hash,
-            uses,
-            expires
-        }),
-        hash().prop_map(|hash| Change::InviteGone { hash }),
+        (id(), any::<u64>(), any::<u64>())
+            .prop_map(|(device, number, digest)| DirectoryChange::KeyPackageMark { device, number, digest }),
+        (id(), body()).prop_map(|(device, key_package)| DirectoryChange::LastResort { device, key_package }),
+        (id(), any::<u64>()).prop_map(|(device, first)| DirectoryChange::KeyPackagesTaken { device, first }),
+        (any::<u32>(), vec(hash(), 0..5))
+            .prop_map(|(day, hashes)| DirectoryChange::TokensDrawn { day, hashes }),
+        hash().prop_map(|token| DirectoryChange::TokenSpent { token }),
+        any::<u32>().prop_map(|before| DirectoryChange::TokensExpired { before }),
+        (hash(), any::<u32>(), any::<u64>())
+            .prop_map(|(hash, uses, expires)| DirectoryChange::InviteMinted { hash, uses, expires }),
+        hash().prop_map(|hash| DirectoryChange::InviteGone { hash }),
     ]
 }
 
@@ -243,7 +241,10 @@ fn format_1_is_fixed() {
     let taken = Record {
         version: 1,
         time: 0,
-        change: Change::KeyPackagesTaken { device: DeviceId([0xdd; 16]), first: 9 },
+        change: Change::Directory(DirectoryChange::KeyPackagesTaken {
+            device: DeviceId([0xdd; 16]),
+            first: 9,
+        }),
     };
     let hex: String = encoded(&taken).iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(hex, format!("01230100{}09", "dd".repeat(16)));

@@ -1,8 +1,8 @@
 //! Reading and writing the few shapes that records and checkpoint rows are made of: varints, fixed arrays,
 //! counted lists.
 //!
-//! It owns no format: `record` and `rows` say what stands where. Reading never panics, and never allocates
-//! more than the input could fill.
+//! It owns no format: the ledger's records and rows, and the changes that records carry, say what stands
+//! where. Reading never panics, and never allocates more than the input could fill.
 
 use std::sync::Arc;
 

@@ -1,0 +1,168 @@
+//! What can change in the directory, and the bytes that say so. The ledger's records carry these changes and
+//! the mailboxes'.
+//!
+//! It owns the format of its own fields only: what comes before them in a record is the ledger's.
+
+use bytes::Bytes;
+use posthorn_proto::{DeviceId, Handle, KeyHash};
+
+use crate::store::codec::{BadRecord, Parser, Writer};
+
+/// What a record says about accounts, cards, key packages, tokens and invites.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum DirectoryChange {
+    /// An account with its first device exists, and this many uses of the invite are left.
+    Registered {
+        handle: Handle,
+        identity_key: [u8; 32],
+        device: DeviceId,
+        device_key: [u8; 32],
+        invite: Option<(KeyHash, u32)>,
+    },
+    /// This is the account's card.
+    CardPublished { handle: Handle, card_version: u64, card: Bytes },
+    /// The device has this one-time key package. They are numbered from 1 and handed out in order.
+    KeyPackageAdded { device: DeviceId, number: u64, key_package: Bytes },
+    /// The key package of this number, which is gone, had this digest; kept so that a repeated publication is
+    /// recognised.
+    KeyPackageMark { device: DeviceId, number: u64, digest: u64 },
+    /// This has been the device's last-resort key package since the record's time.
+    LastResort { device: DeviceId, key_package: Bytes },
+    /// One-time key packages below this number are gone.
+    KeyPackagesTaken { device: DeviceId, first: u64 },
+    /// These tokens may be spent. The day is unix seconds / 86,400.
+    TokensDrawn { day: u32, hashes: Vec<KeyHash> },
+    /// A tombstone: copied forward from `Created` while a draw of this token may still stand in an older
+    /// segment.
+    TokenSpent { token: KeyHash },
+    /// Tokens drawn before this day are void.
+    TokensExpired { before: u32 },
+    /// An invite exists with this many uses.
+    InviteMinted { hash: KeyHash, uses: u32, expires: u64 },
+    /// The invite is gone.
+    InviteGone { hash: KeyHash },
+}
+
+impl DirectoryChange {
+    /// The stable number of its kind, from 30 on. A number is never reused.
+    pub(crate) fn kind(&self) -> u8 {
+        match self {
+            Self::Registered { .. } => 30,
+            Self::CardPublished { .. } => 31,
+            Self::KeyPackageAdded { .. } => 32,
+            Self::KeyPackageMark { .. } => 33,
+            Self::LastResort { .. } => 34,
+            Self::KeyPackagesTaken { .. } => 35,
+            Self::TokensDrawn { .. } => 40,
+            Self::TokenSpent { .. } => 41,
+            Self::TokensExpired { .. } => 42,
+            Self::InviteMinted { .. } => 43,
+            Self::InviteGone { .. } => 44,
+        }
+    }
+
+    /// The opaque bytes that it carries.
+    pub(crate) fn body(&self) -> Option<&Bytes> {
+        match self {
+            Self::CardPublished { card, .. } => Some(card),
+            Self::KeyPackageAdded { key_package, .. } | Self::LastResort { key_package, .. } => {
+                Some(key_package)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether it is usually needed for a long time. The others are soon superseded by the next of their
+    /// kind.
+    pub(crate) fn is_lasting(&self) -> bool {
+        !matches!(
+            self,
+            Self::KeyPackagesTaken { .. }
+                | Self::TokenSpent { .. }
+                | Self::TokensExpired { .. }
+                | Self::InviteGone { .. }
+        )
+    }
+
+    /// Appends its bytes.
+    pub(crate) fn encode(&self, w: &mut Writer<'_>) {
+        match self {
+            Self::Registered { handle, identity_key, device, device_key, invite } => {
+                w.counted(handle.as_str().as_bytes()).fixed(identity_key).fixed(device).fixed(device_key);
+                w.number(u64::from(invite.is_some()));
+                if let Some((hash, left)) = invite {
+                    w.fixed(hash).number(u64::from(*left));
+                }
+            }
+            Self::CardPublished { handle, card_version, card } => {
+                w.counted(handle.as_str().as_bytes()).number(*card_version).fixed(card);
+            }
+            Self::KeyPackageAdded { device, number, key_package } => {
+                w.fixed(device).number(*number).fixed(key_package);
+            }
+            Self::LastResort { device, key_package } => {
+                w.fixed(device).fixed(key_package);
+            }
+            Self::KeyPackageMark { device, number, digest } => {
+                w.fixed(device).number(*number).fixed(digest.to_le_bytes());
+            }
+            Self::KeyPackagesTaken { device, first } => {
+                w.fixed(device).number(*first);
+            }
+            Self::TokensDrawn { day, hashes } => {
+                w.number(u64::from(*day)).number(hashes.len() as u64);
+                for hash in hashes {
+                    w.fixed(hash);
+                }
+            }
+            Self::TokenSpent { token } => {
+                w.fixed(token);
+            }
+            Self::TokensExpired { before } => {
+                w.number(u64::from(*before));
+            }
+            Self::InviteMinted { hash, uses, expires } => {
+                w.fixed(hash).number(u64::from(*uses)).number(*expires);
+            }
+            Self::InviteGone { hash } => {
+                w.fixed(hash);
+            }
+        }
+    }
+
+    /// Reads what [`DirectoryChange::encode`] wrote.
+    pub(crate) fn decode(kind: u8, p: &mut Parser) -> Result<Self, BadRecord> {
+        Ok(match kind {
+            30 => Self::Registered {
+                handle: p.handle()?,
+                identity_key: p.array()?,
+                device: DeviceId(p.array()?),
+                device_key: p.array()?,
+                invite: if p.flag()? { Some((p.key()?, p.small()?)) } else { None },
+            },
+            31 => Self::CardPublished { handle: p.handle()?, card_version: p.number()?, card: p.rest() },
+            32 => Self::KeyPackageAdded {
+                device: DeviceId(p.array()?),
+                number: p.number()?,
+                key_package: p.rest(),
+            },
+            33 => Self::KeyPackageMark {
+                device: DeviceId(p.array()?),
+                number: p.number()?,
+                digest: u64::from_le_bytes(p.array()?),
+            },
+            34 => Self::LastResort { device: DeviceId(p.array()?), key_package: p.rest() },
+            35 => Self::KeyPackagesTaken { device: DeviceId(p.array()?), first: p.number()? },
+            40 => {
+                let day = p.small()?;
+                let count = p.count(KeyHash::LEN)?;
+                Self::TokensDrawn { day, hashes: (0..count).map(|_| p.key()).collect::<Result<_, _>>()? }
+            }
+            41 => Self::TokenSpent { token: p.key()? },
+            42 => Self::TokensExpired { before: p.small()? },
+            43 => Self::InviteMinted { hash: p.key()?, uses: p.small()?, expires: p.number()? },
+            44 => Self::InviteGone { hash: p.key()? },
+            _ => return Err(BadRecord("an unknown kind")),
+        })
+    }
+}
