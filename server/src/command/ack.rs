@@ -9,8 +9,8 @@ use std::sync::Arc;
 use posthorn_proto::ErrorCode;
 use posthorn_proto::frame::{Ack, Refusal, ServerBody};
 
+use super::peer::Asked;
 use super::{Call, Work};
-use crate::gateway::peer::Asked;
 use crate::live::opening::{Opening, closing_words};
 use crate::store::StoreError;
 
@@ -55,7 +55,8 @@ async fn advance(call: &Call, opening: &Opening, seq: u64) -> Result<(), StoreEr
 
 fn refuse(call: &Call, asked: Asked, ack: Ack, opening: Option<Arc<Opening>>, code: ErrorCode) {
     if asked.wants_answer() {
-        return asked.answer(Err(Refusal::new(code, closing_words(code))));
+        asked.answer(Err(Refusal::new(code, closing_words(code))));
+        return;
     }
     match opening {
         // Ends it and says so, unless it has ended already: then the client was told.

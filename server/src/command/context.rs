@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use posthorn_proto::{Limits, RelayIdentity};
 use tokio::sync::Semaphore;
 
+use super::rate::{Buckets, Rate};
 use crate::config::Rates;
-use crate::gateway::budget::Budget;
-use crate::gateway::rate::{Buckets, Rate};
 use crate::live::Hub;
+use crate::outbox::Budget;
 use crate::secret::{Ephemerals, RelaySecret};
 use crate::store::Store;
 

@@ -2,8 +2,9 @@
 //! replies.
 //!
 //! The frame is already decoded and its lengths are right; what is left to check are this relay's limits, who
-//! is asking, and how often. No command touches a socket. Rules of mailboxes and of the directory are not
-//! here but in the store's ledger.
+//! is asking, and how often: [`context`] is the relay as they see it, [`peer`] the connection that asks, and
+//! [`rate`] how often something may happen. No command touches a socket. Rules of mailboxes and of the
+//! directory are not here but in the store's ledger.
 //!
 //! | file | needs |
 //! |---|---|
@@ -25,10 +26,12 @@ mod destroy;
 mod draw_tokens;
 mod look_up;
 mod open;
+pub(crate) mod peer;
 mod post;
 mod prove_relay;
 mod publish_card;
 mod publish_key_packages;
+pub(crate) mod rate;
 mod register;
 mod signal;
 mod take_key_packages;
@@ -43,7 +46,7 @@ use posthorn_proto::frame::{Refusal, Request, ServerBody};
 pub(crate) use context::neighbourhood;
 pub use context::{Context, ContextParts};
 
-use crate::gateway::peer::{Asked, Peer};
+use self::peer::{Asked, Peer};
 use crate::store::StoreError;
 
 /// What remains to be done for one request. It answers into the session's outbox by itself. Its first poll is
@@ -137,7 +140,9 @@ pub(crate) fn cost(request: &Request) -> u32 {
 }
 
 fn answer(asked: Asked, reply: impl Future<Output = Reply> + Send + 'static) -> Work {
-    Box::pin(async move { asked.answer(reply.await) })
+    Box::pin(async move {
+        asked.answer(reply.await);
+    })
 }
 
 fn too_large(what: &str, got: u64, most: u64) -> Refusal {

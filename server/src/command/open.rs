@@ -12,8 +12,8 @@ use futures_util::future::join_all;
 use posthorn_proto::ErrorCode;
 use posthorn_proto::frame::{Open, OpenState, Opened, Opening, Refusal, ServerBody};
 
+use super::peer::Asked;
 use super::{Call, within};
-use crate::gateway::peer::Asked;
 use crate::live::Seat;
 use crate::live::opening::closing_words;
 use crate::store::{OpenReader, ReaderView};
@@ -28,7 +28,10 @@ pub(super) async fn open(call: Call, asked: Asked, open: Open) {
             drop(reserved);
             results
         }
-        Err(refusal) => return asked.answer(Err(refusal)),
+        Err(refusal) => {
+            asked.answer(Err(refusal));
+            return;
+        }
     };
     let mut begun = Vec::with_capacity(results.len());
     let mut answer = Vec::with_capacity(results.len());
@@ -44,7 +47,7 @@ pub(super) async fn open(call: Call, asked: Asked, open: Open) {
         });
         answer.push(Opened { mailbox: opening.mailbox, result: state });
     }
-    let answered = asked.answer_first(ServerBody::Opened(answer));
+    let answered = asked.answer(Ok(ServerBody::Opened(answer)));
     for (opening, view) in begun {
         opening.begin(&view, &answered);
     }

@@ -15,12 +15,11 @@ use posthorn_proto::frame::ClientFrame;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
-use super::budget::Budget;
-use super::outbox::Behind;
-use super::session::{Ending, Session, Work};
+use super::session::{Session, Work};
 use super::socket::{Draft, Scratch, Socket};
 use super::websocket::{Event, Fault, close, pong};
 use crate::clock::SystemClock;
+use crate::outbox::{Behind, Budget, Ending};
 
 /// Gulps read before others get their turn.
 const GULPS: usize = 4;

@@ -15,12 +15,12 @@ use tokio_tungstenite::tungstenite;
 use tungstenite::Message;
 use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 
-use super::outbox::ANSWER_BYTES;
 use super::session::{Now, Session};
 use super::websocket::{Decoder, Event, Fault};
 use crate::command::{Context, ContextParts};
 use crate::config::Rates;
 use crate::live::Hub;
+use crate::outbox::ANSWER_BYTES;
 use crate::secret::RelaySecret;
 use crate::store::memory::MemoryStore;
 use crate::store::{Clock, StorePolicy};

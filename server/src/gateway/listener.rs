@@ -21,14 +21,14 @@ use tokio_rustls::TlsAcceptor;
 
 use super::connection::{Connection, Surroundings};
 use super::handshakes::{Handshake, Handshakes};
-use super::outbox::Outbox;
-use super::rate::Buckets;
 use super::session::{Now, Session};
 use super::tls::TlsError;
 use super::{http, tls};
 use crate::clock::SystemClock;
+use crate::command::rate::Buckets;
 use crate::command::{Context, neighbourhood};
 use crate::config::{Config, Connections};
+use crate::outbox::Outbox;
 use crate::store::Clock as _;
 
 /// A pause after the system refused a connection (too many open files): trying at once would only spin.
@@ -304,7 +304,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::rate::Rate;
+    use crate::command::rate::Rate;
 
     #[test]
     fn doors_count_and_forget() {

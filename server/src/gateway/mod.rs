@@ -3,21 +3,16 @@
 //! Reading order: [`listener`] accepts and caps; [`http`] answers the few plain requests and upgrades to
 //! WebSocket; [`websocket`] makes messages of bytes and [`socket`] moves them; [`connection`] stands between
 //! a socket and a session; [`session`] is one client's conversation with the relay, without a socket;
-//! [`peer`] is what its requests share; [`outbox`] is what waits to be sent; [`rate`] is how often something
-//! may happen, [`handshakes`] how many may be half open, [`budget`] how much memory all of this may take.
+//! [`handshakes`] is how many connections may be half open.
 //!
 //! Invariant: below [`session`] nothing knows that sockets exist. The simulation drives sessions by hand.
 
-pub(crate) mod budget;
 pub(crate) mod connection;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handshakes;
 mod http;
 pub(crate) mod listener;
-pub mod outbox;
-pub(crate) mod peer;
-pub(crate) mod rate;
 pub mod session;
 mod socket;
 mod tls;

@@ -23,13 +23,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use posthorn_proto::auth::Challenge;
 use posthorn_proto::frame::{ClientFrame, FrameError, Hello, Refusal, Request, ServerBody, ServerFrame};
-use posthorn_proto::{CLOSE_IDLE, CLOSE_STALLED, DeviceId, ErrorCode, VERSION};
+use posthorn_proto::{DeviceId, ErrorCode, VERSION};
 
-use super::outbox::{Behind, Outbox};
-use super::peer::Peer;
-use super::rate::Bucket;
+use crate::command::peer::Peer;
+use crate::command::rate::Bucket;
 use crate::command::{self, Call, Context, neighbourhood, rate_limited};
 use crate::live::catch_up::catch_up;
+use crate::outbox::{Behind, Ending, Outbox};
 
 pub use crate::command::Work;
 
@@ -40,35 +40,6 @@ pub struct Now {
     pub unix_seconds: u64,
     /// The steady clock, milliseconds.
     pub millis: u64,
-}
-
-/// Why the relay closes a connection: a WebSocket close code and a word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ending {
-    /// RFC 6455, section 7.4; from 4000 on our own.
-    pub code: u16,
-    /// One word for people and programs.
-    pub reason: &'static str,
-}
-
-impl Ending {
-    /// The relay stops.
-    pub const GOING_AWAY: Self = Self { code: 1001, reason: "GOING_AWAY" };
-    /// Not WebSocket.
-    pub const PROTOCOL: Self = Self { code: 1002, reason: "PROTOCOL" };
-    /// A text message.
-    pub const TEXT: Self = Self { code: 1003, reason: "TEXT_MESSAGE" };
-    /// Not a frame of this protocol.
-    pub const BAD_FRAME: Self = Self { code: 1007, reason: "BAD_FRAME" };
-    /// Too much bad input, too many wrong proofs, or requests far above the rate.
-    pub const FLOOD: Self = Self { code: 1008, reason: "FLOOD" };
-    /// Longer than the announced frame.
-    pub const TOO_LARGE: Self = Self { code: 1009, reason: "TOO_LARGE" };
-    /// Nothing came for `limits.idle_seconds`.
-    pub const IDLE: Self = Self { code: CLOSE_IDLE, reason: "IDLE" };
-    /// For `connections.stalled_seconds` it took nothing of what was sent, or did not end a message that it
-    /// had begun.
-    pub const STALLED: Self = Self { code: CLOSE_STALLED, reason: "STALLED" };
 }
 
 /// One client's conversation. Dropping it ends all its openings.
@@ -196,7 +167,7 @@ impl Session {
         let (context, peer) = (self.context.clone(), self.peer.clone());
         Some(Box::pin(async move {
             let _running = running;
-            catch_up(&context, &peer.outbox, |mailbox| peer.opening(mailbox)).await;
+            catch_up(&*context.store, &context.reads, &peer.outbox, |mailbox| peer.opening(mailbox)).await;
         }))
     }
 

@@ -7,27 +7,29 @@
 use std::sync::Arc;
 
 use posthorn_proto::MailboxId;
+use tokio::sync::Semaphore;
 
 use super::opening::Opening;
-use crate::command::Context;
-use crate::gateway::outbox::Outbox;
-use crate::store::StoreError;
+use crate::outbox::Outbox;
+use crate::store::{Store, StoreError};
 
 /// Most envelopes that are read at once, in bytes; one larger envelope may exceed it.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// Serves the openings that are behind, until all have caught up or the outbox is full enough.
+/// Serves the openings that are behind, until all have caught up or the outbox is full enough. Reads while
+/// it holds a permit of `reads`.
 pub(crate) async fn catch_up(
-    context: &Context,
+    store: &dyn Store,
+    reads: &Semaphore,
     outbox: &Outbox,
     find: impl Fn(&MailboxId) -> Option<Arc<Opening>> + Send,
 ) {
     // The semaphore is never closed; if it were, there would be nothing left to serve.
-    let Ok(_permit) = context.reads.acquire().await else { return };
+    let Ok(_permit) = reads.acquire().await else { return };
     while let Some((mailbox, room)) = outbox.take_behind() {
         let Some(opening) = find(&mailbox) else { continue };
         let Some(range) = opening.wants(room.min(BATCH_BYTES)) else { continue };
-        match context.store.read(mailbox, range).await {
+        match store.read(mailbox, range).await {
             Ok(batch) => opening.fill(range, &batch),
             // What is damaged is lost: its reader is told so, and gets the rest. (Only the first envelope of
             // a range is reported as damaged.)

@@ -14,7 +14,7 @@ use posthorn_proto::frame::{ServerBody, ServerFrame};
 use posthorn_proto::{ErrorCode, MailboxId, ReaderId};
 
 use super::opening::{Opening, Shared};
-use crate::gateway::outbox::Outbox;
+use crate::outbox::Outbox;
 use crate::store::{Published, Stored};
 
 /// Locks that the mailboxes are spread over: enough that openings of one mailbox and appends to another

@@ -10,8 +10,7 @@ use parking_lot::Mutex;
 use posthorn_proto::frame::{Delivery, Refusal, ServerBody, ServerFrame};
 use posthorn_proto::{ErrorCode, MailboxId, ReaderId};
 
-use crate::gateway::outbox::{Delivered, Outbox};
-use crate::gateway::peer::Answered;
+use crate::outbox::{Answered, Delivered, Outbox};
 use crate::store::{ReadRange, ReaderView, Stored};
 
 /// A reader's place in a mailbox on one connection.

@@ -8,8 +8,7 @@ use posthorn_proto::frame::{ServerBody, ServerFrame};
 use posthorn_proto::{ErrorCode, KeyHash, MailboxId, PostId, ReaderId, Turn};
 
 use super::Hub;
-use crate::gateway::outbox::Outbox;
-use crate::gateway::peer::Answered;
+use crate::outbox::{Answered, Outbox};
 use crate::store::{Published as _, ReadRange, ReaderView, Stored};
 
 const MAILBOX: MailboxId = MailboxId([1; 16]);

@@ -9,7 +9,7 @@ use posthorn_proto::{ErrorCode, Handle};
 
 use super::support::*;
 use crate::config::Rates;
-use crate::gateway::session::Ending;
+use crate::outbox::Ending;
 
 fn handle(text: &str) -> Handle {
     Handle::parse(text).expect("a handle")

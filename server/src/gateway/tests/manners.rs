@@ -6,8 +6,7 @@ use posthorn_proto::{ErrorCode, Limits, MailboxId, ReadKey};
 
 use super::support::*;
 use crate::config::Rates;
-use crate::gateway::outbox::ANSWER_BYTES;
-use crate::gateway::session::Ending;
+use crate::outbox::{ANSWER_BYTES, Ending};
 
 #[test]
 fn hello_comes_first_and_says_what_is_accepted() {

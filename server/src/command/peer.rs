@@ -12,12 +12,10 @@ use parking_lot::Mutex;
 use posthorn_proto::frame::{Refusal, ServerBody, ServerFrame};
 use posthorn_proto::{DeviceId, ErrorCode, MailboxId};
 
-use super::budget::Budget;
-use super::outbox::{ANSWER_BYTES, Outbox};
-use super::session::Ending;
-use crate::command::Reply;
+use super::Reply;
 use crate::live::Seat;
 use crate::live::opening::{Opening, closing_words};
+use crate::outbox::{ANSWER_BYTES, Answered, Budget, Ending, Outbox};
 use crate::secret::Ephemeral;
 
 /// Wrong proofs on one connection before it is closed.
@@ -247,28 +245,9 @@ impl Asked {
 
     /// Answers it. Whoever drives the session looks for answers after each step of its work, without being
     /// woken.
-    pub(crate) fn answer(self, reply: Reply) {
+    pub(crate) fn answer(self, reply: Reply) -> Answered {
         let body = reply.unwrap_or_else(ServerBody::Error);
-        self.peer.outbox.answer_quietly(ServerFrame { request: self.request, body }.encode());
-    }
-}
-
-/// An answer is in the outbox. Who holds this may let deliveries follow it.
-pub(crate) struct Answered(());
-
-impl Asked {
-    /// Answers it, with proof of that.
-    pub(crate) fn answer_first(self, body: ServerBody) -> Answered {
-        self.answer(Ok(body));
-        Answered(())
-    }
-}
-
-#[cfg(test)]
-impl Answered {
-    /// For tests of what follows an answer, without one.
-    pub(crate) fn in_test() -> Self {
-        Self(())
+        self.peer.outbox.answer_quietly(ServerFrame { request: self.request, body }.encode())
     }
 }
 

@@ -1,4 +1,5 @@
-//! What waits to be sent on one connection, with a hard bound in bytes (R6, R7).
+//! What waits to be sent on one connection, with a hard bound in bytes (R6, R7). `command` puts answers here
+//! and `live` deliveries, and this knows neither of them.
 //!
 //! Owns the frames between the session (and the live side of other sessions) and the socket, in the order in
 //! which they are sent. Never touches a socket, never blocks, never drops an answer.
@@ -9,6 +10,11 @@
 //! their number is bounded because the session stops accepting requests while too much of them waits.
 //! *Deliveries* are taken only while there is room; whoever is refused catches up from the store when the
 //! queue has drained.
+//!
+//! [`budget`] is how much memory all connections together may take, and [`ending`] why one is closed.
+
+mod budget;
+mod ending;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,7 +26,8 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use posthorn_proto::MailboxId;
 
-use super::budget::Budget;
+pub(crate) use self::budget::Budget;
+pub use self::ending::Ending;
 
 /// What a queued frame costs beside its bytes: its place in the queue and the WebSocket header.
 const FRAME_OVERHEAD: usize = 64;
@@ -69,6 +76,9 @@ enum Kind {
     Delivery,
 }
 
+/// An answer is in the outbox (or its connection is gone). Who holds this may let deliveries follow it.
+pub(crate) struct Answered(());
+
 /// What became of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Delivered {
@@ -105,19 +115,21 @@ impl Outbox {
     }
 
     /// Queues an answer, or a pushed word that must not be lost.
-    pub(crate) fn answer(&self, bytes: Bytes) {
-        self.answer_quietly(bytes);
+    pub(crate) fn answer(&self, bytes: Bytes) -> Answered {
+        let answered = self.answer_quietly(bytes);
         self.driver.wake();
+        answered
     }
 
     /// The same by the driver itself, which will look without being woken.
-    pub(crate) fn answer_quietly(&self, bytes: Bytes) {
+    pub(crate) fn answer_quietly(&self, bytes: Bytes) -> Answered {
         let mut waiting = self.waiting.lock();
         if !waiting.shut {
             self.budget.charge(cost(&bytes));
             self.answer_bytes.fetch_add(cost(&bytes), Ordering::Relaxed);
             waiting.frames.push_back(Waited { bytes, kind: Kind::Answer });
         }
+        Answered(())
     }
 
     /// Queues a delivery or a signal if there is room. Wakes nobody: one wake-up for all that comes at once
@@ -261,6 +273,14 @@ impl Outbox {
 impl Drop for Outbox {
     fn drop(&mut self) {
         self.shut();
+    }
+}
+
+#[cfg(test)]
+impl Answered {
+    /// For tests of what follows an answer, without one.
+    pub(crate) fn in_test() -> Self {
+        Self(())
     }
 }
 
