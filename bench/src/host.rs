@@ -14,7 +14,6 @@ use tempfile::TempDir;
 
 use crate::clock;
 use crate::process::Process;
-use crate::setup;
 use crate::wire::socket::{Door, Socket};
 use crate::wire::speaker::Speaker;
 use crate::wire::{limit, mqtt, nats, posthorn};
@@ -111,7 +110,7 @@ impl Host {
     async fn welcomes(&self) -> bool {
         let Ok(mut socket) = Socket::connect(&self.door(), 4096).await else { return false };
         // A relay speaks first, with a hello; the others wait for the client.
-        self.kind != Kind::Posthorn || setup::hear(&mut socket).await.is_ok()
+        self.kind != Kind::Posthorn || posthorn::hear(&mut socket).await.is_ok()
     }
 
     /// Where clients connect.

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use crate::host::Host;
-use crate::wire::posthorn::{POST_KEY, READ_KEY, decode, reader};
+use crate::wire::posthorn::{POST_KEY, READ_KEY, hear, reader};
 use crate::wire::socket::{Door, Socket, message};
 
 /// Tokens that one device may draw in a day.
@@ -134,14 +134,4 @@ async fn ask(socket: &mut Socket, request: u64, body: Request) -> anyhow::Result
     message(&mut socket.out, &ClientFrame { request, body }.encode());
     socket.flush().await?;
     hear(socket).await
-}
-
-/// The next frame.
-pub(crate) async fn hear(socket: &mut Socket) -> anyhow::Result<ServerBody> {
-    loop {
-        if let Some(message) = socket.next()? {
-            return Ok(decode(socket.bytes(message).0)?.body);
-        }
-        socket.fill().await?;
-    }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use posthorn_proto::frame::{Ack, ClientFrame, Open, Opening, Request, ServerBody, ServerFrame};
 use posthorn_proto::{MailboxId, ReadKey, ReaderId};
 
-use super::socket::{begin_message, message};
+use super::socket::{Socket, begin_message, message};
 use super::speaker::{Heard, Speaker};
 
 /// The post key of every mailbox.
@@ -231,6 +231,16 @@ pub(crate) fn check_opened(opened: &[posthorn_proto::frame::Opened]) -> anyhow::
     match opened.iter().find_map(|opened| opened.result.as_ref().err()) {
         None => Ok(()),
         Some(refusal) => bail!("opening: {refusal:?}"),
+    }
+}
+
+/// The next frame of the relay, whichever it is.
+pub(crate) async fn hear(socket: &mut Socket) -> anyhow::Result<ServerBody> {
+    loop {
+        if let Some(message) = socket.next()? {
+            return Ok(decode(socket.bytes(message).0)?.body);
+        }
+        socket.fill().await?;
     }
 }
 

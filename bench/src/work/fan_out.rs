@@ -125,7 +125,7 @@ async fn bytes(bench: &mut Bench, posts: u64) -> anyhow::Result<()> {
             reader.socket.flush().await?;
         }
         for reader in &mut group.readers {
-            let answer = setup::hear(&mut reader.socket).await?;
+            let answer = posthorn::hear(&mut reader.socket).await?;
             anyhow::ensure!(answer == ServerBody::Done, "an acknowledgement was answered {answer:?}");
         }
         acks = meter.stop(&host)?.written as f64 / size as f64;
