@@ -12,7 +12,8 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::FallocateFlags;
 
-use super::relay::{Outbox, Topic, answer, wake};
+use super::answer;
+use super::topic::{Outbox, Topic, wake};
 
 /// How much space the file takes at a time, in bytes, so that a sync need not write its length each time.
 const STEP: u64 = 64 * 1024 * 1024;

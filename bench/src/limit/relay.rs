@@ -1,6 +1,6 @@
 //! Connections of a limit relay: one task each, which reads in bursts and writes in one flush.
 //!
-//! Owns topics and outboxes. Never blocks a connection on the disk.
+//! Owns the sockets. Never blocks a connection on the disk.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
@@ -11,9 +11,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures_util::task::AtomicWaker;
 use futures_util::{Sink as _, Stream as _};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_tungstenite::WebSocketStream;
@@ -21,55 +20,13 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::log::{Log, Record};
-use super::{ANSWER, POST, SUBSCRIBE};
+use super::topic::{Asleep, Outbox, Topic, wake};
+use super::{POST, SUBSCRIBE, answer};
 
 /// Size of a connection's read and write buffers, in bytes; larger ones were measured to change nothing.
 const BUFFER: usize = 16 * 1024;
 /// Messages that a connection reads before others get their turn.
 const BURST: usize = 64;
-
-/// The readers of a topic.
-#[derive(Default)]
-pub(crate) struct Topic {
-    readers: RwLock<Vec<Arc<Outbox>>>,
-}
-
-impl Topic {
-    /// Queues a post for every reader.
-    pub(crate) fn forward(&self, post: &Bytes, asleep: &mut Asleep) {
-        for reader in self.readers.read().iter() {
-            reader.push(post.clone(), asleep);
-        }
-    }
-}
-
-/// What waits to be sent on one connection.
-#[derive(Default)]
-pub(crate) struct Outbox {
-    queue: Mutex<VecDeque<Bytes>>,
-    waker: AtomicWaker,
-}
-
-/// Outboxes that hold something new. They are woken together after a batch, so that each writes once.
-pub(crate) type Asleep = Vec<Arc<Outbox>>;
-
-impl Outbox {
-    pub(crate) fn push(self: &Arc<Self>, bytes: Bytes, asleep: &mut Asleep) {
-        let mut queue = self.queue.lock();
-        // If it is not empty, its owner is about to be woken already, and will empty the whole queue.
-        if queue.is_empty() {
-            asleep.push(Arc::clone(self));
-        }
-        queue.push_back(bytes);
-    }
-}
-
-/// Wakes all connections in the list.
-pub(crate) fn wake(asleep: &mut Asleep) {
-    for outbox in asleep.drain(..) {
-        outbox.waker.wake();
-    }
-}
 
 /// What connections share.
 struct Shared {
@@ -233,11 +190,4 @@ impl Connection {
         }
         Ok(some)
     }
-}
-
-/// The answer to a post.
-pub(crate) fn answer(post: &Bytes) -> Bytes {
-    let mut answer = [ANSWER; 9];
-    answer[1..].copy_from_slice(&post[5..13]);
-    Bytes::copy_from_slice(&answer)
 }
