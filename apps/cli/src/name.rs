@@ -86,20 +86,12 @@ fn is_with(conversation: &ConversationSummary, me: &PersonId, handle: &str) -> b
 
 /// It takes messages, at once or later.
 pub(crate) fn is_live(conversation: &ConversationSummary) -> bool {
-    matches!(
-        conversation.state,
-        ConversationState::Active | ConversationState::Creating | ConversationState::Suspended(_)
-    )
+    conversation.state.takes_messages()
 }
 
 /// Somebody asks us to come in.
 pub(crate) fn is_invitation(conversation: &ConversationSummary) -> bool {
     conversation.state == ConversationState::Invited
-}
-
-/// It is over for us, and only its history is left.
-pub(crate) fn has_ended(conversation: &ConversationSummary) -> bool {
-    matches!(conversation.state, ConversationState::Left | ConversationState::Removed)
 }
 
 /// The conversation that `text` names: by id, by a beginning of its id, by name, or by its only other member.
@@ -322,7 +314,7 @@ pub(crate) mod tests {
         let id = ConversationId([first_byte; 16]);
         let members: Vec<Person> = members.iter().map(|member| someone(member)).collect();
         let value = json!({"id": id, "group": GroupId([first_byte; 16]), "name": name, "members": members,
-            "state": "active", "inviter": null, "relay": "ws://127.0.0.1:4100", "unread": 0,
+            "state": "active", "inviter": null, "relay": "ws://127.0.0.1:4100", "foreign_relay": false, "unread": 0,
             "first_unread": null, "last": null, "epoch": 1});
         serde_json::from_value(value).expect("a summary")
     }
@@ -332,6 +324,7 @@ pub(crate) mod tests {
         let mut invitation = conversation(first_byte, "", &[by]);
         invitation.state = ConversationState::Invited;
         invitation.inviter = Some(someone(by));
+        invitation.foreign_relay = relay != invitation.relay;
         invitation.relay = relay.to_owned();
         invitation
     }

@@ -108,6 +108,16 @@ pub(crate) struct Conversation {
 }
 
 impl ConversationState {
+    /// Whether it is over for us, so that nothing of it is kept but its history.
+    pub fn has_ended(&self) -> bool {
+        matches!(self, Self::Left | Self::Removed)
+    }
+
+    /// Whether it takes messages, at once or later.
+    pub fn takes_messages(&self) -> bool {
+        matches!(self, Self::Active | Self::Creating | Self::Suspended(_))
+    }
+
     /// Why it takes nothing, in words.
     pub fn in_words(&self) -> String {
         match self {
@@ -154,9 +164,9 @@ impl Conversation {
         }
     }
 
-    /// Whether it is over for us, so that nothing of it is kept but its history.
+    /// See [`ConversationState::has_ended`].
     pub(crate) fn has_ended(&self) -> bool {
-        matches!(self.state, ConversationState::Left | ConversationState::Removed)
+        self.state.has_ended()
     }
 
     /// Whether this device takes part in it.

@@ -323,6 +323,8 @@ pub struct ConversationSummary {
     pub inviter: Option<Person>,
     /// The relay where it lives.
     pub relay: String,
+    /// It is an invitation to a relay that this device does not use yet: accepting it has to say so.
+    pub foreign_relay: bool,
     /// Entries not seen yet.
     pub unread: u64,
     /// The first of them.

@@ -1,7 +1,7 @@
 //! The state of the full-screen chat: what happens goes in, orders for the driver come out. Pure: no
 //! terminal, no client, no clock, so that everything here is tested.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use jiff::tz::TimeZone;
 use posthorn_client::conversation::{Cause, ConversationId, Entry, EntryState};
@@ -11,8 +11,8 @@ use posthorn_client::identity::PersonId;
 use super::editor::Editor;
 use super::exchange::{Happening, Order, Popup};
 use super::unread::{Place, first_unread};
+use crate::name;
 use crate::plain::plain_line;
-use crate::{invitation, name};
 
 /// Entries that are loaded at once.
 pub(super) const PAGE: usize = 100;
@@ -85,8 +85,6 @@ pub(super) struct App {
     pub(super) conversations: Vec<ConversationSummary>,
     /// What they are called beside each other.
     titles: HashMap<ConversationId, String>,
-    /// Invitations of which the engine said that their relay is not used yet.
-    foreign: HashSet<ConversationId>,
     pub(super) selected: Option<ConversationId>,
     pub(super) histories: HashMap<ConversationId, History>,
     pub(super) drafts: HashMap<Option<ConversationId>, Editor>,
@@ -132,7 +130,6 @@ impl App {
             waiting: None,
             conversations: Vec::new(),
             titles: HashMap::new(),
-            foreign: HashSet::new(),
             selected: None,
             histories: HashMap::new(),
             drafts: HashMap::new(),
@@ -182,7 +179,6 @@ impl App {
             }
             Happening::Joined(id) => {
                 self.note = None;
-                self.foreign.remove(&id);
                 // What was shown was the invitation.
                 self.histories.remove(&id);
                 orders.push(Order::LoadConversations);
@@ -252,12 +248,6 @@ impl App {
         known.unwrap_or_else(|| name::title(conversation, &self.me))
     }
 
-    /// Whether an invitation leads to a relay that is not used yet.
-    pub(super) fn is_foreign(&self, invited: &ConversationSummary) -> bool {
-        self.foreign.contains(&invited.id)
-            || invitation::is_foreign(&self.conversations, &self.relay, invited)
-    }
-
     pub(super) fn history(&self) -> Option<&History> {
         self.histories.get(&self.selected?)
     }
@@ -307,10 +297,7 @@ impl App {
                 }
                 self.changed(*entry);
             }
-            Event::Invited { conversation, inviter, foreign_relay, .. } => {
-                if foreign_relay {
-                    self.foreign.insert(conversation);
-                }
+            Event::Invited { inviter, .. } => {
                 // Whoever has it before them need not be told.
                 if self.selected.is_some() {
                     self.tell(format!("{} invites you: /accept opens the invitation", inviter.handle));

@@ -11,7 +11,7 @@ use crate::invitation;
 
 /// Its rows, for this many columns.
 pub(super) fn rows(app: &App, invited: &ConversationSummary, width: usize) -> Vec<Line<'static>> {
-    let foreign = app.is_foreign(invited);
+    let foreign = invited.foreign_relay;
     let inviter = invitation::inviter(invited);
     let mut lines = Vec::new();
     let mut say = |text: &str, style: Style| {
@@ -24,7 +24,7 @@ pub(super) fn rows(app: &App, invited: &ConversationSummary, width: usize) -> Ve
         say(&invitation::trust(person), Style::new());
     }
     let style = if foreign { Style::new().fg(Color::Yellow) } else { Style::new() };
-    say(&invitation::place(invited, &app.relay, foreign), style);
+    say(&invitation::place(invited, &app.relay), style);
     say(&format!("{inviter} does not see that you read this."), DIM);
     say("", DIM);
     let (accept, come_in) =

@@ -194,8 +194,8 @@ impl App {
     /// Answers to the open invitation, or to something that has ended.
     fn answer(&mut self, command: &Slash, conversation: ConversationId, orders: &mut Vec<Order>) {
         let Some(current) = self.current() else { return };
-        let (invited, ended) = (name::is_invitation(current), name::has_ended(current));
-        let (title, foreign) = (self.title(current), self.is_foreign(current));
+        let (invited, ended) = (name::is_invitation(current), current.state.has_ended());
+        let (title, foreign) = (self.title(current), current.foreign_relay);
         let inviter = current.inviter.as_ref().map(|person| person.person.to_string());
         match command {
             Slash::Accept { sure: false } if invited && foreign => {

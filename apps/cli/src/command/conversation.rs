@@ -83,8 +83,7 @@ pub(super) async fn list(session: &Session, json: bool) -> Result<(), Problem> {
         let state = state.map(|state| format!(" [{state}]")).unwrap_or_default();
         line(&format!("{id}  {}{unread}{state}", name::title(conversation, me)));
         if name::is_invitation(conversation) {
-            let foreign = invitation::is_foreign(&list, &session.account.relay, conversation);
-            line(&format!("          {}", invited_line(conversation, &id, foreign)));
+            line(&format!("          {}", invited_line(conversation, &id)));
             continue;
         }
         if let Some(last) = &conversation.last {
@@ -96,7 +95,8 @@ pub(super) async fn list(session: &Session, json: bool) -> Result<(), Problem> {
 }
 
 /// Who invites, and what to type.
-pub(super) fn invited_line(conversation: &ConversationSummary, named: &str, foreign: bool) -> String {
+pub(super) fn invited_line(conversation: &ConversationSummary, named: &str) -> String {
+    let foreign = conversation.foreign_relay;
     let far = if foreign { " --foreign-relay" } else { "" };
     let place =
         if foreign { format!(" to {}", invitation::relay_name(&conversation.relay)) } else { String::new() };
@@ -157,7 +157,7 @@ pub(super) async fn forget(session: &Session, json: bool, arguments: &Named) -> 
 
 /// Whoever is in one has to leave it first.
 pub(crate) fn may_be_forgotten(conversation: &ConversationSummary) -> bool {
-    name::is_invitation(conversation) || name::has_ended(conversation)
+    name::is_invitation(conversation) || conversation.state.has_ended()
 }
 
 /// The newest entry on one line, with its sender.
@@ -223,7 +223,7 @@ pub(super) async fn remove(session: &Session, json: bool, arguments: &Remove) ->
 pub(super) async fn leave(session: &Session, json: bool, arguments: &In) -> Result<(), Problem> {
     let conversation = find(session, json, &arguments.conversation).await?;
     if name::is_invitation(&conversation) {
-        let answers = invited_line(&conversation, &conversation.id.to_string(), false);
+        let answers = invited_line(&conversation, &conversation.id.to_string());
         return Err(Problem::new("NOT_ACTIVE", format!("you are not in it yet: {answers}")));
     }
     let mut events = session.client.events();

@@ -282,7 +282,7 @@ fn check_not_invited(conversation: &ConversationSummary) -> Result<(), Problem> 
         return Ok(());
     }
     let id: String = conversation.id.to_string().chars().take(8).collect();
-    let answers = conversation::invited_line(conversation, &id, false);
+    let answers = conversation::invited_line(conversation, &id);
     Err(Problem::new("NOT_ACTIVE", format!("you are not in it yet: {answers}")))
 }
 

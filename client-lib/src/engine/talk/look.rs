@@ -43,6 +43,8 @@ impl Step<'_> {
         let own = self.own()?;
         let mut list = Vec::new();
         for (id, record) in Conversation::all(self.tx)? {
+            let foreign_relay =
+                record.state == ConversationState::Invited && !self.uses_relay(&record.relay_identity)?;
             let members = record.members.iter().map(|who| people::of_named(self.tx, &own, who));
             list.push(ConversationSummary {
                 id,
@@ -58,6 +60,7 @@ impl Step<'_> {
                     .transpose()?,
                 name: record.name,
                 relay: record.relay_url,
+                foreign_relay,
                 state: record.state,
                 epoch: record.epoch,
             });
