@@ -56,10 +56,10 @@ async fn play(talk: &Conversation, mut board: Board, stone: u8) -> Result<bool, 
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [relay, invite, me, others @ ..] = &arguments[..] else {
-        return Err("usage: custom_content RELAY INVITE MY_NAME [THEIR_NAME]".into());
+        anyhow::bail!("usage: custom_content RELAY INVITE MY_NAME [THEIR_NAME]");
     };
     let client = Client::builder(format!("profiles/{me}")).accept_everybody().open_or_create().await?;
     if !client.account().await?.is_some_and(|account| account.registered) {

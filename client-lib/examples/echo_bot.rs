@@ -11,10 +11,10 @@
 use posthorn_client::{Client, Conversation, Error, Event, Handle, Page, RelayUrl, Said, Text};
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [relay, invite, name] = &arguments[..] else {
-        return Err("usage: echo_bot RELAY INVITE NAME".into());
+        anyhow::bail!("usage: echo_bot RELAY INVITE NAME");
     };
     let passphrase = std::env::var("POSTHORN_PASSPHRASE").unwrap_or_default();
     let client = Client::builder(format!("profiles/{name}"))

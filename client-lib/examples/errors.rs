@@ -26,7 +26,7 @@ fn tell(doing: &str, error: &Error) {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> anyhow::Result<()> {
     let folder = std::env::temp_dir().join(format!("posthorn-errors-{}", std::process::id()));
     let profile = || Client::builder(&folder);
 

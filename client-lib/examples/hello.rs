@@ -8,15 +8,16 @@
 //! cargo run -p posthorn-client --example hello -- ws://127.0.0.1:4100 CODE ann echo
 //! ```
 
+use anyhow::Context as _;
 use std::time::Duration;
 
 use posthorn_client::{Client, Event, Handle, Page, RelayUrl, Who};
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [relay, invite, me, other] = &arguments[..] else {
-        return Err("usage: hello RELAY INVITE MY_NAME THEIR_NAME".into());
+        anyhow::bail!("usage: hello RELAY INVITE MY_NAME THEIR_NAME");
     };
 
     // A profile is a folder with one encrypted file in it. The next run finds everything there again.
@@ -35,7 +36,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("said hello to {other}; an answer comes when they accept the invitation (Ctrl+C: do not wait)");
 
     let answer = loop {
-        let entry = match events.next().await.ok_or("the client has stopped")? {
+        let entry = match events.next().await.context("the client has stopped")? {
             Event::Entry(entry) => *entry,
             // This reader was too slow. Here only the newest entry matters; others would read from where
             // they stopped.

@@ -6,14 +6,15 @@
 //! cargo run -p posthorn-client --example reading_history -- profiles/ann
 //! ```
 
+use anyhow::Context as _;
 use posthorn_client::{Body, Client, Conversation, Entry, Error, Kind, Named, Notice, Page};
 
 /// Entries of one page.
 const PAGE: usize = 50;
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let folder = std::env::args().nth(1).ok_or("usage: reading_history PROFILE")?;
+async fn main() -> anyhow::Result<()> {
+    let folder = std::env::args().nth(1).context("usage: reading_history PROFILE")?;
     let passphrase = std::env::var("POSTHORN_PASSPHRASE").unwrap_or_default();
     let client = Client::builder(folder).passphrase(passphrase).open().await?;
     for summary in client.conversations().await? {

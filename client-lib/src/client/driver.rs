@@ -208,9 +208,19 @@ impl Driver {
         self.connections.clear();
         let mut database = self.engine.into_database();
         loop {
-            tokio::time::sleep(DATABASE_RETRY).await;
-            if self.asks.is_closed() {
-                return None;
+            let retry = tokio::time::Instant::now() + DATABASE_RETRY;
+            // Meanwhile nobody waits: a command that is dropped is answered as one that was not taken.
+            while let Ok(ask) = tokio::time::timeout_at(retry, self.asks.recv()).await {
+                match ask {
+                    Some(Ask::Command(_)) => {}
+                    Some(Ask::Settled(like, done)) => self.settling.push((like, done)),
+                    Some(Ask::Close(done)) => {
+                        drop(database);
+                        let _ = done.send(());
+                        return None;
+                    }
+                    None => return None,
+                }
             }
             match Engine::open(database, randomness(), self.clock.now()) {
                 Ok(engine) => return Some(Self { engine, ..self }),

@@ -11,8 +11,9 @@ use crate::engine::Event;
 pub struct EventStream(broadcast::Receiver<Event>);
 
 impl EventStream {
-    pub(super) fn new(receiver: broadcast::Receiver<Event>) -> Self {
-        Self(receiver)
+    /// Without a receiver, of a client that has stopped.
+    pub(super) fn new(receiver: Option<broadcast::Receiver<Event>>) -> Self {
+        Self(receiver.unwrap_or_else(|| broadcast::channel(1).1))
     }
 
     /// The next event; `None` once the client has stopped.

@@ -35,7 +35,8 @@ const EVENT_QUEUE: usize = 4096;
 #[derive(Clone, Debug)]
 pub struct Client {
     asks: mpsc::Sender<Ask>,
-    events: broadcast::Sender<Event>,
+    /// The driver has the only sender: its end is the end of the stream.
+    events: broadcast::WeakSender<Event>,
 }
 
 impl Client {
@@ -52,9 +53,10 @@ impl Client {
     /// Likewise, by a clock that a test moves on.
     pub fn with_clock(database: Database, clock: Clock) -> Result<Self, Error> {
         let (asks, queue) = mpsc::channel(ASK_QUEUE);
-        let (events, _) = broadcast::channel(EVENT_QUEUE);
+        let (to_events, _) = broadcast::channel(EVENT_QUEUE);
+        let events = to_events.downgrade();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (to_events, (ready, opened)) = (events.clone(), std::sync::mpsc::sync_channel(1));
+        let (ready, opened) = std::sync::mpsc::sync_channel(1);
         std::thread::Builder::new().name("posthorn-client".to_owned()).spawn(move || {
             match Driver::new(database, clock, queue, to_events) {
                 Ok(driver) => {
@@ -71,7 +73,7 @@ impl Client {
 
     /// What happens from now on.
     pub fn events(&self) -> EventStream {
-        EventStream::new(self.events.subscribe())
+        EventStream::new(self.events.upgrade().map(|events| events.subscribe()))
     }
 
     /// Makes an account and this first device of it. Answers when others can write to it.
@@ -168,7 +170,7 @@ impl Client {
         // Whoever asked may be gone.
         let reply = Reply::new(move |result| drop(answer.send(result)));
         self.tell(Ask::Command(Box::new(command(reply)))).await?;
-        wait.await.map_err(|_| Error::Stopped)?
+        wait.await.map_err(|_| if self.asks.is_closed() { Error::Stopped } else { Error::Unavailable })?
     }
 
     async fn tell(&self, ask: Ask) -> Result<(), Error> {

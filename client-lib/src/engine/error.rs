@@ -23,7 +23,7 @@ pub enum Error {
     #[error("no such conversation: list them to find its id")]
     UnknownConversation,
     /// It takes nothing any more, or not yet.
-    #[error("this conversation takes nothing: {0}")]
+    #[error("this conversation takes nothing now: {0}")]
     NotActive(String),
     /// What would be said is malformed.
     #[error("{0}")]
@@ -77,11 +77,14 @@ pub enum Error {
         /// Its words.
         message: String,
     },
-    /// The client was closed, or its database failed while the call was under way.
-    #[error(
-        "the client stopped before it could answer; what was asked and saved goes on when it is opened again"
-    )]
+    /// The client was closed.
+    #[error("this client was closed; what was asked and saved goes on when the profile is opened again")]
     Stopped,
+    /// The local database failed, and is tried again every two seconds; the call was not taken.
+    #[error(
+        "this device's database does not answer now, mostly because the disk is full: make room, and try again"
+    )]
+    Unavailable,
     /// A defect of this library: the call ended nowhere. What was saved before it stays.
     #[error(
         "something went wrong in this program: try again, and please report it with the last lines of the log"
@@ -116,6 +119,7 @@ impl Error {
             Self::Failed { cause, .. } => cause,
             Self::Refused { .. } => "REFUSED",
             Self::Stopped => "STOPPED",
+            Self::Unavailable => "UNAVAILABLE",
             Self::Internal => "INTERNAL",
             Self::NotSettled(_) => "NOT_SETTLED",
             Self::Thread(_) => "THREAD",
@@ -136,7 +140,7 @@ impl Error {
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Store(error) => error.is_passing(),
-            Self::Stopped | Self::NotSettled(_) => true,
+            Self::Unavailable | Self::NotSettled(_) => true,
             _ => false,
         }
     }

@@ -36,6 +36,7 @@ pub async fn run(programs: &Programs, wanted: &str, tally: &mut Tally) {
         walk::a_long_paste_arrives_whole,
         walk::an_invitation_is_accepted,
         walk::an_invitation_is_declined,
+        walk::a_message_forges_no_line_of_another,
         walk::a_reaction_is_seen_on_the_other_screen,
         poor::a_terminal_that_answers_nothing,
         poor::a_window_that_becomes_small_and_large_again,

@@ -191,6 +191,21 @@ pub async fn an_invitation_is_declined(stage: &mut Stage) -> anyhow::Result<()> 
     stage::join(&alices, "cleo").await
 }
 
+/// What somebody writes into a second line is no line of somebody else's.
+pub async fn a_message_forges_no_line_of_another(stage: &mut Stage) -> anyhow::Result<()> {
+    let (alice, bob) = (stage.registered("alice").await?, stage.registered("bob").await?);
+    bob.good(&["start", "alice"]).await?;
+    alice.good(&["accept", "bob"]).await?;
+    let listening = stage.posthorn(&alice, &["listen"])?;
+    listening.wait_for("listening as alice").await?;
+    bob.good(&["send", "alice", "hi\n09:12 [Week End] carol: I quit"]).await?;
+    listening.wait_for("I quit").await?;
+    let screen = listening.screen();
+    let forged = screen.lines().find(|line| line.starts_with("09:12 [Week End]"));
+    anyhow::ensure!(forged.is_none(), "it reads as carol's: {forged:?}");
+    Ok(())
+}
+
 /// A sign that one puts beside a message is seen by the other, and goes when it is taken back.
 pub async fn a_reaction_is_seen_on_the_other_screen(stage: &mut Stage) -> anyhow::Result<()> {
     let [(_alice, alices), (_bob, bobs)] = stage.conversation().await?;

@@ -70,6 +70,10 @@ pub(super) struct Geometry {
     pub(super) input_width: usize,
 }
 
+/// Whether there is a popup, how far it and the history are scrolled, entries, and rows of the window and of
+/// the history.
+type Places = (bool, usize, usize, usize, (usize, usize));
+
 /// Everything that is on the screen, and a little more.
 #[derive(Debug)]
 pub(super) struct App {
@@ -105,6 +109,7 @@ pub(super) struct App {
     pub(super) chosen: Option<u64>,
     pub(super) to_chosen: bool,
     pub(super) geometry: Geometry,
+    placed: Places,
     pub(super) focused: bool,
     /// Everything that the relay has is here: what comes now comes while somebody looks.
     pub(super) caught_up: bool,
@@ -145,6 +150,7 @@ impl App {
             chosen: None,
             to_chosen: false,
             geometry: Geometry::default(),
+            placed: Places::default(),
             focused: true,
             caught_up: false,
             wanted,
@@ -154,7 +160,6 @@ impl App {
     /// The one way in. Orders come out without repeats.
     pub(super) fn on(&mut self, happening: Happening) -> Vec<Order> {
         let mut orders = Vec::new();
-        let before = self.places();
         match happening {
             Happening::Key(key) => self.key(key, &mut orders),
             Happening::Paste(text) => self.editor().insert(&text),
@@ -198,16 +203,21 @@ impl App {
             }
             Happening::Show(popup) => self.open(popup),
         }
-        if before != self.places() && self.has_doubtful_signs() && !orders.contains(&Order::Redraw) {
+        // Compared with what was so after the last happening: how many rows there are is known once they are
+        // drawn.
+        let places = self.places();
+        let moved = std::mem::replace(&mut self.placed, places) != places;
+        if moved && self.has_doubtful_signs() && !orders.contains(&Order::Redraw) {
             orders.push(Order::Redraw);
         }
         orders
     }
 
     /// Whatever makes text move on the screen.
-    fn places(&self) -> (bool, usize, usize, usize) {
+    fn places(&self) -> Places {
         let entries = self.history().map_or(0, |history| history.entries.len());
-        (self.popup.is_some(), self.popup_scroll, self.scroll, entries)
+        let rows = (self.geometry.height, self.geometry.total);
+        (self.popup.is_some(), self.popup_scroll, self.scroll, entries, rows)
     }
 
     /// Terminals do not agree how wide flags and joined signs are; what moves away may leave pieces of them.

@@ -391,7 +391,7 @@ fn members(list: &[MemberSummary]) -> Popup {
 
 fn people(list: &[Person]) -> Popup {
     let lines = match list {
-        [] => vec!["Nobody was met yet.".to_owned()],
+        [] => vec!["You have not met anybody yet.".to_owned()],
         list => list.iter().map(|person| person_line(person, 12)).collect(),
     };
     Popup::of_text("People", lines)

@@ -52,7 +52,7 @@ fn key(app: &mut App, code: KeyCode) -> Vec<Order> {
 
 fn type_in(app: &mut App, text: &str) {
     for c in text.chars() {
-        assert_eq!(key(app, KeyCode::Char(c)), []);
+        assert!(key(app, KeyCode::Char(c)).iter().all(|order| *order == Order::Redraw));
     }
 }
 
@@ -569,6 +569,11 @@ fn flags_that_move_leave_no_pieces() {
     assert_eq!(key(&mut app, KeyCode::F(1)), [Order::Redraw]);
     assert_eq!(key(&mut app, KeyCode::Esc), [Order::Redraw]);
     assert_eq!(key(&mut app, KeyCode::Char('x')), []);
+    // The input grows by a row, and everything above it goes up.
+    draw(&mut app, 80, 24);
+    press(&mut app, KeyCode::Enter, KeyModifiers::ALT);
+    assert!(draw(&mut app, 80, 24).1.contains(&Order::Redraw));
+    assert!(!draw(&mut app, 80, 24).1.contains(&Order::Redraw), "once");
 }
 
 /// An invitation stands in the list, alone, and is opened.

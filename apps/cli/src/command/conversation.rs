@@ -59,7 +59,7 @@ pub(super) async fn start(session: &Session, json: bool, arguments: &Start) -> R
         wait::answer(session, arguments.patience, kept, call).await.map_err(Problem::if_inviting)?;
     wait::let_go_out(&session.client).await;
     let was_there = before.iter().any(|known| known.id == started.id());
-    print(session, json, started.id(), if was_there { "Already started" } else { "Started" }).await
+    print(session, json, started.id(), if was_there { "There already is" } else { "Started" }).await
 }
 
 /// `conversations`.

@@ -181,7 +181,8 @@ impl Printer<'_> {
             Event::Entry(entry) => {
                 let title = self.title(entry.conversation).await?;
                 let time = clock::time_of_day(entry.sent_at, &clock::local_zone());
-                let text = body_text(&entry.body, self.session.me());
+                // What somebody wrote in a second line is no line of another's.
+                let text = body_text(&entry.body, self.session.me()).replace('\n', "\n      ");
                 match is_said(entry) {
                     true => line(&format!("{time} [{title}] {}: {text}", sender(entry))),
                     false => line(&format!("{time} [{title}] -- {text}")),

@@ -10,10 +10,13 @@ mod wait;
 
 use std::process::ExitCode;
 
+use posthorn_client::{Event, EventStream};
+
 use crate::args::{Global, What};
+use crate::plain::plain_line;
 use crate::problem::Problem;
 use crate::profile::{self, Session};
-use crate::{chat, signal};
+use crate::{chat, print, signal};
 pub(crate) use people::blocked_text;
 
 /// Runs a command to its end, or until the system asks it to end: the profile is closed in any case.
@@ -26,6 +29,7 @@ pub(crate) async fn run(global: &Global, what: What) -> Result<ExitCode, Problem
     }
     check_before_opening(&what)?;
     let session = profile::open(global).await?;
+    let mut events = session.client.events();
     let done = match &what {
         What::Listen(arguments) => listen::listen(&session, global.json, arguments).await,
         _ => tokio::select! {
@@ -33,8 +37,20 @@ pub(crate) async fn run(global: &Global, what: What) -> Result<ExitCode, Problem
             signal = signal::received() => session.interrupted(signal),
         },
     };
+    if !global.json && !matches!(what, What::Listen(_)) {
+        tell_alarms(&mut events);
+    }
     session.close().await;
     done
+}
+
+/// What went wrong beside the command, such as a wrong clock: nothing else would tell it afterwards.
+fn tell_alarms(events: &mut EventStream) {
+    while let Some(event) = events.try_next() {
+        if let Event::Alarm { cause, text, .. } = event {
+            print::tell(&format!("!! {cause}: {}", plain_line(&text)));
+        }
+    }
 }
 
 /// A command that ends by itself.

@@ -30,7 +30,7 @@ pub(super) async fn list(session: &Session, json: bool) -> Result<(), Problem> {
     wait::catch_up(session, json).await;
     let people = session.client.people().await?;
     if people.is_empty() && !json {
-        line("Nobody was met yet.");
+        line("You have not met anybody yet.");
     }
     for person in &people {
         if json {

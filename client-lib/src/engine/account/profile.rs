@@ -56,6 +56,8 @@ pub(in crate::engine) struct Profile {
     pub(in crate::engine) private_inbox: Inbox,
     /// Version of the card that the relay has; 0 = none.
     pub(in crate::engine) card_version: u64,
+    /// What the card says has changed since.
+    pub(in crate::engine) card_due: bool,
     /// Since when the relay has our last-resort key package, unix seconds by its clock.
     pub(in crate::engine) last_resort_since: Option<u64>,
     /// When both inboxes got their keys, unix milliseconds.
@@ -150,6 +152,7 @@ impl Profile {
             public_inbox: Inbox::generate(rng),
             private_inbox: Inbox::generate(rng),
             card_version: 0,
+            card_due: false,
             last_resort_since: None,
             seeds_since: 0,
         }
@@ -218,7 +221,7 @@ impl Profile {
         }
         self.public_inbox.renew(now, rng);
         self.private_inbox.renew(now, rng);
-        (self.seeds_since, self.card_version) = (now, 0);
+        (self.seeds_since, self.card_due) = (now, true);
     }
 }
 

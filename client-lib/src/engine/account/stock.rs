@@ -114,7 +114,7 @@ impl Step<'_> {
 
     pub(super) fn publish_card(&mut self, own: &Own, account: &LinkId) -> Result<(), Error> {
         let asked = self.live.asked(account, |pending| matches!(pending, Pending::PublishCard(_)));
-        if own.profile.card_version > 0 || asked {
+        if asked || (own.profile.card_version > 0 && !own.profile.card_due) {
             return Ok(());
         }
         let version = self.relay_now().max(1);
@@ -125,7 +125,7 @@ impl Step<'_> {
     }
 
     pub(in crate::engine) fn card_published(&mut self, version: u64) -> Result<(), Error> {
-        self.change_profile(|profile| profile.card_version = version)?;
+        self.change_profile(|profile| (profile.card_version, profile.card_due) = (version, false))?;
         self.registration_goes_on()
     }
 

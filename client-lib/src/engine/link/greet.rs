@@ -115,8 +115,9 @@ impl Step<'_> {
         } else if !std::mem::replace(&mut self.live.skew_told, true) {
             let hours = self.live.skew.unsigned_abs() as f64 / 3_600_000.0;
             let side = if self.live.skew > 0 { "behind" } else { "ahead of" };
+            let (many, unit) = if hours < 48.0 { (hours, "hours") } else { (hours / 24.0, "days") };
             let text = format!(
-                "this device's clock is {hours:.1} hours {side} the relay's: set it, or times are shown wrong"
+                "this device's clock is {many:.1} {unit} {side} the relay's: set it, or times are shown wrong"
             );
             self.alarm(None, Cause::ClockWrong, None, text);
         }
