@@ -110,16 +110,26 @@ impl Step<'_> {
         })
     }
 
-    /// A conversation without a name that we have with this one person already: a second would only be in the
-    /// way.
+    /// A conversation without a name that we have with this one person already, or have begun with whoever has
+    /// this handle: a second would only be in the way.
     fn talk_with(&mut self, name: &str, candidates: &[Candidate]) -> Result<Option<Begun>, Error> {
-        let [one] = candidates else { return Ok(None) };
-        let Some(person) = one.person.filter(|_| name.is_empty()) else { return Ok(None) };
+        let ([one], "") = (candidates, name) else { return Ok(None) };
         self.flush()?;
+        let is_it = |intent: &Intent| match intent {
+            Intent::Add(wanted) => matches!(&wanted[..], [only] if only.handle == one.handle),
+            _ => false,
+        };
         for (id, record) in Conversation::all(self.tx)? {
             let is_open = matches!(record.state, ConversationState::Creating | ConversationState::Active);
-            let others = record.members.len() == 2 && record.members.iter().any(|who| who.person == person);
-            if is_open && others && record.name.is_empty() {
+            if !is_open || !record.name.is_empty() {
+                continue;
+            }
+            let is_with_them = match record.members.len() {
+                1 => crate::conversation::intents(self.tx, &id)?.iter().any(|(_, intent)| is_it(intent)),
+                2 => record.members.iter().any(|who| Some(who.person) == one.person),
+                _ => false,
+            };
+            if is_with_them {
                 return self.talk(&id, |talk| talk.begun_before());
             }
         }

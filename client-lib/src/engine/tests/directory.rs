@@ -214,3 +214,19 @@ fn what_cannot_be_begun_is_begun_later() {
     assert_eq!(record, ConversationState::Creating);
     assert!(desk.engine.live.timers.contains(&(desk.now + 60_000, id)));
 }
+
+/// Without a relay nobody knows yet who that is; what was begun is begun once all the same.
+#[test]
+fn a_conversation_that_is_begun_twice_offline_is_one() {
+    let mut ann = Desk::new("ann");
+    let mut start = |who: &str, again: bool| {
+        let members = vec![Who::Handle(Handle::parse(who).expect("a handle"))];
+        let (id, name) = (None, String::new());
+        drop(ann.asks(|reply| Command::Start { id, name, members, again, reply }));
+        ann.does(Command::Conversations).expect("has an account").len()
+    };
+    assert_eq!(
+        [start("bob", false), start("bob", false), start("carol", false), start("bob", true)],
+        [1, 1, 2, 3]
+    );
+}
