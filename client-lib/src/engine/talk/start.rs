@@ -110,8 +110,8 @@ impl Step<'_> {
         })
     }
 
-    /// A conversation without a name that we have with this one person already, or have begun with whoever has
-    /// this handle: a second would only be in the way.
+    /// A conversation without a name that we have with this one person already, or have begun with whoever
+    /// has this handle: a second would only be in the way.
     fn talk_with(&mut self, name: &str, candidates: &[Candidate]) -> Result<Option<Begun>, Error> {
         let ([one], "") = (candidates, name) else { return Ok(None) };
         self.flush()?;
