@@ -7,6 +7,7 @@ use posthorn_proto::{ErrorCode, Handle, MailboxId};
 
 use super::accounts::serves;
 use super::desk::{Desk, alarms, all_opened, elsewhere, link, relay, requests};
+use crate::content::{Said, Text};
 use crate::conversation::{Cause, Conversation, ConversationId, ConversationState, Intent};
 use crate::engine::people;
 use crate::engine::{Command, Effect, Link, LinkId, Who};
@@ -229,4 +230,34 @@ fn a_conversation_that_is_begun_twice_offline_is_one() {
         [start("bob", false), start("bob", false), start("carol", false), start("bob", true)],
         [1, 1, 2, 3]
     );
+}
+
+/// What is said while the first people are still looked up is for them, too.
+#[test]
+fn what_is_said_at_the_beginning_waits_for_the_first_people() {
+    let (mut desk, mut alice) = (Desk::new("bob"), Desk::new("alice"));
+    let (id, mailboxes) = (ConversationId([3; 16]), link(Link::Mailboxes));
+    let mut effects = desk.authenticates();
+    effects.extend(desk.connects(&mailboxes));
+    serves(&mut desk, effects, 16);
+    let (_started, begun) = start(&mut desk, Some(id), &["alice"]);
+    let group = desk.step(|step| Ok(Conversation::load(step.tx, &id)?)).0.expect("is").group;
+    // The mailbox is there before the directory has answered.
+    let create = requests(&begun, &mailboxes).into_iter().find(|f| matches!(f.body, Request::Create(_)));
+    let made = desk.answers(&mailboxes, create.expect("it makes one").request, ServerBody::Created);
+    let state = desk.locked(&group, 0, 0);
+    let opens = all_opened(&requests(&made, &mailboxes), |_| state);
+    let mut out = desk.frames(&mailboxes, vec![opens]);
+    let said = Said::new(Text::new("are you there?")).expect("fits");
+    out.extend(desk.asks(|reply| Command::Send { conversation: id, id: None, said, reply }).1);
+    assert_eq!(posts(&out, &mailboxes), 0, "nobody could read it");
+    let found = directory(&mut desk, &begun, &mut [("alice", &mut alice)]);
+    let added = directory(&mut desk, &found, &mut [("alice", &mut alice)]);
+    assert_eq!(posts(&added, &mailboxes), 1, "the commit");
+    let after = reads_back(&mut desk, &added, 1);
+    assert_eq!(posts(&after, &mailboxes), 1, "and then what was said");
+}
+
+fn posts(effects: &[Effect], on: &LinkId) -> usize {
+    requests(effects, on).iter().filter(|frame| matches!(frame.body, Request::Post(_))).count()
 }
