@@ -48,6 +48,18 @@ async fn what_is_said_while_the_relay_is_stopped_goes_when_it_is_back() -> Resul
 }
 
 #[tokio::test]
+async fn events_end_with_their_client() -> Result<(), Error> {
+    let relay = TestRelay::start().await;
+    let alice = relay.client("alice").await;
+    let (kept, mut before) = (alice.clone(), alice.events());
+    alice.close().await?;
+    while before.next().await.is_some() {}
+    assert!(kept.events().next().await.is_none());
+    assert_eq!(kept.state().await.expect_err("it was closed").code(), "STOPPED");
+    Ok(())
+}
+
+#[tokio::test]
 async fn connections_are_cut_and_refused_and_begin_again() -> Result<(), Error> {
     let relay = TestRelay::start().await;
     let alice = relay.client("alice").await;

@@ -88,14 +88,14 @@ impl<'a> Step<'a> {
         self.flush()?;
         let before = self.mark()?;
         let result = work(self).and_then(|done| self.flush().map(|()| done));
-        let result = self.kept_or_not(before, result)?;
+        let result = self.keep_or_undo(before, result)?;
         if result.is_err() {
             self.live.talks.clear();
         }
         Ok(result)
     }
 
-    /// Begins what `kept_or_not` ends: how many effects there are.
+    /// Begins what `keep_or_undo` ends: how many effects there are.
     pub(super) fn mark(&self) -> Result<usize, Error> {
         self.tx.control("SAVEPOINT attempt")?;
         Ok(self.effects.len())
@@ -103,7 +103,7 @@ impl<'a> Step<'a> {
 
     /// Keeps what was written since the mark, or, after an error that is not of the database, nothing of it.
     /// The talks in memory are the caller's.
-    pub(super) fn kept_or_not<T>(
+    pub(super) fn keep_or_undo<T>(
         &mut self,
         before: usize,
         result: Result<T, Error>,

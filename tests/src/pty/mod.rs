@@ -40,6 +40,7 @@ pub async fn run(programs: &Programs, wanted: &str, tally: &mut Tally) {
         walk::a_reaction_is_seen_on_the_other_screen,
         poor::a_terminal_that_answers_nothing,
         poor::a_window_that_becomes_small_and_large_again,
+        poor::a_disk_that_takes_nothing,
         poor::keys_in_the_middle_of_a_resize,
         ending::the_chat_ends_by_its_key,
         ending::the_chat_ends_by_signals,

@@ -1,6 +1,8 @@
 //! Terminals that can do less than others: that are small, that do not answer.
 
-use super::stage::{self, Stage, WRITE};
+use std::path::Path;
+
+use super::stage::{self, PASSPHRASE, Stage, WRITE};
 use super::terminal::{Answers, Key};
 
 /// A terminal that never says where its cursor is can run the chat.
@@ -34,6 +36,35 @@ pub async fn a_window_that_becomes_small_and_large_again(stage: &mut Stage) -> a
         alices.wait_for(text).await?;
     }
     alices.never_asked()
+}
+
+/// A disk that takes nothing: what is typed is shown, what cannot be kept is told and stays in the input, and
+/// it goes on when there is room. The chat can be ended meanwhile.
+pub async fn a_disk_that_takes_nothing(stage: &mut Stage) -> anyhow::Result<()> {
+    let [(alice, alices), (_bob, bobs)] = stage.conversation().await?;
+    alices.close().await?;
+    let chat = format!("trap '' XFSZ; POSTHORN_PASSPHRASE='{PASSPHRASE}' exec \"$0\" chat");
+    let program = stage.programs().posthorn.to_string_lossy().into_owned();
+    let mut alices = stage.run(&alice, Path::new("/bin/sh"), &["-c", &chat, &program])?;
+    alices.wait_for(WRITE).await?;
+    stage::say(&alices, "before").await?;
+    bobs.wait_for("before").await?;
+    alices.let_write(false)?;
+    alices.type_slowly("in vain").await?;
+    alices.press(Key::Enter).await?;
+    alices.wait_for("database does not answer").await?;
+    alices.wait_for("> in vain").await?;
+    alices.type_slowly(", and more").await?;
+    alices.wait_for("> in vain, and more").await?;
+    alices.let_write(true)?;
+    alices.wait_for("● online").await?;
+    alices.press(Key::Enter).await?;
+    bobs.wait_for("in vain, and more").await?;
+    alices.let_write(false)?;
+    stage::command(&alices, "lost?").await?;
+    alices.press(Key::Ctrl('c')).await?;
+    alices.ended().await?;
+    alices.is_restored()
 }
 
 /// Keys that come at the moment of a resize are not kept until another key comes.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use pty_process::{Command, OwnedReadPty, OwnedWritePty, Size};
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Resource, Rlimit, Signal};
 use rustix::termios::LocalModes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Child;
@@ -244,8 +244,20 @@ impl Terminal {
 
     /// Sends a signal to the program, and to nothing else.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        Ok(rustix::process::kill_process(self.id()?, signal)?)
+    }
+
+    /// Whether the program can write to files. While it cannot, it must ignore SIGXFSZ.
+    pub fn let_write(&self, may_write: bool) -> anyhow::Result<()> {
+        let bytes = if may_write { None } else { Some(0) };
+        let limit = Rlimit { current: bytes, maximum: None };
+        rustix::process::prlimit(Some(self.id()?), Resource::Fsize, limit)?;
+        Ok(())
+    }
+
+    fn id(&self) -> anyhow::Result<Pid> {
         let id = self.child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
-        Ok(rustix::process::kill_process(id.context("the program has ended")?, signal)?)
+        id.context("the program has ended")
     }
 
     /// Waits for the program's end; everything that it drew is on the screen then.

@@ -150,7 +150,7 @@ impl Talk<'_, '_> {
         let open = (self.open.record.clone(), self.open.changed);
         let before = self.step.mark()?;
         let taken = take(self);
-        let taken = self.step.kept_or_not(before, taken)?;
+        let taken = self.step.keep_or_undo(before, taken)?;
         if taken.is_err() {
             (self.open.record, self.open.changed) = open;
             self.open.group = None;
