@@ -235,3 +235,88 @@ fn end(engine: Engine) {
         tracing::warn!(%error, "the profile could not be closed in order");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use posthorn_proto::Handle;
+    use rand::{CryptoRng, RngCore, TryRngCore as _};
+
+    use super::*;
+    use crate::identity::RelayUrl;
+    use crate::store::{KdfCost, Location, Passphrase};
+
+    /// Randomness that panics once when it is told to, as a bug in somebody's code would.
+    struct Trap {
+        is_set: Arc<AtomicBool>,
+    }
+
+    impl RngCore for Trap {
+        fn next_u32(&mut self) -> u32 {
+            let mut bytes = [0; 4];
+            self.fill_bytes(&mut bytes);
+            u32::from_le_bytes(bytes)
+        }
+
+        fn next_u64(&mut self) -> u64 {
+            let mut bytes = [0; 8];
+            self.fill_bytes(&mut bytes);
+            u64::from_le_bytes(bytes)
+        }
+
+        fn fill_bytes(&mut self, bytes: &mut [u8]) {
+            assert!(!self.is_set.swap(false, Ordering::SeqCst), "a bug");
+            OsRng.unwrap_err().fill_bytes(bytes);
+        }
+    }
+
+    impl CryptoRng for Trap {}
+
+    fn register(reply: Reply<crate::engine::Account>) -> Ask {
+        let relay = RelayUrl::parse("ws://127.0.0.1:1").expect("a URL");
+        let handle = Handle::parse("ann").expect("a handle");
+        Ask::Command(Box::new(Command::Register { relay, handle, invite: String::new(), reply }))
+    }
+
+    /// The app goes on, whoever asked is told, and so is whoever listens.
+    #[tokio::test]
+    async fn a_panic_in_the_engine_ends_one_input_and_nothing_else() {
+        let database = Database::create(
+            Location::Memory,
+            &Passphrase::new("x"),
+            KdfCost::CHEAP,
+            &mut OsRng.unwrap_err(),
+        )
+        .expect("in memory");
+        let (asks, asked) = mpsc::channel(8);
+        let (events, mut heard) = broadcast::channel(64);
+        let mut driver = Driver::new(database, Clock::system(), asked, events).expect("opens");
+        let is_set = Arc::new(AtomicBool::new(false));
+        let trap = Box::new(Trap { is_set: Arc::clone(&is_set) });
+        driver.engine = Engine::open(driver.engine.into_database(), trap, driver.clock.now())
+            .map_err(|failed| failed.0)
+            .expect("opens");
+        let running = tokio::spawn(driver.run());
+        is_set.store(true, Ordering::SeqCst);
+        let (told, answer) = oneshot::channel();
+        asks.send(register(Reply::new(move |result| drop(told.send(result.map(drop)))))).await.expect("runs");
+        assert!(answer.await.is_err(), "a command that was not taken is dropped");
+        assert!(!is_set.load(Ordering::SeqCst), "the trap has closed");
+        let told = |event: Event| matches!(event, Event::Disconnected { reason, .. } if reason.contains("went wrong"));
+        assert!(told(heard.recv().await.expect("an event")));
+        // It begins anew, from what is durable: nothing of the command.
+        let (told, settled) = oneshot::channel();
+        asks.send(Ask::Settled(Box::new(|_| true), told)).await.expect("runs");
+        settled.await.expect("it is looked at when it has begun anew");
+        let (told, answer) = oneshot::channel();
+        let account = Command::Account(Reply::new(move |result| drop(told.send(result))));
+        asks.send(Ask::Command(Box::new(account))).await.expect("runs");
+        assert!(answer.await.expect("answered").expect("it goes on").is_none());
+        let (told, closed) = oneshot::channel();
+        asks.send(Ask::Close(told)).await.expect("runs");
+        closed.await.expect("it closes");
+        running.await.expect("no panic comes through");
+    }
+}

@@ -105,6 +105,9 @@ pub(crate) struct Conversation {
     pub(crate) receipt_due: u64,
     /// Alarms raised: the day, and how many on it.
     pub(crate) alarms: (u64, u32),
+    /// Where our leaf got its keys: the seq, in this place.
+    #[serde(default)]
+    pub(crate) leaf_seq: u64,
 }
 
 impl ConversationState {
@@ -152,6 +155,7 @@ impl Conversation {
             epoch: 0,
             doubtful: None,
             leaf_since: 0,
+            leaf_seq: 0,
             updated_at: 0,
             leaving: Vec::new(),
             everyone: Receipt::default(),

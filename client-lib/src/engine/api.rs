@@ -85,7 +85,7 @@ impl<T: Send + 'static> Reply<T> {
     }
 
     pub(super) fn with(self, result: Result<T, Error>) -> Answer {
-        Answer(Box::new(move || (self.0)(result)))
+        Answer(Box::new(move |withdrawn| (self.0)(withdrawn.map_or(result, Err))))
     }
 }
 
@@ -96,12 +96,18 @@ impl<T> fmt::Debug for Reply<T> {
 }
 
 /// A reply together with its answer.
-pub struct Answer(Box<dyn FnOnce() + Send>);
+pub struct Answer(Box<dyn FnOnce(Option<Error>) + Send>);
 
 impl Answer {
     /// Gives it to whoever asked.
     pub fn give(self) {
-        (self.0)();
+        (self.0)(None);
+    }
+
+    /// What it tells was rolled back for this reason: it tells that.
+    pub(super) fn withdrawn(self, error: &Error) -> Self {
+        let error = Error::Failed { cause: error.code(), reason: error.to_string() };
+        Self(Box::new(move |withdrawn| (self.0)(withdrawn.or(Some(error)))))
     }
 }
 

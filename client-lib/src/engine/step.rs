@@ -111,9 +111,9 @@ impl<'a> Step<'a> {
         match &result {
             Ok(_) => {}
             Err(error) if error.is_fatal() => return result.map(Ok),
-            Err(_) => {
+            Err(error) => {
                 self.tx.control("ROLLBACK TO attempt")?;
-                self.take_back(before);
+                self.take_back(before, error);
                 self.live.own = None;
                 self.live.places = places(self.tx)?;
             }
@@ -123,12 +123,17 @@ impl<'a> Step<'a> {
     }
 
     /// Takes back effects whose reasons were rolled back: nothing may be sent that is not durable.
-    fn take_back(&mut self, before: usize) {
-        for effect in self.effects.drain(before..) {
-            if let Effect::Send(id, frame) = effect
-                && let Some(up) = self.live.links.get_mut(&id).and_then(|link| link.up_mut())
-            {
-                up.pending.remove(&frame.request);
+    fn take_back(&mut self, before: usize, error: &Error) {
+        for effect in self.effects.split_off(before) {
+            match effect {
+                Effect::Send(id, frame) => {
+                    if let Some(up) = self.live.links.get_mut(&id).and_then(|link| link.up_mut()) {
+                        up.pending.remove(&frame.request);
+                    }
+                }
+                // Whoever waited is told all the same: what was answered did not come about.
+                Effect::Answer(answer) => self.effects.push(Effect::Answer(answer.withdrawn(error))),
+                _ => {}
             }
         }
     }

@@ -212,7 +212,7 @@ pub(super) fn rules_of(context: &GroupContext) -> Result<u32, Refusal> {
 }
 
 /// What the bytes say, if they are the one encoding of it: in another something could be hidden.
-fn canonical<M: Message + Default>(bytes: &[u8]) -> Option<M> {
+pub(super) fn canonical<M: Message + Default>(bytes: &[u8]) -> Option<M> {
     let raw = M::decode(bytes).ok()?;
     (raw.encode_to_vec() == bytes).then_some(raw)
 }

@@ -16,7 +16,7 @@ use openmls_traits::OpenMlsProvider as _;
 use openmls_traits::storage::StorageProvider as _;
 use prost::Message;
 
-use super::info::{LIFETIME_EXTENSION, capabilities, leaf_extensions};
+use super::info::{LIFETIME_EXTENSION, canonical, capabilities, leaf_extensions};
 use super::member::{Bearer, check_key};
 use super::provider::Provider;
 use super::{GroupError, OwnLeaf, Refusal, SUITE, wire};
@@ -86,6 +86,8 @@ pub struct MadeKeyPackage {
     pub bytes: Vec<u8>,
     /// Names its secrets, for [`KeyPackage::forget`].
     pub reference: KeyPackageRef,
+    /// How often it may be used.
+    pub kind: KeyPackageKind,
     /// After this its secrets can be forgotten. Unix seconds.
     pub not_after: u64,
 }
@@ -176,6 +178,7 @@ impl KeyPackage {
         Ok(MadeKeyPackage {
             bytes: mls.tls_serialize_detached().map_err(GroupError::library)?,
             reference: KeyPackageRef(reference.as_slice().try_into().map_err(GroupError::library)?),
+            kind,
             not_after: lifetime.not_after,
         })
     }
@@ -207,7 +210,7 @@ impl KeyPackage {
 
 /// The lifetime that we gave a key package, or `None` if it has none.
 pub(super) fn lifetime(mls: &MlsKeyPackage) -> Option<wire::KeyPackageLifetime> {
-    wire::KeyPackageLifetime::decode(&mls.extensions().unknown(LIFETIME_EXTENSION)?.0[..]).ok()
+    canonical(&mls.extensions().unknown(LIFETIME_EXTENSION)?.0)
 }
 
 /// Whether MLS's own field is left unlimited. With any other value a commit that adds it would be valid for

@@ -106,6 +106,9 @@ fn credentials_are_frozen_and_bound() {
         UnverifiedCredential::parse(&raw.encode_to_vec())
             .and_then(|credential| credential.verify(&self::device(2).signature_key()))
     };
+    // A field that nobody knows: bytes in which something could be hidden.
+    let more = [credential.encoded(), &[0x78, 1]].concat();
+    assert_eq!(UnverifiedCredential::parse(&more).err(), Some(CredentialError::Malformed("not canonical")));
     assert_eq!(tampered(|raw| raw.generation = 1), Err(CredentialError::Malformed("generation")));
     assert_eq!(tampered(|raw| raw.handle = "mallory".into()), Err(CredentialError::Signature));
     assert_eq!(tampered(|raw| raw.device_id[0] ^= 1), Err(CredentialError::Signature));
@@ -128,6 +131,18 @@ fn cards_are_frozen_and_verified() {
     assert_eq!((read.version(), read.devices().len(), read.handle().as_str()), (7, 2, "alice"));
     let wrong = UnverifiedCard::new(&frozen).expect("fits").verify(Some(&identity(9).key()), NOW);
     assert_eq!(wrong, Err(CardError::WrongIdentity));
+}
+
+/// Finding 21: no later card could take the place of one with the highest number.
+#[test]
+fn a_card_of_the_far_future_is_refused() {
+    const DAY: u64 = 24 * 3600 * 1000;
+    let verify =
+        |version| UnverifiedCard::new(card(version).encoded()).expect("fits").verify(None, NOW).map(|_| ());
+    assert_eq!(verify(NOW + DAY), Ok(()));
+    for version in [NOW + DAY + 1, u64::MAX] {
+        assert_eq!(verify(version), Err(CardError::Malformed("version")));
+    }
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! Sealed messages open in their place and nowhere else; the bytes are frozen.
 
 use data_encoding::HEXLOWER;
-use posthorn_proto::{MailboxId, PostId};
+use posthorn_proto::{MailboxId, PostId, PostKey, RelayIdentity};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 
 use super::*;
 use crate::envelope::is_standard_length;
+use crate::identity::{RelayAddress, RelayUrl};
 
 const MAILBOX: MailboxId = MailboxId([1; 16]);
 const POST: PostId = PostId([2; 16]);
@@ -75,6 +76,27 @@ fn lengths_and_keys_are_checked() {
     let no_key = InboxKey::try_from(&[0xff; 1216][..]).expect("the length is right");
     assert!(!no_key.is_valid() && key.is_valid());
     assert_eq!(no_key.seal(&MAILBOX, &POST, b"x", &mut rng), Err(InboxError::Key));
+}
+
+/// Finding 14: it stands in leaves, and whatever else stood there everybody would have to keep.
+#[test]
+fn an_address_has_one_encoding() {
+    let address = InboxAddress {
+        relay: RelayAddress {
+            url: RelayUrl::parse("ws://127.0.0.1:4100").expect("a URL"),
+            identity: RelayIdentity([7; 32]),
+        },
+        mailbox: MAILBOX,
+        post_key: PostKey::from_bytes([8; 32]),
+        key: secret().key(),
+    };
+    let encoded = address.encode();
+    assert_eq!(InboxAddress::decode(&encoded), Ok(address));
+    // A field that nobody knows, and one that comes twice.
+    for more in [&[0x78, 1][..], &encoded] {
+        let bent = [&encoded, more].concat();
+        assert_eq!(InboxAddress::decode(&bent), Err(InboxError::Address("encoding")));
+    }
 }
 
 #[test]

@@ -29,6 +29,7 @@ pub const STEPS: &[Step] = &[
     ("14: a Welcome whose key package is gone is asked for again", key_package_gone),
     ("14: the same while much goes wrong", key_package_gone_in_a_storm),
     ("15: the last-resort key package is replaced weekly", weekly),
+    ("31: every leaf gets fresh keys within seven days, the founder's too", fresh_leaves),
 ];
 
 fn texts(world: &mut World, device: usize, conversation: GroupId) -> Vec<String> {
@@ -365,4 +366,32 @@ fn weekly(seed: u64) -> Result<(), String> {
         })?;
     }
     Ok(())
+}
+
+/// Both were renewed when the conversation began, or soon after; then neither does anything for two weeks.
+fn fresh_leaves(seed: u64) -> Result<(), String> {
+    const DAY: u64 = 24 * 3600 * 1000;
+    let (mut world, conversation) = two(seed)?;
+    let mailbox = place(&world, ALICE)?;
+    world.wait(DAY);
+    world.settle()?;
+    for _ in 0..2 {
+        let before = world.watch.posted.len();
+        for _ in 0..7 {
+            world.wait(DAY);
+            world.run(100);
+        }
+        world.settle()?;
+        for device in [ALICE, BOB] {
+            let turned = world.watch.posted[before..]
+                .iter()
+                .any(|(by, to, turn)| *by == device && *to == mailbox && *turn);
+            let name = &world.devices[device].name;
+            must(turned, || format!("{name} made no commit within seven days"))?;
+        }
+    }
+    say(&mut world, ALICE, conversation, "still here")?;
+    world.settle()?;
+    let heard = texts(&mut world, BOB, conversation);
+    must(heard.last().is_some_and(|text| text == "still here"), || format!("bob reads {heard:?}"))
 }

@@ -6,7 +6,7 @@ use posthorn_proto::{
 use rand::CryptoRng;
 use serde::{Deserialize, Serialize};
 
-use crate::group::{KeyPackageRef, MadeKeyPackage};
+use crate::group::{KeyPackageKind, KeyPackageRef, MadeKeyPackage};
 use crate::identity::{Credential, Device, Identity, RelayAddress, RelayUrl};
 use crate::inbox::{InboxAddress, InboxSecret};
 use crate::store::table::Table;
@@ -273,9 +273,25 @@ pub(in crate::engine) fn note_key_package(
     tx: &Transaction<'_>,
     made: &MadeKeyPackage,
 ) -> Result<(), StoreError> {
+    tx.sql().prepare_cached("INSERT OR REPLACE INTO key_package VALUES (?1, ?2, ?3)")?.execute((
+        &made.reference.0[..],
+        made.not_after,
+        made.kind == KeyPackageKind::LastResort,
+    ))?;
+    Ok(())
+}
+
+/// The relay gives out `newest` for the last resort: the former ones run out at `seconds` at the latest.
+pub(in crate::engine) fn replace_last_resort(
+    tx: &Transaction<'_>,
+    newest: &KeyPackageRef,
+    seconds: u64,
+) -> Result<(), StoreError> {
     tx.sql()
-        .prepare_cached("INSERT OR REPLACE INTO key_package (reference, not_after) VALUES (?1, ?2)")?
-        .execute((&made.reference.0[..], made.not_after))?;
+        .prepare_cached(
+            "UPDATE key_package SET not_after = min(not_after, ?2) WHERE last_resort AND reference != ?1",
+        )?
+        .execute((&newest.0[..], seconds))?;
     Ok(())
 }
 

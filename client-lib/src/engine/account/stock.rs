@@ -12,13 +12,15 @@ use crate::conversation::Cause;
 use crate::engine::link::request::{Pending, is_passing};
 use crate::engine::live::HeldBack;
 use crate::engine::{Error, LinkId, Step};
-use crate::group::{KeyPackage, KeyPackageKind, Provider};
+use crate::group::{KeyPackage, KeyPackageKind, KeyPackageRef, Provider};
 
 /// One-time key packages that are published at once; new ones when fewer than [`PACKAGES_LOW`] are left.
 const PACKAGES: u32 = 20;
 const PACKAGES_LOW: u32 = 8;
 /// A last-resort key package is replaced after this long, seconds: a week (rule 15).
 const LAST_RESORT_SECONDS: u64 = 7 * 24 * 3600;
+/// The secrets of one that was replaced are kept for this long, seconds: somebody may have taken it just before.
+const LAST_RESORT_GRACE: u64 = 7 * 24 * 3600;
 /// Tokens that are drawn at once; new ones when fewer than [`TOKENS_LOW`] are left.
 const TOKENS: u32 = 16;
 const TOKENS_LOW: usize = 6;
@@ -81,15 +83,17 @@ impl Step<'_> {
             KeyPackage::forget(&provider, &reference)?;
         }
         let leaf = own.leaf()?;
-        let make = |kind| -> Result<bytes::Bytes, Error> {
+        let make = |kind| -> Result<_, Error> {
             let made = KeyPackage::make(&provider, &leaf, kind, now)?;
             profile::note_key_package(self.tx, &made)?;
-            Ok(made.bytes.into())
+            Ok((made.reference, bytes::Bytes::from(made.bytes)))
         };
-        let one_time = (0..wanted).map(|_| make(KeyPackageKind::OneTime)).collect::<Result<_, _>>()?;
+        let one_time =
+            (0..wanted).map(|_| Ok(make(KeyPackageKind::OneTime)?.1)).collect::<Result<_, Error>>()?;
         let renew = !fresh && (self.live.stock.is_some() || since.is_none());
         let last_resort = renew.then(|| make(KeyPackageKind::LastResort)).transpose()?;
-        let pending = Pending::PublishKeyPackages { any: renew || wanted > 0, last_resort: renew };
+        let (last_resort_ref, last_resort) = last_resort.unzip();
+        let pending = Pending::PublishKeyPackages { any: renew || wanted > 0, last_resort: last_resort_ref };
         let request = Request::PublishKeyPackages(PublishKeyPackages { one_time, last_resort });
         self.request(account, request, pending);
         Ok(())
@@ -98,7 +102,7 @@ impl Step<'_> {
     pub(in crate::engine) fn key_packages_published(
         &mut self,
         any: bool,
-        last_resort: bool,
+        last_resort: Option<KeyPackageRef>,
         one_time: u32,
         last_resort_since: u64,
     ) -> Result<(), Error> {
@@ -107,7 +111,13 @@ impl Step<'_> {
         let now = self.relay_now() / 1000;
         // What it says must not be of the future, or nothing would ever be renewed. 0 says that there is
         // none.
-        let since = if last_resort { now.max(1) } else { last_resort_since.min(now) };
+        let since = match &last_resort {
+            Some(newest) => {
+                profile::replace_last_resort(self.tx, newest, now + LAST_RESORT_GRACE)?;
+                now.max(1)
+            }
+            None => last_resort_since.min(now),
+        };
         self.change_profile(|profile| profile.last_resort_since = (since > 0).then_some(since))?;
         self.registration_goes_on()
     }

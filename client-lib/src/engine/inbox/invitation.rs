@@ -94,7 +94,7 @@ impl Step<'_> {
             Conversation::new(invitation.group, &relay, invitation.mailbox, ConversationState::Active);
         record.epoch = epoch;
         record.inviter = Some(by.clone());
-        record.leaf_since = self.now;
+        (record.leaf_since, record.leaf_seq) = (self.now, invitation.seq);
         // What was said before we came counts as neither got nor read by us, and is not ours to confirm.
         record.receipt_sent = Receipt { delivered: invitation.seq, read: invitation.seq };
         record.read = invitation.seq;

@@ -7,6 +7,7 @@ use posthorn_proto::{ErrorCode, KeyHash, MailboxId};
 
 use crate::conversation::ConversationId;
 use crate::engine::{Error, Link, LinkId, Step};
+use crate::group::KeyPackageRef;
 
 /// What an answer will be for. Each belongs to the folder whose module it names.
 pub(in crate::engine) enum Pending {
@@ -20,8 +21,8 @@ pub(in crate::engine) enum Pending {
     CreateInbox(Link),
     /// `account::stock`.
     DrawTokens(Vec<KeyHash>),
-    /// `account::stock`; whether anything was given, and a last-resort package among it.
-    PublishKeyPackages { any: bool, last_resort: bool },
+    /// `account::stock`; whether anything was given, and the last-resort package among it.
+    PublishKeyPackages { any: bool, last_resort: Option<KeyPackageRef> },
     /// `account::stock`; the card's version.
     PublishCard(u64),
     /// `talk::create`.

@@ -147,7 +147,12 @@ impl Talk<'_, '_> {
 
     /// MLS does not take the change. What the device itself wants is tried again later; it must not be lost
     /// because of somebody else's key.
-    fn cannot_stage(&mut self, intent: i64, wish: &Intent, error: &GroupError) -> Result<bool, Error> {
+    pub(in crate::engine) fn cannot_stage(
+        &mut self,
+        intent: i64,
+        wish: &Intent,
+        error: &GroupError,
+    ) -> Result<bool, Error> {
         let text = match error {
             GroupError::BadKey { leaf } => {
                 let member = self.group(|group, _| Ok(group.member(*leaf)))?;
@@ -212,7 +217,7 @@ impl Talk<'_, '_> {
         let (seq, now) = (arrival.delivery.seq, self.step.now);
         if outcome.updates_committer {
             let record = self.change();
-            (record.leaf_since, record.updated_at) = (now, now);
+            (record.leaf_since, record.leaf_seq, record.updated_at) = (now, seq, now);
         }
         for member in &outcome.added {
             self.newcomer(member, seq)?;

@@ -13,6 +13,8 @@ use crate::identity::PersonId;
 /// so that not everybody does it at once.
 const LEAF_AGE: u64 = 7 * 24 * 3600 * 1000;
 const LEAF_JITTER: u64 = 24 * 3600 * 1000;
+/// Likewise after this many envelopes.
+const LEAF_ENVELOPES: u64 = 10_000;
 /// Own updates of one group are at least this far apart, milliseconds (rule 23).
 const UPDATES_APART: u64 = 60_000;
 /// Of several members who could commit somebody's leaving, each waits this much longer than the one before,
@@ -43,12 +45,14 @@ impl Talk<'_, '_> {
         let (since, now) = (self.record().leaf_since, self.step.now);
         // A clock that was put back must not keep a leaf alive.
         let age = now.abs_diff(since);
+        let read = self.reading().map_or(0, |reading| reading.seq);
+        let is_worn = read.saturating_sub(self.record().leaf_seq) >= LEAF_ENVELOPES;
         let is_doubtful = self.record().doubtful == Some(self.record().epoch);
-        if age >= LEAF_AGE - LEAF_JITTER || is_doubtful {
+        let is_urgent = age > LEAF_AGE || is_worn || is_doubtful;
+        if is_urgent || age >= LEAF_AGE - LEAF_JITTER {
             let wanted = intents(self.step.tx, &self.id)?;
             if !wanted.iter().any(|(_, intent)| matches!(intent, Intent::Update { .. })) {
-                let soon = age > LEAF_AGE || is_doubtful;
-                self.wish_to_update(if soon { UPDATES_APART } else { LEAF_JITTER })?;
+                self.wish_to_update(if is_urgent { UPDATES_APART } else { LEAF_JITTER })?;
             }
         } else {
             self.step.wake_talk(self.id, since.saturating_add(LEAF_AGE - LEAF_JITTER).max(now + 1));

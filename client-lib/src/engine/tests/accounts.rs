@@ -8,7 +8,7 @@ use super::directory::start;
 use super::relays::{HERE, open_here, opens, posts, send};
 use crate::conversation::Cause;
 use crate::engine::account::profile::Profile;
-use crate::engine::{Command, Effect, Event, Input, Link, LinkId};
+use crate::engine::{Command, Effect, Error, Event, Input, Link, LinkId, Reply};
 use crate::group::{KeyPackage, KeyPackageKind, Provider, UnverifiedKeyPackage};
 use crate::identity::RelayAddress;
 
@@ -238,4 +238,53 @@ fn a_limit_of_tokens_is_told_and_holds_back_nothing_else() {
     assert_eq!(drawn(&desk.tick()), None);
     desk.now += 1;
     assert!(drawn(&desk.tick()).is_some());
+}
+
+/// Rule 15: what was sealed to a last-resort key package opens for a week after another took its place, not for
+/// the twelve weeks for which it is good.
+#[test]
+fn the_secrets_of_a_replaced_last_resort_go() {
+    const WEEK: u64 = 7 * 24 * 3600 * 1000;
+    let mut desk = Desk::made("bob", &relay(), |profile| profile.last_resort_since = None);
+    let is_last = |desk: &mut Desk| -> u64 {
+        let sql = "SELECT COUNT(*) FROM key_package WHERE last_resort";
+        desk.step(|step| Ok(step.tx.sql().query_row(sql, [], |row| row.get(0))?)).0
+    };
+    let online = |desk: &mut Desk| {
+        let mut effects = desk.connects(&link(Link::Inbox));
+        effects.extend(desk.authenticates());
+        serves(desk, effects, 16).1
+    };
+    assert_eq!((online(&mut desk), is_last(&mut desk)), (1, 1));
+    let mut kept = Vec::new();
+    for _ in 0..4 {
+        desk.now += WEEK + 1000;
+        desk = desk.reopened();
+        assert_eq!(online(&mut desk), 1, "it is replaced weekly");
+        kept.push(is_last(&mut desk));
+    }
+    assert_eq!(kept, [2, 2, 2, 2], "the newest and the one before");
+    assert_eq!(desk.rows("mls"), desk.rows("key_package"), "there are no secrets but of those");
+}
+
+/// Whoever waits for something that is rolled back is told why, not that the program has ended.
+#[test]
+fn an_answer_that_is_rolled_back_tells_why() {
+    let mut desk = Desk::new("bob");
+    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+    let reply = Reply::new(move |result| drop(sender.send(result)));
+    let (done, effects) = desk.step(|step| {
+        step.attempt(|step| -> Result<(), Error> {
+            step.answer(reply, Ok(()));
+            Err(Error::UnknownPerson("nobody".to_owned()))
+        })
+    });
+    assert!(done.is_err());
+    for effect in effects {
+        if let Effect::Answer(answer) = effect {
+            answer.give();
+        }
+    }
+    let answer: Result<(), Error> = receiver.try_recv().expect("it is answered");
+    assert_eq!(answer.expect_err("it did not come about").code(), "UNKNOWN_PERSON");
 }

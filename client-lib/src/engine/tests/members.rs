@@ -11,7 +11,7 @@ use crate::conversation::{
     Unreadable,
 };
 use crate::engine::talk::slot::AuthorSlot;
-use crate::engine::{Command, Effect, Error};
+use crate::engine::{Command, Effect, Error, Event};
 use crate::envelope::Slot;
 use crate::group::{
     Change, Group, GroupError, GroupInfo, KeyPackageKind, Provider, Refusal, UnverifiedKeyPackage,
@@ -594,6 +594,84 @@ fn a_leaf_is_renewed_within_seven_days() {
     }
     let (wanted, now) = (bob.intents(&TALK), bob.now);
     assert!(wanted.iter().any(|intent| is_update(intent) && intent.not_before() <= now), "{wanted:?}");
+}
+
+/// Finding 8: nor in a week in which very much is said.
+#[test]
+fn a_leaf_is_renewed_after_ten_thousand_envelopes() {
+    let (_, mut bob, _) = three();
+    let id = bob.find(&TALK).expect("in it");
+    let updates = |bob: &mut Desk, read: u64| {
+        bob.step(|step| {
+            crate::conversation::remove_intents(step.tx, &id)?;
+            step.talk(&id, |talk| {
+                talk.change().leaf_seq = 1;
+                talk.change_reading().expect("reads").seq = read;
+                talk.renew_leaf()
+            })
+        });
+        bob.intents(&TALK).iter().filter(|intent| matches!(intent, Intent::Update { .. })).count()
+    };
+    assert_eq!(updates(&mut bob, 10_000), 0);
+    assert_eq!(updates(&mut bob, 10_001), 1);
+}
+
+/// Finding 6: a group that was made before keys were checked has a leaf that nothing can be encrypted to. Who
+/// wants a change is told whose it is.
+#[test]
+fn a_key_that_stops_a_commit_is_told_with_its_owner() {
+    let (_, mut bob, _) = three();
+    let id = bob.find(&TALK).expect("in it");
+    let leaf = bob.in_group(&TALK, |group, _, _| Ok(leaf_of(group, "carol")));
+    let (_, effects) = bob.step(|step| {
+        step.talk(&id, |talk| {
+            let intent = Intent::Add(Vec::new());
+            let row = crate::conversation::put_intent(talk.step.tx, &id, &intent)?;
+            talk.cannot_stage(row, &intent, &GroupError::BadKey { leaf })
+        })
+    });
+    let told = |effect: &Effect| match effect {
+        Effect::Event(Event::Alarm { text, .. }) => text.contains("a device of carol has a key"),
+        _ => false,
+    };
+    assert!(effects.iter().any(told), "{effects:?}");
+}
+
+/// Finding 19: seqs of two mailboxes have nothing to do with each other. What was got in the second says
+/// nothing of what was sent in the first, nor the other way round.
+#[test]
+fn receipts_of_one_place_mark_nothing_in_another() {
+    let (mut mallory, mut bob, _) = three();
+    let id = bob.find(&TALK).expect("in it");
+    let own = bob.person();
+    let author = |desk: &mut Desk| desk.step(|step| step.own()?.author()).0;
+    let mallorys = author(&mut mallory);
+    let sent = |bob: &mut Desk, message: MessageId, place: (u32, u64)| {
+        let said = Said::new(Text::new("x")).expect("fits");
+        bob.does(|reply| Command::Send { conversation: id, id: Some(message), said, reply }).expect("queued");
+        let set = crate::conversation::history::set_place;
+        bob.step(|step| Ok(set(step.tx, &id, &own, &message, place)?)).0.expect("is there");
+    };
+    sent(&mut bob, MessageId([1; 16]), (1, 5));
+    sent(&mut bob, MessageId([2; 16]), (2, 3));
+    let (got, read) = bob
+        .step(|step| {
+            let (first, second) = (Receipt { delivered: 9, read: 9 }, Receipt { delivered: 3, read: 0 });
+            crate::conversation::set_receipt(step.tx, &id, &mallorys, 1, first)?;
+            let place = crate::conversation::receipt_of(step.tx, &id, &mallorys, 2)?;
+            crate::conversation::set_receipt(step.tx, &id, &mallorys, 2, second)?;
+            Ok((place, crate::conversation::receipt_of(step.tx, &id, &mallorys, 1)?))
+        })
+        .0;
+    assert_eq!((got, read), (Receipt::default(), Receipt { delivered: 9, read: 9 }));
+    bob.step(|step| {
+        step.talk(&id, |talk| {
+            (talk.change().place, talk.change().everyone) = (2, Receipt { delivered: 3, read: 0 });
+            Ok(())
+        })
+    });
+    let states: Vec<_> = bob.history(&TALK).iter().filter(|entry| entry.mine).map(|e| e.state).collect();
+    assert_eq!(states, [EntryState::Sent, EntryState::Delivered]);
 }
 
 /// Retry-safe sending: who did not hear the answer says the same again.
