@@ -19,7 +19,8 @@ const PACKAGES: u32 = 20;
 const PACKAGES_LOW: u32 = 8;
 /// A last-resort key package is replaced after this long, seconds: a week (rule 15).
 const LAST_RESORT_SECONDS: u64 = 7 * 24 * 3600;
-/// The secrets of one that was replaced are kept for this long, seconds: somebody may have taken it just before.
+/// The secrets of one that was replaced are kept for this long, seconds: somebody may have taken it just
+/// before.
 const LAST_RESORT_GRACE: u64 = 7 * 24 * 3600;
 /// Tokens that are drawn at once; new ones when fewer than [`TOKENS_LOW`] are left.
 const TOKENS: u32 = 16;

@@ -240,8 +240,8 @@ fn a_limit_of_tokens_is_told_and_holds_back_nothing_else() {
     assert!(drawn(&desk.tick()).is_some());
 }
 
-/// Rule 15: what was sealed to a last-resort key package opens for a week after another took its place, not for
-/// the twelve weeks for which it is good.
+/// Rule 15: what was sealed to a last-resort key package opens for a week after another took its place, not
+/// for the twelve weeks for which it is good.
 #[test]
 fn the_secrets_of_a_replaced_last_resort_go() {
     const WEEK: u64 = 7 * 24 * 3600 * 1000;
