@@ -289,6 +289,7 @@ impl Settings {
 
 fn serve(config: Config, print_invite: Option<u32>) -> anyhow::Result<()> {
     start_log(&config);
+    crate::descriptors::raise();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     runtime.block_on(async {

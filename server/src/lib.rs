@@ -15,6 +15,7 @@ mod cli;
 pub mod clock;
 pub mod command;
 pub mod config;
+mod descriptors;
 pub mod directory;
 pub mod gateway;
 pub mod live;

@@ -80,8 +80,9 @@ impl Relay {
     }
 
     /// Likewise, by a clock that a test moves on.
-    pub async fn start_by(config: Config, clock: SystemClock) -> Result<Self, StartError> {
+    pub async fn start_by(mut config: Config, clock: SystemClock) -> Result<Self, StartError> {
         config.check()?;
+        config.connections.total = descriptors::admit(config.connections.total);
         let mut rng = StdRng::from_os_rng();
         let on_disk = config.engine == Engine::Embedded;
         if on_disk {

@@ -37,6 +37,8 @@ enum Program {
     Power,
     /// A disk that is full, fails, or can only be read.
     Disk,
+    /// Files that do not open, because descriptors or memory have run out.
+    Descriptors,
     /// Damaged files.
     Corrupt,
     /// Peers that mean harm, in large numbers.

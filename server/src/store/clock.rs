@@ -7,43 +7,97 @@ const JUMP_SECONDS: u64 = 3600;
 /// record is believed.
 pub(crate) const OFF_SECONDS: u64 = 7 * 24 * 3600;
 
-/// Compares the wall clock with the steady one. A jump pauses expiry until the operator confirms the clock;
-/// until then records are stamped with the time that it would be without the jump. Pure: the readings of both
-/// clocks are parameters.
+/// How long after the start a step of the wall clock is judged as a start is, in seconds: boards without a clock
+/// of their own begin with the time of the shutdown, and are set right once the network is there.
+const YOUNG_SECONDS: u64 = 15 * 60;
+/// How long a clock that had stepped must agree with the steady one again to be believed, in seconds.
+const HEALED_SECONDS: u64 = 10 * 60;
+
+/// Compares the wall clock with the steady one. A jump pauses expiry until the clock agrees with the steady one
+/// again for a while, or the operator confirms it; until then records are stamped with the time that it would
+/// be without the jump. Pure: the readings of both clocks are parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ClockGuard {
-    /// The wall time that was believed when the steady clock showed `steady`.
+    /// The wall time that was believed last, when the steady clock showed `steady`.
     wall: u64,
     steady: u64,
-    paused: bool,
+    /// The steady clock at the start, and the time of the newest record then.
+    started: u64,
+    latest: u64,
+    doubt: Option<Doubt>,
+}
+
+/// Why the wall clock is not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    /// It was too far after the newest record at the start: only the operator can know.
+    Far,
+    /// It stepped, or stood before the newest record at the start. It agrees with the steady clock since then,
+    /// if it does.
+    Stepped { agrees_since: Option<u64> },
 }
 
 impl ClockGuard {
     /// At start: the clocks' readings and the time of the newest record (0 = none), all in seconds.
     pub(crate) fn new(wall: u64, steady: u64, latest: u64) -> Self {
-        let back = wall + JUMP_SECONDS < latest;
-        let far = latest > 0 && wall > latest + OFF_SECONDS;
+        let is_behind = wall + JUMP_SECONDS < latest;
+        let is_far = latest > 0 && wall > latest + OFF_SECONDS;
         // A wall clock behind the records is certainly wrong. One ahead of them is more likely right than
         // not, and a stamp that is too late only keeps an envelope too long, whereas one that is too early
         // would lose it.
-        Self { wall: wall.max(latest), steady, paused: back || far }
+        let doubt = match (is_far, is_behind) {
+            (true, _) => Some(Doubt::Far),
+            (_, true) => Some(Doubt::Stepped { agrees_since: None }),
+            _ => None,
+        };
+        let latest = if latest == 0 { wall } else { latest };
+        Self { wall: wall.max(latest), steady, started: steady, latest, doubt }
     }
 
-    /// The time to stamp records with, unix seconds. Notices jumps.
+    /// The time to stamp records with, unix seconds. Notices jumps. Small corrections are followed, however many
+    /// there are: only one step of over an hour counts.
     pub(crate) fn now(&mut self, wall: u64, steady: u64) -> u64 {
         let expected = self.wall + steady.saturating_sub(self.steady);
-        self.paused |= wall.abs_diff(expected) > JUMP_SECONDS;
-        if self.paused { expected } else { wall }
+        let stepped = wall.abs_diff(expected) > JUMP_SECONDS;
+        if stepped && self.is_set_right(wall, steady) {
+            return self.believe(wall, steady);
+        }
+        match &mut self.doubt {
+            None if stepped => self.doubt = Some(Doubt::Stepped { agrees_since: None }),
+            None => return self.believe(wall, steady),
+            Some(Doubt::Far) => {}
+            Some(Doubt::Stepped { agrees_since }) if stepped => *agrees_since = None,
+            Some(Doubt::Stepped { agrees_since }) => {
+                let since = *agrees_since.get_or_insert(steady);
+                if steady.saturating_sub(since) >= HEALED_SECONDS {
+                    return self.believe(wall, steady);
+                }
+            }
+        }
+        expected
     }
 
-    /// Whether expiry is paused until the operator confirms the clock.
+    /// Whether a step is a clock that is set right soon after the start, to what would have been believed then.
+    fn is_set_right(&self, wall: u64, steady: u64) -> bool {
+        let age = steady.saturating_sub(self.started);
+        let plausible = self.latest.saturating_sub(JUMP_SECONDS)..=self.latest + OFF_SECONDS + age;
+        age <= YOUNG_SECONDS && plausible.contains(&wall)
+    }
+
+    fn believe(&mut self, wall: u64, steady: u64) -> u64 {
+        (self.wall, self.steady, self.doubt) = (wall, steady, None);
+        wall
+    }
+
+    /// Whether expiry is paused.
     pub(crate) fn paused(&self) -> bool {
-        self.paused
+        self.doubt.is_some()
     }
 
     /// The operator vouches for the wall clock.
     pub(crate) fn confirm(&mut self, wall: u64, steady: u64) {
-        *self = Self { wall, steady, paused: false };
+        self.latest = wall;
+        self.believe(wall, steady);
     }
 }
 
@@ -52,39 +106,97 @@ mod tests {
     use super::*;
 
     const NOW: u64 = 1_800_000_000;
+    /// A steady clock that shows that the start was long ago.
+    const OLD: u64 = YOUNG_SECONDS + 1;
 
     #[test]
     fn a_steady_clock_is_believed() {
         let mut guard = ClockGuard::new(NOW, 5, NOW - 60);
         assert_eq!(guard.now(NOW + 1000, 1005), NOW + 1000);
-        assert_eq!(
-            guard.now(NOW + 1000 + JUMP_SECONDS, 1005),
-            NOW + 1000 + JUMP_SECONDS,
-            "an hour is not yet a jump"
-        );
+        let later = NOW + 1000 + JUMP_SECONDS;
+        assert_eq!(guard.now(later, 1005), later, "an hour is not yet a jump");
         assert!(!guard.paused());
+    }
+
+    /// Hosts whose clock is set by small steps, each day one.
+    #[test]
+    fn small_steps_never_add_up_to_a_jump() {
+        let mut guard = ClockGuard::new(NOW, 0, 0);
+        for day in 1..1000 {
+            let wall = NOW + day * (86_400 + 60);
+            assert_eq!(guard.now(wall, day * 86_400), wall);
+            assert!(!guard.paused(), "day {day}");
+        }
     }
 
     #[test]
     fn a_jump_pauses_until_confirmed_and_stamps_go_on_as_before() {
-        for jumped in [NOW - JUMP_SECONDS - 1, NOW + JUMP_SECONDS + 1, 0] {
+        for jumped in [NOW - JUMP_SECONDS - 1, NOW + JUMP_SECONDS + OLD + 1, 0] {
             let mut guard = ClockGuard::new(NOW, 0, 0);
-            assert_eq!(guard.now(jumped, 0), NOW);
+            assert_eq!(guard.now(jumped, OLD), NOW + OLD);
             assert!(guard.paused());
-            assert_eq!(guard.now(NOW + 10, 10), NOW + 10);
-            assert!(guard.paused(), "only the operator ends it");
-            guard.confirm(jumped, 20);
+            assert_eq!(guard.now(jumped + 100_000, OLD + 100_000), NOW + OLD + 100_000);
+            assert!(guard.paused(), "it stays as far off");
+            let steady = OLD + 100_020;
+            guard.confirm(jumped + 100_020, steady);
             assert!(!guard.paused());
-            assert_eq!(guard.now(jumped + 5, 25), jumped + 5);
+            assert_eq!(guard.now(jumped + 100_025, steady + 5), jumped + 100_025);
             assert!(!guard.paused());
         }
+    }
+
+    #[test]
+    fn a_glitch_that_heals_needs_nobody() {
+        let mut guard = ClockGuard::new(NOW, 0, 0);
+        guard.now(NOW + 100 * 86_400, OLD);
+        let mut back = |after: u64| {
+            guard.now(NOW + OLD + after, OLD + after);
+            guard.paused()
+        };
+        assert!(back(60) && back(60 + HEALED_SECONDS - 1));
+        assert!(!back(60 + HEALED_SECONDS));
+        // One that comes and goes is not healed.
+        let (start, step) = (OLD + 10_000, HEALED_SECONDS / 2);
+        for n in 0..10 {
+            let steady = start + n * step;
+            let wall = if n % 2 == 0 { 7 } else { NOW + steady };
+            assert_eq!(guard.now(wall, steady), NOW + steady);
+            assert!(guard.paused(), "{n}");
+        }
+    }
+
+    /// A board without a clock: it begins with the time of the shutdown, or with none, and is set right when the
+    /// network is there.
+    #[test]
+    fn a_clock_that_is_set_right_after_the_start_is_judged_as_at_a_start() {
+        for begins in [NOW, NOW - 100 * 86_400, 0] {
+            let mut guard = ClockGuard::new(begins, 50, NOW);
+            assert_eq!(guard.paused(), begins != NOW);
+            let right = NOW + 86_400;
+            assert_eq!(guard.now(right, 50 + 120), right);
+            assert!(!guard.paused(), "{begins}");
+        }
+        // It began far ahead, and is set back.
+        let mut guard = ClockGuard::new(NOW + 1000 * 86_400, 0, NOW);
+        assert!(guard.paused());
+        assert_eq!(guard.now(NOW + 60, 60), NOW + 60);
+        assert!(!guard.paused());
+        // Not what would not be believed at a start, and not later.
+        let mut guard = ClockGuard::new(NOW, 0, NOW);
+        guard.now(NOW + OFF_SECONDS + 121, 120);
+        assert!(guard.paused());
+        let mut guard = ClockGuard::new(NOW, 0, NOW);
+        guard.now(NOW + 86_400, OLD);
+        assert!(guard.paused());
     }
 
     #[test]
     fn at_start_the_newest_record_is_the_measure() {
         assert!(!ClockGuard::new(NOW, 0, 0).paused(), "a new store has nothing to compare with");
         assert!(!ClockGuard::new(NOW, 0, NOW - OFF_SECONDS).paused());
-        assert!(ClockGuard::new(NOW, 0, NOW - OFF_SECONDS - 1).paused());
+        let mut far = ClockGuard::new(NOW, 0, NOW - OFF_SECONDS - 1);
+        far.now(NOW + 86_400, 86_400);
+        assert!(far.paused(), "that it goes on steadily says nothing of how it began");
         assert!(!ClockGuard::new(NOW, 0, NOW + JUMP_SECONDS).paused());
         let mut behind = ClockGuard::new(NOW, 0, NOW + JUMP_SECONDS + 1);
         assert!(behind.paused());

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use posthorn_tests::faults::{Run, Tally, corrupt, disk, hostile, kill, power, soak};
+use posthorn_tests::faults::{Run, Tally, corrupt, descriptors, disk, hostile, kill, power, soak};
 
 /// Breaks relays on purpose, and looks at what became of what they had answered.
 #[derive(Parser)]
@@ -33,6 +33,8 @@ enum Program {
     Power,
     /// Full, failing, read-only.
     Disk,
+    /// Files that do not open, because descriptors or memory have run out.
+    Descriptors,
     /// Damaged files.
     Corrupt,
     /// Peers that mean harm, at size.
@@ -55,9 +57,7 @@ async fn main() -> ExitCode {
     let run = Run { relay, long: args.long, seed: args.seed, minutes: args.minutes };
     let mut tally = Tally::default();
     let wanted = |program| args.programs.is_empty() || args.programs.contains(&program);
-    for program in
-        [Program::Kill, Program::Power, Program::Disk, Program::Corrupt, Program::Hostile, Program::Soak]
-    {
+    for program in Program::value_variants().iter().copied() {
         if !wanted(program) {
             continue;
         }
@@ -65,6 +65,7 @@ async fn main() -> ExitCode {
             Program::Kill => kill::run(&run, &mut tally).await,
             Program::Power => power::run(&run, &mut tally).await,
             Program::Disk => disk::run(&run, &mut tally).await,
+            Program::Descriptors => descriptors::run(&run, &mut tally).await,
             Program::Corrupt => corrupt::run(&run, &mut tally).await,
             Program::Hostile => hostile::run(&run, &mut tally).await,
             Program::Soak => soak::run(&run, &mut tally).await,

@@ -37,6 +37,7 @@ struct control {
     volatile uint32_t sync_micros;  /* each sync takes this much longer */
     volatile uint32_t syncs;        /* syncs of files so far */
     volatile uint32_t failed;       /* operations that were made to fail so far */
+    volatile uint32_t open_errno;   /* not 0: every opening of a file fails with this */
 };
 
 struct head {
@@ -120,13 +121,14 @@ static uint64_t size_of(int fd) {
     return size;
 }
 
-static int refused(void) {
-    uint32_t error = control->write_errno;
+static int fails(uint32_t error) {
     if (!error) return 0;
     __sync_fetch_and_add(&control->failed, 1);
     errno = error;
     return 1;
 }
+
+static int refused(void) { return fails(control->write_errno); }
 
 #define REAL(type, name, ...)                                              \
     static type (*real)(__VA_ARGS__);                                      \
@@ -203,7 +205,9 @@ int ftruncate(int fd, off_t len) { return ftruncate64(fd, len); }
 static int opened(int dir, const char *name, int flags, mode_t mode, int (*real)(int, const char *, int, ...)) {
     char path[PATH_MAX];
     struct stat stat;
-    if (!(flags & (O_CREAT | O_TRUNC)) || !full_path(dir, name, path)) return real(dir, name, flags, mode);
+    if (!full_path(dir, name, path)) return real(dir, name, flags, mode);
+    if (fails(control->open_errno)) return -1;
+    if (!(flags & (O_CREAT | O_TRUNC))) return real(dir, name, flags, mode);
     int there = !fstatat(dir, name, &stat, 0);
     if ((!there || flags & O_TRUNC) && refused()) return -1;
     int fd = real(dir, name, flags, mode);

@@ -16,6 +16,12 @@ use crate::relay::RelayProgram;
 
 /// The error number of Linux for an I/O error.
 pub const EIO: u32 = 5;
+/// The error number for no memory.
+pub const ENOMEM: u32 = 12;
+/// The error number for too many open files on the machine.
+pub const ENFILE: u32 = 23;
+/// The error number for too many open files of the process.
+pub const EMFILE: u32 = 24;
 /// The error number for no space left on the device.
 pub const ENOSPC: u32 = 28;
 /// The error number for a read-only file system.
@@ -29,6 +35,7 @@ enum Control {
     SyncMicros = 8,
     Syncs = 12,
     Failed = 16,
+    OpenErrno = 20,
 }
 
 /// One relay's shim.
@@ -106,6 +113,11 @@ impl Shim {
     /// Makes everything that changes a file fail with this error number; nothing if it is 0.
     pub fn fail_writes(&self, errno: u32) -> anyhow::Result<()> {
         self.set(Control::WriteErrno, errno)
+    }
+
+    /// Makes every opening of a file fail with this error number; none if it is 0.
+    pub fn fail_opens(&self, errno: u32) -> anyhow::Result<()> {
+        self.set(Control::OpenErrno, errno)
     }
 
     /// Makes every sync take this much longer.

@@ -105,6 +105,13 @@ pub(crate) struct Setup {
     pub(crate) heard: Arc<Recorder>,
 }
 
+impl Setup {
+    /// At the beginning, with nobody who has heard anything.
+    pub(crate) fn new(policy: StorePolicy) -> Self {
+        Self { policy, clock: Arc::new(ManualClock::new()), heard: Arc::new(Recorder::default()) }
+    }
+}
+
 /// A store being opened.
 pub(crate) type Opening<'a> = Pin<Box<dyn Future<Output = Arc<dyn Store>> + 'a>>;
 
@@ -159,8 +166,8 @@ impl Fixture {
 
     /// An empty store of an engine that is only known at run time.
     pub(crate) async fn boxed(mut engine: Box<dyn Engine>, policy: StorePolicy) -> Self {
-        let (clock, heard) = (Arc::new(ManualClock::new()), Arc::new(Recorder::default()));
-        let setup = Setup { policy, clock: clock.clone(), heard: heard.clone() };
+        let setup = Setup::new(policy);
+        let (clock, heard) = (setup.clock.clone(), setup.heard.clone());
         let store = engine.open(&setup).await;
         Self { store, clock, heard, engine, setup }
     }
@@ -243,7 +250,8 @@ macro_rules! conformance {
                 accounts_are_bounded stats_count }
             expiry { envelopes_expire only_prefixes_expire the_late_hold_nothing_back unopened_mailboxes_go
                 opening_keeps_a_mailbox invites_expire tokens_expire many_mailboxes_expire }
-            clocks { a_jump_stops_expiry a_jump_back_stops_expiry a_long_sleep_stops_expiry stamps_ignore_the_jump
+            clocks { a_jump_stops_expiry a_jump_back_stops_expiry
+                a_clock_that_is_set_right_after_a_start_is_believed a_long_sleep_stops_expiry stamps_ignore_the_jump
                 a_confirmed_clock_stays_confirmed }
             accounts { an_invite_makes_accounts registering_again_is_harmless names_are_taken_once invites_can_be_revoked
                 devices_are_found cards_are_versioned }

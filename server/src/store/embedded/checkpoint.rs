@@ -20,6 +20,7 @@ use std::time::Duration;
 use crc32c::{crc32c, crc32c_append};
 use sha2::{Digest, Sha256};
 
+use super::journal::disk::passes;
 use super::journal::{Position, Resume};
 
 const FORMAT: u32 = 2;
@@ -56,6 +57,16 @@ pub(super) enum Unusable {
     /// It does not hold what was put there.
     #[error("{0}")]
     Contradicts(&'static str),
+}
+
+impl Unusable {
+    /// Whether it is only that descriptors, memory or space have run out.
+    pub(super) fn passes(&self) -> bool {
+        match self {
+            Self::Io(error) | Self::Sled(sled::Error::Io(error)) => passes(error),
+            _ => false,
+        }
+    }
 }
 
 /// Called with the key and the value of each row.
@@ -106,6 +117,11 @@ impl Checkpoint {
             }
             Ok(Some((found, resume)))
         })
+    }
+
+    /// Opens the index to write into it. Nothing has changed if that fails.
+    pub(super) fn begin(&mut self) -> Result<(), Unusable> {
+        guarded(|| opened(&mut self.db, &self.path).map(drop))
     }
 
     /// Begins an empty index, and throws away what is there.

@@ -54,8 +54,9 @@ impl Checkpointer {
         let anew = Arc::new(AtomicBool::new(checkpoint.is_none()));
         let written = Arc::new(AtomicU64::new(0));
         let (own_busy, own_anew, own_written) = (Arc::clone(&busy), Arc::clone(&anew), Arc::clone(&written));
+        let left = Vec::new();
         let worker =
-            Worker { path, checkpoint, shared, busy: own_busy, anew: own_anew, written: own_written };
+            Worker { path, checkpoint, left, shared, busy: own_busy, anew: own_anew, written: own_written };
         let thread =
             std::thread::Builder::new().name("checkpointer".to_owned()).spawn(move || worker.run(&queue))?;
         Ok(Self { jobs, busy, anew, written, thread })
@@ -104,6 +105,8 @@ fn interval(usual: u64, last: u64, changed: usize) -> u64 {
 struct Worker {
     path: PathBuf,
     checkpoint: Option<Checkpoint>,
+    /// Rows that changed before a checkpoint that could not begin.
+    left: Vec<RowKey>,
     shared: Arc<Shared>,
     busy: Arc<AtomicBool>,
     anew: Arc<AtomicBool>,
@@ -115,7 +118,7 @@ impl Worker {
         while let Ok(job) = queue.recv() {
             if let Err(error) = self.write(job) {
                 tracing::warn!(%error, "the index is thrown away; the next checkpoint begins it anew");
-                self.checkpoint = None;
+                (self.checkpoint, self.left) = (None, Vec::new());
                 self.anew.store(true, Ordering::Release);
                 remove(&self.path);
             }
@@ -125,13 +128,22 @@ impl Worker {
     }
 
     fn write(&mut self, job: Job) -> Result<(), Unusable> {
+        self.left.extend(job.changed);
+        if let Some(Err(error)) = self.checkpoint.as_mut().map(Checkpoint::begin)
+            && error.passes()
+        {
+            tracing::warn!(%error, "the index cannot be opened for now; it stays as it is until the next checkpoint");
+            return Ok(());
+        }
+        let changed = std::mem::take(&mut self.left);
         let (mut checkpoint, mut keys) = match self.checkpoint.take() {
-            Some(checkpoint) => (checkpoint, job.changed),
+            Some(checkpoint) => (checkpoint, changed),
             // An index that is begun anew gets all rows, whatever became of earlier checkpoints.
             None => (Checkpoint::create(&self.path)?, self.shared.ledger.read().rows().collect()),
         };
         // Neighbouring rows share sled's pages.
         keys.sort_unstable();
+        keys.dedup();
         let mut written = 0;
         for keys in keys.chunks(ROWS_AT_ONCE) {
             let rows: Vec<(_, Option<Vec<u8>>)> = {

@@ -227,7 +227,12 @@ impl Committer {
     fn begin(&mut self, bytes: usize) -> Result<Option<Batch>, Fatal> {
         match self.journal.begin(bytes) {
             Ok(batch) => Ok(Some(batch)),
-            Err(BeginError::Full) => Ok(None),
+            Err(BeginError::Later(error)) => {
+                if !self.shared.full.load(Ordering::Relaxed) {
+                    tracing::warn!(%error, "nothing can be stored for now: what takes space is refused");
+                }
+                Ok(None)
+            }
             Err(BeginError::Fatal(fatal)) => Err(fatal),
         }
     }

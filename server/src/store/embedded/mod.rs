@@ -54,7 +54,7 @@ use self::shared::{Shared, State};
 use self::start::{Ground, no_thread};
 use self::upkeep::Upkeep;
 use super::clock::ClockGuard;
-use super::ledger::{Command, Outcome};
+use super::ledger::{Command, Outcome, Record};
 use super::{
     Append, CardRecord, Clock, DeviceRecord, KeyPackageStock, Later, NewAccount, NewInvite, NewMailbox,
     OpenReader, Published, ReadRange, ReaderView, Stats, Store, StoreError, StorePolicy, Stored,
@@ -65,6 +65,14 @@ use super::{
 const KIND_RECORD: u8 = 1;
 /// The kind of journal record that is empty, and only stands behind a checkpoint's position.
 const KIND_MARK: u8 = 2;
+/// From here on, kinds of journal records that a version which does not know them passes over and keeps. Of any
+/// other it must know what it says, or the state that it serves would be another.
+const MAY_BE_IGNORED: u8 = 200;
+
+/// What a journal record says, if it is one of the ledger's and this version knows its form.
+fn read_record(kind: u8, payload: Bytes) -> Option<Record> {
+    (kind == KIND_RECORD).then(|| Record::decode(payload).ok()).flatten()
+}
 
 /// What remembering a post takes of the journal once its envelope is gone, roughly, in bytes.
 const MARK_BYTES: u64 = 88;

@@ -14,7 +14,7 @@ use super::damage::{envelope, stretch};
 use super::folder::FolderError;
 use super::journal::disk::Disk;
 use super::journal::{Damage, Journal, JournalConfig, Location, OpenError, Position, Replayed, Resume};
-use super::{KIND_MARK, StartError};
+use super::{KIND_MARK, MAY_BE_IGNORED, StartError, read_record};
 use crate::store::StorePolicy;
 use crate::store::ledger::{Ledger, Missing, Rebuild, Record};
 
@@ -115,24 +115,25 @@ impl Ground<'_> {
         // What the tail changes must be in the next checkpoint.
         rebuild.track();
         let (mut replayed, mut replayed_bytes, mut damage, mut torn) = (0, 0, Vec::new(), None);
+        let mut newer = None;
         let mut visit = |item: Replayed<'_>| match item {
             Replayed::Damage(bad) => damage.push(bad),
             Replayed::Torn(end) => torn = Some(end),
-            Replayed::Record { kind: KIND_MARK, .. } => {}
-            Replayed::Record { at, payload, .. } => {
+            Replayed::Record { kind: KIND_MARK | MAY_BE_IGNORED.., .. } => {}
+            Replayed::Record { at, kind, payload } => {
                 (replayed, replayed_bytes) = (replayed + 1, replayed_bytes + at.footprint());
-                match Record::decode(Bytes::copy_from_slice(payload)) {
-                    Ok(record) => rebuild.apply(&record, at),
-                    Err(_) => {
-                        let Location { segment, offset, len } = at;
-                        damage.push(Damage { segment, offset, len, what: "record of an unknown form" });
-                    }
+                match read_record(kind, Bytes::copy_from_slice(payload)) {
+                    Some(record) => rebuild.apply(&record, at),
+                    None => newer = newer.or(Some(at)),
                 }
             }
         };
         let own = Box::new(StdRng::seed_from_u64(rng.next_u64()));
         let journal =
             Journal::open(Arc::clone(&self.disk), self.journal, self.incarnation, own, from, &mut visit)?;
+        if let Some(at) = newer {
+            return Err(OpenError::Newer(at));
+        }
         let (ledger, missing) =
             rebuild.finish_where(&|place| journal.segments().contains_key(&place.segment));
         Ok(Started { ledger, journal, checkpoint: None, torn, replayed, replayed_bytes, damage, missing })

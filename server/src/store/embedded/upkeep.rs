@@ -7,7 +7,7 @@
 //! know (a carried cursor that was superseded, a post that was forgotten) is found by counting segments
 //! again: while nobody asks for anything, or when the journal is much longer than what the ledger holds.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use super::damage::stretch;
 use super::journal::compact::{CompactError, Compaction, Liveness};
 use super::journal::{Batch, Damage, Fatal, Journal, Location};
 use super::shared::Shared;
-use super::{KIND_MARK, KIND_RECORD, MARK_BYTES};
+use super::{KIND_MARK, KIND_RECORD, MARK_BYTES, read_record};
 use crate::store::ledger::{Keep, Record};
 
 /// The most that may be needed of a segment that is emptied, in percent: carrying forward is then at most
@@ -45,6 +45,8 @@ pub(super) struct Upkeep {
     stuck: Option<u64>,
     /// Whether a segment was just emptied, or turned out not to be worth it, so that there may be another.
     again: bool,
+    /// Segments that could not be read, which are tried again when one is begun.
+    set_aside: BTreeSet<u32>,
 }
 
 /// Records that must be written before a compaction that found no space is tried again.
@@ -84,18 +86,39 @@ impl Upkeep {
                     self.again = true;
                 }
                 Ok(false) => self.work = Some(work),
-                Err(CompactError::Full) => self.stuck = Some(shared.ledger.read().version()),
-                Err(error @ CompactError::Damaged(segment)) => report(shared, segment, &error),
+                Err(CompactError::Later(_)) => self.stuck = Some(shared.ledger.read().version()),
                 Err(CompactError::Fatal(fatal)) => return Err(fatal),
+                Err(error) => self.set_aside(shared, &error),
             }
             let version = shared.ledger.read().version();
             shared.publish(version, journal.position());
         } else if (is_idle || is_longer(journal, shared, TOO_LONG))
             && let Some(segment) = self.recount.pop_front()
         {
-            count(journal, shared, segment);
+            self.count(journal, shared, segment);
         }
         Ok(())
+    }
+
+    /// A segment cannot be read. If it is damaged it never will be; else it is looked at again later.
+    fn set_aside(&mut self, shared: &Shared, error: &CompactError) {
+        match error {
+            CompactError::Damaged(segment) => report(shared, *segment, error),
+            CompactError::Unread(segment, _) => {
+                tracing::warn!(%error, "a journal segment is not emptied for now");
+                self.set_aside.insert(*segment);
+            }
+            CompactError::Later(_) | CompactError::Fatal(_) => {}
+        }
+    }
+
+    /// Counts what is needed of a segment.
+    fn count(&mut self, journal: &mut Journal, shared: &Arc<Shared>, segment: u32) {
+        if journal.segments().contains_key(&segment)
+            && let Err(error) = journal.count(segment, &mut Owner::new(journal, shared, segment))
+        {
+            self.set_aside(shared, &error);
+        }
     }
 
     fn notice_new_segment(&mut self, journal: &Journal, shared: &Shared) {
@@ -104,6 +127,7 @@ impl Upkeep {
             return;
         }
         (self.current, self.stuck) = (current, None);
+        self.set_aside.clear();
         if !is_longer(journal, shared, LONG) {
             return;
         }
@@ -126,26 +150,17 @@ impl Upkeep {
             }
             self.stuck = None;
         }
-        let segment = journal.worst_segment(LIVE_PERCENT)?;
+        let segment = journal.worst_segment(LIVE_PERCENT, &self.set_aside)?;
         let work = journal.start_compaction(segment);
-        // A damaged segment is not chosen again, but another may be worth it.
+        // This one is not chosen again, but another may be worth it.
         self.again = work.is_err();
-        work.inspect_err(|error| report(shared, segment, error)).ok()
+        work.inspect_err(|error| self.set_aside(shared, error)).ok()
     }
 }
 
 fn is_longer(journal: &Journal, shared: &Shared, (times, segments): (u64, u64)) -> bool {
     let all: u64 = journal.segments().values().map(|usage| usage.len).sum();
     all > times * shared.ledger.read().recorded_bytes(MARK_BYTES) + segments * journal.segment_bytes()
-}
-
-/// Counts what is needed of a segment.
-fn count(journal: &mut Journal, shared: &Arc<Shared>, segment: u32) {
-    if journal.segments().contains_key(&segment)
-        && let Err(error) = journal.count(segment, &mut Owner::new(journal, shared, segment))
-    {
-        report(shared, segment, &error);
-    }
 }
 
 fn report(shared: &Shared, segment: u32, error: &CompactError) {
@@ -195,8 +210,8 @@ impl Liveness for Owner<'_> {
         if kind == KIND_MARK {
             return 0;
         }
-        let Ok(record) = Record::decode(payload.clone()) else {
-            // What is not understood is not thrown away.
+        let Some(record) = read_record(kind, payload.clone()) else {
+            // What this version may ignore, another needs.
             return Batch::cost(payload.len());
         };
         let keep = self.shared.ledger.read().keep(&record, &at, self.floor);

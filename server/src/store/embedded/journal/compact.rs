@@ -6,6 +6,8 @@
 //! supersedes it; what the owner keeps is on stable storage in a later segment before the old one is
 //! unlinked; and no checkpoint is ever consulted.
 
+use std::collections::BTreeSet;
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -40,9 +42,12 @@ const WINDOW: usize = 512 << 10;
 /// Why a segment could not be emptied.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CompactError {
-    /// There is no space for the copies. Nothing is lost, and what was carried stays carried.
-    #[error("the disk is full")]
-    Full,
+    /// The copies cannot be written for now. Nothing is lost, and what was carried stays carried.
+    #[error("nothing can be written for now: {0}")]
+    Later(io::Error),
+    /// The segment cannot be read, for whatever reason, which says nothing of what is in it. It is kept.
+    #[error("segment {0:016x} cannot be read: {1}")]
+    Unread(u32, io::Error),
     /// The segment cannot be read back as a whole. It is kept, and marked as damaged.
     #[error("segment {0:016x} is damaged")]
     Damaged(u32),
@@ -54,7 +59,7 @@ pub(crate) enum CompactError {
 impl From<BeginError> for CompactError {
     fn from(error: BeginError) -> Self {
         match error {
-            BeginError::Full => Self::Full,
+            BeginError::Later(error) => Self::Later(error),
             BeginError::Fatal(fatal) => Self::Fatal(fatal),
         }
     }
@@ -78,13 +83,13 @@ pub(crate) struct Compaction {
 
 impl Journal {
     /// The segment most worth emptying, if there is one of which at most `live_percent` are needed. Never the
-    /// current segment, and never a damaged one.
-    pub(crate) fn worst_segment(&self, live_percent: u64) -> Option<u32> {
+    /// current segment, and never a damaged one or one that is set aside.
+    pub(crate) fn worst_segment(&self, live_percent: u64, set_aside: &BTreeSet<u32>) -> Option<u32> {
         let permille = |live: u64, len: u64| live * 1000 / len.max(1);
         let current = self.current.ident.segment;
         self.segments
             .iter()
-            .filter(|(number, usage)| **number != current && !usage.damaged)
+            .filter(|(number, usage)| **number != current && !usage.damaged && !set_aside.contains(number))
             .map(|(number, usage)| (permille(usage.live, usage.len), *number))
             .filter(|(live, _)| *live <= live_percent * 10)
             .min()
@@ -93,14 +98,19 @@ impl Journal {
 
     /// Begins to empty or count a segment.
     pub(crate) fn start_compaction(&mut self, segment: u32) -> Result<Compaction, CompactError> {
-        Compaction::of(self.disk.as_ref(), segment).ok_or_else(|| self.is_damaged(segment))
+        Compaction::of(self.disk.as_ref(), segment).map_err(|unread| self.unread(segment, unread))
     }
 
-    fn is_damaged(&mut self, segment: u32) -> CompactError {
-        if let Some(usage) = self.segments.get_mut(&segment) {
-            usage.damaged = true;
+    fn unread(&mut self, segment: u32, unread: Unread) -> CompactError {
+        match unread {
+            Unread::Damaged => {
+                if let Some(usage) = self.segments.get_mut(&segment) {
+                    usage.damaged = true;
+                }
+                CompactError::Damaged(segment)
+            }
+            Unread::Failed(error) => CompactError::Unread(segment, error),
         }
-        CompactError::Damaged(segment)
     }
 
     /// Carries a part of a segment forward, in one synced batch. Returns `true` once the segment is empty and
@@ -111,13 +121,13 @@ impl Journal {
         owner: &mut dyn Liveness,
     ) -> Result<bool, CompactError> {
         let mut batch = None;
-        let mut damaged = false;
+        let mut unread = None;
         for _ in 0..LOOK_AT {
             let (at, kind, payload) = match work.look() {
                 Look::Record(at, kind, payload) => (at, kind, payload),
                 Look::End => break,
-                Look::Damaged => {
-                    damaged = true;
+                Look::Unread(why) => {
+                    unread = Some(why);
                     break;
                 }
             };
@@ -141,8 +151,8 @@ impl Journal {
         if let Some(batch) = batch {
             self.commit(batch)?;
         }
-        if damaged {
-            return Err(self.is_damaged(work.segment()));
+        if let Some(why) = unread {
+            return Err(self.unread(work.segment(), why));
         }
         let emptied = matches!(work.look(), Look::End);
         if emptied {
@@ -159,7 +169,7 @@ impl Journal {
             match work.look() {
                 Look::Record(at, kind, payload) => live += owner.cost(at, kind, &payload) as u64,
                 Look::End => break,
-                Look::Damaged => return Err(self.is_damaged(segment)),
+                Look::Unread(why) => return Err(self.unread(segment, why)),
             }
             work.next += 1;
         }
@@ -173,7 +183,7 @@ impl Journal {
     fn begin_carrying(&mut self, cost: usize) -> Result<Batch, BeginError> {
         let usual = self.config.segment_bytes as usize / CARRY_PART;
         match self.begin(cost.max(usual)) {
-            Err(BeginError::Full) if cost < usual => self.begin(cost),
+            Err(BeginError::Later(_)) if cost < usual => self.begin(cost),
             other => other,
         }
     }
@@ -183,17 +193,33 @@ impl Journal {
 enum Look {
     Record(Location, u8, Bytes),
     End,
+    Unread(Unread),
+}
+
+/// Why a segment could not be read. Only bytes that were read and do not check are damage.
+enum Unread {
     Damaged,
+    Failed(io::Error),
+}
+
+impl From<io::Error> for Unread {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            // It is not there, or not all of it.
+            io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof => Self::Damaged,
+            _ => Self::Failed(error),
+        }
+    }
 }
 
 impl Compaction {
-    fn of(disk: &dyn Disk, segment: u32) -> Option<Self> {
-        let file = disk.open(&name_of(segment)).ok()?;
-        let len = file.len().ok()?;
-        let head = load(file.as_ref(), (SEGMENT_HEADER + BATCH_HEADER) as u64).ok()?;
-        let ident = Ident { segment, marker: marker_of(&head, segment)? };
+    fn of(disk: &dyn Disk, segment: u32) -> Result<Self, Unread> {
+        let file = disk.open(&name_of(segment))?;
+        let len = file.len()?;
+        let head = load(file.as_ref(), (SEGMENT_HEADER + BATCH_HEADER) as u64)?;
+        let ident = Ident { segment, marker: marker_of(&head, segment).ok_or(Unread::Damaged)? };
         let at = SEGMENT_HEADER as u32;
-        Some(Self {
+        Ok(Self {
             ident,
             file,
             len,
@@ -216,8 +242,8 @@ impl Compaction {
             if self.ended {
                 return Look::End;
             }
-            if self.read_on().is_none() {
-                return Look::Damaged;
+            if let Err(unread) = self.read_on() {
+                return Look::Unread(unread);
             }
         }
         let (at, kind) = self.records[self.next];
@@ -225,23 +251,24 @@ impl Compaction {
         Look::Record(at, kind, self.window.slice(start..start + at.len as usize))
     }
 
-    /// Takes the next batches, at least one, or the seal. `None` if they cannot be read back.
-    fn read_on(&mut self) -> Option<()> {
+    /// Takes the next batches, at least one, or the seal.
+    fn read_on(&mut self) -> Result<(), Unread> {
         self.records.clear();
         self.next = 0;
         let mut want = WINDOW as u64;
         loop {
             let end = (u64::from(self.at) + want).min(self.len);
-            let mut buf = vec![0; end.checked_sub(u64::from(self.at))? as usize];
-            self.file.read_at(&mut buf, u64::from(self.at)).ok()?;
-            let (taken, more) = self.take_batches(&buf)?;
+            let len = end.checked_sub(u64::from(self.at)).ok_or(Unread::Damaged)?;
+            let mut buf = vec![0; len as usize];
+            self.file.read_at(&mut buf, u64::from(self.at))?;
+            let (taken, more) = self.take_batches(&buf).ok_or(Unread::Damaged)?;
             if taken > 0 || self.ended {
                 (self.base, self.at) = (self.at, self.at + taken as u32);
                 self.window = buf.into();
-                return Some(());
+                return Ok(());
             }
             if end == self.len {
-                return None;
+                return Err(Unread::Damaged);
             }
             want = more as u64;
         }

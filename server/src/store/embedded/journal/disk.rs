@@ -49,8 +49,16 @@ pub(crate) trait DiskFile: Send + Sync {
     fn sync(&self) -> io::Result<()>;
 }
 
-/// Whether an error means that space has run out, which passes, rather than that the disk is broken, which
-/// does not.
+/// Whether an error passes: space, descriptors or memory has run out. With any other the disk is broken. Only
+/// before anything was written can it be waited for: what became of a failed write or sync, nobody knows.
+pub(crate) fn passes(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    is_full(error)
+        || error.kind() == io::ErrorKind::OutOfMemory
+        || matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+}
+
+/// Whether it is space that has run out.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)

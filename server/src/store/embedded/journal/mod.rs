@@ -6,8 +6,9 @@
 //!   there as a whole or not at all.
 //! - **At most one batch is unsynced at any time.** So only the last segment's tail can be torn, and a bad
 //!   stretch that is followed by anything valid is damage, which is reported and never served (rule 19).
-//! - **Space is found before anything is decided.** [`Journal::begin`] preallocates. If the disk is full, it
-//!   returns [`BeginError::Full`], nothing has happened, and the same call works again when space is back.
+//! - **Space is found before anything is decided.** [`Journal::begin`] preallocates. If space, descriptors or
+//!   memory have run out, it returns [`BeginError::Later`], nothing has happened, and the same call works again
+//!   when they are back.
 //! - **A failed write or sync is fatal** (rule 19). The call returns [`Fatal`], the journal refuses
 //!   everything from then on, and the process must stop. The next start rewrites the last batch into a new
 //!   segment before it serves anything, because the page cache may be lying.
@@ -41,7 +42,7 @@ use std::sync::Arc;
 use rand::RngCore;
 
 pub(crate) use batch::Batch;
-use disk::{Disk, DiskFile, is_full};
+use disk::{Disk, DiskFile, passes};
 use format::{ALIGN, BATCH_HEADER, FRAME_HEADER, Ident, REMOVED, ROSTER, SEGMENT_HEADER, SegmentHeader};
 pub(crate) use open::{OpenError, Replayed};
 pub(crate) use reader::{ReadError, Reader};
@@ -116,9 +117,9 @@ pub(crate) struct Fatal {
 /// Why a batch cannot be begun.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BeginError {
-    /// The disk is full. Nothing has changed; try again when space is back.
-    #[error("the disk is full")]
-    Full,
+    /// The disk is full, or descriptors or memory have run out. Nothing has changed; try again later.
+    #[error("nothing can be written for now: {0}")]
+    Later(io::Error),
     /// See [`Fatal`].
     #[error(transparent)]
     Fatal(#[from] Fatal),
@@ -253,7 +254,7 @@ impl Journal {
         let (config, current) = (self.config, &mut self.current);
         match grow(current.file.as_ref(), config, u64::from(current.end) + need as u64, current.allocated) {
             Ok(allocated) => current.allocated = allocated,
-            Err(error) if is_full(&error) => return Err(BeginError::Full),
+            Err(error) if passes(&error) => return Err(BeginError::Later(error)),
             Err(error) => return Err(self.fatal("preallocate", error).into()),
         }
         let spare = std::mem::take(&mut self.spare);
@@ -290,10 +291,10 @@ impl Journal {
         let roster = roster(ident, self.next_batch, self.segments.keys().chain(&self.lost).copied());
         let next = match self.prepare(SEGMENT_HEADER + roster.buf.len() + need) {
             Ok(next) => next,
-            Err(error) if is_full(&error) => {
+            Err(error) if passes(&error) => {
                 // Gives back what it took of the last space; if that fails, the next attempt does it.
                 let _ = self.disk.unlink(UNFINISHED);
-                return Err(BeginError::Full);
+                return Err(BeginError::Later(error));
             }
             Err(error) => return Err(self.fatal("begin a segment", error).into()),
         };
@@ -375,7 +376,7 @@ impl Journal {
     fn begin_in_reserve(&mut self) -> Result<Batch, BeginError> {
         let cost = Batch::cost(4);
         match self.begin(cost) {
-            Err(BeginError::Full)
+            Err(BeginError::Later(_))
                 if u64::from(self.current.end) + (REMOVAL + BATCH_HEADER) as u64
                     <= self.current.allocated =>
             {
@@ -423,7 +424,7 @@ fn grow(file: &dyn DiskFile, config: JournalConfig, need: u64, have: u64) -> io:
         need.next_multiple_of(u64::from(config.step_bytes)).min(u64::from(config.segment_bytes)).max(need);
     match file.allocate(step) {
         Ok(()) => Ok(step),
-        Err(error) if is_full(&error) && step > need => file.allocate(need).map(|()| need),
+        Err(error) if passes(&error) && step > need => file.allocate(need).map(|()| need),
         Err(error) => Err(error),
     }
 }

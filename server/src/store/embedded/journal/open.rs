@@ -64,6 +64,13 @@ pub(crate) enum OpenError {
         /// The version of its format.
         version: u32,
     },
+    /// What stands here is intact, and its owner does not know what it says.
+    #[error(
+        "a record in segment {:016x} at {} is of a form that this version does not know; a later version wrote \
+         it: start that one",
+        .0.segment, .0.offset
+    )]
+    Newer(Location),
     /// The journal no longer holds what supersedes things that were remembered at that place. What is
     /// remembered is worth nothing, and the journal must be replayed from the beginning.
     #[error("the journal no longer reaches back to {0:?}")]

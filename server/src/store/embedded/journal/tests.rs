@@ -309,12 +309,12 @@ fn a_full_disk_refuses_before_anything_is_decided_and_recovers() {
         let batch = payloads(&mut seed, 3);
         match append(&mut journal, &batch) {
             Ok(_) => written.extend(batch),
-            Err(BeginError::Full) => break,
+            Err(BeginError::Later(_)) => break,
             Err(BeginError::Fatal(fatal)) => panic!("{fatal}"),
         }
     }
     assert!(disk.used() <= 20_000);
-    assert!(matches!(append(&mut journal, &[vec![0; 3000]]), Err(BeginError::Full)), "still full");
+    assert!(matches!(append(&mut journal, &[vec![0; 3000]]), Err(BeginError::Later(_))), "still full");
     disk.set_capacity(None);
     let more = payloads(&mut seed, 20);
     append(&mut journal, &more).expect("space is back");

@@ -8,6 +8,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::super::StartError;
+use super::super::journal::real::RealDisk;
+use super::super::journal::{Batch, Journal, Replayed};
 use super::*;
 use crate::store::conformance::names::{
     account, device, envelope, expect, handle_of, invite, mailbox, open, post, post_key, read_key, reader_id,
@@ -130,4 +133,54 @@ async fn version_1_opens() {
         store.create(crate::store::NewMailbox { token: token(4), ..new_mailbox(4, &[1]) }).await,
         Ok(())
     );
+}
+
+/// A folder of version 1 to which a later version added something.
+fn of_tomorrow(dir: &Path, kind: u8, payload: &[u8]) {
+    copy(&kept("version-1"), dir);
+    let disk = Arc::new(RealDisk::open(&dir.join("journal")).expect("there"));
+    let rng = Box::new(StdRng::seed_from_u64(5));
+    let mut journal =
+        Journal::open(disk, JournalConfig::default(), [7; 16], rng, None, &mut |_| ()).expect("opens");
+    let mut batch = journal.begin(Batch::cost(payload.len())).expect("there is room");
+    batch.push(kind, &[payload]);
+    journal.commit(batch).expect("written");
+}
+
+fn start(dir: &Path) -> Result<EmbeddedStore, StartError> {
+    let setup = Setup::new(small_policy());
+    EmbeddedStore::open(&config(dir, &setup), setup.clock, setup.heard, &mut StdRng::seed_from_u64(7))
+}
+
+/// Finding H4: were it taken for damage, the relay would go on without a turn or an eviction that is recorded.
+#[tokio::test]
+async fn what_a_later_version_wrote_refuses_the_start_and_stays() {
+    // A ledger record of a kind and of a format that there are not yet, and a kind of journal record.
+    for (kind, payload) in [(1, &[1, 18, 1, 1][..]), (1, &[2, 1, 1, 1]), (3, &[])] {
+        let dir = quick_dir();
+        of_tomorrow(dir.path(), kind, payload);
+        for _ in 0..2 {
+            let error = start(dir.path()).err().expect("refused").to_string();
+            assert!(error.contains("a later version wrote it"), "{kind} {payload:?}: {error}");
+            assert!(!dir.path().join("damage").exists());
+        }
+        // The later version still finds all of it.
+        let disk = Arc::new(RealDisk::open(&dir.path().join("journal")).expect("there"));
+        let mut found = false;
+        let mut visit = |item: Replayed<'_>| match item {
+            Replayed::Record { kind: is, payload: bytes, .. } => found |= (is, bytes) == (kind, payload),
+            other => assert!(matches!(other, Replayed::Torn(_)), "{other:?}"),
+        };
+        let rng = Box::new(StdRng::seed_from_u64(5));
+        Journal::open(disk, JournalConfig::default(), [7; 16], rng, None, &mut visit).expect("opens");
+        assert!(found);
+    }
+}
+
+#[tokio::test]
+async fn what_may_be_ignored_is() {
+    let dir = quick_dir();
+    of_tomorrow(dir.path(), 200, b"for others");
+    let store = start(dir.path()).expect("opens");
+    assert_eq!(store.stats().mailboxes, 2);
 }
