@@ -19,6 +19,7 @@ use crate::admin::{self, Desk, Invite};
 use crate::clock::SystemClock;
 use crate::command::{Context, ContextParts};
 use crate::config::{Config, ConfigError, Engine};
+use crate::descriptors;
 use crate::gateway::TlsError;
 use crate::gateway::listener::Listener;
 use crate::live::Hub;

@@ -336,9 +336,12 @@ impl Book {
     /// Some posts of a mailbox that were answered or found, to be asked for again.
     pub fn sample(&self, shelf: usize, most: usize, rng: &mut ChaCha20Rng) -> Vec<PostId> {
         let pages = self.pages();
-        let order = &pages.shelves[shelf].order;
+        let shelf = &pages.shelves[shelf];
         // The newest are the most likely to be lost.
-        let from = order.len().saturating_sub(8 * most);
-        (0..most.min(order.len())).map(|_| order[rng.random_range(from..order.len())]).collect()
+        let from = shelf.order.len().saturating_sub(8 * most);
+        let newest = &shelf.order[from..];
+        let picked = (0..most.min(newest.len())).map(|_| newest[rng.random_range(0..newest.len())]);
+        // What was refused may be taken by now.
+        picked.filter(|id| shelf.posts.get(id).is_none_or(|sent| sent.fate != Fate::Refused)).collect()
     }
 }

@@ -16,7 +16,7 @@ use super::journal::disk::Disk;
 use super::journal::{Damage, Journal, JournalConfig, Location, OpenError, Position, Replayed, Resume};
 use super::{KIND_MARK, MAY_BE_IGNORED, StartError, read_record};
 use crate::store::StorePolicy;
-use crate::store::ledger::{Ledger, Missing, Rebuild, Record};
+use crate::store::ledger::{Ledger, Missing, Rebuild};
 
 /// The only kind of damage that is certain to cost no record.
 const HEADER: &str = "segment header";
