@@ -4,6 +4,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
+/// The last moment that there is, unix milliseconds: in the year 285,000.
+const LAST: u64 = 1 << 53;
+
 /// The time that a client goes by: the machine's, which tests may move on.
 #[derive(Clone, Debug)]
 pub struct Clock {
@@ -29,7 +32,8 @@ impl Clock {
     )]
     pub(super) fn now(&self) -> u64 {
         let system = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        (system + *self.ahead.borrow()).as_millis() as u64
+        let now = system.saturating_add(*self.ahead.borrow()).as_millis();
+        u64::try_from(now).map_or(LAST, |now| now.min(LAST))
     }
 
     /// Resolves when it was moved on; never, if nobody can.
@@ -37,5 +41,15 @@ impl Clock {
         if self.ahead.changed().await.is_err() {
             std::future::pending().await
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_can_be_moved_on_without_end() {
+        assert_eq!(Clock::ahead(watch::channel(Duration::MAX).1).now(), LAST);
     }
 }

@@ -99,13 +99,19 @@ impl Driver {
                     break;
                 }
             }
-            if let Err(error) = self.handle(batch) {
+            let handled = self.handle(batch).and_then(|()| self.look_who_settles());
+            if let Err(error) = handled {
+                if let Some(done) = close {
+                    // It is as durable as it will be.
+                    drop(self);
+                    let _ = done.send(());
+                    return;
+                }
                 match self.restart(error).await {
                     Some(driver) => self = driver,
                     None => return,
                 }
             }
-            self.look_who_settles();
             if let Some(done) = close {
                 self.connections.clear();
                 end(self.engine);
@@ -174,17 +180,15 @@ impl Driver {
     }
 
     /// Tells those who wait for everything to be done, when it is.
-    fn look_who_settles(&mut self) {
+    fn look_who_settles(&mut self) -> Result<(), Error> {
         self.settling.retain(|(_, done)| !done.is_closed());
         if self.settling.is_empty() {
-            return;
+            return Ok(());
         }
         let (told, state) = std::sync::mpsc::sync_channel(1);
         let reply = Reply::new(move |state| drop(told.try_send(state)));
-        if self.handle(vec![Input::Command(Command::State(reply))]).is_err() {
-            return;
-        }
-        let Ok(Ok(state)) = state.try_recv() else { return };
+        self.handle(vec![Input::Command(Command::State(reply))])?;
+        let Ok(Ok(state)) = state.try_recv() else { return Ok(()) };
         let (done, waiting) =
             std::mem::take(&mut self.settling).into_iter().partition(|(like, _)| like(&state));
         self.settling = waiting;
@@ -192,6 +196,7 @@ impl Driver {
         for (_, done) in done {
             let _ = done.send(());
         }
+        Ok(())
     }
 
     /// The database failed, or this program did, and the input was not handled. Everything durable is as
@@ -206,7 +211,7 @@ impl Driver {
         // Nobody has to listen.
         let _ = self.events.send(Event::Disconnected { reason, retry_in_ms });
         self.connections.clear();
-        let mut database = self.engine.into_database();
+        let mut left = self.engine.failed();
         loop {
             let retry = tokio::time::Instant::now() + DATABASE_RETRY;
             // Meanwhile nobody waits: a command that is dropped is answered as one that was not taken.
@@ -215,16 +220,16 @@ impl Driver {
                     Some(Ask::Command(_)) => {}
                     Some(Ask::Settled(like, done)) => self.settling.push((like, done)),
                     Some(Ask::Close(done)) => {
-                        drop(database);
+                        drop(left);
                         let _ = done.send(());
                         return None;
                     }
                     None => return None,
                 }
             }
-            match Engine::open(database, randomness(), self.clock.now()) {
+            match left.reopen(randomness(), self.clock.now()) {
                 Ok(engine) => return Some(Self { engine, ..self }),
-                Err(failed) => database = failed.1,
+                Err(failed) => left = failed.1,
             }
         }
     }
@@ -280,6 +285,35 @@ mod tests {
         Ask::Command(Box::new(Command::Register { relay, handle, invite: String::new(), reply }))
     }
 
+    /// Whoever closes while the database fails is not kept until it works again, also when the end is asked for in
+    /// the batch that fails.
+    #[tokio::test]
+    async fn closing_waits_for_no_disk() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("profile.db");
+        let database = Database::create(
+            Location::File(&path),
+            &Passphrase::new("x"),
+            KdfCost::CHEAP,
+            &mut OsRng.unwrap_err(),
+        );
+        let (asks, asked) = mpsc::channel(8);
+        let events = broadcast::channel(8).0;
+        let driver = Driver::new(database.expect("is made"), Clock::system(), asked, events).expect("opens");
+        let other = rusqlite::Connection::open(&path).expect("opens");
+        other.execute_batch("ALTER TABLE conversation RENAME TO away").expect("it fails from now on");
+        let (told, listed) = oneshot::channel();
+        let list = Command::Conversations(Reply::new(move |result| drop(told.send(result.map(drop)))));
+        asks.send(Ask::Command(Box::new(list))).await.expect("waits");
+        let (told, closed) = oneshot::channel();
+        asks.send(Ask::Close(told)).await.expect("waits");
+        let running = tokio::spawn(driver.run());
+        let closed = tokio::time::timeout(Duration::from_secs(30), closed).await;
+        closed.expect("nothing is waited for").expect("it is told");
+        assert!(listed.await.is_err(), "it failed");
+        running.await.expect("no panic comes through");
+    }
+
     /// The app goes on, whoever asked is told, and so is whoever listens.
     #[tokio::test]
     async fn a_panic_in_the_engine_ends_one_input_and_nothing_else() {
@@ -295,7 +329,7 @@ mod tests {
         let mut driver = Driver::new(database, Clock::system(), asked, events).expect("opens");
         let is_set = Arc::new(AtomicBool::new(false));
         let trap = Box::new(Trap { is_set: Arc::clone(&is_set) });
-        driver.engine = Engine::open(driver.engine.into_database(), trap, driver.clock.now())
+        driver.engine = Engine::open(driver.engine.failed().into_database(), trap, driver.clock.now())
             .map_err(|failed| failed.0)
             .expect("opens");
         let running = tokio::spawn(driver.run());

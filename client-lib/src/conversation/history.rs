@@ -380,7 +380,7 @@ pub(crate) fn page(
         (_, Some(after)) => {
             let which =
                 format!("class = 0 AND (place, seq, row) > {place} ORDER BY place, seq, row LIMIT ?3");
-            let mut rows = select(tx, conversation, &which, (after as i64, limit))?;
+            let mut rows = select(tx, conversation, &which, (row_of_sql(after), limit))?;
             if let Some(before) = before {
                 let end = rows.iter().position(|(row, _)| *row == before);
                 rows.truncate(end.unwrap_or(rows.len()));
@@ -391,7 +391,7 @@ pub(crate) fn page(
             let which = format!(
                 "class = 0 AND (place, seq, row) < {place} ORDER BY place DESC, seq DESC, row DESC LIMIT ?3"
             );
-            let mut rows = select(tx, conversation, &which, (before as i64, limit))?;
+            let mut rows = select(tx, conversation, &which, (row_of_sql(before), limit))?;
             rows.reverse();
             rows
         }
@@ -494,6 +494,11 @@ pub(crate) fn first_unread(
     Ok(tx.sql().prepare_cached(sql)?.query_row([&conversation.0[..]], |row| row.get(0)).optional()?)
 }
 
+/// Any number may be named; no row has one beyond SQLite's.
+fn row_of_sql(row: u64) -> i64 {
+    i64::try_from(row).unwrap_or(i64::MAX)
+}
+
 /// Everything was seen, or everything up to a row. Whether that is news.
 pub(crate) fn mark_read(
     tx: &Transaction<'_>,
@@ -502,7 +507,7 @@ pub(crate) fn mark_read(
 ) -> Result<bool, StoreError> {
     let sql = "UPDATE entry SET unread = 0 WHERE conversation = ?1 AND unread = 1
                AND (?2 IS NULL OR (place, seq, row) <= (SELECT place, seq, row FROM entry WHERE row = ?2))";
-    Ok(tx.sql().prepare_cached(sql)?.execute((&conversation.0[..], up_to))? > 0)
+    Ok(tx.sql().prepare_cached(sql)?.execute((&conversation.0[..], up_to.map(row_of_sql)))? > 0)
 }
 
 /// The seq of a place up to which everything was seen; 0 = nothing.

@@ -135,6 +135,12 @@ impl ConversationState {
 }
 
 impl Conversation {
+    /// An invitation leads there.
+    pub(crate) fn leads_to(&mut self, relay: &RelayAddress, mailbox: MailboxId) {
+        relay.url.as_str().clone_into(&mut self.relay_url);
+        (self.relay_identity, self.mailbox) = (relay.identity, mailbox);
+    }
+
     /// A conversation at a place, about which nothing else is known yet.
     pub(crate) fn new(
         group: GroupId,

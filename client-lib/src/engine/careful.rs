@@ -31,17 +31,24 @@ pub(super) fn ended_well(tx: &Transaction<'_>) -> Result<(), Error> {
 }
 
 impl Engine {
-    /// Each delivery in a transaction of its own, noted before it is looked at.
+    /// Each delivery in a transaction of its own, noted before it is looked at. When the database fails, what was
+    /// committed before is carried out first.
     pub(super) fn handle_carefully(&mut self, inputs: Vec<Input>, now: u64) -> Result<Vec<Effect>, Error> {
         let mut effects = Vec::new();
-        for input in inputs {
-            match input {
-                Input::Frames(id, frames) => {
-                    for frame in frames {
-                        effects.extend(self.take_carefully(&id, frame, now)?);
-                    }
+        for (at, input) in inputs.into_iter().flat_map(one_by_one).enumerate() {
+            let done = match input {
+                Input::Frames(id, mut frames) if frames.len() == 1 => {
+                    self.take_carefully(&id, frames.remove(0), now)
                 }
-                input => effects.extend(self.run(now, |step| step.input(input))?),
+                input => self.run(now, |step| step.input(input)),
+            };
+            match done {
+                Ok(more) => effects.extend(more),
+                Err(error) if at == 0 => return Err(error),
+                Err(error) => {
+                    self.failure = Some(error);
+                    break;
+                }
             }
         }
         Ok(effects)
@@ -68,5 +75,14 @@ impl Engine {
         let tries = poison::note(&tx, mailbox, seq)?;
         tx.commit()?;
         Ok(tries)
+    }
+}
+
+fn one_by_one(input: Input) -> Vec<Input> {
+    match input {
+        Input::Frames(id, frames) => {
+            frames.into_iter().map(|frame| Input::Frames(id.clone(), vec![frame])).collect()
+        }
+        input => vec![input],
     }
 }

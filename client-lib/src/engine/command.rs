@@ -19,7 +19,7 @@ impl Step<'_> {
             Command::Remove { conversation, person, reply } => self.remove(&conversation, &person, reply),
             Command::Account(reply) => self.reply(reply, Self::account_summary),
             Command::Consent(consent, reply) => {
-                self.live.consent = consent;
+                self.live.promised.consent = consent;
                 self.answer(reply, Ok(()));
                 Ok(())
             }

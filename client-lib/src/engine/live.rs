@@ -6,12 +6,13 @@ use std::sync::Arc;
 use posthorn_proto::MailboxId;
 
 use super::account::Own;
+use super::account::profile::Profile;
 use super::api::{Consent, LinkId, Reply, Waiting};
 use super::link::LinkState;
 use super::mailbox::reading::{Purpose, Reading};
 use super::talk::Open;
 use super::{Account, Error, Randomness, careful};
-use crate::conversation::{Conversation, ConversationId};
+use crate::conversation::{Conversation, ConversationId, intents};
 use crate::store::{Database, Transaction};
 
 /// Conversations that are kept loaded between steps: state, place and group of each, some 100 KiB for a
@@ -43,10 +44,7 @@ pub(super) struct Live {
     pub(super) timers: BTreeSet<(u64, ConversationId)>,
     /// When parcels for inboxes leave (unix milliseconds), so that it is not at once after something else.
     pub(super) inbox_posts_at: Option<u64>,
-    /// Who waits for an intent to become true, by its row.
-    pub(super) waiters: BTreeMap<i64, Vec<Waiter>>,
-    /// Who asked to register.
-    pub(super) registering: Vec<Reply<Account>>,
+    pub(super) promised: Promised,
     /// One-time key packages at the relay, once it told.
     pub(super) stock: Option<u32>,
     /// Conversations whose lock turned before we read it, since when (unix milliseconds).
@@ -55,7 +53,6 @@ pub(super) struct Live {
     pub(super) paused: BTreeMap<MailboxId, u64>,
     /// Kinds of requests that the relay refuses for now, until when.
     pub(super) held_back: BTreeMap<HeldBack, Waiting>,
-    pub(super) consent: Consent,
     /// The relay's clock less ours, milliseconds, once it greeted us.
     pub(super) skew: i64,
     /// That it is wrong was told.
@@ -68,6 +65,33 @@ pub(super) struct Live {
     clock: u64,
 }
 
+/// What the app was promised in this run, and what it said. It outlives a failure of the database.
+#[derive(Debug, Default)]
+pub(super) struct Promised {
+    /// Who waits for an intent to become true, by its row.
+    pub(super) waiters: BTreeMap<i64, Vec<Waiter>>,
+    /// Who asked to register.
+    pub(super) registering: Vec<Reply<Account>>,
+    pub(super) consent: Consent,
+}
+
+/// What of that is durable: the intents, and whether there is an account or will be one.
+pub(super) struct Kept {
+    intents: BTreeSet<i64>,
+    has_profile: bool,
+}
+
+impl Promised {
+    /// Only what is durable goes on; who asked for the rest hears that it was not taken.
+    pub(super) fn of(mut self, kept: &Kept) -> Self {
+        self.waiters.retain(|row, _| kept.intents.contains(row));
+        if !kept.has_profile {
+            self.registering.clear();
+        }
+        self
+    }
+}
+
 /// What a relay rations on its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum HeldBack {
@@ -76,6 +100,7 @@ pub(super) enum HeldBack {
 }
 
 /// Who waits for an intent.
+#[derive(Debug)]
 pub(super) enum Waiter {
     Done(Reply<()>),
     Started(ConversationId, Reply<ConversationId>),
@@ -93,7 +118,11 @@ pub(super) fn places(tx: &Transaction<'_>) -> Result<BTreeMap<MailboxId, Convers
 
 impl Live {
     /// What the database says is to be done.
-    pub(super) fn begin(database: &mut Database, rng: &mut Randomness, now: u64) -> Result<Self, Error> {
+    pub(super) fn begin(
+        database: &mut Database,
+        rng: &mut Randomness,
+        now: u64,
+    ) -> Result<(Self, Kept), Error> {
         let mut live = Self {
             inbox_posts_dirty: true,
             openings_dirty: true,
@@ -103,13 +132,15 @@ impl Live {
         };
         let tx = database.transaction(rng)?;
         live.careful = careful::begin(&tx)?;
+        let mut kept = Kept { intents: BTreeSet::new(), has_profile: Profile::load(&tx)?.is_some() };
         for (id, _) in Conversation::all(&tx)? {
             live.dirty.insert(id);
+            kept.intents.extend(intents(&tx, &id)?.into_iter().map(|(row, _)| row));
         }
         live.places = places(&tx)?;
         live.inbox_posts_at = Some(now);
         tx.commit()?;
-        Ok(live)
+        Ok((live, kept))
     }
 
     pub(super) fn wake_at(&self) -> Option<u64> {

@@ -41,7 +41,7 @@ pub use api::{
 pub use error::Error;
 
 use crate::store::Database;
-use live::Live;
+use live::{Live, Promised};
 use step::Step;
 
 /// What the fuzz target `hostile_member` does with an input; panics if a promise breaks.
@@ -59,6 +59,15 @@ pub struct Engine {
     database: Database,
     rng: Randomness,
     live: Live,
+    /// The database failed after a part of the last inputs was committed, whose effects were still carried out.
+    failure: Option<Error>,
+}
+
+/// What an engine leaves that has failed: its database, and what the app was promised for as long as it runs.
+#[derive(Debug)]
+pub struct Failed {
+    database: Database,
+    promised: Promised,
 }
 
 impl std::fmt::Debug for Engine {
@@ -70,15 +79,9 @@ impl std::fmt::Debug for Engine {
 impl Engine {
     /// The engine of a database; whatever was left undone goes on with the first inputs.
     /// With an error the database comes back, for another try.
-    pub fn open(
-        mut database: Database,
-        mut rng: Randomness,
-        now: u64,
-    ) -> Result<Self, Box<(Error, Database)>> {
-        match Live::begin(&mut database, &mut rng, now) {
-            Ok(live) => Ok(Self { database, rng, live }),
-            Err(error) => Err(Box::new((error, database))),
-        }
+    pub fn open(database: Database, rng: Randomness, now: u64) -> Result<Self, Box<(Error, Database)>> {
+        let begun = Failed { database, promised: Promised::default() }.reopen(rng, now);
+        begun.map_err(|failed| Box::new((failed.0, failed.1.database)))
     }
 
     /// Handles what waits, in one transaction. An error is of the database: nothing was done, and the engine
@@ -88,6 +91,9 @@ impl Engine {
         inputs: impl IntoIterator<Item = Input>,
         now: u64,
     ) -> Result<Vec<Effect>, Error> {
+        if let Some(error) = self.failure.take() {
+            return Err(error);
+        }
         if self.live.careful > 0 {
             return self.handle_carefully(inputs.into_iter().collect(), now);
         }
@@ -111,7 +117,7 @@ impl Engine {
 
     /// When [`Input::Tick`] is wanted at the latest, unix milliseconds.
     pub fn wake_at(&self) -> Option<u64> {
-        self.live.wake_at()
+        if self.failure.is_some() { Some(0) } else { self.live.wake_at() }
     }
 
     /// Ends the work in order: the next start knows that nothing killed this one.
@@ -123,7 +129,27 @@ impl Engine {
         Ok(self.database)
     }
 
-    /// The database, after the engine failed.
+    /// What is left of it after it failed.
+    pub fn failed(self) -> Failed {
+        Failed { database: self.database, promised: self.live.promised }
+    }
+}
+
+impl Failed {
+    /// Begins anew where the database stands. Who waits for something that is durable goes on waiting; with an
+    /// error everything comes back, for another try.
+    pub fn reopen(self, mut rng: Randomness, now: u64) -> Result<Engine, Box<(Error, Self)>> {
+        let Self { mut database, promised } = self;
+        match Live::begin(&mut database, &mut rng, now) {
+            Ok((mut live, kept)) => {
+                live.promised = promised.of(&kept);
+                Ok(Engine { database, rng, live, failure: None })
+            }
+            Err(error) => Err(Box::new((error, Self { database, promised }))),
+        }
+    }
+
+    /// The database alone; whoever waits is told that it has ended.
     pub fn into_database(self) -> Database {
         self.database
     }

@@ -16,6 +16,9 @@ use crate::people::{block as blocked, pin};
 use crate::store::table::Table;
 use crate::store::{StoreError, Transaction};
 
+/// Devices of one person whose private inboxes are kept, the latest: whoever makes more for themselves is still
+/// reached by their card.
+const DEVICES: usize = 16;
 const CONTACTS: Table<[u8; 32], Contact> = Table::new("contact");
 
 fn key(tx: &Transaction<'_>, person: &PersonId) -> [u8; 32] {
@@ -97,6 +100,8 @@ pub(super) fn meet_member(
     if let Some(encoded) = encoded {
         contact.private.retain(|(id, _)| *id != device);
         contact.private.push((device, encoded));
+        let more = contact.private.len().saturating_sub(DEVICES);
+        contact.private.drain(..more);
     }
     CONTACTS.put(tx, &key(tx, &person), &contact)
 }
@@ -104,7 +109,7 @@ pub(super) fn meet_member(
 /// From now on their invitations are followed.
 pub(super) fn accept(tx: &Transaction<'_>, person: &PersonId) -> Result<(), StoreError> {
     let mut contact = load_or_new(tx, person)?;
-    if !contact.accepted {
+    if !contact.accepted && !is_blocked(tx, person)? {
         contact.accepted = true;
         CONTACTS.put(tx, &key(tx, person), &contact)?;
     }
@@ -154,7 +159,21 @@ pub(super) fn inboxes_of(
     Ok(inboxes)
 }
 
-/// On what word somebody's name stands.
+/// On what word somebody's name stands, and the name that they are shown by.
+fn shown(
+    tx: &Transaction<'_>,
+    own: &Own,
+    person: &PersonId,
+    relay: Option<&RelayIdentity>,
+    handle: &str,
+) -> Result<(Known, String), Error> {
+    let known = known(tx, own, person, relay, handle)?;
+    // A name at another relay reads like one at ours, where it may be somebody else's one day.
+    let is_elsewhere = relay != own.profile.relay_identity.as_ref();
+    let is_apart = known == Known::Contradicted || (known == Known::Claimed && is_elsewhere);
+    Ok((known, if is_apart { apart(handle, person) } else { handle.to_owned() }))
+}
+
 fn known(
     tx: &Transaction<'_>,
     own: &Own,
@@ -165,16 +184,19 @@ fn known(
     if *person == own.person {
         return Ok(Known::Pinned);
     }
-    if handle == own.profile.handle()?.as_str() && relay == own.profile.relay_identity.as_ref() {
+    if handle == own.profile.handle()?.as_str() {
         return Ok(Known::Contradicted);
     }
-    let Some(relay) = relay else { return Ok(Known::Claimed) };
     let Ok(name) = Handle::parse(handle) else { return Ok(Known::Claimed) };
-    Ok(match pin::pinned(tx, relay, &name)? {
-        Some(pinned) if pinned == *person => Known::Pinned,
-        Some(_) => Known::Contradicted,
-        None => Known::Claimed,
-    })
+    let mut word = Known::Claimed;
+    for relay in [own.profile.relay_identity.as_ref(), relay].into_iter().flatten() {
+        match pin::pinned(tx, relay, &name)? {
+            Some(pinned) if pinned == *person => word = Known::Pinned,
+            Some(_) => return Ok(Known::Contradicted),
+            None => {}
+        }
+    }
+    Ok(word)
 }
 
 /// A name that may be taken for somebody else's, told apart.
@@ -182,31 +204,27 @@ pub(super) fn apart(handle: &str, person: &PersonId) -> String {
     format!("{handle}#{}", person.short())
 }
 
-fn shown(handle: &str, person: &PersonId, known: Known) -> String {
-    if known == Known::Contradicted { apart(handle, person) } else { handle.to_owned() }
-}
-
 /// Who a credential's bearer is, with the name that they are shown by.
 pub(super) fn named(tx: &Transaction<'_>, own: &Own, credential: &Credential) -> Result<Named, Error> {
     let person = PersonId::from(&credential.identity());
     let handle = credential.handle().as_str();
-    let known = known(tx, own, &person, Some(&credential.relay()), handle)?;
-    Ok(Named { person, handle: shown(handle, &person, known) })
+    let (_, handle) = shown(tx, own, &person, Some(&credential.relay()), handle)?;
+    Ok(Named { person, handle })
 }
 
 /// Likewise of a card.
 pub(super) fn of_card(tx: &Transaction<'_>, own: &Own, card: &Card) -> Result<Named, Error> {
     let person = PersonId::from(&card.identity());
     let handle = card.handle().as_str();
-    let known = known(tx, own, &person, Some(&card.relay().identity), handle)?;
-    Ok(Named { person, handle: shown(handle, &person, known) })
+    let (_, handle) = shown(tx, own, &person, Some(&card.relay().identity), handle)?;
+    Ok(Named { person, handle })
 }
 
 pub(super) fn of_contact(tx: &Transaction<'_>, own: &Own, contact: &Contact) -> Result<Person, Error> {
-    let known = known(tx, own, &contact.person, contact.relay.as_ref(), &contact.handle)?;
+    let (known, handle) = shown(tx, own, &contact.person, contact.relay.as_ref(), &contact.handle)?;
     Ok(Person {
         person: contact.person,
-        handle: shown(&contact.handle, &contact.person, known),
+        handle,
         known,
         accepted: contact.accepted,
         blocked: is_blocked(tx, &contact.person)?,
@@ -222,10 +240,10 @@ pub(super) fn of_named(tx: &Transaction<'_>, own: &Own, who: &Named) -> Result<P
         contact.as_ref().and_then(|c| c.relay)
     };
     let handle = who.handle.split('#').next().unwrap_or_default();
-    let known = known(tx, own, &who.person, relay.as_ref(), handle)?;
+    let (known, shown) = shown(tx, own, &who.person, relay.as_ref(), handle)?;
     Ok(Person {
         person: who.person,
-        handle: if who.handle.contains('#') { who.handle.clone() } else { shown(handle, &who.person, known) },
+        handle: if who.handle.contains('#') { who.handle.clone() } else { shown },
         known,
         accepted: who.person == own.person || contact.is_some_and(|contact| contact.accepted),
         blocked: is_blocked(tx, &who.person)?,

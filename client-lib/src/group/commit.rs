@@ -9,7 +9,7 @@ use posthorn_proto::{ReaderId, Turn};
 use super::info::{GroupInfo, rules_of};
 use super::key_package::{is_unlimited, lifetime};
 use super::member::{Bearer, Member, check_key};
-use super::{EpochKeys, GroupError, KeyPackage, Refusal};
+use super::{EpochKeys, GroupError, KeyPackage, MOST_LEAVES, Refusal};
 
 /// What to change in a group; at least one thing.
 #[derive(Debug, Clone, Default)]
@@ -146,6 +146,9 @@ pub(super) fn judge(
     };
     let added = seat(group, &removed, joining, &info);
     refuse_duplicates(group, &before, &removed, &added)?;
+    if group.members().count() + added.len() > MOST_LEAVES + removed.len() {
+        return Err(Refusal::Crowd.into());
+    }
     if staged.update_path_leaf_node().is_some() {
         check_path(crypto, group, staged)?;
     }

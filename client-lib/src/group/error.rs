@@ -45,6 +45,9 @@ pub enum Refusal {
     /// A Welcome that leaves out secrets of our own path: the next commit could not be followed.
     #[error("the Welcome leaves out secrets of our own place in the tree")]
     PathSecrets,
+    /// More devices than a conversation may have.
+    #[error("a conversation has at most 1,024 devices")]
+    Crowd,
     /// A key package that is not one of ours, or one whose validity would depend on a clock.
     #[error("a key package is malformed")]
     KeyPackage,
@@ -66,6 +69,7 @@ impl Refusal {
             Self::Leaf => "COMMIT_LEAF",
             Self::Key => "COMMIT_KEY",
             Self::PathSecrets => "COMMIT_PATH_SECRETS",
+            Self::Crowd => "COMMIT_CROWD",
             Self::KeyPackage => "COMMIT_KEY_PACKAGE",
         }
     }

@@ -11,7 +11,8 @@ use super::member::{Bearer, check_key};
 use super::seat::{atomically, join_config};
 use super::storage::{Held, RowError};
 use super::{
-    EpochKeys, Group, GroupError, GroupId, GroupInfo, MOST_BYTES, Member, OwnLeaf, Provider, Refusal,
+    EpochKeys, Group, GroupError, GroupId, GroupInfo, MOST_BYTES, MOST_EPOCHS, MOST_LEAVES, Member, OwnLeaf,
+    Provider, Refusal,
 };
 
 /// A group that a Welcome invites us to: valid, with every member verified, not joined. Dropping it leaves
@@ -50,6 +51,9 @@ impl<'p> PendingJoin<'p> {
             .full_leaves()
             .map(|(leaf, node)| Ok(Bearer::verify(node)?.at(leaf.u32(), &info.place.reader_secret)))
             .collect::<Result<Vec<Member>, Refusal>>()?;
+        if members.len() > MOST_LEAVES || group.epoch().as_u64() > MOST_EPOCHS {
+            return Err(Refusal::Crowd.into());
+        }
         refuse_impostors(&members, group.own_leaf_index().u32(), own)?;
         for (_, node) in group.treesync().full_parents() {
             check_key(node)?;

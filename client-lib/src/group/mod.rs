@@ -58,6 +58,10 @@ const SUITE: Ciphersuite = Ciphersuite::MLS_256_XWING_CHACHA20POLY1305_SHA256_Ed
 
 /// Longest MLS message or Welcome that is looked at, in bytes: a Welcome with the tree of some 4,000 members.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
+/// Most leaves of a group, so that nobody can make its commits slow without end.
+const MOST_LEAVES: usize = 1024;
+/// Most epochs of a group.
+const MOST_EPOCHS: u64 = 1 << 53;
 
 mod wire {
     #![allow(

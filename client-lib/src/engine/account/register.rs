@@ -26,7 +26,7 @@ impl Step<'_> {
             if same && !profile.complete() {
                 // The same registration, cut off before: it goes on.
                 self.change_profile(|profile| profile.invite = invite)?;
-                self.live.registering.push(reply);
+                self.live.promised.registering.push(reply);
                 return Ok(());
             }
             // From a relay that has proven itself the account may have been asked for already, and its keys
@@ -41,7 +41,7 @@ impl Step<'_> {
         }
         Profile::generate(relay, handle, invite, self.rng).save(self.tx)?;
         self.live.own = None;
-        self.live.registering.push(reply);
+        self.live.promised.registering.push(reply);
         self.live.links_dirty = true;
         Ok(())
     }
@@ -112,7 +112,7 @@ impl Step<'_> {
             return Ok(());
         }
         self.forget_registration()?;
-        let replies = std::mem::take(&mut self.live.registering);
+        let replies = std::mem::take(&mut self.live.promised.registering);
         if replies.is_empty() {
             self.alarm(None, Cause::Refused, None, format!("registration: {}", refused(refusal)));
         }
@@ -139,7 +139,7 @@ impl Step<'_> {
     pub(super) fn registration_goes_on(&mut self) -> Result<(), Error> {
         let own = self.own()?;
         if own.profile.complete() {
-            for reply in std::mem::take(&mut self.live.registering) {
+            for reply in std::mem::take(&mut self.live.promised.registering) {
                 let account = own.summary()?;
                 self.answer(reply, Ok(account));
             }

@@ -22,6 +22,8 @@ const LAST_RESORT_SECONDS: u64 = 7 * 24 * 3600;
 /// The secrets of one that was replaced are kept for this long, seconds: somebody may have taken it just
 /// before.
 const LAST_RESORT_GRACE: u64 = 7 * 24 * 3600;
+/// How far the relay's clock may step back, seconds, before what it told is taken for wrong.
+const CLOCKS_DIFFER: u64 = 3600;
 /// Tokens that are drawn at once; new ones when fewer than [`TOKENS_LOW`] are left.
 const TOKENS: u32 = 16;
 const TOKENS_LOW: usize = 6;
@@ -65,7 +67,11 @@ impl Step<'_> {
     pub(super) fn publish_key_packages(&mut self, own: &Own, account: &LinkId) -> Result<(), Error> {
         let now = self.relay_now();
         let since = own.profile.last_resort_since;
-        let fresh = since.is_some_and(|since| since.saturating_add(LAST_RESORT_SECONDS) > now / 1000);
+        // One of the future was published by a clock that has been put right since: nobody takes it yet.
+        let is_fresh = |since: u64| {
+            since <= now / 1000 + CLOCKS_DIFFER && since.saturating_add(LAST_RESORT_SECONDS) > now / 1000
+        };
+        let fresh = since.is_some_and(is_fresh);
         let enough = self.live.stock.is_some_and(|stock| stock >= PACKAGES_LOW);
         let asked = self.live.asked(account, |pending| matches!(pending, Pending::PublishKeyPackages { .. }));
         if (fresh && enough) || asked {
@@ -80,7 +86,7 @@ impl Step<'_> {
             None => most,
         };
         let provider = Provider::new(self.tx, None);
-        for reference in profile::take_expired_key_packages(self.tx, now / 1000)? {
+        for reference in profile::take_expired_key_packages(self.tx, self.earlier_clock() / 1000)? {
             KeyPackage::forget(&provider, &reference)?;
         }
         let leaf = own.leaf()?;
@@ -128,7 +134,9 @@ impl Step<'_> {
         if asked || (own.profile.card_version > 0 && !own.profile.card_due) {
             return Ok(());
         }
-        let version = self.relay_now().max(1);
+        // Neither clock alone decides: no later card could take the place of one of the far future, and others
+        // refuse it.
+        let version = self.earlier_clock().max(own.profile.card_version + 1);
         let card = own.card(version)?;
         let request = Request::PublishCard(PublishCard { version, card: card.encoded().to_vec().into() });
         self.request(account, request, Pending::PublishCard(version));
@@ -146,7 +154,7 @@ impl Step<'_> {
         if is_passing(refusal) {
             return Ok(());
         }
-        let replies = std::mem::take(&mut self.live.registering);
+        let replies = std::mem::take(&mut self.live.promised.registering);
         if replies.is_empty() {
             let text = format!("the relay does not take what this account needs: {}", refusal.message);
             self.alarm(None, Cause::Refused, None, text);

@@ -2,11 +2,12 @@
 //! that is not in use, waits for the person. Nothing of it goes on the wire until then.
 
 use super::invitation::Declined;
+use super::strangers::CONVERSATIONS;
 use crate::content::Invitation;
 use crate::conversation::invited::{
     Held, Invited, get_invited, hold_invited, list_invited, put_invited, remove_invited,
 };
-use crate::conversation::{Cause, Conversation, ConversationId, ConversationState, GroupId, Notice};
+use crate::conversation::{Cause, Conversation, ConversationId, ConversationState, Notice};
 use crate::engine::mailbox::reading::{Purpose, Reading};
 use crate::engine::{Consent, Error, Event, Step, people};
 use crate::identity::{PersonId, RelayAddress};
@@ -34,12 +35,12 @@ impl Step<'_> {
         }
         let foreign = !self.uses_relay(&invitation.relay.identity)?;
         let accepted = people::load(self.tx, &inviter)?.is_some_and(|contact| contact.accepted);
-        let wanted = accepted || self.live.consent == Consent::Everybody;
+        let wanted = accepted || self.live.promised.consent == Consent::Everybody;
         let apart = purpose == Purpose::PublicInbox;
-        if !foreign && wanted && self.is_no_flood(&inviter, &invitation.group)? {
+        if !foreign && wanted && self.is_no_flood(&inviter)? {
             let id = ConversationId::random(self.rng);
             return match self.follow(id, &invitation, apart)? {
-                Ok(()) => Ok(()),
+                Ok(()) => self.strangers(|today| &mut today.conversations, CONVERSATIONS).map(drop),
                 Err(declined) => self.inbox_alarm(None, declined.cause, declined.text),
             };
         }
@@ -56,16 +57,16 @@ impl Step<'_> {
         Ok(is_own && there.all(|record| record.relay_identity == relay.identity))
     }
 
-    /// Whether this person began few conversations today: each may be a connection, and more of them wait to
-    /// be accepted.
-    fn is_no_flood(&mut self, inviter: &PersonId, group: &GroupId) -> Result<bool, Error> {
+    /// Whether this person, and all together, began few conversations today: each may be a connection, and more
+    /// of them wait to be accepted.
+    fn is_no_flood(&mut self, inviter: &PersonId) -> Result<bool, Error> {
         let since = self.now.saturating_sub(DAY);
         let began = |record: &Conversation| {
             let by = record.inviter.as_ref().is_some_and(|by| by.person == *inviter);
-            by && record.group != *group && record.leaf_since > since
+            by && record.leaf_since > since
         };
-        let all = Conversation::all(self.tx)?;
-        Ok(all.iter().filter(|(_, record)| began(record)).count() < OF_ONE_A_DAY)
+        let of_one = Conversation::all(self.tx)?.iter().filter(|(_, record)| began(record)).count();
+        Ok(of_one < OF_ONE_A_DAY && self.today()?.conversations < CONVERSATIONS)
     }
 
     /// An invitation to where this device reads already. It touches nothing of that (rule 27): reading on
@@ -191,17 +192,16 @@ impl Step<'_> {
         foreign: bool,
     ) -> Result<(), Error> {
         let oldest = self.now.saturating_sub(WAITS);
-        for (id, waiting) in list_invited(self.tx)? {
-            if waiting.held_for.is_some() {
-                continue;
-            }
-            // Who asks twice for one group means the later, which may have a fresh key package.
-            let again = waiting.inviter == *inviter && waiting.group == invitation.group;
-            if again || waiting.received_at < oldest {
+        let mut known = None;
+        for (id, waiting) in list_invited(self.tx)?.into_iter().filter(|(_, one)| one.held_for.is_none()) {
+            if waiting.received_at < oldest {
                 self.talk(&id, |talk| talk.forget())?;
+            } else if waiting.inviter == *inviter && waiting.group == invitation.group {
+                known = Some(id);
             }
         }
-        let id = ConversationId::random(self.rng);
+        // Who asks twice for one group means the later, which may have a fresh key package; and asks once.
+        let id = known.unwrap_or_else(|| ConversationId::random(self.rng));
         let waiting = Invited {
             inviter: *inviter,
             group: invitation.group,
@@ -216,6 +216,12 @@ impl Step<'_> {
             return self.inbox_alarm(None, Cause::TooMany, text);
         }
         people::meet(self.tx, &invitation.inviter)?;
+        if known.is_some() {
+            return self.talk_known(&id, |talk| {
+                talk.change().leads_to(&invitation.relay, invitation.mailbox);
+                Ok(())
+            });
+        }
         let own = self.own()?;
         let who = people::of_card(self.tx, &own, &invitation.inviter)?;
         let mut record = Conversation::new(

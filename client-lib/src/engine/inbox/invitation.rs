@@ -1,7 +1,6 @@
 //! Following an invitation: into a conversation of its own, whatever id its group has (rule 27). No session
 //! that is live is touched by it.
 
-use super::strangers::CONVERSATIONS;
 use crate::content::{Invitation, Receipt};
 use crate::conversation::{Cause, Conversation, ConversationId, ConversationState, GroupId, Notice};
 use crate::engine::mailbox::reading::{self, Purpose, Reading};
@@ -9,7 +8,7 @@ use crate::engine::{Error, Event, Step, people};
 use crate::group::{GroupError, PendingJoin, Provider};
 use crate::identity::{RelayAddress, RelayUrl};
 use crate::store::table::Table;
-use posthorn_proto::ReadKey;
+use posthorn_proto::{MailboxId, ReadKey};
 use serde::{Deserialize, Serialize};
 
 /// A joiner updates its leaf within this time, milliseconds, jittered (rule 23); at once after a last-resort
@@ -58,10 +57,6 @@ impl Step<'_> {
         invitation: &Invitation,
         apart: bool,
     ) -> Result<Result<(), Declined>, Error> {
-        if !self.strangers(|today| &mut today.conversations, CONVERSATIONS)? {
-            let text = "too many conversations were begun with this device today";
-            return Ok(Err(Declined::new(Cause::TooMany, text)));
-        }
         let own = self.own()?;
         let provider = Provider::new(self.tx, Some(id));
         let join = match PendingJoin::new(&provider, &own.leaf()?, &invitation.welcome) {
@@ -80,7 +75,7 @@ impl Step<'_> {
         }
         let by_last_resort = join.by_last_resort();
         let epoch = join.epoch();
-        if by_last_resort && !self.is_first_time(&join.id(), epoch)? {
+        if by_last_resort && !self.is_first_time(&join.id(), &invitation.mailbox, epoch)? {
             return Ok(Err(Declined::new(Cause::BadInvitation, "an invitation that was followed before")));
         }
         join.finish()?;
@@ -113,9 +108,10 @@ impl Step<'_> {
 
     /// A last-resort key package opens the same Welcome again, and a relay can deliver it again: whoever
     /// followed would speak with keys that served already (C1).
-    fn is_first_time(&mut self, group: &GroupId, epoch: u64) -> Result<bool, Error> {
+    fn is_first_time(&mut self, group: &GroupId, mailbox: &MailboxId, epoch: u64) -> Result<bool, Error> {
         let (tx, now) = (self.tx, self.now);
-        let key = JOINED.hidden(tx, &group.0);
+        // Somebody else's group may have the same id; it is read in another mailbox.
+        let key = JOINED.hidden(tx, &[group.0, mailbox.0].concat());
         if JOINED.get(tx, &key)?.is_some_and(|known| known.epoch >= epoch) {
             return Ok(false);
         }

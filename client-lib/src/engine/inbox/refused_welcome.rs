@@ -4,6 +4,7 @@ use super::strangers::ANSWERS;
 use crate::content::{Invitation, WelcomeRefused};
 use crate::conversation::{Cause, Conversation, ConversationState, Intent, put_intent};
 use crate::engine::account::profile;
+use crate::engine::talk::Talk;
 use crate::engine::{Error, Step, people};
 use crate::group::{KeyPackage, KeyPackageKind, Member, Provider, UnverifiedKeyPackage};
 use crate::identity::PersonId;
@@ -55,32 +56,39 @@ impl Step<'_> {
         let active = |record: &Conversation| {
             record.group == refused.group && record.state == ConversationState::Active
         };
-        let Some((id, _)) = all.into_iter().find(|(_, record)| active(record)) else { return Ok(()) };
-        let now = self.relay_now();
-        self.talk_known(&id, |talk| {
-            let wanted = talk.group(|group, provider| {
-                let members = group.members()?;
-                let genuine = |member: &&Member| {
-                    let package = UnverifiedKeyPackage::parse(&refused.key_package)
-                        .and_then(|p| p.verify(provider, &member.credential.identity(), now));
-                    package.is_ok_and(|package| package.credential() == &member.credential)
-                };
-                let of_device = |member: &&Member| member.credential.device() == refused.device;
-                let found = members.iter().filter(of_device).find(genuine);
-                // A device that joined has updated its leaf with its inbox soon after.
-                Ok(found.filter(|member| member.inbox.is_none()).map(|m| m.credential.identity()))
-            })?;
-            if let Some(identity) = wanted {
-                // However often it asks: one exchange is two commits.
-                let intent = Intent::Readmit {
-                    device: refused.device,
-                    person: PersonId::from(&identity),
-                    key_package: refused.key_package.clone(),
-                };
-                put_intent(talk.step.tx, &talk.id, &intent)?;
-                talk.look_again();
-            }
-            Ok(())
-        })
+        // Groups of strangers may have the same id.
+        for (id, _) in all.into_iter().filter(|(_, record)| active(record)) {
+            self.talk_known(&id, |talk| talk.readmit(refused))?;
+        }
+        Ok(())
+    }
+}
+
+impl Talk<'_, '_> {
+    fn readmit(&mut self, refused: &WelcomeRefused) -> Result<(), Error> {
+        let now = self.step.relay_now();
+        let wanted = self.group(|group, provider| {
+            let members = group.members()?;
+            let genuine = |member: &&Member| {
+                let package = UnverifiedKeyPackage::parse(&refused.key_package)
+                    .and_then(|p| p.verify(provider, &member.credential.identity(), now));
+                package.is_ok_and(|package| package.credential() == &member.credential)
+            };
+            let of_device = |member: &&Member| member.credential.device() == refused.device;
+            let found = members.iter().filter(of_device).find(genuine);
+            // A device that joined has updated its leaf with its inbox soon after.
+            Ok(found.filter(|member| member.inbox.is_none()).map(|m| m.credential.identity()))
+        })?;
+        if let Some(identity) = wanted {
+            // However often it asks: one exchange is two commits.
+            let intent = Intent::Readmit {
+                device: refused.device,
+                person: PersonId::from(&identity),
+                key_package: refused.key_package.clone(),
+            };
+            put_intent(self.step.tx, &self.id, &intent)?;
+            self.look_again();
+        }
+        Ok(())
     }
 }

@@ -11,8 +11,8 @@ use crate::store::table::Table;
 pub(in crate::engine) const ALARMS: u32 = 64;
 /// Answers to Welcomes that do not open (rule 14): each is a key package of ours and a post.
 pub(in crate::engine) const ANSWERS: u32 = 16;
-/// Conversations that begin by an invitation: each is a group, a mailbox to be opened and perhaps a
-/// connection.
+/// Conversations that begin by an invitation without being asked about: each is a group, a mailbox to be opened
+/// and perhaps a connection.
 pub(in crate::engine) const CONVERSATIONS: u32 = 256;
 
 const DAY: u64 = 24 * 3600 * 1000;
@@ -35,9 +35,7 @@ impl Step<'_> {
         count: impl FnOnce(&mut Today) -> &mut u32,
         most: u32,
     ) -> Result<bool, Error> {
-        let known = TABLE.get(self.tx, &KEY)?;
-        let day = self.now / DAY;
-        let mut today = known.filter(|today| today.day == day).unwrap_or(Today { day, ..Today::default() });
+        let mut today = self.today()?;
         let count = count(&mut today);
         if *count >= most {
             return Ok(false);
@@ -45,6 +43,13 @@ impl Step<'_> {
         *count += 1;
         TABLE.put(self.tx, &KEY, &today)?;
         Ok(true)
+    }
+
+    /// What there was today.
+    pub(in crate::engine) fn today(&mut self) -> Result<Today, Error> {
+        let day = self.now / DAY;
+        let known = TABLE.get(self.tx, &KEY)?.filter(|today| today.day == day);
+        Ok(known.unwrap_or(Today { day, ..Today::default() }))
     }
 
     /// An alarm about what lay in an inbox, unless there were too many today.

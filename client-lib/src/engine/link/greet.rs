@@ -127,4 +127,9 @@ impl Step<'_> {
     pub(in crate::engine) fn relay_now(&self) -> u64 {
         self.now.saturating_add_signed(self.live.skew)
     }
+
+    /// The time by which whatever cannot be taken back is done: by neither clock it is sooner.
+    pub(in crate::engine) fn earlier_clock(&self) -> u64 {
+        self.relay_now().min(self.now)
+    }
 }

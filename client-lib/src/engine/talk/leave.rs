@@ -12,6 +12,8 @@ impl Talk<'_, '_> {
     /// The person leaves. What cannot be told to the others ends here at once.
     pub(in crate::engine) fn leave(&mut self) -> Result<(), Error> {
         match &self.record().state {
+            // Nobody else is in, or will be.
+            ConversationState::Active if self.record().epoch == 0 => self.end(ConversationState::Left),
             ConversationState::Active => {
                 self.change().state = ConversationState::Leaving;
                 let message = MessageId::random(self.step.rng);

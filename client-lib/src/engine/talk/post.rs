@@ -8,7 +8,7 @@ use posthorn_proto::{ErrorCode, MailboxId, PostId, PostKey, TurnRequest};
 use super::Talk;
 use super::slot::AuthorSlot;
 use crate::content::{Content, Receipt, Said};
-use crate::conversation::{Cause, ConversationId, ConversationState, MessageId, history, intents};
+use crate::conversation::{Cause, ConversationId, ConversationState, MessageId, history};
 use crate::engine::link::LONGEST_ADVICE;
 use crate::engine::link::request::{Pending, is_passing};
 use crate::engine::{Effect, Error, Event, LinkId, Step};
@@ -104,8 +104,8 @@ impl Talk<'_, '_> {
             // Whatever we say could be said with keys that served already.
             return Ok(());
         }
-        if epoch == 0 && intents(self.step.tx, &self.id)?.iter().any(|(_, intent)| intent.adds()) {
-            // The first people are still to be added, and could not read it.
+        if epoch == 0 {
+            // Nobody has been added yet, and who is could not read it.
             return Ok(());
         }
         for (row, parcel) in outbox::oldest(self.step.tx, &self.record().mailbox, UNREAD_PARCELS)? {

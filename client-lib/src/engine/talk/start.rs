@@ -37,7 +37,7 @@ impl Step<'_> {
             Ok(Begun::Stands(conversation)) => self.answer(reply, Ok(conversation)),
             Ok(Begun::Waits(conversation, row)) => {
                 let waiter = Waiter::Started(conversation, reply);
-                self.live.waiters.entry(row).or_default().push(waiter);
+                self.live.promised.waiters.entry(row).or_default().push(waiter);
             }
         }
         Ok(())

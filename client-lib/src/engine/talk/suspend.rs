@@ -74,7 +74,7 @@ impl Talk<'_, '_> {
             });
             // Whoever waits for a change here would wait for long.
             for (row, _) in intents(self.step.tx, &self.id)? {
-                for waiter in self.step.live.waiters.remove(&row).unwrap_or_default() {
+                for waiter in self.step.live.promised.waiters.remove(&row).unwrap_or_default() {
                     let error = Error::NotActive(format!("{text} ({cause}); it is kept and goes on with it"));
                     self.step.give_up_on(waiter, error);
                 }
@@ -158,7 +158,7 @@ impl Talk<'_, '_> {
     /// Forgets what is still wanted of a conversation that has ended.
     fn abandon_intents(&mut self) -> Result<(), Error> {
         for (row, _) in intents(self.step.tx, &self.id)? {
-            for waiter in self.step.live.waiters.remove(&row).unwrap_or_default() {
+            for waiter in self.step.live.promised.waiters.remove(&row).unwrap_or_default() {
                 self.step.give_up_on(waiter, Error::NotActive("it ended meanwhile".to_owned()));
             }
         }

@@ -68,7 +68,7 @@ impl Talk<'_, '_> {
     /// Keeps an intent for somebody who waits.
     pub(in crate::engine) fn wish(&mut self, intent: &Intent, waiter: Waiter) -> Result<(), Error> {
         let row = put_intent(self.step.tx, &self.id, intent)?;
-        self.step.live.waiters.entry(row).or_default().push(waiter);
+        self.step.live.promised.waiters.entry(row).or_default().push(waiter);
         self.look_again();
         Ok(())
     }
@@ -76,7 +76,7 @@ impl Talk<'_, '_> {
     /// An intent is true now.
     pub(in crate::engine) fn intent_done(&mut self, row: i64) -> Result<(), Error> {
         remove_intent(self.step.tx, row)?;
-        for waiter in self.step.live.waiters.remove(&row).unwrap_or_default() {
+        for waiter in self.step.live.promised.waiters.remove(&row).unwrap_or_default() {
             self.step.satisfy(waiter);
         }
         Ok(())
@@ -91,7 +91,7 @@ impl Talk<'_, '_> {
     ) -> Result<(), Error> {
         let never_began = self.never_began(row)?;
         remove_intent(self.step.tx, row)?;
-        let waiters = self.step.live.waiters.remove(&row).unwrap_or_default();
+        let waiters = self.step.live.promised.waiters.remove(&row).unwrap_or_default();
         if waiters.is_empty() {
             let conversation = (!never_began).then_some(self.id);
             self.step.alarm(conversation, cause, None, why);
@@ -105,7 +105,7 @@ impl Talk<'_, '_> {
 
     /// Whether somebody waits for an intent in this run.
     pub(in crate::engine) fn is_waited_for(&self, row: i64) -> bool {
-        self.step.live.waiters.contains_key(&row)
+        self.step.live.promised.waiters.contains_key(&row)
     }
 
     /// Whether this intent was to give a conversation its first other member, and nothing has happened there.

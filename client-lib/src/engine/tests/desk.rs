@@ -83,7 +83,7 @@ impl Desk {
     /// Asks before it follows an invitation, as is the default.
     pub(super) fn cautious(name: &str) -> Self {
         let mut desk = Self::new(name);
-        desk.engine.live.consent = Consent::default();
+        desk.engine.live.promised.consent = Consent::default();
         desk
     }
 
@@ -118,7 +118,7 @@ impl Desk {
         }
         tx.commit().expect("commits");
         let mut desk = Self::of(database, rng, NOW);
-        desk.engine.live.consent = Consent::Everybody;
+        desk.engine.live.promised.consent = Consent::Everybody;
         desk
     }
 
@@ -138,7 +138,15 @@ impl Desk {
     pub(super) fn reopened(self) -> Self {
         let Self { engine, now, skew, limits } = self;
         let rng = ChaCha20Rng::from_seed([now as u8; 32]);
-        Self { skew, limits, ..Self::of(engine.into_database(), rng, now) }
+        Self { skew, limits, ..Self::of(engine.failed().into_database(), rng, now) }
+    }
+
+    /// The database failed, and works again.
+    pub(super) fn after_failure(self) -> Self {
+        let Self { engine, now, skew, limits } = self;
+        let rng = Box::new(ChaCha20Rng::from_seed([now as u8; 32]));
+        let engine = engine.failed().reopen(rng, now).map_err(|failed| failed.0).expect("opens");
+        Self { engine, now, skew, limits }
     }
 
     /// Runs `work` in a transaction that lasts, as an input would.
@@ -146,7 +154,7 @@ impl Desk {
         &mut self,
         work: impl FnOnce(&mut Step<'_>) -> Result<T, Error>,
     ) -> (T, Vec<Effect>) {
-        let Engine { database, rng, live } = &mut self.engine;
+        let Engine { database, rng, live, .. } = &mut self.engine;
         let tx = database.transaction(rng).expect("begins");
         let mut step = Step::new(&tx, live, rng, self.now);
         let result = work(&mut step).expect("the database is as it should be");

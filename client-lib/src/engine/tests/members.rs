@@ -243,7 +243,7 @@ fn an_old_invitation_revives_nothing() {
     let (commit, turn) = commits(&mut mallory, post, removes("bob"));
     assert_eq!(reads(&mut bob, post, commit, Some(turn)).0, Some(Cause::Removed));
     assert_eq!(bob.takes(PostId([1; 16]), sealed.clone()), [Cause::BadInvitation], "not a second time");
-    bob.engine.live.consent = crate::engine::Consent::Ask;
+    bob.engine.live.promised.consent = crate::engine::Consent::Ask;
     assert_eq!(bob.takes(PostId([1; 16]), sealed), []);
     let old = bob.step(|step| Ok(crate::conversation::Conversation::load(step.tx, &first)?)).0;
     assert_eq!(old.expect("known").state, ConversationState::Removed);

@@ -4,6 +4,8 @@
 
 #[cfg(test)]
 mod accounts;
+#[cfg(test)]
+mod attacked;
 #[cfg_attr(not(test), allow(dead_code, reason = "the fuzz target uses a part"))]
 mod desk;
 #[cfg(test)]

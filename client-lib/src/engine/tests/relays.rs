@@ -17,7 +17,7 @@ use crate::conversation::{
 };
 use crate::engine::mailbox::reading::{Pause, Purpose, Reading};
 use crate::engine::{Command, Effect, Error, Input, Link, LinkId};
-use crate::group::{Group, Provider};
+use crate::group::{Change, Group, Provider};
 use crate::identity::{PersonId, RelayAddress};
 use crate::store::poison;
 
@@ -32,9 +32,12 @@ pub(super) fn founds(desk: &mut Desk, (id, mailbox): (ConversationId, MailboxId)
         let provider = Provider::new(step.tx, Some(id));
         let (info, group) = (info(step.rng, place, mailbox), GroupId(id.0));
         let reader = info.place.reader_secret.reader_id(&own.device()?.signature_key());
-        Group::create(&provider, &own.leaf()?, group, &info)?;
+        let mut made = Group::create(&provider, &own.leaf()?, group, &info)?;
+        // As if somebody had been in: in the first epoch nothing is said.
+        made.stage(&own.leaf()?, &Change { update_self: true, ..Change::default() }, b"")?;
+        made.merge_pending()?;
         let mut record = Conversation::new(group, place, mailbox, ConversationState::Active);
-        record.leaf_since = step.now;
+        (record.leaf_since, record.epoch) = (step.now, made.epoch());
         let read_key = ReadKey::random(step.rng);
         let reading = Reading::new(Purpose::Conversation(id), place.url.as_str(), reader, &read_key);
         step.begin_talk(id, record, |talk| {
