@@ -111,6 +111,11 @@ pub(crate) fn conversation_state(state: &ConversationState) -> Option<String> {
     })
 }
 
+/// Who is being added to a conversation, if anybody is: they are no members before the relay has answered.
+pub(crate) fn adding_text(adding: &[String]) -> Option<String> {
+    (!adding.is_empty()).then(|| format!("inviting {}", plain_line(&adding.join(", "))))
+}
+
 /// Why a conversation is suspended, for people.
 pub(crate) fn suspended_text(cause: Cause) -> String {
     let why = match cause {

@@ -317,6 +317,8 @@ pub struct ConversationSummary {
     pub name: String,
     /// People, ourselves included.
     pub members: Vec<Person>,
+    /// The handles of those who are being added, and are no members yet.
+    pub adding: Vec<String>,
     /// Where it stands.
     pub state: ConversationState,
     /// Who invited us, if somebody did.

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::wait;
 use crate::args::{Accept, Add, In, Named, Remove, Start};
-use crate::output::{body_text, conversation_state, is_said, member_line, sender};
+use crate::output::{adding_text, body_text, conversation_state, is_said, member_line, sender};
 use crate::plain::plain_line;
 use crate::print::{line, object};
 use crate::problem::Problem;
@@ -82,12 +82,16 @@ pub(super) async fn list(session: &Session, json: bool) -> Result<(), Problem> {
         let state = conversation_state(&conversation.state);
         let state = state.map(|state| format!(" [{state}]")).unwrap_or_default();
         line(&format!("{id}  {}{unread}{state}", name::title(conversation, me)));
+        let time = conversation.last.as_ref().map(|last| clock::short(last.sent_at, now, &zone));
+        let time = time.unwrap_or_default();
         if name::is_invitation(conversation) {
-            line(&format!("          {}", invited_line(conversation, &id)));
+            line(&format!("          {time}  {}", invited_line(conversation, &id)));
             continue;
         }
+        if let Some(adding) = adding_text(&conversation.adding) {
+            line(&format!("          {adding}"));
+        }
         if let Some(last) = &conversation.last {
-            let time = clock::short(last.sent_at, now, &zone);
             line(&format!("          {time}  {}", last_line(last, me)));
         }
     }

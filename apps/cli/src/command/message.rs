@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{conversation, wait};
 use crate::args::{History, Patience, React, Send};
-use crate::output::{entry_line, merge, state_name};
+use crate::output::{adding_text, entry_line, merge, state_name};
 use crate::print::{line, object, tell};
 use crate::problem::Problem;
 use crate::profile::Session;
@@ -378,6 +378,9 @@ pub(super) async fn history(session: &Session, json: bool, arguments: &History) 
         } else {
             line(&entry_line(&entry, session.me(), &zone));
         }
+    }
+    if let Some(adding) = adding_text(&conversation.adding).filter(|_| !json && arguments.before.is_none()) {
+        line(&format!("-- {adding}"));
     }
     if !arguments.peek && arguments.before.is_none() && conversation.unread > 0 {
         there.mark_read(None).await?;

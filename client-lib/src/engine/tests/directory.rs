@@ -230,6 +230,10 @@ fn a_conversation_that_is_begun_twice_offline_is_one() {
         [start("bob", false), start("bob", false), start("carol", false), start("bob", true)],
         [1, 1, 2, 3]
     );
+    let list = ann.does(Command::Conversations).expect("has an account");
+    let mut with: Vec<_> = list.into_iter().flat_map(|known| known.adding).collect();
+    with.sort();
+    assert_eq!(with, ["bob", "bob", "carol"], "it is told with whom");
 }
 
 /// What is said while the first people are still looked up is for them, too.
