@@ -187,11 +187,12 @@ pub(crate) fn member_line(member: &MemberSummary, room: usize) -> String {
 
 /// A person in a list, with this much room for the handle.
 pub(crate) fn person_line(person: &Person, room: usize) -> String {
-    let remarks = [
-        known_text(person.known),
-        if person.accepted { "" } else { "not accepted" },
-        if person.blocked { "blocked" } else { "" },
-    ];
+    let consent = match (person.blocked, person.accepted) {
+        (true, _) => "blocked",
+        (false, true) => "",
+        (false, false) => "their invitations wait until you accept them",
+    };
+    let remarks = [known_text(person.known), consent];
     let remarks = remarks.into_iter().filter(|remark| !remark.is_empty()).collect::<Vec<_>>().join("; ");
     let remarks = if remarks.is_empty() { String::new() } else { format!("  ({remarks})") };
     format!("{:room$} {}{remarks}", plain_line(&person.handle), person.person)
@@ -297,6 +298,16 @@ pub(crate) mod tests {
         merge(&mut value, json!({"joined": false}));
         assert!(member_line(&member(&value), 8).ends_with("(has not come in yet)"));
         assert_eq!(id_of("bob").to_string().len(), 52, "as contact links have it");
+    }
+
+    #[test]
+    fn people_are_told_with_what_their_invitations_do() {
+        let mut bob = someone("bob");
+        assert_eq!(person_line(&bob, 8), format!("bob      {}", id_of("bob")));
+        bob.accepted = false;
+        assert!(person_line(&bob, 8).ends_with("  (their invitations wait until you accept them)"));
+        (bob.blocked, bob.known) = (true, Known::Claimed);
+        assert!(person_line(&bob, 8).ends_with("  (the name is their own word; blocked)"));
     }
 
     #[test]

@@ -110,11 +110,7 @@ impl Step<'_> {
     ) -> Result<(), Error> {
         let wanted = self.attempt(|step| {
             step.talk_known(conversation, |talk| talk.takes_changes())?;
-            let candidates = step.candidates(members)?;
-            for person in candidates.iter().filter_map(|candidate| candidate.person) {
-                people::accept(step.tx, &person)?;
-            }
-            Ok(Intent::Add(candidates))
+            Ok(Intent::Add(step.candidates(members)?))
         })?;
         self.wish(conversation, wanted, reply)
     }

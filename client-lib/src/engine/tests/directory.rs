@@ -69,6 +69,19 @@ fn a_start_with_an_unknown_name_fails_whole() {
     }
 }
 
+/// Rule 25: whom we begin to talk with need not be accepted again, once the directory says who that is.
+#[test]
+fn whom_we_begin_with_is_accepted() {
+    let (mut desk, mut alice) = (Desk::new("bob"), Desk::new("alice"));
+    desk.authenticates();
+    let (_started, effects) = start(&mut desk, None, &["alice"]);
+    let people = |desk: &mut Desk| desk.does(Command::People).expect("has an account");
+    assert!(people(&mut desk).is_empty(), "nobody knows yet who that is");
+    directory(&mut desk, &effects, &mut [("alice", &mut alice)]);
+    let [met] = &people(&mut desk)[..] else { panic!("one") };
+    assert!(met.person == alice.person() && met.accepted, "{met:?}");
+}
+
 /// Finding 5: card, key package and the name that was asked for agree, or nobody is added.
 #[test]
 fn a_directory_that_names_another_adds_nobody() {
