@@ -59,7 +59,15 @@ pub(super) async fn start(session: &Session, json: bool, arguments: &Start) -> R
         wait::answer(session, arguments.patience, kept, call).await.map_err(Problem::if_inviting)?;
     wait::let_go_out(&session.client).await;
     let was_there = before.iter().any(|known| known.id == started.id());
-    print(session, json, started.id(), if was_there { "There already is" } else { "Started" }).await
+    print(session, json, started.id(), if was_there { "There already is" } else { "Started" }).await?;
+    if was_there && arguments.id.is_none() && !json {
+        let members = started.members().await?;
+        let waits = members.iter().all(|member| member.me || !member.joined);
+        let waits = if waits { "it is not accepted yet, and whoever declines does not say so; " } else { "" };
+        let again = advice::command(&format!("start {} --again", arguments.members.join(" ")));
+        line(&format!("{waits}{again} starts another"));
+    }
+    Ok(())
 }
 
 /// `conversations`.
