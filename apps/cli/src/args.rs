@@ -68,13 +68,13 @@ pub(crate) enum What {
     /// Put a sign beside a message, in place of an earlier one of yours
     React(React),
     /// List a conversation's members
-    Members(In),
+    Members(Named),
     /// Add people to a conversation
     Add(Add),
     /// Remove somebody from a conversation
     Remove(Remove),
     /// Leave a conversation
-    Leave(In),
+    Leave(Leave),
     /// Show the safety number with somebody: equal numbers mean that nobody stands between you
     Verify(Verify),
     /// List everybody who was met
@@ -189,16 +189,19 @@ pub(crate) struct History {
     pub(crate) peek: bool,
 }
 
-/// A conversation.
+/// `leave`.
 #[derive(Debug, ClapArgs)]
-pub(crate) struct In {
+pub(crate) struct Leave {
     /// Its id, the beginning of its id, its name, or the handle of its only other member
     pub(crate) conversation: String,
+    /// Do not ask: there is no way back but an invitation
+    #[arg(long)]
+    pub(crate) yes: bool,
     #[command(flatten)]
     pub(crate) patience: Patience,
 }
 
-/// `forget`.
+/// `forget`, `members`.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Named {
     /// Its id, the beginning of its id, its name, or the handle of its only other member
