@@ -1,6 +1,7 @@
 //! What can be typed.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args as ClapArgs, Parser, Subcommand};
@@ -130,9 +131,37 @@ pub(crate) struct Start {
 /// How long a command that needs the relay waits for it.
 #[derive(Debug, Clone, Copy, ClapArgs)]
 pub(crate) struct Patience {
-    /// Give up waiting after this many seconds; what was asked is kept and goes on the next time
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = seconds())]
-    pub(crate) wait: u64,
+    /// Give up waiting after so many seconds [default: 30]; what was asked is kept and goes on the next time
+    #[arg(long, value_name = "SECONDS", value_parser = seconds())]
+    wait: Option<u64>,
+}
+
+impl Patience {
+    /// In seconds.
+    pub(crate) fn seconds(self) -> u64 {
+        self.wait.unwrap_or(30)
+    }
+
+    pub(crate) fn duration(self) -> Duration {
+        Duration::from_secs(self.seconds())
+    }
+}
+
+impl What {
+    /// How long the person who typed it wants to wait, if they said so.
+    pub(crate) fn wait(&self) -> Option<Duration> {
+        let patience = match self {
+            Self::Start(Start { patience, .. })
+            | Self::Send(Send { patience, .. })
+            | Self::Accept(Accept { patience, .. })
+            | Self::React(React { patience, .. })
+            | Self::Add(Add { patience, .. })
+            | Self::Remove(Remove { patience, .. })
+            | Self::Leave(Leave { patience, .. }) => patience,
+            _ => return None,
+        };
+        patience.wait.map(Duration::from_secs)
+    }
 }
 
 /// `send`.

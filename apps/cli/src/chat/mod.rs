@@ -74,7 +74,7 @@ pub(crate) async fn run(global: &Global, arguments: &Chat) -> Result<ExitCode, P
             ),
         ));
     }
-    let session = profile::open(global).await?;
+    let session = profile::open(global, profile::TURN).await?;
     if let Some(wanted) = &arguments.conversation {
         let list = session.client.conversations().await?;
         if let Err(problem) = name::find(&list, session.me(), wanted) {

@@ -52,8 +52,8 @@ pub(super) async fn register(global: &Global, arguments: &Register) -> Result<()
         Problem::new("BAD_HANDLE", format!("\"{}\": {error}{}", plain_line(typed), name::perhaps(typed)))
     })?;
     let home = profile::home(global)?;
-    let (database, found) = match profile::is_there(&home)? {
-        true => profile::open_database(global, &home)?,
+    let (database, found) = match profile::is_there(&home, profile::TURN)? {
+        true => profile::open_database(global, &home, profile::TURN)?,
         false => profile::create_database(global, &home)?,
     };
     let client = Client::with_database(database)?;

@@ -190,7 +190,7 @@ impl<'a> Waiting<'a> {
             return;
         }
         let what = if self.queued.len() == 1 { "the message is queued" } else { "the messages are queued" };
-        let seconds = self.patience.wait;
+        let seconds = self.patience.seconds();
         let kept = format!(
             "{what}; waiting up to {seconds} s for the relay (--wait SECONDS), ctrl-c stops the waiting"
         );

@@ -28,7 +28,7 @@ pub(crate) async fn run(global: &Global, what: What) -> Result<ExitCode, Problem
         return chat::run(global, arguments).await;
     }
     check_before_opening(&what)?;
-    let session = profile::open(global).await?;
+    let session = profile::open(global, what.wait().unwrap_or(profile::TURN)).await?;
     let mut events = session.client.events();
     let done = match &what {
         What::Listen(arguments) => listen::listen(&session, global.json, arguments).await,
