@@ -50,6 +50,8 @@ fn seconds() -> RangedU64ValueParser<u64> {
 pub(crate) enum What {
     /// Make an account on a relay, and this profile with it
     Register(Register),
+    /// Change the passphrase of this profile
+    Passphrase(NewPassphrase),
     /// Show my contact link, as text and as a QR code
     Card,
     /// Start a conversation
@@ -105,6 +107,17 @@ pub(crate) struct Register {
     #[arg(long, default_value = "", value_name = "CODE", hide_default_value = true)]
     pub(crate) invite: String,
     /// Keep the passphrase in the system's keyring, so that it is not asked for again
+    #[arg(long)]
+    pub(crate) keyring: bool,
+}
+
+/// `passphrase`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct NewPassphrase {
+    /// Read the new one from this file (its first line) instead of asking
+    #[arg(long, value_name = "FILE")]
+    pub(crate) new_passphrase_file: Option<PathBuf>,
+    /// Keep it in the system's keyring, so that it is not asked for again
     #[arg(long)]
     pub(crate) keyring: bool,
 }

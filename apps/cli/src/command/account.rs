@@ -1,21 +1,24 @@
-//! The account: `register`, `card`, `status`.
+//! The account: `register`, `passphrase`, `card`, `status`.
 
 use std::path::Path;
 
 use posthorn_client::client::Client;
 use posthorn_client::engine::{Account, Error, Event};
 use posthorn_client::identity::RelayUrl;
+use posthorn_client::store::KdfCost;
 use posthorn_proto::{Handle, PATH};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 use serde_json::json;
 
 use super::wait;
-use crate::args::{Global, Register};
+use crate::args::{Global, NewPassphrase, Register};
 use crate::output::merge;
 use crate::plain::plain_line;
 use crate::print::{line, object};
 use crate::problem::Problem;
 use crate::profile::{self, Session};
-use crate::{advice, keyring, name, qr, signal};
+use crate::{advice, keyring, name, passphrase, problem, qr, signal};
 
 /// What people write for a relay, in the one form that is used.
 fn relay_url(text: &str) -> Result<RelayUrl, Problem> {
@@ -140,6 +143,31 @@ async fn register_online(
             refused: false,
         }),
     }
+}
+
+/// `passphrase`.
+pub(super) fn passphrase(global: &Global, arguments: &NewPassphrase) -> Result<(), Problem> {
+    let home = profile::home(global)?;
+    if !profile::is_there(&home, profile::TURN)? {
+        return Err(Problem::no_profile(&home));
+    }
+    let (mut database, _) = profile::open_database(global, &home, profile::TURN)?;
+    let new = passphrase::other(arguments.new_passphrase_file.as_deref())?;
+    database
+        .change_passphrase(&new.passphrase(), KdfCost::DEFAULT, &mut StdRng::from_os_rng())
+        .map_err(|error| problem::of_store(&error, &home))?;
+    // A keyring that has the old one would open nothing any more.
+    let wanted = arguments.keyring || keyring::get(&home).is_some();
+    let kept = wanted.then(|| keyring::set(&home, &new.text));
+    if global.json {
+        object(&json!({"changed": true, "keyring": kept.is_some_and(|kept| kept.is_ok())}));
+        return Ok(());
+    }
+    line("The passphrase is changed. A copy of the profile from before still opens with the old one.");
+    if let Some(Err(error)) = kept {
+        line(&format!("The keyring did not take the passphrase ({error}): you will be asked for it."));
+    }
+    Ok(())
 }
 
 /// `card`.

@@ -27,6 +27,9 @@ pub(crate) async fn run(global: &Global, what: What) -> Result<ExitCode, Problem
     if let What::Chat(arguments) = &what {
         return chat::run(global, arguments).await;
     }
+    if let What::Passphrase(arguments) = &what {
+        return account::passphrase(global, arguments).map(|()| ExitCode::SUCCESS);
+    }
     check_before_opening(&what)?;
     let session = profile::open(global, what.wait().unwrap_or(profile::TURN)).await?;
     let mut events = session.client.events();
@@ -74,7 +77,7 @@ async fn one(global: &Global, session: &Session, what: &What) -> Result<(), Prob
         What::Send(send) => message::send(session, json, send).await,
         What::React(react) => message::react(session, json, react).await,
         What::History(history) => message::history(session, json, history).await,
-        What::Register(_) | What::Chat(_) | What::Listen(_) | What::Demo => Ok(()),
+        What::Register(_) | What::Passphrase(_) | What::Chat(_) | What::Listen(_) | What::Demo => Ok(()),
     }
 }
 
