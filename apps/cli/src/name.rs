@@ -228,9 +228,10 @@ pub(crate) fn perhaps(text: &str) -> String {
     }
 }
 
-/// All of them, or the first mistake.
+/// All of them, or the first mistake; commas may stand between them.
 pub(crate) fn contacts(texts: &[String]) -> Result<Vec<Who>, Problem> {
-    texts.iter().map(|text| contact(text)).collect()
+    let each = texts.iter().flat_map(|text| text.split(',')).filter(|text| !text.trim().is_empty());
+    each.map(contact).collect()
 }
 
 /// Whoever is a member cannot be added. Links are not asked about: they name an identity, and a handle is
@@ -435,7 +436,8 @@ pub(crate) mod tests {
     #[test]
     fn who_is_there_already_is_told() {
         let list = list();
-        let bob = contacts(&["dan".into(), "bob".into()]).expect("handles");
+        let bob = contacts(&["dan,".into(), "bob".into()]).expect("handles");
+        assert_eq!(contacts(&["dan,bob".into()]).as_ref(), Ok(&bob));
         let problem = none_is_member(&bob, &list[0]).expect_err("a member");
         assert_eq!(problem.code(), "ALREADY_MEMBER");
         assert!(problem.message().starts_with("bob is a member already"));

@@ -9,6 +9,10 @@ use serde_json::json;
 use crate::signal::Signal;
 use crate::{advice, disk, print};
 
+/// Codes of what was typed wrongly.
+const TYPED_WRONGLY: [&str; 7] =
+    ["USAGE", "BAD_RELAY", "BAD_HANDLE", "BAD_LINK", "BAD_TEXT", "BAD_CONTENT", "BAD_NAME"];
+
 /// A stable code for programs, a line for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Problem {
@@ -35,7 +39,7 @@ impl Problem {
     pub(crate) fn exit_status(&self) -> u8 {
         match (self.code.as_str(), self.signal) {
             (_, Some(signal)) => signal.exit_status(),
-            ("USAGE", _) => 2,
+            (code, _) if TYPED_WRONGLY.contains(&code) => 2,
             _ => 1,
         }
     }

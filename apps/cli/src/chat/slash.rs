@@ -105,15 +105,13 @@ pub(super) fn parse(line: &str) -> Result<Slash, String> {
 }
 
 fn contacts(text: &str, command: &str) -> Result<Vec<Who>, String> {
-    let words: Vec<String> = text
-        .split(|c: char| c.is_whitespace() || c == ',')
-        .filter(|w| !w.is_empty())
-        .map(str::to_owned)
-        .collect();
-    if words.is_empty() {
-        return Err(format!("{command} whom? Say it: {command} HANDLE, or a contact link"));
+    let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+    match name::contacts(&words) {
+        Ok(nobody) if nobody.is_empty() => {
+            Err(format!("{command} whom? Say it: {command} HANDLE, or a contact link"))
+        }
+        done => done.map_err(|problem| problem.message().to_owned()),
     }
-    name::contacts(&words).map_err(|problem| problem.message().to_owned())
 }
 
 #[cfg(test)]

@@ -41,6 +41,7 @@ pub(super) async fn send(session: &Session, json: bool, arguments: &Send) -> Res
         Some("-") => standard_input()?,
         text => text.unwrap_or_default().to_owned(),
     };
+    check_words(&text)?;
     let mut events = session.client.events();
     let said = Said::new(Text::new(text)).map_err(Error::from)?;
     let id = session.client.conversation(conversation).send_as(arguments.id, said).await?;
@@ -71,6 +72,14 @@ pub(super) async fn send(session: &Session, json: bool, arguments: &Send) -> Res
     };
     print_sent(json, conversation, id, state);
     fail_if_failed(state)
+}
+
+/// Blanks alone are a slip, not a message.
+pub(super) fn check_words(text: &str) -> Result<(), Problem> {
+    match text.trim().is_empty() {
+        true => Err(Problem::new("BAD_TEXT", "there is nothing to send: the message is blank")),
+        false => Ok(()),
+    }
 }
 
 fn standard_input() -> Result<String, Problem> {
@@ -123,7 +132,7 @@ async fn send_lines(
         };
         tokio::select! {
             line = input.next_line(), if open => match line {
-                Ok(Some(text)) if text.is_empty() => {}
+                Ok(Some(text)) if text.trim().is_empty() => {}
                 Ok(Some(text)) => {
                     waiting.queued.insert(session.client.conversation(conversation).send_text(&text).await?);
                     session.keeps(waiting.kept());

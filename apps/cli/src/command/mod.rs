@@ -12,11 +12,11 @@ use std::process::ExitCode;
 
 use posthorn_client::{Event, EventStream};
 
-use crate::args::{Global, What};
+use crate::args::{Add, Global, Send, Start, What};
 use crate::plain::plain_line;
 use crate::problem::Problem;
 use crate::profile::{self, Session};
-use crate::{chat, print, signal};
+use crate::{chat, name, print, signal};
 pub(crate) use people::blocked_text;
 
 /// Runs a command to its end, or until the system asks it to end: the profile is closed in any case.
@@ -83,10 +83,11 @@ async fn one(global: &Global, session: &Session, what: &What) -> Result<(), Prob
 
 /// Mistakes that can be told without a passphrase.
 fn check_before_opening(what: &What) -> Result<(), Problem> {
-    let members = match what {
-        What::Start(start) => &start.members,
-        What::Add(add) => &add.members,
-        _ => return Ok(()),
-    };
-    crate::name::contacts(members).map(drop)
+    match what {
+        What::Start(Start { members, .. }) | What::Add(Add { members, .. }) => {
+            name::contacts(members).map(drop)
+        }
+        What::Send(Send { text: Some(text), .. }) => message::check_words(text),
+        _ => Ok(()),
+    }
 }
