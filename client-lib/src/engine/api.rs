@@ -223,6 +223,21 @@ pub enum Command {
     State(Reply<SyncState>),
 }
 
+impl Command {
+    /// Whether something goes to the relay for it, and a person hopes that it goes soon.
+    pub(super) fn wants_the_relay(&self) -> bool {
+        matches!(
+            self,
+            Self::Start { .. }
+                | Self::Send { .. }
+                | Self::Add { .. }
+                | Self::Remove { .. }
+                | Self::Leave(..)
+                | Self::Accept { .. }
+        )
+    }
+}
+
 /// A part of a history.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Page {

@@ -10,6 +10,9 @@ use crate::identity::{IdentityKey, PersonId, SafetyNumber, safety_number};
 
 impl Step<'_> {
     pub(super) fn command(&mut self, command: Command) -> Result<(), Error> {
+        if command.wants_the_relay() {
+            self.live.hurry();
+        }
         match command {
             Command::Register { relay, handle, invite, reply } => {
                 self.register(&relay, &handle, invite, reply)
