@@ -500,7 +500,9 @@ fn the_help_and_the_qr_code_fit_on_the_smallest_common_screen() {
     let text = shown(&mut app, 80, 24);
     let code = crate::qr::lines(&app.link).expect("a code");
     assert!(code.iter().all(|row| text.contains(row.trim_end())), "{text}");
-    assert_eq!(app.popup_most, 0);
+    key(&mut app, KeyCode::End);
+    let text = shown(&mut app, 80, 24);
+    assert!(text.contains("posthorn+ws://ann@"), "the link is below: {text}");
     key(&mut app, KeyCode::Esc);
     key(&mut app, KeyCode::F(1));
     insta::assert_snapshot!(shown(&mut app, 80, 24));

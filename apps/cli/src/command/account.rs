@@ -1,5 +1,6 @@
 //! The account: `register`, `passphrase`, `card`, `status`.
 
+use std::io::IsTerminal as _;
 use std::path::Path;
 
 use posthorn_client::client::Client;
@@ -10,6 +11,7 @@ use posthorn_proto::{Handle, PATH};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use serde_json::json;
+use unicode_width::UnicodeWidthStr as _;
 
 use super::wait;
 use crate::args::{Global, NewPassphrase, Register};
@@ -178,8 +180,14 @@ pub(super) fn card(session: &Session, json: bool) -> Result<(), Problem> {
         return Ok(());
     }
     line(&account.link);
-    for row in qr::lines(&account.link).unwrap_or_default() {
-        line(&row);
+    let code = qr::lines(&account.link).unwrap_or_default();
+    let across = code.first().map_or(0, |row| row.width());
+    // Folded it is nothing; whatever is no terminal takes lines of any length.
+    match crossterm::terminal::size() {
+        Ok((columns, _)) if std::io::stdout().is_terminal() && usize::from(columns) < across => {
+            line(&format!("The QR code needs a window of {across} columns: make it larger."));
+        }
+        _ => code.iter().for_each(|row| line(row)),
     }
     line("Whoever has this link can write to you, and knows that it is you who answers.");
     Ok(())
