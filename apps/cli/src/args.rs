@@ -62,7 +62,7 @@ pub(crate) enum What {
     Listen(Listen),
     /// List conversations, and invitations that wait
     Conversations,
-    /// Follow an invitation: come into the conversation, and from then on into others that this person begins
+    /// Accept an invitation: join the conversation, and from then on others that this person begins
     Accept(Accept),
     /// Forget an invitation, or a conversation that has ended with its history
     Forget(Named),
@@ -80,7 +80,7 @@ pub(crate) enum What {
     Leave(Leave),
     /// Show the safety number with somebody: equal numbers mean that nobody stands between you
     Verify(Verify),
-    /// List everybody who was met
+    /// List everybody whom you have met
     People,
     /// Take no invitations of somebody any more
     Block(Whom),

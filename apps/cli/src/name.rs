@@ -96,7 +96,7 @@ pub(crate) fn is_live(conversation: &ConversationSummary) -> bool {
     conversation.state.takes_messages()
 }
 
-/// Somebody asks us to come in.
+/// Somebody asks us to join.
 pub(crate) fn is_invitation(conversation: &ConversationSummary) -> bool {
     conversation.state == ConversationState::Invited
 }

@@ -128,7 +128,7 @@ pub(crate) fn suspended_text(cause: Cause) -> String {
         Cause::RelayRolledBack | Cause::RelayRestored => "the relay was put back to an earlier state",
         Cause::KeyMismatch => "its lock at the relay is not the one of its members",
         Cause::Lapsed => "the relay deleted what was not read in time",
-        Cause::MailboxGone => "the relay has it no more",
+        Cause::MailboxGone => "the relay no longer has it",
         Cause::Evicted => "the relay says that you were removed",
         Cause::ReadKeyRefused => "the relay does not let this device read it",
         Cause::OpenedElsewhere => "this profile is open somewhere else, too: a copy of it",
@@ -178,7 +178,7 @@ pub(crate) fn known_text(known: Known) -> &'static str {
 pub(crate) fn member_line(member: &MemberSummary, room: usize) -> String {
     let remark = match (member.me, member.joined) {
         (true, _) => "you",
-        (false, false) => "has not come in yet",
+        (false, false) => "has not joined yet",
         (false, true) => known_text(member.person.known),
     };
     let remark = if remark.is_empty() { String::new() } else { format!("  ({remark})") };
@@ -296,7 +296,7 @@ pub(crate) mod tests {
         merge(&mut value, json!({"known": "claimed"}));
         assert!(member_line(&member(&value), 8).ends_with("(the name is their own word)"));
         merge(&mut value, json!({"joined": false}));
-        assert!(member_line(&member(&value), 8).ends_with("(has not come in yet)"));
+        assert!(member_line(&member(&value), 8).ends_with("(has not joined yet)"));
         assert_eq!(id_of("bob").to_string().len(), 52, "as contact links have it");
     }
 

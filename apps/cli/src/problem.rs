@@ -54,7 +54,7 @@ impl Problem {
     pub(crate) fn if_inviting(self) -> Self {
         match self.code.as_str() {
             "YOURSELF" => {
-                Self::new(self.code, "that is yourself, and you are in it anyway: name somebody else")
+                Self::new(self.code, "that is you, and you are always a member: name somebody else")
             }
             _ => self,
         }
@@ -262,7 +262,7 @@ mod tests {
         assert!(Problem::in_chat(far()).message().contains("/accept yes"));
         let myself = Problem::from(Error::Yourself).if_inviting();
         assert_eq!(myself.code(), "YOURSELF");
-        assert!(myself.message().contains("that is yourself") && !myself.message().contains("leave"));
+        assert!(myself.message().contains("that is you,") && !myself.message().contains("leave"));
     }
 
     #[test]

@@ -750,7 +750,7 @@ fn a_suspended_conversation_says_why_and_what_becomes_of_what_is_written() {
     app.on(Happening::Conversations(list));
     let text = shown(&mut app, 90, 24);
     assert!(text.contains("[suspended: MAILBOX_GONE]"), "{text}");
-    assert!(text.contains("the relay has it no more") && text.contains("is kept until it"), "{text}");
+    assert!(text.contains("the relay no longer has it") && text.contains("is kept until it"), "{text}");
     assert!(matches!(&enter(&mut app, "later")[..], [Order::Send { .. }]));
 }
 

@@ -220,8 +220,11 @@ pub(super) async fn status(session: &Session, json: bool, home: &Path) -> Result
     }
     line(&format!("{:13} {}", "profile", home.display()));
     line(&format!("{:13} {} ({unread} unread)", "conversations", conversations.len()));
-    line(&format!("{:13} {}", "to be sent", state.outbox));
-    line(&format!("{:13} {}", "to be changed", state.intents));
+    let waiting = match (state.outbox, state.intents) {
+        (0, 0) => "nothing: everything is sent".to_owned(),
+        (outbox, intents) => format!("{outbox} to be sent, {intents} changes of members or keys to be made"),
+    };
+    line(&format!("{:13} {waiting}", "waiting"));
     Ok(())
 }
 

@@ -141,12 +141,12 @@ pub(super) async fn accept(session: &Session, json: bool, arguments: &Accept) ->
         return Err(Problem::new("NOT_ACTIVE", format!("{title} is no invitation: it has ended for you")));
     }
     session.client.conversation(invited.id).accept(arguments.foreign_relay).await?;
-    let kept = "you are in, and what was said is read the next time that this profile is online";
+    let kept = "you have joined, and what was said is read the next time that this profile is online";
     let settled = session.client.settled(arguments.patience.duration());
     if wait::answer(session, arguments.patience, kept, settled).await.is_err() && !json {
         tell(&format!("not everything is read from the relay yet: {kept}"));
     }
-    print(session, json, invited.id, "You are in").await
+    print(session, json, invited.id, "You joined").await
 }
 
 /// `forget`.

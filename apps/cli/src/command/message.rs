@@ -369,8 +369,13 @@ async fn find_entry(session: &Session, conversation: ConversationId, text: &str)
             _ => break,
         }
     }
-    let history = advice::command("--json history CONVERSATION");
-    let message = format!("no message there has an id that begins with {text}: {history} shows ids");
+    let message = match text.as_str() {
+        LAST => "nobody else has said anything there yet".to_owned(),
+        text => {
+            let history = advice::command("--json history CONVERSATION");
+            format!("no message there has an id that begins with {text}: {history} shows ids")
+        }
+    };
     Err(Problem::new("UNKNOWN_MESSAGE", message))
 }
 
