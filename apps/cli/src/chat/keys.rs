@@ -239,7 +239,7 @@ impl App {
                 orders.push(Order::React { conversation, target, emoji });
             }
             None if emoji.is_empty() => {
-                self.complain("none of the messages here has a reaction of yours to take back")
+                self.complain("you have no reaction here to take back: /react 👍 puts one")
             }
             None => self.complain("there is no message yet to react to"),
         }
