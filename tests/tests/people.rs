@@ -305,8 +305,11 @@ async fn who_leaves_is_not_said_to_be_removed() -> Outcome {
     let group = together(&mut people).await?;
     let [ann, ben, cleo] = &mut people[..] else { unreachable!("three were made") };
     cleo.conversation(group).await?.leave().await?;
-    for person in [ann, ben] {
+    for person in [&mut *ann, &mut *ben] {
         person.sees_members(group, &["ann", "ben"]).await?;
+    }
+    cleo.settle().await?;
+    for person in [ann, ben, cleo] {
         let gone: Vec<_> = person
             .history(group)
             .await?

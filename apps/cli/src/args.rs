@@ -1,6 +1,7 @@
 //! What can be typed.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args as ClapArgs, Parser, Subcommand};
@@ -49,6 +50,8 @@ fn seconds() -> RangedU64ValueParser<u64> {
 pub(crate) enum What {
     /// Make an account on a relay, and this profile with it
     Register(Register),
+    /// Change the passphrase of this profile
+    Passphrase(NewPassphrase),
     /// Show my contact link, as text and as a QR code
     Card,
     /// Start a conversation
@@ -59,7 +62,7 @@ pub(crate) enum What {
     Listen(Listen),
     /// List conversations, and invitations that wait
     Conversations,
-    /// Follow an invitation: come into the conversation, and from then on into others that this person begins
+    /// Accept an invitation: join the conversation, and from then on others that this person begins
     Accept(Accept),
     /// Forget an invitation, or a conversation that has ended with its history
     Forget(Named),
@@ -68,16 +71,16 @@ pub(crate) enum What {
     /// Put a sign beside a message, in place of an earlier one of yours
     React(React),
     /// List a conversation's members
-    Members(In),
+    Members(Named),
     /// Add people to a conversation
     Add(Add),
     /// Remove somebody from a conversation
     Remove(Remove),
     /// Leave a conversation
-    Leave(In),
+    Leave(Leave),
     /// Show the safety number with somebody: equal numbers mean that nobody stands between you
     Verify(Verify),
-    /// List everybody who was met
+    /// List everybody whom you have met
     People,
     /// Take no invitations of somebody any more
     Block(Whom),
@@ -108,6 +111,17 @@ pub(crate) struct Register {
     pub(crate) keyring: bool,
 }
 
+/// `passphrase`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct NewPassphrase {
+    /// Read the new one from this file (its first line) instead of asking
+    #[arg(long, value_name = "FILE")]
+    pub(crate) new_passphrase_file: Option<PathBuf>,
+    /// Keep it in the system's keyring, so that it is not asked for again
+    #[arg(long)]
+    pub(crate) keyring: bool,
+}
+
 /// `start`.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Start {
@@ -130,9 +144,37 @@ pub(crate) struct Start {
 /// How long a command that needs the relay waits for it.
 #[derive(Debug, Clone, Copy, ClapArgs)]
 pub(crate) struct Patience {
-    /// Give up waiting after this many seconds; what was asked is kept and goes on the next time
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = seconds())]
-    pub(crate) wait: u64,
+    /// Give up waiting after so many seconds [default: 30]; what was asked is kept and goes on the next time
+    #[arg(long, value_name = "SECONDS", value_parser = seconds())]
+    wait: Option<u64>,
+}
+
+impl Patience {
+    /// In seconds.
+    pub(crate) fn seconds(self) -> u64 {
+        self.wait.unwrap_or(30)
+    }
+
+    pub(crate) fn duration(self) -> Duration {
+        Duration::from_secs(self.seconds())
+    }
+}
+
+impl What {
+    /// How long the person who typed it wants to wait, if they said so.
+    pub(crate) fn wait(&self) -> Option<Duration> {
+        let patience = match self {
+            Self::Start(Start { patience, .. })
+            | Self::Send(Send { patience, .. })
+            | Self::Accept(Accept { patience, .. })
+            | Self::React(React { patience, .. })
+            | Self::Add(Add { patience, .. })
+            | Self::Remove(Remove { patience, .. })
+            | Self::Leave(Leave { patience, .. }) => patience,
+            _ => return None,
+        };
+        patience.wait.map(Duration::from_secs)
+    }
 }
 
 /// `send`.
@@ -189,16 +231,19 @@ pub(crate) struct History {
     pub(crate) peek: bool,
 }
 
-/// A conversation.
+/// `leave`.
 #[derive(Debug, ClapArgs)]
-pub(crate) struct In {
+pub(crate) struct Leave {
     /// Its id, the beginning of its id, its name, or the handle of its only other member
     pub(crate) conversation: String,
+    /// Do not ask: there is no way back but an invitation
+    #[arg(long)]
+    pub(crate) yes: bool,
     #[command(flatten)]
     pub(crate) patience: Patience,
 }
 
-/// `forget`.
+/// `forget`, `members`.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Named {
     /// Its id, the beginning of its id, its name, or the handle of its only other member

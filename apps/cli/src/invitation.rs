@@ -35,7 +35,9 @@ pub(crate) fn trust(person: &Person) -> String {
         Known::Contradicted => {
             format!("Careful: somebody else is known to you by the name that {handle} goes by.")
         }
-        _ => format!("That it is {handle} is their own word so far: /verify compares safety numbers."),
+        _ => {
+            format!("So far only their own word says that this is {handle}: /verify compares safety numbers.")
+        }
     }
 }
 

@@ -20,13 +20,16 @@ const SHORTEST_PREFIX: usize = 4;
 /// How many conversations a mistake lists.
 const LISTED: usize = 5;
 
-/// What a conversation is called on the screen: its name, else the other members.
+/// What a conversation is called on the screen: its name, else the other members, else those who shall be.
 pub(crate) fn title(conversation: &ConversationSummary, me: &PersonId) -> String {
     if !conversation.name.trim().is_empty() {
         return plain_line(&conversation.name);
     }
-    let others = others(conversation, me);
-    if others.is_empty() { "(only you)".to_owned() } else { plain_line(&handles(others.iter().copied())) }
+    match (&others(conversation, me)[..], &conversation.adding[..]) {
+        ([], []) => "(only you)".to_owned(),
+        ([], adding) => plain_line(&adding.join(", ")),
+        (others, _) => plain_line(&handles(others.iter().copied())),
+    }
 }
 
 /// What all of them are called beside each other: where two look alike, the beginnings of their ids stand
@@ -79,9 +82,13 @@ pub(crate) fn handles<'a>(people: impl IntoIterator<Item = &'a Person>) -> Strin
     people.into_iter().map(|person| person.handle.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-/// It has one other member, who is called this.
+/// It has one other member, or shall have, who is called this.
 fn is_with(conversation: &ConversationSummary, me: &PersonId, handle: &str) -> bool {
-    matches!(others(conversation, me)[..], [other] if other.handle == handle)
+    match (&others(conversation, me)[..], &conversation.adding[..]) {
+        ([other], _) => other.handle == handle,
+        ([], [other]) => other == handle,
+        _ => false,
+    }
 }
 
 /// It takes messages, at once or later.
@@ -89,7 +96,7 @@ pub(crate) fn is_live(conversation: &ConversationSummary) -> bool {
     conversation.state.takes_messages()
 }
 
-/// Somebody asks us to come in.
+/// Somebody asks us to join.
 pub(crate) fn is_invitation(conversation: &ConversationSummary) -> bool {
     conversation.state == ConversationState::Invited
 }
@@ -221,9 +228,10 @@ pub(crate) fn perhaps(text: &str) -> String {
     }
 }
 
-/// All of them, or the first mistake.
+/// All of them, or the first mistake; commas may stand between them.
 pub(crate) fn contacts(texts: &[String]) -> Result<Vec<Who>, Problem> {
-    texts.iter().map(|text| contact(text)).collect()
+    let each = texts.iter().flat_map(|text| text.split(',')).filter(|text| !text.trim().is_empty());
+    each.map(contact).collect()
 }
 
 /// Whoever is a member cannot be added. Links are not asked about: they name an identity, and a handle is
@@ -314,9 +322,16 @@ pub(crate) mod tests {
         let id = ConversationId([first_byte; 16]);
         let members: Vec<Person> = members.iter().map(|member| someone(member)).collect();
         let value = json!({"id": id, "group": GroupId([first_byte; 16]), "name": name, "members": members,
-            "state": "active", "inviter": null, "relay": "ws://127.0.0.1:4100", "foreign_relay": false, "unread": 0,
-            "first_unread": null, "last": null, "epoch": 1});
+            "adding": [], "state": "active", "inviter": null, "relay": "ws://127.0.0.1:4100",
+            "foreign_relay": false, "unread": 0, "first_unread": null, "last": null, "epoch": 1});
         serde_json::from_value(value).expect("a summary")
+    }
+
+    /// One that ann began while the relay could not be reached.
+    pub(crate) fn begun_offline(first_byte: u8, with: &str) -> ConversationSummary {
+        let mut begun = conversation(first_byte, "", &["ann"]);
+        (begun.state, begun.adding) = (ConversationState::Creating, vec![with.to_owned()]);
+        begun
     }
 
     /// An invitation that waits.
@@ -421,7 +436,8 @@ pub(crate) mod tests {
     #[test]
     fn who_is_there_already_is_told() {
         let list = list();
-        let bob = contacts(&["dan".into(), "bob".into()]).expect("handles");
+        let bob = contacts(&["dan,".into(), "bob".into()]).expect("handles");
+        assert_eq!(contacts(&["dan,bob".into()]).as_ref(), Ok(&bob));
         let problem = none_is_member(&bob, &list[0]).expect_err("a member");
         assert_eq!(problem.code(), "ALREADY_MEMBER");
         assert!(problem.message().starts_with("bob is a member already"));
@@ -437,6 +453,8 @@ pub(crate) mod tests {
         assert_eq!(found(&list, "bob"), Some(0x00));
         assert_eq!(found(&list, "dan"), Some(0x22));
         assert_eq!(found(&list, "cleo"), None, "only with others");
+        list.push(begun_offline(0x44, "cleo"));
+        assert_eq!(found(&list, "cleo"), Some(0x44), "who is to be a member counts");
         list[0].state = ConversationState::Left;
         assert_eq!(found(&list, "bob"), None);
         list.push(invitation(0x33, "bob", "ws://127.0.0.1:4100"));
@@ -471,6 +489,9 @@ pub(crate) mod tests {
         assert_eq!(title(&list[0], &id_of("ann")), "bob");
         assert_eq!(title(&list[1], &id_of("ann")), "Família");
         assert_eq!(title(&conversation(1, "", &["ann"]), &id_of("ann")), "(only you)");
+        let begun = begun_offline(1, "bob");
+        assert_eq!(title(&begun, &id_of("ann")), "bob", "offline, too");
+        assert_eq!(find(&[begun], &id_of("ann"), "bob").map(|found| found.id.0[0]), Ok(1));
     }
 
     #[test]

@@ -111,6 +111,11 @@ pub(crate) fn conversation_state(state: &ConversationState) -> Option<String> {
     })
 }
 
+/// Who is being added to a conversation, if anybody is: they are no members before the relay has answered.
+pub(crate) fn adding_text(adding: &[String]) -> Option<String> {
+    (!adding.is_empty()).then(|| format!("inviting {}", plain_line(&adding.join(", "))))
+}
+
 /// Why a conversation is suspended, for people.
 pub(crate) fn suspended_text(cause: Cause) -> String {
     let why = match cause {
@@ -123,7 +128,7 @@ pub(crate) fn suspended_text(cause: Cause) -> String {
         Cause::RelayRolledBack | Cause::RelayRestored => "the relay was put back to an earlier state",
         Cause::KeyMismatch => "its lock at the relay is not the one of its members",
         Cause::Lapsed => "the relay deleted what was not read in time",
-        Cause::MailboxGone => "the relay has it no more",
+        Cause::MailboxGone => "the relay no longer has it",
         Cause::Evicted => "the relay says that you were removed",
         Cause::ReadKeyRefused => "the relay does not let this device read it",
         Cause::OpenedElsewhere => "this profile is open somewhere else, too: a copy of it",
@@ -173,7 +178,7 @@ pub(crate) fn known_text(known: Known) -> &'static str {
 pub(crate) fn member_line(member: &MemberSummary, room: usize) -> String {
     let remark = match (member.me, member.joined) {
         (true, _) => "you",
-        (false, false) => "has not come in yet",
+        (false, false) => "has not joined yet",
         (false, true) => known_text(member.person.known),
     };
     let remark = if remark.is_empty() { String::new() } else { format!("  ({remark})") };
@@ -182,11 +187,12 @@ pub(crate) fn member_line(member: &MemberSummary, room: usize) -> String {
 
 /// A person in a list, with this much room for the handle.
 pub(crate) fn person_line(person: &Person, room: usize) -> String {
-    let remarks = [
-        known_text(person.known),
-        if person.accepted { "" } else { "not accepted" },
-        if person.blocked { "blocked" } else { "" },
-    ];
+    let consent = match (person.blocked, person.accepted) {
+        (true, _) => "blocked",
+        (false, true) => "",
+        (false, false) => "their invitations wait until you accept them",
+    };
+    let remarks = [known_text(person.known), consent];
     let remarks = remarks.into_iter().filter(|remark| !remark.is_empty()).collect::<Vec<_>>().join("; ");
     let remarks = if remarks.is_empty() { String::new() } else { format!("  ({remarks})") };
     format!("{:room$} {}{remarks}", plain_line(&person.handle), person.person)
@@ -290,8 +296,18 @@ pub(crate) mod tests {
         merge(&mut value, json!({"known": "claimed"}));
         assert!(member_line(&member(&value), 8).ends_with("(the name is their own word)"));
         merge(&mut value, json!({"joined": false}));
-        assert!(member_line(&member(&value), 8).ends_with("(has not come in yet)"));
+        assert!(member_line(&member(&value), 8).ends_with("(has not joined yet)"));
         assert_eq!(id_of("bob").to_string().len(), 52, "as contact links have it");
+    }
+
+    #[test]
+    fn people_are_told_with_what_their_invitations_do() {
+        let mut bob = someone("bob");
+        assert_eq!(person_line(&bob, 8), format!("bob      {}", id_of("bob")));
+        bob.accepted = false;
+        assert!(person_line(&bob, 8).ends_with("  (their invitations wait until you accept them)"));
+        (bob.blocked, bob.known) = (true, Known::Claimed);
+        assert!(person_line(&bob, 8).ends_with("  (the name is their own word; blocked)"));
     }
 
     #[test]

@@ -9,16 +9,20 @@ use unicode_normalization::UnicodeNormalization as _;
 use zeroize::Zeroizing;
 
 use crate::args::Global;
-use crate::keyring;
 use crate::print::tell;
 use crate::problem::Problem;
 use crate::signal::{self, Signal};
+use crate::{advice, keyring};
 
 const VARIABLE: &str = "POSTHORN_PASSPHRASE";
+/// How the passphrase of a profile is given where nobody can be asked.
+const GIVEN_BY: &str = "set POSTHORN_PASSPHRASE, use --passphrase-file";
 /// What Windows' editors put before a text.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 /// How often somebody who is asked may answer.
 const TRIES: usize = 3;
+/// Whoever chooses fewer characters is warned.
+const SHORT: usize = 8;
 
 /// What unlocks the database, as text for the keyring.
 #[derive(Debug)]
@@ -44,7 +48,7 @@ pub(crate) fn unlock<T>(
     };
     match silently {
         Some(text) => open_with(&text, &mut open),
-        None => ask_until(|| ask("Passphrase: "), open),
+        None => ask_until(|| ask("Passphrase: ", GIVEN_BY), open),
     }
 }
 
@@ -86,13 +90,23 @@ fn meant(text: &str) -> Zeroizing<String> {
     Zeroizing::new(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text).nfc().collect())
 }
 
-/// For a profile that is being made; asked for twice.
+/// For a profile that is being made.
 pub(crate) fn fresh(global: &Global) -> Result<Found, Problem> {
-    let text = match given(global)? {
+    chosen(given(global)?, GIVEN_BY)
+}
+
+/// In place of the one that a profile has.
+pub(crate) fn other(file: Option<&Path>) -> Result<Found, Problem> {
+    chosen(file.map(from_file).transpose()?, "use --new-passphrase-file")
+}
+
+/// One that is new, asked for twice unless it is given.
+fn chosen(given: Option<Zeroizing<String>>, given_by: &str) -> Result<Found, Problem> {
+    let text = match given {
         Some(text) => text,
         None => {
-            let text = ask("New passphrase for this profile: ")?;
-            if !text.is_empty() && *ask("The same again: ")? != *text {
+            let text = ask("New passphrase for this profile: ", given_by)?;
+            if !text.is_empty() && *ask("The same again: ", given_by)? != *text {
                 return Err(Problem::new("PASSPHRASE_DIFFERS", "the two passphrases differ: try again"));
             }
             text
@@ -106,32 +120,40 @@ pub(crate) fn fresh(global: &Global) -> Result<Found, Problem> {
         let message = "an empty passphrase protects nothing: choose one (several words are good)";
         return Err(Problem::new("EMPTY_PASSPHRASE", message));
     }
+    if text.chars().count() < SHORT {
+        let change = advice::command("passphrase");
+        tell(&format!(
+            "a passphrase of fewer than {SHORT} characters is soon guessed by whoever gets the file: several \
+             words are better, {change} changes it"
+        ));
+    }
     Ok(Found { text })
 }
 
 fn given(global: &Global) -> Result<Option<Zeroizing<String>>, Problem> {
     if let Some(file) = &global.passphrase_file {
-        let text = std::fs::read_to_string(file).map(Zeroizing::new).map_err(|error| {
-            Problem::new(
-                "PASSPHRASE_FILE",
-                format!("cannot read the passphrase file {}: {error}", file.display()),
-            )
-        })?;
-        return Ok(Some(first_line(&text)));
+        return from_file(file).map(Some);
     }
     // An empty variable is as good as none: nobody means an empty passphrase by it.
     Ok(std::env::var(VARIABLE).ok().filter(|text| !text.is_empty()).map(Zeroizing::new))
+}
+
+fn from_file(file: &Path) -> Result<Zeroizing<String>, Problem> {
+    let text = std::fs::read_to_string(file).map(Zeroizing::new).map_err(|error| {
+        let message = format!("cannot read the passphrase file {}: {error}", file.display());
+        Problem::new("PASSPHRASE_FILE", message)
+    })?;
+    Ok(first_line(&text))
 }
 
 fn first_line(text: &str) -> Zeroizing<String> {
     Zeroizing::new(text.lines().next().unwrap_or_default().to_owned())
 }
 
-fn ask(prompt: &str) -> Result<Zeroizing<String>, Problem> {
+/// Asks at the terminal; `given_by` says how else it can be had.
+fn ask(prompt: &str, given_by: &str) -> Result<Zeroizing<String>, Problem> {
     if !std::io::stdin().is_terminal() && !std::io::stderr().is_terminal() {
-        let message = format!(
-            "no passphrase: set {VARIABLE}, use --passphrase-file, or run this in a terminal to be asked"
-        );
+        let message = format!("no passphrase: {given_by}, or run this in a terminal to be asked");
         return Err(Problem::new("NO_PASSPHRASE", message));
     }
     // On Ctrl-C rpassword sends SIGINT to this process. If that ended it, the terminal would stay without
@@ -139,10 +161,7 @@ fn ask(prompt: &str) -> Result<Zeroizing<String>, Problem> {
     signal::keep_from_ending_by_interrupt();
     rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|error| match error.kind() {
         std::io::ErrorKind::Interrupted => Problem::interrupted(Signal::Interrupt, "nothing was done"),
-        _ => Problem::new(
-            "NO_PASSPHRASE",
-            format!("cannot ask for the passphrase ({error}): set {VARIABLE} or use --passphrase-file"),
-        ),
+        _ => Problem::new("NO_PASSPHRASE", format!("cannot ask for the passphrase ({error}): {given_by}")),
     })
 }
 

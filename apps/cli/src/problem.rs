@@ -9,6 +9,10 @@ use serde_json::json;
 use crate::signal::Signal;
 use crate::{advice, disk, print};
 
+/// Codes of what was typed wrongly.
+const TYPED_WRONGLY: [&str; 7] =
+    ["USAGE", "BAD_RELAY", "BAD_HANDLE", "BAD_LINK", "BAD_TEXT", "BAD_CONTENT", "BAD_NAME"];
+
 /// A stable code for programs, a line for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Problem {
@@ -35,7 +39,7 @@ impl Problem {
     pub(crate) fn exit_status(&self) -> u8 {
         match (self.code.as_str(), self.signal) {
             (_, Some(signal)) => signal.exit_status(),
-            ("USAGE", _) => 2,
+            (code, _) if TYPED_WRONGLY.contains(&code) => 2,
             _ => 1,
         }
     }
@@ -50,7 +54,7 @@ impl Problem {
     pub(crate) fn if_inviting(self) -> Self {
         match self.code.as_str() {
             "YOURSELF" => {
-                Self::new(self.code, "that is yourself, and you are in it anyway: name somebody else")
+                Self::new(self.code, "that is you, and you are always a member: name somebody else")
             }
             _ => self,
         }
@@ -258,7 +262,7 @@ mod tests {
         assert!(Problem::in_chat(far()).message().contains("/accept yes"));
         let myself = Problem::from(Error::Yourself).if_inviting();
         assert_eq!(myself.code(), "YOURSELF");
-        assert!(myself.message().contains("that is yourself") && !myself.message().contains("leave"));
+        assert!(myself.message().contains("that is you,") && !myself.message().contains("leave"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use posthorn_client::client::Client;
 use posthorn_client::engine::Account;
@@ -16,6 +17,11 @@ use crate::passphrase::{self, Found};
 use crate::problem::{self, Problem};
 use crate::signal::Signal;
 use crate::{advice, disk};
+
+/// How long a command waits for another that has the profile open, unless `--wait` says so.
+pub(crate) const TURN: Duration = Duration::from_secs(5);
+/// How often it looks whether that has ended.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A profile that is online, and whose it is.
 pub(crate) struct Session {
@@ -86,12 +92,12 @@ pub(crate) async fn close(client: Client) {
 }
 
 /// Opens the profile and begins to sync.
-pub(crate) async fn open(global: &Global) -> Result<Session, Problem> {
+pub(crate) async fn open(global: &Global, patience: Duration) -> Result<Session, Problem> {
     let home = home(global)?;
-    if !is_there(&home)? {
+    if !is_there(&home, patience)? {
         return Err(Problem::no_profile(&home));
     }
-    let (database, _) = open_database(global, &home)?;
+    let (database, _) = open_database(global, &home, patience)?;
     let client = Client::with_database(database)?;
     match client.account().await? {
         Some(account) if account.registered => Ok(Session { client, account, kept: RefCell::default() }),
@@ -110,16 +116,38 @@ pub(crate) async fn open(global: &Global) -> Result<Session, Problem> {
 }
 
 /// Whether there is a profile; what was cut off before it was made is none.
-pub(crate) fn is_there(home: &Path) -> Result<bool, Problem> {
+pub(crate) fn is_there(home: &Path, patience: Duration) -> Result<bool, Problem> {
     disk::remember(home);
-    Database::exists(Location::File(&database_path(home))).map_err(|error| problem::of_store(&error, home))
+    let path = database_path(home);
+    in_turn(patience, || Database::exists(Location::File(&path)))
+        .map_err(|error| problem::of_store(&error, home))
+}
+
+/// Waits for as long while another process has the profile open.
+fn in_turn<T>(
+    mut patience: Duration,
+    mut open: impl FnMut() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    loop {
+        match open() {
+            Err(StoreError::AlreadyOpen { .. }) if !patience.is_zero() => {
+                std::thread::sleep(LOOK);
+                patience = patience.saturating_sub(LOOK);
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Opens the database of a profile that exists, and tells with what.
-pub(crate) fn open_database(global: &Global, home: &Path) -> Result<(Database, Found), Problem> {
+pub(crate) fn open_database(
+    global: &Global,
+    home: &Path,
+    patience: Duration,
+) -> Result<(Database, Found), Problem> {
     let path = database_path(home);
     passphrase::unlock(global, home, |found| {
-        Database::open(Location::File(&path), &found.passphrase())
+        in_turn(patience, || Database::open(Location::File(&path), &found.passphrase()))
             .map_err(|error| problem::of_store(&error, home))
     })
 }

@@ -1,31 +1,16 @@
 //! QR codes in the terminal, two modules per character.
 
-use qrcode::{Color, EcLevel, QrCode};
+use qrcode::render::unicode::Dense1x2;
+use qrcode::{EcLevel, QrCode};
 
-/// Light modules around the code; the standard wants four, and readers are content with two.
-const QUIET: usize = 2;
-
-/// The code as lines of half blocks, drawn for light text on a dark ground; `None` if the text is too long.
+/// The code as lines of half blocks, with the four light modules around it that the standard wants; `None` if
+/// the text is too long.
 ///
 /// Terminals are mostly dark, and a code must be dark on light: the *light* modules are drawn.
 pub(crate) fn lines(text: &str) -> Option<Vec<String>> {
     let code = QrCode::with_error_correction_level(text, EcLevel::L).ok()?;
-    let (width, colors) = (code.width(), code.to_colors());
-    let side = width + 2 * QUIET;
-    let light = |x: usize, y: usize| {
-        let inside = (QUIET..QUIET + width).contains(&x) && (QUIET..QUIET + width).contains(&y);
-        !inside || colors[(y - QUIET) * width + (x - QUIET)] == Color::Light
-    };
-    let row = |y: usize| {
-        let half = |x: usize| match (light(x, y), y + 1 < side && light(x, y + 1)) {
-            (true, true) => '█',
-            (true, false) => '▀',
-            (false, true) => '▄',
-            (false, false) => ' ',
-        };
-        (0..side).map(half).collect()
-    };
-    Some((0..side).step_by(2).map(row).collect())
+    let drawn = code.render().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build();
+    Some(drawn.lines().map(str::to_owned).collect())
 }
 
 #[cfg(test)]
@@ -33,14 +18,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_line_has_the_same_width_and_the_corners_are_there() {
+    fn it_is_dark_on_light_with_a_margin_of_four() {
         let lines = lines("posthorn://alice@relay.example/?k=abc").expect("short enough");
         let width = lines[0].chars().count();
         assert!(lines.iter().all(|line| line.chars().count() == width));
         assert_eq!(lines.len(), width.div_ceil(2));
-        // Two light lines above, then the upper edge of the finder pattern: seven dark modules.
-        assert!(lines[0].chars().all(|half| half == '█'));
-        assert!(lines[1].starts_with("██ ▄▄▄▄▄ █"), "{}", lines[1]);
+        // Four light rows above, then the upper edge of the finder pattern: seven dark modules.
+        assert!(lines[..2].iter().all(|line| line.chars().all(|half| half == '█')));
+        assert!(lines[2].starts_with("████ ▄▄▄▄▄ █"), "{}", lines[2]);
     }
 
     #[test]

@@ -82,6 +82,22 @@ fn numbers_at_the_edge_are_refused_in_words() {
 }
 
 #[test]
+fn what_is_typed_wrongly_has_a_status_of_its_own() {
+    let register = |relay, handle| ["register", "--relay", relay, "--handle", handle];
+    for (mistake, code) in [
+        (&register("ftp://relay.example", "alice")[..], "BAD_RELAY"),
+        (&register("ws://127.0.0.1:1", "Not A Handle"), "BAD_HANDLE"),
+        (&["start", "Bob"], "BAD_HANDLE"),
+        (&["add", "family", "posthorn://broken"], "BAD_LINK"),
+        (&["send", "bob", " \t\n"], "BAD_TEXT"),
+    ] {
+        let output = Profile::new().run(&[&["--json"], mistake].concat());
+        assert_eq!(output.status.code(), Some(2), "{mistake:?}: {output:?}");
+        assert!(error_of(&output).contains(code), "{mistake:?}: {output:?}");
+    }
+}
+
+#[test]
 fn with_json_an_error_is_one_object() {
     let error = error_of(&Profile::new().run(&["--json", "conversations"]));
     let error: serde_json::Value = serde_json::from_str(&error).expect("one JSON object");

@@ -55,6 +55,18 @@ impl Builder {
         self.begin(None).await
     }
 
+    /// From now on this encrypts the profile, in place of the passphrase that was given before; no process
+    /// may have it open. Whoever kept a copy of the file can still open that with the old one.
+    pub async fn change_passphrase(self, new: impl Into<String>) -> Result<(), Error> {
+        let new = Passphrase::new(new);
+        let changed = tokio::task::spawn_blocking(move || {
+            let path = self.folder.join(DATABASE);
+            let mut database = Database::open(Location::File(&path), &Passphrase::new(&self.passphrase))?;
+            database.change_passphrase(&new, KdfCost::DEFAULT, &mut OsRng.unwrap_err())
+        });
+        Ok(changed.await.map_err(|_| Error::Stopped)??)
+    }
+
     /// Key derivation and SQLite take their time: on a thread where waiting hurts nobody.
     ///
     /// Without a word whether to make the profile, it is made where there is none.
@@ -74,5 +86,26 @@ impl Builder {
         let client = client.await.map_err(|_| Error::Stopped)??;
         client.consent(consent).await?;
         Ok(client)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_passphrase_is_changed_by_who_knows_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let profile = |passphrase: &str| Builder::new(folder.path().to_owned()).passphrase(passphrase);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            profile("old").create().await.expect("makes one").close().await.expect("closes");
+            let refused = profile("guessed").change_passphrase("mine").await;
+            assert_eq!(refused.expect_err("not by anybody").code(), "WRONG_PASSPHRASE");
+            profile("old").change_passphrase("new").await.expect("changes it");
+            let refused = profile("old").open().await;
+            assert_eq!(refused.expect_err("not any more").code(), "WRONG_PASSPHRASE");
+            profile("new").open().await.expect("opens").close().await.expect("closes");
+        });
     }
 }

@@ -229,6 +229,21 @@ pub enum Command {
     State(Reply<SyncState>),
 }
 
+impl Command {
+    /// Whether something goes to the relay for it, and a person hopes that it goes soon.
+    pub(super) fn wants_the_relay(&self) -> bool {
+        matches!(
+            self,
+            Self::Start { .. }
+                | Self::Send { .. }
+                | Self::Add { .. }
+                | Self::Remove { .. }
+                | Self::Leave(..)
+                | Self::Accept { .. }
+        )
+    }
+}
+
 /// A part of a history.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Page {
@@ -323,6 +338,8 @@ pub struct ConversationSummary {
     pub name: String,
     /// People, ourselves included.
     pub members: Vec<Person>,
+    /// The handles of those who are being added, and are no members yet.
+    pub adding: Vec<String>,
     /// Where it stands.
     pub state: ConversationState,
     /// Who invited us, if somebody did.

@@ -10,6 +10,9 @@ use crate::identity::{IdentityKey, PersonId, SafetyNumber, safety_number};
 
 impl Step<'_> {
     pub(super) fn command(&mut self, command: Command) -> Result<(), Error> {
+        if command.wants_the_relay() {
+            self.live.hurry();
+        }
         match command {
             Command::Register { relay, handle, invite, reply } => {
                 self.register(&relay, &handle, invite, reply)
@@ -110,11 +113,7 @@ impl Step<'_> {
     ) -> Result<(), Error> {
         let wanted = self.attempt(|step| {
             step.talk_known(conversation, |talk| talk.takes_changes())?;
-            let candidates = step.candidates(members)?;
-            for person in candidates.iter().filter_map(|candidate| candidate.person) {
-                people::accept(step.tx, &person)?;
-            }
-            Ok(Intent::Add(candidates))
+            Ok(Intent::Add(step.candidates(members)?))
         })?;
         self.wish(conversation, wanted, reply)
     }

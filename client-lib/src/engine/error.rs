@@ -23,7 +23,7 @@ pub enum Error {
     #[error("no such conversation: list them to find its id")]
     UnknownConversation,
     /// It takes nothing any more, or not yet.
-    #[error("this conversation takes nothing now: {0}")]
+    #[error("this conversation is closed: {0}")]
     NotActive(String),
     /// What would be said is malformed.
     #[error("{0}")]

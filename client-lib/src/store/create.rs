@@ -71,10 +71,22 @@ fn was_never_written(path: &Path) -> Result<bool, StoreError> {
 fn fill(new: &Path, also: impl FnOnce(&Connection) -> Result<(), StoreError>) -> Result<(), StoreError> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_CREATE;
+    private_file(new)?;
     let mut conn = Connection::open_with_flags(new, flags)?;
     conn.pragma_update(None, "synchronous", "EXTRA")?;
     schema::migrate(&mut conn, also)?;
     Ok(conn.close().map_err(|(_, error)| error)?)
+}
+
+/// An empty file that only its owner may read and write, whatever its folder allows. SQLite gives what it
+/// puts beside a database the same permissions.
+#[cfg(not(target_family = "wasm"))]
+fn private_file(path: &Path) -> Result<(), StoreError> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop).map_err(|error| StoreError::io(path, error))
 }
 
 /// A rename lasts once the folder is synced; where folders cannot be opened, the system does so by itself.

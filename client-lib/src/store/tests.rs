@@ -42,6 +42,23 @@ impl Folder {
     }
 }
 
+/// Whoever else uses this machine reads no profile, whatever its folder allows.
+#[cfg(unix)]
+#[test]
+fn only_its_owner_may_read_a_database() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = Folder::new();
+    fs::set_permissions(folder.0.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let mut db = folder.create();
+    put(&mut db, "a", b"1");
+    for suffix in ["", "-wal", "-shm"] {
+        let mut path = folder.path().into_os_string();
+        path.push(suffix);
+        let mode = fs::metadata(&path).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", path.display());
+    }
+}
+
 fn put(db: &mut Database, name: &str, value: &[u8]) {
     let tx = db.transaction(&mut rng()).expect("begins");
     put_in(&tx, name, value);

@@ -3,13 +3,16 @@
 //!
 //! Reading guide: [`terminal`] is a terminal with a program in it; a [`stage`] has the relay, the people and
 //! their terminals, and the steps that many cases begin with. The cases: [`walk`] is the README's walk and
-//! what two people do; [`ending`] every way in which the program or its terminal ends; [`poor`] terminals
-//! that can do less than others.
+//! what two people do; [`asking`] what is asked before something is done; [`offline`] a relay that is not
+//! there; [`ending`] every way in which the program or its terminal ends; [`poor`] terminals that can do less
+//! than others.
 //!
 //! Invariant: a case waits for what stands on a screen, never for a length of time; the exceptions are the
 //! pace of typing, and hands that are kept off the keys because *that* is what is tried.
 
+pub mod asking;
 pub mod ending;
+pub mod offline;
 pub mod poor;
 pub mod stage;
 pub mod terminal;
@@ -38,6 +41,10 @@ pub async fn run(programs: &Programs, wanted: &str, tally: &mut Tally) {
         walk::an_invitation_is_declined,
         walk::a_message_forges_no_line_of_another,
         walk::a_reaction_is_seen_on_the_other_screen,
+        asking::leaving_is_asked_about,
+        asking::a_passphrase_is_changed,
+        offline::what_is_begun_offline_goes_out_later,
+        poor::a_qr_code_that_does_not_fit,
         poor::a_terminal_that_answers_nothing,
         poor::a_window_that_becomes_small_and_large_again,
         poor::a_disk_that_takes_nothing,

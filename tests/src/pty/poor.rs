@@ -21,6 +21,24 @@ pub async fn a_terminal_that_answers_nothing(stage: &mut Stage) -> anyhow::Resul
     alices.never_asked()
 }
 
+/// A QR code in pieces is none: the link stands there, and what the code needs.
+pub async fn a_qr_code_that_does_not_fit(stage: &mut Stage) -> anyhow::Result<()> {
+    let alice = stage.registered("alice").await?;
+    let card = format!("stty cols 40; POSTHORN_PASSPHRASE='{PASSPHRASE}' exec \"$0\" card");
+    let program = stage.programs().posthorn.to_string_lossy().into_owned();
+    let mut terminal = stage.run(&alice, Path::new("/bin/sh"), &["-c", &card, &program])?;
+    terminal.wait_for("The QR code needs a window of").await?;
+    terminal.ended().await?;
+    anyhow::ensure!(!terminal.screen().contains(['▀', '█']), "it is drawn all the same");
+    let chat = stage.posthorn(&alice, &["chat"])?;
+    chat.wait_for("● online").await?;
+    stage::command(&chat, "/card").await?;
+    chat.wait_for("█ ▄▄▄▄▄ █").await?;
+    chat.resize(40, 12).await?;
+    chat.wait_for("The QR code needs a window").await?;
+    chat.wait_gone("█").await
+}
+
 /// A window that is dragged small, and large again: what is said is shown in both.
 pub async fn a_window_that_becomes_small_and_large_again(stage: &mut Stage) -> anyhow::Result<()> {
     let [(_alice, alices), (_bob, bobs)] = stage.conversation().await?;

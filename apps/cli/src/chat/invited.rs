@@ -27,10 +27,10 @@ pub(super) fn rows(app: &App, invited: &ConversationSummary, width: usize) -> Ve
     say(&invitation::place(invited, &app.relay), style);
     say(&format!("{inviter} does not see that you read this."), DIM);
     say("", DIM);
-    let (accept, come_in) =
-        if foreign { ("/accept yes", "come in, and use that relay") } else { ("/accept", "come in") };
+    let (accept, join) =
+        if foreign { ("/accept yes", "join, and use that relay") } else { ("/accept", "join") };
     for (command, what) in [
-        (accept, come_in.to_owned()),
+        (accept, join.to_owned()),
         ("/decline", format!("forget it; {inviter} is not told")),
         ("/block", format!("forget it, and whatever {inviter} invites you to")),
     ] {

@@ -168,7 +168,7 @@ impl App {
                     let (id, invites) = (known.id, name::is_invitation(known));
                     self.select(id, orders);
                     if invites {
-                        return self.tell(format!("{handle} invites you already: /accept comes in"));
+                        return self.tell(format!("{handle} has invited you already: /accept joins"));
                     }
                     let another = format!("/new {handle} --again, or /new {handle} --name NAME");
                     return self
@@ -200,7 +200,7 @@ impl App {
         match command {
             Slash::Accept { sure: false } if invited && foreign => {
                 let relay = invitation::relay_name(&current.relay);
-                self.tell(format!("come in at {relay}, which you do not use yet? Type /accept yes"));
+                self.tell(format!("join at {relay}, which you do not use yet? Type /accept yes"));
             }
             Slash::Accept { .. } if invited => {
                 self.tell("coming in…");
@@ -222,7 +222,7 @@ impl App {
                 {
                     Some(id) => {
                         self.select(id, orders);
-                        self.tell("this is the invitation that waits: /accept comes in, /decline forgets it");
+                        self.tell("this is the invitation that waits: /accept joins, /decline forgets it");
                     }
                     None => self.complain("there is no invitation that waits"),
                 }
@@ -239,7 +239,7 @@ impl App {
                 orders.push(Order::React { conversation, target, emoji });
             }
             None if emoji.is_empty() => {
-                self.complain("there is no sign of yours to take back: /react 👍 puts one")
+                self.complain("you have no reaction here to take back: /react 👍 puts one")
             }
             None => self.complain("there is no message yet to react to"),
         }

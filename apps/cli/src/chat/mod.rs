@@ -30,7 +30,8 @@ use std::time::Duration;
 
 use crossterm::event::Event as Typed;
 use posthorn_client::client::{Client, EventStream};
-use posthorn_client::engine::{Error, Event, MemberSummary, Page, Person};
+use posthorn_client::conversation::ConversationId;
+use posthorn_client::engine::{ConversationSummary, Error, Event, MemberSummary, Page, Person};
 use posthorn_client::identity::SafetyNumber;
 use tokio::task::JoinSet;
 
@@ -41,7 +42,7 @@ use crate::plain::plain_line;
 use crate::problem::Problem;
 use crate::profile::{self, Session};
 use crate::signal::{Signal, Signals};
-use crate::{advice, clock, name};
+use crate::{advice, clock, invitation, name};
 use app::{App, PAGE};
 use exchange::{Happening, Order, Popup};
 use keyboard::Keyboard;
@@ -74,7 +75,7 @@ pub(crate) async fn run(global: &Global, arguments: &Chat) -> Result<ExitCode, P
             ),
         ));
     }
-    let session = profile::open(global).await?;
+    let session = profile::open(global, profile::TURN).await?;
     if let Some(wanted) = &arguments.conversation {
         let list = session.client.conversations().await?;
         if let Err(problem) = name::find(&list, session.me(), wanted) {
@@ -231,19 +232,11 @@ impl Driver {
     }
 
     async fn carry_out(&mut self, order: Order) -> Option<Happening> {
-        let client = self.client.clone();
+        let client = &self.client;
         let done = match order {
             Order::LoadConversations => client.conversations().await.map(Happening::Conversations),
             Order::LoadHistory { conversation, before } => {
-                let known = self.app.conversations.iter().find(|known| known.id == conversation);
-                let limit =
-                    known.filter(|_| before.is_none()).map_or(PAGE, |known| unread::page(known.unread, PAGE));
-                let page = Page { before, limit, ..Page::default() };
-                match client.conversation(conversation).history(page).await {
-                    // It was forgotten in the meantime: the list tells.
-                    Err(Error::UnknownConversation) => return None,
-                    entries => entries.map(|entries| Happening::History { conversation, before, entries }),
-                }
+                return self.load_history(conversation, before).await;
             }
             Order::MarkRead { conversation, up_to } => {
                 return match client.conversation(conversation).mark_read(Some(up_to)).await {
@@ -260,68 +253,87 @@ impl Driver {
                 joined.map(|()| Happening::Joined(conversation))
             }
             Order::Forget(conversation) => {
-                let forgotten = || Happening::Done("forgotten".to_owned());
-                client.conversation(conversation).forget().await.map(|()| forgotten())
+                let done = match self.known(conversation).filter(|known| name::is_invitation(known)) {
+                    Some(invited) => format!("declined; {} is not told", invitation::inviter(invited)),
+                    None => "forgotten, with its history".to_owned(),
+                };
+                client.conversation(conversation).forget().await.map(|()| Happening::Done(done))
             }
             Order::Block { who, blocked } => return Some(self.block(&who, blocked).await),
             Order::React { conversation, target, emoji } => {
-                return match client.conversation(conversation).react(target, &emoji).await {
-                    Ok(_) => None,
-                    Err(error) => Some(Happening::Problem(words(error))),
-                };
+                let done = client.conversation(conversation).react(target, &emoji).await;
+                return done.err().map(|error| Happening::Problem(words(error)));
             }
             Order::Send { conversation, text } => {
-                return match client.conversation(conversation).send_text(&text).await {
-                    Ok(_) => None,
-                    Err(error) => Some(Happening::NotSent { conversation, text, problem: words(error) }),
-                };
+                let done = client.conversation(conversation).send_text(&text).await;
+                let not_sent = |error| Happening::NotSent { conversation, text, problem: words(error) };
+                return done.err().map(not_sent);
             }
             Order::ShowMembers(conversation) => {
                 let list = client.conversation(conversation).members().await;
                 list.map(|list| Happening::Show(members(&list)))
             }
             Order::ShowPeople => client.people().await.map(|list| Happening::Show(people(&list))),
-            Order::ShowSafetyNumber(who) => {
-                return Some(match self.person(&who).await {
-                    Ok(person) => happened(
-                        client
-                            .safety_number(person.person)
-                            .await
-                            .map(|number| Happening::Show(safety(&self.app.handle, &person.handle, &number))),
-                    ),
-                    Err(problem) => Happening::Problem(problem.message().to_owned()),
-                });
-            }
-            Order::Start { members, name, again } => {
-                self.slow.spawn(async move {
-                    let started = client.start_as(None, &name, members, again).await;
-                    invited(started.map(|conversation| Happening::Started(conversation.id())))
-                });
-                return None;
-            }
-            Order::Add { conversation, members } => {
-                let added =
-                    || Happening::Done("added: they see it when they accept the invitation".to_owned());
-                self.slow.spawn(async move {
-                    invited(client.conversation(conversation).add(members).await.map(|()| added()))
-                });
-                return None;
-            }
+            Order::ShowSafetyNumber(who) => return Some(self.safety_number(&who).await),
+            Order::Start { .. } | Order::Add { .. } | Order::Remove { .. } => return self.begin(order),
+            Order::Quit | Order::Redraw | Order::Suspend | Order::AskOnline => return None,
+        };
+        Some(happened(done))
+    }
+
+    /// Begins what waits for the relay and for others; what came of it happens later.
+    fn begin(&mut self, order: Order) -> Option<Happening> {
+        let client = self.client.clone();
+        match order {
+            Order::Start { members, name, again } => self.slow.spawn(async move {
+                let started = client.start_as(None, &name, members, again).await;
+                invited(started.map(|conversation| Happening::Started(conversation.id())))
+            }),
+            Order::Add { conversation, members } => self.slow.spawn(async move {
+                let done = client.conversation(conversation).add(members).await;
+                let added = || "added: they see it when they accept the invitation".to_owned();
+                invited(done.map(|()| Happening::Done(added())))
+            }),
             Order::Remove { conversation, handle } => {
-                let known = self.app.conversations.iter().find(|known| known.id == conversation);
+                let known = self.known(conversation);
                 let person = match name::person(known.iter().flat_map(|known| &known.members), &handle) {
                     Ok(person) => person.person,
                     Err(problem) => return Some(Happening::Problem(in_chat(problem, &handle))),
                 };
                 self.slow.spawn(async move {
-                    let done = Happening::Done(format!("{handle} is not a member any more"));
-                    happened(client.conversation(conversation).remove(person).await.map(|()| done))
-                });
-                return None;
+                    let done = client.conversation(conversation).remove(person).await;
+                    happened(done.map(|()| Happening::Done(format!("{handle} is not a member any more"))))
+                })
             }
-            Order::Quit | Order::Redraw | Order::Suspend | Order::AskOnline => return None,
+            _ => return None,
         };
-        Some(happened(done))
+        None
+    }
+
+    fn known(&self, conversation: ConversationId) -> Option<&ConversationSummary> {
+        self.app.conversations.iter().find(|known| known.id == conversation)
+    }
+
+    async fn load_history(&self, conversation: ConversationId, before: Option<u64>) -> Option<Happening> {
+        let known = self.known(conversation).filter(|_| before.is_none());
+        let limit = known.map_or(PAGE, |known| unread::page(known.unread, PAGE));
+        let page = Page { before, limit, ..Page::default() };
+        match self.client.conversation(conversation).history(page).await {
+            // It was forgotten in the meantime: the list tells.
+            Err(Error::UnknownConversation) => None,
+            entries => {
+                Some(happened(entries.map(|entries| Happening::History { conversation, before, entries })))
+            }
+        }
+    }
+
+    async fn safety_number(&self, who: &str) -> Happening {
+        let person = match self.person(who).await {
+            Ok(person) => person,
+            Err(problem) => return Happening::Problem(problem.message().to_owned()),
+        };
+        let number = self.client.safety_number(person.person).await;
+        happened(number.map(|number| Happening::Show(safety(&self.app.handle, &person.handle, &number))))
     }
 
     /// Whom a word means, among everybody who was met.

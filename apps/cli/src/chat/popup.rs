@@ -14,24 +14,24 @@ use super::wrap::wrap;
 /// The rows at this size, and whether all is in sight. A picture that does not fit is none, and the size
 /// that it needs is told instead.
 fn rows(popup: &Popup, width: usize, height: usize) -> (Vec<String>, bool) {
-    let mut rows = Vec::new();
+    let across = popup.picture.iter().map(|row| row.width()).max().unwrap_or(0);
+    let down = popup.picture.len();
+    let fits = across <= width && down <= height;
+    let mut rows = if fits { popup.picture.clone() } else { Vec::new() };
     for line in &popup.lines {
         match line.width() <= width {
             true => rows.push(line.clone()),
             false => rows.extend(wrap(line, width.max(1))),
         }
     }
-    let across = popup.picture.iter().map(|row| row.width()).max().unwrap_or(0);
-    let down = rows.len() + popup.picture.len();
-    if across <= width && (down <= height || popup.picture.is_empty()) {
-        rows.extend_from_slice(&popup.picture);
-        return (rows, down <= height);
+    if !fits {
+        // One row more has the keys.
+        let needs =
+            format!("The QR code needs a window of {across} columns and {} rows: make it larger.", down + 1);
+        rows.extend(wrap(&needs, width.max(1)));
     }
-    // One row more has the keys.
-    let needs =
-        format!("The QR code needs a window of {across} columns and {} rows: make it larger.", down + 1);
-    rows.extend(wrap(&needs, width.max(1)));
-    (rows, false)
+    let all = fits && rows.len() <= height;
+    (rows, all)
 }
 
 /// Draws it, and tells the state how far it scrolls.

@@ -44,10 +44,10 @@ pub(super) const COMMANDS: &[(&str, &str)] = &[
     ("/new MEMBER...", "start a conversation with handles or contact links"),
     ("    --name NAME, --again", "with a name; another one with the same person"),
     ("/accept, /decline", "answer an invitation; /block refuses all of somebody's"),
-    ("/react SIGN", "to the newest or the chosen message; none: take back"),
+    ("/react SIGN", "to the newest or chosen message; alone: take it back"),
     ("/add WHO..., /remove WHO", "add people to this conversation, remove somebody"),
     ("/leave, /forget", "leave it; forget one that has ended: both ask first"),
-    ("/members, /people", "who is in it; everybody who was met"),
+    ("/members, /people", "who is in it; everybody you have met"),
     ("/block X, /unblock X", "take no invitations of somebody; take them again"),
     ("/verify [X], /card", "the safety number with somebody; my contact link"),
     ("/help, /quit", "this help (also F1); end (also Ctrl+C, Ctrl+Q)"),
@@ -105,15 +105,13 @@ pub(super) fn parse(line: &str) -> Result<Slash, String> {
 }
 
 fn contacts(text: &str, command: &str) -> Result<Vec<Who>, String> {
-    let words: Vec<String> = text
-        .split(|c: char| c.is_whitespace() || c == ',')
-        .filter(|w| !w.is_empty())
-        .map(str::to_owned)
-        .collect();
-    if words.is_empty() {
-        return Err(format!("{command} whom? Say it: {command} HANDLE, or a contact link"));
+    let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+    match name::contacts(&words) {
+        Ok(nobody) if nobody.is_empty() => {
+            Err(format!("{command} whom? Say it: {command} HANDLE, or a contact link"))
+        }
+        done => done.map_err(|problem| problem.message().to_owned()),
     }
-    name::contacts(&words).map_err(|problem| problem.message().to_owned())
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::app::{App, Connection, PAGE};
 use super::exchange::{Happening, Order, Popup};
 use super::view;
-use crate::name::tests::{conversation, id_of, invitation};
+use crate::name::tests::{begun_offline, conversation, id_of, invitation};
 use crate::output::tests::{entry, named, reacted, text};
 
 const NOW: u64 = 1_795_392_180_000;
@@ -162,6 +162,34 @@ fn trouble_is_seen() {
     assert!(app.note.is_none() && !app.alarms.is_empty(), "the nearest first");
     key(&mut app, KeyCode::Esc);
     assert!(app.alarms.is_empty());
+}
+
+#[test]
+fn several_invitations_of_one_person_are_told_apart() {
+    let mut app = app();
+    let invited = |byte: u8, row: u64| {
+        let notice = Body::Notice(Notice::Invited { by: named("bob") });
+        let mut invited = invitation(byte, "bob", "ws://127.0.0.1:4100");
+        invited.last = Some(in_conversation(byte, entry(row, "", notice, EntryState::Received)));
+        invited.unread = 1;
+        invited
+    };
+    app.on(Happening::Conversations(vec![invited(8, 9), invited(9, 4)]));
+    let (screen, _) = draw(&mut app, 90, 16);
+    assert!(screen.contains("invites you, 00:12") && screen.contains("invites you, 00:07"), "{screen}");
+}
+
+#[test]
+fn what_is_begun_offline_is_named_after_whom_it_is_with() {
+    let mut app = app();
+    app.on(Happening::Conversations(vec![begun_offline(9, "eve")]));
+    let (screen, _) = draw(&mut app, 80, 12);
+    assert!(
+        !screen.contains("only you") && screen.contains(" eve · being made… · inviting eve "),
+        "{screen}"
+    );
+    assert_eq!(enter(&mut app, "/new eve"), [], "it is there already");
+    assert!(app.note.is_some_and(|note| note.text.contains("this is your conversation with eve")));
 }
 
 #[test]
@@ -472,7 +500,9 @@ fn the_help_and_the_qr_code_fit_on_the_smallest_common_screen() {
     let text = shown(&mut app, 80, 24);
     let code = crate::qr::lines(&app.link).expect("a code");
     assert!(code.iter().all(|row| text.contains(row.trim_end())), "{text}");
-    assert_eq!(app.popup_most, 0);
+    key(&mut app, KeyCode::End);
+    let text = shown(&mut app, 80, 24);
+    assert!(text.contains("posthorn+ws://ann@"), "the link is below: {text}");
     key(&mut app, KeyCode::Esc);
     key(&mut app, KeyCode::F(1));
     insta::assert_snapshot!(shown(&mut app, 80, 24));
@@ -720,7 +750,7 @@ fn a_suspended_conversation_says_why_and_what_becomes_of_what_is_written() {
     app.on(Happening::Conversations(list));
     let text = shown(&mut app, 90, 24);
     assert!(text.contains("[suspended: MAILBOX_GONE]"), "{text}");
-    assert!(text.contains("the relay has it no more") && text.contains("is kept until it"), "{text}");
+    assert!(text.contains("the relay no longer has it") && text.contains("is kept until it"), "{text}");
     assert!(matches!(&enter(&mut app, "later")[..], [Order::Send { .. }]));
 }
 

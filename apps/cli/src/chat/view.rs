@@ -13,7 +13,7 @@ use super::app::{App, Connection, Geometry};
 use super::palette::{ALARM, BOLD, DIM};
 use super::wrap::{fit, wrap};
 use super::{entries, invited, popup};
-use crate::output::{body_text, conversation_state, is_said, sender, suspended_text};
+use crate::output::{adding_text, body_text, conversation_state, is_said, sender, suspended_text};
 use crate::plain::plain_line;
 use crate::problem::why;
 use crate::{clock, invitation, name};
@@ -159,7 +159,8 @@ fn draw_list(frame: &mut Frame<'_>, app: &App, area: Rect) {
 
 fn last_line(app: &App, conversation: &ConversationSummary) -> String {
     if name::is_invitation(conversation) {
-        return "invites you".to_owned();
+        let came = conversation.last.as_ref().map(|last| clock::short(last.sent_at, app.now, &app.zone));
+        return came.map_or_else(|| "invites you".to_owned(), |came| format!("invites you, {came}"));
     }
     if let Some(state) = conversation_state(&conversation.state) {
         return format!("[{state}]");
@@ -193,7 +194,8 @@ fn draw_title(frame: &mut Frame<'_>, app: &App, area: Rect) {
             } else {
                 String::new()
             };
-            format!(" {title}{state}{members} ")
+            let adding = adding_text(&current.adding).map(|text| format!(" · {text}")).unwrap_or_default();
+            format!(" {title}{state}{members}{adding} ")
         }
     };
     frame.render_widget(block.title(Line::styled(fit(&line, width), BOLD)), area);

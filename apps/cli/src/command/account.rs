@@ -1,21 +1,26 @@
-//! The account: `register`, `card`, `status`.
+//! The account: `register`, `passphrase`, `card`, `status`.
 
+use std::io::IsTerminal as _;
 use std::path::Path;
 
 use posthorn_client::client::Client;
 use posthorn_client::engine::{Account, Error, Event};
 use posthorn_client::identity::RelayUrl;
+use posthorn_client::store::KdfCost;
 use posthorn_proto::{Handle, PATH};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 use serde_json::json;
+use unicode_width::UnicodeWidthStr as _;
 
 use super::wait;
-use crate::args::{Global, Register};
+use crate::args::{Global, NewPassphrase, Register};
 use crate::output::merge;
 use crate::plain::plain_line;
 use crate::print::{line, object};
 use crate::problem::Problem;
 use crate::profile::{self, Session};
-use crate::{advice, keyring, name, qr, signal};
+use crate::{advice, keyring, name, passphrase, problem, qr, signal};
 
 /// What people write for a relay, in the one form that is used.
 fn relay_url(text: &str) -> Result<RelayUrl, Problem> {
@@ -52,8 +57,8 @@ pub(super) async fn register(global: &Global, arguments: &Register) -> Result<()
         Problem::new("BAD_HANDLE", format!("\"{}\": {error}{}", plain_line(typed), name::perhaps(typed)))
     })?;
     let home = profile::home(global)?;
-    let (database, found) = match profile::is_there(&home)? {
-        true => profile::open_database(global, &home)?,
+    let (database, found) = match profile::is_there(&home, profile::TURN)? {
+        true => profile::open_database(global, &home, profile::TURN)?,
         false => profile::create_database(global, &home)?,
     };
     let client = Client::with_database(database)?;
@@ -142,6 +147,31 @@ async fn register_online(
     }
 }
 
+/// `passphrase`.
+pub(super) fn passphrase(global: &Global, arguments: &NewPassphrase) -> Result<(), Problem> {
+    let home = profile::home(global)?;
+    if !profile::is_there(&home, profile::TURN)? {
+        return Err(Problem::no_profile(&home));
+    }
+    let (mut database, _) = profile::open_database(global, &home, profile::TURN)?;
+    let new = passphrase::other(arguments.new_passphrase_file.as_deref())?;
+    database
+        .change_passphrase(&new.passphrase(), KdfCost::DEFAULT, &mut StdRng::from_os_rng())
+        .map_err(|error| problem::of_store(&error, &home))?;
+    // A keyring that has the old one would open nothing any more.
+    let wanted = arguments.keyring || keyring::get(&home).is_some();
+    let kept = wanted.then(|| keyring::set(&home, &new.text));
+    if global.json {
+        object(&json!({"changed": true, "keyring": kept.is_some_and(|kept| kept.is_ok())}));
+        return Ok(());
+    }
+    line("The passphrase is changed. A copy of the profile from before still opens with the old one.");
+    if let Some(Err(error)) = kept {
+        line(&format!("The keyring did not take the passphrase ({error}): you will be asked for it."));
+    }
+    Ok(())
+}
+
 /// `card`.
 pub(super) fn card(session: &Session, json: bool) -> Result<(), Problem> {
     let account = &session.account;
@@ -150,8 +180,14 @@ pub(super) fn card(session: &Session, json: bool) -> Result<(), Problem> {
         return Ok(());
     }
     line(&account.link);
-    for row in qr::lines(&account.link).unwrap_or_default() {
-        line(&row);
+    let code = qr::lines(&account.link).unwrap_or_default();
+    let across = code.first().map_or(0, |row| row.width());
+    // Folded it is nothing; whatever is no terminal takes lines of any length.
+    match crossterm::terminal::size() {
+        Ok((columns, _)) if std::io::stdout().is_terminal() && usize::from(columns) < across => {
+            line(&format!("The QR code needs a window of {across} columns: make it larger."));
+        }
+        _ => code.iter().for_each(|row| line(row)),
     }
     line("Whoever has this link can write to you, and knows that it is you who answers.");
     Ok(())
@@ -184,8 +220,11 @@ pub(super) async fn status(session: &Session, json: bool, home: &Path) -> Result
     }
     line(&format!("{:13} {}", "profile", home.display()));
     line(&format!("{:13} {} ({unread} unread)", "conversations", conversations.len()));
-    line(&format!("{:13} {}", "to be sent", state.outbox));
-    line(&format!("{:13} {}", "to be changed", state.intents));
+    let waiting = match (state.outbox, state.intents) {
+        (0, 0) => "nothing: everything is sent".to_owned(),
+        (outbox, intents) => format!("{outbox} to be sent, {intents} changes of members or keys to be made"),
+    };
+    line(&format!("{:13} {waiting}", "waiting"));
     Ok(())
 }
 

@@ -1,15 +1,18 @@
 //! Conversations: `start`, `conversations`, `accept`, `forget`, `members`, `add`, `remove`, `leave`.
 
+use std::io::IsTerminal as _;
+
 use posthorn_client::conversation::{ConversationId, ConversationState, Entry};
 use posthorn_client::engine::ConversationSummary;
 use posthorn_client::identity::PersonId;
 use serde_json::json;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::wait;
-use crate::args::{Accept, Add, In, Named, Remove, Start};
-use crate::output::{body_text, conversation_state, is_said, member_line, sender};
+use crate::args::{Accept, Add, Leave, Named, Remove, Start};
+use crate::output::{adding_text, body_text, conversation_state, is_said, member_line, sender};
 use crate::plain::plain_line;
-use crate::print::{line, object};
+use crate::print::{line, object, tell};
 use crate::problem::Problem;
 use crate::profile::Session;
 use crate::{advice, clock, invitation, name};
@@ -59,7 +62,15 @@ pub(super) async fn start(session: &Session, json: bool, arguments: &Start) -> R
         wait::answer(session, arguments.patience, kept, call).await.map_err(Problem::if_inviting)?;
     wait::let_go_out(&session.client).await;
     let was_there = before.iter().any(|known| known.id == started.id());
-    print(session, json, started.id(), if was_there { "There already is" } else { "Started" }).await
+    print(session, json, started.id(), if was_there { "There already is" } else { "Started" }).await?;
+    if was_there && arguments.id.is_none() && !json {
+        let members = started.members().await?;
+        let waits = members.iter().all(|member| member.me || !member.joined);
+        let waits = if waits { "it is not accepted yet, and whoever declines does not say so; " } else { "" };
+        let again = advice::command(&format!("start {} --again", arguments.members.join(" ")));
+        line(&format!("{waits}{again} starts another"));
+    }
+    Ok(())
 }
 
 /// `conversations`.
@@ -82,12 +93,16 @@ pub(super) async fn list(session: &Session, json: bool) -> Result<(), Problem> {
         let state = conversation_state(&conversation.state);
         let state = state.map(|state| format!(" [{state}]")).unwrap_or_default();
         line(&format!("{id}  {}{unread}{state}", name::title(conversation, me)));
+        let time = conversation.last.as_ref().map(|last| clock::short(last.sent_at, now, &zone));
+        let time = time.unwrap_or_default();
         if name::is_invitation(conversation) {
-            line(&format!("          {}", invited_line(conversation, &id)));
+            line(&format!("          {time}  {}", invited_line(conversation, &id)));
             continue;
         }
+        if let Some(adding) = adding_text(&conversation.adding) {
+            line(&format!("          {adding}"));
+        }
         if let Some(last) = &conversation.last {
-            let time = clock::short(last.sent_at, now, &zone);
             line(&format!("          {time}  {}", last_line(last, me)));
         }
     }
@@ -126,12 +141,12 @@ pub(super) async fn accept(session: &Session, json: bool, arguments: &Accept) ->
         return Err(Problem::new("NOT_ACTIVE", format!("{title} is no invitation: it has ended for you")));
     }
     session.client.conversation(invited.id).accept(arguments.foreign_relay).await?;
-    let kept = "you are in, and what was said is read the next time that this profile is online";
+    let kept = "you have joined, and what was said is read the next time that this profile is online";
     let settled = session.client.settled(arguments.patience.duration());
     if wait::answer(session, arguments.patience, kept, settled).await.is_err() && !json {
-        crate::print::tell(&format!("not everything is read from the relay yet: {kept}"));
+        tell(&format!("not everything is read from the relay yet: {kept}"));
     }
-    print(session, json, invited.id, "You are in").await
+    print(session, json, invited.id, "You joined").await
 }
 
 /// `forget`.
@@ -168,7 +183,7 @@ fn last_line(last: &Entry, me: &PersonId) -> String {
 }
 
 /// `members`.
-pub(super) async fn members(session: &Session, json: bool, arguments: &In) -> Result<(), Problem> {
+pub(super) async fn members(session: &Session, json: bool, arguments: &Named) -> Result<(), Problem> {
     wait::catch_up(session, json).await;
     let conversation = find(session, json, &arguments.conversation).await?;
     let members = session.client.conversation(conversation.id).members().await?;
@@ -219,35 +234,47 @@ pub(super) async fn remove(session: &Session, json: bool, arguments: &Remove) ->
     print(session, json, conversation.id, "Changed").await
 }
 
+/// Asks at a terminal; a program has to say that it is sure.
+async fn make_sure(json: bool, title: &str) -> Result<(), Problem> {
+    let kept = format!("you are still in {title}");
+    if json || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        let message = format!("{kept}: leaving cannot be undone, add --yes if that is meant");
+        return Err(Problem::new("NOT_CONFIRMED", message));
+    }
+    tell(&format!("Leave {title}? Only an invitation brings you back. Type yes to leave:"));
+    let answer = BufReader::new(tokio::io::stdin()).lines().next_line().await;
+    match answer.ok().flatten().is_some_and(|answer| answer.trim().eq_ignore_ascii_case("yes")) {
+        true => Ok(()),
+        false => Err(Problem::new("NOT_CONFIRMED", kept)),
+    }
+}
+
 /// `leave`.
-pub(super) async fn leave(session: &Session, json: bool, arguments: &In) -> Result<(), Problem> {
+pub(super) async fn leave(session: &Session, json: bool, arguments: &Leave) -> Result<(), Problem> {
     let conversation = find(session, json, &arguments.conversation).await?;
     if name::is_invitation(&conversation) {
         let answers = invited_line(&conversation, &conversation.id.to_string());
         return Err(Problem::new("NOT_ACTIVE", format!("you are not in it yet: {answers}")));
     }
+    let title = name::title(&conversation, session.me());
+    if !arguments.yes && !conversation.state.has_ended() {
+        make_sure(json, &title).await?;
+    }
+    let there = session.client.conversation(conversation.id);
     let mut events = session.client.events();
-    session.client.conversation(conversation.id).leave().await?;
+    there.leave().await?;
     let gone = async {
-        while summary(session, conversation.id).await?.state == ConversationState::Leaving {
+        while there.summary().await?.state == ConversationState::Leaving {
             events.next().await;
         }
-        Ok::<_, Problem>(())
+        Ok(())
     };
-    match tokio::time::timeout(arguments.patience.duration(), gone).await {
-        Ok(gone) => gone?,
-        Err(_) => {
-            let kept = "the others are told the next time that this profile is online";
-            return Err(wait::too_late(session, arguments.patience, Some("no answer"), kept));
-        }
-    }
+    let kept = "the others are told the next time that this profile is online";
+    wait::answer(session, arguments.patience, kept, gone).await?;
     if json {
         object(&json!(summary(session, conversation.id).await?));
     } else {
-        line(&format!(
-            "You left {}. Its history stays in this profile.",
-            name::title(&conversation, session.me())
-        ));
+        line(&format!("You left {title}. Its history stays in this profile."));
     }
     Ok(())
 }

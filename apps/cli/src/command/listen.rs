@@ -44,42 +44,32 @@ pub(super) async fn listen(session: &Session, json: bool, arguments: &Listen) ->
     if arguments.accept {
         accept_everybody(session).await?;
     }
-    let limit = match (arguments.seconds, arguments.until_settled) {
-        (Some(seconds), _) => Some(Duration::from_secs(seconds)),
-        (None, true) => Some(LONGEST_SETTLE),
-        (None, false) => None,
-    };
-    let time_is_up = async {
-        match limit {
-            Some(limit) => tokio::time::sleep(limit).await,
-            None => std::future::pending().await,
-        }
-    };
-    let settled = async {
-        match arguments.until_settled {
-            true => {
-                session
-                    .client
-                    .settled(limit.unwrap_or(LONGEST_SETTLE).saturating_add(Duration::from_secs(1)))
-                    .await
+    let limit = arguments.seconds.map(Duration::from_secs);
+    let over = async {
+        match (arguments.until_settled, limit) {
+            (true, limit) => match session.client.settled(limit.unwrap_or(LONGEST_SETTLE)).await {
+                Ok(()) => End::Settled,
+                Err(_) => End::NotSettled,
+            },
+            (false, Some(limit)) => {
+                tokio::time::sleep(limit).await;
+                End::Done
             }
-            false => std::future::pending().await,
+            (false, None) => std::future::pending().await,
         }
     };
-    tokio::pin!(time_is_up, settled);
-    let mut end = End::Open;
-    while matches!(end, End::Open) {
+    tokio::pin!(over);
+    let end = loop {
         tokio::select! {
             biased;
             event = events.next() => match event {
                 Some(event) => printer.show(&event, arguments.peek).await?,
-                None => end = End::Done,
+                None => break End::Done,
             },
-            settled = &mut settled => end = if settled.is_ok() { End::Settled } else { End::NotSettled },
-            () = &mut time_is_up => end = if arguments.until_settled { End::NotSettled } else { End::Done },
-            signal = signals.next() => end = End::Signal(signal),
+            end = &mut over => break end,
+            signal = signals.next() => break End::Signal(signal),
         }
-    }
+    };
     while let Some(event) = events.try_next() {
         printer.show(&event, arguments.peek).await?;
     }
@@ -87,6 +77,11 @@ pub(super) async fn listen(session: &Session, json: bool, arguments: &Listen) ->
     if !arguments.peek && !matches!(end, End::NotSettled) {
         wait::let_go_out(&session.client).await;
     }
+    ended(session, json, end).await
+}
+
+/// What is said at the end, and the exit status.
+async fn ended(session: &Session, json: bool, end: End) -> Result<ExitCode, Problem> {
     match end {
         End::NotSettled => {
             let state = session.client.state().await?;
@@ -125,7 +120,6 @@ async fn accept_everybody(session: &Session) -> Result<(), Problem> {
 
 /// Why listening ends.
 enum End {
-    Open,
     Done,
     Settled,
     NotSettled,

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{conversation, wait};
 use crate::args::{History, Patience, React, Send};
-use crate::output::{entry_line, merge, state_name};
+use crate::output::{adding_text, entry_line, merge, state_name};
 use crate::print::{line, object, tell};
 use crate::problem::Problem;
 use crate::profile::Session;
@@ -41,6 +41,7 @@ pub(super) async fn send(session: &Session, json: bool, arguments: &Send) -> Res
         Some("-") => standard_input()?,
         text => text.unwrap_or_default().to_owned(),
     };
+    check_words(&text)?;
     let mut events = session.client.events();
     let said = Said::new(Text::new(text)).map_err(Error::from)?;
     let id = session.client.conversation(conversation).send_as(arguments.id, said).await?;
@@ -71,6 +72,14 @@ pub(super) async fn send(session: &Session, json: bool, arguments: &Send) -> Res
     };
     print_sent(json, conversation, id, state);
     fail_if_failed(state)
+}
+
+/// Blanks alone are a slip, not a message.
+pub(super) fn check_words(text: &str) -> Result<(), Problem> {
+    match text.trim().is_empty() {
+        true => Err(Problem::new("BAD_TEXT", "there is nothing to send: the message is blank")),
+        false => Ok(()),
+    }
 }
 
 fn standard_input() -> Result<String, Problem> {
@@ -123,7 +132,7 @@ async fn send_lines(
         };
         tokio::select! {
             line = input.next_line(), if open => match line {
-                Ok(Some(text)) if text.is_empty() => {}
+                Ok(Some(text)) if text.trim().is_empty() => {}
                 Ok(Some(text)) => {
                     waiting.queued.insert(session.client.conversation(conversation).send_text(&text).await?);
                     session.keeps(waiting.kept());
@@ -190,7 +199,7 @@ impl<'a> Waiting<'a> {
             return;
         }
         let what = if self.queued.len() == 1 { "the message is queued" } else { "the messages are queued" };
-        let seconds = self.patience.wait;
+        let seconds = self.patience.seconds();
         let kept = format!(
             "{what}; waiting up to {seconds} s for the relay (--wait SECONDS), ctrl-c stops the waiting"
         );
@@ -360,8 +369,13 @@ async fn find_entry(session: &Session, conversation: ConversationId, text: &str)
             _ => break,
         }
     }
-    let history = advice::command("--json history CONVERSATION");
-    let message = format!("no message there has an id that begins with {text}: {history} shows ids");
+    let message = match text.as_str() {
+        LAST => "nobody else has said anything there yet".to_owned(),
+        text => {
+            let history = advice::command("--json history CONVERSATION");
+            format!("no message there has an id that begins with {text}: {history} shows ids")
+        }
+    };
     Err(Problem::new("UNKNOWN_MESSAGE", message))
 }
 
@@ -378,6 +392,9 @@ pub(super) async fn history(session: &Session, json: bool, arguments: &History) 
         } else {
             line(&entry_line(&entry, session.me(), &zone));
         }
+    }
+    if let Some(adding) = adding_text(&conversation.adding).filter(|_| !json && arguments.before.is_none()) {
+        line(&format!("-- {adding}"));
     }
     if !arguments.peek && arguments.before.is_none() && conversation.unread > 0 {
         there.mark_read(None).await?;

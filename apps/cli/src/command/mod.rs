@@ -12,11 +12,11 @@ use std::process::ExitCode;
 
 use posthorn_client::{Event, EventStream};
 
-use crate::args::{Global, What};
+use crate::args::{Add, Global, Send, Start, What};
 use crate::plain::plain_line;
 use crate::problem::Problem;
 use crate::profile::{self, Session};
-use crate::{chat, print, signal};
+use crate::{chat, name, print, signal};
 pub(crate) use people::blocked_text;
 
 /// Runs a command to its end, or until the system asks it to end: the profile is closed in any case.
@@ -27,8 +27,11 @@ pub(crate) async fn run(global: &Global, what: What) -> Result<ExitCode, Problem
     if let What::Chat(arguments) = &what {
         return chat::run(global, arguments).await;
     }
+    if let What::Passphrase(arguments) = &what {
+        return account::passphrase(global, arguments).map(|()| ExitCode::SUCCESS);
+    }
     check_before_opening(&what)?;
-    let session = profile::open(global).await?;
+    let session = profile::open(global, what.wait().unwrap_or(profile::TURN)).await?;
     let mut events = session.client.events();
     let done = match &what {
         What::Listen(arguments) => listen::listen(&session, global.json, arguments).await,
@@ -74,16 +77,17 @@ async fn one(global: &Global, session: &Session, what: &What) -> Result<(), Prob
         What::Send(send) => message::send(session, json, send).await,
         What::React(react) => message::react(session, json, react).await,
         What::History(history) => message::history(session, json, history).await,
-        What::Register(_) | What::Chat(_) | What::Listen(_) | What::Demo => Ok(()),
+        What::Register(_) | What::Passphrase(_) | What::Chat(_) | What::Listen(_) | What::Demo => Ok(()),
     }
 }
 
 /// Mistakes that can be told without a passphrase.
 fn check_before_opening(what: &What) -> Result<(), Problem> {
-    let members = match what {
-        What::Start(start) => &start.members,
-        What::Add(add) => &add.members,
-        _ => return Ok(()),
-    };
-    crate::name::contacts(members).map(drop)
+    match what {
+        What::Start(Start { members, .. }) | What::Add(Add { members, .. }) => {
+            name::contacts(members).map(drop)
+        }
+        What::Send(Send { text: Some(text), .. }) => message::check_words(text),
+        _ => Ok(()),
+    }
 }

@@ -16,12 +16,6 @@ const CATCH_UP: Duration = Duration::from_secs(5);
 /// Small things that follow from a command (a receipt, a farewell) get this long.
 const AFTERWARDS: Duration = Duration::from_secs(3);
 
-impl Patience {
-    pub(crate) fn duration(self) -> Duration {
-        Duration::from_secs(self.wait)
-    }
-}
-
 /// Gets what is new, if the relay answers soon; says on standard error if it does not, and what is shown is
 /// what is here.
 pub(crate) async fn catch_up(session: &Session, json: bool) {
@@ -107,6 +101,6 @@ fn tell_people(session: &Session, reason: &str) {
 pub(crate) fn too_late(session: &Session, patience: Patience, reason: Option<&str>, kept: &str) -> Problem {
     match reason {
         Some(reason) => Problem::unreachable(&session.account.relay, reason, kept),
-        None => Problem::new("NOT_YET", format!("not done within {} s: {kept}", patience.wait)),
+        None => Problem::new("NOT_YET", format!("not done within {} s: {kept}", patience.seconds())),
     }
 }

@@ -24,6 +24,8 @@ pub(super) use state::{LinkState, Opening};
 /// First wait after a connection ended, milliseconds; doubled up to [`LONGEST_WAIT`].
 const FIRST_WAIT: u64 = 500;
 const LONGEST_WAIT: u64 = 60_000;
+/// Whoever waits for a connection makes it try again sooner, but no sooner than this, milliseconds.
+const SHORTEST_WAIT: u64 = 2_000;
 /// A relay's advice on when to come back is taken up to here, milliseconds: 10 minutes.
 pub(super) const LONGEST_ADVICE: u64 = 600_000;
 /// Longest words of a relay that are passed on, in characters.
@@ -49,9 +51,10 @@ impl Step<'_> {
         };
         let backoff = (FIRST_WAIT << attempts.min(7)).min(LONGEST_WAIT);
         // Half of it is random, so that a restarted relay is not met by everybody at once.
-        let wait =
-            hint.unwrap_or(0).min(LONGEST_ADVICE) + backoff / 2 + self.rng.random_range(0..=backoff / 2);
-        *state = LinkState::Down { retry_at: self.now + wait, attempts };
+        let advice = hint.unwrap_or(0).min(LONGEST_ADVICE);
+        let wait = advice + backoff / 2 + self.rng.random_range(0..=backoff / 2);
+        let not_before = self.now + advice + SHORTEST_WAIT;
+        *state = LinkState::Down { retry_at: self.now + wait, not_before, attempts };
         self.live.links_dirty = true;
         // People have one relay, not five connections to it: what `SyncState::connected` is made of is told.
         if matches!(id.link, Link::Account | Link::Mailboxes | Link::Inbox) {

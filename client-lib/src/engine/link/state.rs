@@ -30,9 +30,10 @@ pub(in crate::engine) struct Opening {
 
 /// A connection.
 pub(in crate::engine) enum LinkState {
-    /// Try again at this time.
+    /// Try again at this time; sooner if a person waits for it, but not before that time.
     Down {
         retry_at: u64,
+        not_before: u64,
         attempts: u32,
     },
     /// Asked for; `None` once it was given up.
@@ -96,7 +97,7 @@ impl LinkState {
     /// Changes every time that is kept.
     pub(in crate::engine) fn shift(&mut self, shift: impl Fn(&mut u64)) {
         match self {
-            Self::Down { retry_at, .. } => shift(retry_at),
+            Self::Down { retry_at, not_before, .. } => [retry_at, not_before].into_iter().for_each(shift),
             Self::Connecting { until, .. } => until.iter_mut().for_each(shift),
             Self::Up(up) => {
                 shift(&mut up.last_sent);
@@ -131,7 +132,7 @@ impl LinkState {
     /// What is due now; what is found due is taken note of.
     pub(super) fn due(&mut self, now: u64) -> Due {
         match self {
-            Self::Down { retry_at, attempts } if *retry_at <= now => {
+            Self::Down { retry_at, attempts, .. } if *retry_at <= now => {
                 *self = Self::Connecting { attempts: *attempts, until: Some(now + CONNECT_WITHIN) };
                 Due::Connect
             }
@@ -206,7 +207,16 @@ impl Up {
 impl Live {
     /// A connection is wanted, from this time on.
     pub(in crate::engine) fn want(&mut self, id: LinkId, at: u64) {
-        self.links.entry(id).or_insert(LinkState::Down { retry_at: at, attempts: 0 });
+        self.links.entry(id).or_insert(LinkState::Down { retry_at: at, not_before: at, attempts: 0 });
+    }
+
+    /// A person wants something from the relay: connections that wait try again as soon as they may.
+    pub(in crate::engine) fn hurry(&mut self) {
+        for state in self.links.values_mut() {
+            if let LinkState::Down { retry_at, not_before, .. } = state {
+                *retry_at = (*retry_at).min(*not_before);
+            }
+        }
     }
 
     /// The link if requests may go out on it now.

@@ -77,6 +77,8 @@ impl Talk<'_, '_> {
             return Ok(Err(text));
         }
         people::meet(self.step.tx, &card)?;
+        // Whom we begin to talk with, or add, is one whose invitations are followed (rule 25).
+        people::accept(self.step.tx, &person)?;
         candidate.person = Some(person);
         candidate.card = Some(card.encoded().to_vec());
         Ok(Ok(()))

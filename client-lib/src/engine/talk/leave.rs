@@ -2,8 +2,8 @@
 //! commit (rule 32).
 
 use super::Talk;
-use crate::content::{Leave, Said};
-use crate::conversation::{ConversationState, Intent, Leaver, MessageId};
+use crate::content::{Leave, Named, Said};
+use crate::conversation::{ConversationState, Intent, Leaver, MessageId, Notice};
 use crate::engine::Error;
 use crate::group::Member;
 use crate::identity::PersonId;
@@ -22,11 +22,19 @@ impl Talk<'_, '_> {
                 Ok(())
             }
             ConversationState::Creating | ConversationState::Suspended(_) => {
+                self.note_own_leave(None)?;
                 self.end(ConversationState::Left)
             }
             ConversationState::Invited => self.forget(),
             state => Err(Error::NotActive(state.in_words().to_owned())),
         }
+    }
+
+    /// We are out: the history says so. `seq` is where that was said, if it was.
+    pub(in crate::engine) fn note_own_leave(&mut self, seq: Option<u64>) -> Result<(), Error> {
+        let own = self.step.own()?;
+        let who = Named { person: own.person, handle: own.profile.handle()?.to_string() };
+        self.notice(seq, Notice::Left { who })
     }
 
     /// What is said, with the proof that only this epoch can give.

@@ -1,7 +1,7 @@
 //! What the app is told of conversations.
 
 use super::Talk;
-use crate::conversation::{Conversation, ConversationId, ConversationState, Entry, history, intents};
+use crate::conversation::{Conversation, ConversationId, ConversationState, Entry, Intent, history, intents};
 use crate::engine::mailbox::reading::{Pause, Reading};
 use crate::engine::people;
 use crate::engine::{ConversationSummary, Error, Link, MemberSummary, Page, Step, SyncState};
@@ -46,6 +46,10 @@ impl Step<'_> {
             let foreign_relay =
                 record.state == ConversationState::Invited && !self.uses_relay(&record.relay_identity)?;
             let members = record.members.iter().map(|who| people::of_named(self.tx, &own, who));
+            let adding = intents(self.tx, &id)?.into_iter().flat_map(|(_, intent)| match intent {
+                Intent::Add(candidates) => candidates,
+                _ => Vec::new(),
+            });
             list.push(ConversationSummary {
                 id,
                 group: record.group,
@@ -53,6 +57,7 @@ impl Step<'_> {
                 first_unread: history::first_unread(self.tx, &id)?,
                 last: history::last(self.tx, &id, &record.marks())?,
                 members: members.collect::<Result<_, _>>()?,
+                adding: adding.map(|candidate| candidate.handle).collect(),
                 inviter: record
                     .inviter
                     .as_ref()

@@ -158,6 +158,7 @@ impl Talk<'_, '_> {
             Parcel::Message { message, said, .. } => {
                 outbox::remove(self.step.tx, row)?;
                 if said.read().act().is_some() {
+                    self.note_own_leave(Some(arrival.delivery.seq))?;
                     return Ok(After::End(ConversationState::Left));
                 }
                 self.message_stored(&message, arrival.delivery.seq)?;

@@ -93,13 +93,6 @@ impl Step<'_> {
         let read_key = ReadKey::random(self.rng);
         let mut reading = Reading::new(Purpose::Conversation(id), relay.url.as_str(), reader, &read_key);
         reading.pause = Some(Pause::NotMade);
-        for candidate in &candidates {
-            // Whom a contact link names is one whose invitations are followed. (Of a bare handle it is not
-            // yet known who that is.)
-            if let Some(person) = candidate.person {
-                people::accept(self.tx, &person)?;
-            }
-        }
         self.begin_talk(id, record, |talk| {
             talk.set_reading(reading);
             talk.note_members()?;

@@ -70,6 +70,7 @@ impl Talk<'_, '_> {
         let row = put_intent(self.step.tx, &self.id, intent)?;
         self.step.live.promised.waiters.entry(row).or_default().push(waiter);
         self.look_again();
+        self.tell();
         Ok(())
     }
 
@@ -100,7 +101,11 @@ impl Talk<'_, '_> {
             let error = Error::Failed { cause: cause.name(), reason: why.to_owned() };
             self.step.give_up_on(waiter, error);
         }
-        if never_began { self.forget() } else { Ok(()) }
+        if never_began {
+            return self.forget();
+        }
+        self.tell();
+        Ok(())
     }
 
     /// Whether somebody waits for an intent in this run.

@@ -69,6 +69,19 @@ fn a_start_with_an_unknown_name_fails_whole() {
     }
 }
 
+/// Rule 25: whom we begin to talk with need not be accepted again, once the directory says who that is.
+#[test]
+fn whom_we_begin_with_is_accepted() {
+    let (mut desk, mut alice) = (Desk::new("bob"), Desk::new("alice"));
+    desk.authenticates();
+    let (_started, effects) = start(&mut desk, None, &["alice"]);
+    let people = |desk: &mut Desk| desk.does(Command::People).expect("has an account");
+    assert!(people(&mut desk).is_empty(), "nobody knows yet who that is");
+    directory(&mut desk, &effects, &mut [("alice", &mut alice)]);
+    let [met] = &people(&mut desk)[..] else { panic!("one") };
+    assert!(met.person == alice.person() && met.accepted, "{met:?}");
+}
+
 /// Finding 5: card, key package and the name that was asked for agree, or nobody is added.
 #[test]
 fn a_directory_that_names_another_adds_nobody() {
@@ -230,6 +243,10 @@ fn a_conversation_that_is_begun_twice_offline_is_one() {
         [start("bob", false), start("bob", false), start("carol", false), start("bob", true)],
         [1, 1, 2, 3]
     );
+    let list = ann.does(Command::Conversations).expect("has an account");
+    let mut with: Vec<_> = list.into_iter().flat_map(|known| known.adding).collect();
+    with.sort();
+    assert_eq!(with, ["bob", "bob", "carol"], "it is told with whom");
 }
 
 /// What is said while the first people are still looked up is for them, too.

@@ -9,7 +9,7 @@ use posthorn_proto::turn::TurnHash;
 use posthorn_proto::{ErrorCode, MailboxId, PostId, ReadKey};
 
 use super::desk::{
-    Desk, NOW, alarms, all_opened, at, elsewhere, empty, info, link, on_the_wire, relay, requests,
+    Desk, NOW, alarms, all_opened, at, elsewhere, empty, info, link, on_the_wire, relay, requests, wanted,
 };
 use crate::content::{Named, Said, Text};
 use crate::conversation::{
@@ -184,6 +184,35 @@ fn a_relay_that_hangs_up_is_not_hammered() {
     let began = desk.now;
     desk.handle(Input::Disconnected(id.clone(), "hung up".to_owned()));
     assert!(desk.engine.live.links[&id].wake_at().expect("tries again") - began <= 1_000);
+}
+
+/// Whoever says something does not sit out a long wait: it is tried soon, but not with each message, and not
+/// before the time that the relay named.
+#[test]
+fn what_is_sent_is_tried_soon() {
+    let mut desk = open_here();
+    let id = link(Link::Mailboxes);
+    let wake = |desk: &Desk| desk.engine.live.links[&id].wake_at().expect("tries again");
+    let mut advice = 0;
+    for _ in 0..2 {
+        for _ in 0..8 {
+            desk.now = desk.now.max(wake(&desk));
+            desk.tick();
+            desk.handle(Input::Connected(id.clone()));
+            let hello = ServerFrame::push(ServerBody::Hello(desk.hello(&relay().url)));
+            let away = ServerBody::GoingAway { reconnect_after_ms: advice };
+            desk.frames(&id, vec![hello, ServerFrame::push(away)]);
+            desk.handle(Input::Disconnected(id.clone(), "hung up".to_owned()));
+        }
+        let fell = desk.now;
+        assert!(wake(&desk) - fell >= 30_000 + u64::from(advice), "it waits for long by now");
+        for seconds in [0, 1] {
+            desk.now = fell + seconds * 1_000;
+            let tried = wanted(&send(&mut desk, "are you there?"));
+            assert!(!tried.contains(&id) && wake(&desk) == fell + u64::from(advice) + 2_000, "not each time");
+        }
+        advice = 10_000;
+    }
 }
 
 /// "Come back in 49 days" is not advice.

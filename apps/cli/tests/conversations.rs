@@ -1,0 +1,95 @@
+//! Conversations from their beginning, which may be offline, to their end.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::{TestRelay, errors, good, run};
+use serde_json::Value;
+
+struct Two {
+    folder: tempfile::TempDir,
+    relay: TestRelay,
+}
+
+impl Two {
+    /// Alice and Bob.
+    fn registered() -> Self {
+        let two = Self { folder: tempfile::tempdir().expect("a folder"), relay: TestRelay::start() };
+        for handle in ["alice", "bob"] {
+            two.relay.register(&two.home(handle), handle);
+        }
+        two
+    }
+
+    fn home(&self, handle: &str) -> PathBuf {
+        self.folder.path().join(handle)
+    }
+}
+
+/// All conversations of somebody, the newest first.
+fn conversations(home: &Path) -> Vec<Value> {
+    let listed = good(home, &["--json", "conversations"]);
+    listed.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+#[test]
+fn what_is_begun_offline_is_named_after_whom_it_is_with() {
+    let Two { folder, relay } = Two::registered();
+    let alice = folder.path().join("alice");
+    drop(relay);
+    let started = run(&alice, &["start", "bob", "--wait", "1"]);
+    assert!(errors(&started).contains("the invitations go out the next time"), "{started:?}");
+    let listed = good(&alice, &["conversations"]);
+    assert!(listed.contains("  bob [creating]\n          inviting bob\n"), "{listed}");
+    assert_eq!(good(&alice, &["history", "bob"]), "-- inviting bob\n");
+    let again = run(&alice, &["start", "bob", "--wait", "1"]);
+    assert!(errors(&again).contains("the invitations go out the next time"), "{again:?}");
+    let [only] = &conversations(&alice)[..] else { panic!("one") };
+    assert_eq!(only["adding"], serde_json::json!(["bob"]));
+}
+
+#[test]
+fn a_start_leads_to_no_conversation_that_is_over() {
+    let two = Two::registered();
+    let (alice, bob) = (two.home("alice"), two.home("bob"));
+    good(&alice, &["start", "bob"]);
+    let people = good(&alice, &["people"]);
+    assert!(people.starts_with("bob ") && !people.contains('('), "who is begun with is accepted: {people}");
+    assert!(good(&bob, &["people"]).contains("their invitations wait until you accept them)"));
+
+    // Nobody is told of a decline.
+    good(&bob, &["forget", "alice"]);
+    let there = good(&alice, &["start", "bob"]);
+    assert!(there.starts_with("There already is bob") && there.contains("it is not accepted yet"), "{there}");
+    assert!(there.contains("start bob --again` starts another"), "{there}");
+    assert!(good(&alice, &["start", "bob", "--again"]).starts_with("Started bob"));
+
+    let refused = run(&alice, &["--json", "leave", "bob"]);
+    assert!(errors(&refused).contains("AMBIGUOUS"), "{refused:?}");
+    for one in conversations(&alice) {
+        let id = one["id"].as_str().expect("text");
+        let refused = run(&alice, &["--json", "leave", id]);
+        assert!(errors(&refused).contains("NOT_CONFIRMED"), "{refused:?}");
+        let refused = run(&alice, &["leave", id]);
+        assert!(errors(&refused).contains("add --yes"), "nobody can be asked here: {refused:?}");
+        assert!(good(&alice, &["leave", id, "--yes"]).starts_with("You left bob"));
+        assert!(good(&alice, &["history", id]).ends_with("-- you left\n"));
+    }
+    assert!(good(&alice, &["start", "bob"]).starts_with("Started bob"));
+
+    // Whoever left is not whom one is with.
+    let active = |home: &Path, group: Option<&Value>| {
+        let is_it =
+            |one: &Value| one["state"] == "active" && group.is_none_or(|group| one["group"] == *group);
+        conversations(home).into_iter().find(is_it).expect("one is")
+    };
+    let group = active(&alice, None)["group"].clone();
+    good(&bob, &["listen", "--until-settled", "--accept"]);
+    let id = active(&bob, Some(&group))["id"].clone();
+    good(&bob, &["leave", id.as_str().expect("text"), "--yes"]);
+    // The others take out who left, a moment later.
+    let is_alone = || active(&alice, None)["members"].as_array().is_some_and(|members| members.len() == 1);
+    assert!((0..40).any(|_| is_alone()), "{:?}", conversations(&alice));
+    assert!(good(&alice, &["start", "bob"]).starts_with("Started bob"));
+}
