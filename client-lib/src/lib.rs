@@ -37,7 +37,9 @@ pub mod sans_io {
     //! carry out the [`Effect`]s, and look at [`Engine::wake_at`] for when it wants to be called again.
 
     #[doc(inline)]
-    pub use crate::engine::{Answer, Command, Effect, Engine, Input, Link, LinkId, Randomness, Reply};
+    pub use crate::engine::{
+        Answer, Command, Effect, Engine, Failed, Input, Link, LinkId, Randomness, Reply,
+    };
     #[doc(inline)]
     pub use crate::store::{Database, KdfCost, Location, Passphrase};
 }

@@ -2,8 +2,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors that no connection gets: segments that are written and read, the index, the sockets, connections
-/// that are being turned away.
+/// Descriptors that no connection gets: segments that are written and read, the index, the sockets,
+/// connections that are being turned away.
 const RESERVE: u32 = 256;
 
 /// Raises this process's limit as far as it may.

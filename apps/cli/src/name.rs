@@ -125,14 +125,17 @@ pub(crate) fn find<'a>(
     // A conversation without a name is what "bob" means; one with a name may have only bob in it by chance.
     let unnamed_with =
         |conversation: &&ConversationSummary| conversation.name.is_empty() && with(conversation);
-    let ways: [&dyn Fn(&&ConversationSummary) -> bool; 5] =
-        [&named, &unnamed_with, &with, &begins, &nearly_named];
+    let called = |conversation: &&ConversationSummary| named(conversation) || unnamed_with(conversation);
+    let ways: [&dyn Fn(&&ConversationSummary) -> bool; 4] = [&called, &with, &begins, &nearly_named];
     for matching in ways {
         let found: Vec<_> = list.iter().filter(matching).collect();
         let live: Vec<_> = found.iter().copied().filter(|conversation| is_live(conversation)).collect();
+        // Whoever begins a conversation names it: what is meant for bob does not go to one that is called so.
+        let shadows = found.iter().any(named) && found.iter().any(unnamed_with);
         match (&found[..], &live[..]) {
             ([], _) => {}
-            ([only], _) | (_, [only]) => return Ok(only),
+            ([only], _) => return Ok(only),
+            (_, [only]) if !shadows => return Ok(only),
             (several, _) => {
                 let message = format!(
                     "\"{text}\" can mean {}: type what stands in brackets instead of the name",
@@ -431,6 +434,20 @@ pub(crate) mod tests {
         assert_eq!(find(&two, &id_of("ann"), &id[..8]).expect("that works").id, two[1].id);
         two[0].state = ConversationState::Left;
         assert_eq!(find(&two, &id_of("ann"), "TRIP").expect("one is left").id.0[0], 2);
+    }
+
+    /// Whoever begins a conversation names it.
+    #[test]
+    fn a_conversation_that_is_called_like_a_person_does_not_take_their_place() {
+        for ended in [false, true] {
+            let mut list = list();
+            list.push(conversation(0x66, "bob", &["ann", "mallory"]));
+            if ended {
+                list[0].state = ConversationState::Left;
+            }
+            let found = find(&list, &id_of("ann"), "bob").expect_err("it could be either");
+            assert_eq!(found.code(), "AMBIGUOUS", "{ended}");
+        }
     }
 
     #[test]

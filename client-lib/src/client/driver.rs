@@ -250,6 +250,7 @@ mod tests {
     use rand::{CryptoRng, RngCore, TryRngCore as _};
 
     use super::*;
+    use crate::conversation::ConversationId;
     use crate::identity::RelayUrl;
     use crate::store::{KdfCost, Location, Passphrase};
 
@@ -285,8 +286,8 @@ mod tests {
         Ask::Command(Box::new(Command::Register { relay, handle, invite: String::new(), reply }))
     }
 
-    /// Whoever closes while the database fails is not kept until it works again, also when the end is asked for in
-    /// the batch that fails.
+    /// Whoever closes while the database fails is not kept until it works again, also when the end is asked
+    /// for in the batch that fails.
     #[tokio::test]
     async fn closing_waits_for_no_disk() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -303,15 +304,18 @@ mod tests {
         let other = rusqlite::Connection::open(&path).expect("opens");
         other.execute_batch("ALTER TABLE conversation RENAME TO away").expect("it fails from now on");
         let (told, listed) = oneshot::channel();
-        let list = Command::Conversations(Reply::new(move |result| drop(told.send(result.map(drop)))));
+        let reply = Reply::new(move |result| drop(told.send(result.map(drop))));
+        let list = Command::Members(ConversationId([1; 16]), reply);
         asks.send(Ask::Command(Box::new(list))).await.expect("waits");
         let (told, closed) = oneshot::channel();
         asks.send(Ask::Close(told)).await.expect("waits");
-        let running = tokio::spawn(driver.run());
+        let mut running = tokio::task::JoinSet::new();
+        running.spawn(driver.run());
         let closed = tokio::time::timeout(Duration::from_secs(30), closed).await;
         closed.expect("nothing is waited for").expect("it is told");
-        assert!(listed.await.is_err(), "it failed");
-        running.await.expect("no panic comes through");
+        let listed = listed.await;
+        assert!(listed.is_err(), "it failed: {listed:?}");
+        running.join_next().await.expect("one").expect("no panic comes through");
     }
 
     /// The app goes on, whoever asked is told, and so is whoever listens.
@@ -332,7 +336,8 @@ mod tests {
         driver.engine = Engine::open(driver.engine.failed().into_database(), trap, driver.clock.now())
             .map_err(|failed| failed.0)
             .expect("opens");
-        let running = tokio::spawn(driver.run());
+        let mut running = tokio::task::JoinSet::new();
+        running.spawn(driver.run());
         is_set.store(true, Ordering::SeqCst);
         let (told, answer) = oneshot::channel();
         asks.send(register(Reply::new(move |result| drop(told.send(result.map(drop)))))).await.expect("runs");
@@ -351,6 +356,6 @@ mod tests {
         let (told, closed) = oneshot::channel();
         asks.send(Ask::Close(told)).await.expect("runs");
         closed.await.expect("it closes");
-        running.await.expect("no panic comes through");
+        running.join_next().await.expect("one").expect("no panic comes through");
     }
 }

@@ -31,8 +31,8 @@ pub(super) fn ended_well(tx: &Transaction<'_>) -> Result<(), Error> {
 }
 
 impl Engine {
-    /// Each delivery in a transaction of its own, noted before it is looked at. When the database fails, what was
-    /// committed before is carried out first.
+    /// Each delivery in a transaction of its own, noted before it is looked at. When the database fails, what
+    /// was committed before is carried out first.
     pub(super) fn handle_carefully(&mut self, inputs: Vec<Input>, now: u64) -> Result<Vec<Effect>, Error> {
         let mut effects = Vec::new();
         for (at, input) in inputs.into_iter().flat_map(one_by_one).enumerate() {

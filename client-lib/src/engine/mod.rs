@@ -59,7 +59,8 @@ pub struct Engine {
     database: Database,
     rng: Randomness,
     live: Live,
-    /// The database failed after a part of the last inputs was committed, whose effects were still carried out.
+    /// The database failed after a part of the last inputs was committed, whose effects were still carried
+    /// out.
     failure: Option<Error>,
 }
 
@@ -136,8 +137,8 @@ impl Engine {
 }
 
 impl Failed {
-    /// Begins anew where the database stands. Who waits for something that is durable goes on waiting; with an
-    /// error everything comes back, for another try.
+    /// Begins anew where the database stands. Who waits for something that is durable goes on waiting; with
+    /// an error everything comes back, for another try.
     pub fn reopen(self, mut rng: Randomness, now: u64) -> Result<Engine, Box<(Error, Self)>> {
         let Self { mut database, promised } = self;
         match Live::begin(&mut database, &mut rng, now) {

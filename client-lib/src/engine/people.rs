@@ -16,8 +16,8 @@ use crate::people::{block as blocked, pin};
 use crate::store::table::Table;
 use crate::store::{StoreError, Transaction};
 
-/// Devices of one person whose private inboxes are kept, the latest: whoever makes more for themselves is still
-/// reached by their card.
+/// Devices of one person whose private inboxes are kept, the latest: whoever makes more for themselves is
+/// still reached by their card.
 const DEVICES: usize = 16;
 const CONTACTS: Table<[u8; 32], Contact> = Table::new("contact");
 

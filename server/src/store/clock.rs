@@ -7,15 +7,15 @@ const JUMP_SECONDS: u64 = 3600;
 /// record is believed.
 pub(crate) const OFF_SECONDS: u64 = 7 * 24 * 3600;
 
-/// How long after the start a step of the wall clock is judged as a start is, in seconds: boards without a clock
-/// of their own begin with the time of the shutdown, and are set right once the network is there.
+/// How long after the start a step of the wall clock is judged as a start is, in seconds: boards without a
+/// clock of their own begin with the time of the shutdown, and are set right once the network is there.
 const YOUNG_SECONDS: u64 = 15 * 60;
 /// How long a clock that had stepped must agree with the steady one again to be believed, in seconds.
 const HEALED_SECONDS: u64 = 10 * 60;
 
-/// Compares the wall clock with the steady one. A jump pauses expiry until the clock agrees with the steady one
-/// again for a while, or the operator confirms it; until then records are stamped with the time that it would
-/// be without the jump. Pure: the readings of both clocks are parameters.
+/// Compares the wall clock with the steady one. A jump pauses expiry until the clock agrees with the steady
+/// one again for a while, or the operator confirms it; until then records are stamped with the time that it
+/// would be without the jump. Pure: the readings of both clocks are parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ClockGuard {
     /// The wall time that was believed last, when the steady clock showed `steady`.
@@ -32,8 +32,8 @@ pub(crate) struct ClockGuard {
 enum Doubt {
     /// It was too far after the newest record at the start: only the operator can know.
     Far,
-    /// It stepped, or stood before the newest record at the start. It agrees with the steady clock since then,
-    /// if it does.
+    /// It stepped, or stood before the newest record at the start. It agrees with the steady clock since
+    /// then, if it does.
     Stepped { agrees_since: Option<u64> },
 }
 
@@ -54,8 +54,8 @@ impl ClockGuard {
         Self { wall: wall.max(latest), steady, started: steady, latest, doubt }
     }
 
-    /// The time to stamp records with, unix seconds. Notices jumps. Small corrections are followed, however many
-    /// there are: only one step of over an hour counts.
+    /// The time to stamp records with, unix seconds. Notices jumps. Small corrections are followed, however
+    /// many there are: only one step of over an hour counts.
     pub(crate) fn now(&mut self, wall: u64, steady: u64) -> u64 {
         let expected = self.wall + steady.saturating_sub(self.steady);
         let stepped = wall.abs_diff(expected) > JUMP_SECONDS;
@@ -77,7 +77,8 @@ impl ClockGuard {
         expected
     }
 
-    /// Whether a step is a clock that is set right soon after the start, to what would have been believed then.
+    /// Whether a step is a clock that is set right soon after the start, to what would have been believed
+    /// then.
     fn is_set_right(&self, wall: u64, steady: u64) -> bool {
         let age = steady.saturating_sub(self.started);
         let plausible = self.latest.saturating_sub(JUMP_SECONDS)..=self.latest + OFF_SECONDS + age;
@@ -165,8 +166,8 @@ mod tests {
         }
     }
 
-    /// A board without a clock: it begins with the time of the shutdown, or with none, and is set right when the
-    /// network is there.
+    /// A board without a clock: it begins with the time of the shutdown, or with none, and is set right when
+    /// the network is there.
     #[test]
     fn a_clock_that_is_set_right_after_the_start_is_judged_as_at_a_start() {
         for begins in [NOW, NOW - 100 * 86_400, 0] {

@@ -1,6 +1,6 @@
 //! Descriptors: they run out, because of a crowd at the door or of everybody else on the machine, and so does
-//! memory. What takes space is refused for as long as that lasts; the relay goes on, nothing is taken for damage,
-//! and afterwards everything that was answered is there.
+//! memory. What takes space is refused for as long as that lasts; the relay goes on, nothing is taken for
+//! damage, and afterwards everything that was answered is there.
 
 use std::path::Path;
 use std::sync::Arc;

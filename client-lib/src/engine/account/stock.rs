@@ -134,8 +134,8 @@ impl Step<'_> {
         if asked || (own.profile.card_version > 0 && !own.profile.card_due) {
             return Ok(());
         }
-        // Neither clock alone decides: no later card could take the place of one of the far future, and others
-        // refuse it.
+        // Neither clock alone decides: no later card could take the place of one of the far future, and
+        // others refuse it.
         let version = self.earlier_clock().max(own.profile.card_version + 1);
         let card = own.card(version)?;
         let request = Request::PublishCard(PublishCard { version, card: card.encoded().to_vec().into() });

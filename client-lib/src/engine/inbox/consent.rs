@@ -57,8 +57,8 @@ impl Step<'_> {
         Ok(is_own && there.all(|record| record.relay_identity == relay.identity))
     }
 
-    /// Whether this person, and all together, began few conversations today: each may be a connection, and more
-    /// of them wait to be accepted.
+    /// Whether this person, and all together, began few conversations today: each may be a connection, and
+    /// more of them wait to be accepted.
     fn is_no_flood(&mut self, inviter: &PersonId) -> Result<bool, Error> {
         let since = self.now.saturating_sub(DAY);
         let began = |record: &Conversation| {

@@ -11,8 +11,8 @@ use crate::store::table::Table;
 pub(in crate::engine) const ALARMS: u32 = 64;
 /// Answers to Welcomes that do not open (rule 14): each is a key package of ours and a post.
 pub(in crate::engine) const ANSWERS: u32 = 16;
-/// Conversations that begin by an invitation without being asked about: each is a group, a mailbox to be opened
-/// and perhaps a connection.
+/// Conversations that begin by an invitation without being asked about: each is a group, a mailbox to be
+/// opened and perhaps a connection.
 pub(in crate::engine) const CONVERSATIONS: u32 = 256;
 
 const DAY: u64 = 24 * 3600 * 1000;

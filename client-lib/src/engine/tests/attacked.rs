@@ -241,8 +241,8 @@ fn a_relays_clock_that_was_wrong_cuts_nobody_off() {
     assert_eq!(alarms(&bob.tick()), []);
 }
 
-/// An engine that takes its inputs with care (after a death, or a failure of the disk) commits each by itself:
-/// what was kept is answered, also when a later one of the same batch fails.
+/// An engine that takes its inputs with care (after a death, or a failure of the disk) commits each by
+/// itself: what was kept is answered, also when a later one of the same batch fails.
 #[test]
 fn what_was_kept_with_care_is_answered() {
     let (_, mut bob, _) = three();

@@ -2,7 +2,8 @@
 //! measurements.
 //!
 //! ```text
-//! caller --Request--> queue --> committer: decide -> batch -> apply -> sync -> publish -> answer     (one thread)
+//! caller --Request--> queue --> committer: decide -> batch -> apply -> sync -> publish -> answer     (one
+//! thread)
 //!                                  |  \-- upkeep: empties mostly dead segments
 //!                                  |--> checkpointer: changed rows -> sled                           (one thread)
 //! caller --read--> ledger (in memory) -> wait until durable -> journal segments (pread)
@@ -65,8 +66,8 @@ use super::{
 const KIND_RECORD: u8 = 1;
 /// The kind of journal record that is empty, and only stands behind a checkpoint's position.
 const KIND_MARK: u8 = 2;
-/// From here on, kinds of journal records that a version which does not know them passes over and keeps. Of any
-/// other it must know what it says, or the state that it serves would be another.
+/// From here on, kinds of journal records that a version which does not know them passes over and keeps. Of
+/// any other it must know what it says, or the state that it serves would be another.
 const MAY_BE_IGNORED: u8 = 200;
 
 /// What a journal record says, if it is one of the ledger's and this version knows its form.

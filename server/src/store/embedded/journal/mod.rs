@@ -7,8 +7,8 @@
 //! - **At most one batch is unsynced at any time.** So only the last segment's tail can be torn, and a bad
 //!   stretch that is followed by anything valid is damage, which is reported and never served (rule 19).
 //! - **Space is found before anything is decided.** [`Journal::begin`] preallocates. If space, descriptors or
-//!   memory have run out, it returns [`BeginError::Later`], nothing has happened, and the same call works again
-//!   when they are back.
+//!   memory have run out, it returns [`BeginError::Later`], nothing has happened, and the same call works
+//!   again when they are back.
 //! - **A failed write or sync is fatal** (rule 19). The call returns [`Fatal`], the journal refuses
 //!   everything from then on, and the process must stop. The next start rewrites the last batch into a new
 //!   segment before it serves anything, because the page cache may be lying.

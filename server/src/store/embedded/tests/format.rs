@@ -152,7 +152,8 @@ fn start(dir: &Path) -> Result<EmbeddedStore, StartError> {
     EmbeddedStore::open(&config(dir, &setup), setup.clock, setup.heard, &mut StdRng::seed_from_u64(7))
 }
 
-/// Finding H4: were it taken for damage, the relay would go on without a turn or an eviction that is recorded.
+/// Finding H4: were it taken for damage, the relay would go on without a turn or an eviction that is
+/// recorded.
 #[tokio::test]
 async fn what_a_later_version_wrote_refuses_the_start_and_stays() {
     // A ledger record of a kind and of a format that there are not yet, and a kind of journal record.
