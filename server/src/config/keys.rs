@@ -137,7 +137,7 @@ pub const KEYS: &[Key] = &[
         "connections",
         1,
         1_000_000,
-        "Most connections; more are refused with HTTP 503.",
+        "Most connections; more are refused with HTTP 503. 256 of the process's file descriptors are kept from them.",
     ),
     number(
         "connections.per_address",
