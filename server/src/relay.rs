@@ -246,7 +246,9 @@ async fn every_minute(store: Arc<dyn Store>) {
         }
         let now_paused = store.stats().expiry_paused;
         if now_paused && !paused {
-            tracing::warn!("the clock jumped: nothing expires until it is right again, or until `posthorn-server confirm-clock`");
+            tracing::warn!(
+                "the clock jumped: nothing expires until it is right again, or until `posthorn-server confirm-clock`"
+            );
         }
         paused = now_paused;
         // What many connections at once, or a long catch-up, have left behind.

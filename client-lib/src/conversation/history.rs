@@ -300,8 +300,9 @@ fn newest_changes(
     conversation: &ConversationId,
     name: &[u8; 32],
 ) -> Result<Vec<Record>, StoreError> {
+    // Else SQLite walks the whole conversation in order, for each entry that is shown.
     let mut statement = tx.sql().prepare_cached(
-        "SELECT row, value FROM entry WHERE conversation = ?1 AND target = ?2
+        "SELECT row, value FROM entry INDEXED BY entry_by_target WHERE conversation = ?1 AND target = ?2
          ORDER BY place DESC, seq DESC, row DESC LIMIT ?3",
     )?;
     let mut rows = statement.query((&conversation.0[..], &name[..], MOST_CHANGES))?;
@@ -490,7 +491,8 @@ pub(crate) fn first_unread(
     tx: &Transaction<'_>,
     conversation: &ConversationId,
 ) -> Result<Option<u64>, StoreError> {
-    let sql = "SELECT row FROM entry WHERE conversation = ?1 AND unread = 1 ORDER BY place, seq, row LIMIT 1";
+    let sql = "SELECT row FROM entry INDEXED BY entry_unread WHERE conversation = ?1 AND unread = 1
+               ORDER BY place, seq, row LIMIT 1";
     Ok(tx.sql().prepare_cached(sql)?.query_row([&conversation.0[..]], |row| row.get(0)).optional()?)
 }
 
@@ -517,7 +519,8 @@ pub(crate) fn read_up_to(
     place: u32,
 ) -> Result<u64, StoreError> {
     let sql = "SELECT COALESCE(MAX(seq), 0) FROM entry WHERE conversation = ?1 AND place = ?2 AND seq <
-               COALESCE((SELECT MIN(seq) FROM entry WHERE conversation = ?1 AND place = ?2 AND unread = 1), ?3)";
+               COALESCE((SELECT MIN(seq) FROM entry INDEXED BY entry_unread
+                         WHERE conversation = ?1 AND place = ?2 AND unread = 1), ?3)";
     Ok(tx.sql().prepare_cached(sql)?.query_row((&conversation.0[..], place, QUEUED.1), |row| row.get(0))?)
 }
 

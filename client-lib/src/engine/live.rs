@@ -45,6 +45,8 @@ pub(super) struct Live {
     /// When parcels for inboxes leave (unix milliseconds), so that it is not at once after something else.
     pub(super) inbox_posts_at: Option<u64>,
     pub(super) promised: Promised,
+    /// Tokens that can be spent, if none came or went since they were counted.
+    pub(super) tokens: Option<usize>,
     /// One-time key packages at the relay, once it told.
     pub(super) stock: Option<u32>,
     /// Conversations whose lock turned before we read it, since when (unix milliseconds).

@@ -114,7 +114,7 @@ impl<'a> Step<'a> {
             Err(error) => {
                 self.tx.control("ROLLBACK TO attempt")?;
                 self.take_back(before, error);
-                self.live.own = None;
+                (self.live.own, self.live.tokens) = (None, None);
                 self.live.places = places(self.tx)?;
             }
         }

@@ -4,7 +4,7 @@
 use posthorn_proto::frame::{Create, Refusal, Request};
 use posthorn_proto::{ErrorCode, Limits, MailboxId, Reader, Token};
 
-use super::profile::{self, Inbox, Profile};
+use super::profile::{Inbox, Profile};
 use crate::conversation::Cause;
 use crate::engine::link::request::Pending;
 use crate::engine::mailbox::reading::{Purpose, Reading};
@@ -48,7 +48,7 @@ impl Step<'_> {
             return Ok(());
         }
         if own.profile.inbox(link).token.is_none() {
-            let Some(token) = profile::take_token(self.tx)? else { return Ok(()) };
+            let Some(token) = self.take_token()? else { return Ok(()) };
             self.change_profile(|profile| profile.inbox_mut(link).token = Some(Secret(*token.expose())))?;
         }
         let (own, limits) = (self.own()?, self.limits(&id));

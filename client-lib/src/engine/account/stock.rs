@@ -34,7 +34,7 @@ impl Step<'_> {
     pub(super) fn draw_tokens(&mut self, account: &LinkId) -> Result<(), Error> {
         let asked = self.live.asked(account, |pending| matches!(pending, Pending::DrawTokens(_)));
         let held = self.live.held_back.contains_key(&HeldBack::Tokens);
-        if asked || held || profile::count_tokens(self.tx)? >= TOKENS_LOW {
+        if asked || held || self.tokens()? >= TOKENS_LOW {
             return Ok(());
         }
         // Hashes that an earlier run sent may or may not have arrived; sending them again is harmless.
@@ -48,7 +48,24 @@ impl Step<'_> {
         Ok(())
     }
 
+    /// How many can be spent: looked at in every step, counted when one came or went.
+    fn tokens(&mut self) -> Result<usize, Error> {
+        let count = match self.live.tokens {
+            Some(count) => count,
+            None => profile::count_tokens(self.tx)?,
+        };
+        self.live.tokens = Some(count);
+        Ok(count)
+    }
+
+    /// Takes one out for good; the caller keeps it with what it pays for.
+    pub(in crate::engine) fn take_token(&mut self) -> Result<Option<Token>, Error> {
+        self.live.tokens = None;
+        Ok(profile::take_token(self.tx)?)
+    }
+
     pub(in crate::engine) fn tokens_drawn(&mut self, hashes: &[KeyHash], accepted: u32) -> Result<(), Error> {
+        self.live.tokens = None;
         profile::drawn_tokens(self.tx, &hashes[..hashes.len().min(accepted as usize)])?;
         if accepted == 0 {
             let text = "the relay gives no more tokens today: new conversations wait until it does";

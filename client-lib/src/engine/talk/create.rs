@@ -6,7 +6,7 @@ use posthorn_proto::{ErrorCode, Reader, Token};
 
 use super::Talk;
 use crate::conversation::{ConversationId, ConversationState};
-use crate::engine::account::{EXPIRY_SECONDS, profile};
+use crate::engine::account::EXPIRY_SECONDS;
 use crate::engine::link::request::{Pending, is_passing};
 use crate::engine::{Error, LinkId, Step};
 
@@ -21,7 +21,7 @@ impl Talk<'_, '_> {
         let token = match &self.record().token {
             Some(token) => Token::from_bytes(token.0),
             None => {
-                let Some(token) = profile::take_token(self.step.tx)? else { return Ok(()) };
+                let Some(token) = self.step.take_token()? else { return Ok(()) };
                 self.change().token = Some(crate::store::record::Secret(*token.expose()));
                 token
             }
