@@ -1,6 +1,6 @@
 //! Why the database could not do as asked.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rusqlite::{ErrorCode, ffi};
 
@@ -92,7 +92,7 @@ impl StoreError {
     }
 
     #[cfg(not(target_family = "wasm"))]
-    pub(crate) fn io(path: &Path, error: std::io::Error) -> Self {
+    pub(crate) fn io(path: &std::path::Path, error: std::io::Error) -> Self {
         match error.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::DiskFull,
             _ => Self::Io { path: path.to_owned(), error },
