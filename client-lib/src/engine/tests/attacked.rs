@@ -69,6 +69,20 @@ fn rubbish_of_a_contact_keeps_the_person_from_accepting_nothing() {
     assert!(accepted.is_ok(), "{accepted:?}");
 }
 
+/// Who was added behind what this device has read is no member that it knows, and may invite it back all the
+/// same: that waits until reading there has ended, and is no alarm.
+#[test]
+fn who_came_in_later_may_invite_back() {
+    let (_, mut bob, _) = three();
+    let (mut dave, card) = (Desk::new("dave"), bob.card());
+    let mut invitation = dave.invitation(TALK, &rubbish(PLACE), &card);
+    invitation.seq = 3;
+    let sealed = dave.sealed(&invitation, &card, post(9998));
+    assert_eq!(bob.takes(post(9998), sealed), []);
+    assert_eq!(bob.rows("invited"), 1, "it waits");
+    assert_eq!(bob.state(&TALK), Some(ConversationState::Active), "and touches nothing");
+}
+
 /// The way back in of rule 28 is not a stranger's to close.
 #[test]
 fn rubbish_closes_no_way_back() {
