@@ -18,6 +18,14 @@ const DAY: u64 = 24 * 3600 * 1000;
 /// Conversations that one person may begin with this device in a day without being asked about each.
 const OF_ONE_A_DAY: usize = 8;
 
+/// A conversation that this device was removed from, by the relay's word.
+#[derive(Clone, Copy)]
+struct RemovedFrom {
+    there: ConversationId,
+    /// The last one that was seen there.
+    epoch: u64,
+}
+
 impl Step<'_> {
     /// A genuine invitation came.
     pub(super) fn invited(&mut self, purpose: Purpose, invitation: Invitation) -> Result<(), Error> {
@@ -34,17 +42,21 @@ impl Step<'_> {
             return self.hold(&inviter, &reading, &invitation, purpose);
         }
         let foreign = !self.uses_relay(&invitation.relay.identity)?;
-        let accepted = people::load(self.tx, &inviter)?.is_some_and(|contact| contact.accepted);
-        let wanted = accepted || self.live.promised.consent == Consent::Everybody;
         let apart = purpose == Purpose::PublicInbox;
-        if !foreign && wanted && self.is_no_flood(&inviter)? {
+        if !foreign && self.is_wanted(&inviter)? && self.is_no_flood(&inviter)? {
             let id = ConversationId::random(self.rng);
-            return match self.follow(id, &invitation, apart)? {
+            return match self.follow(id, &invitation, apart, None)? {
                 Ok(()) => self.strangers(|today| &mut today.conversations, CONVERSATIONS).map(drop),
                 Err(declined) => self.inbox_alarm(None, declined.cause, declined.text),
             };
         }
         self.keep_waiting(&inviter, &invitation, apart, foreign)
+    }
+
+    /// Whether this person is asked about no invitation of theirs.
+    fn is_wanted(&self, inviter: &PersonId) -> Result<bool, Error> {
+        let accepted = people::load(self.tx, inviter)?.is_some_and(|contact| contact.accepted);
+        Ok(accepted || self.live.promised.consent == Consent::Everybody)
     }
 
     /// Whether a relay's address has no other key here: else whoever invites could cut this device off from
@@ -127,7 +139,7 @@ impl Step<'_> {
                 continue;
             };
             if let Some(there) = self.live.places.get(&mailbox).copied() {
-                self.come_back(&id, there, &held, &invitation)?;
+                self.look_at_held(id, there, &held, &invitation)?;
                 continue;
             }
             remove_invited(self.tx, &id)?;
@@ -140,46 +152,45 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// The relay says that we were removed, and a member, later than what we read, that we may come in. That
-    /// is two words and no proof: what stands there is given up only for a later epoch that opens.
-    fn come_back(
+    /// Whoever is a member there brings this device back at once; whoever may have come in since it was
+    /// removed is asked about like any inviter (rule 25).
+    fn look_at_held(
         &mut self,
-        id: &ConversationId,
+        id: ConversationId,
         there: ConversationId,
         held: &Invited,
         invitation: &Invitation,
     ) -> Result<(), Error> {
-        let before = self.talk(&there, |talk| {
-            let (record, seq) = (talk.record(), talk.reading().map(|reading| reading.seq));
-            let is_member = record.members.iter().any(|member| member.person == held.inviter);
-            let fits = record.group == held.group && is_member && !record.is_leaving() && talk.is_evicted();
-            Ok((fits && seq.is_some_and(|seq| seq < invitation.seq)).then_some(record.epoch))
-        })?;
-        let Some(before) = before.flatten() else { return Ok(()) };
+        let Some(lost) = self.removed_from(there, invitation)? else { return Ok(()) };
         if people::is_blocked(self.tx, &held.inviter)? {
             return Ok(());
         }
-        let mut ask_again = None;
-        let back = self.attempt(|step| {
-            step.talk(&there, |talk| talk.end(ConversationState::Removed))?;
-            if let Err(declined) = step.join(*id, invitation, held.apart)? {
-                ask_again = declined.ask_again.then_some(declined.cause);
-                return Err(declined.into());
-            }
-            let epoch = step.talk_known(id, |talk| Ok(talk.record().epoch))?;
-            match epoch > before {
-                true => Ok(()),
-                false => Err(Declined::new(Cause::BadInvitation, "it leads back to an earlier epoch").into()),
-            }
-        })?;
-        remove_invited(self.tx, id)?;
-        if let Some(cause) = ask_again {
-            self.refuse_welcome(invitation, cause)?;
+        remove_invited(self.tx, &id)?;
+        let is_member = held.held_for.is_some_and(|held| held.again);
+        if !is_member && !(self.is_wanted(&held.inviter)? && self.is_no_flood(&held.inviter)?) {
+            let foreign = !self.uses_relay(&invitation.relay.identity)?;
+            return self.keep_waiting(&held.inviter, invitation, held.apart, foreign);
         }
-        match back {
+        match self.follow(id, invitation, held.apart, Some(lost))? {
             Ok(()) => Ok(()),
-            Err(error) => self.inbox_alarm(Some(there), Cause::BadInvitation, error.to_string()),
+            Err(declined) => self.inbox_alarm(Some(there), declined.cause, declined.text),
         }
+    }
+
+    /// The conversation that an invitation leads back into, if the relay says that we were removed from it,
+    /// earlier than the invitation was made.
+    fn removed_from(
+        &mut self,
+        there: ConversationId,
+        invitation: &Invitation,
+    ) -> Result<Option<RemovedFrom>, Error> {
+        let lost = self.talk(&there, |talk| {
+            let (record, seq) = (talk.record(), talk.reading().map(|reading| reading.seq));
+            let fits = record.group == invitation.group && !record.is_leaving() && talk.is_evicted();
+            let is_later = seq.is_some_and(|seq| seq < invitation.seq);
+            Ok((fits && is_later).then_some(RemovedFrom { there, epoch: record.epoch }))
+        })?;
+        Ok(lost.flatten())
     }
 
     fn keep_waiting(
@@ -260,7 +271,11 @@ impl Step<'_> {
             let text = "it leads to a relay that is known here by another key: forget it";
             return Err(Declined::new(Cause::BadInvitation, text).into());
         }
-        if Reading::load(self.tx, &invitation.mailbox)?.is_some() {
+        let lost = match self.live.places.get(&invitation.mailbox).copied() {
+            Some(there) => self.removed_from(there, &invitation)?,
+            None => None,
+        };
+        if lost.is_none() && Reading::load(self.tx, &invitation.mailbox)?.is_some() {
             return Err(Declined::new(Cause::BadInvitation, "this device reads there already").into());
         }
         if !foreign_relay && !self.uses_relay(&invitation.relay.identity)? {
@@ -269,26 +284,39 @@ impl Step<'_> {
         people::accept(self.tx, &waiting.inviter)?;
         // The conversation begins with the join; what stands there now was the invitation.
         self.talk_known(id, |talk| talk.forget())?;
-        match self.follow(*id, &invitation, waiting.apart)? {
+        match self.follow(*id, &invitation, waiting.apart, lost)? {
             // It has done its work: another one was asked for.
             Err(declined) if declined.ask_again => Ok(Err(declined.into())),
             followed => Ok(Ok(followed?)),
         }
     }
 
-    /// Joins, or says what is wrong with the invitation.
+    /// Joins, or says what is wrong with the invitation. The relay says that we were removed from `lost`, and
+    /// somebody, later, that we may come in: that is two words and no proof, so what stands there is given up
+    /// only for a later epoch that opens.
     fn follow(
         &mut self,
         id: ConversationId,
         invitation: &Invitation,
         apart: bool,
+        lost: Option<RemovedFrom>,
     ) -> Result<Result<(), Declined>, Error> {
-        let joined = self.attempt(|step| step.join(id, invitation, apart))?;
-        let declined = match joined {
-            Ok(Ok(())) => return Ok(Ok(())),
-            Ok(Err(declined)) => declined,
-            Err(error) => Declined::new(Cause::BadInvitation, error.to_string()),
-        };
+        let mut declined = None;
+        let joined = self.attempt(|step| {
+            if let Some(lost) = lost {
+                step.talk(&lost.there, |talk| talk.end(ConversationState::Removed))?;
+            }
+            declined = step.join(id, invitation, apart)?.err();
+            if let (None, Some(lost)) = (&declined, lost)
+                && step.talk_known(&id, |talk| Ok(talk.record().epoch))? <= lost.epoch
+            {
+                declined = Some(Declined::new(Cause::BadInvitation, "it leads back to an earlier epoch"));
+            }
+            // As an error it leaves nothing behind.
+            declined.clone().map_or(Ok(()), |declined| Err(declined.into()))
+        })?;
+        let Err(error) = joined else { return Ok(Ok(())) };
+        let declined = declined.unwrap_or_else(|| Declined::new(Cause::BadInvitation, error.to_string()));
         if declined.ask_again {
             self.refuse_welcome(invitation, declined.cause)?;
         }

@@ -29,6 +29,7 @@ struct Joined {
 }
 
 /// Why an invitation is not followed.
+#[derive(Clone)]
 pub(super) struct Declined {
     pub(super) cause: Cause,
     pub(super) text: String,

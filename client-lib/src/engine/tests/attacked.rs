@@ -6,12 +6,13 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha20Rng;
 
 use super::desk::{Desk, Made, alarms, elsewhere, info, link, relay, requests, wanted};
-use super::members::{PLACE, TALK, commits, removes, three};
+use super::members::{PLACE, TALK, three};
+use super::returns::exchanged;
 use crate::content::{Said, Text};
 use crate::conversation::{Cause, ConversationState, GroupId};
 use crate::engine::inbox::strangers::{ALARMS, CONVERSATIONS};
 use crate::engine::{Command, Effect, Event, Input, Link, Reply, people};
-use crate::group::{Change, Group, KeyPackageKind, Provider, UnverifiedKeyPackage};
+use crate::group::KeyPackageKind;
 use crate::identity::{Card, UnverifiedCard};
 use crate::people::pin;
 
@@ -69,40 +70,13 @@ fn rubbish_of_a_contact_keeps_the_person_from_accepting_nothing() {
     assert!(accepted.is_ok(), "{accepted:?}");
 }
 
-/// Who was added behind what this device has read is no member that it knows, and may invite it back all the
-/// same: that waits until reading there has ended, and is no alarm.
-#[test]
-fn who_came_in_later_may_invite_back() {
-    let (_, mut bob, _) = three();
-    let (mut dave, card) = (Desk::new("dave"), bob.card());
-    let mut invitation = dave.invitation(TALK, &rubbish(PLACE), &card);
-    invitation.seq = 3;
-    let sealed = dave.sealed(&invitation, &card, post(9998));
-    assert_eq!(bob.takes(post(9998), sealed), []);
-    assert_eq!(bob.rows("invited"), 1, "it waits");
-    assert_eq!(bob.state(&TALK), Some(ConversationState::Active), "and touches nothing");
-}
-
 /// The way back in of rule 28 is not a stranger's to close.
 #[test]
 fn rubbish_closes_no_way_back() {
     let (mut mallory, mut bob, _) = three();
     let mut eve = Desk::new("eve");
     let (card, package) = (bob.card(), bob.package(KeyPackageKind::OneTime));
-    commits(&mut mallory, post(0x20), removes("bob"));
-    let scope = mallory.find(&TALK).unwrap_or(crate::conversation::ConversationId(TALK.0));
-    let made = mallory
-        .step(|step| {
-            let own = step.own()?;
-            let provider = Provider::new(step.tx, Some(scope));
-            let mut group = Group::load(&provider, &TALK)?;
-            let package = UnverifiedKeyPackage::parse(&package).expect("well formed");
-            let add = vec![package.verify(&provider, &card.identity(), step.now).expect("good")];
-            let staged = group.stage(&own.leaf()?, &Change { add, ..Change::default() }, b"")?;
-            group.merge_pending()?;
-            Ok(Made { info: group.info().clone(), welcome: staged.welcome.expect("somebody is added") })
-        })
-        .0;
+    let made = exchanged(&mut mallory, &card, &package);
     let mut invitation = mallory.invitation(TALK, &made, &card);
     invitation.seq = 3;
     let sealed = mallory.sealed(&invitation, &card, post(9998));

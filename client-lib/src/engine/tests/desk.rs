@@ -320,13 +320,19 @@ impl Desk {
         alarms(&self.finds(post, sealed))
     }
 
-    /// The conversation of a group; the newest if there were several.
-    pub(super) fn find(&mut self, id: &GroupId) -> Option<ConversationId> {
-        let all = self.step(|step| {
+    /// The conversations of a group.
+    pub(super) fn all(&mut self, id: &GroupId) -> Vec<(ConversationId, Conversation)> {
+        let (mut all, _) = self.step(|step| {
             step.flush()?;
             Ok(Conversation::all(step.tx)?)
         });
-        let of_group = all.0.into_iter().filter(|(_, record)| record.group == *id);
+        all.retain(|(_, record)| record.group == *id);
+        all
+    }
+
+    /// The conversation of a group; the newest if there were several.
+    pub(super) fn find(&mut self, id: &GroupId) -> Option<ConversationId> {
+        let of_group = self.all(id).into_iter();
         of_group.max_by_key(|(_, record)| (record.is_read(), !record.has_ended())).map(|(id, _)| id)
     }
 

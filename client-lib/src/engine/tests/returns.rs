@@ -5,8 +5,9 @@ use posthorn_proto::{MailboxId, PostId, RelayIdentity};
 
 use super::desk::{Desk, Made, NOW, alarms, elsewhere, relay, seals, wanted};
 use super::members::{PLACE, TALK, commits, reads, refused, removes, three};
+use crate::content::Invitation;
 use crate::conversation::{Cause, ConversationId, ConversationState, GroupId, Intent};
-use crate::engine::{Command, Link, LinkId};
+use crate::engine::{Command, Consent, Link, LinkId};
 use crate::group::{Change, Group, KeyPackageKind, Provider, UnverifiedKeyPackage};
 use crate::identity::{Card, RelayAddress};
 
@@ -31,8 +32,13 @@ fn cause(desk: &mut Desk) -> Option<Cause> {
 }
 
 /// Takes bob out and in again, in a group whose others go on; the Welcome.
-fn exchanged(by: &mut Desk, card: &Card, package: &[u8]) -> Made {
+pub(super) fn exchanged(by: &mut Desk, card: &Card, package: &[u8]) -> Made {
     commits(by, post(0x20), removes("bob"));
+    adds(by, card, package)
+}
+
+/// Adds somebody to a group, past everything that the engine checks.
+fn adds(by: &mut Desk, card: &Card, package: &[u8]) -> Made {
     let scope = by.find(&TALK).unwrap_or(ConversationId(TALK.0));
     by.step(|step| {
         let own = step.own()?;
@@ -64,6 +70,71 @@ fn who_was_taken_out_and_in_comes_back() {
     assert_eq!((record.state, record.epoch), (ConversationState::Active, 3));
     assert_ne!(bob.find(&TALK), first, "a conversation of its own (rule 27)");
     assert_eq!(bob.rows("invited"), 0);
+}
+
+/// An invitation of bob into the group of that id, which he is a member of, by somebody whom he does not know
+/// as one; to the epoch that he is in, or to a later one.
+fn other_way_in(by: &mut Desk, bob: &mut Desk, is_later: bool) -> Invitation {
+    let (card, package) = (bob.card(), bob.package(KeyPackageKind::OneTime));
+    let made = if is_later {
+        let mut eve = Desk::new("eve");
+        let (eves, others) = (eve.package(KeyPackageKind::OneTime), eve.card());
+        by.group(TALK, PLACE, &[(eves, &others)]);
+        adds(by, &card, &package)
+    } else {
+        by.group(TALK, PLACE, &[(package, &card)])
+    };
+    let mut invitation = by.invitation(TALK, &made, &card);
+    invitation.seq = 3;
+    invitation
+}
+
+/// Who was added behind what this device has read is no member that it knows, and may invite it back all the
+/// same: that waits until the relay says that the device was removed, and is then asked about like any other.
+#[test]
+fn who_came_in_later_may_invite_back() {
+    for is_cautious in [false, true] {
+        let (_, mut bob, _) = three();
+        let (mut dave, card) = (Desk::new("dave"), bob.card());
+        let invitation = other_way_in(&mut dave, &mut bob, true);
+        let sealed = dave.sealed(&invitation, &card, post(1));
+        assert_eq!(bob.takes(post(1), sealed), []);
+        assert_eq!(bob.rows("invited"), 1, "it waits");
+        assert_eq!(bob.state(&TALK), Some(ConversationState::Active), "and touches nothing");
+        if is_cautious {
+            bob.engine.live.promised.consent = Consent::Ask;
+        }
+        let there = bob.find(&TALK).expect("in it");
+        assert_eq!(evicted(&mut bob), [Cause::Evicted]);
+        if is_cautious {
+            let all = bob.all(&TALK);
+            assert!(matches!(all.iter().find(|(id, _)| *id == there), Some((_, old)) if old.is_read()));
+            let (id, _) = all.into_iter().find(|(id, _)| *id != there).expect("the person is asked");
+            bob.does(|reply| Command::Accept { conversation: id, foreign_relay: false, reply })
+                .expect("it leads back");
+        }
+        let states: Vec<_> = bob.all(&TALK).into_iter().map(|(_, record)| record.state).collect();
+        assert!(states.contains(&ConversationState::Active), "{states:?}");
+        assert!(states.contains(&ConversationState::Removed), "{states:?}");
+    }
+}
+
+/// What leads to no later epoch, or opens nothing, ends nothing: neither by itself nor when it is accepted.
+#[test]
+fn an_earlier_epoch_is_no_way_back() {
+    for (is_later, is_rubbish) in [(false, false), (true, true)] {
+        let (_, mut bob, _) = three();
+        let (mut dave, card) = (Desk::new("dave"), bob.card());
+        let mut invitation = other_way_in(&mut dave, &mut bob, is_later);
+        if is_rubbish {
+            invitation.welcome = vec![7; 99];
+        }
+        let sealed = dave.sealed(&invitation, &card, post(1));
+        assert_eq!(bob.takes(post(1), sealed), []);
+        evicted(&mut bob);
+        let states: Vec<_> = bob.all(&TALK).into_iter().map(|(_, record)| record.state).collect();
+        assert!(matches!(states[..], [ConversationState::Suspended(_)]), "{states:?}");
+    }
 }
 
 /// The relay's word and a stranger's, or a Welcome that does not open, end nothing.
