@@ -96,7 +96,7 @@ impl Conversation {
         self.client.ask(|reply| Command::Accept { conversation, foreign_relay, reply }).await
     }
 
-    /// Forgets an invitation, or a conversation that has ended, with its history.
+    /// Forgets an invitation, or a conversation that has ended, with its history. Error: [`Error::StillIn`].
     pub async fn forget(&self) -> Result<(), Error> {
         self.client.ask(|reply| Command::Forget(self.id, reply)).await
     }

@@ -36,7 +36,7 @@ impl Step<'_> {
                 Ok(())
             }
             Command::Forget(id, reply) => {
-                self.reply(reply, |step| step.talk_known(&id, |talk| talk.forget()))
+                self.reply(reply, |step| step.talk_known(&id, |talk| talk.forget_what_is_over()))
             }
             Command::Block { person, blocked, reply } => {
                 self.reply(reply, |step| step.block(&person, blocked))

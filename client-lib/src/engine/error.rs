@@ -25,6 +25,9 @@ pub enum Error {
     /// It takes nothing any more, or not yet.
     #[error("this conversation is closed: {0}")]
     NotActive(String),
+    /// Only an invitation, or what has ended, may be forgotten: the others would go on speaking to us.
+    #[error("you are still in this conversation: leave it before you forget it")]
+    StillIn,
     /// What would be said is malformed.
     #[error("{0}")]
     BadContent(String),
@@ -108,6 +111,7 @@ impl Error {
             Self::AccountExists(_) => "ACCOUNT_EXISTS",
             Self::UnknownConversation => "UNKNOWN_CONVERSATION",
             Self::NotActive(_) => "NOT_ACTIVE",
+            Self::StillIn => "STILL_IN",
             Self::BadContent(_) => "BAD_CONTENT",
             Self::BadName { .. } => "BAD_NAME",
             Self::IdTaken => "ID_TAKEN",

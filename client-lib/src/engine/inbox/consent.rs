@@ -24,6 +24,8 @@ struct RemovedFrom {
     there: ConversationId,
     /// The last one that was seen there.
     epoch: u64,
+    /// As the person wished.
+    left: bool,
 }
 
 impl Step<'_> {
@@ -152,8 +154,8 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Whoever is a member there brings this device back at once; whoever may have come in since it was
-    /// removed is asked about like any inviter (rule 25).
+    /// Whoever is a member there brings this device back at once. Whoever may have come in since it was
+    /// removed is asked about like any inviter (rule 25), and so is everybody if the person wished to leave.
     fn look_at_held(
         &mut self,
         id: ConversationId,
@@ -166,8 +168,9 @@ impl Step<'_> {
             return Ok(());
         }
         remove_invited(self.tx, &id)?;
-        let is_member = held.held_for.is_some_and(|held| held.again);
-        if !is_member && !(self.is_wanted(&held.inviter)? && self.is_no_flood(&held.inviter)?) {
+        let by_member = held.held_for.is_some_and(|held| held.again) && !lost.left;
+        let is_unasked = by_member || (self.is_wanted(&held.inviter)? && self.is_no_flood(&held.inviter)?);
+        if !is_unasked {
             let foreign = !self.uses_relay(&invitation.relay.identity)?;
             return self.keep_waiting(&held.inviter, invitation, held.apart, foreign);
         }
@@ -186,9 +189,10 @@ impl Step<'_> {
     ) -> Result<Option<RemovedFrom>, Error> {
         let lost = self.talk(&there, |talk| {
             let (record, seq) = (talk.record(), talk.reading().map(|reading| reading.seq));
-            let fits = record.group == invitation.group && !record.is_leaving() && talk.is_evicted();
+            let fits = record.group == invitation.group && talk.is_evicted();
             let is_later = seq.is_some_and(|seq| seq < invitation.seq);
-            Ok((fits && is_later).then_some(RemovedFrom { there, epoch: record.epoch }))
+            let lost = RemovedFrom { there, epoch: record.epoch, left: record.is_leaving() };
+            Ok((fits && is_later).then_some(lost))
         })?;
         Ok(lost.flatten())
     }
@@ -304,7 +308,8 @@ impl Step<'_> {
         let mut declined = None;
         let joined = self.attempt(|step| {
             if let Some(lost) = lost {
-                step.talk(&lost.there, |talk| talk.end(ConversationState::Removed))?;
+                let how = if lost.left { ConversationState::Left } else { ConversationState::Removed };
+                step.talk(&lost.there, |talk| talk.end(how))?;
             }
             declined = step.join(id, invitation, apart)?.err();
             if let (None, Some(lost)) = (&declined, lost)

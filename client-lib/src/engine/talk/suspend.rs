@@ -130,6 +130,11 @@ impl Talk<'_, '_> {
         Ok(())
     }
 
+    /// Forgets an invitation or what has ended, and nothing that others still speak in.
+    pub(in crate::engine) fn forget_what_is_over(&mut self) -> Result<(), Error> {
+        if self.record().is_read() { Err(Error::StillIn) } else { self.forget() }
+    }
+
     /// Forgets a conversation with all that there is of it.
     pub(in crate::engine) fn forget(&mut self) -> Result<(), Error> {
         if !self.record().has_ended() {

@@ -137,6 +137,30 @@ fn an_earlier_epoch_is_no_way_back() {
     }
 }
 
+/// Whoever wished to leave, and is added anew after the others saw to that, is asked like anybody.
+#[test]
+fn who_left_is_asked_before_coming_back() {
+    let (mut mallory, mut bob, _) = three();
+    bob.engine.live.promised.consent = Consent::Ask;
+    let (card, package) = (bob.card(), bob.package(KeyPackageKind::OneTime));
+    let there = bob.find(&TALK).expect("in it");
+    let made = exchanged(&mut mallory, &card, &package);
+    let mut invitation = mallory.invitation(TALK, &made, &card);
+    invitation.seq = 3;
+    let sealed = mallory.sealed(&invitation, &card, post(1));
+    bob.asks(|reply| Command::Leave(there, reply));
+    assert_eq!(bob.takes(post(1), sealed), []);
+    assert_eq!(evicted(&mut bob), [Cause::Evicted]);
+    assert_eq!(cause(&mut bob), Some(Cause::Evicted), "two words end nothing");
+    let (id, record) = bob.all(&TALK).into_iter().find(|(id, _)| *id != there).expect("it is told");
+    assert_eq!(record.state, ConversationState::Invited);
+    bob.does(|reply| Command::Accept { conversation: id, foreign_relay: false, reply }).expect("comes back");
+    let all = bob.all(&TALK);
+    let state_of = |id| all.iter().find(|(one, _)| *one == id).map(|(_, record)| record.state.clone());
+    assert_eq!(state_of(there), Some(ConversationState::Left));
+    assert_eq!(state_of(id), Some(ConversationState::Active));
+}
+
 /// The relay's word and a stranger's, or a Welcome that does not open, end nothing.
 #[test]
 fn a_word_of_the_relay_and_an_invitation_end_nothing() {

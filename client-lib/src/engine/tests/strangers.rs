@@ -209,6 +209,8 @@ fn an_invitation_to_where_we_are_touches_nothing() {
     let before = bob.reading(&PLACE).expect("reads it").read_key();
     let twice = bob.does(|reply| Command::Accept { conversation: ids[0], foreign_relay: false, reply });
     assert_eq!(twice.expect_err("it is taken").code(), "BAD_INVITATION");
+    let active = bob.does(|reply| Command::Forget(ids[1], reply));
+    assert_eq!(active.expect_err("the others would speak to nobody").code(), "STILL_IN");
     bob.does(|reply| Command::Forget(ids[0], reply)).expect("forgotten");
     let reading = bob.reading(&PLACE).expect("still reads it");
     assert_eq!((reading.purpose, reading.read_key()), (Purpose::Conversation(ids[1]), before));
