@@ -189,10 +189,12 @@ impl Step<'_> {
     ) -> Result<Option<RemovedFrom>, Error> {
         let lost = self.talk(&there, |talk| {
             let (record, seq) = (talk.record(), talk.reading().map(|reading| reading.seq));
-            let fits = record.group == invitation.group && talk.is_evicted();
+            // No conversation moves to another relay, which nobody consented to either.
+            let is_same =
+                record.group == invitation.group && record.relay_identity == invitation.relay.identity;
             let is_later = seq.is_some_and(|seq| seq < invitation.seq);
             let lost = RemovedFrom { there, epoch: record.epoch, left: record.is_leaving() };
-            Ok((fits && is_later).then_some(lost))
+            Ok((is_same && is_later && talk.is_evicted()).then_some(lost))
         })?;
         Ok(lost.flatten())
     }

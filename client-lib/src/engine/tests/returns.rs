@@ -74,15 +74,15 @@ fn who_was_taken_out_and_in_comes_back() {
 
 /// An invitation of bob into the group of that id, which he is a member of, by somebody whom he does not know
 /// as one; to the epoch that he is in, or to a later one.
-fn other_way_in(by: &mut Desk, bob: &mut Desk, is_later: bool) -> Invitation {
+fn other_way_in(by: &mut Desk, bob: &mut Desk, at: &RelayAddress, is_later: bool) -> Invitation {
     let (card, package) = (bob.card(), bob.package(KeyPackageKind::OneTime));
     let made = if is_later {
         let mut eve = Desk::new("eve");
         let (eves, others) = (eve.package(KeyPackageKind::OneTime), eve.card());
-        by.group(TALK, PLACE, &[(eves, &others)]);
+        by.group_at(TALK, at, PLACE, &[(eves, &others)]);
         adds(by, &card, &package)
     } else {
-        by.group(TALK, PLACE, &[(package, &card)])
+        by.group_at(TALK, at, PLACE, &[(package, &card)])
     };
     let mut invitation = by.invitation(TALK, &made, &card);
     invitation.seq = 3;
@@ -96,7 +96,7 @@ fn who_came_in_later_may_invite_back() {
     for is_cautious in [false, true] {
         let (_, mut bob, _) = three();
         let (mut dave, card) = (Desk::new("dave"), bob.card());
-        let invitation = other_way_in(&mut dave, &mut bob, true);
+        let invitation = other_way_in(&mut dave, &mut bob, &relay(), true);
         let sealed = dave.sealed(&invitation, &card, post(1));
         assert_eq!(bob.takes(post(1), sealed), []);
         assert_eq!(bob.rows("invited"), 1, "it waits");
@@ -119,13 +119,13 @@ fn who_came_in_later_may_invite_back() {
     }
 }
 
-/// What leads to no later epoch, or opens nothing, ends nothing: neither by itself nor when it is accepted.
+/// What leads to no later epoch, or opens nothing, ends nothing.
 #[test]
 fn an_earlier_epoch_is_no_way_back() {
     for (is_later, is_rubbish) in [(false, false), (true, true)] {
         let (_, mut bob, _) = three();
         let (mut dave, card) = (Desk::new("dave"), bob.card());
-        let mut invitation = other_way_in(&mut dave, &mut bob, is_later);
+        let mut invitation = other_way_in(&mut dave, &mut bob, &relay(), is_later);
         if is_rubbish {
             invitation.welcome = vec![7; 99];
         }
@@ -135,6 +135,20 @@ fn an_earlier_epoch_is_no_way_back() {
         let states: Vec<_> = bob.all(&TALK).into_iter().map(|(_, record)| record.state).collect();
         assert!(matches!(states[..], [ConversationState::Suspended(_)]), "{states:?}");
     }
+}
+
+/// A group of the same id and mailbox at another relay is no way back: the device would connect to where
+/// nobody consented to.
+#[test]
+fn another_relay_is_no_way_back() {
+    let (_, mut bob, _) = three();
+    let (mut dave, card) = (Desk::new("dave"), bob.card());
+    let invitation = other_way_in(&mut dave, &mut bob, &elsewhere(), true);
+    let sealed = dave.sealed(&invitation, &card, post(1));
+    assert_eq!(bob.takes(post(1), sealed), []);
+    assert_eq!(evicted(&mut bob), [Cause::Evicted]);
+    assert_eq!(cause(&mut bob), Some(Cause::Evicted), "it is not followed");
+    assert_eq!(bob.rows("invited"), 1, "and waits until nothing is read there");
 }
 
 /// Whoever wished to leave, and is added anew after the others saw to that, is asked like anybody.
