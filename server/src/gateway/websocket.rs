@@ -12,8 +12,8 @@ use bytes::Bytes;
 
 /// Longest header of a client's frame: two bytes, eight of length, four of mask.
 const HEADER_BYTES: usize = 14;
-/// Longest payload of a control frame (RFC 6455, section 5.5).
-const CONTROL_BYTES: usize = 125;
+/// Longest payload of a control frame (RFC 6455, section 5.5): none has a longer form of length.
+const CONTROL_BYTES: u8 = 125;
 
 /// What came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,21 +176,26 @@ impl Decoder {
             10 => Kind::Pong,
             _ => return Err(Fault::Protocol),
         };
-        let (length, rest) = match second & 0x7f {
+        let short = second & 0x7f;
+        if kind.is_control() && (short > CONTROL_BYTES || !last) {
+            return Err(Fault::Protocol);
+        }
+        // A length stands in the shortest form that it fits (section 5.2).
+        let (length, least, rest) = match short {
             126 => match rest.split_first_chunk() {
-                Some((length, rest)) => (u64::from(u16::from_be_bytes(*length)), rest),
+                Some((length, rest)) => (u64::from(u16::from_be_bytes(*length)), 126, rest),
                 None => return Ok(None),
             },
             127 => match rest.split_first_chunk() {
-                Some((length, rest)) => (u64::from_be_bytes(*length), rest),
+                Some((length, rest)) => (u64::from_be_bytes(*length), 0x1_0000, rest),
                 None => return Ok(None),
             },
-            short => (u64::from(short), rest),
+            short => (u64::from(short), 0, rest),
         };
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        if kind.is_control() && (length > CONTROL_BYTES || !last) {
+        if length < least || length >> 63 != 0 {
             return Err(Fault::Protocol);
         }
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
         if !kind.is_control() && length > self.most - self.message.len() {
             return Err(Fault::TooLarge);
         }
@@ -360,7 +365,13 @@ mod tests {
             (&frame(0x88, b"\x03\xed"), Fault::Protocol),
             (&frame(0x88, b"\x03\xe8\xff"), Fault::Protocol),
             (&[&frame(0x02, b"x")[..], &frame(0x82, b"x")[..2]].concat(), Fault::Protocol),
-            (&[0x82, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0], Fault::TooLarge),
+            (&[0x82, 0xff, 0x7f, 0, 0, 0, 0, 0, 0, 0], Fault::TooLarge),
+            // The highest bit of a length, and lengths that fit a shorter form.
+            (&[0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0], Fault::Protocol),
+            (&[0x82, 0xfe, 0, 125], Fault::Protocol),
+            (&[0x82, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff], Fault::Protocol),
+            (&[0x89, 0xfe, 0, 5], Fault::Protocol),
+            (&[0x88, 0xff, 0, 0, 0, 0, 0, 0, 0, 2], Fault::Protocol),
             (&[&frame(0x02, &[0; 60_000])[..], &frame(0x80, &[0; 60_000])[..4]].concat(), Fault::TooLarge),
         ];
         for (bytes, fault) in cases {
