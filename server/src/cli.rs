@@ -89,7 +89,7 @@ struct Settings {
     /// text or json
     #[arg(long, global = true)]
     log_format: Option<String>,
-    /// Limit no rates: for measurements
+    /// Limit no rates, and nothing by address: for measurements
     #[arg(long, global = true)]
     no_rates: bool,
     /// Mint an invite for this many accounts at start, and print it
@@ -196,19 +196,30 @@ fn check(config: &Config) -> anyhow::Result<()> {
     if let (Some(certificate), Some(key)) = (&config.tls.certificate, &config.tls.key) {
         crate::gateway::tls_acceptor(certificate, key)?;
     }
-    warn_of_plain_text(config);
+    warn(config);
     say("the configuration is good")
 }
 
-/// Whoever is between reads nothing that is encrypted end to end, but sees the rest, and can take the relay's
-/// place.
-fn warn_of_plain_text(config: &Config) {
+/// Tells of what is allowed and hardly meant, in a line each.
+fn warn(config: &Config) {
     let behind_proxy = config.public_url.as_ref().is_some_and(|url| url.starts_with("wss://"));
-    if config.tls.certificate.is_none() && !config.listen.ip().is_loopback() && !behind_proxy {
+    if config.tls.certificate.is_some() {
+        return;
+    }
+    // Whoever is between reads nothing that is encrypted end to end, but sees the rest, and can take the
+    // relay's place.
+    if !config.listen.ip().is_loopback() && !behind_proxy {
         eprintln!(
             "posthorn-server: warning: {} is open to the network without TLS: set tls.certificate and tls.key, or listen on \
              127.0.0.1 behind a TLS proxy and set public_url to its wss:// address",
             config.listen
+        );
+    }
+    if behind_proxy && config.trusted_proxies.is_empty() {
+        eprintln!(
+            "posthorn-server: warning: public_url is wss:// and there is no certificate, so there is a proxy, but \
+             trusted_proxies names none: all clients count as one address and share its limits; set trusted_proxies to the \
+             proxy's address, such as [\"127.0.0.1\"]"
         );
     }
 }
@@ -273,6 +284,7 @@ impl Settings {
                 .iter()
                 .filter(|key| key.name.contains("_per_") && key.name.starts_with("rates."));
             flags.extend(off.map(|key| (key.name.to_owned(), "0".to_owned())));
+            flags.push(("rates.exempt".to_owned(), "[\"0.0.0.0/0\", \"::/0\"]".to_owned()));
         }
         for set in &self.set {
             let (key, value) =
@@ -296,7 +308,7 @@ fn serve(config: Config, print_invite: Option<u32>) -> anyhow::Result<()> {
         // Before starting, so that no signal finds the relay without a handler.
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let data = config.data.display().to_string();
-        warn_of_plain_text(&config);
+        warn(&config);
         let is_in_memory = config.engine == Engine::Memory;
         let relay = Relay::start(config).await.map_err(not_started)?;
         say(&format!("posthorn-server listens on {}", relay.url()))?;

@@ -22,6 +22,10 @@ use crate::wire::{PATIENCE, Wire};
 /// Options of a relay that limits no rates, for tests and measurements that ask for more than people do.
 pub const NO_RATES: &[&str] = &["--no-rates", "--set", "connections.total=20000"];
 
+/// Everybody in a test comes from this machine, where a limit by address would be one for all of them.
+/// Options that say something else come later, and win.
+const EVERYBODY_IS_HERE: &str = "rates.exempt=[\"127.0.0.0/8\", \"::1\"]";
+
 /// How many accounts the first start's invite makes: more than any test needs.
 const ACCOUNTS: &str = "1000";
 
@@ -94,6 +98,7 @@ impl RelayProcess {
             .arg(self.address.to_string())
             .arg("--data")
             .arg(self.data.path())
+            .args(["--set", EVERYBODY_IS_HERE])
             .args(&self.options)
             .args(self.invite.is_empty().then_some(["--print-invite", ACCOUNTS]).into_iter().flatten())
             .stdin(Stdio::null())

@@ -85,7 +85,7 @@ async fn programs_get_flat_objects_and_errors_that_they_can_read() -> anyhow::Re
 }
 
 #[test]
-fn a_relay_that_is_open_to_the_network_without_tls_warns() {
+fn what_is_allowed_and_hardly_meant_is_warned_of() {
     let warned = |arguments: &[&str]| {
         let output = posthorn_server(&[&["check-config"], arguments].concat());
         assert!(output.status.success(), "{output:?}");
@@ -95,7 +95,11 @@ fn a_relay_that_is_open_to_the_network_without_tls_warns() {
     assert!(warning.contains("warning") && warning.contains("TLS"), "{warning}");
     assert_eq!(warning.trim_end().lines().count(), 1, "{warning}");
     assert_eq!(warned(&["--listen", "127.0.0.1:4100"]), "");
-    assert_eq!(warned(&["--listen", "0.0.0.0:4100", "--public-url", "wss://relay.example"]), "");
+    let behind = ["--listen", "0.0.0.0:4100", "--public-url", "wss://relay.example"];
+    let warning = warned(&behind);
+    assert!(warning.contains("warning") && warning.contains("trusted_proxies"), "{warning}");
+    assert_eq!(warning.trim_end().lines().count(), 1, "{warning}");
+    assert_eq!(warned(&[&behind[..], &["--set", "trusted_proxies=[\"127.0.0.1\"]"]].concat()), "");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::invite::{self, Invite};
 use crate::clock::SystemClock;
 use crate::command::Context;
-use crate::gateway::listener::Doors;
+use crate::gateway::doors::Doors;
 use crate::store::{Clock as _, NewInvite, Stats, StoreError};
 
 /// Longest request that is read, in bytes.

@@ -1,12 +1,12 @@
 //! What every command works with: the parts of one relay, without sockets.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use posthorn_proto::{Limits, RelayIdentity};
 use tokio::sync::Semaphore;
 
+use super::neighbourhood::AddressBuckets;
 use super::rate::{Buckets, Rate};
 use crate::config::Rates;
 use crate::live::Hub;
@@ -73,9 +73,9 @@ pub(crate) struct ContextRates {
     pub(crate) takes_by_asker: Buckets,
     pub(crate) takes_of_target: Buckets,
     pub(crate) takes_by_asker_of_target: Buckets,
-    pub(crate) registrations: Buckets,
-    pub(crate) requests_of_address: Buckets,
-    pub(crate) connects: Buckets,
+    pub(crate) registrations: AddressBuckets,
+    pub(crate) requests_of_address: AddressBuckets,
+    pub(crate) connects: AddressBuckets,
 }
 
 impl Context {
@@ -83,8 +83,13 @@ impl Context {
     pub fn new(parts: ContextParts) -> Arc<Self> {
         let rates = &parts.rates;
         let hourly = |events: u32| Buckets::new(Rate::new(events, HOUR, events), REMEMBERED);
-        let (together, connects) =
-            (rates.requests_per_address_per_second, rates.connects_per_address_per_minute);
+        let by_address =
+            |events: u32, seconds, burst| AddressBuckets::new(events, seconds, burst, REMEMBERED);
+        let (together, connects, registrations) = (
+            rates.requests_per_address_per_second,
+            rates.connects_per_address_per_minute,
+            rates.registrations_per_address_per_hour,
+        );
         Arc::new(Self {
             rates: ContextRates {
                 requests: Rate::new(rates.requests_per_second, 1, rates.requests_burst),
@@ -92,12 +97,9 @@ impl Context {
                 takes_by_asker: hourly(rates.takes_per_asker_per_hour),
                 takes_of_target: hourly(rates.takes_per_target_per_hour),
                 takes_by_asker_of_target: hourly(rates.takes_per_asker_and_target_per_hour),
-                registrations: hourly(rates.registrations_per_address_per_hour),
-                requests_of_address: Buckets::new(
-                    Rate::new(together, 1, together.saturating_mul(4)),
-                    REMEMBERED,
-                ),
-                connects: Buckets::new(Rate::new(connects, 60, connects), REMEMBERED),
+                registrations: by_address(registrations, HOUR, registrations),
+                requests_of_address: by_address(together, 1, together.saturating_mul(4)),
+                connects: by_address(connects, 60, connects),
             },
             store: parts.store,
             hub: parts.hub,
@@ -127,27 +129,5 @@ impl Context {
     /// Whether the relay is stopping.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
-    }
-}
-
-/// What counts as one address: an IPv6 customer has at least a /64.
-pub(crate) fn neighbourhood(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
-        v4 => v4,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn neighbours_share_an_address() {
-        let of = |text: &str| neighbourhood(text.parse().expect("address"));
-        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
-        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
-        assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
-        assert_ne!(of("10.0.0.2"), of("10.0.0.1"));
     }
 }

@@ -2,9 +2,9 @@
 //! replies.
 //!
 //! The frame is already decoded and its lengths are right; what is left to check are this relay's limits, who
-//! is asking, and how often: [`context`] is the relay as they see it, [`peer`] the connection that asks, and
-//! [`rate`] how often something may happen. No command touches a socket. Rules of mailboxes and of the
-//! directory are not here but in the store's ledger.
+//! is asking, and how often: [`context`] is the relay as they see it, [`peer`] the connection that asks,
+//! [`rate`] how often something may happen, and [`neighbourhood`] what counts as one address. No command
+//! touches a socket. Rules of mailboxes and of the directory are not here but in the store's ledger.
 //!
 //! | file | needs |
 //! |---|---|
@@ -25,6 +25,7 @@ mod create;
 mod destroy;
 mod draw_tokens;
 mod look_up;
+pub(crate) mod neighbourhood;
 mod open;
 pub(crate) mod peer;
 mod post;
@@ -43,7 +44,6 @@ use std::sync::Arc;
 use posthorn_proto::ErrorCode;
 use posthorn_proto::frame::{Refusal, Request, ServerBody};
 
-pub(crate) use context::neighbourhood;
 pub use context::{Context, ContextParts};
 
 use self::peer::{Asked, Peer};

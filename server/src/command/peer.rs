@@ -30,7 +30,7 @@ const REQUEST_BYTES: usize = 1 << 20;
 /// One connection as its requests see it.
 pub(crate) struct Peer {
     pub(crate) outbox: Arc<Outbox>,
-    /// Where it comes from; kept in memory only.
+    /// For whom limits by address count it, if for anybody; kept in memory only.
     pub(crate) address: Option<IpAddr>,
     ephemeral: Arc<Ephemeral>,
     nonce: [u8; 16],

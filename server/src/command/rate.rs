@@ -74,13 +74,23 @@ pub(crate) struct Buckets {
     rate: Rate,
     most: usize,
     hasher: RandomState,
-    buckets: Mutex<HashMap<u64, Bucket>>,
+    held: Mutex<Held>,
 }
+
+#[derive(Debug, Default)]
+struct Held {
+    buckets: HashMap<u64, Bucket>,
+    /// Steady milliseconds from which on it is worth while to look for full buckets again.
+    look_at: u64,
+}
+
+/// Milliseconds between two searches for buckets that can be forgotten: each looks at all of them.
+const SEARCH: u64 = 1000;
 
 impl Buckets {
     /// Buckets of one rate, at most `most` of them.
     pub(crate) fn new(rate: Rate, most: usize) -> Self {
-        Self { rate, most, hasher: RandomState::new(), buckets: Mutex::default() }
+        Self { rate, most, hasher: RandomState::new(), held: Mutex::default() }
     }
 
     /// Takes one event of `key`, or tells how many milliseconds to wait. When too many keys are being limited
@@ -90,17 +100,27 @@ impl Buckets {
         self.take_some(key, 1, now)
     }
 
+    /// How many keys are remembered.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.held.lock().buckets.len()
+    }
+
     /// The same for `cost` events.
     pub(crate) fn take_some(&self, key: impl Hash, cost: u32, now: u64) -> Result<(), u32> {
         if self.rate == Rate::UNLIMITED {
             return Ok(());
         }
         let key = self.hasher.hash_one(key);
-        let mut buckets = self.buckets.lock();
+        let mut held = self.held.lock();
+        let Held { buckets, look_at } = &mut *held;
         if buckets.len() >= self.most && !buckets.contains_key(&key) {
-            buckets.retain(|_, bucket| !bucket.is_full(now));
+            if now >= *look_at {
+                buckets.retain(|_, bucket| !bucket.is_full(now));
+                *look_at = now + SEARCH;
+            }
             if buckets.len() >= self.most {
-                return Err(1000);
+                return Err(SEARCH as u32);
             }
         }
         buckets.entry(key).or_default().take(self.rate, cost, now)
@@ -147,5 +167,9 @@ mod tests {
         assert_eq!(buckets.take("b", 0), Ok(()));
         assert!(buckets.take("c", 0).is_err(), "no room for a third");
         assert_eq!(buckets.take("c", 1000), Ok(()), "the others have recovered and are forgotten");
+        assert_eq!(buckets.take("d", 1500), Ok(()));
+        assert!(buckets.take("e", 2100).is_ok(), "c has recovered");
+        assert!(buckets.take("f", 2600).is_err(), "d has recovered, but nobody looks again so soon");
+        assert!(buckets.take("f", 3100).is_ok());
     }
 }

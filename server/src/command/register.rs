@@ -4,7 +4,6 @@
 use posthorn_proto::frame::{Register, ServerBody};
 
 use super::authenticate::{prove, succeed};
-use super::context::neighbourhood;
 use super::{Call, Reply, rate_limited, within};
 use crate::admin::invite;
 use crate::store::NewAccount;
@@ -14,8 +13,8 @@ const INVITE_BYTES: u32 = 64;
 
 pub(super) async fn register(call: Call, register: Register) -> Reply {
     within("invite code in bytes", register.invite.len(), INVITE_BYTES)?;
-    if let Some(address) = call.peer.address.filter(|address| !address.to_canonical().is_loopback()) {
-        call.context.rates.registrations.take(neighbourhood(address), call.now).map_err(rate_limited)?;
+    if let Some(address) = call.peer.address {
+        call.context.rates.registrations.take(address, 1, call.now).map_err(rate_limited)?;
     }
     let key = prove(&call, &register.device, &register.device_key, &register.proof)?;
     let invite = (!call.context.open_registration).then(|| invite::hash(&register.invite));

@@ -9,6 +9,12 @@ use super::{Call, Reply, rate_limited};
 pub(super) async fn take_key_packages(call: Call, handle: Handle) -> Reply {
     let asker = call.peer.authenticated()?;
     let rates = &call.context.rates;
+    // Before anything is remembered of a target: there are more names than can be remembered.
+    let known = call.context.store.card(handle.clone()).await;
+    if let Err(error) = known {
+        rates.takes_by_asker.take(asker, call.now).map_err(rate_limited)?;
+        return Err(error.into());
+    }
     // The narrowest first: one asker must not use up what the target grants to everybody.
     rates.takes_by_asker_of_target.take((asker, &handle), call.now).map_err(rate_limited)?;
     rates.takes_by_asker.take(asker, call.now).map_err(rate_limited)?;

@@ -46,6 +46,11 @@ pub const KEYS: &[Key] = &[
         "URL",
         "What clients should connect to, if it is not the listening address: `wss://relay.example`.",
     ),
+    text(
+        "trusted_proxies",
+        "networks",
+        "Proxies that are believed when they say where a connection comes from: `[\"127.0.0.1\", \"172.16.0.0/12\"]`. See \"Behind a proxy\".",
+    ),
     text("open_registration", "true or false", "Whether anybody may register, without an invite."),
     text(
         "engine",
@@ -147,13 +152,6 @@ pub const KEYS: &[Key] = &[
         "Most connections of one address (an IPv6 /64 counts as one). 0 = no limit.",
     ),
     number(
-        "connections.per_loopback_address",
-        "connections",
-        0,
-        1_000_000,
-        "The same for 127.0.0.1 and ::1, where everybody behind a proxy comes from. 0 = no limit.",
-    ),
-    number(
         "connections.handshakes",
         "connections",
         8,
@@ -196,14 +194,14 @@ pub const KEYS: &[Key] = &[
         "requests per second",
         0,
         10_000_000,
-        "Requests of all connections of one address together, four times as many in a burst; loopback is not counted. 0 = no limit.",
+        "Requests of all connections of one address together, four times as many in a burst. 0 = no limit.",
     ),
     number(
         "rates.connects_per_address_per_minute",
         "connections per minute",
         0,
         10_000_000,
-        "New connections of one address; more are refused with HTTP 503. Loopback is not counted. 0 = no limit.",
+        "New connections of one address; more are refused with HTTP 503. 0 = no limit.",
     ),
     number(
         "rates.bad_requests_per_minute",
@@ -238,7 +236,12 @@ pub const KEYS: &[Key] = &[
         "registrations per hour",
         0,
         1_000_000,
-        "Attempts to register from one address (an IPv6 /64 counts as one); loopback is not counted. 0 = no limit.",
+        "Attempts to register from one address (an IPv6 /64 counts as one). 0 = no limit.",
+    ),
+    text(
+        "rates.exempt",
+        "networks",
+        "Addresses that no limit by address concerns, neither a rate nor `connections.per_address`: `[\"127.0.0.0/8\"]`.",
     ),
     number(
         "store.total_bytes",

@@ -5,6 +5,8 @@ use figment::error::Kind;
 
 use super::KEYS;
 
+const LIST: &str = ": write a list, such as [\"127.0.0.1\", \"172.16.0.0/12\"]";
+
 /// What is wrong, with which key, and where it stands.
 pub(super) fn in_one_line(error: &figment::Error) -> String {
     let words = match &error.kind {
@@ -15,6 +17,8 @@ pub(super) fn in_one_line(error: &figment::Error) -> String {
         [only] if only == "listen" => {
             ": write an IP address and a port, such as 127.0.0.1:4100 or [::]:4100 (names such as localhost are not looked up)"
         }
+        [only] if only == "trusted_proxies" => LIST,
+        [rates, exempt] if rates == "rates" && exempt == "exempt" => LIST,
         _ => "",
     };
     let key = if error.path.is_empty() { String::new() } else { format!("{}: ", error.path.join(".")) };

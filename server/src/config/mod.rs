@@ -6,6 +6,7 @@
 
 mod keys;
 mod mistake;
+mod network;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tracing_subscriber::filter::LevelFilter;
 
 pub use keys::{KEYS, Key, documentation};
+pub use network::{Network, Networks, NotANetwork};
 
 use crate::store::StorePolicy;
 use crate::store::embedded::EmbeddedConfig;
@@ -34,6 +36,7 @@ pub struct Config {
     pub listen: SocketAddr,
     pub data: PathBuf,
     pub public_url: Option<String>,
+    pub trusted_proxies: Networks,
     pub open_registration: bool,
     pub engine: Engine,
     pub tls: Tls,
@@ -70,7 +73,6 @@ pub struct Tls {
 pub struct Connections {
     pub total: u32,
     pub per_address: u32,
-    pub per_loopback_address: u32,
     pub handshakes: u32,
     pub handshake_seconds: u32,
     pub outbox_bytes: u32,
@@ -93,10 +95,11 @@ pub struct Rates {
     pub takes_per_target_per_hour: u32,
     pub takes_per_asker_and_target_per_hour: u32,
     pub registrations_per_address_per_hour: u32,
+    pub exempt: Networks,
 }
 
 impl Rates {
-    /// No rate is limited: for simulations and measurements.
+    /// No rate is limited, and nothing by address: for simulations and measurements.
     pub fn off() -> Self {
         Self {
             requests_per_second: 0,
@@ -108,6 +111,7 @@ impl Rates {
             takes_per_target_per_hour: 0,
             takes_per_asker_and_target_per_hour: 0,
             registrations_per_address_per_hour: 0,
+            exempt: Networks::all(),
         }
     }
 }
@@ -124,6 +128,7 @@ impl Default for Rates {
             takes_per_target_per_hour: 200,
             takes_per_asker_and_target_per_hour: 20,
             registrations_per_address_per_hour: 20,
+            exempt: Networks::default(),
         }
     }
 }
@@ -202,6 +207,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 4100)),
             data: PathBuf::new(),
             public_url: None,
+            trusted_proxies: Networks::default(),
             open_registration: false,
             engine: Engine::Embedded,
             tls: Tls::default(),
@@ -209,7 +215,6 @@ impl Default for Config {
             connections: Connections {
                 total: 10_000,
                 per_address: 256,
-                per_loopback_address: 0,
                 handshakes: 1000,
                 handshake_seconds: 10,
                 outbox_bytes: 512 * 1024,
@@ -273,7 +278,7 @@ pub struct Sources {
 }
 
 impl Config {
-    /// In memory, on a free loopback port, without a data folder and without limits on rates.
+    /// In memory, on a free loopback port, without a data folder, and without limits on rates and by address.
     pub fn for_tests() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),

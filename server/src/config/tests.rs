@@ -50,6 +50,20 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
 }
 
 #[test]
+fn networks_are_lists_wherever_they_are_written() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    std::fs::write(dir.path().join(FILE_NAME), "trusted_proxies = ['127.0.0.1', '172.16.0.0/12']\n")
+        .expect("written");
+    for flag in ["[\"192.0.2.0/24\", \"::1\"]", "[192.0.2.0/24,::1]"] {
+        let config = load(dir.path(), &[("rates.exempt", flag)]).expect(flag);
+        assert!(config.trusted_proxies.contains([172, 17, 0, 1].into()));
+        assert!(config.rates.exempt.contains([192, 0, 2, 9].into()), "{flag}");
+        assert!(!config.rates.exempt.contains([127, 0, 0, 1].into()), "nobody else is exempt");
+    }
+    assert!(Config::default().rates.exempt.is_empty() && Config::default().trusted_proxies.is_empty());
+}
+
+#[test]
 fn mistakes_are_told_with_the_key() {
     let dir = tempfile::tempdir().expect("temporary folder");
     for (flags, word) in [
@@ -65,6 +79,9 @@ fn mistakes_are_told_with_the_key() {
         (&[("public_url", "https://x")], "public_url"),
         (&[("limits.frame_bytes", "8192")], "frame_bytes"),
         (&[("log.level", "a=b=c")], "log.level"),
+        (&[("trusted_proxies", "[\"proxy.example\"]")], "\"proxy.example\" is no network"),
+        (&[("rates.exempt", "[\"10.0.0.0/33\"]")], "such as 172.16.0.0/12"),
+        (&[("rates.exempt", "10.0.0.1")], "write a list"),
         (&[("log.level", "loud")], "log.level must be error, warn"),
         (&[("log.level", "info,loud")], "log.level"),
     ] {

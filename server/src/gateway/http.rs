@@ -4,21 +4,27 @@
 //! begins.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT};
-use hyper::header::{SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::header::{
+    SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use posthorn_proto::{PATH, SUBPROTOCOL};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::doors::Visitor;
+use super::origin::{Origin, Trust};
+use crate::clock::SystemClock;
 use crate::command::Context;
 use crate::store::Stats;
 
@@ -37,39 +43,74 @@ pub(crate) struct Upgraded<S> {
     pub(crate) io: S,
     /// What came after the request's head.
     pub(crate) read: Bytes,
+    /// Where it comes from.
+    pub(crate) address: IpAddr,
+}
+
+/// A connection that is no WebSocket yet, and the relay that it came to.
+#[derive(Clone, Copy)]
+pub(crate) struct Guest<'a> {
+    pub(crate) context: &'a Context,
+    pub(crate) trust: &'a Trust,
+    pub(crate) origin: Origin,
+    pub(crate) visitor: &'a Visitor,
+    pub(crate) clock: &'a SystemClock,
 }
 
 /// Answers requests until the connection ends (`None`) or becomes a WebSocket.
-pub(crate) async fn serve<S>(io: S, context: Arc<Context>) -> Option<Upgraded<S>>
+pub(crate) async fn serve<S>(io: S, guest: Guest<'_>) -> Option<Upgraded<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let upgraded = Arc::new(AtomicBool::new(false));
-    let flag = upgraded.clone();
+    let upgraded = Arc::new(Mutex::new(None));
+    let noted = upgraded.clone();
     let service = service_fn(move |request| {
-        let response = respond(&request, &context);
-        flag.store(response.status() == StatusCode::SWITCHING_PROTOCOLS, Ordering::Relaxed);
-        async move { Ok::<_, Infallible>(response) }
+        let (answer, address) = match guest.respond(&request) {
+            Ok(answer) => answer,
+            Err(refusal) => (*refusal, None),
+        };
+        *noted.lock() = address;
+        async move { Ok::<_, Infallible>(answer) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS)
         .serve_connection(TokioIo::new(io), service);
     let parts = connection.without_shutdown().await.ok()?;
-    upgraded.load(Ordering::Relaxed).then(|| Upgraded { io: parts.io.into_inner(), read: parts.read_buf })
+    let address = (*upgraded.lock())?;
+    Some(Upgraded { io: parts.io.into_inner(), read: parts.read_buf, address })
 }
 
 type Answer = Response<Full<Bytes>>;
 
-fn respond(request: &Request<Incoming>, context: &Context) -> Answer {
-    let path = request.uri().path();
-    if path == PATH {
-        return upgrade(request.method(), request.headers(), context).unwrap_or_else(|answer| *answer);
+impl Guest<'_> {
+    /// The answer and, if the connection is a WebSocket from now on, where that comes from.
+    fn respond(&self, request: &Request<Incoming>) -> Result<(Answer, Option<IpAddr>), Box<Answer>> {
+        let Ok(address) = self.trust.of_request(self.origin, request.headers()) else {
+            return Err(Box::new(plain(StatusCode::BAD_REQUEST, UNREADABLE)));
+        };
+        // A proxy's connection counts for whom each request comes from; another one has been counted.
+        let is_forwarded = matches!(self.origin, Origin::Proxy(_));
+        let (rate, now) = (&self.context.rates.connects, self.clock.millis());
+        if is_forwarded && !self.visitor.may_connect(address, rate, now) {
+            return Err(Box::new(full()));
+        }
+        if request.uri().path() != PATH {
+            return Ok((page(request, self.context), None));
+        }
+        let answer = upgrade(request, self.context)?;
+        if is_forwarded && !self.visitor.count(address) {
+            return Err(Box::new(full()));
+        }
+        Ok((answer, Some(address)))
     }
+}
+
+fn page(request: &Request<Incoming>, context: &Context) -> Answer {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "this relay answers GET only\n");
     }
-    match path {
+    match request.uri().path() {
         "/" => with(StatusCode::OK, "text/html; charset=utf-8", PAGE),
         "/health" if context.is_draining() => {
             with(StatusCode::SERVICE_UNAVAILABLE, "application/json", "{\"status\":\"stopping\"}\n")
@@ -80,10 +121,20 @@ fn respond(request: &Request<Incoming>, context: &Context) -> Answer {
 }
 
 /// The opening handshake of RFC 6455, section 4.2. Every refusal says what is missing.
-fn upgrade(method: &Method, headers: &HeaderMap, context: &Context) -> Result<Answer, Box<Answer>> {
+fn upgrade(request: &Request<Incoming>, context: &Context) -> Result<Answer, Box<Answer>> {
     let refuse = |status, text| Err(Box::new(plain(status, text)));
-    if method != Method::GET {
+    let headers = request.headers();
+    if request.method() != Method::GET {
         return refuse(StatusCode::METHOD_NOT_ALLOWED, "WebSocket begins with GET\n");
+    }
+    if request.version() != Version::HTTP_11 {
+        return refuse(
+            StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            "WebSocket needs HTTP/1.1 (behind nginx: proxy_http_version 1.1)\n",
+        );
+    }
+    if !request.body().is_end_stream() {
+        return refuse(StatusCode::BAD_REQUEST, "a request for WebSocket has no body\n");
     }
     if !names(headers, CONNECTION, "upgrade") || !names(headers, UPGRADE, "websocket") {
         let mut answer = plain(StatusCode::UPGRADE_REQUIRED, "this path speaks WebSocket (RFC 6455)\n");
@@ -101,8 +152,9 @@ fn upgrade(method: &Method, headers: &HeaderMap, context: &Context) -> Result<An
             "name the subprotocol: Sec-WebSocket-Protocol: posthorn.v1\n",
         );
     }
-    let Some(key) = headers.get(SEC_WEBSOCKET_KEY) else {
-        return refuse(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing\n");
+    let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).into_iter();
+    let (Some(key), None) = (keys.next().filter(|key| is_key(key.as_bytes())), keys.next()) else {
+        return refuse(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key must be there once: 16 bytes in base64\n");
     };
     if context.is_draining() {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "the relay is stopping: try again soon\n");
@@ -116,6 +168,13 @@ fn upgrade(method: &Method, headers: &HeaderMap, context: &Context) -> Result<An
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     Ok(answer)
+}
+
+/// Whether this is base64 of 16 bytes. What the last digit has beyond them is not looked at: in the example
+/// of RFC 6455 (section 4.1) it is not zero.
+fn is_key(key: &[u8]) -> bool {
+    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    key.strip_suffix(b"==").is_some_and(|digits| digits.len() == 22 && digits.iter().all(is_digit))
 }
 
 /// Whether a comma-separated header has this word, in any case.
@@ -146,14 +205,59 @@ fn with(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Answe
     answer
 }
 
-/// The answer to a connection over the cap, written without reading what it asks.
-pub(crate) const FULL: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\nConnection: close\r\n\
-Content-Type: text/plain\r\nContent-Length: 43\r\n\r\ntoo many connections: try again in a while\n";
+const TOO_MANY: &str = "too many connections: try again in a while\n";
+const UNREADABLE: &str =
+    "BAD_FORWARDED_ADDRESS: the proxy does not say in a readable way where this connection comes from\n";
+
+fn full() -> Answer {
+    let mut answer = plain(StatusCode::SERVICE_UNAVAILABLE, TOO_MANY);
+    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("10"));
+    answer
+}
+
+/// Why a connection is answered without reading what it asks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum TurnedAway {
+    /// There are too many.
+    Full,
+    /// A trusted proxy does not say where it comes from.
+    Unreadable,
+}
+
+impl TurnedAway {
+    /// The whole answer.
+    pub(crate) fn answer(self) -> String {
+        let (head, text) = match self {
+            Self::Full => ("503 Service Unavailable\r\nRetry-After: 10", TOO_MANY),
+            Self::Unreadable => ("400 Bad Request", UNREADABLE),
+        };
+        let length = text.len();
+        format!(
+            "HTTP/1.1 {head}\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n{text}"
+        )
+    }
+}
 
 #[cfg(test)]
 mod tests {
-    use super::{Stats, health};
+    use super::{Stats, health, is_key};
+
+    #[test]
+    fn a_key_is_sixteen_bytes() {
+        for good in ["dGhlIHNhbXBsZSBub25jZQ==", "AQIDBAUGBwgJCgsMDQ4PEC==", "++++////++++////++++//=="] {
+            assert!(is_key(good.as_bytes()), "{good}");
+        }
+        for bad in [
+            "",
+            "==",
+            "dGhlIHNhbXBsZSBub25jZQ",
+            "dGhlIHNhbXBsZSBub25jZTE=",
+            "dGhlIHNhbXBsZSBub25j-Q==",
+            "dGhlIHNhbXBsZSBub25jZSBub25jZQ==",
+        ] {
+            assert!(!is_key(bad.as_bytes()), "{bad}");
+        }
+    }
 
     #[test]
     fn health_is_json_and_names_what_is_wrong() {
@@ -169,12 +273,5 @@ mod tests {
             assert_eq!(json["damaged"], stats.damaged);
             assert_eq!(json["expiry_paused"], stats.expiry_paused);
         }
-    }
-
-    #[test]
-    fn the_refusal_has_the_length_that_it_states() {
-        let text = std::str::from_utf8(super::FULL).expect("ASCII");
-        let (head, body) = text.split_once("\r\n\r\n").expect("head and body");
-        assert!(head.contains(&format!("Content-Length: {}", body.len())));
     }
 }

@@ -1,18 +1,15 @@
-//! The listener: accepts connections, caps their number, and owns their tasks.
+//! The listener: accepts connections, and owns their tasks.
 //!
 //! Every connection is a task in its set: dropping the listener's future ends them all; draining waits for
 //! them, for a while.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -20,21 +17,23 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::connection::{Connection, Surroundings};
+use super::doors::{Doors, Visitor};
 use super::handshakes::{Handshake, Handshakes};
+use super::http::{self, Guest, TurnedAway};
+use super::origin::{Origin, Trust, Unreadable};
 use super::session::{Now, Session};
-use super::tls::TlsError;
-use super::{http, tls};
+use super::tls::{self, TlsError};
 use crate::clock::SystemClock;
-use crate::command::rate::Buckets;
-use crate::command::{Context, neighbourhood};
+use crate::command::Context;
 use crate::config::{Config, Connections};
-use crate::outbox::Outbox;
 use crate::store::Clock as _;
 
 /// A pause after the system refused a connection (too many open files): trying at once would only spin.
 const BREATHER: Duration = Duration::from_millis(100);
 /// How long a refused connection may take to be told so.
 const REFUSAL: Duration = Duration::from_secs(1);
+/// What is read of a refused connection, bytes.
+const REFUSED_BYTES: u64 = 64 * 1024;
 
 /// Accepts connections for one relay.
 pub(crate) struct Listener {
@@ -48,90 +47,9 @@ struct Shared {
     surroundings: Arc<Surroundings>,
     settings: Connections,
     drain: watch::Receiver<bool>,
+    trust: Trust,
     doors: Arc<Doors>,
     handshakes: Arc<Handshakes>,
-}
-
-/// How many connections there are, in all and by address.
-#[derive(Debug, Default)]
-pub(crate) struct Doors {
-    open: AtomicU64,
-    /// Only addresses with a limit stand here, and only while they have a connection.
-    by_address: Mutex<HashMap<IpAddr, u32>>,
-    /// Whom to wake when the relay stops.
-    roll: Mutex<HashMap<u64, Weak<Outbox>>>,
-    /// Names the next visitor.
-    next: AtomicU64,
-}
-
-/// One admitted connection; leaves on drop.
-struct Visitor {
-    doors: Arc<Doors>,
-    number: u64,
-    counted: Option<IpAddr>,
-}
-
-impl Visitor {
-    /// It is a session now, which must hear when the relay stops.
-    fn enroll(&self, outbox: &Arc<Outbox>) {
-        self.doors.roll.lock().insert(self.number, Arc::downgrade(outbox));
-    }
-}
-
-impl Doors {
-    /// Connections open now.
-    pub(crate) fn open(&self) -> u64 {
-        self.open.load(Ordering::Relaxed)
-    }
-
-    fn admit(
-        self: &Arc<Self>,
-        address: IpAddr,
-        settings: &Connections,
-        rate: &Buckets,
-        now: u64,
-    ) -> Option<Visitor> {
-        if self.open() >= u64::from(settings.total) {
-            return None;
-        }
-        let address = neighbourhood(address);
-        if !address.is_loopback() && rate.take(address, now).is_err() {
-            return None;
-        }
-        let most = if address.is_loopback() { settings.per_loopback_address } else { settings.per_address };
-        if most > 0 {
-            let mut by_address = self.by_address.lock();
-            let count = by_address.entry(address).or_insert(0);
-            if *count >= most {
-                return None;
-            }
-            *count += 1;
-        }
-        self.open.fetch_add(1, Ordering::Relaxed);
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        Some(Visitor { doors: self.clone(), number, counted: (most > 0).then_some(address) })
-    }
-
-    /// Every session looks whether the relay is stopping.
-    fn wake_all(&self) {
-        let roll: Vec<_> = self.roll.lock().values().filter_map(Weak::upgrade).collect();
-        roll.iter().for_each(|outbox| outbox.wake());
-    }
-}
-
-impl Drop for Visitor {
-    fn drop(&mut self) {
-        self.doors.open.fetch_sub(1, Ordering::Relaxed);
-        self.doors.roll.lock().remove(&self.number);
-        let Some(address) = self.counted else { return };
-        let mut by_address = self.doors.by_address.lock();
-        if let Some(count) = by_address.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                by_address.remove(&address);
-            }
-        }
-    }
 }
 
 impl Listener {
@@ -155,11 +73,10 @@ impl Listener {
             stalled: Duration::from_secs(settings.stalled_seconds.into()),
         });
         let handshakes = Handshakes::new(settings.handshakes as usize);
-        let doors = Arc::default();
-        Ok(Self {
-            tcp,
-            shared: Arc::new(Shared { tls, context, surroundings, settings, drain, doors, handshakes }),
-        })
+        let trust = Trust::new(config.trusted_proxies.clone());
+        let doors = Doors::new(settings.total, settings.per_address, config.rates.exempt.clone());
+        let shared = Shared { tls, context, surroundings, settings, drain, trust, doors, handshakes };
+        Ok(Self { tcp, shared: Arc::new(shared) })
     }
 
     pub(crate) fn doors(&self) -> Arc<Doors> {
@@ -175,7 +92,7 @@ impl Listener {
         loop {
             tokio::select! {
                 accepted = shared.accept(&tcp) => match accepted {
-                    Ok((stream, address)) => admit(&shared, stream, address, &mut connections),
+                    Ok((stream, peer)) => admit(&shared, stream, peer.ip(), &mut connections),
                     Err(error) => {
                         tracing::warn!(kind = ?error.kind(), "cannot accept a connection");
                         tokio::time::sleep(BREATHER).await;
@@ -210,44 +127,41 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-fn admit(shared: &Arc<Shared>, stream: TcpStream, address: SocketAddr, connections: &mut JoinSet<()>) {
-    let now = shared.surroundings.clock.millis();
-    match shared.doors.admit(address.ip(), &shared.settings, &shared.context.rates.connects, now) {
-        Some(visitor) => shared.handshakes.begin(now, |handshake| {
-            connections.spawn(serve(shared.clone(), stream, address.ip(), visitor, handshake))
+fn admit(shared: &Arc<Shared>, stream: TcpStream, peer: IpAddr, connections: &mut JoinSet<()>) {
+    // Where a proxy's connection comes from is not known yet.
+    let admitted = |visitor: &Visitor| shared.trust.is_proxy(peer) || shared.admits(visitor, peer);
+    match shared.doors.enter().filter(admitted) {
+        Some(visitor) => shared.handshakes.begin(shared.surroundings.clock.millis(), |handshake| {
+            connections.spawn(serve(shared.clone(), stream, peer, visitor, handshake))
         }),
         // Refusals are bounded too: beyond that the connection is just dropped.
         None if (connections.len() as u64) < u64::from(shared.settings.total) + 64 => {
             let shared = shared.clone();
-            connections.spawn(async move { turn_away(&shared, stream).await });
+            connections.spawn(async move { turn_away(&shared, stream, TurnedAway::Full).await });
         }
         None => {}
     }
 }
 
-async fn serve(
-    shared: Arc<Shared>,
-    stream: TcpStream,
-    address: IpAddr,
-    visitor: Visitor,
-    handshake: Handshake,
-) {
+async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: IpAddr, visitor: Visitor, handshake: Handshake) {
     // Boxed, and dropped before the connection begins: what the handshake needs shall not stay with the
     // connection for the rest of its life.
-    let welcomed = Box::pin(welcome(shared, stream, address, &visitor, handshake)).await;
+    let welcomed = Box::pin(welcome(shared, stream, peer, &visitor, handshake)).await;
     if let Some(connection) = welcomed {
         connection.await;
     }
     drop(visitor);
 }
 
-async fn turn_away(shared: &Shared, mut stream: TcpStream) {
-    tracing::debug!("a connection over the cap was refused");
+async fn turn_away(shared: &Shared, mut stream: TcpStream, why: TurnedAway) {
+    tracing::debug!(?why, "a connection was refused");
     if shared.tls.is_none() {
         // What becomes of it is the client's concern.
         let _ = timeout(REFUSAL, async {
-            stream.write_all(http::FULL).await?;
-            stream.shutdown().await
+            stream.write_all(why.answer().as_bytes()).await?;
+            stream.shutdown().await?;
+            // Closed with bytes that nobody took it would be reset, perhaps before the answer was read.
+            tokio::io::copy(&mut stream.take(REFUSED_BYTES), &mut tokio::io::sink()).await
         })
         .await;
     }
@@ -258,8 +172,8 @@ type Served = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 async fn welcome(
     shared: Arc<Shared>,
-    stream: TcpStream,
-    address: IpAddr,
+    mut stream: TcpStream,
+    peer: IpAddr,
     visitor: &Visitor,
     handshake: Handshake,
 ) -> Option<Served> {
@@ -267,29 +181,48 @@ async fn welcome(
     let _handshake = handshake;
     // Frames are gathered by us; the kernel shall not wait for more.
     let _ = stream.set_nodelay(true);
+    let origin = match timeout(shared.handshake(), shared.trust.origin(&mut stream, peer)).await.ok()? {
+        Ok(Origin::Known(address)) if address != peer && !shared.admits(visitor, address) => {
+            return refuse(&shared, stream, TurnedAway::Full).await;
+        }
+        Ok(origin) => origin,
+        Err(Unreadable) => return refuse(&shared, stream, TurnedAway::Unreadable).await,
+    };
     match &shared.tls {
-        None => upgrade(&shared, stream, address, visitor).await,
+        None => upgrade(&shared, stream, origin, visitor).await,
         Some(acceptor) => {
             let stream = timeout(shared.handshake(), acceptor.accept(stream)).await.ok()?.ok()?;
-            upgrade(&shared, stream, address, visitor).await
+            upgrade(&shared, stream, origin, visitor).await
         }
     }
 }
 
-async fn upgrade<S>(shared: &Shared, stream: S, address: IpAddr, visitor: &Visitor) -> Option<Served>
+async fn refuse(shared: &Shared, stream: TcpStream, why: TurnedAway) -> Option<Served> {
+    turn_away(shared, stream, why).await;
+    None
+}
+
+async fn upgrade<S>(shared: &Shared, stream: S, origin: Origin, visitor: &Visitor) -> Option<Served>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let upgraded = timeout(shared.handshake(), http::serve(stream, shared.context.clone())).await.ok()??;
     let surroundings = shared.surroundings.clone();
     let clock = &surroundings.clock;
+    let guest = Guest { context: &shared.context, trust: &shared.trust, origin, visitor, clock };
+    let upgraded = timeout(shared.handshake(), http::serve(stream, guest)).await.ok()??;
     let now = Now { unix_seconds: clock.unix_seconds(), millis: clock.millis() };
-    let session = Session::new(shared.context.clone(), Some(address), now);
+    let session = Session::new(shared.context.clone(), visitor.limited(upgraded.address), now);
     visitor.enroll(session.shared_outbox());
     Some(Box::pin(Connection::new(upgraded.io, upgraded.read, session, surroundings)))
 }
 
 impl Shared {
+    /// Whether a connection from there may come in, by how often that address does and how many it has.
+    fn admits(&self, visitor: &Visitor, address: IpAddr) -> bool {
+        let rate = &self.context.rates.connects;
+        visitor.may_connect(address, rate, self.surroundings.clock.millis()) && visitor.count(address)
+    }
+
     /// The next connection, when there is room for its handshake.
     async fn accept(&self, tcp: &TcpListener) -> std::io::Result<(TcpStream, SocketAddr)> {
         self.handshakes.room(|| self.surroundings.clock.millis()).await;
@@ -298,31 +231,5 @@ impl Shared {
 
     fn handshake(&self) -> Duration {
         Duration::from_secs(self.settings.handshake_seconds.into())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::command::rate::Rate;
-
-    #[test]
-    fn doors_count_and_forget() {
-        let doors = Arc::new(Doors::default());
-        let settings = Connections { total: 3, per_address: 1, ..Config::default().connections };
-        let far: IpAddr = "192.0.2.1".parse().expect("address");
-        let near: IpAddr = "127.0.0.1".parse().expect("address");
-        let rate = Buckets::new(Rate::new(2, 60, 2), 10);
-        let admit = |address| doors.admit(address, &settings, &rate, 0);
-        let first = admit(far).expect("room");
-        assert!(admit(far).is_none(), "one per address");
-        let others = [admit(near).expect("room"), admit(near).expect("room")];
-        assert!(admit(near).is_none(), "three in all");
-        drop(others);
-        drop(first);
-        assert_eq!(doors.open(), 0);
-        assert!(admit(far).is_none(), "two attempts a minute");
-        assert!(admit(near).is_some(), "loopback is not counted");
-        assert!(doors.by_address.lock().is_empty());
     }
 }

@@ -27,7 +27,7 @@ use posthorn_proto::{DeviceId, ErrorCode, VERSION};
 
 use crate::command::peer::Peer;
 use crate::command::rate::Bucket;
-use crate::command::{self, Call, Context, neighbourhood, rate_limited};
+use crate::command::{self, Call, Context, rate_limited};
 use crate::live::catch_up::catch_up;
 use crate::outbox::{Behind, Ending, Outbox};
 
@@ -62,7 +62,8 @@ impl Drop for CatchingUp {
 }
 
 impl Session {
-    /// A new connection from `address`. Its `Hello` is in the outbox.
+    /// A new connection, which limits by address count for `address`, if for any. Its `Hello` is in the
+    /// outbox.
     pub fn new(context: Arc<Context>, address: Option<IpAddr>, now: Now) -> Self {
         let (ephemeral, nonce) = context.ephemerals.draw(now.millis);
         let challenge = Challenge { relay_identity: context.identity(), ephemeral: ephemeral.public, nonce };
@@ -137,8 +138,8 @@ impl Session {
         }
         let cost = command::cost(body);
         self.requests.take(rate, cost, now).map_err(rate_limited)?;
-        if let Some(address) = self.peer.address.map(neighbourhood).filter(|address| !address.is_loopback()) {
-            self.context.rates.requests_of_address.take_some(address, cost, now).map_err(rate_limited)?;
+        if let Some(address) = self.peer.address {
+            self.context.rates.requests_of_address.take(address, cost, now).map_err(rate_limited)?;
         }
         if self.context.is_draining() && !matches!(body, Request::Ack(_)) {
             return Err(Refusal::new(ErrorCode::ShuttingDown, "the relay is stopping: reconnect"));

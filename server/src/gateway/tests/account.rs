@@ -127,21 +127,39 @@ fn takes_are_limited_by_asker_and_by_target() {
 }
 
 #[test]
-fn registrations_are_limited_by_address_but_not_on_loopback() {
+fn registrations_are_limited_by_address() {
     let rates = Rates { registrations_per_address_per_hour: 1, ..Rates::off() };
     let relay = TestRelay::new(Setup { rates, ..Setup::default() });
-    let from = |text: &str| Some(text.parse::<IpAddr>().expect("address"));
-    assert!(matches!(
-        relay.connect_from(from("192.0.2.1")).register(1, "alice", ""),
-        ServerBody::Registered(_)
-    ));
-    assert_eq!(code(relay.connect_from(from("192.0.2.1")).register(2, "bob", "")), ErrorCode::RateLimited);
-    assert!(matches!(
-        relay.connect_from(from("192.0.2.2")).register(2, "bob", ""),
-        ServerBody::Registered(_)
-    ));
-    for device in 3..6 {
-        let body = relay.connect_from(from("127.0.0.1")).register(device, &format!("user{device}"), "");
-        assert!(matches!(body, ServerBody::Registered(_)));
+    let register = |from: Option<&str>, device: u8| {
+        let address = from.map(|text| text.parse::<IpAddr>().expect("address"));
+        relay.connect_from(address).register(device, &format!("user{device}"), "")
+    };
+    for (device, address) in [(1, "192.0.2.1"), (2, "192.0.2.2"), (3, "127.0.0.1"), (4, "2001:db8::1")] {
+        assert!(matches!(register(Some(address), device), ServerBody::Registered(_)), "{address}");
+        assert_eq!(code(register(Some(address), 9)), ErrorCode::RateLimited, "{address}");
     }
+    assert_eq!(code(register(Some("2001:db8::2"), 9)), ErrorCode::RateLimited, "the same /64");
+    for device in 5..8 {
+        assert!(matches!(register(None, device), ServerBody::Registered(_)), "exempt");
+    }
+}
+
+#[test]
+fn names_without_an_account_use_up_nothing_but_the_askers_own() {
+    let rates = Rates {
+        takes_per_asker_per_hour: 3,
+        takes_per_target_per_hour: 9,
+        takes_per_asker_and_target_per_hour: 9,
+        ..Rates::off()
+    };
+    let relay = TestRelay::new(Setup { rates, ..Setup::default() });
+    let mut bob = relay.connect();
+    bob.register(2, "bob", "");
+    for n in 0..3 {
+        let take = Request::TakeKeyPackages(handle(&format!("nobody{n}")));
+        assert_eq!(bob.refused(take), ErrorCode::HandleUnknown);
+    }
+    assert_eq!(bob.refused(Request::TakeKeyPackages(handle("nobody3"))), ErrorCode::RateLimited);
+    assert_eq!(relay.context.rates.takes_of_target.len(), 0, "nothing is remembered of who is nobody");
+    assert_eq!(relay.context.rates.takes_by_asker_of_target.len(), 0);
 }

@@ -8,5 +8,6 @@ mod held;
 mod identity;
 mod manners;
 mod pipelining;
+mod proxied;
 mod sockets;
 mod support;

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +13,11 @@ use posthorn_proto::frame::{ClientFrame, Hello, Request, ServerBody, ServerFrame
 use posthorn_proto::{CLOSE_IDLE, PATH, SUBPROTOCOL, Token};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -23,21 +25,29 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::support::*;
 use crate::admin::{Answer, Ask, AskError, ask};
-use crate::config::{Config, Engine};
+use crate::config::{Config, Engine, Tls};
 use crate::relay::Relay;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Wire {
-    socket: WebSocketStream<TcpStream>,
+pub(super) struct Wire<S = TcpStream> {
+    socket: WebSocketStream<S>,
     number: u64,
 }
 
 impl Wire {
     async fn connect(address: SocketAddr) -> Result<(Self, Hello), Error> {
-        let mut request = format!("ws://{address}{PATH}").into_client_request().expect("a URL");
-        request.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL.parse().expect("a header"));
-        let stream = TcpStream::connect(address).await?;
+        Self::over(TcpStream::connect(address).await?, &[]).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    /// Becomes a WebSocket, with these headers beside those that must be.
+    pub(super) async fn over(stream: S, headers: &[(&'static str, &str)]) -> Result<(Self, Hello), Error> {
+        let mut request = format!("ws://localhost{PATH}").into_client_request().expect("a URL");
+        for (name, value) in headers.iter().chain(&[("sec-websocket-protocol", SUBPROTOCOL)]) {
+            request.headers_mut().append(*name, value.parse().expect("a header"));
+        }
         let (socket, _) = client_async(request, stream).await?;
         let mut wire = Self { socket, number: 0 };
         let ServerBody::Hello(hello) = wire.next().await.body else { panic!("not a hello") };
@@ -61,7 +71,7 @@ impl Wire {
         self.socket.send(Message::Binary(bytes)).await.expect("sent");
     }
 
-    async fn ask(&mut self, body: Request) -> ServerBody {
+    pub(super) async fn ask(&mut self, body: Request) -> ServerBody {
         self.send(body).await;
         loop {
             let frame = self.next().await;
@@ -82,20 +92,40 @@ impl Wire {
     }
 }
 
-async fn relay(change: impl FnOnce(&mut Config)) -> Relay {
+pub(super) async fn relay(change: impl FnOnce(&mut Config)) -> Relay {
     let mut config = Config { open_registration: true, ..Config::for_tests() };
     change(&mut config);
     Relay::start(config).await.expect("started")
 }
 
 /// A plain request; returns what comes until the relay closes.
-async fn plain(address: SocketAddr, request: &str) -> String {
+pub(super) async fn plain(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.expect("connected");
     stream.write_all(request.as_bytes()).await.expect("sent");
     let mut answer = Vec::new();
     // The relay may reset a connection that it refused while we still sent.
     let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("in time");
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// A self-signed certificate for localhost, made for these tests alone.
+pub(super) fn tls_file(name: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src/gateway/tests/tls")).join(name)
+}
+
+/// TLS with a relay that has that certificate.
+pub(super) async fn encrypted(stream: TcpStream) -> TlsStream<TcpStream> {
+    let mut roots = RootCertStore::empty();
+    let certificate = CertificateDer::from_pem_file(tls_file("certificate.pem")).expect("PEM");
+    roots.add(certificate).expect("a certificate");
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from("localhost").expect("a name");
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("a handshake")
 }
 
 #[tokio::test]
@@ -126,38 +156,18 @@ async fn the_whole_way_over_a_socket() {
 
 #[tokio::test]
 async fn tls_from_files() {
-    // A self-signed certificate for localhost, made for this test alone.
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/gateway/tests/tls");
-    let file = |name: &str| Some(std::path::Path::new(folder).join(name));
     let relay = relay(|config| {
-        config.tls.certificate = file("certificate.pem");
-        config.tls.key = file("key.pem");
+        config.tls.certificate = Some(tls_file("certificate.pem"));
+        config.tls.key = Some(tls_file("key.pem"));
     })
     .await;
     assert!(relay.url().starts_with("wss://"));
-    let mut roots = RootCertStore::empty();
-    let certificate = CertificateDer::from_pem_file(file("certificate.pem").expect("a path")).expect("PEM");
-    roots.add(certificate).expect("a certificate");
-    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
     let stream = TcpStream::connect(relay.address()).await.expect("connected");
-    let name = ServerName::try_from("localhost").expect("a name");
-    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("a handshake");
-    let mut request = format!("wss://localhost{PATH}").into_client_request().expect("a URL");
-    request.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL.parse().expect("a header"));
-    let (mut socket, _) = client_async(request, stream).await.expect("upgraded");
-    let Some(Ok(Message::Binary(hello))) = socket.next().await else { panic!("not a frame") };
-    let ServerBody::Hello(hello) = ServerFrame::decode(hello).expect("a frame").body else {
-        panic!("not a hello")
-    };
+    let (_, hello) = Wire::over(encrypted(stream).await, &[]).await.expect("upgraded");
     assert_eq!(hello.challenge.relay_identity, relay.identity());
 
     let missing = Config {
-        tls: crate::config::Tls { certificate: file("none.pem"), key: file("key.pem") },
+        tls: Tls { certificate: Some(tls_file("none.pem")), key: Some(tls_file("key.pem")) },
         ..Config::for_tests()
     };
     let error = Relay::start(missing).await.err().expect("no such file").to_string();
@@ -188,6 +198,15 @@ async fn plain_requests_and_refused_upgrades() {
     let answer = plain(address, &get(PATH, &format!("{upgrade}\r\nSec-WebSocket-Version: 13"))).await;
     assert!(answer.contains("posthorn.v1"), "{answer}");
     assert_eq!(status(answer), "400");
+    let whole = format!("{upgrade}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}");
+    let old = get(PATH, &whole).replace("HTTP/1.1", "HTTP/1.0");
+    assert_eq!(status(plain(address, &old).await), "505");
+    let body = format!("{}hello", get(PATH, &format!("{whole}\r\nContent-Length: 5")));
+    assert_eq!(status(plain(address, &body).await), "400");
+    let short = get(PATH, &whole.replace("dGhlIHNhbXBsZSBub25jZQ==", "dGhl"));
+    assert!(plain(address, &short).await.contains("16 bytes in base64"));
+    let twice = get(PATH, &format!("{whole}\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="));
+    assert_eq!(status(plain(address, &twice).await), "400");
     assert_eq!(status(plain(address, "\x16\x03\x01 no HTTP\r\n\r\n").await), "400");
 }
 
