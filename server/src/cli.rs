@@ -10,11 +10,15 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::{self, Answer, Ask, AskError};
+use crate::clock::SystemClock;
 use crate::config::{Config, ConfigError, Engine, LogFormat, Sources, default_data};
 use crate::relay::{Relay, StartError};
+use crate::store::embedded::EmbeddedStore;
 
 /// What shells say of a program whose reader went away: 128 and SIGPIPE.
 const READER_GONE: u8 = 141;
@@ -53,6 +57,9 @@ enum Task {
     },
     /// Tell the running relay that the clock is right after a jump: expiry goes on.
     ConfirmClock,
+    /// After putting back a backup, while no relay runs: begin a new incarnation of the store, so that
+    /// clients compare what they know, and discard one-time key packages, which may have been given out.
+    Restored,
     /// Check the configuration without starting.
     CheckConfig,
 }
@@ -187,8 +194,25 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             ask(&config, &Ask::ConfirmClock)?;
             say("the clock is confirmed")
         }
+        Task::Restored => restored(&config),
         Task::CheckConfig => check(&config),
     }
+}
+
+/// Makes another store of a restored one (R10).
+fn restored(config: &Config) -> anyhow::Result<()> {
+    let data = config.data.display();
+    if config.engine == Engine::Memory || !config.data.join("journal").is_dir() {
+        return Err(anyhow!(
+            "there is no store in {data}: put the backup there, or name another folder with --data"
+        ));
+    }
+    start_log(config);
+    let clock = std::sync::Arc::new(SystemClock::start());
+    EmbeddedStore::renew_incarnation(&config.embedded(), clock, &mut StdRng::from_os_rng())?;
+    say(&format!(
+        "the store in {data} has a new incarnation, and one-time key packages are discarded: start the relay"
+    ))
 }
 
 /// What starting would find wrong, without starting.

@@ -73,6 +73,8 @@ async fn programs_get_flat_objects_and_errors_that_they_can_read() -> anyhow::Re
     for (arguments, code) in [
         (&["invite", "--json", "--data", nobody.as_str()][..], "NOT_RUNNING"),
         (&["invite", "--json", "--uses", "0", "--data", data.as_str()], "REFUSED"),
+        (&["restored", "--json", "--data", nobody.as_str()], "FAILED"),
+        (&["restored", "--json", "--data", data.as_str()], "FAILED"),
         (&["stats", "--json", "--set", "colour=red"], "CONFIGURATION"),
         (&["invite", "--json", "--dance"], "USAGE"),
     ] {

@@ -8,13 +8,14 @@
 //! whatever is found again counts as new.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
+use super::folder::{FolderError, read};
 use super::journal::Damage;
 use crate::store::ledger::Missing;
 
@@ -52,13 +53,14 @@ pub(super) fn envelope(missing: &Missing) -> String {
 }
 
 impl Known {
-    /// What the file in a data folder says; nothing if it cannot be read.
-    pub(super) fn of(folder: Option<&Path>) -> Self {
+    /// What the file in a data folder says.
+    pub(super) fn of(folder: Option<&Path>) -> Result<Self, FolderError> {
         let path = folder.map(|folder| folder.join("damage"));
-        let text = path.as_ref().and_then(|path| fs::read(path).ok()).unwrap_or_default();
+        let text = path.as_deref().map(read).transpose()?.flatten().unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-        Self { path, lines: Mutex::new(lines.map(str::to_owned).collect()), told: AtomicBool::new(false) }
+        let lines = Mutex::new(lines.map(str::to_owned).collect());
+        Ok(Self { path, lines, told: AtomicBool::new(false) })
     }
 
     /// Whether all of these lines are known.
@@ -111,22 +113,24 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
     fn what_is_known_stays_known() {
         let dir = tempfile::tempdir().expect("temp dir");
-        let known = Known::of(Some(dir.path()));
+        let known = Known::of(Some(dir.path())).expect("readable");
         let lines = ["one".to_owned(), "two".to_owned()];
         assert!(!known.knows(lines.iter()));
         known.add(lines.clone()).expect("written");
         known.found("three".to_owned());
-        let again = Known::of(Some(dir.path()));
+        let again = Known::of(Some(dir.path())).expect("readable");
         assert!(again.knows(lines.iter()));
         assert_eq!(again.count(), 3);
         let text = fs::read_to_string(dir.path().join("damage")).expect("there");
         assert!(text.starts_with(HEAD) && text.ends_with("three\n"));
         fs::write(dir.path().join("damage"), [0xff, 0]).expect("damaged");
-        assert!(!Known::of(Some(dir.path())).knows(lines.iter()));
+        assert!(!Known::of(Some(dir.path())).expect("readable").knows(lines.iter()));
     }
 }

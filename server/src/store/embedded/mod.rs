@@ -47,10 +47,10 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use self::checkpointer::Checkpointer;
 use self::committer::{Ask, Committer, Reply, Request, size_of};
 use self::damage::Known;
-use self::folder::{Folder, Life};
-use self::journal::disk::Disk;
+use self::folder::{Folder, FolderError, Life, fresh};
+use self::journal::disk::{Disk, is_full};
 use self::journal::real::RealDisk;
-use self::journal::{JournalConfig, Position};
+use self::journal::{JournalConfig, OpenError, Position, Time, last_start};
 use self::shared::{Shared, State};
 use self::start::{Ground, no_thread};
 use self::upkeep::Upkeep;
@@ -131,7 +131,7 @@ pub enum StartError {
     /// There is not even space to begin.
     #[error("the disk is full: free at least 1 MiB and start again")]
     Full,
-    /// The journal is of a later version, or the disk fails.
+    /// The journal is of a later version, the disk fails, or the folder is somebody else's.
     #[error("{0}")]
     Journal(String),
     /// Damage was found, and could not be written down.
@@ -180,6 +180,20 @@ struct Site {
     index: Option<PathBuf>,
     life: Life,
     folder: Option<Folder>,
+    /// Whether the operator says that it was restored.
+    restored: bool,
+}
+
+impl Site {
+    /// The real folder, locked.
+    fn of(config: &EmbeddedConfig, rng: &mut impl CryptoRng) -> Result<Self, StartError> {
+        let folder = Folder::lock(&config.path)?;
+        let life = folder.life(rng)?;
+        let path = folder.journal();
+        let disk = RealDisk::open(&path).map_err(|error| StartError::Folder(path, error))?;
+        let index = Some(folder.index());
+        Ok(Self { disk: Arc::new(disk), index, life, folder: Some(folder), restored: false })
+    }
 }
 
 impl EmbeddedStore {
@@ -191,11 +205,7 @@ impl EmbeddedStore {
         published: Arc<dyn Published>,
         rng: &mut impl CryptoRng,
     ) -> Result<Self, StartError> {
-        let folder = Folder::lock(&config.path)?;
-        let life = folder.life(rng);
-        let path = folder.journal();
-        let disk = RealDisk::open(&path).map_err(|error| StartError::Folder(path, error))?;
-        let site = Site { disk: Arc::new(disk), index: Some(folder.index()), life, folder: Some(folder) };
+        let site = Site::of(config, rng)?;
         Self::open_at(site, config, config.journal(), clock, published, rng)
     }
 
@@ -207,20 +217,29 @@ impl EmbeddedStore {
         published: Arc<dyn Published>,
         rng: &mut dyn RngCore,
     ) -> Result<Self, StartError> {
-        let mut incarnation = site.life.incarnation;
+        let incarnation = site.life.incarnation;
+        let seen = last_start(site.disk.as_ref()).map_err(OpenError::from)?;
+        // A disk without a folder has no life of its own that could disagree.
+        let restored =
+            site.restored || site.folder.is_some() && seen.is_some_and(|seen| site.life.disagrees(seen));
+        let start = site.life.next_start(seen);
+        if restored && let Some(seen) = seen {
+            let file = site.life.start;
+            tracing::error!(file, journal = seen, "this data folder was restored, in whole or in part");
+        }
         let ground = Ground {
             disk: site.disk,
             index: site.index.as_deref(),
             journal,
             policy: config.policy,
-            incarnation: incarnation.0,
+            time: Time { incarnation: incarnation.0, start },
         };
         let started = ground.start(rng)?;
         let folder = site.folder.as_ref().map(Folder::path);
         started.report(folder);
         // Rebuilding the ledger leaves much freed memory behind.
         posthorn_heap::trim();
-        let (known, losses) = (Known::of(folder), started.losses());
+        let (known, losses) = (Known::of(folder)?, started.losses());
         let is_empty = started.ledger.version() == 0;
         let lost_unknown = !known.knows(started.unknown_losses().iter());
         let guard = ClockGuard::new(clock.unix_seconds(), clock.monotonic_seconds(), started.ledger.latest());
@@ -269,27 +288,39 @@ impl EmbeddedStore {
         // A journal without its incarnation is not a whole data folder: somebody restored it. And where any
         // record may be lost, the store is in the state of a restored one: keys may be those from before a
         // turn, and a package may be given out again.
-        if (site.life.is_new && !is_empty) || lost_unknown {
-            store.blocking(Command::Restored).map_err(StartError::Renewal)?;
-            if !site.life.is_new {
-                rng.fill_bytes(&mut incarnation.0);
-                tracing::error!(
-                    "records may be lost: the store begins a new incarnation, as after a restore"
-                );
-            }
-        }
-        if let Some(folder) = &store.folder
-            && (site.life.is_new || lost_unknown)
-        {
-            folder.write(incarnation)?;
-        }
-        store.incarnation = incarnation;
+        let renew = restored || lost_unknown || (site.life.is_new && !is_empty);
+        store.begin_life(&site.life, start, renew, rng)?;
         // This comes last: if the power goes before, the next start does all of it again.
         if let Err(error) = store.shared.damage.add(losses) {
             let folder = store.folder.as_ref().map(|folder| folder.path().join("damage"));
             return Err(StartError::Damage(folder.unwrap_or_default(), error));
         }
         Ok(store)
+    }
+
+    /// Makes another store of it if it has to be one, and writes down which it is and that it was started.
+    fn begin_life(
+        &mut self,
+        life: &Life,
+        start: u32,
+        renew: bool,
+        rng: &mut dyn RngCore,
+    ) -> Result<(), StartError> {
+        if renew {
+            self.blocking(Command::Restored).map_err(StartError::Renewal)?;
+            tracing::error!(
+                "the store begins a new incarnation and discards one-time key packages, as after a restore"
+            );
+            if !life.is_new {
+                self.incarnation = fresh(rng);
+            }
+        }
+        let Some(folder) = &self.folder else { return Ok(()) };
+        match folder.write(self.incarnation, start) {
+            // The next start has the same number then, which tells nobody anything wrong.
+            Err(FolderError::Io(_, error)) if is_full(&error) && !renew && !life.is_new => Ok(()),
+            written => Ok(written?),
+        }
     }
 
     /// For an operator who restored a data folder from a backup (R10). One-time key packages are discarded,
@@ -300,10 +331,9 @@ impl EmbeddedStore {
         clock: Arc<dyn Clock>,
         rng: &mut impl CryptoRng,
     ) -> Result<Incarnation, StartError> {
-        let store = Self::open(config, clock, Arc::new(super::Unheard), rng)?;
-        store.blocking(Command::Restored).map_err(StartError::Renewal)?;
-        drop(store);
-        Ok(Folder::lock(&config.path)?.renew(rng)?)
+        let site = Site { restored: true, ..Site::of(config, rng)? };
+        let heard = Arc::new(super::Unheard);
+        Ok(Self::open_at(site, config, config.journal(), clock, heard, rng)?.incarnation)
     }
 
     /// Resolves when the disk has failed: nothing is answered any more, and the process must stop (rule 19).

@@ -12,8 +12,8 @@ use rand::{RngCore, SeedableRng};
 use super::checkpoint::{Checkpoint, Unusable};
 use super::damage::{envelope, stretch};
 use super::folder::FolderError;
-use super::journal::disk::Disk;
-use super::journal::{Damage, Journal, JournalConfig, Location, OpenError, Position, Replayed, Resume};
+use super::journal::disk::{Disk, is_full};
+use super::journal::{Damage, Journal, JournalConfig, Location, OpenError, Position, Replayed, Resume, Time};
 use super::{KIND_MARK, MAY_BE_IGNORED, StartError, read_record};
 use crate::store::StorePolicy;
 use crate::store::ledger::{Ledger, Missing, Rebuild};
@@ -42,14 +42,18 @@ pub(super) struct Ground<'a> {
     pub(super) index: Option<&'a Path>,
     pub(super) journal: JournalConfig,
     pub(super) policy: StorePolicy,
-    pub(super) incarnation: [u8; 16],
+    pub(super) time: Time,
 }
 
 impl From<FolderError> for StartError {
     fn from(error: FolderError) -> Self {
         match error {
             FolderError::InUse(path) => Self::InUse(path),
+            FolderError::Io(_, error) if is_full(&error) => Self::Full,
             FolderError::Io(path, error) => Self::Folder(path, error),
+            other @ (FolderError::Foreign(_) | FolderError::Unreadable(..)) => {
+                Self::Journal(other.to_string())
+            }
         }
     }
 }
@@ -129,8 +133,7 @@ impl Ground<'_> {
             }
         };
         let own = Box::new(StdRng::seed_from_u64(rng.next_u64()));
-        let journal =
-            Journal::open(Arc::clone(&self.disk), self.journal, self.incarnation, own, from, &mut visit)?;
+        let journal = Journal::open(Arc::clone(&self.disk), self.journal, self.time, own, from, &mut visit)?;
         if let Some(at) = newer {
             return Err(OpenError::Newer(at));
         }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! segment  = header(72) batch* [seal]
-//! header   = magic(8) version(4) segment(4) incarnation(16) marker(8) prev_segment(4) prev_end(4) first_batch(8) stamp(8) 0(4) crc(4)
+//! header   = magic(8) version(4) segment(4) incarnation(16) marker(8) prev_segment(4) prev_end(4) first_batch(8) stamp(8) start(4) crc(4)
 //! batch    = batch header(40) frame* zero padding to a multiple of 8
 //! batch header = marker(8) number(8) body_len(4) count(4) flags(4) body_crc(4) offset(4) crc(4)
 //! frame    = len(4) crc(4) kind(1) payload(len)
@@ -17,6 +17,7 @@
 //! - *prev_end* is where the previous segment ends. Bytes beyond it are a tail that was rewritten here and
 //!   are ignored.
 //! - *stamp* is a number of the owner's, as high as it was when the segment was begun, or lower.
+//! - *start* counts the starts of the store; 0 in segments from before they were counted.
 //! - A *seal* is a batch header with flag 1, no body, and the number of the batch before it; nothing follows
 //!   it. With flag 2 as well, the journal was ended cleanly there; without it, a later segment was on stable
 //!   storage before.
@@ -78,6 +79,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) first_batch: u64,
     /// The owner's stamp; see [`super::Journal::stamp`].
     pub(crate) stamp: u64,
+    /// The store's start in which the segment was begun; 0 if it was not counted yet.
+    pub(crate) start: u32,
 }
 
 /// What the 40 bytes before a batch's frames say.
@@ -125,6 +128,7 @@ impl SegmentHeader {
         out[44..48].copy_from_slice(&self.prev_end.to_le_bytes());
         out[48..56].copy_from_slice(&self.first_batch.to_le_bytes());
         out[56..64].copy_from_slice(&self.stamp.to_le_bytes());
+        out[64..68].copy_from_slice(&self.start.to_le_bytes());
         let crc = crc32c(&out[..68]);
         out[68..].copy_from_slice(&crc.to_le_bytes());
         out
@@ -149,6 +153,7 @@ impl SegmentHeader {
             prev_end: u32_at(buf, 44),
             first_batch: u64_at(buf, 48),
             stamp: u64_at(buf, 56),
+            start: u32_at(buf, 64),
         };
         if header.segment == segment { Ok(header) } else { Err(BadHeader::Damaged) }
     }
@@ -237,6 +242,7 @@ mod tests {
             prev_end: 4096,
             first_batch: 33,
             stamp: 12,
+            start: 3,
         };
         let bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes, 7), Ok(header));
@@ -269,6 +275,7 @@ mod tests {
             prev_end: 0,
             first_batch: 1,
             stamp: 0,
+            start: 0,
         };
         let hex: String = header.encode().iter().map(|byte| format!("{byte:02x}")).collect();
         assert!(hex.starts_with("50484a5345470000010000000100000"), "{hex}");

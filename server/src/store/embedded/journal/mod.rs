@@ -44,7 +44,7 @@ use rand::RngCore;
 pub(crate) use batch::Batch;
 use disk::{Disk, DiskFile, passes};
 use format::{ALIGN, BATCH_HEADER, FRAME_HEADER, Ident, REMOVED, ROSTER, SEGMENT_HEADER, SegmentHeader};
-pub(crate) use open::{OpenError, Replayed};
+pub(crate) use open::{OpenError, Replayed, last_start};
 pub(crate) use reader::{ReadError, Reader};
 use segment::{UNFINISHED, name_of, seal, seal_last};
 pub(crate) use survey::survey;
@@ -74,6 +74,15 @@ pub(crate) struct Position {
     pub(crate) segment: u32,
     /// Offset from the segment's first byte.
     pub(crate) offset: u32,
+}
+
+/// What the segments that are begun from now on say of their time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Time {
+    /// The store's life.
+    pub(crate) incarnation: [u8; 16],
+    /// Its start, counted from 1.
+    pub(crate) start: u32,
 }
 
 /// Where a replay may begin, for an owner that remembers what was before.
@@ -160,7 +169,7 @@ pub(crate) struct Usage {
 pub(crate) struct Journal {
     disk: Arc<dyn Disk>,
     config: JournalConfig,
-    incarnation: [u8; 16],
+    time: Time,
     rng: Box<dyn RngCore + Send>,
     reader: Reader,
     current: Current,
@@ -321,12 +330,13 @@ impl Journal {
         let old = &self.current;
         let header = SegmentHeader {
             segment: ident.segment,
-            incarnation: self.incarnation,
+            incarnation: self.time.incarnation,
             marker: ident.marker,
             prev_segment: old.ident.segment,
             prev_end: old.end,
             first_batch: self.next_batch,
             stamp: self.stamp,
+            start: self.time.start,
         };
         let begin = [&header.encode()[..], &roster.buf].concat();
         file.write_at(&begin, 0)?;

@@ -22,7 +22,7 @@ use super::format::{ALIGN, BATCH_HEADER, Ident, REMOVED, ROSTER, SEGMENT_HEADER,
 use super::scan::{Outline, Span, outline, records};
 use super::segment::{Found, UNFINISHED, find, load, name_of, number_of, seal};
 use super::{
-    Batch, Current, Damage, Journal, JournalConfig, Location, Position, REMOVAL, Reader, Resume, Usage,
+    Batch, Current, Damage, Journal, JournalConfig, Location, Position, REMOVAL, Reader, Resume, Time, Usage,
 };
 
 /// What replay yields, in order.
@@ -97,7 +97,7 @@ impl Journal {
     pub(crate) fn open(
         disk: Arc<dyn Disk>,
         config: JournalConfig,
-        incarnation: [u8; 16],
+        time: Time,
         mut rng: Box<dyn RngCore + Send>,
         from: Option<Resume>,
         visit: &mut dyn FnMut(Replayed<'_>),
@@ -122,7 +122,7 @@ impl Journal {
         let last_batch = tail.as_ref().map_or(0, Tail::last_batch);
         let header = SegmentHeader {
             segment: next_number,
-            incarnation,
+            incarnation: time.incarnation,
             marker: rng.next_u64(),
             prev_segment: tail.as_ref().map_or(0, |tail| tail.found.number),
             prev_end: tail.as_ref().map_or(0, |tail| tail.cut),
@@ -132,6 +132,7 @@ impl Journal {
             // The owner's stamp is known only after the replay. The last known one is lower, which is
             // allowed.
             stamp: tail.as_ref().and_then(|tail| tail.found.header).map_or(0, |header| header.stamp),
+            start: time.start,
         };
         let stamp = header.stamp;
         let all: Vec<u32> =
@@ -158,7 +159,7 @@ impl Journal {
             reader: Reader::new(Arc::clone(&disk), config.open_files),
             disk,
             config,
-            incarnation,
+            time,
             rng,
             current,
             next_batch: header.first_batch.max(last_batch) + 1,
@@ -168,6 +169,15 @@ impl Journal {
             failed: false,
             spare: Vec::new(),
         })
+    }
+}
+
+/// The newest start of the store that a journal knows of, 0 if none; `None` if that cannot be read. Changes
+/// nothing.
+pub(crate) fn last_start(disk: &dyn Disk) -> io::Result<Option<u32>> {
+    match disk.list()?.iter().filter_map(|name| number_of(name)).max() {
+        None => Ok(Some(0)),
+        Some(last) => Ok(find(disk, last)?.ok().and_then(|found| found.header).map(|header| header.start)),
     }
 }
 

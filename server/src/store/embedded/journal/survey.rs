@@ -13,6 +13,7 @@ const HEADER: SegmentHeader = SegmentHeader {
     prev_end: 0,
     first_batch: 1,
     stamp: 0,
+    start: 0,
 };
 const IDENT: Ident = Ident { segment: HEADER.segment, marker: HEADER.marker };
 

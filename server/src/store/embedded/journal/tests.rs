@@ -13,6 +13,7 @@ use super::sim::SimDisk;
 use super::*;
 
 const CONFIG: JournalConfig = JournalConfig { segment_bytes: 4096, step_bytes: 1024, open_files: 3 };
+const TIME: Time = Time { incarnation: [7; 16], start: 1 };
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
 
@@ -26,7 +27,7 @@ fn open_from(disk: &SimDisk, from: Option<Resume>) -> Result<Replay, OpenError> 
         Replayed::Torn(_) => {}
     };
     let rng = Box::new(StdRng::seed_from_u64(disk.syncs()));
-    let journal = Journal::open(Arc::new(disk.clone()), CONFIG, [7; 16], rng, from, &mut visit)?;
+    let journal = Journal::open(Arc::new(disk.clone()), CONFIG, TIME, rng, from, &mut visit)?;
     Ok((journal, records, damage))
 }
 

@@ -305,6 +305,73 @@ async fn a_restored_store_gets_a_new_life_without_one_time_key_packages() {
     assert_eq!(token(1), new_mailbox(1, &[]).token);
 }
 
+/// R10, without being told: a journal and an incarnation of different times were not left by one relay.
+#[tokio::test]
+async fn a_folder_that_was_restored_in_part_is_noticed_and_dealt_with_once() {
+    let device = crate::store::conformance::names::device(1);
+    for (what, restored) in [("journal", true), ("incarnation", true), ("", false)] {
+        let (engine, backup) = (OnFolder::new(), quick_dir());
+        let dir = engine.dir.path().join("data");
+        let mut f = Fixture::with(engine, roomy()).await;
+        f.mailbox(1, &[1]).await;
+        expect(f.store.publish_key_packages(device, vec!["a".into()], Some("last".into())).await);
+        let aside = async |f: &mut Fixture| {
+            f.store = Arc::new(Unplugged {
+                store: open_on(&SimDisk::default(), None, &setup_of(f)),
+                disk: SimDisk::default(),
+            });
+        };
+        aside(&mut f).await;
+        super::format::copy(&dir, &backup.path().join("data"));
+        for _ in 0..2 {
+            f.restart().await;
+        }
+        let before = f.store.incarnation();
+        expect(f.store.append(post(mailbox(1), 1, 0)).await);
+        aside(&mut f).await;
+        let old = backup.path().join("data").join(what);
+        match what {
+            "journal" => {
+                fs::remove_dir_all(dir.join(what)).expect("there");
+                super::format::copy(&old, &dir.join(what));
+            }
+            "incarnation" => _ = fs::copy(&old, dir.join(what)).expect("copied"),
+            _ => {}
+        }
+        f.restart().await;
+        let after = f.store.incarnation();
+        assert_eq!(after != before, restored, "{what}");
+        let stock = expect(f.store.publish_key_packages(device, vec!["b".into()], None).await);
+        assert_eq!(stock.one_time, if restored { 1 } else { 2 }, "{what}");
+        f.restart().await;
+        assert_eq!(f.store.incarnation(), after, "{what}: once");
+        let stock = expect(f.store.publish_key_packages(device, vec![], None).await);
+        assert_eq!(stock.one_time, if restored { 1 } else { 2 }, "{what}: once");
+    }
+}
+
+/// What cannot be read is not taken for missing.
+#[tokio::test]
+async fn an_unreadable_file_refuses_the_start() {
+    for name in ["incarnation", "damage"] {
+        let dir = quick_dir();
+        let config = EmbeddedConfig::new(dir.path());
+        let start = || {
+            let setup = Setup::new(small_policy());
+            EmbeddedStore::open(&config, setup.clock, setup.heard, &mut StdRng::seed_from_u64(1))
+        };
+        drop(start().expect("opens"));
+        let path = dir.path().join(name);
+        let _ = fs::rename(&path, dir.path().join("aside"));
+        fs::create_dir(&path).expect("a folder cannot be read, whoever asks");
+        let error = start().err().expect("refused").to_string();
+        assert!(error.contains("cannot be read") && error.contains(name), "{error}");
+        fs::remove_dir(&path).expect("there");
+        let _ = fs::rename(dir.path().join("aside"), &path);
+        start().expect("as before");
+    }
+}
+
 /// A damaged envelope is never served, and everything else is.
 #[tokio::test]
 async fn a_damaged_envelope_is_told_and_its_neighbours_are_served() {

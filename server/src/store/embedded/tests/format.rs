@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::StartError;
 use super::super::journal::real::RealDisk;
-use super::super::journal::{Batch, Journal, Replayed};
+use super::super::journal::{Batch, Journal, Replayed, Time};
 use super::*;
 use crate::store::conformance::names::{
     account, device, envelope, expect, handle_of, invite, mailbox, open, post, post_key, read_key, reader_id,
@@ -19,6 +19,7 @@ use crate::store::conformance::names::{
 use crate::store::conformance::{Fixture, new_mailbox, small_policy};
 use crate::store::{NewInvite, OpenReader, ReadRange, StoreError};
 
+const TIME: Time = Time { incarnation: [7; 16], start: 0 };
 const ALL: ReadRange = ReadRange { from: 0, to: u64::MAX, bytes: usize::MAX };
 
 /// The path of a kept folder.
@@ -26,7 +27,7 @@ fn kept(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/embedded/tests").join(name)
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("made");
     for entry in fs::read_dir(from).expect("there").map(|entry| entry.expect("readable")) {
         let target = to.join(entry.file_name());
@@ -141,7 +142,7 @@ fn of_tomorrow(dir: &Path, kind: u8, payload: &[u8]) {
     let disk = Arc::new(RealDisk::open(&dir.join("journal")).expect("there"));
     let rng = Box::new(StdRng::seed_from_u64(5));
     let mut journal =
-        Journal::open(disk, JournalConfig::default(), [7; 16], rng, None, &mut |_| ()).expect("opens");
+        Journal::open(disk, JournalConfig::default(), TIME, rng, None, &mut |_| ()).expect("opens");
     let mut batch = journal.begin(Batch::cost(payload.len())).expect("there is room");
     batch.push(kind, &[payload]);
     journal.commit(batch).expect("written");
@@ -173,7 +174,7 @@ async fn what_a_later_version_wrote_refuses_the_start_and_stays() {
             other => assert!(matches!(other, Replayed::Torn(_)), "{other:?}"),
         };
         let rng = Box::new(StdRng::seed_from_u64(5));
-        Journal::open(disk, JournalConfig::default(), [7; 16], rng, None, &mut visit).expect("opens");
+        Journal::open(disk, JournalConfig::default(), TIME, rng, None, &mut visit).expect("opens");
         assert!(found);
     }
 }

@@ -54,9 +54,11 @@ impl Engine for OnFolder {
             // Checkpoints only at the end: each makes sled write whole segments.
             let config =
                 EmbeddedConfig { checkpoint_bytes: 1 << 20, ..config(self.dir.path().join("data"), setup) };
-            let mut rng = StdRng::seed_from_u64(7);
             let (clock, heard) = (setup.clock.clone(), setup.heard.clone());
-            let store = EmbeddedStore::open(&config, clock, heard, &mut rng).expect("opens");
+            let mut rng = StdRng::seed_from_u64(7);
+            let open = move || EmbeddedStore::open(&config, clock, heard, &mut rng).expect("opens");
+            // A start may wait for its own first command, which no thread of a runtime may.
+            let store = std::thread::spawn(open).join().expect("it ran");
             Arc::new(store) as Arc<dyn Store>
         })
     }
@@ -101,8 +103,8 @@ impl Engine for OnSim {
 }
 
 fn open_on(disk: &SimDisk, index: Option<PathBuf>, setup: &Setup) -> EmbeddedStore {
-    let life = Life { incarnation: Incarnation([9; 16]), is_new: false };
-    let site = Site { disk: Arc::new(disk.clone()), index, life, folder: None };
+    let life = Life { incarnation: Incarnation([9; 16]), start: 0, is_new: false };
+    let site = Site { disk: Arc::new(disk.clone()), index, life, folder: None, restored: false };
     let mut rng = StdRng::seed_from_u64(11);
     EmbeddedStore::open_at(
         site,
