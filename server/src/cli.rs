@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::admin::{self, Answer, Ask, AskError};
 use crate::clock::SystemClock;
 use crate::config::{Config, ConfigError, Engine, LogFormat, Sources, default_data};
+use crate::gateway::Certificates;
 use crate::relay::{Relay, StartError};
 use crate::store::embedded::EmbeddedStore;
 
@@ -217,9 +218,7 @@ fn restored(config: &Config) -> anyhow::Result<()> {
 
 /// What starting would find wrong, without starting.
 fn check(config: &Config) -> anyhow::Result<()> {
-    if let (Some(certificate), Some(key)) = (&config.tls.certificate, &config.tls.key) {
-        crate::gateway::tls_acceptor(certificate, key)?;
-    }
+    Certificates::load(&config.tls)?;
     warn(config);
     say("the configuration is good")
 }
@@ -331,6 +330,7 @@ fn serve(config: Config, print_invite: Option<u32>) -> anyhow::Result<()> {
     runtime.block_on(async {
         // Before starting, so that no signal finds the relay without a handler.
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut hangup = signal(SignalKind::hangup())?;
         let data = config.data.display().to_string();
         warn(&config);
         let is_in_memory = config.engine == Engine::Memory;
@@ -343,10 +343,13 @@ fn serve(config: Config, print_invite: Option<u32>) -> anyhow::Result<()> {
             None => say(&format!("first invite: posthorn-server invite --data {data}"))?,
         }
         tracing::info!("started");
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            () = relay.failed() => return Err(anyhow!("the disk failed: stopping, nothing that was answered is lost")),
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => relay.reload().await,
+                () = relay.failed() => return Err(anyhow!("the disk failed: stopping, nothing that was answered is lost")),
+            }
         }
         tracing::info!("stopping");
         tokio::select! {

@@ -20,8 +20,8 @@ use crate::clock::SystemClock;
 use crate::command::{Context, ContextParts};
 use crate::config::{Config, ConfigError, Engine};
 use crate::descriptors;
-use crate::gateway::TlsError;
 use crate::gateway::listener::Listener;
+use crate::gateway::{Certificates, TlsError};
 use crate::live::Hub;
 use crate::secret::{RelaySecret, SecretError};
 use crate::store::embedded::{self, EmbeddedStore};
@@ -39,6 +39,7 @@ pub struct Relay {
     desk: Arc<Desk>,
     drain: watch::Sender<bool>,
     embedded: Option<Arc<EmbeddedStore>>,
+    certificates: Option<Arc<Certificates>>,
     /// The listener, which owns the connections.
     listener: JoinSet<()>,
     /// Expiry and the admin socket.
@@ -89,6 +90,7 @@ impl Relay {
         if on_disk {
             make_folder(&config)?;
         }
+        let certificates = Certificates::load(&config.tls)?;
         // The port first: two relays on one port is the commoner mistake, and costs nothing to find.
         let listen = |error| StartError::Listen(config.listen, error);
         let tcp = TcpListener::bind(config.listen).await.map_err(listen)?;
@@ -122,7 +124,8 @@ impl Relay {
         });
 
         let (drain, draining) = watch::channel(false);
-        let gate = Listener::new(tcp, &config, context.clone(), clock.clone(), draining)?;
+        let gate =
+            Listener::new(tcp, &config, certificates.clone(), context.clone(), clock.clone(), draining);
         let url = config.public_url.clone().unwrap_or_else(|| {
             let scheme = if config.tls.certificate.is_some() { "wss" } else { "ws" };
             format!("{scheme}://{address}")
@@ -140,10 +143,10 @@ impl Relay {
                 admin::listen(&config.data).map_err(|e| StartError::Admin(config.data.clone(), e))?;
             upkeep.spawn(desk.clone().run(socket));
         }
-        upkeep.spawn(every_minute(context.store.clone()));
+        upkeep.spawn(every_minute(context.store.clone(), certificates.clone()));
         let mut listener = JoinSet::new();
         listener.spawn(gate.run());
-        Ok(Self { address, desk, drain, embedded, listener, upkeep })
+        Ok(Self { address, desk, drain, embedded, certificates, listener, upkeep })
     }
 
     /// Where it listens.
@@ -174,6 +177,17 @@ impl Relay {
     /// Drops what has expired by now, which it does by itself once a minute.
     pub async fn expire(&self) -> Result<(), StoreError> {
         self.desk.context.store.expire().await
+    }
+
+    /// Reads the TLS certificate again, if there is one. New connections get it; if it cannot be used, that
+    /// is logged, and they get the former. The relay looks by itself once a minute whether it has changed.
+    pub async fn reload(&self) {
+        let Some(certificates) = self.certificates.clone() else {
+            tracing::info!("there is no TLS certificate to be read again");
+            return;
+        };
+        // A defect in it has been reported by its panic, and the former certificate stays.
+        let _ = tokio::task::spawn_blocking(move || certificates.reload()).await;
     }
 
     /// Its numbers now.
@@ -235,7 +249,7 @@ async fn open_store(
 }
 
 /// What the relay does by itself once a minute.
-async fn every_minute(store: Arc<dyn Store>) {
+async fn every_minute(store: Arc<dyn Store>, certificates: Option<Arc<Certificates>>) {
     let mut interval = tokio::time::interval(EXPIRY_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut paused = false;
@@ -251,7 +265,14 @@ async fn every_minute(store: Arc<dyn Store>) {
             );
         }
         paused = now_paused;
-        // What many connections at once, or a long catch-up, have left behind.
-        let _ = tokio::task::spawn_blocking(posthorn_heap::trim).await;
+        let certificates = certificates.clone();
+        let chores = move || {
+            if let Some(certificates) = certificates {
+                certificates.refresh();
+            }
+            // What many connections at once, or a long catch-up, have left behind.
+            posthorn_heap::trim();
+        };
+        let _ = tokio::task::spawn_blocking(chores).await;
     }
 }

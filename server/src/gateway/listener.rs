@@ -14,7 +14,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 
 use super::connection::{Connection, Surroundings};
 use super::doors::{Doors, Visitor};
@@ -22,7 +21,7 @@ use super::handshakes::{Handshake, Handshakes};
 use super::http::{self, Guest, TurnedAway};
 use super::origin::{Origin, Trust, Unreadable};
 use super::session::{Now, Session};
-use super::tls::{self, TlsError};
+use super::tls::Certificates;
 use crate::clock::SystemClock;
 use crate::command::Context;
 use crate::config::{Config, Connections};
@@ -42,7 +41,7 @@ pub(crate) struct Listener {
 }
 
 struct Shared {
-    tls: Option<TlsAcceptor>,
+    certificates: Option<Arc<Certificates>>,
     context: Arc<Context>,
     surroundings: Arc<Surroundings>,
     settings: Connections,
@@ -56,14 +55,11 @@ impl Listener {
     pub(crate) fn new(
         tcp: TcpListener,
         config: &Config,
+        certificates: Option<Arc<Certificates>>,
         context: Arc<Context>,
         clock: SystemClock,
         drain: watch::Receiver<bool>,
-    ) -> Result<Self, TlsError> {
-        let tls = match (&config.tls.certificate, &config.tls.key) {
-            (Some(certificate), Some(key)) => Some(tls::acceptor(certificate, key)?),
-            _ => None,
-        };
+    ) -> Self {
         let settings = config.connections.clone();
         let surroundings = Arc::new(Surroundings {
             clock,
@@ -75,8 +71,9 @@ impl Listener {
         let handshakes = Handshakes::new(settings.handshakes as usize);
         let trust = Trust::new(config.trusted_proxies.clone());
         let doors = Doors::new(settings.total, settings.per_address, config.rates.exempt.clone());
-        let shared = Shared { tls, context, surroundings, settings, drain, trust, doors, handshakes };
-        Ok(Self { tcp, shared: Arc::new(shared) })
+        let shared =
+            Shared { certificates, context, surroundings, settings, drain, trust, doors, handshakes };
+        Self { tcp, shared: Arc::new(shared) }
     }
 
     pub(crate) fn doors(&self) -> Arc<Doors> {
@@ -155,7 +152,7 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: IpAddr, visitor: Vi
 
 async fn turn_away(shared: &Shared, mut stream: TcpStream, why: TurnedAway) {
     tracing::debug!(?why, "a connection was refused");
-    if shared.tls.is_none() {
+    if shared.certificates.is_none() {
         // What becomes of it is the client's concern.
         let _ = timeout(REFUSAL, async {
             stream.write_all(why.answer().as_bytes()).await?;
@@ -188,10 +185,11 @@ async fn welcome(
         Ok(origin) => origin,
         Err(Unreadable) => return refuse(&shared, stream, TurnedAway::Unreadable).await,
     };
-    match &shared.tls {
+    match &shared.certificates {
         None => upgrade(&shared, stream, origin, visitor).await,
-        Some(acceptor) => {
-            let stream = timeout(shared.handshake(), acceptor.accept(stream)).await.ok()?.ok()?;
+        Some(certificates) => {
+            let accepted = certificates.acceptor().accept(stream);
+            let stream = timeout(shared.handshake(), accepted).await.ok()?.ok()?;
             upgrade(&shared, stream, origin, visitor).await
         }
     }

@@ -21,8 +21,8 @@ mod socket;
 mod tls;
 mod websocket;
 
+pub(crate) use tls::Certificates;
 pub use tls::TlsError;
-pub(crate) use tls::acceptor as tls_acceptor;
 
 #[cfg(test)]
 mod tests;

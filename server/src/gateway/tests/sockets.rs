@@ -108,16 +108,18 @@ pub(super) async fn plain(address: SocketAddr, request: &str) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// A self-signed certificate for localhost, made for these tests alone.
+/// A self-signed certificate for localhost (`certificate.pem`), and the one that takes its place
+/// (`renewed.pem`), made for these tests alone.
 pub(super) fn tls_file(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src/gateway/tests/tls")).join(name)
 }
 
-/// TLS with a relay that has that certificate.
+/// TLS with a relay that has one of them.
 pub(super) async fn encrypted(stream: TcpStream) -> TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
-    let certificate = CertificateDer::from_pem_file(tls_file("certificate.pem")).expect("PEM");
-    roots.add(certificate).expect("a certificate");
+    for name in ["certificate.pem", "renewed.pem"] {
+        roots.add(CertificateDer::from_pem_file(tls_file(name)).expect("PEM")).expect("a certificate");
+    }
     let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
