@@ -184,7 +184,7 @@ async fn all(run: &Run, closed: bool, cases: u32) -> anyhow::Result<String> {
 fn choose(base: &Base, number: u32, rng: &mut ChaCha20Rng) -> anyhow::Result<Case> {
     let segments = segments(&base.data)?;
     let harm = HARMS[number as usize % HARMS.len()];
-    let other = ["index/db", "index/conf", "incarnation", "relay-identity.key"];
+    let other = ["index/1/db", "index/1/conf", "incarnation", "relay-identity.key"];
     let file = match (harm, &base.removed) {
         (Harm::Back, Some((name, _))) => name.clone(),
         (Harm::Swap, _) => segments.choose(rng).context("there are segments")?.clone(),

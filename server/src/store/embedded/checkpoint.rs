@@ -93,12 +93,8 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, Unusable>) -> Result<T, Unusable>
 }
 
 impl Checkpoint {
-    /// Opens the index and hands out its rows, then returns the position from which to replay. `Ok(None)` if
-    /// there is no index yet.
-    pub(super) fn load(path: &Path, row: Row<'_>) -> Result<Option<(Self, Resume)>, Unusable> {
-        if !path.is_dir() {
-            return Ok(None);
-        }
+    /// Opens a checkpoint and hands out its rows, then returns the position from which to replay.
+    pub(super) fn load(path: &Path, row: Row<'_>) -> Result<(Self, Resume), Unusable> {
         guarded(|| {
             let db = open_sled(path)?;
             let Some(root) = db.get(ROOT)? else { return Err(Unusable::Contradicts("the root is missing")) };
@@ -115,8 +111,14 @@ impl Checkpoint {
             if (found.rows, found.sum) != (rows, sum) {
                 return Err(Unusable::Contradicts("rows are missing or of another moment"));
             }
-            Ok(Some((found, resume)))
+            Ok((found, resume))
         })
+    }
+
+    /// A copy in another folder, of a checkpoint that is not being written.
+    pub(super) fn copy(&self, to: &Path) -> Result<Self, Unusable> {
+        copy_all(&self.path, to)?;
+        Ok(Self { db: None, path: to.to_owned(), rows: self.rows, sum: self.sum })
     }
 
     /// Opens the index to write into it. Nothing has changed if that fails.
@@ -201,6 +203,20 @@ fn open_sled(path: &Path) -> Result<sled::Db, Unusable> {
     Ok(config.open()?)
 }
 
+fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let copy = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_all(&entry.path(), &copy)?;
+        } else {
+            fs::copy(entry.path(), copy)?;
+        }
+    }
+    Ok(())
+}
+
 fn sync_all(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -256,13 +272,13 @@ mod tests {
 
     type Rows = Vec<(Vec<u8>, Vec<u8>)>;
 
-    fn load(path: &Path) -> Result<Option<(Rows, Resume)>, Unusable> {
+    fn load(path: &Path) -> Result<(Rows, Resume), Unusable> {
         let mut rows = Vec::new();
-        let loaded = Checkpoint::load(path, &mut |key, value| {
+        let (_, resume) = Checkpoint::load(path, &mut |key, value| {
             rows.push((key.to_vec(), value.to_vec()));
             Ok(())
         })?;
-        Ok(loaded.map(|(_, resume)| (rows, resume)))
+        Ok((rows, resume))
     }
 
     fn row(key: u8, value: u8) -> (Vec<u8>, Option<Vec<u8>>) {
@@ -273,7 +289,6 @@ mod tests {
     fn a_finished_checkpoint_comes_back_and_an_unfinished_one_is_refused() {
         let dir = tempfile::tempdir().expect("temp dir");
         let path = dir.path().join("index");
-        assert!(load(&path).expect("nothing yet").is_none());
         let resume = Resume { position: Position { segment: 3, offset: 99 }, stamp: 12 };
         let mut checkpoint = Checkpoint::create(&path).expect("made");
         checkpoint.put([row(1, 1), row(2, 2), row(3, 3)]).expect("put");
@@ -281,9 +296,19 @@ mod tests {
         checkpoint.finish(resume).expect("finished");
         drop(checkpoint);
         let want = vec![(vec![1], vec![1; 100]), (vec![2], vec![9; 100])];
-        assert_eq!(load(&path).expect("opens"), Some((want, resume)));
+        assert_eq!(load(&path).expect("opens"), (want.clone(), resume));
+        assert_eq!(
+            Checkpoint::load(&path, &mut |_, _| Ok(()))
+                .expect("opens")
+                .0
+                .copy(&dir.path().join("copy"))
+                .expect("copied")
+                .rows,
+            2
+        );
+        assert_eq!(load(&dir.path().join("copy")).expect("opens"), (want, resume));
 
-        let (mut checkpoint, _) = Checkpoint::load(&path, &mut |_, _| Ok(())).expect("opens").expect("there");
+        let (mut checkpoint, _) = Checkpoint::load(&path, &mut |_, _| Ok(())).expect("opens");
         checkpoint.put([row(1, 7)]).expect("put");
         checkpoint.db.as_ref().expect("open").flush().expect("flushed");
         drop(checkpoint);
@@ -301,14 +326,14 @@ mod tests {
         let resume = Resume { position: Position { segment: 1, offset: 72 }, stamp: 0 };
         checkpoint.finish(resume).expect("finished");
         drop(checkpoint);
-        let good = load(&path).expect("opens").expect("there");
+        let good = load(&path).expect("opens");
         let file = path.join("db");
         let bytes = fs::read(&file).expect("sled's file");
         for at in (0..bytes.len().min(40_000)).step_by(1301) {
             let mut bad = bytes.clone();
             bad[at] ^= 0x10;
             fs::write(&file, &bad).expect("damaged");
-            if let Ok(Some(found)) = load(&path) {
+            if let Ok(found) = load(&path) {
                 assert_eq!(found, good, "byte {at}");
             }
         }

@@ -2,16 +2,16 @@
 //!
 //! The rows of one checkpoint may be of different moments, all of them after the position that the root will
 //! name; replaying from there brings them to the same moment. The root is written only once everything that
-//! the rows reflect is durable in the journal. If anything goes wrong, the index is thrown away and begun
-//! again with all rows, and the store itself never notices.
+//! the rows reflect is durable in the journal. If anything goes wrong, what was begun is thrown away, the
+//! former checkpoint stays, and the store itself never notices.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use super::checkpoint::{Checkpoint, Unusable};
+use super::checkpoint::Unusable;
+use super::index::{Index, Unfinished};
 use super::journal::Resume;
 use super::shared::Shared;
 use crate::store::ledger::RowKey;
@@ -35,31 +35,26 @@ struct Job {
 pub(super) struct Checkpointer {
     jobs: SyncSender<Job>,
     busy: Arc<AtomicBool>,
-    /// Whether the index is worth nothing, so that the next checkpoint must have all rows.
-    anew: Arc<AtomicBool>,
+    /// Whether there is a checkpoint to start from.
+    whole: Arc<AtomicBool>,
     /// Bytes of rows that the last checkpoint wrote.
     written: Arc<AtomicU64>,
     thread: JoinHandle<()>,
 }
 
 impl Checkpointer {
-    /// Starts the thread. `checkpoint` is the index as it was loaded, or `None` to begin it anew.
-    pub(super) fn start(
-        path: PathBuf,
-        checkpoint: Option<Checkpoint>,
-        shared: Arc<Shared>,
-    ) -> std::io::Result<Self> {
+    /// Starts the thread.
+    pub(super) fn start(index: Index, shared: Arc<Shared>) -> std::io::Result<Self> {
         let (jobs, queue) = sync_channel(1);
         let busy = Arc::new(AtomicBool::new(false));
-        let anew = Arc::new(AtomicBool::new(checkpoint.is_none()));
+        let whole = Arc::new(AtomicBool::new(index.is_whole()));
         let written = Arc::new(AtomicU64::new(0));
-        let (own_busy, own_anew, own_written) = (Arc::clone(&busy), Arc::clone(&anew), Arc::clone(&written));
-        let left = Vec::new();
-        let worker =
-            Worker { path, checkpoint, left, shared, busy: own_busy, anew: own_anew, written: own_written };
+        let (own_busy, own_whole, own_written) =
+            (Arc::clone(&busy), Arc::clone(&whole), Arc::clone(&written));
+        let worker = Worker { index, shared, busy: own_busy, whole: own_whole, written: own_written };
         let thread =
             std::thread::Builder::new().name("checkpointer".to_owned()).spawn(move || worker.run(&queue))?;
-        Ok(Self { jobs, busy, anew, written, thread })
+        Ok(Self { jobs, busy, whole, written, thread })
     }
 
     /// Whether a checkpoint is being written.
@@ -73,9 +68,9 @@ impl Checkpointer {
         written >= interval(usual, self.written.load(Ordering::Relaxed), changed) && !self.is_busy()
     }
 
-    /// Whether there is no usable index.
+    /// Whether there is no checkpoint to start from.
     pub(super) fn is_behind(&self) -> bool {
-        self.anew.load(Ordering::Acquire)
+        !self.whole.load(Ordering::Acquire)
     }
 
     /// Begins a checkpoint behind which replay may start at `resume`, which is where the journal and the
@@ -103,43 +98,45 @@ fn interval(usual: u64, last: u64, changed: usize) -> u64 {
 }
 
 struct Worker {
-    path: PathBuf,
-    checkpoint: Option<Checkpoint>,
-    /// Rows that changed before a checkpoint that could not begin.
-    left: Vec<RowKey>,
+    index: Index,
     shared: Arc<Shared>,
     busy: Arc<AtomicBool>,
-    anew: Arc<AtomicBool>,
+    whole: Arc<AtomicBool>,
     written: Arc<AtomicU64>,
 }
 
 impl Worker {
     fn run(mut self, queue: &Receiver<Job>) {
         while let Ok(job) = queue.recv() {
-            if let Err(error) = self.write(job) {
-                tracing::warn!(%error, "the index is thrown away; the next checkpoint begins it anew");
-                (self.checkpoint, self.left) = (None, Vec::new());
-                self.anew.store(true, Ordering::Release);
-                remove(&self.path);
+            match self.write(job) {
+                Err(error) if error.passes() => {
+                    tracing::warn!(%error, "no checkpoint can be written for now; the former one stays");
+                }
+                Err(error) => tracing::warn!(%error, "a checkpoint is thrown away; the next one comes later"),
+                Ok(()) => {}
             }
+            self.whole.store(self.index.is_whole(), Ordering::Release);
             posthorn_heap::trim();
             self.busy.store(false, Ordering::Release);
         }
     }
 
     fn write(&mut self, job: Job) -> Result<(), Unusable> {
-        self.left.extend(job.changed);
-        if let Some(Err(error)) = self.checkpoint.as_mut().map(Checkpoint::begin)
-            && error.passes()
-        {
-            tracing::warn!(%error, "the index cannot be opened for now; it stays as it is until the next checkpoint");
-            return Ok(());
+        self.index.changed(job.changed);
+        let mut unfinished = self.index.begin()?;
+        match self.fill(&mut unfinished) {
+            Ok(()) => self.index.finish(unfinished, job.resume),
+            Err(error) => {
+                self.index.give_up(unfinished);
+                Err(error)
+            }
         }
-        let changed = std::mem::take(&mut self.left);
-        let (mut checkpoint, mut keys) = match self.checkpoint.take() {
-            Some(checkpoint) => (checkpoint, changed),
-            // An index that is begun anew gets all rows, whatever became of earlier checkpoints.
-            None => (Checkpoint::create(&self.path)?, self.shared.ledger.read().rows().collect()),
+    }
+
+    fn fill(&self, unfinished: &mut Unfinished) -> Result<(), Unusable> {
+        let mut keys = match unfinished.rows.take() {
+            Some(rows) => rows,
+            None => self.shared.ledger.read().rows().collect(),
         };
         // Neighbouring rows share sled's pages.
         keys.sort_unstable();
@@ -151,30 +148,19 @@ impl Worker {
                 keys.iter().map(|key| (key.bytes(), ledger.export(key))).collect()
             };
             written += rows.iter().filter_map(|(_, row)| row.as_ref()).map(Vec::len).sum::<usize>();
-            checkpoint.put(rows)?;
+            unfinished.checkpoint.put(rows)?;
         }
         self.written.store(written as u64, Ordering::Relaxed);
-        if !self.settled() {
-            return Err(Unusable::Contradicts("the journal failed before the checkpoint was complete"));
+        match self.settled() {
+            true => Ok(()),
+            false => Err(Unusable::Contradicts("the journal failed before the checkpoint was complete")),
         }
-        checkpoint.finish(job.resume)?;
-        self.checkpoint = Some(checkpoint);
-        self.anew.store(false, Ordering::Release);
-        Ok(())
     }
 
     /// Waits until everything that the rows may reflect is durable. `false` if it never will be.
     fn settled(&self) -> bool {
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         runtime.is_ok_and(|runtime| runtime.block_on(self.shared.settled()))
-    }
-}
-
-fn remove(path: &Path) {
-    if let Err(error) = std::fs::remove_dir_all(path)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(%error, "the index cannot be removed");
     }
 }
 

@@ -5,7 +5,7 @@
 //! <data>/incarnation   one line of text, with a checksum
 //! <data>/damage        what could not be read back, if anything
 //! <data>/journal/      the truth
-//! <data>/index/        sled's files: may be deleted at any time
+//! <data>/index/        two checkpoints, sled's files: may be deleted at any time
 //! ```
 //! What the journal and the index hold is not known here.
 

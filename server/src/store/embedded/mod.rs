@@ -15,7 +15,7 @@
 //! | `committer` | the order of decide, write, sync, publish, answer |
 //! | `shared` | the ledger beside the durable position; reading |
 //! | `upkeep` | when segments are counted and emptied |
-//! | `checkpoint`, `checkpointer` | sled, which may be thrown away at any time |
+//! | `checkpoint`, `index`, `checkpointer` | sled, which may be thrown away at any time: one checkpoint; two in turn; when |
 //! | `folder`, `start` | lock and incarnation; from files to a running store |
 //! | `damage` | what can no longer be read back, for the operator |
 //!
@@ -26,6 +26,7 @@ mod checkpointer;
 mod committer;
 mod damage;
 mod folder;
+mod index;
 pub(crate) mod journal;
 mod shared;
 mod start;
@@ -251,13 +252,8 @@ impl EmbeddedStore {
             known,
         ));
         shared.paused.store(guard.paused(), Ordering::Relaxed);
-        let checkpointer = match &site.index {
-            Some(index) => Some(
-                Checkpointer::start(index.clone(), started.checkpoint, Arc::clone(&shared))
-                    .map_err(no_thread)?,
-            ),
-            None => None,
-        };
+        let checkpointer = started.index.map(|index| Checkpointer::start(index, Arc::clone(&shared)));
+        let checkpointer = checkpointer.transpose().map_err(no_thread)?;
         let (queue, receiver) = mpsc::channel(QUEUE_COMMANDS);
         let committer = Committer {
             shared: Arc::clone(&shared),

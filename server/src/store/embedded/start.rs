@@ -9,9 +9,10 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 
-use super::checkpoint::{Checkpoint, Unusable};
+use super::checkpoint::Unusable;
 use super::damage::{envelope, stretch};
 use super::folder::FolderError;
+use super::index::Index;
 use super::journal::disk::{Disk, is_full};
 use super::journal::{Damage, Journal, JournalConfig, Location, OpenError, Position, Replayed, Resume, Time};
 use super::{KIND_MARK, MAY_BE_IGNORED, StartError, read_record};
@@ -25,8 +26,8 @@ const HEADER: &str = "segment header";
 pub(super) struct Started {
     pub(super) ledger: Ledger<Location>,
     pub(super) journal: Journal,
-    /// `None` if there is no usable index.
-    pub(super) checkpoint: Option<Checkpoint>,
+    /// `None` where there is no place for one.
+    pub(super) index: Option<Index>,
     /// The torn end of the journal, if one was cut.
     pub(super) torn: Option<Damage>,
     /// How many records were replayed, and below how many bytes they have.
@@ -70,44 +71,47 @@ impl From<OpenError> for StartError {
 impl Ground<'_> {
     /// Rebuilds the ledger.
     pub(super) fn start(&self, rng: &mut dyn RngCore) -> Result<Started, StartError> {
-        if let Some(index) = self.index {
-            match self.load(index, rng) {
-                Ok(Some((rebuild, checkpoint, resume))) => match self.replay(rebuild, Some(resume), rng) {
-                    Ok(started) => return Ok(Started { checkpoint: Some(checkpoint), ..started }),
-                    Err(OpenError::Elsewhere(_)) => {
-                        tracing::info!("the index is not of this journal's time and is begun anew")
-                    }
-                    Err(OpenError::Short(Resume { position, .. })) => {
-                        // The index was written only once the journal had reached that place, durably.
-                        let Position { segment, offset } = position;
-                        let mut started = self.replay(self.rebuild(rng), None, rng)?;
-                        started.damage.push(Damage { segment, offset, len: 0, what: "end of the journal" });
-                        return Ok(started);
-                    }
-                    Err(error) => return Err(error.into()),
-                },
-                Ok(None) => {}
-                Err(error) => tracing::warn!(%error, "the index is of no use and is thrown away"),
+        let mut index = self.index.map(Index::at);
+        let loaded = index.as_mut().and_then(|index| self.load(index, rng));
+        let mut short = None;
+        if let Some((rebuild, resume)) = loaded {
+            match self.replay(rebuild, Some(resume), rng) {
+                Ok(started) => return Ok(Started { index, ..started }),
+                Err(OpenError::Elsewhere(_)) => {
+                    tracing::info!("the index is not of this journal's time and is begun anew");
+                }
+                Err(OpenError::Short(Resume { position, .. })) => short = Some(position),
+                Err(error) => return Err(error.into()),
             }
+            index.as_mut().into_iter().for_each(Index::clear);
         }
-        Ok(self.replay(self.rebuild(rng), None, rng)?)
+        let mut started = self.replay(self.rebuild(rng), None, rng)?;
+        if let Some(Position { segment, offset }) = short {
+            // The index was written only once the journal had reached that place, durably.
+            started.damage.push(Damage { segment, offset, len: 0, what: "end of the journal" });
+        }
+        Ok(Started { index, ..started })
     }
 
     fn rebuild(&self, rng: &mut dyn RngCore) -> Rebuild<Location> {
         Rebuild::new(self.policy, [rng.next_u64(), rng.next_u64()])
     }
 
-    fn load(
-        &self,
-        index: &Path,
-        rng: &mut dyn RngCore,
-    ) -> Result<Option<(Rebuild<Location>, Checkpoint, Resume)>, Unusable> {
-        let mut rebuild = self.rebuild(rng);
-        let mut import = |key: &[u8], value: &[u8]| {
-            rebuild.import(key, value).map_err(|_| Unusable::Contradicts("a row is odd"))
-        };
-        let found = Checkpoint::load(index, &mut import)?;
-        Ok(found.map(|(checkpoint, resume)| (rebuild, checkpoint, resume)))
+    /// What the newest checkpoint that is of use says, if there is one.
+    fn load(&self, index: &mut Index, rng: &mut dyn RngCore) -> Option<(Rebuild<Location>, Resume)> {
+        index.candidates().into_iter().find_map(|turn| {
+            let mut rebuild = self.rebuild(rng);
+            let mut import = |key: &[u8], value: &[u8]| {
+                rebuild.import(key, value).map_err(|_| Unusable::Contradicts("a row is odd"))
+            };
+            match index.load(turn, &mut import) {
+                Ok(resume) => Some((rebuild, resume)),
+                Err(error) => {
+                    tracing::warn!(%error, "a part of the index is of no use");
+                    None
+                }
+            }
+        })
     }
 
     fn replay(
@@ -139,7 +143,7 @@ impl Ground<'_> {
         }
         let (ledger, missing) =
             rebuild.finish_where(&|place| journal.segments().contains_key(&place.segment));
-        Ok(Started { ledger, journal, checkpoint: None, torn, replayed, replayed_bytes, damage, missing })
+        Ok(Started { ledger, journal, index: None, torn, replayed, replayed_bytes, damage, missing })
     }
 }
 
@@ -174,7 +178,7 @@ impl Started {
         tracing::info!(
             records = self.replayed,
             bytes = self.replayed_bytes,
-            from_index = self.checkpoint.is_some(),
+            from_index = self.index.as_ref().is_some_and(Index::is_whole),
             "the journal was replayed"
         );
     }

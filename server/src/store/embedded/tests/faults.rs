@@ -245,18 +245,19 @@ async fn the_index_may_be_lost_or_damaged() {
             disk: SimDisk::default(),
         });
         let index = index_of(&dir);
+        let newest = fs::read_to_string(index.join("newest")).expect("a checkpoint was finished");
+        let file = index.join(newest).join("db");
         match round % 4 {
             0 => fs::remove_dir_all(&index).expect("there is an index"),
             1 => {
-                let file = index.join("db");
                 let len = fs::metadata(&file).expect("sled's file").len();
                 let file = fs::OpenOptions::new().write(true).open(file).expect("writable");
                 file.set_len(rng.random_range(0..len)).expect("cut");
             }
             2 => {
-                let mut bytes = fs::read(index.join("db")).expect("sled's file");
+                let mut bytes = fs::read(&file).expect("sled's file");
                 (0..200).for_each(|_| bytes[rng.random_range(0..9000)] ^= 1 << rng.random_range(0..8));
-                fs::write(index.join("db"), bytes).expect("damaged");
+                fs::write(file, bytes).expect("damaged");
             }
             _ => {}
         }
