@@ -28,8 +28,11 @@ use crate::store::embedded::{self, EmbeddedStore};
 use crate::store::memory::MemoryStore;
 use crate::store::{Clock, Store, StoreError};
 
-/// How often what has expired is dropped.
-const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
+/// How often what has expired is dropped. Each mailbox has its turn once a minute, so that what there is to
+/// do is spread over the minute.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How often certificates are read again and memory is given back, in expiry intervals.
+const CHORES_EVERY: u32 = 60;
 /// Longest path of a unix socket on Linux, in bytes, without the final zero.
 const SOCKET_PATH_BYTES: usize = 107;
 
@@ -143,7 +146,7 @@ impl Relay {
                 admin::listen(&config.data).map_err(|e| StartError::Admin(config.data.clone(), e))?;
             upkeep.spawn(desk.clone().run(socket));
         }
-        upkeep.spawn(every_minute(context.store.clone(), certificates.clone()));
+        upkeep.spawn(every_second(context.store.clone(), certificates.clone()));
         let mut listener = JoinSet::new();
         listener.spawn(gate.run());
         Ok(Self { address, desk, drain, embedded, certificates, listener, upkeep })
@@ -174,7 +177,8 @@ impl Relay {
         self.desk.mint(uses, days).await
     }
 
-    /// Drops what has expired by now, which it does by itself once a minute.
+    /// Drops what has expired, which it does by itself every second. Each mailbox has its turn once in a
+    /// minute, so something may be dropped up to a minute later than it expired.
     pub async fn expire(&self) -> Result<(), StoreError> {
         self.desk.context.store.expire().await
     }
@@ -248,16 +252,18 @@ async fn open_store(
     }
 }
 
-/// What the relay does by itself once a minute.
-async fn every_minute(store: Arc<dyn Store>, certificates: Option<Arc<Certificates>>) {
+/// What the relay does by itself every second.
+async fn every_second(store: Arc<dyn Store>, certificates: Option<Arc<Certificates>>) {
     let mut interval = tokio::time::interval(EXPIRY_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut paused = false;
-    loop {
+    let (mut paused, mut failing) = (false, false);
+    for second in 0u32.. {
         interval.tick().await;
-        if let Err(error) = store.expire().await {
-            tracing::warn!(%error, "cannot drop what has expired");
+        let expired = store.expire().await;
+        if let (Err(error), false) = (expired, failing) {
+            tracing::warn!(%error, "cannot drop what has expired; it is tried again every second");
         }
+        failing = expired.is_err();
         let now_paused = store.stats().expiry_paused;
         if now_paused && !paused {
             tracing::warn!(
@@ -265,6 +271,9 @@ async fn every_minute(store: Arc<dyn Store>, certificates: Option<Arc<Certificat
             );
         }
         paused = now_paused;
+        if second % CHORES_EVERY > 0 {
+            continue;
+        }
         let certificates = certificates.clone();
         let chores = move || {
             if let Some(certificates) = certificates {

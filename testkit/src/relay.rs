@@ -102,7 +102,8 @@ impl TestRelay {
     }
 
     /// Lets time pass at once, for the relay and for every client of this kit: what is due by then is done
-    /// (keys are renewed, envelopes expire), as if all had slept.
+    /// (keys are renewed, envelopes expire), as if all had slept. The relay may drop what has expired up to a
+    /// minute late.
     pub async fn pass(&self, time: Duration) {
         self.ahead.send_modify(|ahead| *ahead += time);
         if let Some(relay) = &self.relay {

@@ -367,6 +367,7 @@ impl Config {
             key_packages_per_device: self.limits.key_packages_per_device as usize,
             tokens_per_device: self.limits.tokens_per_device as usize,
             tokens: self.store.tokens,
+            ..StorePolicy::default()
         }
     }
 

@@ -21,12 +21,14 @@ pub(crate) struct Invite {
 #[derive(Debug)]
 pub(crate) struct Invites {
     by_hash: HashMap<KeyHash, Invite, Keyed>,
+    /// No invite expires before this time, unix seconds.
+    none_before: u64,
 }
 
 impl Invites {
     /// No invites yet.
     pub(crate) fn new(keyed: Keyed) -> Self {
-        Self { by_hash: HashMap::with_hasher(keyed) }
+        Self { by_hash: HashMap::with_hasher(keyed), none_before: u64::MAX }
     }
 
     /// The invite, if it has uses left; it may have expired.
@@ -53,9 +55,14 @@ impl Invites {
         Ok(invite.uses - 1)
     }
 
-    /// The hashes of those that have expired by `now`.
-    pub(crate) fn expired(&self, now: u64) -> impl Iterator<Item = &KeyHash> {
-        self.by_hash.iter().filter(move |(_, invite)| invite.expires <= now).map(|(hash, _)| hash)
+    /// The hashes of those that have expired by `now`. Looks only if there may be one.
+    pub(crate) fn expired(&mut self, now: u64) -> impl Iterator<Item = &KeyHash> {
+        let may_be = self.none_before <= now;
+        if may_be {
+            self.none_before = self.by_hash.values().map(|invite| invite.expires).min().unwrap_or(u64::MAX);
+        }
+        let all = self.by_hash.iter().filter(move |_| may_be);
+        all.filter(move |(_, invite)| invite.expires <= now).map(|(hash, _)| hash)
     }
 
     /// Adds an invite as a record states it, unless a later record is known.
@@ -66,6 +73,7 @@ impl Invites {
         if invite.uses == 0 {
             self.by_hash.remove(&hash);
         } else {
+            self.none_before = self.none_before.min(invite.expires);
             self.by_hash.insert(hash, invite);
         }
     }

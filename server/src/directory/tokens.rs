@@ -3,11 +3,11 @@
 //! How many a device drew today is counted in memory only: on disk the count would stand beside the hashes
 //! and link them to the device. A restart of the relay forgets it, which costs at most one day's allowance.
 
-use hashbrown::HashMap;
 use posthorn_proto::{DeviceId, KeyHash};
 
 use crate::store::StoreError;
 use crate::store::keyed::Keyed;
+use crate::store::tables::Map;
 
 /// Life of an unspent token, in days, because everything that is stored has an expiry (R6).
 pub(crate) const TOKEN_DAYS: u32 = 180;
@@ -24,11 +24,14 @@ pub(crate) struct Drawn {
 /// All unspent tokens, and today's counts.
 #[derive(Debug)]
 pub(crate) struct Tokens {
-    unspent: HashMap<KeyHash, Drawn, Keyed>,
-    /// Tokens drawn before this day are void.
+    unspent: Map<KeyHash, Drawn>,
+    keyed: Keyed,
+    /// Tokens drawn before this day are void, even those that [`Tokens::sweep`] has not dropped yet.
     void_before: u32,
+    /// The part of `unspent` that is swept next; `None` if no void ones are left.
+    sweeping: Option<usize>,
     /// Tokens drawn by each device on `day`. In memory only.
-    today: HashMap<DeviceId, u32, Keyed>,
+    today: Map<DeviceId, u32>,
     day: u32,
     /// The day on which void tokens were last looked for. In memory only.
     looked: u32,
@@ -37,8 +40,8 @@ pub(crate) struct Tokens {
 impl Tokens {
     /// No tokens yet.
     pub(crate) fn new(keyed: Keyed) -> Self {
-        let (unspent, today) = (HashMap::with_hasher(keyed), HashMap::with_hasher(keyed));
-        Self { unspent, void_before: 0, today, day: 0, looked: 0 }
+        let (unspent, today) = (Map::new(keyed), Map::new(keyed));
+        Self { unspent, keyed, void_before: 0, sweeping: None, today, day: 0, looked: 0 }
     }
 
     /// The hashes of all tokens that may be spent.
@@ -48,7 +51,7 @@ impl Tokens {
 
     /// When this token was drawn, if it may be spent.
     pub(crate) fn get(&self, token: &KeyHash) -> Option<Drawn> {
-        self.unspent.get(token).copied()
+        self.unspent.get(token).copied().filter(|drawn| drawn.day >= self.void_before)
     }
 
     /// The day before which tokens are void.
@@ -66,7 +69,7 @@ impl Tokens {
         total: u64,
     ) -> Result<(u32, Vec<KeyHash>), StoreError> {
         if day != self.day {
-            self.today.clear();
+            self.today = Map::new(self.keyed);
             self.day = day;
         }
         let drawn = self.today.get(&device).copied().unwrap_or(0);
@@ -75,7 +78,7 @@ impl Tokens {
         let (mut accepted, mut fresh) = (0u32, Vec::new());
         let mut seen = hashbrown::HashSet::new();
         for hash in hashes {
-            if !self.unspent.contains_key(&hash) && !seen.contains(&hash) {
+            if self.get(&hash).is_none() && !seen.contains(&hash) {
                 if fresh.len() >= left || fresh.len() >= room {
                     if accepted == 0 && left > 0 {
                         return Err(StoreError::Quota("tokens"));
@@ -95,35 +98,46 @@ impl Tokens {
 
     /// Adds a token that may be spent.
     pub(crate) fn enter(&mut self, token: KeyHash, drawn: Drawn) {
-        self.unspent.insert(token, drawn);
+        if drawn.day >= self.void_before {
+            self.unspent.insert(token, drawn);
+        }
     }
 
     /// The record of this version says that the token is spent.
     pub(crate) fn spend(&mut self, token: &KeyHash, version: u64) {
         if self.get(token).is_some_and(|drawn| drawn.version < version) {
             self.unspent.remove(token);
-            // Many may be drawn at once and then spent one by one: give the room back as they go.
-            let (all, room) = (self.unspent.len(), self.unspent.capacity());
-            if room > 1024 && all < room / 8 {
-                self.unspent.shrink_to(all * 2);
-            }
         }
     }
 
-    /// The day before which tokens are void by now, if there are any. Looks once a day.
+    /// The day before which tokens are void by now, if there may be any. Looks once a day.
     pub(crate) fn expire(&mut self, day: u32) -> Option<u32> {
         if std::mem::replace(&mut self.looked, day) == day {
             return None;
         }
         let before = day.saturating_sub(TOKEN_DAYS);
-        (before > self.void_before && self.unspent.values().any(|drawn| drawn.day < before)).then_some(before)
+        (before > self.void_before && self.unspent.len() > 0).then_some(before)
     }
 
-    /// Drops the tokens that were drawn before this day, and returns them.
-    pub(crate) fn void(&mut self, before: u32) -> Vec<KeyHash> {
-        self.void_before = self.void_before.max(before);
+    /// From now on, tokens that were drawn before this day are void.
+    pub(crate) fn void(&mut self, before: u32) {
+        if before > self.void_before {
+            (self.void_before, self.sweeping) = (before, Some(0));
+        }
+    }
+
+    /// Whether there may be void tokens that still take memory.
+    pub(crate) fn is_sweeping(&self) -> bool {
+        self.sweeping.is_some()
+    }
+
+    /// Drops void tokens, as far as one part of all tokens goes, and returns them.
+    pub(crate) fn sweep(&mut self) -> Vec<KeyHash> {
+        let Some(part) = self.sweeping else { return Vec::new() };
         let before = self.void_before;
-        self.unspent.extract_if(|_, drawn| drawn.day < before).map(|(token, _)| token).collect()
+        let void = self.unspent.extract(part, |_, drawn| drawn.day < before);
+        self.sweeping = Some(part + 1).filter(|next| *next < self.unspent.parts());
+        void.into_iter().map(|(token, _)| token).collect()
     }
 }
 
@@ -139,5 +153,22 @@ mod tests {
         (0..9_900).for_each(|n| tokens.spend(&hash(n), 2));
         assert!(tokens.unspent.capacity() < 2_000, "{}", tokens.unspent.capacity());
         assert!((9_900..10_000).all(|n| tokens.get(&hash(n)).is_some()));
+    }
+
+    #[test]
+    fn void_tokens_are_void_at_once_and_go_by_and_by() {
+        let mut tokens = Tokens::new(Keyed::new([1, 2]));
+        let hash = |n: u32| KeyHash(std::array::from_fn(|at| n.to_le_bytes()[at % 4]));
+        (0..10_000).for_each(|n| tokens.enter(hash(n), Drawn { version: 1, day: n % 2 + 1 }));
+        tokens.void(2);
+        assert!((0..10_000).all(|n| tokens.get(&hash(n)).is_some() == (n % 2 == 1)));
+        let mut steps = Vec::new();
+        while tokens.is_sweeping() {
+            steps.push(tokens.sweep().len());
+        }
+        assert_eq!((steps.iter().sum::<usize>(), tokens.unspent.len()), (5_000, 5_000));
+        assert!(steps.iter().all(|step| *step < 600), "{steps:?}");
+        tokens.enter(hash(0), Drawn { version: 1, day: 1 });
+        assert_eq!(tokens.get(&hash(0)), None, "a late copy of its record brings none back");
     }
 }

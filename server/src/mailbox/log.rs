@@ -3,14 +3,13 @@
 //! Seqs from `first` to the head are remembered; those from `oldest` on are also stored. Both limits only
 //! move up. The log knows where a body lies (`L`), never what it says.
 
-use std::collections::VecDeque;
-
-use hashbrown::HashTable;
 use posthorn_proto::PostId;
 use posthorn_proto::limits::POST_OVERHEAD_BYTES;
 
 use super::change::ShortFingerprint;
+use super::pieces::Pieces;
 use crate::store::keyed::Keyed;
+use crate::store::tables::Tables;
 
 /// Remembered posts, up to which they are searched one by one; beyond that an index is worth its memory.
 const INDEX_ABOVE: usize = 48;
@@ -42,16 +41,16 @@ pub(crate) struct Log<L> {
 /// The entries of the remembered posts, and the index over them.
 #[derive(Debug, Clone)]
 struct Window<L> {
-    entries: VecDeque<Entry<L>>,
+    entries: Pieces<Entry<L>>,
     /// Sum of `bytes` over the stored ones.
     stored_bytes: u64,
     /// Low 32 bits of the seqs, by post id; only while there are more than [`INDEX_ABOVE`].
-    index: Option<Box<HashTable<u32>>>,
+    index: Option<Box<Tables<u32>>>,
 }
 
 impl<L> Default for Window<L> {
     fn default() -> Self {
-        Self { entries: VecDeque::new(), stored_bytes: 0, index: None }
+        Self { entries: Pieces::new(), stored_bytes: 0, index: None }
     }
 }
 
@@ -109,8 +108,7 @@ impl<L: Clone + PartialEq> Log<L> {
     pub(crate) fn from(&self, seq: u64) -> impl Iterator<Item = (u64, &Entry<L>)> {
         let start = seq.max(self.first);
         let skip = usize::try_from(start - self.first).unwrap_or(usize::MAX);
-        let entries =
-            self.window.iter().flat_map(move |window| window.entries.range(skip.min(window.entries.len())..));
+        let entries = self.window.iter().flat_map(move |window| window.entries.from(skip));
         (start..).zip(entries)
     }
 
@@ -158,7 +156,7 @@ impl<L: Clone + PartialEq> Log<L> {
         if !stored {
             return freed(place, entry.bytes);
         }
-        let present = &mut window.entries[at];
+        let Some(present) = window.entries.get_mut(at) else { return };
         if let Some(old) = present.place.replace(place) {
             freed(old, present.bytes);
         } else {
@@ -188,7 +186,7 @@ impl<L: Clone + PartialEq> Log<L> {
         self.oldest = oldest;
         let Some(window) = &mut self.window else { return };
         for seq in from..to {
-            let entry = &mut window.entries[(seq - self.first) as usize];
+            let Some(entry) = window.entries.get_mut((seq - self.first) as usize) else { break };
             let bytes = std::mem::take(&mut entry.bytes);
             if let Some(place) = entry.place.take() {
                 window.stored_bytes -= u64::from(bytes);
@@ -200,15 +198,9 @@ impl<L: Clone + PartialEq> Log<L> {
     /// Forgets posts up to and including `forgotten`. Never moves down, never forgets what is stored.
     pub(crate) fn forget(&mut self, forgotten: u64, keyed: &Keyed) {
         while self.first <= forgotten && self.first < self.oldest {
-            let Some(entry) = self.window.as_mut().and_then(|window| window.entries.pop_front()) else {
+            if !self.window.as_mut().is_some_and(|window| window.pop(self.first, keyed)) {
                 self.first = forgotten + 1;
                 break;
-            };
-            if let Some(index) = self.window.as_mut().and_then(|window| window.index.as_mut()) {
-                let low = self.first as u32;
-                if let Ok(found) = index.find_entry(keyed.hash(&entry.post_id), |seq| *seq == low) {
-                    found.remove();
-                }
             }
             self.first += 1;
         }
@@ -225,37 +217,49 @@ impl<L> Window<L> {
         self.entries.get(low.wrapping_sub(first as u32) as usize)
     }
 
+    /// Changes the index, if there is one. `change` is also told how to hash what it holds.
+    fn change_index(
+        &mut self,
+        first: u64,
+        keyed: &Keyed,
+        change: impl FnOnce(&mut Tables<u32>, &dyn Fn(&u32) -> u64),
+    ) {
+        let Some(mut index) = self.index.take() else { return };
+        change(&mut index, &|low| self.at(first, *low).map_or(0, |entry| keyed.hash(&entry.post_id)));
+        self.index = Some(index);
+    }
+
     fn push(&mut self, first: u64, entry: Entry<L>, keyed: &Keyed) {
         let seq = first + self.entries.len() as u64;
-        // Growing by an eighth, rather than doubling, keeps large logs within their memory budget.
-        if self.entries.len() == self.entries.capacity() {
-            self.entries.reserve_exact((self.entries.len() / 8).max(2));
-        }
-        self.entries.push_back(entry);
+        self.entries.push(entry);
         if self.index.is_some() {
             self.enter(first, seq, keyed);
         } else if self.entries.len() > INDEX_ABOVE {
-            self.index = Some(Box::new(HashTable::with_capacity(self.entries.len() * 2)));
+            self.index = Some(Box::new(Tables::new()));
             (first..=seq).for_each(|seq| self.enter(first, seq, keyed));
         }
     }
 
     fn enter(&mut self, first: u64, seq: u64, keyed: &Keyed) {
-        let Some(mut index) = self.index.take() else { return };
-        let hash = |low: u32| self.at(first, low).map(|entry| keyed.hash(&entry.post_id));
-        if let Some(new) = hash(seq as u32) {
-            index.insert_unique(new, seq as u32, |low| hash(*low).unwrap_or(0));
-        }
-        self.index = Some(index);
+        let low = seq as u32;
+        self.change_index(first, keyed, |index, hash_of| index.insert(hash_of(&low), low, hash_of));
+    }
+
+    /// Forgets the first entry, whose seq is `first`. `false` if there is none.
+    fn pop(&mut self, first: u64, keyed: &Keyed) -> bool {
+        let low = first as u32;
+        self.change_index(first, keyed, |index, hash_of| {
+            index.remove(hash_of(&low), |seq| *seq == low, hash_of);
+            index.join(hash_of);
+        });
+        self.entries.pop().is_some()
     }
 
     fn shrink(&mut self) {
         if self.entries.len() <= INDEX_ABOVE / 2 {
             self.index = None;
         }
-        if self.entries.capacity() > 8 && self.entries.len() < self.entries.capacity() / 4 {
-            self.entries.shrink_to(self.entries.len() * 2);
-        }
+        self.entries.shrink();
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod access;
 pub(crate) mod change;
 mod key;
 pub(crate) mod log;
+mod pieces;
 pub(crate) mod readers;
 pub(crate) mod retention;
 
@@ -118,9 +119,7 @@ impl<L: Clone + PartialEq> Mailbox<L> {
         let mut oldest = self.log.oldest();
         if let Some((_, turn)) = &append.turn {
             check_reader_changes(turn, &self.readers, policy.readers_per_mailbox)?;
-            let mut readers = self.readers.clone();
-            readers.turn(turn, seq, policy.readers_per_mailbox);
-            oldest = readers.settle(oldest, None);
+            oldest = self.at_once(self.readers.settle_after(turn, seq, oldest));
         }
         let bytes = stored_bytes(append.envelope.len(), append.turn.as_ref().map(|(_, turn)| turn));
         let room = if append.turn.is_some() { self.quota } else { self.quota - reserve(self.quota) };
@@ -166,7 +165,7 @@ impl<L: Clone + PartialEq> Mailbox<L> {
     /// The change that acknowledging up to `seq` makes; `None` if the cursor stays.
     pub(crate) fn advance(&self, reader: ReaderId, seq: u64) -> Result<Option<MailboxChange>, StoreError> {
         let Some(cursor) = self.readers.advance_to(&reader, seq, self.log.head())? else { return Ok(None) };
-        let oldest = self.readers.settle(self.log.oldest(), Some((&reader, cursor)));
+        let oldest = self.at_once(self.readers.settle(self.log.oldest(), Some((&reader, cursor))));
         Ok(Some(MailboxChange::Advanced { reader, cursor, oldest }))
     }
 

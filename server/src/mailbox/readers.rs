@@ -3,10 +3,17 @@
 //! Active readers are sorted by id. An evicted reader stays for as long as there is something that it may
 //! still read, and holds no trimming back. Of envelopes only the seqs are known here.
 
+use std::collections::BTreeMap;
+
 use posthorn_proto::{KeyHash, Reader, ReaderId, Turn};
 
 use super::key::same_key;
+use crate::store::effort::touched;
 use crate::store::{OpenReader, StoreError};
+
+/// Readers, up to which all cursors are looked at to find the lowest; beyond that counting them is worth its
+/// memory.
+const COUNT_ABOVE: usize = 64;
 
 /// A reader that may read everything that is posted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +36,9 @@ pub(crate) struct Evicted {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Readers {
     active: Box<[Active]>,
+    /// How many active readers have each cursor; only while there are more than [`COUNT_ABOVE`].
+    #[allow(clippy::box_collection, reason = "8 bytes in every mailbox instead of 24")]
+    cursors: Option<Box<BTreeMap<u64, u32>>>,
     /// In order of eviction. `None` while there are none, which is nearly always.
     #[allow(clippy::box_collection, reason = "8 bytes in every mailbox instead of 24")]
     evicted: Option<Box<Vec<Evicted>>>,
@@ -53,7 +63,8 @@ impl Readers {
     /// Readers as a snapshot states them.
     pub(crate) fn restore(mut active: Vec<Active>, evicted: Vec<Evicted>) -> Self {
         active.sort_unstable_by_key(|reader| reader.id);
-        Self { active: active.into_boxed_slice(), evicted: (!evicted.is_empty()).then(|| Box::new(evicted)) }
+        let evicted = (!evicted.is_empty()).then(|| Box::new(evicted));
+        Self { cursors: count(&active), active: active.into_boxed_slice(), evicted }
     }
 
     /// How many readers are active.
@@ -139,7 +150,17 @@ impl Readers {
     /// Moves a cursor, and never back. An evicted reader that has read everything it may is dropped.
     pub(crate) fn set_cursor(&mut self, id: &ReaderId, cursor: u64) {
         if let Some(at) = self.find(id) {
-            self.active[at].cursor = self.active[at].cursor.max(cursor);
+            let present = &mut self.active[at].cursor;
+            let before = std::mem::replace(present, cursor.max(*present));
+            if let Some(cursors) = &mut self.cursors {
+                if let Some(count) = cursors.get_mut(&before) {
+                    *count -= 1;
+                    if *count == 0 {
+                        cursors.remove(&before);
+                    }
+                }
+                *cursors.entry(cursor.max(before)).or_insert(0) += 1;
+            }
         } else if let Some(all) = &mut self.evicted {
             if let Some(evicted) = all.iter_mut().find(|evicted| evicted.reader.id == *id) {
                 evicted.reader.cursor = evicted.reader.cursor.max(cursor);
@@ -188,7 +209,7 @@ impl Readers {
             active.sort_by_key(|reader| reader.id);
             active.dedup_by_key(|reader| reader.id);
         }
-        self.active = active.into_boxed_slice();
+        (self.cursors, self.active) = (count(&active), active.into_boxed_slice());
         if let Some(evicted) = &mut self.evicted {
             let surplus = evicted.len().saturating_sub(limit);
             evicted.drain(..surplus);
@@ -201,19 +222,107 @@ impl Readers {
     /// something, because it expired, holds nothing back (R3); and with nobody to wait for, only expiry
     /// trims. `ahead` is a cursor that is about to be set.
     pub(crate) fn settle(&self, oldest: u64, ahead: Option<(&ReaderId, u64)>) -> u64 {
-        let mut low = None::<u64>;
-        for reader in &self.active {
-            let cursor = match ahead {
-                Some((id, cursor)) if *id == reader.id => cursor.max(reader.cursor),
-                _ => reader.cursor,
-            };
-            if cursor.checked_add(1) == Some(oldest) {
-                return oldest;
+        let Some(cursors) = &self.cursors else {
+            let ahead = |reader: &Active| ahead.filter(|(id, _)| **id == reader.id);
+            let cursors = self.active.iter().map(|reader| match ahead(reader) {
+                Some((_, cursor)) => cursor.max(reader.cursor),
+                None => reader.cursor,
+            });
+            return settled(oldest, cursors);
+        };
+        let moving = ahead.and_then(|(id, to)| Some((self.active[self.find(id)?].cursor, to)));
+        let (from, to) = moving.map_or((None, None), |(from, to)| (Some(from), Some(to.max(from))));
+        let stays = |(cursor, count): &(&u64, &u32)| from != Some(**cursor) || **count > 1;
+        let waiting = cursors.range(oldest.saturating_sub(1)..).find(stays).map(|(cursor, _)| *cursor);
+        settled(oldest, waiting.into_iter().chain(to))
+    }
+
+    /// What [`Readers::settle`] will say once this turn has happened, as the append of this seq.
+    pub(crate) fn settle_after(&self, turn: &Turn, seq: u64, oldest: u64) -> u64 {
+        let mut leaving = turn.evict.clone();
+        leaving.sort_unstable();
+        let staying = self.active.iter().filter(|reader| leaving.binary_search(&reader.id).is_err());
+        let admitted = turn.admit.first().map(|_| seq);
+        settled(oldest, staying.map(|reader| reader.cursor).chain(admitted))
+    }
+}
+
+/// How many readers have each cursor, if there are so many readers that somebody should know.
+#[allow(clippy::box_collection, reason = "8 bytes in every mailbox instead of 24")]
+fn count(active: &[Active]) -> Option<Box<BTreeMap<u64, u32>>> {
+    if active.len() <= COUNT_ABOVE {
+        return None;
+    }
+    let mut cursors = BTreeMap::new();
+    for reader in active {
+        *cursors.entry(reader.cursor).or_insert(0) += 1;
+    }
+    Some(Box::new(cursors))
+}
+
+/// The seq behind the lowest of the cursors that hold trimming back.
+fn settled(oldest: u64, cursors: impl Iterator<Item = u64>) -> u64 {
+    let mut low = None::<u64>;
+    for cursor in cursors {
+        touched(1);
+        if cursor.checked_add(1) == Some(oldest) {
+            return oldest;
+        }
+        if cursor >= oldest {
+            low = Some(low.map_or(cursor, |low| low.min(cursor)));
+        }
+    }
+    low.map_or(oldest, |low| low.saturating_add(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The readers 0 to n - 1.
+    fn readers(n: u16) -> Readers {
+        Readers::new(&(0..n).map(|n| Reader { id: id(n), key_hash: KeyHash([0; 32]) }).collect::<Vec<_>>())
+    }
+
+    fn id(n: u16) -> ReaderId {
+        ReaderId(std::array::from_fn(|at| if at < 2 { n.to_be_bytes()[at] } else { 0 }))
+    }
+
+    #[test]
+    fn the_lowest_cursor_of_a_large_group_is_what_looking_at_all_would_find() {
+        let (mut large, mut oldest, mut random) = (readers(300), 1u64, 7u64);
+        assert!(large.cursors.is_some());
+        for round in 0..4000u64 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let (reader, to) = (id((random >> 33) as u16 % 300), round / 20 + (random >> 50) % 9);
+            // Reader 7 is away, until the others were cut off from it by expiry.
+            if reader == id(7) {
+                continue;
             }
-            if cursor >= oldest {
-                low = Some(low.map_or(cursor, |low| low.min(cursor)));
+            if round == 2000 {
+                oldest += 40;
+            }
+            let all =
+                |large: &Readers, oldest| settled(oldest, large.active.iter().map(|reader| reader.cursor));
+            let ahead = large.settle(oldest, Some((&reader, to)));
+            large.set_cursor(&reader, to);
+            assert_eq!(large.settle(oldest, None), all(&large, oldest), "round {round}");
+            assert_eq!(ahead, all(&large, oldest), "round {round}, before");
+            oldest = ahead;
+            if round % 100 == 99 {
+                let turn = Turn {
+                    post_key_hash: KeyHash([1; 32]),
+                    turn_key_hash: KeyHash([1; 32]),
+                    admit: vec![Reader { id: id(1000 + round as u16), key_hash: KeyHash([0; 32]) }],
+                    evict: vec![id(8 + (round / 100) as u16)],
+                };
+                let told = large.settle_after(&turn, round, oldest);
+                large.turn(&turn, round, 4096);
+                assert_eq!(told, large.settle(oldest, None), "round {round}, a turn");
+                assert_eq!(told, all(&large, oldest), "round {round}, a turn");
+                oldest = told;
             }
         }
-        low.map_or(oldest, |low| low.saturating_add(1))
+        assert!(oldest > 60, "{oldest}");
     }
 }

@@ -10,6 +10,10 @@ use crate::store::StorePolicy;
 /// A day in seconds: how finely openings are noted, so that opening a mailbox rarely writes anything.
 pub(crate) const DAY: u64 = 24 * 3600;
 
+/// Most entries that one command trims or forgets. What is left is trimmed by expiry, a part at a time with
+/// other commands in between, so that nobody waits for long however much there is.
+pub(crate) const CUT_AT_ONCE: u64 = 2048;
+
 /// The part of a quota that only appends with a turn may use, in bytes: a tenth, and at least room for four
 /// of the largest envelopes, but never more than half, so that small mailboxes stay usable.
 pub(crate) fn reserve(quota: u64) -> u64 {
@@ -45,8 +49,12 @@ impl<L: Clone + PartialEq> Mailbox<L> {
         (u64::from(self.opened) + 1) * DAY + policy.unopened_seconds
     }
 
-    /// The earliest time at which [`Mailbox::expire`] may find something to do, unix seconds.
+    /// The earliest time at which [`Mailbox::expire`] may find something to do, unix seconds; 0 while more
+    /// has been acknowledged than could be trimmed at once.
     pub(crate) fn due(&self, policy: &StorePolicy) -> u64 {
+        if self.readers.settle(self.log.oldest(), None) > self.log.oldest() {
+            return 0;
+        }
         let forget = self
             .log
             .get(self.log.forgotten() + 1)
@@ -56,25 +64,36 @@ impl<L: Clone + PartialEq> Mailbox<L> {
         [forget, drop].into_iter().flatten().fold(self.abandoned_at(policy), u64::min)
     }
 
-    /// What has expired by `now`. Cuts prefixes only: an envelope behind one that has not expired stays.
-    pub(crate) fn expire(&self, now: u64, policy: &StorePolicy) -> Expiry {
+    /// What has expired by `now`, as far as `most` entries go. Cuts prefixes only: an envelope behind one
+    /// that has not expired stays. A part of a cut is a cut like any.
+    pub(crate) fn expire(&self, now: u64, policy: &StorePolicy, most: u64) -> Expiry {
         if now >= self.abandoned_at(policy) {
             return Expiry::Remove;
         }
         let over = |seconds: u64| move |time: u32| u64::from(time) + seconds <= now;
         let (expired, forgettable) = (over(u64::from(self.expiry)), over(self.remember_for(policy)));
-        let gone =
-            self.log.from(self.log.oldest()).take_while(|(_, entry)| expired(entry.time)).count() as u64;
+        let (stored, first) = (self.log.oldest(), self.log.forgotten() + 1);
+        let few = usize::try_from(most).unwrap_or(usize::MAX);
+        let gone = self.log.from(stored).take(few).take_while(|(_, entry)| expired(entry.time)).count();
         // Whoever missed something by this no longer holds back the rest (R3).
-        let oldest = self.readers.settle(self.log.oldest() + gone, None);
-        let first = self.log.forgotten() + 1;
-        let lost =
-            self.log.from(first).take_while(|(seq, entry)| *seq < oldest && forgettable(entry.time)).count();
+        let oldest = self.readers.settle(stored + gone as u64, None).min(stored.saturating_add(most));
+        let rest = most - (oldest - stored);
+        let lost = self
+            .log
+            .from(first)
+            .take(usize::try_from(rest).unwrap_or(usize::MAX))
+            .take_while(|(seq, entry)| *seq < oldest && forgettable(entry.time))
+            .count();
         let forgotten = self.log.forgotten() + lost as u64;
         if (oldest, forgotten) == (self.log.oldest(), self.log.forgotten()) {
             return Expiry::Nothing;
         }
         Expiry::Cut { oldest, forgotten }
+    }
+
+    /// How far one command may trim, given how far all would go.
+    pub(super) fn at_once(&self, oldest: u64) -> u64 {
+        oldest.min(self.log.oldest().saturating_add(CUT_AT_ONCE))
     }
 }
 

@@ -15,11 +15,13 @@
 
 pub(crate) mod clock;
 pub(crate) mod codec;
+pub(crate) mod effort;
 pub mod embedded;
 pub mod fuzzing;
 pub(crate) mod keyed;
 pub(crate) mod ledger;
 pub mod memory;
+pub(crate) mod tables;
 
 #[cfg(test)]
 pub(crate) mod conformance;
@@ -346,6 +348,20 @@ pub struct StorePolicy {
     pub tokens_per_device: usize,
     /// Most unspent tokens over all devices.
     pub tokens: u64,
+    /// How much later than its time something may be dropped, seconds: each mailbox is looked at once in so
+    /// many seconds, each at another one, so that a busy mailbox costs no record every second.
+    pub late_seconds: u32,
+}
+
+impl StorePolicy {
+    /// The first time from `due` on at which it is this mailbox's turn, unix seconds; but what should have
+    /// happened by `now` happens at once.
+    pub(crate) fn turn_of(&self, mailbox: &MailboxId, due: u64, now: u64) -> u32 {
+        let every = u64::from(self.late_seconds).max(1);
+        let own = u64::from(u32::from_le_bytes(std::array::from_fn(|at| mailbox.0[at]))) % every;
+        let late = (own + every - due % every) % every;
+        u32::try_from(if due <= now { due } else { due + late }).unwrap_or(u32::MAX)
+    }
 }
 
 impl Default for StorePolicy {
@@ -362,6 +378,7 @@ impl Default for StorePolicy {
             key_packages_per_device: posthorn_proto::limits::KEY_PACKAGES_PER_DEVICE,
             tokens_per_device: posthorn_proto::limits::TOKENS_PER_DEVICE,
             tokens: 1_000_000,
+            late_seconds: 60,
         }
     }
 }

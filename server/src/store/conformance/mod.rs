@@ -145,6 +145,7 @@ pub(crate) fn small_policy() -> StorePolicy {
         key_packages_per_device: 3,
         tokens_per_device: 20,
         tokens: 40,
+        late_seconds: 0,
     }
 }
 

@@ -94,6 +94,7 @@ fn tiny_policy() -> StorePolicy {
         key_packages_per_device: 3,
         tokens_per_device: 5,
         tokens: 8,
+        late_seconds: 0,
     }
 }
 

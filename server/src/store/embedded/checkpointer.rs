@@ -15,6 +15,7 @@ use super::index::{Index, Unfinished};
 use super::journal::Resume;
 use super::shared::Shared;
 use crate::store::ledger::RowKey;
+use crate::store::tables::Map;
 
 /// Rows that are exported under one lock of the ledger: few, because the committer waits for that lock.
 const ROWS_AT_ONCE: usize = 8;
@@ -28,7 +29,7 @@ const MANY_ROWS: usize = 1 << 17;
 struct Job {
     resume: Resume,
     /// The rows that changed since the last checkpoint.
-    changed: Vec<RowKey>,
+    changed: Map<RowKey, ()>,
 }
 
 /// The committer's handle of the thread. One checkpoint is under way at a time.
@@ -122,7 +123,7 @@ impl Worker {
     }
 
     fn write(&mut self, job: Job) -> Result<(), Unusable> {
-        self.index.changed(job.changed);
+        self.index.changed(job.changed.into_keys().collect());
         let mut unfinished = self.index.begin()?;
         match self.fill(&mut unfinished) {
             Ok(()) => self.index.finish(unfinished, job.resume),

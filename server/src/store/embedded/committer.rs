@@ -67,6 +67,8 @@ pub(super) struct Committer {
     /// How much was written since the last checkpoint began, in bytes.
     pub(super) since_checkpoint: u64,
     pub(super) waiting: VecDeque<Request>,
+    /// Whether the ledger still holds something of what is gone ([`Ledger::clear`](crate::store::ledger)).
+    pub(super) clearing: bool,
     pub(super) scratch: Vec<u8>,
 }
 
@@ -145,6 +147,9 @@ impl Committer {
             {
                 return Ok(Some(closing));
             }
+            let journal = &mut self.journal;
+            let note = &mut |freed, _| journal.note_dead(freed, MARK_BYTES);
+            self.clearing = self.shared.ledger.write().clear(note);
             self.checkpoint_if_due()?;
             let is_idle = self.queue.is_empty() && self.waiting.is_empty();
             self.upkeep.step(&mut self.journal, &self.shared, is_idle)?;
@@ -154,7 +159,7 @@ impl Committer {
     /// Takes what is queued, and waits for something if there is nothing else to do. `false` once nobody can
     /// ask any more.
     fn gather(&mut self, drained: &mut Vec<Request>) -> bool {
-        if self.waiting.is_empty() && !self.upkeep.is_busy() {
+        if self.waiting.is_empty() && !self.upkeep.is_busy() && !self.clearing {
             self.queue.blocking_recv_many(drained, ROUND_COMMANDS);
             if drained.is_empty() {
                 return false;

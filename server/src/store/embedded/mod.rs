@@ -268,6 +268,7 @@ impl EmbeddedStore {
             checkpoint_every: config.checkpoint_bytes,
             since_checkpoint: started.replayed_bytes,
             waiting: VecDeque::new(),
+            clearing: false,
             scratch: Vec::new(),
         };
         let thread = std::thread::Builder::new().name("committer".to_owned()).spawn(move || committer.run());

@@ -7,13 +7,15 @@ use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId};
 use super::{Change, Command, Decision, Ledger, Outcome, Record, Taken};
 use crate::directory::change::DirectoryChange;
 use crate::mailbox::change::MailboxChange;
-use crate::mailbox::retention::{Expiry, turn_cost};
+use crate::mailbox::retention::{CUT_AT_ONCE, Expiry, turn_cost};
 use crate::mailbox::{Verdict, check_first_readers, day};
 use crate::store::{Append, NewAccount, NewInvite, NewMailbox, StoreError};
 use posthorn_proto::limits::POST_OVERHEAD_BYTES;
 
-/// Most mailboxes that one `Expire` looks at, so that it does not hold up other commands for long.
-const EXPIRE_AT_ONCE: usize = 1024;
+/// What looking at one mailbox costs of what one `Expire` may do, in entries that it could trim instead.
+const LOOK: u64 = 8;
+/// Most invites that one `Expire` removes.
+const INVITES_AT_ONCE: usize = 256;
 
 type Decided<L> = Result<Decision<L>, StoreError>;
 
@@ -116,39 +118,37 @@ impl<L: Clone + PartialEq> Ledger<L> {
         Ok(self.decided(Outcome::Posted(seq), self.about(append.mailbox, [change]), now))
     }
 
-    /// Looks at the mailboxes that are due, at invites and at tokens. Mailboxes that turn out not to be due
-    /// yet are scheduled again.
+    /// Looks at the mailboxes that are due, at invites and at tokens, as far as one command may go.
     fn decide_expire(&mut self, now: u64) -> Decision<L> {
         let mut changes = Vec::new();
-        let mut looked = 0;
-        while let Some(&(due, id)) = self.due.first().filter(|(due, _)| u64::from(*due) <= now) {
-            if looked == EXPIRE_AT_ONCE {
-                break;
-            }
-            looked += 1;
-            let Some(mailbox) = self.mailboxes.get_mut(&id) else {
-                self.due.remove(&(due, id));
+        let mut left = CUT_AT_ONCE;
+        let due = |next: &&(u32, MailboxId)| u64::from(next.0) <= now;
+        while left >= LOOK
+            && let Some(&(_, id)) = self.due.first().filter(due)
+        {
+            left -= LOOK;
+            let Some(mailbox) = self.mailboxes.get(&id) else {
+                self.due.pop_first();
                 continue;
             };
-            let expiry = mailbox.expire(now, &self.policy);
-            // Applying the change will find the true time. Until then the mailbox is out of the way, so that
-            // this loop ends.
-            let later = u32::try_from(mailbox.due(&self.policy).max(now + 1)).unwrap_or(u32::MAX);
-            self.due.remove(&(due, id));
-            self.due.insert((later, id));
-            mailbox.scheduled = later;
-            match expiry {
-                Expiry::Nothing => {}
-                Expiry::Remove => changes.extend(self.about(id, [MailboxChange::Removed])),
+            let remembered = mailbox.log.remembered();
+            let (cost, change) = match mailbox.expire(now, &self.policy, left) {
+                Expiry::Nothing => (0, None),
+                Expiry::Remove => (remembered.min(left), Some(MailboxChange::Removed)),
                 Expiry::Cut { oldest, forgotten } => {
-                    changes.extend(self.about(id, [MailboxChange::Cut { oldest, forgotten }]));
+                    let cost = oldest - mailbox.log.oldest() + forgotten - mailbox.log.forgotten();
+                    (cost, Some(MailboxChange::Cut { oldest, forgotten }))
                 }
-            }
+            };
+            left -= cost;
+            changes.extend(self.about(id, change));
+            // Out of the way, so that this loop ends. Applying a cut finds the true time.
+            self.postpone(&id, now);
         }
-        let more = looked == EXPIRE_AT_ONCE;
+        let more = self.due.first().filter(due).is_some();
         if !more {
-            let gone = self.invites.expired(now).map(|hash| DirectoryChange::InviteGone { hash: *hash });
-            changes.extend(gone.map(Change::Directory));
+            let gone = self.invites.expired(now).take(INVITES_AT_ONCE);
+            changes.extend(gone.map(|hash| Change::Directory(DirectoryChange::InviteGone { hash: *hash })));
             let void = self.tokens.expire(day(now)).map(|before| DirectoryChange::TokensExpired { before });
             changes.extend(void.map(Change::Directory));
             // Once a day the journal notes that the time is believed; the next start compares with that.
@@ -156,7 +156,16 @@ impl<L: Clone + PartialEq> Ledger<L> {
                 changes.push(Change::Clock);
             }
         }
-        self.decided(Outcome::Expired { more }, changes, now)
+        self.decided(Outcome::Expired { more: more || left < LOOK }, changes, now)
+    }
+
+    /// Schedules a mailbox that was looked at for its next time, which is after `now`.
+    fn postpone(&mut self, id: &MailboxId, now: u64) {
+        let Some(mailbox) = self.mailboxes.get_mut(id) else { return };
+        let later = self.policy.turn_of(id, mailbox.due(&self.policy).max(now + 1), now);
+        self.due.remove(&(mailbox.scheduled, *id));
+        self.due.insert((later, *id));
+        mailbox.scheduled = later;
     }
 
     fn decide_mint(&self, invite: NewInvite, now: u64) -> Decision<L> {

@@ -7,6 +7,9 @@
 //!
 //! - [`Ledger::decide`] changes nothing but counts of tokens and the schedule of expiry, in memory;
 //!   everything else changes by [`Ledger::apply`] of records.
+//! - No step takes longer the more is stored, because everybody waits for whoever changes the ledger. What
+//!   there may be much of (to expire, to trim, to drop) is done a part at a time, as further `Expire`s or
+//!   by [`Ledger::clear`], and tables grow by parts.
 //! - For each command, in one critical section: decide, write its records to the journal, apply them. So the
 //!   journal is in the order in which records were applied. Syncing and answering come later. No step can be
 //!   undone, so make sure of disk space first.
@@ -26,7 +29,6 @@ pub(in crate::store) mod tests;
 
 use std::collections::BTreeSet;
 
-use hashbrown::{HashMap, HashSet};
 use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId};
 
 pub(crate) use self::command::{Command, Decision, Held, HeldCard, Outcome, Taken};
@@ -36,6 +38,7 @@ pub(crate) use self::record::{Change, Record};
 pub(crate) use self::rows::{Place, RowKey};
 use super::clock::OFF_SECONDS;
 use super::keyed::Keyed;
+use super::tables::Map;
 use super::{DeviceRecord, NewMailbox, ReadRange, Stats, StoreError, StorePolicy};
 use crate::directory::accounts::{Account, Accounts};
 use crate::directory::cards::{Cards, StoredCard};
@@ -45,7 +48,8 @@ use crate::directory::invites::{Invite, Invites};
 use crate::directory::key_packages::{KeyPackages, LastResort, OneTime, package_digest};
 use crate::directory::tokens::{Drawn, Tokens};
 use crate::mailbox::change::MailboxChange;
-use crate::mailbox::log::Freed;
+use crate::mailbox::log::{Freed, Log};
+use crate::mailbox::retention::CUT_AT_ONCE;
 use crate::mailbox::{At, Mailbox, Stray};
 
 /// Sums over all mailboxes, kept up to date so that checking a quota costs nothing.
@@ -66,9 +70,12 @@ pub(crate) struct Ledger<L> {
     newest: At,
     /// Version and time of the newest `Clock` record: the last time that was certainly believed.
     believed: At,
-    mailboxes: HashMap<MailboxId, Box<Mailbox<L>>, Keyed>,
-    /// When each mailbox will be looked at for expiry: exactly one entry for each, never later than needed.
+    mailboxes: Map<MailboxId, Box<Mailbox<L>>>,
+    /// When each mailbox will be looked at for expiry: exactly one entry for each, and later than needed by
+    /// at most what the policy allows.
     due: BTreeSet<(u32, MailboxId)>,
+    /// What is left of large mailboxes that are gone. See [`Ledger::clear`].
+    buried: Vec<(MailboxId, Log<L>)>,
     totals: Totals,
     accounts: Accounts,
     cards: Cards<L>,
@@ -76,7 +83,7 @@ pub(crate) struct Ledger<L> {
     tokens: Tokens,
     invites: Invites,
     /// The rows that differ from the last checkpoint; `None` if nobody makes checkpoints.
-    dirty: Option<HashSet<RowKey, Keyed>>,
+    dirty: Option<Map<RowKey, ()>>,
 }
 
 impl<L: Clone + PartialEq> Ledger<L> {
@@ -89,8 +96,9 @@ impl<L: Clone + PartialEq> Ledger<L> {
             keyed,
             newest: At { version: 0, time: 0 },
             believed: At { version: 0, time: 0 },
-            mailboxes: HashMap::with_hasher(keyed),
+            mailboxes: Map::new(keyed),
             due: BTreeSet::new(),
+            buried: Vec::new(),
             totals: Totals::default(),
             accounts: Accounts::new(keyed),
             cards: Cards::new(keyed),
@@ -261,24 +269,36 @@ impl<L: Clone + PartialEq> Ledger<L> {
                 if let MailboxChange::Posted { seq, .. } | MailboxChange::Mark { seq, .. } = change {
                     self.mark(|| RowKey::chunk_of(id, *seq));
                 }
-                return self
-                    .change(&id, |mailbox| mailbox.apply(change, at, place, (&keyed, &policy), freed))
-                    .flatten();
+                let is_cut = matches!(change, MailboxChange::Cut { .. });
+                let apply =
+                    |mailbox: &mut Mailbox<L>| mailbox.apply(change, at, place, (&keyed, &policy), freed);
+                return self.change_and(&id, is_cut, apply).flatten();
             }
             _ => {}
         }
         None
     }
 
-    /// Changes a mailbox, and keeps the totals and the schedule right.
+    /// Changes a mailbox, and keeps the totals and the schedule right. Usually a mailbox is looked at too
+    /// early rather than scheduled anew each time that something goes.
     fn change<T>(&mut self, id: &MailboxId, change: impl FnOnce(&mut Mailbox<L>) -> T) -> Option<T> {
+        self.change_and(id, false, change)
+    }
+
+    /// The same; `renewed` = the time at which it is looked at is found anew.
+    fn change_and<T>(
+        &mut self,
+        id: &MailboxId,
+        renewed: bool,
+        change: impl FnOnce(&mut Mailbox<L>) -> T,
+    ) -> Option<T> {
         let mailbox = self.mailboxes.get_mut(id)?;
         let before = Totals::of(mailbox);
         let forgotten = mailbox.log.forgotten();
         let result = change(mailbox);
         self.totals.replace(before, Totals::of(mailbox));
-        let due = u32::try_from(mailbox.due(&self.policy)).unwrap_or(u32::MAX);
-        if due < mailbox.scheduled {
+        let due = self.policy.turn_of(id, mailbox.due(&self.policy), u64::from(self.newest.time));
+        if due < mailbox.scheduled || renewed {
             self.due.remove(&(mailbox.scheduled, *id));
             self.due.insert((due, *id));
             mailbox.scheduled = due;
@@ -297,12 +317,41 @@ impl<L: Clone + PartialEq> Ledger<L> {
     }
 
     fn remove_mailbox(&mut self, id: &MailboxId, freed: Freed<'_, L>) {
-        let Some(mut mailbox) = self.mailboxes.remove(id) else { return };
+        let Some(mailbox) = self.mailboxes.remove(id) else { return };
         self.totals.replace(Totals::of(&mailbox), Totals::default());
         self.due.remove(&(mailbox.scheduled, *id));
         self.mark(|| RowKey::Mailbox(*id));
-        self.mark_all(rows::remaining_chunks(*id, mailbox.log.forgotten(), mailbox.log.head()));
-        mailbox.log.trim(mailbox.log.head() + 1, freed);
+        let few = mailbox.log.remembered() <= CUT_AT_ONCE;
+        self.buried.push((*id, mailbox.log));
+        if few {
+            self.clear_log(freed);
+        }
+    }
+
+    /// Drops a bounded part of what is gone already and still takes memory: the logs of large mailboxes, void
+    /// tokens. Returns whether there is more. To be asked between commands, so that none of them waits for
+    /// all of it.
+    pub(crate) fn clear(&mut self, freed: Freed<'_, L>) -> bool {
+        if self.buried.is_empty() {
+            let void = self.tokens.sweep();
+            self.mark_all(void.into_iter().map(RowKey::Token));
+        } else {
+            self.clear_log(freed);
+        }
+        !self.buried.is_empty() || self.tokens.is_sweeping()
+    }
+
+    /// Drops a bounded part of the log that was buried last.
+    fn clear_log(&mut self, freed: Freed<'_, L>) {
+        let Some((id, mut log)) = self.buried.pop() else { return };
+        let forgotten = log.forgotten();
+        let to = log.head().min(forgotten + CUT_AT_ONCE);
+        self.mark_all(rows::remaining_chunks(id, forgotten, to));
+        log.trim(to + 1, freed);
+        log.forget(to, &self.keyed);
+        if log.remembered() > 0 {
+            self.buried.push((id, log));
+        }
     }
 
     fn apply_directory(&mut self, change: &DirectoryChange, at: At, place: L, freed: Freed<'_, L>) {
@@ -372,10 +421,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
                 self.tokens.spend(token, at.version);
                 self.mark(|| RowKey::Token(*token));
             }
-            DirectoryChange::TokensExpired { before } => {
-                let void = self.tokens.void(*before);
-                self.mark_all(void.into_iter().map(RowKey::Token));
-            }
+            DirectoryChange::TokensExpired { before } => self.tokens.void(*before),
             _ => {}
         }
     }

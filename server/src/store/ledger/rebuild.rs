@@ -72,6 +72,7 @@ impl<L: Clone + PartialEq> Rebuild<L> {
             }
         }
         let stray = self.ledger.apply_any(record, place, &mut |_, _| ());
+        while self.ledger.clear(&mut |_, _| ()) {}
         if let (Some((seq, entry)), Change::Mailbox { mailbox, life, .. }) = (stray, &record.change) {
             self.stray((*mailbox, *life), seq, entry);
         }
@@ -162,8 +163,12 @@ impl<L: Clone + PartialEq> Rebuild<L> {
             missing.extend(lost.map(|(seq, _)| Missing { mailbox: life.0, seq }));
         }
         // Posts of a mailbox whose keys are lost. (A mailbox that was removed has taken its posts along.)
-        for ((mailbox, _), strays) in self.strays.iter().filter(|(life, _)| self.told.contains(*life)) {
-            missing.extend(strays.keys().map(|seq| Missing { mailbox: *mailbox, seq: *seq }));
+        for ((mailbox, life), strays) in &self.strays {
+            if self.told.contains(&(*mailbox, *life)) {
+                missing.extend(strays.keys().map(|seq| Missing { mailbox: *mailbox, seq: *seq }));
+            }
+            // Or rows that are left over. The next checkpoint removes them.
+            self.ledger.mark_all(strays.keys().map(|seq| RowKey::chunk_of(*mailbox, *seq)));
         }
         (self.ledger, missing)
     }

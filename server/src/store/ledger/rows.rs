@@ -26,6 +26,8 @@ use crate::mailbox::At;
 use crate::mailbox::change::Snapshot;
 use crate::mailbox::log::Entry;
 use crate::store::codec::{BadRecord, Parser, Writer};
+use crate::store::keyed::Keyed;
+use crate::store::tables::Map;
 
 const FORMAT: u64 = 1;
 /// Posts in a chunk row, by seq: few, so that a post makes little else be written again.
@@ -116,6 +118,12 @@ impl RowKey {
     }
 }
 
+fn only_meta(keyed: Keyed) -> Map<RowKey, ()> {
+    let mut rows = Map::new(keyed);
+    rows.insert(RowKey::Meta, ());
+    rows
+}
+
 fn put_place<L: Place>(w: &mut Writer<'_>, place: &L) {
     let mut bytes = Vec::new();
     place.put(&mut bytes);
@@ -145,34 +153,32 @@ fn take_option<T>(
 impl<L: Clone + PartialEq> Ledger<L> {
     /// Notes from now on which rows change.
     pub(crate) fn track(&mut self) {
-        self.dirty.get_or_insert_with(|| hashbrown::HashSet::with_hasher(self.keyed));
+        self.dirty.get_or_insert_with(|| only_meta(self.keyed));
     }
 
     pub(super) fn mark(&mut self, key: impl FnOnce() -> RowKey) {
         if let Some(dirty) = &mut self.dirty {
-            dirty.insert(key());
+            dirty.insert(key(), ());
         }
     }
 
     pub(super) fn mark_all(&mut self, keys: impl IntoIterator<Item = RowKey>) {
         if let Some(dirty) = &mut self.dirty {
-            dirty.extend(keys);
+            for key in keys {
+                dirty.insert(key, ());
+            }
         }
     }
 
     /// How many rows may have changed since they were last taken.
     pub(crate) fn dirty(&self) -> usize {
-        self.dirty.as_ref().map_or(0, hashbrown::HashSet::len)
+        self.dirty.as_ref().map_or(0, Map::len)
     }
 
     /// The rows that may have changed since the last call, in any order, and always the meta row.
-    pub(crate) fn take_dirty(&mut self) -> Vec<RowKey> {
-        let mut keys = vec![RowKey::Meta];
-        if let Some(dirty) = &mut self.dirty {
-            let empty = hashbrown::HashSet::with_hasher(self.keyed);
-            keys.extend(std::mem::replace(dirty, empty));
-        }
-        keys
+    pub(crate) fn take_dirty(&mut self) -> Map<RowKey, ()> {
+        let next = only_meta(self.keyed);
+        self.dirty.as_mut().map_or(only_meta(self.keyed), |dirty| std::mem::replace(dirty, next))
     }
 
     /// The keys of all rows.

@@ -130,6 +130,7 @@ impl MemoryStore {
             }
             state.journal.iter_mut().for_each(|journal| journal.push(record.clone()));
         }
+        while state.ledger.clear(&mut |_, _| ()) {}
         self.published.told();
         Ok(decision.outcome)
     }

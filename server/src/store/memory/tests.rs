@@ -149,7 +149,7 @@ impl Compacted {
             self.write(record, newest);
             newest = newest.max(record.version);
         }
-        for key in state.ledger.take_dirty() {
+        for key in state.ledger.take_dirty().into_keys() {
             match state.ledger.export(&key) {
                 Some(value) => self.followed.insert(key.bytes(), value),
                 None => self.followed.remove(&key.bytes()),
@@ -216,7 +216,7 @@ impl Engine for Compacted {
         from_rows.track();
         let mut tail = self.rebuild(from_rows, self.checkpoint.1, body_at);
         let mut followed = self.checkpoint.0.clone();
-        for key in tail.take_dirty() {
+        for key in tail.take_dirty().into_keys() {
             match tail.export(&key) {
                 Some(value) => followed.insert(key.bytes(), value),
                 None => followed.remove(&key.bytes()),

@@ -3,3 +3,4 @@
 mod budget;
 mod carrying;
 pub(in crate::store) mod format;
+mod holds;
