@@ -131,11 +131,34 @@ pub(crate) fn answer_bytes(request: &Request, context: &Context) -> usize {
     }
 }
 
-/// How much of the connection's budget a request takes.
-pub(crate) fn cost(request: &Request) -> u32 {
+/// So many bytes of a request cost as much as another request.
+const BYTES_OF_ONE: usize = 16 * 1024;
+/// So many openings that a signal is forwarded to cost as much as another request.
+const SIGNALLED_OF_ONE: usize = 8;
+
+/// How many requests a request counts as, which is about what it costs the relay: an opening as much as a
+/// post, and bytes what they take of the disk and the network.
+pub(crate) fn cost(request: &Request, bytes: usize) -> u32 {
+    let units = match request {
+        Request::Open(open) => open.openings.len(),
+        _ => bytes / BYTES_OF_ONE,
+    };
+    u32::try_from(1 + units).unwrap_or(u32::MAX)
+}
+
+/// What a signal costs beside that, which is known once it was forwarded.
+pub(crate) fn cost_of_forwarding(openings: usize) -> u32 {
+    u32::try_from(openings / SIGNALLED_OF_ONE).unwrap_or(u32::MAX)
+}
+
+/// Whether an `Open` that comes behind this request, and is looked at before it is carried out, might be
+/// refused wrongly.
+pub(crate) fn may_let_in(request: &Request) -> bool {
     match request {
-        Request::Open(open) => 1 + open.openings.len() as u32 / 16,
-        _ => 1,
+        Request::Create(_) => true,
+        Request::Post(post) => post.turn.is_some(),
+        Request::Open(open) => open.openings.iter().any(|opening| opening.claim.is_some()),
+        _ => false,
     }
 }
 

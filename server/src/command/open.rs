@@ -24,7 +24,11 @@ pub(super) async fn open(call: Call, asked: Asked, open: Open) {
     let _permit = call.context.opens.acquire().await;
     let results = match check(&call, &open) {
         Ok(reserved) => {
-            let results = join_all(open.openings.iter().map(|opening| open_one(&call, opening))).await;
+            // What will be refused is refused without a seat in the hub and without the store's one writer,
+            // unless something before it may have changed that.
+            let look_first = call.peer.lets_nobody_in();
+            let open_one = |opening| open_one(&call, opening, look_first);
+            let results = join_all(open.openings.iter().map(open_one)).await;
             drop(reserved);
             results
         }
@@ -65,16 +69,19 @@ fn check<'a>(call: &'a Call, open: &Open) -> Result<impl Drop + use<'a>, Refusal
     })
 }
 
-async fn open_one(call: &Call, opening: &Opening) -> Result<(Seat, ReaderView), Refusal> {
+async fn open_one(call: &Call, opening: &Opening, look_first: bool) -> Result<(Seat, ReaderView), Refusal> {
     let hub = &call.context.hub;
-    let outbox = Arc::clone(&call.peer.outbox);
-    let seat = hub.listen(opening.mailbox, opening.reader, outbox, opening.credit);
     let ask = OpenReader {
         mailbox: opening.mailbox,
         reader: opening.reader,
         key: opening.read_key.hash(),
         claim: opening.claim.as_ref().map(|claim| claim.hash()),
     };
+    if look_first {
+        call.context.store.may_open(ask.clone()).await?;
+    }
+    let outbox = Arc::clone(&call.peer.outbox);
+    let seat = hub.listen(opening.mailbox, opening.reader, outbox, opening.credit);
     let mut view = call.context.store.open(ask.clone()).await?;
     if hub.take_over(&seat.opening) {
         // The displaced opening may have acknowledged since.

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use posthorn_proto::frame::{Refusal, ServerBody, ServerFrame};
@@ -40,6 +40,10 @@ pub(crate) struct Peer {
     held: AtomicUsize,
     /// Bytes that their answers may have.
     reserved: AtomicUsize,
+    /// How many of them may let in a reader that an `Open` behind them names.
+    letting_in: AtomicUsize,
+    /// What requests turned out to cost beyond what they were charged, until the session charges it.
+    debt: AtomicU32,
     budget: Arc<Budget>,
     /// Whether `ending` is set, for looking without the lock.
     ended: AtomicBool,
@@ -77,6 +81,8 @@ impl Peer {
             requests: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
             reserved: AtomicUsize::new(0),
+            letting_in: AtomicUsize::new(0),
+            debt: AtomicU32::new(0),
             budget,
             ended: AtomicBool::new(false),
             state: Mutex::default(),
@@ -190,13 +196,28 @@ impl Peer {
         self.outbox.answer(ServerFrame::push(ServerBody::Closed { mailbox, reason }).encode());
     }
 
+    /// Notes that a request cost so many requests more than it was charged.
+    pub(crate) fn owe(&self, cost: u32) {
+        self.debt.fetch_add(cost, Ordering::Relaxed);
+    }
+
+    /// What is owed, to be charged now.
+    pub(crate) fn take_debt(&self) -> u32 {
+        self.debt.swap(0, Ordering::Relaxed)
+    }
+
+    /// Whether nothing is under way that may let in a reader.
+    pub(crate) fn lets_nobody_in(&self) -> bool {
+        self.letting_in.load(Ordering::Relaxed) == 0
+    }
+
     /// Counts a request that holds `bytes` until its [`Asked`] is dropped.
     pub(crate) fn ask(self: &Arc<Self>, request: u64, bytes: usize, answer_bytes: usize) -> Asked {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.held.fetch_add(bytes, Ordering::Relaxed);
         self.budget.charge(bytes);
         self.reserved.fetch_add(answer_bytes, Ordering::Relaxed);
-        Asked { peer: self.clone(), request, bytes, answer_bytes }
+        Asked { peer: self.clone(), request, bytes, answer_bytes, lets_in: false }
     }
 
     /// Whether another request may be begun. One always may, if nothing is unanswered or unsent.
@@ -235,9 +256,17 @@ pub(crate) struct Asked {
     request: u64,
     bytes: usize,
     answer_bytes: usize,
+    lets_in: bool,
 }
 
 impl Asked {
+    /// The request may let in a reader.
+    pub(crate) fn letting_in(mut self) -> Self {
+        self.peer.letting_in.fetch_add(1, Ordering::Relaxed);
+        self.lets_in = true;
+        self
+    }
+
     /// Whether the client gave a number.
     pub(crate) fn wants_answer(&self) -> bool {
         self.request != 0
@@ -257,5 +286,6 @@ impl Drop for Asked {
         self.peer.held.fetch_sub(self.bytes, Ordering::Relaxed);
         self.peer.budget.release(self.bytes);
         self.peer.requests.fetch_sub(1, Ordering::Relaxed);
+        self.peer.letting_in.fetch_sub(usize::from(self.lets_in), Ordering::Relaxed);
     }
 }

@@ -2,11 +2,12 @@
 
 use posthorn_proto::frame::{ServerBody, Signal};
 
-use super::{Call, Reply, within};
+use super::{Call, Reply, cost_of_forwarding, within};
 
 pub(super) async fn signal(call: Call, signal: Signal) -> Reply {
     within("signal in bytes", signal.payload.len(), call.context.limits.signal_bytes)?;
     call.context.store.check_post_key(signal.mailbox, signal.post_key.hash()).await?;
-    call.context.hub.signal(signal.mailbox, signal.payload);
+    let openings = call.context.hub.signal(signal.mailbox, signal.payload);
+    call.peer.owe(cost_of_forwarding(openings));
     Ok(ServerBody::Done)
 }

@@ -186,7 +186,7 @@ pub const KEYS: &[Key] = &[
         "requests per second",
         0,
         1_000_000,
-        "Requests of one connection. 0 = no limit.",
+        "Requests of one connection, each counted as what it costs (docs/protocol.md, section 6). 0 = no limit.",
     ),
     number("rates.requests_burst", "requests", 1, 10_000_000, "How many of them may come at once."),
     number(

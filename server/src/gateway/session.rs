@@ -105,12 +105,14 @@ impl Session {
                 return None;
             }
         };
-        let answer_bytes = command::answer_bytes(&body, &self.context);
-        let asked = self.peer.ask(request, command::request_bytes(&body), answer_bytes);
-        if let Err(refusal) = self.admit(&body, request, now) {
+        let (bytes, answer_bytes) =
+            (command::request_bytes(&body), command::answer_bytes(&body, &self.context));
+        let asked = self.peer.ask(request, bytes, answer_bytes);
+        if let Err(refusal) = self.admit(&body, command::cost(&body, bytes), request, now) {
             asked.answer(Err(refusal));
             return None;
         }
+        let asked = if command::may_let_in(&body) { asked.letting_in() } else { asked };
         let call = Call { context: self.context.clone(), peer: self.peer.clone(), now };
         command::begin(call, asked, body)
     }
@@ -127,18 +129,21 @@ impl Session {
         self.peer.end(ending);
     }
 
-    fn admit(&mut self, body: &Request, request: u64, now: u64) -> Result<(), Refusal> {
+    fn admit(&mut self, body: &Request, cost: u32, request: u64, now: u64) -> Result<(), Refusal> {
         let rate = self.context.rates.requests;
+        // What came before cost more than it could be asked for: what comes now waits for it.
+        let debt = self.peer.take_debt();
+        self.requests.owe(rate, debt, now);
         if request == 0 {
             // It cannot be told to wait, and a lost ack would stall the client: it goes into debt, to an end.
-            if !self.requests.owe(rate, 1, now) {
+            if !self.requests.owe(rate, cost, now) {
                 self.peer.end(Ending::FLOOD);
             }
             return Ok(());
         }
-        let cost = command::cost(body);
         self.requests.take(rate, cost, now).map_err(rate_limited)?;
         if let Some(address) = self.peer.address {
+            let cost = cost.saturating_add(debt);
             self.context.rates.requests_of_address.take(address, cost, now).map_err(rate_limited)?;
         }
         if self.context.is_draining() && !matches!(body, Request::Ack(_)) {

@@ -100,14 +100,15 @@ impl Hub {
         displaced
     }
 
-    /// Forwards a signal to every opening of the mailbox that has room for it.
-    pub(crate) fn signal(&self, mailbox: MailboxId, payload: Bytes) {
+    /// Forwards a signal to every opening of the mailbox that has room for it. Returns how many there are.
+    pub(crate) fn signal(&self, mailbox: MailboxId, payload: Bytes) -> usize {
         let shard = self.shard(&mailbox).lock();
-        let Some(openings) = shard.get(&mailbox) else { return };
+        let Some(openings) = shard.get(&mailbox) else { return 0 };
         let bytes = ServerFrame::push(ServerBody::Signalled { mailbox, payload }).encode();
         for (_, opening) in openings {
             opening.signal(&bytes);
         }
+        openings.len()
     }
 
     /// How many openings there are, for the operator.

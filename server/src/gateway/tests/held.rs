@@ -2,6 +2,7 @@
 //! disk of a busy relay, and a failing one.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -14,10 +15,15 @@ use crate::store::*;
 pub(super) static GATE: Semaphore = Semaphore::const_new(0);
 pub(super) static CAME: Mutex<Vec<PostId>> = Mutex::new(Vec::new());
 
+/// How many openings a store that hangs was asked for.
+pub(super) static OPENED: AtomicUsize = AtomicUsize::new(0);
+
 /// What is the matter with the disk.
 pub(super) enum Trouble {
     /// Appends wait for [`GATE`].
     Busy,
+    /// Appends are never answered; openings are counted in [`OPENED`].
+    Hung,
     /// The envelope of this seq does not read back.
     Lost(u64),
 }
@@ -32,6 +38,9 @@ impl Store for Held {
                 CAME.lock().push(append.post_id);
                 GATE.acquire().await.map_err(|_| StoreError::Stopped)?.forget();
             }
+            if matches!(self.1, Trouble::Hung) {
+                std::future::pending::<()>().await;
+            }
             self.0.append(append).await
         })
     }
@@ -42,7 +51,13 @@ impl Store for Held {
     fn create(&self, new: NewMailbox) -> Later<'_, (), StoreError> {
         self.0.create(new)
     }
+    fn may_open(&self, open: OpenReader) -> Later<'_, (), StoreError> {
+        self.0.may_open(open)
+    }
     fn open(&self, open: OpenReader) -> Later<'_, ReaderView, StoreError> {
+        if matches!(self.1, Trouble::Hung) {
+            OPENED.fetch_add(1, Ordering::Relaxed);
+        }
         self.0.open(open)
     }
     fn read(&self, mailbox: MailboxId, range: ReadRange) -> Later<'_, Vec<Stored>, StoreError> {

@@ -1,8 +1,8 @@
 //! Bad input, limits and rates: a code or a closed connection, never growth (R7, R9).
 
 use bytes::Bytes;
-use posthorn_proto::frame::{Open, Opening, Request, ServerBody};
-use posthorn_proto::{ErrorCode, Limits, MailboxId, ReadKey};
+use posthorn_proto::frame::{Open, Opening, Request, ServerBody, Signal};
+use posthorn_proto::{ErrorCode, Limits, MailboxId, PostKey, ReadKey, Reader, ReaderId};
 
 use super::support::*;
 use crate::config::Rates;
@@ -117,6 +117,52 @@ fn requests_above_the_rate_are_told_when_to_come_back() {
         client.ack(0, 0);
     }
     assert_eq!(client.session.ending(), Some(Ending::FLOOD), "to an end");
+}
+
+/// Finding M2: an opening cost a sixteenth of a post, and bytes and listeners nothing.
+#[test]
+fn a_request_costs_what_it_costs() {
+    let rates = Rates { requests_per_second: 10, requests_burst: 100, ..Rates::off() };
+    let relay = TestRelay::new(Setup { rates, ..Setup::default() });
+    // How much of the burst is left, found out by using it up.
+    let left = |client: &mut Client| {
+        let mut count = 0;
+        while client.ask(Request::Ping) == ServerBody::Done {
+            count += 1;
+        }
+        count
+    };
+    let mut client = relay.connect();
+    client.create();
+    relay.pass(20_000);
+    let opening = |name: u8| Opening {
+        mailbox: MailboxId([name; 16]),
+        reader: READER,
+        read_key: ReadKey::from_bytes(READ_KEY),
+        claim: None,
+        credit: 1,
+    };
+    client.ask(Request::Open(Open { openings: (1..=40).map(opening).collect() }));
+    assert_eq!(left(&mut client), 100 - 41);
+    relay.pass(20_000);
+    client.ask(post(1, &[0; 100_000]));
+    assert_eq!(left(&mut client), 100 - 7);
+    relay.pass(20_000);
+    let listeners: Vec<_> = (0..40)
+        .map(|n: u8| {
+            let mut listener = relay.connect();
+            let reader = Reader { id: ReaderId([100 + n; 16]), key_hash: key_hash(READ_KEY) };
+            client.ask(turning(100 + n, vec![reader], vec![]));
+            relay.pass(20_000);
+            listener.open_as(reader.id, READ_KEY, 0);
+            listener
+        })
+        .collect();
+    let payload = Bytes::from_static(b"typing");
+    let signal = Signal { mailbox: MAILBOX, post_key: PostKey::from_bytes(POST_KEY), payload };
+    assert_eq!(client.ask(Request::Signal(signal)), ServerBody::Done);
+    assert_eq!(left(&mut client), 100 - 1 - 40 / 8);
+    drop(listeners);
 }
 
 #[test]

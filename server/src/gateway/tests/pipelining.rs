@@ -1,11 +1,12 @@
 //! A post that waits for the disk holds up nothing else, and posts keep their order.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use posthorn_proto::frame::{Request, ServerBody};
-use posthorn_proto::{Limits, PostId};
+use posthorn_proto::{ErrorCode, Limits, PostId, Reader, ReaderId};
 
-use super::held::{CAME, GATE, Held, Trouble};
+use super::held::{CAME, GATE, Held, OPENED, Trouble};
 use super::support::*;
 
 #[test]
@@ -34,4 +35,26 @@ fn requests_overtake_a_post_that_waits_and_posts_keep_their_order() {
     assert!(client.session.accepts_frames());
     drop(client);
     GATE.add_permits(10);
+}
+
+/// Whoever may open nothing costs the store's writer nothing. But a turn that waits may admit them.
+#[test]
+fn an_opening_that_will_be_refused_does_not_reach_the_writer() {
+    let relay =
+        TestRelay::new(Setup { wrap: |store| Arc::new(Held(store, Trouble::Hung)), ..Setup::default() });
+    let mut client = relay.connect();
+    client.create();
+    let stranger = ReaderId([7; 16]);
+    let refused = |client: &mut Client, reader, key| match client.ask(open(reader, key, 1)) {
+        ServerBody::Opened(mut results) => results.pop().expect("one").result.expect_err("refused").code,
+        other => panic!("not answered: {other:?}"),
+    };
+    assert_eq!(refused(&mut client, stranger, READ_KEY), Some(ErrorCode::ReaderUnknown));
+    assert_eq!(refused(&mut client, READER, [0; 32]), Some(ErrorCode::ReadKeyWrong));
+    assert_eq!((OPENED.load(Ordering::Relaxed), relay.context.hub.openings()), (0, 0));
+    client.open(1);
+    assert_eq!(OPENED.load(Ordering::Relaxed), 1);
+    client.send(turning(1, vec![Reader { id: stranger, key_hash: key_hash(READ_KEY) }], vec![]));
+    refused(&mut client, stranger, READ_KEY);
+    assert_eq!(OPENED.load(Ordering::Relaxed), 2, "the writer knows better");
 }

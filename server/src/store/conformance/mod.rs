@@ -309,6 +309,7 @@ macro_rules! gone {
 gone! {
     create(NewMailbox) -> ();
     append(super::Append) -> u64;
+    may_open(super::OpenReader) -> ();
     open(super::OpenReader) -> super::ReaderView;
     read(MailboxId, ReadRange) -> Vec<Stored>;
     advance(MailboxId, posthorn_proto::ReaderId, u64) -> ();

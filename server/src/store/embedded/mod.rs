@@ -427,6 +427,20 @@ impl Store for EmbeddedStore {
         })
     }
 
+    fn may_open(&self, open: OpenReader) -> Later<'_, (), StoreError> {
+        Box::pin(async move {
+            let (answer, newest) = {
+                let ledger = self.shared.ledger.read();
+                (ledger.may_open(&open), self.shared.newest())
+            };
+            // That it may be opened discloses nothing; asking to open it does, and waits.
+            match answer {
+                Ok(()) => Ok(()),
+                Err(error) => self.shared.until(0, newest).await.and(Err(error)),
+            }
+        })
+    }
+
     fn open(&self, open: OpenReader) -> Later<'_, ReaderView, StoreError> {
         Box::pin(async move {
             match self.run(Command::Open(open)).await? {

@@ -39,7 +39,7 @@ pub(crate) use self::rows::{Place, RowKey};
 use super::clock::OFF_SECONDS;
 use super::keyed::Keyed;
 use super::tables::Map;
-use super::{DeviceRecord, NewMailbox, ReadRange, Stats, StoreError, StorePolicy};
+use super::{DeviceRecord, NewMailbox, OpenReader, ReadRange, Stats, StoreError, StorePolicy};
 use crate::directory::accounts::{Account, Accounts};
 use crate::directory::cards::{Cards, StoredCard};
 use crate::directory::change::DirectoryChange;
@@ -153,6 +153,11 @@ impl<L: Clone + PartialEq> Ledger<L> {
     /// Whether this is the mailbox's current post key.
     pub(crate) fn check_post_key(&self, mailbox: &MailboxId, post_key: &KeyHash) -> Result<(), StoreError> {
         self.mailbox(mailbox)?.lock.check(post_key, None)
+    }
+
+    /// Whether this opening would be refused.
+    pub(crate) fn may_open(&self, open: &OpenReader) -> Result<(), StoreError> {
+        self.mailbox(&open.mailbox)?.readers.open(open).map(drop)
     }
 
     /// What authenticating as a device needs.

@@ -174,6 +174,10 @@ impl Store for MemoryStore {
         }))
     }
 
+    fn may_open(&self, open: OpenReader) -> Later<'_, (), StoreError> {
+        ready(self.ask(|ledger| ledger.may_open(&open)))
+    }
+
     fn open(&self, open: OpenReader) -> Later<'_, ReaderView, StoreError> {
         ready(self.run(Command::Open(open)).map(|outcome| match outcome {
             Outcome::Opened(view) => view,

@@ -148,6 +148,7 @@ macro_rules! delegate {
 delegate! {
     create(new: crate::store::NewMailbox) -> ();
     append(append: crate::store::Append) -> u64;
+    may_open(open: crate::store::OpenReader) -> ();
     open(open: crate::store::OpenReader) -> crate::store::ReaderView;
     read(mailbox: posthorn_proto::MailboxId, range: crate::store::ReadRange) -> Vec<crate::store::Stored>;
     advance(mailbox: posthorn_proto::MailboxId, reader: posthorn_proto::ReaderId, seq: u64) -> ();
