@@ -178,7 +178,7 @@ pub const KEYS: &[Key] = &[
         "seconds",
         5,
         3600,
-        "A connection that takes nothing of what it is sent for this long, or takes longer to send one message, is closed.",
+        "A connection that takes less than 16 KiB of what waits for it in this time, or needs longer to send one message, is closed.",
     ),
     number("connections.drain_seconds", "seconds", 0, 300, "Time at shutdown for answering what was asked."),
     number(

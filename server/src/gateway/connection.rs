@@ -29,9 +29,12 @@ const ROUNDS: usize = 8;
 const CLOSING: Duration = Duration::from_secs(3);
 /// What a client is told to wait before it comes back; it adds its own jitter.
 const RECONNECT_AFTER_MS: u32 = 500;
-/// A client that takes nothing is cut off after this if the relay's budget is short; so often that is looked
-/// at.
+/// A client that takes next to nothing is cut off after this if the relay's budget is short; so often that is
+/// looked at.
 const HURRY: Duration = Duration::from_secs(5);
+/// What a client has to take before its patience begins anew, in bytes: one byte now and then would hold a
+/// queue for ever.
+const LEAST_TAKEN: usize = 16 * 1024;
 /// Who finds the relay's budget used up looks again after this.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -43,7 +46,7 @@ pub(crate) struct Surroundings {
     pub(crate) frame_bytes: usize,
     /// A client that is silent for this long is gone.
     pub(crate) idle: Duration,
-    /// A client that takes nothing for this long, or takes longer for one message, is cut off.
+    /// A client that takes next to nothing for this long, or takes longer for one message, is cut off.
     pub(crate) stalled: Duration,
 }
 
@@ -57,8 +60,8 @@ pub(crate) struct Connection<S> {
     surroundings: Arc<Surroundings>,
     /// Steady milliseconds at which the client was last heard.
     heard: u64,
-    /// Since when the system takes nothing of what is sent, steady milliseconds.
-    stuck: Option<u64>,
+    /// Set while the system does not take all that is to be sent.
+    stuck: Option<Stuck>,
     /// Since when a message is coming, steady milliseconds.
     coming: Option<u64>,
     /// Bytes charged to the budget for what was read and is not with the session.
@@ -73,6 +76,14 @@ pub(crate) struct Connection<S> {
     /// What comes is no WebSocket any more, or too large a message: it is thrown away unread, so that the
     /// client finds the close frame and not a reset connection.
     broken: bool,
+}
+
+/// Since when the system has not taken [`LEAST_TAKEN`], steady milliseconds, and what it has taken since, in
+/// bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stuck {
+    since: u64,
+    taken: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,7 +160,7 @@ where
         }
         let Surroundings { idle, stalled, budget, .. } = &*self.surroundings;
         let patience = if budget.is_short() { HURRY.min(*stalled) } else { *stalled };
-        let since = self.stuck.into_iter().chain(self.coming).min();
+        let since = self.stuck.map(|stuck| stuck.since).into_iter().chain(self.coming).min();
         let idle = self.heard + millis(*idle);
         since.map_or(idle, |since| idle.min(since + millis(patience)))
     }
@@ -306,8 +317,11 @@ where
             match self.socket.decode(&mut input) {
                 Ok(None) => break,
                 Ok(Some(event)) => {
-                    // One message at a time is coming; the next one's time begins now.
-                    self.coming = None;
+                    // One message at a time is coming; the next one's time begins now. A control frame
+                    // within a message gives it no more time.
+                    if !self.socket.is_within_message() || matches!(event, Event::Binary(_)) {
+                        self.coming = None;
+                    }
                     self.on_event(event, cx)?;
                 }
                 Err(fault) => {
@@ -363,11 +377,13 @@ where
     fn write(&mut self, cx: &mut Context<'_>) -> Result<(), Gone> {
         let mut left = 0;
         let cleared = self.write_all(cx, &mut left);
-        if cleared.is_ready() {
-            self.stuck = None;
-        } else if left > 0 || self.stuck.is_none() {
-            self.stuck = Some(self.now());
-        }
+        self.stuck = match self.stuck {
+            _ if cleared.is_ready() => None,
+            Some(Stuck { since, taken }) if taken + left < LEAST_TAKEN => {
+                Some(Stuck { since, taken: taken + left })
+            }
+            _ => Some(Stuck { since: self.now(), taken: 0 }),
+        };
         match cleared {
             Poll::Ready(Err(_)) => Err(Gone),
             Poll::Ready(Ok(())) if self.phase == Phase::Parted => {

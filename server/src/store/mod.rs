@@ -434,8 +434,8 @@ pub trait Store: Send + Sync + 'static {
     /// [`StorePolicy::readers_per_mailbox`].
     fn append(&self, append: Append) -> Later<'_, u64, StoreError>;
 
-    /// Whether [`Store::open`] would be refused as things stand, with the same error; cheaper than asking that.
-    /// `Ok` promises nothing.
+    /// Whether [`Store::open`] would be refused as things stand, with the same error; cheaper than asking
+    /// that. `Ok` promises nothing.
     fn may_open(&self, open: OpenReader) -> Later<'_, (), StoreError>;
 
     /// Opens as a reader: checks the key (`ReaderUnknown`, `ReadKeyWrong`), makes a claim good, and notes

@@ -245,7 +245,15 @@ impl Stage {
             Attack::Giants => {
                 for n in 0..size {
                     let url = url.clone();
-                    all.spawn(async move { while giant(&url, address, n % 2 == 0).await.is_ok() {} });
+                    all.spawn(async move {
+                        while match n % 3 {
+                            0 => giant(&url).await,
+                            1 => promised_giant(address).await,
+                            _ => pinging_giant(address).await,
+                        }
+                        .is_ok()
+                        {}
+                    });
                 }
             }
             Attack::Floods => {
@@ -272,22 +280,51 @@ async fn begun(address: SocketAddr) -> anyhow::Result<TcpStream> {
     Ok(stream)
 }
 
-async fn giant(url: &str, address: SocketAddr, promise: bool) -> anyhow::Result<()> {
-    if promise {
-        let mut stream = TcpStream::connect(address).await?;
-        let head = b"GET /v1/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: posthorn.v1\r\n\r\n";
-        stream.write_all(head).await?;
-        stream.write_all(&[0x82, 0xff, 0, 0, 1, 0, 0, 0, 0, 0, 1, 2, 3, 4]).await?;
-        let mut rest = Vec::new();
-        // The relay closes the connection.
-        let _ = stream.read_to_end(&mut rest).await;
-    } else {
-        let mut wire = Wire::connect(url).await?;
-        let limit = wire.hello().limits.frame_bytes as usize;
-        let _ = wire.send_raw(Message::Binary(vec![0; limit + 1].into())).await;
+/// A message beyond the limit.
+async fn giant(url: &str) -> anyhow::Result<()> {
+    let mut wire = Wire::connect(url).await?;
+    let limit = wire.hello().limits.frame_bytes as usize;
+    let _ = wire.send_raw(Message::Binary(vec![0; limit + 1].into())).await;
+    Ok(())
+}
+
+/// A header that promises a terabyte.
+async fn promised_giant(address: SocketAddr) -> anyhow::Result<()> {
+    let mut stream = upgraded(address).await?;
+    stream.write_all(&[0x82, 0xff, 0, 0, 1, 0, 0, 0, 0, 0, 1, 2, 3, 4]).await?;
+    let mut rest = Vec::new();
+    // The relay closes the connection.
+    let _ = stream.read_to_end(&mut rest).await;
+    Ok(())
+}
+
+/// The largest fragment of a message that never ends, and pings to make it last. The relay must not wait for
+/// longer than it says, or all that these have sent is held for ever.
+async fn pinging_giant(address: SocketAddr) -> anyhow::Result<()> {
+    let mut stream = upgraded(address).await?;
+    stream.write_all(&[0x02, 0xff, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0]).await?;
+    stream.write_all(&vec![0; 7 << 16]).await?;
+    let (mut read, mut write) = stream.split();
+    let pings = async {
+        while write.write_all(&[0x89, 0x80, 0, 0, 0, 0]).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    let mut rest = Vec::new();
+    tokio::select! {
+        () = pings => {}
+        _ = read.read_to_end(&mut rest) => {}
     }
     Ok(())
+}
+
+/// A connection on which WebSocket is spoken.
+async fn upgraded(address: SocketAddr) -> anyhow::Result<TcpStream> {
+    let mut stream = TcpStream::connect(address).await?;
+    let head = b"GET /v1/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: posthorn.v1\r\n\r\n";
+    stream.write_all(head).await?;
+    Ok(stream)
 }
 
 /// Presents wrong keys again and again, on a new connection whenever the relay has had enough.

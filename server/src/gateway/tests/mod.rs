@@ -8,6 +8,7 @@ mod delivery;
 mod held;
 mod identity;
 mod manners;
+mod pace;
 mod pipelining;
 mod proxied;
 mod sockets;
