@@ -17,7 +17,7 @@ use crate::store::StoreError;
 pub(super) fn ack(call: Call, asked: Asked, ack: Ack) -> Option<Work> {
     let opening = call.peer.opening(&ack.mailbox);
     let taken = match &opening {
-        None => Err(ErrorCode::NotOpen),
+        None => Err(call.peer.ended(&ack.mailbox).unwrap_or(ErrorCode::NotOpen)),
         Some(opening) => opening.acknowledge(ack.seq, ack.credit),
     };
     match (opening, taken) {
@@ -61,6 +61,7 @@ fn refuse(call: &Call, asked: Asked, ack: Ack, opening: Option<Arc<Opening>>, co
     match opening {
         // Ends it and says so, unless it has ended already: then the client was told.
         Some(opening) => opening.end(code, false),
-        None => call.peer.push_closed(ack.mailbox, code),
+        None if code == ErrorCode::NotOpen => call.peer.push_closed(ack.mailbox, code),
+        None => {}
     }
 }

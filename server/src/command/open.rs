@@ -14,9 +14,12 @@ use posthorn_proto::frame::{Open, OpenState, Opened, Opening, Refusal, ServerBod
 
 use super::peer::Asked;
 use super::{Call, within};
-use crate::live::Seat;
 use crate::live::opening::closing_words;
+use crate::live::{OPENING_BYTES, Seat};
 use crate::store::{OpenReader, ReaderView};
+
+/// When to ask again if there is no memory for openings, in milliseconds.
+const BUSY_MS: u32 = 5000;
 
 pub(super) async fn open(call: Call, asked: Asked, open: Open) {
     // When thousands come back at once, each is served soon or waits with nothing but its request. (Never
@@ -62,6 +65,10 @@ fn check<'a>(call: &'a Call, open: &Open) -> Result<impl Drop + use<'a>, Refusal
     let mut seen = HashSet::with_capacity(open.openings.len());
     if !open.openings.iter().all(|opening| seen.insert(opening.mailbox)) {
         return Err(Refusal::new(ErrorCode::BadRequest, "a mailbox stands twice in one Open"));
+    }
+    if seen.len() * OPENING_BYTES > call.context.budget.share() {
+        let message = "the relay has no memory for more openings just now: ask again later".to_owned();
+        return Err(Refusal { code: Some(ErrorCode::Busy), message, retry_after_ms: BUSY_MS });
     }
     let most = call.context.limits.openings_per_connection;
     call.peer.reserve_openings(&seen, most as usize).ok_or_else(|| {

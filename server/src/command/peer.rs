@@ -3,7 +3,7 @@
 //!
 //! Owns no policy beyond counting, and no socket.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -26,6 +26,9 @@ const RELAY_PROOFS: u32 = 8;
 
 /// The unanswered requests of one connection may hold this many bytes before it stops accepting more.
 const REQUEST_BYTES: usize = 1 << 20;
+
+/// Openings that ended and whose reason one connection keeps.
+const ENDED: usize = 64;
 
 /// One connection as its requests see it.
 pub(crate) struct Peer {
@@ -56,6 +59,8 @@ pub(crate) struct Peer {
 struct State {
     device: Option<DeviceId>,
     openings: HashMap<MailboxId, Seat>,
+    /// Why the last openings ended, so that a late ack is told; at most [`ENDED`] of them.
+    ended: VecDeque<(MailboxId, ErrorCode)>,
     /// Openings that unanswered `Open`s may still add.
     reserved: usize,
     wrong_proofs: u32,
@@ -142,33 +147,56 @@ impl Peer {
         self.state.lock().openings.get(mailbox).map(|seat| seat.opening.clone())
     }
 
+    /// Why there is no opening of this mailbox any more, if that is known.
+    pub(crate) fn ended(&self, mailbox: &MailboxId) -> Option<ErrorCode> {
+        let state = self.state.lock();
+        state.ended.iter().find(|(ended, _)| ended == mailbox).map(|(_, code)| *code)
+    }
+
+    /// Gives up the openings that ended, all but the reason. Whoever drives the connection does this after
+    /// each step of its work, so that they take no memory.
+    pub(crate) fn bury(&self) {
+        let ended = self.outbox.take_ended();
+        if ended.is_empty() {
+            return;
+        }
+        let mut seats = Vec::with_capacity(ended.len());
+        let mut state = self.state.lock();
+        for mailbox in ended {
+            // It may have been opened again since.
+            let code = state.openings.get(&mailbox).and_then(|seat| seat.opening.ended());
+            let Some(code) = code else { continue };
+            seats.extend(state.openings.remove(&mailbox));
+            if state.ended.len() == ENDED {
+                state.ended.pop_front();
+            }
+            state.ended.push_back((mailbox, code));
+        }
+        drop(state);
+        drop(seats);
+    }
+
     /// Room for more openings, until the reservation is dropped; `None` if there would be more than `most`.
     pub(crate) fn reserve_openings(
         &self,
         mailboxes: &HashSet<MailboxId>,
         most: usize,
     ) -> Option<Reserved<'_>> {
-        let mut ended = Vec::new();
+        self.bury();
         let mut state = self.state.lock();
-        let new =
-            |state: &State| mailboxes.iter().filter(|mailbox| !state.openings.contains_key(*mailbox)).count();
-        if state.openings.len() + state.reserved + new(&state) > most {
-            // Ended openings stay, so that a late ack is told why; not at the expense of live ones.
-            ended.extend(state.openings.extract_if(|_, seat| seat.opening.ended().is_some()));
-        }
-        let count = new(&state);
+        let count = mailboxes.iter().filter(|mailbox| !state.openings.contains_key(*mailbox)).count();
         let fits = state.openings.len() + state.reserved + count <= most;
         if fits {
             state.reserved += count;
         }
         drop(state);
-        drop(ended);
         fits.then(|| Reserved { peer: self, count })
     }
 
     /// Keeps an opening, in place of an earlier one of the same mailbox.
     pub(crate) fn seat(&self, seat: Seat) {
         let mut state = self.state.lock();
+        state.ended.retain(|(mailbox, _)| *mailbox != seat.opening.mailbox);
         let former = if state.gone { Some(seat) } else { state.openings.insert(seat.opening.mailbox, seat) };
         drop(state);
         drop(former);
@@ -176,7 +204,10 @@ impl Peer {
 
     /// Gives an opening up. `false` if there was no live one.
     pub(crate) fn unseat(&self, mailbox: &MailboxId) -> bool {
-        let seat = self.state.lock().openings.remove(mailbox);
+        let mut state = self.state.lock();
+        state.ended.retain(|(ended, _)| ended != mailbox);
+        let seat = state.openings.remove(mailbox);
+        drop(state);
         seat.is_some_and(|seat| seat.opening.ended().is_none())
     }
 

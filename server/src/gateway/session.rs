@@ -166,6 +166,7 @@ impl Session {
     /// Serves openings that fell behind. `None` if there is nothing to do, no room to do it in, or one is at
     /// it already.
     pub fn catch_up(&mut self) -> Option<Work> {
+        self.peer.bury();
         if self.peer.outbox.behind() != Behind::Due || self.catching_up.swap(true, Ordering::AcqRel) {
             return None;
         }

@@ -20,6 +20,8 @@ use crate::store::{Published, Stored};
 /// Locks that the mailboxes are spread over: enough that openings of one mailbox and appends to another
 /// rarely meet on the same lock.
 const SHARDS: usize = 64;
+/// What one opening takes of memory, here and in its connection, in bytes, about.
+pub(crate) const OPENING_BYTES: usize = 256;
 /// Connections for which the list of those to wake keeps its room; what a burst took beyond that is given
 /// back.
 const KEPT: usize = 4096;
@@ -48,6 +50,7 @@ pub(crate) struct Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.hub.leave(&self.opening);
+        self.opening.outbox().let_go(OPENING_BYTES);
     }
 }
 
@@ -71,6 +74,7 @@ impl Hub {
         outbox: Arc<Outbox>,
         credit: u32,
     ) -> Seat {
+        outbox.hold(OPENING_BYTES);
         let opening = Arc::new(Opening::new(mailbox, reader, outbox, credit));
         let mut shard = self.shard(&mailbox).lock();
         // Most mailboxes have one opening.

@@ -12,7 +12,7 @@ mod hub;
 pub(crate) mod opening;
 
 pub use hub::Hub;
-pub(crate) use hub::Seat;
+pub(crate) use hub::{OPENING_BYTES, Seat};
 
 #[cfg(test)]
 mod tests;

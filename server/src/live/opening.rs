@@ -107,6 +107,11 @@ impl Opening {
         Arc::ptr_eq(&self.outbox, &other.outbox)
     }
 
+    /// Where it delivers to.
+    pub(crate) fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
     /// Whether this opening owns its reader (rule 10).
     pub(crate) fn owns(&self) -> bool {
         matches!(self.progress.lock().phase, Phase::Owner | Phase::Live)
@@ -224,8 +229,10 @@ impl Opening {
         let reason =
             Refusal::new(ErrorCode::Damaged, "the relay's disk has lost this envelope: it will never come");
         let lost = ServerBody::Lost { mailbox: self.mailbox, seq, reason };
-        self.outbox.answer_quietly(ServerFrame::push(lost).encode());
-        progress.next = seq.saturating_add(1);
+        // It waits for room like the delivery in whose place it comes: a lost segment may hold thousands.
+        if self.outbox.deliver(&ServerFrame::push(lost).encode()) != Delivered::Refused {
+            progress.next = seq.saturating_add(1);
+        }
         self.settle(&mut progress);
     }
 
@@ -297,6 +304,7 @@ impl Opening {
 
     fn tell_closed(&self, code: ErrorCode) {
         let reason = Refusal::new(code, closing_words(code));
+        self.outbox.note_ended(self.mailbox);
         self.outbox.answer(ServerFrame::push(ServerBody::Closed { mailbox: self.mailbox, reason }).encode());
     }
 }

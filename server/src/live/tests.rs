@@ -118,3 +118,27 @@ fn what_expired_while_a_reader_was_behind_is_jumped_over() {
         "no credit was lost"
     );
 }
+
+/// A lost segment may have held thousands of one mailbox: they wait for room like what they stand for.
+#[test]
+fn what_is_lost_is_told_as_there_is_room() {
+    let (hub, outbox) = (Hub::new(), Arc::new(Outbox::in_test(1000)));
+    let seat = hub.listen(MAILBOX, READER, outbox.clone(), 1000);
+    hub.take_over(&seat.opening);
+    seat.opening.begin(&view(500, None), &Answered::in_test());
+    let mut told = Vec::new();
+    while told.len() < 500 {
+        while outbox.take_behind().is_some()
+            && let Some(range) = seat.opening.wants(1)
+        {
+            seat.opening.skip(range.from);
+        }
+        let before = told.len();
+        while let Some(body) = pushed(&outbox) {
+            let ServerBody::Lost { seq, .. } = body else { panic!("not lost: {body:?}") };
+            told.push(seq);
+        }
+        assert!((1..10).contains(&(told.len() - before)), "{} at once", told.len() - before);
+    }
+    assert!(told.into_iter().eq(1..=500), "each once, in order");
+}

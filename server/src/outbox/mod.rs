@@ -18,7 +18,7 @@ mod ending;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Waker;
 
 use bytes::Bytes;
@@ -42,6 +42,8 @@ pub struct Outbox {
     waiting: Mutex<Waiting>,
     /// Bytes of answers that wait. Written under the lock, read without.
     answer_bytes: AtomicUsize,
+    /// Whether some opening ended. Written under the lock, read without.
+    has_ended: AtomicBool,
     /// Wakes the connection's driver when there is something to send or to catch up on.
     driver: AtomicWaker,
     /// Most bytes of waiting deliveries.
@@ -58,6 +60,8 @@ struct Waiting {
     leaving: usize,
     /// Openings that could not be served at once, oldest first; each stands here at most once.
     behind: VecDeque<MailboxId>,
+    /// Openings that ended and are still kept by the connection.
+    ended: Vec<MailboxId>,
     /// A delivery was refused; nothing is caught up on until some have left.
     full: bool,
     /// The connection is gone: nothing is taken any more.
@@ -111,7 +115,7 @@ impl Outbox {
     /// and less when the budget is short.
     pub(crate) fn new(limit: usize, budget: Arc<Budget>) -> Self {
         let (waiting, answer_bytes, driver) = (Mutex::default(), AtomicUsize::new(0), AtomicWaker::new());
-        Self { waiting, answer_bytes, driver, limit, budget }
+        Self { waiting, answer_bytes, has_ended: AtomicBool::new(false), driver, limit, budget }
     }
 
     /// Queues an answer, or a pushed word that must not be lost.
@@ -160,6 +164,33 @@ impl Outbox {
             waiting.behind.push_back(mailbox);
         }
         self.driver.wake();
+    }
+
+    /// Notes that an opening ended; the connection has nothing to keep of it but the reason.
+    pub(crate) fn note_ended(&self, mailbox: MailboxId) {
+        let mut waiting = self.waiting.lock();
+        if !waiting.shut {
+            waiting.ended.push(mailbox);
+            self.has_ended.store(true, Ordering::Release);
+        }
+    }
+
+    /// The openings that ended since the last call.
+    pub(crate) fn take_ended(&self) -> Vec<MailboxId> {
+        if !self.has_ended.swap(false, Ordering::AcqRel) {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.waiting.lock().ended)
+    }
+
+    /// Counts what is held for the connection's openings.
+    pub(crate) fn hold(&self, bytes: usize) {
+        self.budget.charge(bytes);
+    }
+
+    /// Counts what is not held any more.
+    pub(crate) fn let_go(&self, bytes: usize) {
+        self.budget.release(bytes);
     }
 
     /// The opening that has waited longest, if there is room to serve it. Room means half the queue: reading

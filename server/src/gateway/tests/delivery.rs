@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::held::{Held, Trouble};
 use super::support::*;
+use crate::live::OPENING_BYTES;
 
 fn with_mailbox() -> (TestRelay, Client) {
     let relay = TestRelay::new(Setup::default());
@@ -84,6 +85,41 @@ fn the_latest_opening_of_a_reader_wins() {
     assert_eq!(relay.connect().open(0).cursor, 0, "the refused acks moved nothing");
     poster.post(3);
     assert!(first.delivered().is_empty());
+}
+
+/// Finding M7: displaced openings were kept, outside of the budget.
+#[test]
+fn of_an_opening_that_ended_only_the_reason_is_kept() {
+    let (relay, _poster) = with_mailbox();
+    let held = || relay.context.budget.used();
+    let (mut first, mut second) = (relay.connect(), relay.connect());
+    let before = held();
+    first.open(10);
+    assert_eq!(held(), before + OPENING_BYTES);
+    second.open(10);
+    assert_eq!(first.closed(), Some(ErrorCode::OpenedElsewhere));
+    assert_eq!(held(), before + OPENING_BYTES, "the second one's alone");
+    assert_eq!(first.refused(ack(0, 1)), ErrorCode::OpenedElsewhere);
+    assert_eq!(first.refused(Request::Close(MAILBOX)), ErrorCode::NotOpen);
+    assert_eq!(first.refused(ack(0, 1)), ErrorCode::NotOpen);
+    drop((first, second));
+    assert_eq!(held(), before);
+}
+
+#[test]
+fn openings_take_memory_that_is_there() {
+    let relay = TestRelay::new(Setup { memory_bytes: 16 * 16 * OPENING_BYTES, ..Setup::default() });
+    let opening = |name: u8| Opening {
+        mailbox: MailboxId([name; 16]),
+        reader: READER,
+        read_key: ReadKey::from_bytes(READ_KEY),
+        claim: None,
+        credit: 1,
+    };
+    let openings = |count: u8| Request::Open(Open { openings: (0..count).map(opening).collect() });
+    let mut client = relay.connect();
+    assert_eq!(client.refused(openings(17)), ErrorCode::Busy);
+    assert!(matches!(client.ask(openings(8)), ServerBody::Opened(_)));
 }
 
 #[test]
@@ -295,7 +331,7 @@ fn what_all_clients_hold_is_bounded_and_those_who_take_are_served() {
     let relay = TestRelay::new(Setup { memory_bytes: BUDGET, outbox_bytes: 256 * 1024, ..Setup::default() });
     let mut poster = relay.connect();
     poster.create();
-    let readers = (0..80u8).map(|n| ReaderId([100 + n; 16]));
+    let readers = (0..110u8).map(|n| ReaderId([100 + n; 16]));
     let admit = readers.clone().map(|id| Reader { id, key_hash: key_hash(READ_KEY) }).collect();
     assert!(matches!(poster.ask(turning(1, admit, vec![])), ServerBody::Posted { seq: 1 }));
     let mut deaf: Vec<_> = readers
