@@ -248,7 +248,7 @@ pub const KEYS: &[Key] = &[
         "bytes",
         MIB,
         1024 * TIB,
-        "Most bytes of stored envelopes over all mailboxes.",
+        "Most bytes of stored envelopes, contact cards and key packages, and 64 for each remembered post.",
     ),
     number("store.mailboxes", "mailboxes", 1, 1_000_000_000, "Most mailboxes."),
     number(

@@ -39,6 +39,11 @@ impl<L: Clone + PartialEq> Cards<L> {
         self.by_handle.keys()
     }
 
+    /// Bytes of all cards.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.by_handle.values().map(|card| u64::from(card.bytes)).sum()
+    }
+
     /// Whether the card must be stored; `false` if it already is.
     pub(crate) fn check(&self, handle: &Handle, version: u64, card: &[u8]) -> Result<bool, StoreError> {
         match self.get(handle) {

@@ -184,6 +184,16 @@ impl<L: Clone + PartialEq> KeyPackages<L> {
         Self { by_device: HashMap::with_hasher(keyed) }
     }
 
+    /// Bytes of all packages that can be handed out.
+    pub(crate) fn bytes(&self) -> u64 {
+        let bytes = |packages: &Packages<L>| {
+            let one_time = packages.one_time.values().filter_map(|package| package.place.as_ref());
+            let last = packages.last_resort.as_ref().map_or(0, |last| u64::from(last.bytes));
+            one_time.map(|(_, bytes)| u64::from(*bytes)).sum::<u64>() + last
+        };
+        self.by_device.values().map(bytes).sum()
+    }
+
     /// The device's packages; `None` if it never published any.
     pub(crate) fn get(&self, device: &DeviceId) -> Option<&Packages<L>> {
         self.by_device.get(device)

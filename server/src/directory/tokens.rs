@@ -10,7 +10,9 @@ use crate::store::keyed::Keyed;
 use crate::store::tables::Map;
 
 /// Life of an unspent token, in days, because everything that is stored has an expiry (R6).
-pub(crate) const TOKEN_DAYS: u32 = 180;
+/// A client draws anew when it is short of them, and few devices that draw every day and spend nothing
+/// must not use up what all have together.
+pub(crate) const TOKEN_DAYS: u32 = 7;
 
 /// What is known of how a token was drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,20 +61,17 @@ impl Tokens {
         self.void_before
     }
 
-    /// How many of the hashes are accepted, from the front, and which of those are new. Counts them as drawn.
+    /// How many of the hashes are accepted, from the front, and which of those are new. They are
+    /// [counted](Self::count) once they are drawn.
     pub(crate) fn draw(
-        &mut self,
+        &self,
         device: DeviceId,
         hashes: Vec<KeyHash>,
         day: u32,
         per_device: usize,
         total: u64,
     ) -> Result<(u32, Vec<KeyHash>), StoreError> {
-        if day != self.day {
-            self.today = Map::new(self.keyed);
-            self.day = day;
-        }
-        let drawn = self.today.get(&device).copied().unwrap_or(0);
+        let drawn = if day == self.day { self.today.get(&device).copied().unwrap_or(0) } else { 0 };
         let left = u32::try_from(per_device).unwrap_or(u32::MAX).saturating_sub(drawn) as usize;
         let room = usize::try_from(total).unwrap_or(usize::MAX).saturating_sub(self.unspent.len());
         let (mut accepted, mut fresh) = (0u32, Vec::new());
@@ -90,10 +89,19 @@ impl Tokens {
             }
             accepted += 1;
         }
-        if !fresh.is_empty() {
-            self.today.insert(device, drawn + fresh.len() as u32);
-        }
         Ok((accepted, fresh))
+    }
+
+    /// The device has drawn so many new tokens.
+    pub(crate) fn count(&mut self, device: DeviceId, day: u32, fresh: u32) {
+        if day != self.day {
+            self.today = Map::new(self.keyed);
+            self.day = day;
+        }
+        if fresh > 0 {
+            let drawn = self.today.get(&device).copied().unwrap_or(0);
+            self.today.insert(device, drawn + fresh);
+        }
     }
 
     /// Adds a token that may be spent.

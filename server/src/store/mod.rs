@@ -326,7 +326,7 @@ pub trait Clock: Send + Sync + 'static {
 /// The bounds and durations that all engines keep to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StorePolicy {
-    /// Most bytes over all mailboxes, of stored envelopes and the overhead of remembered posts.
+    /// Most bytes of stored envelopes, the overhead of remembered posts, contact cards and key packages.
     pub total_bytes: u64,
     /// Most mailboxes of the relay.
     pub mailboxes: u64,
@@ -459,7 +459,7 @@ pub trait Store: Send + Sync + 'static {
     fn destroy(&self, mailbox: MailboxId, turn_key: KeyHash) -> Later<'_, (), StoreError>;
 
     /// Drops what has expired by now: envelopes (prefixes only, rule 20), post ids, mailboxes that nobody
-    /// opened (their last day counts in full), invites, and tokens (after 180 days). Does nothing while a
+    /// opened (their last day counts in full), invites, and tokens (after 7 days). Does nothing while a
     /// jump of the clock is unconfirmed: the wall clock is more than 1 h off the steady one, or at start was
     /// more than 1 h before or 7 days after the newest record. Until it is confirmed, records are stamped as
     /// if there had been no jump (at start: with the later of the two times).

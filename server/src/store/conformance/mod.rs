@@ -247,7 +247,8 @@ macro_rules! conformance {
             readers { opening_tells_the_state keys_are_checked a_claim_replaces_the_key a_cursor_never_moves_back
                 what_all_passed_is_trimmed without_readers_nothing_is_trimmed ranges_are_kept signals_need_the_post_key }
             quotas { a_post_costs_envelope_and_memory the_reserve_is_for_turns a_full_mailbox_evicts_who_fills_it
-                turns_cost_too bytes_are_bounded posts_are_bounded mailboxes_are_bounded readers_are_bounded
+                turns_cost_too bytes_are_bounded cards_and_key_packages_are_bounded posts_are_bounded
+                mailboxes_are_bounded readers_are_bounded
                 accounts_are_bounded stats_count }
             expiry { envelopes_expire only_prefixes_expire the_late_hold_nothing_back unopened_mailboxes_go
                 opening_keeps_a_mailbox invites_expire tokens_expire many_mailboxes_expire }

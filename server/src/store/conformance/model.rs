@@ -207,7 +207,7 @@ impl Model {
     pub(crate) fn append(&mut self, append: Append) -> Result<u64, StoreError> {
         let (policy, now) = (self.policy, self.now);
         let posts: u64 = self.mailboxes.values().map(|mailbox| mailbox.remembered.len() as u64).sum();
-        let used: u64 = self.mailboxes.values().map(ModelMailbox::used).sum();
+        let used = self.held();
         let readers = self.all_readers();
         let mailbox = self.at(append.mailbox)?;
         for seq in &mailbox.remembered {
@@ -337,7 +337,7 @@ impl Model {
             }
         }
         self.invites.retain(|_, invite| now < invite.expires);
-        self.tokens.retain(|_, day| *day + 180 >= now / DAY);
+        self.tokens.retain(|_, day| *day + 7 >= now / DAY);
     }
 
     pub(crate) fn mint_invite(&mut self, invite: NewInvite) {
@@ -373,6 +373,17 @@ impl Model {
         Ok(())
     }
 
+    /// What counts towards the relay's bytes.
+    fn held(&self) -> u64 {
+        let of = |device: &ModelDevice| {
+            let card = device.card.as_ref().map(|(_, card)| card);
+            let last = device.last_resort.as_ref().map(|(package, _)| package);
+            device.packages.iter().chain(card).chain(last).map(|body| body.len() as u64).sum::<u64>()
+        };
+        self.mailboxes.values().map(ModelMailbox::used).sum::<u64>()
+            + self.accounts.values().map(of).sum::<u64>()
+    }
+
     fn device(&mut self, device: DeviceId) -> Result<&mut ModelDevice, StoreError> {
         let mut all = self.accounts.values_mut();
         let found = all.find(|found| found.account.as_ref().is_some_and(|account| account.device == device));
@@ -385,6 +396,8 @@ impl Model {
         version: u64,
         card: Bytes,
     ) -> Result<(), StoreError> {
+        let held = self.held();
+        let total = self.policy.total_bytes;
         let device = self.device(device)?;
         let new = Some((version, card));
         if new == device.card {
@@ -392,6 +405,9 @@ impl Model {
         }
         if version <= device.card.as_ref().map_or(0, |(version, _)| *version) {
             return Err(StoreError::CardStale);
+        }
+        if held + new.as_ref().map_or(0, |(_, card)| card.len() as u64) > total {
+            return Err(StoreError::Quota("bytes"));
         }
         device.card = new;
         Ok(())
@@ -411,6 +427,7 @@ impl Model {
         last_resort: Option<Bytes>,
     ) -> Result<KeyPackageStock, StoreError> {
         let (limit, now) = (self.policy.key_packages_per_device, self.now);
+        let (held, total) = (self.held(), self.policy.total_bytes);
         let device = self.device(device)?;
         let mut fresh = Vec::new();
         for package in one_time {
@@ -419,6 +436,12 @@ impl Model {
             }
         }
         fresh.drain(..fresh.len().saturating_sub(limit));
+        let last = device.last_resort.as_ref().map(|(package, _)| package);
+        let new = fresh.iter().chain(last_resort.iter().filter(|new| Some(*new) != last));
+        let new: usize = new.map(Bytes::len).sum();
+        if new > 0 && held + new as u64 > total {
+            return Err(StoreError::Quota("bytes"));
+        }
         device.packages.extend(fresh);
         let surplus = device.packages.len().saturating_sub(limit);
         device.taken.extend(device.packages.drain(..surplus));

@@ -2,7 +2,7 @@
 
 use posthorn_proto::limits::POST_OVERHEAD_BYTES;
 
-use super::names::{account, expect, finger, post, reader_id, sized, turning};
+use super::names::{account, device, expect, finger, handle_of, post, reader_id, sized, turning};
 use super::{EXPIRY, Fixture, QUOTA, new_mailbox, small_policy};
 use crate::store::{Append, NewMailbox, StoreError, StorePolicy};
 
@@ -77,6 +77,30 @@ pub(crate) async fn bytes_are_bounded(mut f: Fixture) {
     let rest = 5_000 - OVERHEAD;
     assert_eq!(f.store.append(sized(two, 3, 0, rest + 1)).await, Err(StoreError::Quota("bytes")));
     assert_eq!(f.store.append(sized(two, 3, 0, rest)).await, Ok(2));
+}
+
+pub(crate) async fn cards_and_key_packages_are_bounded(mut f: Fixture) {
+    let quota = Err(StoreError::Quota("bytes"));
+    f.set_policy(StorePolicy { total_bytes: 10_000, ..small_policy() });
+    f.restart().await;
+    let m = f.mailbox(1, &[1]).await;
+    let (device, bytes) = (device(1), |n: u8, len: usize| bytes::Bytes::from(vec![n; len]));
+    expect(f.store.publish_card(device, 1, bytes(1, 3_000)).await);
+    expect(f.store.publish_key_packages(device, vec![bytes(2, 2_000)], Some(bytes(3, 2_000))).await);
+    for _ in 0..2 {
+        let rest = 3_000 - OVERHEAD;
+        assert_eq!(f.store.append(sized(m, 1, 0, rest + 1)).await.map(drop), quota);
+        assert_eq!(f.store.publish_card(device, 2, bytes(1, 3_001)).await, quota);
+        let more = f.store.publish_key_packages(device, vec![bytes(4, 3_001)], None);
+        assert_eq!(more.await.map(drop), quota);
+        let last = f.store.publish_key_packages(device, vec![], Some(bytes(4, 3_001)));
+        assert_eq!(last.await.map(drop), quota);
+        assert_eq!(f.store.publish_card(device, 1, bytes(1, 3_000)).await, Ok(()), "it is there already");
+        f.restart().await;
+    }
+    expect(f.store.take_key_packages(handle_of(1)).await);
+    assert_eq!(f.store.append(sized(m, 1, 0, 5_000 - OVERHEAD)).await, Ok(1), "what was taken makes room");
+    assert_eq!(f.store.append(sized(m, 2, 0, 1)).await.map(drop), quota);
 }
 
 pub(crate) async fn posts_are_bounded(mut f: Fixture) {

@@ -301,6 +301,7 @@ impl Committer {
             round.events.extend(record.stored().map(|(mailbox, stored)| Event::Appended(mailbox, stored)));
             round.events.extend(record.destroyed().map(Event::Destroyed));
         }
+        ledger.carried_out(&outcome);
         self.since_checkpoint += cost as u64;
         Ok(Ok(outcome))
     }
@@ -341,7 +342,7 @@ impl Committer {
             Outcome::Posted(seq) => Outcome::Posted(seq),
             Outcome::Opened(view) => Outcome::Opened(view),
             Outcome::Stock(stock) => Outcome::Stock(stock),
-            Outcome::Accepted(count) => Outcome::Accepted(count),
+            Outcome::Drawn(draw) => Outcome::Drawn(draw),
             Outcome::Expired { more } => Outcome::Expired { more },
         })
     }

@@ -67,10 +67,21 @@ pub(crate) enum Outcome<L> {
     Stock(KeyPackageStock),
     /// To `TakeKeyPackages`.
     Taken(Vec<Taken<L>>),
-    /// To `DrawTokens`: how many were accepted, from the front.
-    Accepted(u32),
+    /// To `DrawTokens`.
+    Drawn(Draw),
     /// To `Expire`, which does a bounded amount of work; with `more` it must be asked again.
     Expired { more: bool },
+}
+
+/// What became of a `DrawTokens`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Draw {
+    /// How many hashes were accepted, from the front.
+    pub(crate) accepted: u32,
+    /// So many new ones count for this device, on this day.
+    pub(crate) fresh: u32,
+    pub(crate) device: DeviceId,
+    pub(crate) day: u32,
 }
 
 /// A key package to hand out. Its bytes must be read before its place can be reused.

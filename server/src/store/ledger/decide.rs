@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId};
 
-use super::{Change, Command, Decision, Ledger, Outcome, Record, Taken};
+use super::{Change, Command, Decision, Draw, Ledger, Outcome, Record, Taken};
 use crate::directory::change::DirectoryChange;
 use crate::mailbox::change::MailboxChange;
 use crate::mailbox::retention::{CUT_AT_ONCE, Expiry, turn_cost};
@@ -98,6 +98,11 @@ impl<L: Clone + PartialEq> Ledger<L> {
         if more == 0 || fits { Ok(()) } else { Err(StoreError::Quota("readers")) }
     }
 
+    fn check_room_for_bytes(&self, more: u64) -> Result<(), StoreError> {
+        let fits = self.held_bytes() + more <= self.policy.total_bytes;
+        if more == 0 || fits { Ok(()) } else { Err(StoreError::Quota("bytes")) }
+    }
+
     fn decide_append(&self, append: &Append, now: u64) -> Decided<L> {
         let change = match self.mailbox(&append.mailbox)?.append(append, &self.keyed, &self.policy)? {
             Verdict::Repeated(seq) => return Ok(self.decided(Outcome::Posted(seq), [], now)),
@@ -110,10 +115,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
         }
         let turn = append.turn.as_ref().map(|(_, turn)| turn);
         let bytes = append.envelope.len() as u64 + POST_OVERHEAD_BYTES + turn.map_or(0, turn_cost);
-        let held = self.totals.envelope_bytes + self.totals.posts * POST_OVERHEAD_BYTES;
-        if held + bytes > self.policy.total_bytes {
-            return Err(StoreError::Quota("bytes"));
-        }
+        self.check_room_for_bytes(bytes)?;
         self.check_room_for_readers(turn.map_or(0, |turn| turn.admit.len()))?;
         Ok(self.decided(Outcome::Posted(seq), self.about(append.mailbox, [change]), now))
     }
@@ -197,6 +199,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
     fn decide_card(&self, device: &DeviceId, card_version: u64, card: Bytes, now: u64) -> Decided<L> {
         let handle = self.accounts.owner(device)?.clone();
         let new = self.cards.check(&handle, card_version, &card)?;
+        self.check_room_for_bytes(if new { card.len() as u64 } else { 0 })?;
         let change = DirectoryChange::CardPublished { handle, card_version, card };
         Ok(self.done(new.then_some(Change::Directory(change)), now))
     }
@@ -212,6 +215,8 @@ impl<L: Clone + PartialEq> Ledger<L> {
         let (none, limit) = (Default::default(), self.policy.key_packages_per_device);
         let packages = self.packages.get(&device).unwrap_or(&none);
         let changes = packages.publish(device, one_time, last_resort, limit);
+        let bodies = changes.iter().filter_map(DirectoryChange::body);
+        self.check_room_for_bytes(bodies.map(|body| body.len() as u64).sum())?;
         let mut stock = packages.stock();
         for change in &changes {
             match change {
@@ -239,12 +244,13 @@ impl<L: Clone + PartialEq> Ledger<L> {
         Ok(self.decided(Outcome::Taken(taken), changes, now))
     }
 
-    fn decide_draw(&mut self, device: DeviceId, hashes: Vec<KeyHash>, now: u64) -> Decided<L> {
+    fn decide_draw(&self, device: DeviceId, hashes: Vec<KeyHash>, now: u64) -> Decided<L> {
         self.accounts.owner(&device)?;
         let (per_device, total) = (self.policy.tokens_per_device, self.policy.tokens);
-        let (accepted, fresh) = self.tokens.draw(device, hashes, day(now), per_device, total)?;
-        let change =
-            (!fresh.is_empty()).then(|| DirectoryChange::TokensDrawn { day: day(now), hashes: fresh });
-        Ok(self.decided(Outcome::Accepted(accepted), change.map(Change::Directory), now))
+        let day = day(now);
+        let (accepted, hashes) = self.tokens.draw(device, hashes, day, per_device, total)?;
+        let draw = Draw { accepted, fresh: hashes.len() as u32, device, day };
+        let change = (!hashes.is_empty()).then(|| DirectoryChange::TokensDrawn { day, hashes });
+        Ok(self.decided(Outcome::Drawn(draw), change.map(Change::Directory), now))
     }
 }

@@ -5,8 +5,9 @@
 //! command --decide--> answer + records --(the engine makes them durable)--> apply --> state
 //! ```
 //!
-//! - [`Ledger::decide`] changes nothing but counts of tokens and the schedule of expiry, in memory;
-//!   everything else changes by [`Ledger::apply`] of records.
+//! - [`Ledger::decide`] changes nothing but the schedule of expiry, in memory; everything else changes by
+//!   [`Ledger::apply`] of records, but for the counts that must not stand on the disk
+//!   ([`Ledger::carried_out`]).
 //! - No step takes longer the more is stored, because everybody waits for whoever changes the ledger. What
 //!   there may be much of (to expire, to trim, to drop) is done a part at a time, as further `Expire`s or
 //!   by [`Ledger::clear`], and tables grow by parts.
@@ -29,9 +30,10 @@ pub(in crate::store) mod tests;
 
 use std::collections::BTreeSet;
 
+use posthorn_proto::limits::POST_OVERHEAD_BYTES;
 use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId};
 
-pub(crate) use self::command::{Command, Decision, Held, HeldCard, Outcome, Taken};
+pub(crate) use self::command::{Command, Decision, Draw, Held, HeldCard, Outcome, Taken};
 pub(crate) use self::keep::Keep;
 pub(crate) use self::rebuild::{Missing, Rebuild};
 pub(crate) use self::record::{Change, Record};
@@ -80,6 +82,8 @@ pub(crate) struct Ledger<L> {
     accounts: Accounts,
     cards: Cards<L>,
     packages: KeyPackages<L>,
+    /// Bytes of all cards and key packages.
+    directory_bytes: u64,
     tokens: Tokens,
     invites: Invites,
     /// The rows that differ from the last checkpoint; `None` if nobody makes checkpoints.
@@ -103,6 +107,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
             accounts: Accounts::new(keyed),
             cards: Cards::new(keyed),
             packages: KeyPackages::new(keyed),
+            directory_bytes: 0,
             tokens: Tokens::new(keyed),
             invites: Invites::new(keyed),
             dirty: None,
@@ -199,6 +204,13 @@ impl<L: Clone + PartialEq> Ledger<L> {
         let counts = [self.mailboxes.len() as u64, self.accounts.len() as u64, self.totals.readers];
         let others: u64 = OTHERS.iter().zip(counts).map(|(bytes, count)| bytes * count).sum();
         self.totals.envelope_bytes + self.totals.posts * mark + others
+    }
+
+    /// Counts what no record says, because it must not stand on the disk, of a decision that was carried out.
+    pub(crate) fn carried_out<P>(&mut self, outcome: &Outcome<P>) {
+        if let Outcome::Drawn(draw) = outcome {
+            self.tokens.count(draw.device, draw.day, draw.fresh);
+        }
     }
 
     /// Makes a record's change. `place` is where the record lies, and its body with it; `freed` is told of
@@ -361,6 +373,11 @@ impl<L: Clone + PartialEq> Ledger<L> {
 
     fn apply_directory(&mut self, change: &DirectoryChange, at: At, place: L, freed: Freed<'_, L>) {
         let limit = self.policy.key_packages_per_device;
+        let (added, mut gone) = (change.body().map_or(0, bytes::Bytes::len) as u64, 0);
+        let freed = &mut |place, bytes| {
+            gone += u64::from(bytes);
+            freed(place, bytes);
+        };
         match change {
             DirectoryChange::Registered { handle, identity_key, device, device_key, invite } => {
                 let account = Account { identity_key: *identity_key, devices: vec![(*device, *device_key)] };
@@ -412,6 +429,14 @@ impl<L: Clone + PartialEq> Ledger<L> {
                 self.mark(|| RowKey::Invite(*hash));
             }
         }
+        // A start counts again once all is there; until then this may be anything.
+        self.directory_bytes = self.directory_bytes.wrapping_add(added).wrapping_sub(gone);
+    }
+
+    /// What counts towards the relay's bytes: envelopes, posts that are remembered, cards, key packages.
+    fn held_bytes(&self) -> u64 {
+        let Totals { envelope_bytes, posts, .. } = self.totals;
+        envelope_bytes + posts * POST_OVERHEAD_BYTES + self.directory_bytes
     }
 
     fn apply_tokens(&mut self, change: &DirectoryChange, at: At) {

@@ -170,6 +170,7 @@ impl<L: Clone + PartialEq> Rebuild<L> {
             // Or rows that are left over. The next checkpoint removes them.
             self.ledger.mark_all(strays.keys().map(|seq| RowKey::chunk_of(*mailbox, *seq)));
         }
+        self.ledger.directory_bytes = self.ledger.cards.bytes() + self.ledger.packages.bytes();
         (self.ledger, missing)
     }
 }

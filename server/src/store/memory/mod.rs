@@ -131,6 +131,7 @@ impl MemoryStore {
             state.journal.iter_mut().for_each(|journal| journal.push(record.clone()));
         }
         while state.ledger.clear(&mut |_, _| ()) {}
+        state.ledger.carried_out(&decision.outcome);
         self.published.told();
         Ok(decision.outcome)
     }
@@ -287,7 +288,7 @@ impl Store for MemoryStore {
 
     fn draw_tokens(&self, device: DeviceId, hashes: Vec<KeyHash>) -> Later<'_, u32, StoreError> {
         ready(self.run(Command::DrawTokens { device, hashes }).map(|outcome| match outcome {
-            Outcome::Accepted(accepted) => accepted,
+            Outcome::Drawn(draw) => draw.accepted,
             _ => unreachable!("a drawing is answered with a count"),
         }))
     }

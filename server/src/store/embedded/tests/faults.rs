@@ -177,6 +177,29 @@ async fn a_full_disk_recovers() {
     assert_eq!(store.append(sized(to, 1000, 0, 900)).await, Ok(last + 2));
 }
 
+/// Finding M6: a client that asked again while the disk was full used up its day for nothing.
+#[tokio::test]
+async fn a_draw_that_was_refused_does_not_count() {
+    let (f, disk) = on_sim().await;
+    let device = crate::store::conformance::names::device(2);
+    expect(f.store.register(crate::store::conformance::names::account(2)).await);
+    disk.set_capacity(Some(disk.used()));
+    let mut id = 0;
+    for len in [900, 300, 10] {
+        while f.store.append(sized(mailbox(1), id, 0, len)).await.is_ok() {
+            id += 1;
+        }
+    }
+    let draw = || f.store.draw_tokens(device, (30..50).map(token).collect());
+    for _ in 0..2 {
+        assert_eq!(draw().await, Err(StoreError::Unavailable));
+    }
+    disk.set_capacity(None);
+    assert_eq!(draw().await, Ok(20), "all that a device may draw in a day");
+    let more = f.store.draw_tokens(device, vec![token(50)]);
+    assert_eq!(more.await, Ok(0), "now it counts");
+}
+
 /// Space comes back, even that of many small records which supersede each other.
 #[tokio::test]
 async fn acknowledged_envelopes_give_their_space_back() {
