@@ -2,21 +2,20 @@
 //! writes one batch, syncs once and answers all of it, while the next batch gathers.
 //!
 //! The order within a round: first space is taken ([`Journal::begin`]); then each command is decided, and its
-//! records are put into the batch and applied to the ledger; then the batch is synced; then what happened is
-//! published; then everything is answered. After a failed sync nothing of the round is answered, and the
-//! thread ends (rule 19). Between rounds it does a step of [`Upkeep`].
+//! records are put into the batch and applied to the ledger; then a step of [`Upkeep`] rides in the batch;
+//! then the batch is synced; then what happened is published; then everything is answered. After a failed
+//! sync nothing of the round is answered, and the thread ends (rule 19).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use posthorn_proto::MailboxId;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::checkpointer::Checkpointer;
 use super::journal::{Batch, BeginError, Fatal, Journal, Location, Resume};
-use super::shared::{Shared, State, unreadable};
+use super::shared::{Pinned, Shared, State};
 use super::upkeep::Upkeep;
 use super::{KIND_MARK, KIND_RECORD, MARK_BYTES};
 use crate::store::clock::ClockGuard;
@@ -31,8 +30,8 @@ const ROUND_BYTES: usize = 4 << 20;
 /// low.
 const RECORD_BYTES: usize = 256;
 
-/// The answer to a command, in which places have been replaced by the bodies there.
-pub(super) type Reply = Result<Outcome<Bytes>, StoreError>;
+/// The answer to a command. Whoever asked reads what lies at the places in it.
+pub(super) type Reply = Result<Outcome<Pinned>, StoreError>;
 
 /// What is asked of the committer.
 pub(super) enum Ask {
@@ -50,11 +49,23 @@ pub(super) struct Request {
     pub(super) permit: Option<OwnedSemaphorePermit>,
 }
 
+/// What was asked and not yet taken.
+pub(super) struct Queue(pub(super) mpsc::Receiver<Request>);
+
+impl Drop for Queue {
+    /// Whoever is just putting a request into the queue puts it there behind the end. Unless that request is
+    /// dropped, too, it waits for an answer for ever.
+    fn drop(&mut self) {
+        self.0.close();
+        while self.0.blocking_recv().is_some() {}
+    }
+}
+
 /// The committer's state, owned by its thread.
 pub(super) struct Committer {
     pub(super) shared: Arc<Shared>,
     pub(super) journal: Journal,
-    pub(super) queue: mpsc::Receiver<Request>,
+    pub(super) queue: Queue,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) guard: ClockGuard,
     pub(super) published: Arc<dyn Published>,
@@ -142,7 +153,7 @@ impl Committer {
             if !self.gather(&mut drained) {
                 return Ok(None);
             }
-            if !self.waiting.is_empty()
+            if (!self.waiting.is_empty() || self.upkeep.has_to_write())
                 && let Some(closing) = self.round()?
             {
                 return Ok(Some(closing));
@@ -151,8 +162,8 @@ impl Committer {
             let note = &mut |freed, _| journal.note_dead(freed, MARK_BYTES);
             self.clearing = self.shared.ledger.write().clear(note);
             self.checkpoint_if_due()?;
-            let is_idle = self.queue.is_empty() && self.waiting.is_empty();
-            self.upkeep.step(&mut self.journal, &self.shared, is_idle)?;
+            let is_idle = self.queue.0.is_empty() && self.waiting.is_empty();
+            self.upkeep.plan(&mut self.journal, &self.shared, is_idle)?;
         }
     }
 
@@ -160,13 +171,13 @@ impl Committer {
     /// ask any more.
     fn gather(&mut self, drained: &mut Vec<Request>) -> bool {
         if self.waiting.is_empty() && !self.upkeep.is_busy() && !self.clearing {
-            self.queue.blocking_recv_many(drained, ROUND_COMMANDS);
+            self.queue.0.blocking_recv_many(drained, ROUND_COMMANDS);
             if drained.is_empty() {
                 return false;
             }
         } else {
             while drained.len() + self.waiting.len() < ROUND_COMMANDS {
-                match self.queue.try_recv() {
+                match self.queue.0.try_recv() {
                     Ok(request) => drained.push(request),
                     Err(mpsc::error::TryRecvError::Empty) => break,
                     Err(mpsc::error::TryRecvError::Disconnected)
@@ -190,7 +201,8 @@ impl Committer {
         let tight = self.journal.free_bytes().is_ok_and(|free| free < self.headroom);
         let mut round = Round { now, tight, ..Round::default() };
         let (count, bytes) = self.size_up(tight);
-        round.batch = self.begin(bytes)?;
+        let room = self.upkeep.room(&self.journal, bytes);
+        let rides = self.begin_round(&mut round, bytes, room)?;
         self.shared.full.store(tight || round.batch.is_none(), Ordering::Relaxed);
         let mut closing = None;
         for _ in 0..count {
@@ -207,8 +219,34 @@ impl Committer {
             }
         }
         self.shared.paused.store(self.guard.paused(), Ordering::Relaxed);
+        if let (Some(batch), true) = (&mut round.batch, rides) {
+            let (_, before) = batch.size();
+            self.upkeep.ride(&mut self.journal, &self.shared, batch)?;
+            self.since_checkpoint += (batch.size().1 - before) as u64;
+        }
         self.flush(&mut round)?;
+        self.upkeep.leave(&mut self.journal, &self.shared)?;
+        if room > 0 && !rides {
+            self.upkeep.alone(&mut self.journal, &self.shared)?;
+        }
         Ok(closing)
+    }
+
+    /// Begins the batch of a round, with room for a step of upkeep if there is space for that, too. Returns
+    /// whether there is.
+    fn begin_round(&mut self, round: &mut Round, bytes: usize, room: usize) -> Result<bool, Fatal> {
+        if room > 0 {
+            match self.journal.begin(bytes + room) {
+                Ok(batch) => round.batch = Some(batch),
+                Err(BeginError::Later(_)) => {}
+                Err(BeginError::Fatal(fatal)) => return Err(fatal),
+            }
+        }
+        let rides = round.batch.is_some();
+        if !rides {
+            round.batch = self.begin(bytes)?;
+        }
+        Ok(rides)
     }
 
     /// How many of the waiting commands make a round, and how many bytes their records may take. On a nearly
@@ -322,21 +360,22 @@ impl Committer {
         self.published.told();
         for Answered { reply, answer, permit } in round.answers.drain(..) {
             // A caller that no longer waits does not hear of it; it has happened all the same.
-            let _ = reply.send(answer.and_then(|outcome| self.fetch(outcome)));
+            let _ = reply.send(answer.map(|outcome| self.pin(outcome)));
             drop(permit);
         }
         Ok(())
     }
 
-    /// Reads the key packages that are being handed out, while they are certain to be there still.
-    fn fetch(&self, outcome: Outcome<Location>) -> Reply {
-        Ok(match outcome {
+    /// Makes sure that the key packages that are being handed out are still there when they are read.
+    fn pin(&self, outcome: Outcome<Location>) -> Outcome<Pinned> {
+        match outcome {
             Outcome::Taken(all) => {
-                let fetch = |taken: Taken<Location>| {
-                    let body = self.shared.body(taken.place).map_err(|error| unreadable(&error))?;
-                    Ok(Taken { device: taken.device, last_resort: taken.last_resort, place: body })
-                };
-                Outcome::Taken(all.into_iter().map(fetch).collect::<Result<_, StoreError>>()?)
+                let pinned = all.into_iter().map(|Taken { device, last_resort, place }| Taken {
+                    device,
+                    last_resort,
+                    place: Pinned::new(&self.shared, place),
+                });
+                Outcome::Taken(pinned.collect())
             }
             Outcome::Done => Outcome::Done,
             Outcome::Posted(seq) => Outcome::Posted(seq),
@@ -344,7 +383,7 @@ impl Committer {
             Outcome::Stock(stock) => Outcome::Stock(stock),
             Outcome::Drawn(draw) => Outcome::Drawn(draw),
             Outcome::Expired { more } => Outcome::Expired { more },
-        })
+        }
     }
 
     fn checkpoint_if_due(&mut self) -> Result<(), Fatal> {
@@ -374,7 +413,7 @@ impl Committer {
 
     /// Writes the last checkpoint, and ends the journal.
     fn close(&mut self) -> Result<(), Fatal> {
-        self.queue.close();
+        self.queue.0.close();
         if self
             .checkpointer
             .as_ref()
@@ -426,4 +465,24 @@ pub(super) fn size_of(command: &Command) -> usize {
             Command::DrawTokens { hashes, .. } => 32 * hashes.len(),
             _ => 0,
         }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// (It used to wait for ever: the queue takes what is put in at that moment, and nobody takes it out.)
+    #[test]
+    fn whoever_asks_at_the_moment_of_the_end_hears_of_it() {
+        let (sender, receiver) = mpsc::channel(4);
+        let place = sender.try_reserve().expect("room");
+        let ending = std::thread::spawn(move || drop(Queue(receiver)));
+        while !sender.is_closed() {
+            std::thread::yield_now();
+        }
+        let (reply, mut answer) = oneshot::channel();
+        place.send(Request { ask: Ask::Close, reply, permit: None });
+        ending.join().expect("it ends");
+        assert_eq!(answer.try_recv().err(), Some(oneshot::error::TryRecvError::Closed));
+    }
 }

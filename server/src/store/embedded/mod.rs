@@ -46,7 +46,7 @@ use rand::{CryptoRng, RngCore};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::checkpointer::Checkpointer;
-use self::committer::{Ask, Committer, Reply, Request, size_of};
+use self::committer::{Ask, Committer, Queue, Reply, Request, size_of};
 use self::damage::Known;
 use self::folder::{Folder, FolderError, Life, fresh};
 use self::journal::disk::{Disk, is_full};
@@ -259,7 +259,7 @@ impl EmbeddedStore {
             shared: Arc::clone(&shared),
             upkeep: Upkeep::after_start(&started.journal),
             journal: started.journal,
-            queue: receiver,
+            queue: Queue(receiver),
             clock,
             guard,
             published,
@@ -522,12 +522,7 @@ impl Store for EmbeddedStore {
             let Outcome::Taken(all) = self.run(Command::TakeKeyPackages(handle)).await? else {
                 unreachable!("a taking is answered with what was taken")
             };
-            let told = all.into_iter().map(|taken| TakenKeyPackage {
-                device: taken.device,
-                key_package: taken.place,
-                last_resort: taken.last_resort,
-            });
-            Ok(told.collect())
+            self.shared.key_packages(all).await
         })
     }
 

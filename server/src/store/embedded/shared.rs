@@ -5,16 +5,18 @@
 //! synced. So whoever has looked at the ledger must wait until what was seen is durable before telling
 //! anybody. Waiting never holds the ledger's lock.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::damage::{Known, envelope, stretch};
 use super::journal::{Damage, Location, Position, ReadError, Reader};
-use crate::store::ledger::{Held, Ledger, Missing, Place, Record};
-use crate::store::{CardRecord, ReadRange, Stats, StoreError, Stored};
+use crate::store::ledger::{Held, Ledger, Missing, Place, Record, Taken};
+use crate::store::{CardRecord, ReadRange, Stats, StoreError, Stored, TakenKeyPackage};
 use posthorn_proto::{Handle, MailboxId};
 
 /// How often a read is tried when compaction moves what it looks for.
@@ -71,6 +73,34 @@ pub(super) struct Shared {
     pub(super) disk_bytes: AtomicU64,
     /// What could not be read back.
     pub(super) damage: Known,
+    /// How many readers of each segment there are that was emptied, or may be, before they have read.
+    pins: Mutex<BTreeMap<u32, usize>>,
+}
+
+/// A place whose segment is not removed for as long as this lives.
+pub(super) struct Pinned {
+    shared: Arc<Shared>,
+    pub(super) place: Location,
+}
+
+impl Pinned {
+    /// Only the committer makes these, because only the committer removes segments.
+    pub(super) fn new(shared: &Arc<Shared>, place: Location) -> Self {
+        *shared.pins.lock().entry(place.segment).or_insert(0) += 1;
+        Self { shared: Arc::clone(shared), place }
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let mut pins = self.shared.pins.lock();
+        if let Some(count) = pins.get_mut(&self.place.segment) {
+            *count -= 1;
+            if *count == 0 {
+                pins.remove(&self.place.segment);
+            }
+        }
+    }
 }
 
 impl Shared {
@@ -85,7 +115,13 @@ impl Shared {
             full: AtomicBool::new(false),
             disk_bytes: AtomicU64::new(0),
             damage,
+            pins: Mutex::new(BTreeMap::new()),
         }
+    }
+
+    /// Whether somebody is about to read from this segment.
+    pub(super) fn is_pinned(&self, segment: u32) -> bool {
+        self.pins.lock().contains_key(&segment)
     }
 
     /// Notes that the committer applied a record that will stand at `place`. The ledger must be locked for
@@ -212,14 +248,38 @@ impl Shared {
         self.damage.found(stretch(&Damage { segment, offset, len, what: "record" }));
     }
 
-    /// The body of the record at a place.
-    pub(super) fn body(&self, place: Location) -> Result<Bytes, ReadError> {
-        let record = record_at(&self.reader, place).inspect_err(|error| {
+    /// The record at a place.
+    fn record(&self, place: Location) -> Result<Record, ReadError> {
+        record_at(&self.reader, place).inspect_err(|error| {
             if let ReadError::Damaged(at) = error {
                 self.note(*at);
             }
-        })?;
-        Ok(record.body().cloned().unwrap_or_default())
+        })
+    }
+
+    /// Key packages that were handed out, which only the caller has the places of.
+    pub(super) async fn key_packages(
+        self: &Arc<Self>,
+        all: Vec<Taken<Pinned>>,
+    ) -> Result<Vec<TakenKeyPackage>, StoreError> {
+        let told = |taken: &Taken<Pinned>, record: &Record| TakenKeyPackage {
+            device: taken.device,
+            key_package: record.body().cloned().unwrap_or_default(),
+            last_resort: taken.last_resort,
+        };
+        let at_once = |taken: &Taken<Pinned>| {
+            let record = Record::decode(self.reader.read_at_once(taken.place.place)?).ok()?;
+            Some(told(taken, &record))
+        };
+        if let Some(all) = all.iter().map(at_once).collect() {
+            return Ok(all);
+        }
+        let shared = Arc::clone(self);
+        let read = tokio::task::spawn_blocking(move || {
+            let read = |taken: &Taken<Pinned>| Ok(told(taken, &shared.record(taken.place.place)?));
+            all.iter().map(read).collect::<Result<_, ReadError>>()
+        });
+        read.await.map_err(|_| StoreError::Stopped)?.map_err(|error| unreadable(&error))
     }
 
     /// An account's card.
@@ -227,9 +287,9 @@ impl Shared {
         let mut gone = None;
         for _ in 0..MOVED_TRIES {
             let held = self.look(|ledger| ledger.card(handle)).await?;
-            let card = match held.place.map(|place| self.body(place)) {
+            let card = match held.place.map(|place| self.record(place)) {
                 None => Bytes::new(),
-                Some(Ok(card)) => card,
+                Some(Ok(record)) => record.body().cloned().unwrap_or_default(),
                 Some(Err(ReadError::Gone(segment))) if gone != Some(segment) => {
                     gone = Some(segment);
                     continue;

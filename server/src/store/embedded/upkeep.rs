@@ -1,20 +1,24 @@
-//! Upkeep between rounds: getting the space of superseded records back, a step at a time.
+//! Upkeep beside rounds: getting the space of superseded records back, a small step at a time.
 //!
-//! It decides *when*; the journal knows how to empty a segment, and the ledger which records are needed. How
-//! much of a segment is needed is estimated as envelopes come and go. Nobody says when a record that states
-//! something (a cursor, a day) is superseded. Such records count as not needed from the beginning and, once
-//! carried, as needed, so that a wrong estimate makes each be carried at most once. What the estimate cannot
-//! know (a carried cursor that was superseded, a post that was forgotten) is found by counting segments
-//! again: while nobody asks for anything, or when the journal is much longer than what the ledger holds.
+//! It decides *when*; the journal knows how to empty a segment, and the ledger which records are needed. What
+//! must be carried forward rides in the batch of a round, behind what was asked, and so does the record that
+//! a segment may be gone; the segment is removed once that batch is synced. So emptying costs no sync of its
+//! own, and nobody waits for more than a step ([`Effort`]).
+//!
+//! How much of a segment is needed is estimated as envelopes come and go. Nobody says when a record that
+//! states something (a cursor, a day) is superseded. Such records count as not needed from the beginning and,
+//! once carried, as needed, so that a wrong estimate makes each be carried at most once. What the estimate
+//! cannot know (a carried cursor that was superseded, a post that was forgotten) is found by counting
+//! segments again: while nobody asks for anything, or when the journal is much longer than what the ledger
+//! holds.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::damage::stretch;
-use super::journal::compact::{CompactError, Compaction, Liveness};
-use super::journal::{Batch, Damage, Fatal, Journal, Location};
+use super::journal::compact::{Carried, CompactError, Compaction, Effort, Liveness};
+use super::journal::{Batch, BeginError, Damage, Fatal, Journal, Location};
 use super::shared::Shared;
 use super::{KIND_MARK, KIND_RECORD, MARK_BYTES, read_record};
 use crate::store::ledger::{Keep, Record};
@@ -34,6 +38,13 @@ const TOO_LONG: (u64, u64) = (3, 8);
 #[derive(Default)]
 pub(super) struct Upkeep {
     work: Option<Compaction>,
+    /// How much room in a batch the next record to carry is known to need, in bytes.
+    least: usize,
+    /// The segments that are emptied and not yet removed, each with the segment in which it was last said
+    /// that it may be gone; 0 = it has yet to be said.
+    leaving: Vec<(u32, u32)>,
+    /// The segment that is being counted, and how much of it is needed so far, in bytes.
+    counting: Option<(Compaction, u64)>,
     /// Segments to count again while nobody waits.
     recount: VecDeque<u32>,
     /// The journal's current segment when upkeep last looked.
@@ -62,62 +73,148 @@ impl Upkeep {
 
     /// Whether there is something to do without anybody asking.
     pub(super) fn is_busy(&self) -> bool {
-        self.work.is_some() || self.again || !self.recount.is_empty()
+        self.has_to_write() || self.again || self.counting.is_some() || !self.recount.is_empty()
     }
 
-    /// Does one step: one batch carried forward, or one segment counted.
-    pub(super) fn step(
+    /// Whether there is something to write. (A segment that somebody still reads from leaves with a later
+    /// round.)
+    pub(super) fn has_to_write(&self) -> bool {
+        let unsaid = self.leaving.iter().any(|(_, said)| *said != self.current);
+        self.stuck.is_none() && (unsaid || self.work.is_some())
+    }
+
+    /// How much room it wants in the batch of a round of `bytes`.
+    pub(super) fn room(&self, journal: &Journal, bytes: usize) -> usize {
+        if self.has_to_write() { journal.carrying_room(bytes, self.least) } else { 0 }
+    }
+
+    /// Does a step, which writes into the batch of a round. If the batch has no room for it, the next step
+    /// will ask for enough.
+    pub(super) fn ride(
         &mut self,
         journal: &mut Journal,
-        shared: &Arc<Shared>,
+        shared: &Shared,
+        batch: &mut Batch,
+    ) -> Result<(), Fatal> {
+        let into = batch.segment();
+        for (segment, said) in self.leaving.iter_mut().filter(|(_, said)| *said != into) {
+            if journal.announce(*segment, batch) {
+                *said = into;
+            }
+        }
+        let Some(mut work) = self.work.take() else { return Ok(()) };
+        let (records, bytes) = batch.size();
+        let mut owner = Owner::new(journal, shared, work.segment());
+        match journal.carry(&mut work, &mut owner, batch, Effort::beside(records, bytes)) {
+            Ok(Carried::All) => {
+                self.leaving.push((work.segment(), into));
+                (self.again, self.least) = (true, 0);
+            }
+            Ok(Carried::More) => (self.work, self.least) = (Some(work), 0),
+            Ok(Carried::NoRoom(least)) => (self.work, self.least) = (Some(work), least),
+            Err(error) => self.failed(shared, error)?,
+        }
+        Ok(())
+    }
+
+    /// Removes the segments that are emptied, now that a batch was synced, unless somebody is about to read
+    /// from one.
+    pub(super) fn leave(&mut self, journal: &mut Journal, shared: &Shared) -> Result<(), Fatal> {
+        let current = journal.position().segment;
+        for at in (0..self.leaving.len()).rev() {
+            let (segment, said) = self.leaving[at];
+            if said == current && !shared.is_pinned(segment) {
+                journal.unlink(segment)?;
+                self.leaving.swap_remove(at);
+                tracing::debug!(segment, "a journal segment was emptied and removed");
+            }
+        }
+        Ok(())
+    }
+
+    /// Does a step by itself, because the disk is too full for one that rides with a round.
+    pub(super) fn alone(&mut self, journal: &mut Journal, shared: &Shared) -> Result<(), Fatal> {
+        let stuck = Some(shared.ledger.read().version());
+        for (segment, said) in self.leaving.iter_mut().filter(|(_, said)| *said != self.current) {
+            match journal.say_removed(*segment) {
+                Ok(()) => *said = journal.position().segment,
+                Err(BeginError::Later(_)) => self.stuck = stuck,
+                Err(BeginError::Fatal(fatal)) => return Err(fatal),
+            }
+        }
+        if let Some(mut work) = self.work.take() {
+            let mut owner = Owner::new(journal, shared, work.segment());
+            match journal.carry_alone(&mut work, &mut owner) {
+                Ok(true) => self.again = true,
+                Ok(false) => self.work = Some(work),
+                Err(CompactError::Later(_)) => (self.work, self.stuck) = (Some(work), stuck),
+                Err(error) => self.failed(shared, error)?,
+            }
+        }
+        shared.publish(shared.ledger.read().version(), journal.position());
+        self.leave(journal, shared)
+    }
+
+    /// Decides what to do next, and goes on counting.
+    pub(super) fn plan(
+        &mut self,
+        journal: &mut Journal,
+        shared: &Shared,
         is_idle: bool,
     ) -> Result<(), Fatal> {
         self.notice_new_segment(journal, shared);
-        if self.work.is_none() {
-            self.again = false;
-            self.work = self.choose(journal, shared);
+        if self.stuck.is_some_and(|version| shared.ledger.read().version() >= version + RETRY_RECORDS) {
+            self.stuck = None;
         }
-        if let Some(mut work) = self.work.take() {
-            journal.stamp(shared.ledger.read().version());
-            let mut owner = Owner::new(journal, shared, work.segment());
-            match journal.compact_step(&mut work, &mut owner) {
-                Ok(true) => {
-                    tracing::debug!(segment = work.segment(), "a journal segment was emptied and removed");
-                    self.again = true;
-                }
-                Ok(false) => self.work = Some(work),
-                Err(CompactError::Later(_)) => self.stuck = Some(shared.ledger.read().version()),
-                Err(CompactError::Fatal(fatal)) => return Err(fatal),
-                Err(error) => self.set_aside(shared, &error),
-            }
-            let version = shared.ledger.read().version();
-            shared.publish(version, journal.position());
-        } else if (is_idle || is_longer(journal, shared, TOO_LONG))
-            && let Some(segment) = self.recount.pop_front()
-        {
-            self.count(journal, shared, segment);
+        if self.work.is_none() && self.stuck.is_none() {
+            self.again = false;
+            self.work = self.choose(journal, shared)?;
+        }
+        self.again &= self.stuck.is_none();
+        let rests = self.work.is_none() || self.stuck.is_some();
+        if rests && (is_idle || is_longer(journal, shared, TOO_LONG)) {
+            self.count(journal, shared)?;
         }
         Ok(())
     }
 
     /// A segment cannot be read. If it is damaged it never will be; else it is looked at again later.
-    fn set_aside(&mut self, shared: &Shared, error: &CompactError) {
-        match error {
-            CompactError::Damaged(segment) => report(shared, *segment, error),
+    fn failed(&mut self, shared: &Shared, error: CompactError) -> Result<(), Fatal> {
+        match &error {
+            CompactError::Damaged(segment) => report(shared, *segment, &error),
             CompactError::Unread(segment, _) => {
                 tracing::warn!(%error, "a journal segment is not emptied for now");
                 self.set_aside.insert(*segment);
             }
             CompactError::Later(_) | CompactError::Fatal(_) => {}
         }
+        match error {
+            CompactError::Fatal(fatal) => Err(fatal),
+            _ => Ok(()),
+        }
     }
 
-    /// Counts what is needed of a segment.
-    fn count(&mut self, journal: &mut Journal, shared: &Arc<Shared>, segment: u32) {
-        if journal.segments().contains_key(&segment)
-            && let Err(error) = journal.count(segment, &mut Owner::new(journal, shared, segment))
-        {
-            self.set_aside(shared, &error);
+    /// Counts a part of what is needed of a segment.
+    fn count(&mut self, journal: &mut Journal, shared: &Shared) -> Result<(), Fatal> {
+        if self.counting.is_none() {
+            let Some(segment) = self.recount.pop_front() else { return Ok(()) };
+            if !journal.segments().contains_key(&segment) {
+                return Ok(());
+            }
+            match journal.start_compaction(segment) {
+                Ok(work) => self.counting = Some((work, 0)),
+                Err(error) => return self.failed(shared, error),
+            }
+        }
+        let Some((mut work, mut live)) = self.counting.take() else { return Ok(()) };
+        let mut owner = Owner::new(journal, shared, work.segment());
+        match journal.count(&mut work, &mut owner, &mut live, Effort::beside(0, 0)) {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                self.counting = Some((work, live));
+                Ok(())
+            }
+            Err(error) => self.failed(shared, error),
         }
     }
 
@@ -143,18 +240,18 @@ impl Upkeep {
     }
 
     /// A segment that is worth emptying, if there is one.
-    fn choose(&mut self, journal: &mut Journal, shared: &Arc<Shared>) -> Option<Compaction> {
-        if let Some(version) = self.stuck {
-            if shared.ledger.read().version() < version + RETRY_RECORDS {
-                return None;
+    fn choose(&mut self, journal: &mut Journal, shared: &Shared) -> Result<Option<Compaction>, Fatal> {
+        let gone = self.leaving.iter().map(|(segment, _)| *segment);
+        let passed_over = self.set_aside.iter().copied().chain(gone).collect();
+        let Some(segment) = journal.worst_segment(LIVE_PERCENT, &passed_over) else { return Ok(None) };
+        match journal.start_compaction(segment) {
+            Ok(work) => Ok(Some(work)),
+            Err(error) => {
+                // This one is not chosen again, but another may be worth it.
+                self.again = true;
+                self.failed(shared, error).map(|()| None)
             }
-            self.stuck = None;
         }
-        let segment = journal.worst_segment(LIVE_PERCENT, &self.set_aside)?;
-        let work = journal.start_compaction(segment);
-        // This one is not chosen again, but another may be worth it.
-        self.again = work.is_err();
-        work.inspect_err(|error| self.set_aside(shared, error)).ok()
     }
 }
 

@@ -44,6 +44,16 @@ impl Batch {
         self.buf.len() - BATCH_HEADER + cost <= self.room
     }
 
+    /// The segment that it will stand in.
+    pub(crate) fn segment(&self) -> u32 {
+        self.ident.segment
+    }
+
+    /// How many records have been pushed, and their bytes.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.count as usize, self.buf.len() - BATCH_HEADER)
+    }
+
     /// Whether nothing has been pushed.
     pub(crate) fn is_empty(&self) -> bool {
         self.count == 0

@@ -11,10 +11,10 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use crc32c::crc32c_append;
 
 use super::disk::{Disk, DiskFile};
-use super::format::{BATCH_HEADER, BatchHeader, Ident, SEAL, SEGMENT_HEADER, is_own};
-use super::scan::frames;
+use super::format::{BATCH_HEADER, BatchHeader, Ident, REMOVED, SEAL, SEGMENT_HEADER, frame, is_own};
 use super::segment::{load, marker_of, name_of};
 use super::{Batch, BeginError, FRAME_HEADER, Fatal, Journal, Location};
 
@@ -30,14 +30,46 @@ pub(crate) trait Liveness {
     fn carry(&mut self, at: Location, kind: u8, payload: &Bytes, put: &mut dyn FnMut(u8, &[u8]) -> Location);
 }
 
-/// Into how many parts the emptying of a segment is split, each one batch (1 MiB of 32): bounds how long
-/// posts wait behind it.
-const CARRY_PART: usize = 32;
-/// Records that are looked at in one step, for the same reason.
-const LOOK_AT: usize = 8192;
-/// How much of a segment is read at a time, in bytes, unless a batch is longer: small enough for the
-/// processor's cache.
-const WINDOW: usize = 512 << 10;
+/// How much of a segment is read at a time, in bytes, unless a record is longer: little, because somebody may
+/// wait, and small enough for the processor's cache.
+const WINDOW: usize = 64 << 10;
+/// What the record takes that a segment may be gone, in bytes.
+const REMOVAL_COST: usize = Batch::cost(4);
+
+/// How much one step may look at. It is counted rather than timed, so that a simulation does the same each
+/// time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Effort {
+    records: usize,
+    bytes: usize,
+}
+
+impl Effort {
+    /// A step beside a round that writes so many records and bytes: some 0.3 ms, and twice what the round
+    /// itself is. So emptying keeps up with whatever is written, and never makes much of a short wait.
+    pub(crate) fn beside(records: usize, bytes: usize) -> Self {
+        Self { records: 512 + 2 * records, bytes: (128 << 10) + 2 * bytes }
+    }
+
+    /// Notes that a record was looked at. Returns whether any effort is left.
+    fn spend(&mut self, bytes: usize) -> bool {
+        self.records = self.records.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.records > 0 && self.bytes > 0
+    }
+}
+
+/// How far a step came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Carried {
+    /// There is more to look at.
+    More,
+    /// There is more to look at, and the next record needs so much room in a batch, in bytes.
+    NoRoom(usize),
+    /// Everything that is needed is in a batch, and so is the record that the segment may be gone. Once that
+    /// batch is committed, so it may.
+    All,
+}
 
 /// Why a segment could not be emptied.
 #[derive(Debug, thiserror::Error)]
@@ -71,14 +103,31 @@ pub(crate) struct Compaction {
     file: Arc<dyn DiskFile>,
     len: u64,
     window: Bytes,
-    /// Where this window begins, and where the next one does, both at the beginning of a batch.
+    /// Where the window begins.
     base: u32,
+    /// Where to read on: at the beginning of a batch or of a record.
     at: u32,
-    /// The window's records, and which of them to look at next.
-    records: Vec<(Location, u8)>,
-    next: usize,
-    /// Whether this is the last window.
+    /// The batch that is being read.
+    batch: Option<Within>,
+    /// The record at `at`, once it was looked at: its kind and its checksum.
+    next: Option<(Location, u8, u32)>,
+    /// Whether the seal was reached.
     ended: bool,
+}
+
+/// How far a batch has been read.
+struct Within {
+    header: BatchHeader,
+    /// Where its body begins.
+    begin: u32,
+    count: u32,
+    crcs: u32,
+}
+
+impl Within {
+    fn end(&self) -> u32 {
+        self.begin.saturating_add(self.header.body_len)
+    }
 }
 
 impl Journal {
@@ -113,79 +162,118 @@ impl Journal {
         }
     }
 
-    /// Carries a part of a segment forward, in one synced batch. Returns `true` once the segment is empty and
-    /// removed.
-    pub(crate) fn compact_step(
+    /// Carries a part of a segment forward, in a batch that somebody else writes and commits. See
+    /// [`Journal::carrying_room`] for how much it should have room for.
+    pub(crate) fn carry(
+        &mut self,
+        work: &mut Compaction,
+        owner: &mut dyn Liveness,
+        batch: &mut Batch,
+        mut effort: Effort,
+    ) -> Result<Carried, CompactError> {
+        loop {
+            let (at, kind, payload) = match work.look() {
+                Look::Record(at, kind, payload) => (at, kind, payload),
+                Look::End if batch.has_room(REMOVAL_COST) => {
+                    batch.push(REMOVED, &[&work.segment().to_le_bytes()]);
+                    return Ok(Carried::All);
+                }
+                Look::End => return Ok(Carried::NoRoom(0)),
+                Look::Unread(why) => return Err(self.unread(work.segment(), why)),
+            };
+            let cost = owner.cost(at, kind, &payload);
+            if cost > 0 && !batch.has_room(cost + REMOVAL_COST) {
+                return Ok(Carried::NoRoom(cost));
+            }
+            if cost > 0 {
+                self.carry_record(owner, batch, (at, kind, &payload));
+            }
+            work.pass();
+            if !effort.spend(payload.len()) {
+                return Ok(Carried::More);
+            }
+        }
+    }
+
+    /// How much room the batch of a round needs beside what the round takes itself, in bytes, if a step of
+    /// emptying is to ride in it, and the next record to carry needs `least`.
+    pub(crate) fn carrying_room(&self, round: usize, least: usize) -> usize {
+        /// Into how many parts the emptying of a segment is split at least.
+        const PARTS: usize = 32;
+        let usual = (self.config.segment_bytes as usize / PARTS).min(round.max(128 << 10));
+        usual.max(least) + REMOVAL_COST
+    }
+
+    /// Carries a part of a segment forward in a batch of its own, no longer than what the next record needs,
+    /// because nothing else could be written. Returns `true` once the segment is empty and removed.
+    pub(crate) fn carry_alone(
         &mut self,
         work: &mut Compaction,
         owner: &mut dyn Liveness,
     ) -> Result<bool, CompactError> {
-        let mut batch = None;
-        let mut unread = None;
-        for _ in 0..LOOK_AT {
+        let mut effort = Effort::beside(0, 0);
+        loop {
             let (at, kind, payload) = match work.look() {
                 Look::Record(at, kind, payload) => (at, kind, payload),
-                Look::End => break,
-                Look::Unread(why) => {
-                    unread = Some(why);
-                    break;
+                Look::End => {
+                    self.say_removed(work.segment())?;
+                    self.unlink(work.segment())?;
+                    return Ok(true);
                 }
+                Look::Unread(why) => return Err(self.unread(work.segment(), why)),
             };
             let cost = owner.cost(at, kind, &payload);
             if cost > 0 {
-                let batch = match &mut batch {
-                    Some(batch) => batch,
-                    None => batch.insert(self.begin_carrying(cost)?),
-                };
-                if !batch.has_room(cost) {
-                    break;
-                }
-                owner.carry(at, kind, &payload, &mut |kind, payload| {
-                    let to = batch.push(kind, &[payload]);
-                    self.note_live(to);
-                    to
-                });
+                let mut batch = self.begin(cost)?;
+                self.carry_record(owner, &mut batch, (at, kind, &payload));
+                self.commit(batch)?;
             }
-            work.next += 1;
+            work.pass();
+            if cost > 0 || !effort.spend(payload.len()) {
+                return Ok(false);
+            }
         }
-        if let Some(batch) = batch {
-            self.commit(batch)?;
-        }
-        if let Some(why) = unread {
-            return Err(self.unread(work.segment(), why));
-        }
-        let emptied = matches!(work.look(), Look::End);
-        if emptied {
-            self.remove(work.segment())?;
-        }
-        Ok(emptied)
     }
 
-    /// Counts what the owner needs of a whole segment, in bytes.
-    pub(crate) fn count(&mut self, segment: u32, owner: &mut dyn Liveness) -> Result<u64, CompactError> {
-        let mut work = self.start_compaction(segment)?;
-        let mut live = 0;
+    fn carry_record(
+        &mut self,
+        owner: &mut dyn Liveness,
+        batch: &mut Batch,
+        (at, kind, payload): (Location, u8, &Bytes),
+    ) {
+        owner.carry(at, kind, payload, &mut |kind, payload| {
+            let to = batch.push(kind, &[payload]);
+            self.note_live(to);
+            to
+        });
+    }
+
+    /// Goes on counting what the owner needs of a whole segment, in bytes, and adds it to `live`. Returns
+    /// `true` once all of it is counted.
+    pub(crate) fn count(
+        &mut self,
+        work: &mut Compaction,
+        owner: &mut dyn Liveness,
+        live: &mut u64,
+        mut effort: Effort,
+    ) -> Result<bool, CompactError> {
         loop {
             match work.look() {
-                Look::Record(at, kind, payload) => live += owner.cost(at, kind, &payload) as u64,
+                Look::Record(at, kind, payload) => {
+                    *live += owner.cost(at, kind, &payload) as u64;
+                    work.pass();
+                    if !effort.spend(payload.len()) {
+                        return Ok(false);
+                    }
+                }
                 Look::End => break,
-                Look::Unread(why) => return Err(self.unread(segment, why)),
+                Look::Unread(why) => return Err(self.unread(work.segment(), why)),
             }
-            work.next += 1;
         }
-        if let Some(usage) = self.segments.get_mut(&segment) {
-            usage.live = live;
+        if let Some(usage) = self.segments.get_mut(&work.segment()) {
+            usage.live = *live;
         }
-        Ok(live)
-    }
-
-    /// Begins a batch for the copies; on an almost full disk one that holds just the next record's.
-    fn begin_carrying(&mut self, cost: usize) -> Result<Batch, BeginError> {
-        let usual = self.config.segment_bytes as usize / CARRY_PART;
-        match self.begin(cost.max(usual)) {
-            Err(BeginError::Later(_)) if cost < usual => self.begin(cost),
-            other => other,
-        }
+        Ok(true)
     }
 }
 
@@ -218,18 +306,8 @@ impl Compaction {
         let len = file.len()?;
         let head = load(file.as_ref(), (SEGMENT_HEADER + BATCH_HEADER) as u64)?;
         let ident = Ident { segment, marker: marker_of(&head, segment).ok_or(Unread::Damaged)? };
-        let at = SEGMENT_HEADER as u32;
-        Ok(Self {
-            ident,
-            file,
-            len,
-            window: Bytes::new(),
-            base: at,
-            at,
-            records: Vec::new(),
-            next: 0,
-            ended: false,
-        })
+        let (at, window) = (SEGMENT_HEADER as u32, Bytes::new());
+        Ok(Self { ident, file, len, window, base: at, at, batch: None, next: None, ended: false })
     }
 
     /// The number of the segment.
@@ -237,69 +315,93 @@ impl Compaction {
         self.ident.segment
     }
 
+    /// The record that is to be looked at next.
     fn look(&mut self) -> Look {
-        while self.next == self.records.len() {
-            if self.ended {
-                return Look::End;
-            }
-            if let Err(unread) = self.read_on() {
-                return Look::Unread(unread);
+        while !self.ended {
+            match self.read_on() {
+                Ok(Some((at, kind, payload))) => return Look::Record(at, kind, payload),
+                Ok(None) => {}
+                Err(unread) => return Look::Unread(unread),
             }
         }
-        let (at, kind) = self.records[self.next];
-        let start = (at.offset - self.base) as usize + FRAME_HEADER;
-        Look::Record(at, kind, self.window.slice(start..start + at.len as usize))
+        Look::End
     }
 
-    /// Takes the next batches, at least one, or the seal.
-    fn read_on(&mut self) -> Result<(), Unread> {
-        self.records.clear();
-        self.next = 0;
-        let mut want = WINDOW as u64;
-        loop {
-            let end = (u64::from(self.at) + want).min(self.len);
-            let len = end.checked_sub(u64::from(self.at)).ok_or(Unread::Damaged)?;
-            let mut buf = vec![0; len as usize];
-            self.file.read_at(&mut buf, u64::from(self.at))?;
-            let (taken, more) = self.take_batches(&buf).ok_or(Unread::Damaged)?;
-            if taken > 0 || self.ended {
-                (self.base, self.at) = (self.at, self.at + taken as u32);
-                self.window = buf.into();
-                return Ok(());
+    /// Reads the record, the batch header or the seal where it is, or checks the batch that ends there.
+    /// Records are taken one by one, since each has a checksum of its own: a batch may be long.
+    fn read_on(&mut self) -> Result<Option<(Location, u8, Bytes)>, Unread> {
+        let ident = self.ident;
+        let Some(batch) = &self.batch else {
+            let head = self.bytes(BATCH_HEADER)?;
+            let header = BatchHeader::decode_at(&head, ident, self.at).ok_or(Unread::Damaged)?;
+            self.ended = header.flags & SEAL != 0;
+            let begin = self.at.saturating_add(BATCH_HEADER as u32);
+            if !self.ended {
+                (self.at, self.batch) = (begin, Some(Within { header, begin, count: 0, crcs: 0 }));
             }
-            if end == self.len {
+            return Ok(None);
+        };
+        if self.at == batch.end() {
+            if (batch.count, batch.crcs) != (batch.header.count, batch.header.body_crc) {
                 return Err(Unread::Damaged);
             }
-            want = more as u64;
+            let stride = u32::try_from(batch.header.stride()).map_err(|_| Unread::Damaged)?;
+            self.at = (batch.begin - BATCH_HEADER as u32).saturating_add(stride);
+            self.batch = None;
+            return Ok(None);
+        }
+        let left = batch.end().checked_sub(self.at).ok_or(Unread::Damaged)? as usize;
+        let (at, kind, payload, crc) = match self.next {
+            Some((at, kind, crc)) => {
+                let whole = self.bytes(FRAME_HEADER + at.len as usize)?;
+                (at, kind, whole.slice(FRAME_HEADER..), crc)
+            }
+            None => self.read_record(left)?,
+        };
+        self.next = Some((at, kind, crc));
+        if is_own(kind) {
+            self.pass();
+            return Ok(None);
+        }
+        Ok(Some((at, kind, payload)))
+    }
+
+    /// Reads and checks the record at `at`, which has at most `left` bytes.
+    fn read_record(&mut self, left: usize) -> Result<(Location, u8, Bytes, u32), Unread> {
+        let head = self.bytes(FRAME_HEADER.min(left))?;
+        let len = head.first_chunk::<4>().map(|len| u32::from_le_bytes(*len)).ok_or(Unread::Damaged)?;
+        let whole = FRAME_HEADER.saturating_add(len as usize);
+        if whole > left {
+            return Err(Unread::Damaged);
+        }
+        let bytes = self.bytes(whole)?;
+        let (kind, _, crc) = frame(&bytes, self.ident, self.at).ok_or(Unread::Damaged)?;
+        let at = Location { segment: self.ident.segment, offset: self.at, len };
+        Ok((at, kind, bytes.slice(FRAME_HEADER..), crc))
+    }
+
+    /// Goes on behind the record that was looked at.
+    fn pass(&mut self) {
+        if let (Some((at, _, crc)), Some(batch)) = (self.next.take(), &mut self.batch) {
+            batch.count += 1;
+            batch.crcs = crc32c_append(batch.crcs, &crc.to_le_bytes());
+            self.at += FRAME_HEADER as u32 + at.len;
         }
     }
 
-    /// Notes the records of the batches that lie in a window as a whole. Returns how many bytes those take,
-    /// and how many the next one does.
-    fn take_batches(&mut self, buf: &[u8]) -> Option<(usize, usize)> {
-        let (ident, mut taken) = (self.ident, 0);
-        while let Some(head) = buf.get(taken..taken + BATCH_HEADER) {
-            let offset = self.at + taken as u32;
-            let header = BatchHeader::decode_at(head, ident, offset)?;
-            if header.flags & SEAL != 0 {
-                self.ended = true;
-                break;
-            }
-            if taken + header.stride() > buf.len() {
-                return Some((taken, header.stride()));
-            }
-            let body = &buf[taken + BATCH_HEADER..][..header.body_len as usize];
-            let records = &mut self.records;
-            let intact = frames(body, ident, offset + BATCH_HEADER as u32, &header, &mut |at, kind| {
-                if !is_own(kind) {
-                    records.push((at, kind));
-                }
-            });
-            if !intact {
-                return None;
-            }
-            taken += header.stride();
+    /// So many bytes from `at` on.
+    fn bytes(&mut self, len: usize) -> Result<Bytes, Unread> {
+        let start = (self.at - self.base) as usize;
+        if start + len <= self.window.len() {
+            return Ok(self.window.slice(start..start + len));
         }
-        Some((taken, BATCH_HEADER))
+        let left = self.len.checked_sub(u64::from(self.at)).ok_or(Unread::Damaged)?;
+        if len as u64 > left {
+            return Err(Unread::Damaged);
+        }
+        let mut buf = vec![0; (WINDOW as u64).min(left).max(len as u64) as usize];
+        self.file.read_at(&mut buf, u64::from(self.at))?;
+        (self.window, self.base) = (buf.into(), self.at);
+        Ok(self.window.slice(..len))
     }
 }

@@ -365,20 +365,35 @@ impl Journal {
         Ok(())
     }
 
-    /// Removes a segment. What is needed of it must have been copied and committed before. A record says
-    /// first that it may be gone, or else the next start would miss it.
-    fn remove(&mut self, segment: u32) -> Result<(), BeginError> {
+    /// Says in a batch that somebody else commits that a segment may be gone. `false` if there is no room.
+    pub(crate) fn announce(&self, segment: u32, batch: &mut Batch) -> bool {
+        let fits = batch.fits(4);
+        if fits {
+            batch.push(REMOVED, &[&segment.to_le_bytes()]);
+        }
+        fits
+    }
+
+    /// Says in a batch of its own that a segment may be gone, if necessary in the last space there is.
+    pub(crate) fn say_removed(&mut self, segment: u32) -> Result<(), BeginError> {
         self.check()?;
-        assert!(segment != self.current.ident.segment, "the current segment is never removed");
         let mut batch = self.begin_in_reserve()?;
         batch.push(REMOVED, &[&segment.to_le_bytes()]);
-        self.commit(batch)?;
+        Ok(self.commit(batch)?)
+    }
+
+    /// Removes a segment. What is needed of it, and the record that it may be gone, without which the next
+    /// start would miss it, must be on stable storage; the latter in the current segment, because a start
+    /// reads it only there.
+    pub(crate) fn unlink(&mut self, segment: u32) -> Result<(), Fatal> {
+        self.check()?;
+        assert!(segment != self.current.ident.segment, "the current segment is never removed");
         self.reader.forget(segment);
         if let Err(error) = self.disk.unlink(&name_of(segment)) {
-            return Err(self.fatal("remove a segment", error).into());
+            return Err(self.fatal("remove a segment", error));
         }
         self.segments.remove(&segment);
-        self.disk.sync_dir().map_err(|error| self.fatal("sync the folder", error).into())
+        self.disk.sync_dir().map_err(|error| self.fatal("sync the folder", error))
     }
 
     /// A batch for the number of one segment. If there is no other space, it takes what the batch before left

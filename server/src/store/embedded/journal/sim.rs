@@ -53,6 +53,8 @@ struct State {
     /// How many syncs there were, and below the one that fails.
     syncs: u64,
     fail_sync: Option<u64>,
+    /// How many bytes were read.
+    bytes_read: usize,
     /// While it is closed, syncs of files wait.
     gate: Gate,
     /// How many bytes all files together may take.
@@ -119,6 +121,11 @@ impl SimDisk {
     /// Limits the bytes of all files together.
     pub(crate) fn set_capacity(&self, bytes: Option<usize>) {
         self.0.lock().capacity = bytes;
+    }
+
+    /// How many bytes were read so far.
+    pub(crate) fn bytes_read(&self) -> usize {
+        self.0.lock().bytes_read
     }
 
     /// How many syncs of files there were.
@@ -275,7 +282,8 @@ impl DiskFile for SimFile {
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        state.bytes_read += buf.len();
         let from = offset as usize;
         let bytes =
             state.inodes[self.inode].seen.get(from..from + buf.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
