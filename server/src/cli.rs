@@ -60,7 +60,11 @@ enum Task {
     ConfirmClock,
     /// After putting back a backup, while no relay runs: begin a new incarnation of the store, so that
     /// clients compare what they know, and discard one-time key packages, which may have been given out.
-    Restored,
+    Restored {
+        /// Tell an error as one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Check the configuration without starting.
     CheckConfig,
 }
@@ -195,7 +199,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             ask(&config, &Ask::ConfirmClock)?;
             say("the clock is confirmed")
         }
-        Task::Restored => restored(&config),
+        Task::Restored { .. } => restored(&config),
         Task::CheckConfig => check(&config),
     }
 }

@@ -11,6 +11,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -167,13 +168,17 @@ impl RelayProcess {
 
     /// Sends SIGTERM, and waits until the process has ended by itself. Fails if it ends badly.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
+        self.signal(Signal::TERM)?;
         let mut running = self.running.take().context("the relay does not run")?;
-        let id = running.child.id().context("the relay has ended before")?;
-        let sent = Command::new("kill").arg("-TERM").arg(id.to_string()).status().await?;
-        anyhow::ensure!(sent.success(), "cannot send SIGTERM");
         let status = timeout(PATIENCE, running.child.wait()).await.context("the relay does not stop")??;
         anyhow::ensure!(status.success(), "the relay ended with {status}");
         Ok(())
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let id = Pid::from_raw(i32::try_from(self.process_id()?)?).context("no process is number 0")?;
+        rustix::process::kill_process(id, signal).with_context(|| format!("cannot send {signal:?}"))
     }
 
     /// Waits until the process ends by itself. Returns how it ended, and what it said.
@@ -251,9 +256,9 @@ async fn read(
     }
 }
 
-/// The address in `... ws://127.0.0.1:4100 ...`.
+/// The address in `... ws://127.0.0.1:4100 ...`, or with `wss`.
 fn address_in(line: &str) -> Option<SocketAddr> {
-    let after = line.split("ws://").nth(1)?;
+    let after = line.split("://").nth(1)?;
     after.split(['/', ' ', '"', ',']).next()?.parse().ok()
 }
 

@@ -5,7 +5,9 @@ mod common;
 use std::process::{Command, Stdio};
 
 use common::relay_program;
+use posthorn_proto::frame::{Request, ServerBody};
 use posthorn_tests::relay::RelayProcess;
+use rustix::process::Signal;
 
 fn relay(arguments: &[&str]) -> String {
     let data = tempfile::tempdir().expect("a temporary folder");
@@ -84,6 +86,16 @@ async fn programs_get_flat_objects_and_errors_that_they_can_read() -> anyhow::Re
         assert!(!output.status.success() && error["error"]["message"].is_string(), "{error}");
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn a_hangup_ends_no_relay() -> anyhow::Result<()> {
+    let mut relay = RelayProcess::start(&relay_program(), &[]).await?;
+    let mut wire = relay.connect().await?;
+    relay.signal(Signal::HUP)?;
+    // Whom it ended would answer nothing after it.
+    assert_eq!(wire.ask(Request::Ping).await?, ServerBody::Done);
+    relay.stop().await
 }
 
 #[test]

@@ -43,6 +43,8 @@ enum Program {
     Corrupt,
     /// Peers that mean harm, in large numbers.
     Hostile,
+    /// Real proxies before the relay.
+    Proxy,
     /// A steady load.
     Soak,
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use posthorn_tests::faults::{Run, Tally, corrupt, descriptors, disk, hostile, kill, power, soak};
+use posthorn_tests::faults::{Run, Tally, corrupt, descriptors, disk, hostile, kill, power, proxy, soak};
 
 /// Breaks relays on purpose, and looks at what became of what they had answered.
 #[derive(Parser)]
@@ -39,6 +39,8 @@ enum Program {
     Corrupt,
     /// Peers that mean harm, at size.
     Hostile,
+    /// Real proxies before the relay.
+    Proxy,
     /// A steady load.
     Soak,
 }
@@ -68,6 +70,7 @@ async fn main() -> ExitCode {
             Program::Descriptors => descriptors::run(&run, &mut tally).await,
             Program::Corrupt => corrupt::run(&run, &mut tally).await,
             Program::Hostile => hostile::run(&run, &mut tally).await,
+            Program::Proxy => proxy::run(&run, &mut tally).await,
             Program::Soak => soak::run(&run, &mut tally).await,
         }
     }

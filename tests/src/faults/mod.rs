@@ -6,7 +6,8 @@
 //! The programs are [`kill`] (SIGKILL at any instant), [`power`] (the images that a disk may leave when the
 //! power goes, which [`image`] makes from a record of what the process did), [`disk`] (full, failing,
 //! read-only), [`descriptors`] (files that do not open), [`corrupt`] (damaged files), [`hostile`] (peers that
-//! mean harm, in large numbers) and [`soak`] (steady load, flat disk and memory). [`shim`], preloaded into
+//! mean harm, in large numbers), [`proxy`] (real proxies in front) and [`soak`] (steady load, flat disk and
+//! memory). [`shim`], preloaded into
 //! the relay, records file operations and makes them fail.
 //!
 //! Invariant: the relay is the real program, in a process of its own. Whatever is random comes from a seed,
@@ -21,6 +22,7 @@ pub mod image;
 pub mod kill;
 pub mod load;
 pub mod power;
+pub mod proxy;
 pub mod shim;
 pub mod soak;
 pub mod verify;
