@@ -58,6 +58,17 @@ enum Task {
     },
     /// Tell the running relay that the clock is right after a jump: expiry goes on.
     ConfirmClock,
+    /// Remove an account from the running relay, with its card and key packages: there is no way back.
+    RemoveAccount {
+        /// Its name at this relay.
+        handle: String,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+        /// Tell an error as one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// After putting back a backup, while no relay runs: begin a new incarnation of the store, so that
     /// clients compare what they know, and discard one-time key packages, which may have been given out.
     Restored {
@@ -199,9 +210,29 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             ask(&config, &Ask::ConfirmClock)?;
             say("the clock is confirmed")
         }
+        Task::RemoveAccount { handle, yes, .. } => {
+            let what = format!("{handle} loses its account here, with its card and key packages, for good");
+            consent(*yes, &what)?;
+            ask(&config, &Ask::RemoveAccount { handle: handle.clone() })?;
+            say(&format!("{handle} is removed; the name is free"))
+        }
         Task::Restored { .. } => restored(&config),
         Task::CheckConfig => check(&config),
     }
+}
+
+/// Asks before something that cannot be undone.
+fn consent(yes: bool, what: &str) -> anyhow::Result<()> {
+    if yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(anyhow!("{what}: say --yes if that is meant"));
+    }
+    eprint!("{what}. Go on? [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(anyhow!("nothing was done")) }
 }
 
 /// Makes another store of a restored one (R10).

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use posthorn_proto::Handle;
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -44,6 +45,11 @@ pub enum Ask {
     Stats,
     /// The operator says that the clock is right, so that expiry goes on (rule 20).
     ConfirmClock,
+    /// An account shall be gone.
+    RemoveAccount {
+        /// Its name at this relay.
+        handle: String,
+    },
 }
 
 /// What the relay answers.
@@ -114,6 +120,11 @@ impl Desk {
             Ask::Invite { uses, days } => {
                 let invite = self.mint(uses, days).await.map_err(|error| error.to_string())?;
                 Ok(Answer::Invited { invite, relay: self.url.clone() })
+            }
+            Ask::RemoveAccount { handle } => {
+                let handle = Handle::parse(&handle).map_err(|error| format!("{handle}: {error}"))?;
+                self.context.store.remove_account(handle).await.map_err(|error| error.to_string())?;
+                Ok(Answer::Done)
             }
             Ask::Stats => Ok(Answer::Stats(self.numbers())),
             Ask::ConfirmClock => {

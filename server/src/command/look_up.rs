@@ -6,7 +6,9 @@ use posthorn_proto::frame::{CardAnswer, ServerBody};
 use super::{Call, Reply};
 
 pub(super) async fn look_up(call: Call, handle: Handle) -> Reply {
-    call.peer.authenticated()?;
+    let device = call.peer.authenticated()?;
+    // The operator may have removed the account since.
+    call.context.store.device(device).await?;
     let record = call.context.store.card(handle).await?;
     Ok(ServerBody::Card(CardAnswer {
         identity_key: record.identity_key,

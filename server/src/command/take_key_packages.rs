@@ -8,6 +8,8 @@ use super::{Call, Reply, rate_limited};
 
 pub(super) async fn take_key_packages(call: Call, handle: Handle) -> Reply {
     let asker = call.peer.authenticated()?;
+    // The operator may have removed the account since.
+    call.context.store.device(asker).await?;
     let rates = &call.context.rates;
     // Before anything is remembered of a target: there are more names than can be remembered.
     let known = call.context.store.card(handle.clone()).await;

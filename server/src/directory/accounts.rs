@@ -1,5 +1,6 @@
 //! Accounts and their devices. An account is made once, with its first device, and does not change
-//! afterwards.
+//! afterwards, until the operator removes it. Its name is free then; the ids of its devices never are, so
+//! that no record of the former account can become part of a later one.
 
 use hashbrown::HashMap;
 use posthorn_proto::{DeviceId, Handle};
@@ -9,24 +10,29 @@ use crate::store::{DeviceRecord, NewAccount, StoreError};
 
 /// What is kept of an account beside its card.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Account {
+pub(crate) struct Account<L> {
     /// An Ed25519 key, which the relay stores and never checks.
     pub(crate) identity_key: [u8; 32],
     /// Its devices with their X25519 keys; the first is the one that registered.
     pub(crate) devices: Vec<(DeviceId, [u8; 32])>,
+    /// Where the record lies that says so. `None` if it is from a checkpoint without it.
+    pub(crate) place: Option<L>,
 }
 
 /// All accounts, by name and by device.
 #[derive(Debug)]
-pub(crate) struct Accounts {
-    by_handle: HashMap<Handle, Account, Keyed>,
+pub(crate) struct Accounts<L> {
+    by_handle: HashMap<Handle, Account<L>, Keyed>,
     by_device: HashMap<DeviceId, Handle, Keyed>,
+    /// The devices of removed accounts, with the place of the record that says so.
+    gone: HashMap<DeviceId, L, Keyed>,
 }
 
-impl Accounts {
+impl<L: Clone + PartialEq> Accounts<L> {
     /// No accounts yet.
     pub(crate) fn new(keyed: Keyed) -> Self {
-        Self { by_handle: HashMap::with_hasher(keyed), by_device: HashMap::with_hasher(keyed) }
+        let (by_handle, by_device) = (HashMap::with_hasher(keyed), HashMap::with_hasher(keyed));
+        Self { by_handle, by_device, gone: HashMap::with_hasher(keyed) }
     }
 
     /// How many accounts there are.
@@ -52,11 +58,12 @@ impl Accounts {
         if self.by_handle.contains_key(&new.handle) {
             return Err(StoreError::HandleTaken);
         }
-        if self.by_device.contains_key(&new.device) { Err(StoreError::DeviceTaken) } else { Ok(()) }
+        let is_taken = self.by_device.contains_key(&new.device) || self.gone.contains_key(&new.device);
+        if is_taken { Err(StoreError::DeviceTaken) } else { Ok(()) }
     }
 
     /// The account of this name.
-    pub(crate) fn get(&self, handle: &Handle) -> Result<&Account, StoreError> {
+    pub(crate) fn get(&self, handle: &Handle) -> Result<&Account<L>, StoreError> {
         self.by_handle.get(handle).ok_or(StoreError::HandleUnknown)
     }
 
@@ -73,11 +80,40 @@ impl Accounts {
         Ok(DeviceRecord { handle: handle.clone(), device_key: *device_key })
     }
 
-    /// Adds an account. One that is there already stays as it is.
-    pub(crate) fn enter(&mut self, handle: &Handle, account: Account) {
+    /// The account that this device made, if it is still there.
+    pub(crate) fn made_by(&self, handle: &Handle, device: &DeviceId) -> Option<&Account<L>> {
+        let account = self.by_handle.get(handle)?;
+        account.devices.iter().any(|(id, _)| id == device).then_some(account)
+    }
+
+    /// Where it says that this device's account was removed, if it was.
+    pub(crate) fn gone(&self, device: &DeviceId) -> Option<&L> {
+        self.gone.get(device)
+    }
+
+    /// The devices of removed accounts.
+    pub(crate) fn all_gone(&self) -> impl Iterator<Item = &DeviceId> {
+        self.gone.keys()
+    }
+
+    /// Adds an account. Of one that is there already only the place is another, and one that was removed does
+    /// not come back.
+    pub(crate) fn enter(&mut self, handle: &Handle, account: Account<L>) {
+        if account.devices.iter().any(|(device, _)| self.gone.contains_key(device)) {
+            return;
+        }
         for (device, _) in &account.devices {
             self.by_device.entry(*device).or_insert_with(|| handle.clone());
         }
-        self.by_handle.entry(handle.clone()).or_insert(account);
+        let place = account.place.clone();
+        self.by_handle.entry(handle.clone()).or_insert(account).place = place;
+    }
+
+    /// The account of this device is gone, says the record at this place.
+    pub(crate) fn remove(&mut self, device: DeviceId, place: L) {
+        if let Some(handle) = self.by_device.remove(&device) {
+            self.by_handle.remove(&handle);
+        }
+        self.gone.insert(device, place);
     }
 }

@@ -11,6 +11,9 @@ use crate::store::keyed::Keyed;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StoredCard<L> {
     pub(crate) version: u64,
+    /// Version of the record that holds it, by which the card of a removed account is told from that of a
+    /// later one of the same name; 0 in checkpoints from before there were removals.
+    pub(crate) stated: u64,
     /// The beginning of the card's SHA-256, by which a repeat is recognised.
     pub(crate) digest: [u8; 16],
     pub(crate) bytes: u32,
@@ -57,8 +60,13 @@ impl<L: Clone + PartialEq> Cards<L> {
     /// Stores a card, unless a later one is there. Hands back what is no longer needed.
     pub(crate) fn put(&mut self, handle: &Handle, card: StoredCard<L>) -> Option<StoredCard<L>> {
         match self.by_handle.get(handle) {
-            Some(present) if present.version > card.version => Some(card),
+            Some(present) if present.stated > card.stated => Some(card),
             _ => self.by_handle.insert(handle.clone(), card),
         }
+    }
+
+    /// The record of this version says that the account is gone. Hands back its card.
+    pub(crate) fn remove(&mut self, handle: &Handle, version: u64) -> Option<StoredCard<L>> {
+        self.get(handle).is_some_and(|card| card.stated < version).then(|| self.by_handle.remove(handle))?
     }
 }

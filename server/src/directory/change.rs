@@ -19,6 +19,9 @@ pub(crate) enum DirectoryChange {
         device_key: [u8; 32],
         invite: Option<(KeyHash, u32)>,
     },
+    /// The account of this name is gone, and its devices for good. Kept for ever: whatever is left of it
+    /// anywhere must not come back.
+    AccountRemoved { handle: Handle, devices: Vec<DeviceId> },
     /// This is the account's card.
     CardPublished { handle: Handle, card_version: u64, card: Bytes },
     /// The device has this one-time key package. They are numbered from 1 and handed out in order.
@@ -53,6 +56,7 @@ impl DirectoryChange {
             Self::KeyPackageMark { .. } => 33,
             Self::LastResort { .. } => 34,
             Self::KeyPackagesTaken { .. } => 35,
+            Self::AccountRemoved { .. } => 36,
             Self::TokensDrawn { .. } => 40,
             Self::TokenSpent { .. } => 41,
             Self::TokensExpired { .. } => 42,
@@ -92,6 +96,12 @@ impl DirectoryChange {
                 w.number(u64::from(invite.is_some()));
                 if let Some((hash, left)) = invite {
                     w.fixed(hash).number(u64::from(*left));
+                }
+            }
+            Self::AccountRemoved { handle, devices } => {
+                w.counted(handle.as_str().as_bytes()).number(devices.len() as u64);
+                for device in devices {
+                    w.fixed(device);
                 }
             }
             Self::CardPublished { handle, card_version, card } => {
@@ -153,6 +163,12 @@ impl DirectoryChange {
             },
             34 => Self::LastResort { device: DeviceId(p.array()?), key_package: p.rest() },
             35 => Self::KeyPackagesTaken { device: DeviceId(p.array()?), first: p.number()? },
+            36 => {
+                let handle = p.handle()?;
+                let count = p.count(DeviceId::LEN)?;
+                let devices = (0..count).map(|_| Ok(DeviceId(p.array()?))).collect::<Result<_, _>>()?;
+                Self::AccountRemoved { handle, devices }
+            }
             40 => {
                 let day = p.small()?;
                 let count = p.count(KeyHash::LEN)?;

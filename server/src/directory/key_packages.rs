@@ -209,6 +209,14 @@ impl<L: Clone + PartialEq> KeyPackages<L> {
         self.by_device.keys()
     }
 
+    /// The device is gone, and its packages with it.
+    pub(crate) fn remove(&mut self, device: &DeviceId, freed: &mut dyn FnMut(L, u32)) {
+        let Some(packages) = self.by_device.remove(device) else { return };
+        let one_time = packages.one_time.into_values().filter_map(|package| package.place);
+        let last = packages.last_resort.map(|last| (last.place, last.bytes));
+        one_time.chain(last).for_each(|(place, bytes)| freed(place, bytes));
+    }
+
     /// Takes over a device's packages from a checkpoint.
     pub(crate) fn restore(&mut self, device: DeviceId, packages: Packages<L>) {
         self.by_device.insert(device, packages);

@@ -476,6 +476,10 @@ pub trait Store: Send + Sync + 'static {
     /// this order, so that whoever has no invite learns no names.
     fn register(&self, new: NewAccount) -> Later<'_, (), StoreError>;
 
+    /// Removes an account with its card and its key packages, for the operator (`HandleUnknown`). Its name is
+    /// free from then on; its device is `DeviceUnknown`, and cannot register again (`DeviceTaken`).
+    fn remove_account(&self, handle: Handle) -> Later<'_, (), StoreError>;
+
     /// Finds a device, for authentication.
     fn device(&self, device: DeviceId) -> Later<'_, DeviceRecord, StoreError>;
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use posthorn_proto::auth::Proof;
 use posthorn_proto::frame::{PublishCard, PublishKeyPackages, Request, ServerBody};
 use posthorn_proto::{ErrorCode, Handle};
@@ -87,6 +88,30 @@ fn account_requests_need_an_authenticated_device() {
     assert!(matches!(alice.ask(Request::LookUp(handle("alice"))), ServerBody::Card(c) if c.version == 1));
     assert_eq!(alice.refused(Request::LookUp(handle("nobody"))), ErrorCode::HandleUnknown);
     assert_eq!(code(relay.connect().register(2, "alice", "")), ErrorCode::HandleTaken);
+}
+
+/// Also on a connection that was authenticated before.
+#[test]
+fn the_device_of_a_removed_account_is_nobodys() {
+    let relay = TestRelay::new(Setup::default());
+    let (mut alice, mut bob) = (relay.connect(), relay.connect());
+    alice.register(1, "alice", "");
+    bob.register(2, "bob", "");
+    let removed = relay.context.store.remove_account(handle("alice"));
+    assert_eq!(removed.now_or_never(), Some(Ok(())));
+    let card = PublishCard { version: 1, card: Bytes::from_static(b"card") };
+    for request in [
+        Request::PublishCard(card),
+        Request::PublishKeyPackages(PublishKeyPackages { one_time: vec![], last_resort: None }),
+        Request::LookUp(handle("bob")),
+        Request::TakeKeyPackages(handle("bob")),
+        Request::DrawTokens(vec![]),
+    ] {
+        assert_eq!(alice.refused(request), ErrorCode::AuthenticationFailed);
+    }
+    assert_eq!(bob.refused(Request::LookUp(handle("alice"))), ErrorCode::HandleUnknown);
+    assert_eq!(code(relay.connect().register(1, "alice", "")), ErrorCode::AuthenticationFailed);
+    assert!(matches!(relay.connect().register(3, "alice", ""), ServerBody::Registered(_)));
 }
 
 fn publish(client: &mut Client, one_time: &[&'static [u8]]) -> ServerBody {

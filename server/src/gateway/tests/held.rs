@@ -90,6 +90,9 @@ impl Store for Held {
     fn register(&self, new: NewAccount) -> Later<'_, (), StoreError> {
         self.0.register(new)
     }
+    fn remove_account(&self, handle: Handle) -> Later<'_, (), StoreError> {
+        self.0.remove_account(handle)
+    }
     fn device(&self, device: DeviceId) -> Later<'_, DeviceRecord, StoreError> {
         self.0.device(device)
     }

@@ -96,6 +96,55 @@ pub(crate) async fn devices_are_found(mut f: Fixture) {
     }
 }
 
+/// Whatever is left of it in the journal does not come back, nor become part of a later account of that name.
+pub(crate) async fn a_removed_account_is_gone(mut f: Fixture) {
+    let (alice, unknown) = (handle_of(3), Err(StoreError::DeviceUnknown));
+    mint(&f, 1, 2).await;
+    expect(f.store.register(invited(3, 1)).await);
+    expect(f.store.publish_card(device(3), 7, envelope(1, 300)).await);
+    let packages = vec![envelope(2, 50), envelope(3, 50)];
+    expect(f.store.publish_key_packages(device(3), packages, Some(envelope(4, 50))).await);
+    expect(f.store.take_key_packages(alice.clone()).await);
+    assert_eq!(f.store.remove_account(handle_of(9)).await, Err(StoreError::HandleUnknown));
+    expect(f.store.remove_account(alice.clone()).await);
+    let m = f.mailbox(1, &[1]).await;
+    let later = NewAccount { device: device(5), identity_key: [5; 32], ..invited(3, 1) };
+    for round in 0..4u16 {
+        assert_eq!(f.store.device(device(3)).await.map(drop), unknown);
+        assert_eq!(f.store.publish_card(device(3), 8, envelope(1, 10)).await, unknown);
+        assert_eq!(f.store.draw_tokens(device(3), vec![]).await.map(drop), unknown);
+        let again = NewAccount { handle: handle_of(4), ..invited(3, 1) };
+        assert_eq!(
+            f.store.register(again).await,
+            Err(match round {
+                0 => StoreError::DeviceTaken,
+                _ => StoreError::InviteInvalid,
+            })
+        );
+        if round == 0 {
+            assert_eq!(f.store.card(alice.clone()).await, Err(StoreError::HandleUnknown));
+            assert_eq!(f.store.remove_account(alice.clone()).await, Err(StoreError::HandleUnknown));
+            expect(f.store.register(later.clone()).await);
+            assert_eq!(f.store.card(alice.clone()).await.map(|card| card.version), Ok(0));
+            assert_eq!(f.store.take_key_packages(alice.clone()).await, Err(StoreError::NoKeyPackage));
+            expect(f.store.publish_card(device(5), 1, envelope(6, 40)).await);
+            expect(f.store.publish_key_packages(device(5), vec![], Some(envelope(7, 60))).await);
+        }
+        let card = expect(f.store.card(alice.clone()).await);
+        assert_eq!((card.identity_key, card.version, card.card), ([5; 32], 1, envelope(6, 40)));
+        let taken = expect(f.store.take_key_packages(alice.clone()).await);
+        assert_eq!((taken[0].device, &taken[0].key_package), (device(5), &envelope(7, 60)));
+        assert_eq!(f.store.register(later.clone()).await, Ok(()), "a repeat");
+        assert_eq!(f.store.stats().accounts, 2, "that of the tokens, and the later one");
+        // Segments come and go, and carry what is needed.
+        for n in 1..=40 {
+            let seq = expect(f.store.append(super::names::sized(m, round * 40 + n, 0, 300)).await);
+            expect(f.store.advance(m, super::names::reader_id(1), seq).await);
+        }
+        f.restart().await;
+    }
+}
+
 pub(crate) async fn cards_are_versioned(mut f: Fixture) {
     expect(f.store.register(account(1)).await);
     let card = |version, fill| CardRecord {

@@ -256,7 +256,7 @@ macro_rules! conformance {
                 a_clock_that_is_set_right_after_a_start_is_believed a_long_sleep_stops_expiry stamps_ignore_the_jump
                 a_confirmed_clock_stays_confirmed }
             accounts { an_invite_makes_accounts registering_again_is_harmless names_are_taken_once invites_can_be_revoked
-                devices_are_found cards_are_versioned }
+                devices_are_found a_removed_account_is_gone cards_are_versioned }
             key_packages { one_time_packages_are_given_once the_last_resort_is_copied the_oldest_make_room
                 a_repeated_publication_adds_nothing concurrent_takers_get_different_ones strangers_have_none }
             tokens { a_token_pays_once creating_again_is_harmless a_different_mailbox_is_refused draws_are_limited
@@ -320,6 +320,7 @@ gone! {
     confirm_clock() -> ();
     mint_invite(NewInvite) -> ();
     register(super::NewAccount) -> ();
+    remove_account(posthorn_proto::Handle) -> ();
     device(posthorn_proto::DeviceId) -> super::DeviceRecord;
     publish_card(posthorn_proto::DeviceId, u64, bytes::Bytes) -> ();
     publish_key_packages(posthorn_proto::DeviceId, Vec<bytes::Bytes>, Option<bytes::Bytes>) -> super::KeyPackageStock;

@@ -61,6 +61,7 @@ pub(crate) struct Model {
     drawn: BTreeMap<(DeviceId, u64), usize>,
     invites: BTreeMap<KeyHash, NewInvite>,
     accounts: BTreeMap<Handle, ModelDevice>,
+    gone: BTreeSet<DeviceId>,
 }
 
 fn turn_bytes(turn: Option<&Turn>) -> u64 {
@@ -146,6 +147,7 @@ impl Model {
             drawn: BTreeMap::new(),
             invites: BTreeMap::new(),
             accounts: BTreeMap::new(),
+            gone: BTreeSet::new(),
         }
     }
 
@@ -359,7 +361,7 @@ impl Model {
         if self.accounts.contains_key(&new.handle) {
             return Err(StoreError::HandleTaken);
         }
-        if self.device(new.device).is_ok() {
+        if self.device(new.device).is_ok() || self.gone.contains(&new.device) {
             return Err(StoreError::DeviceTaken);
         }
         if self.accounts.len() as u64 >= self.policy.accounts {
@@ -370,6 +372,12 @@ impl Model {
         }
         self.accounts
             .insert(new.handle.clone(), ModelDevice { account: Some(new), ..ModelDevice::default() });
+        Ok(())
+    }
+
+    pub(crate) fn remove_account(&mut self, handle: &Handle) -> Result<(), StoreError> {
+        let account = self.accounts.remove(handle).ok_or(StoreError::HandleUnknown)?.account;
+        self.gone.extend(account.map(|account| account.device));
         Ok(())
     }
 

@@ -30,6 +30,7 @@ pub(crate) enum Op {
     Expire,
     Mint { invite: u8, uses: u32, seconds: u64 },
     Register { account: u8, invite: Option<u8>, variant: bool },
+    RemoveAccount { account: u8 },
     Card { device: u8, version: u64, fill: u8 },
     LookUp { account: u8 },
     Publish { device: u8, packages: Vec<u8>, last_resort: Option<u8> },
@@ -71,6 +72,7 @@ fn ops() -> impl Strategy<Value = Op> {
         1 => (1..3u8, 0..3u32, 100..100_000u64).prop_map(|(invite, uses, seconds)| Op::Mint { invite, uses, seconds }),
         2 => (1..4u8, proptest::option::of(1..3u8), any::<bool>())
             .prop_map(|(account, invite, variant)| Op::Register { account, invite, variant }),
+        1 => (2..4u8).prop_map(|account| Op::RemoveAccount { account }),
         1 => (1..4u8, 0..4u64, 0..3u8).prop_map(|(device, version, fill)| Op::Card { device, version, fill }),
         1 => (1..4u8).prop_map(|account| Op::LookUp { account }),
         2 => (1..3u8, vec(1..9u8, 0..5), proptest::option::of(1..4u8))
@@ -135,6 +137,7 @@ impl Pair {
             Op::Draw { .. }
             | Op::Mint { .. }
             | Op::Register { .. }
+            | Op::RemoveAccount { .. }
             | Op::Card { .. }
             | Op::LookUp { .. }
             | Op::Publish { .. }
@@ -238,10 +241,15 @@ impl Pair {
                 alike(store.mint_invite(new).await, Ok(()))
             }
             Op::Register { account: n, invite: by, variant } => {
-                let identity_key = [n + u8::from(*variant) * 100; 32];
-                let new = NewAccount { invite: by.map(invite), identity_key, ..account(*n) };
+                let name = n + u8::from(*variant) * 100;
+                let (identity_key, device) = ([name; 32], device(name));
+                let new = NewAccount { invite: by.map(invite), identity_key, device, ..account(*n) };
                 let answer = model.register(new.clone());
                 alike(store.register(new).await, answer)
+            }
+            Op::RemoveAccount { account } => {
+                let answer = model.remove_account(&handle_of(*account));
+                alike(store.remove_account(handle_of(*account)).await, answer)
             }
             Op::Card { device: n, version, fill } => {
                 let card = names::envelope(*fill, 30);

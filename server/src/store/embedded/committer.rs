@@ -443,6 +443,7 @@ fn takes_space(command: &Command) -> bool {
         | Command::Destroy { .. }
         | Command::Expire
         | Command::ConfirmClock
+        | Command::RemoveAccount(_)
         | Command::TakeKeyPackages(_)
         | Command::Restored => false,
     }

@@ -491,6 +491,10 @@ impl Store for EmbeddedStore {
         self.quiet(Command::Register(new))
     }
 
+    fn remove_account(&self, handle: Handle) -> Later<'_, (), StoreError> {
+        self.quiet(Command::RemoveAccount(handle))
+    }
+
     fn device(&self, device: DeviceId) -> Later<'_, DeviceRecord, StoreError> {
         Box::pin(async move { self.shared.look(|ledger| ledger.device(&device)).await })
     }

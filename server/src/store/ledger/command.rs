@@ -26,6 +26,7 @@ pub(crate) enum Command {
     ConfirmClock,
     MintInvite(NewInvite),
     Register(NewAccount),
+    RemoveAccount(Handle),
     PublishCard {
         device: DeviceId,
         version: u64,

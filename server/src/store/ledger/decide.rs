@@ -41,6 +41,11 @@ impl<L: Clone + PartialEq> Ledger<L> {
             Command::ConfirmClock => Ok(self.done([Change::Clock], now)),
             Command::MintInvite(invite) => Ok(self.decide_mint(invite, now)),
             Command::Register(new) => self.decide_register(new, now),
+            Command::RemoveAccount(handle) => {
+                let devices = self.accounts.get(&handle)?.devices.iter().map(|(device, _)| *device).collect();
+                let change = DirectoryChange::AccountRemoved { handle, devices };
+                Ok(self.done([Change::Directory(change)], now))
+            }
             Command::PublishCard { device, version, card } => self.decide_card(&device, version, card, now),
             Command::PublishKeyPackages { device, one_time, last_resort } => {
                 self.decide_publish(device, one_time, last_resort, now)

@@ -8,10 +8,11 @@
 //!   snapshot is written instead.
 //! - *Tombstones*: needed while an older segment may hold what they bury. `floor` says whether.
 
-use posthorn_proto::MailboxId;
+use posthorn_proto::{KeyHash, MailboxId};
 
 use super::{Change, Ledger, Record};
 use crate::directory::change::DirectoryChange;
+use crate::directory::invites::Invite;
 use crate::mailbox::Mailbox;
 use crate::mailbox::change::MailboxChange;
 
@@ -90,7 +91,24 @@ impl<L: Clone + PartialEq> Ledger<L> {
     ) -> Keep {
         let about = |change| Record { change: Change::Directory(change), ..*record };
         match change {
-            DirectoryChange::Registered { .. } => Keep::COPY,
+            DirectoryChange::Registered { handle, device, invite, .. } => {
+                match (self.accounts.made_by(handle, device), invite) {
+                    (Some(account), _) => Keep::copy_if(account.place.as_ref().is_none_or(|at| at == place)),
+                    // Of an account that is gone nothing is needed but what it left of its invite.
+                    (None, Some((hash, _))) if tombstone.copy => match self.invites.get(hash) {
+                        Some(invite) if invite.version == record.version => {
+                            Keep::write(self.state_of_invite(*hash, invite))
+                        }
+                        Some(_) => Keep::DROP,
+                        None => Keep::write(about(DirectoryChange::InviteGone { hash: *hash })),
+                    },
+                    (None, _) => Keep::DROP,
+                }
+            }
+            DirectoryChange::AccountRemoved { devices, .. } => {
+                let here = |device: &_| self.accounts.gone(device) == Some(place);
+                Keep::copy_if(devices.iter().any(here))
+            }
             DirectoryChange::CardPublished { handle, .. } => {
                 Keep::copy_if(self.cards.get(handle).is_some_and(|card| card.place == *place))
             }
@@ -129,12 +147,17 @@ impl<L: Clone + PartialEq> Ledger<L> {
             }
             DirectoryChange::InviteMinted { hash, .. } => {
                 let Some(invite) = self.invites.get(hash) else { return Keep::DROP };
-                let (uses, expires) = (invite.uses, invite.expires);
-                let change = Change::Directory(DirectoryChange::InviteMinted { hash: *hash, uses, expires });
-                Keep::write(Record { version: invite.version, time: self.newest.time, change })
+                Keep::write(self.state_of_invite(*hash, invite))
             }
             DirectoryChange::TokenSpent { .. } | DirectoryChange::InviteGone { .. } => tombstone,
         }
+    }
+
+    /// What a record would say of an invite now.
+    fn state_of_invite(&self, hash: KeyHash, invite: &Invite) -> Record {
+        let (uses, expires) = (invite.uses, invite.expires);
+        let change = Change::Directory(DirectoryChange::InviteMinted { hash, uses, expires });
+        Record { version: invite.version, time: self.newest.time, change }
     }
 
     fn keep_of_mailbox(&self, mailbox: &Mailbox<L>, record: &Record, place: &L) -> Keep {

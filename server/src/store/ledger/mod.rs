@@ -79,7 +79,7 @@ pub(crate) struct Ledger<L> {
     /// What is left of large mailboxes that are gone. See [`Ledger::clear`].
     buried: Vec<(MailboxId, Log<L>)>,
     totals: Totals,
-    accounts: Accounts,
+    accounts: Accounts<L>,
     cards: Cards<L>,
     packages: KeyPackages<L>,
     /// Bytes of all cards and key packages.
@@ -380,7 +380,8 @@ impl<L: Clone + PartialEq> Ledger<L> {
         };
         match change {
             DirectoryChange::Registered { handle, identity_key, device, device_key, invite } => {
-                let account = Account { identity_key: *identity_key, devices: vec![(*device, *device_key)] };
+                let (identity_key, devices) = (*identity_key, vec![(*device, *device_key)]);
+                let account = Account { identity_key, devices, place: Some(place) };
                 self.accounts.enter(handle, account);
                 self.mark(|| RowKey::Account(handle.clone()));
                 if let Some((hash, left)) = invite {
@@ -388,11 +389,30 @@ impl<L: Clone + PartialEq> Ledger<L> {
                     self.mark(|| RowKey::Invite(*hash));
                 }
             }
+            DirectoryChange::AccountRemoved { handle, devices } => {
+                for device in devices {
+                    self.accounts.remove(*device, place.clone());
+                    self.packages.remove(device, freed);
+                    self.mark_all([RowKey::Gone(*device), RowKey::Packages(*device)]);
+                }
+                let card = self.cards.remove(handle, at.version);
+                card.into_iter().for_each(|card| freed(card.place, card.bytes));
+                self.mark_all([RowKey::Account(handle.clone()), RowKey::Card(handle.clone())]);
+            }
             DirectoryChange::CardPublished { handle, card_version, card } => {
-                let (digest, bytes) = (digest(card), card.len() as u32);
-                let old = self.cards.put(handle, StoredCard { version: *card_version, digest, bytes, place });
+                let (version, stated, digest, bytes) =
+                    (*card_version, at.version, digest(card), card.len() as u32);
+                let old = self.cards.put(handle, StoredCard { version, stated, digest, bytes, place });
                 old.into_iter().for_each(|old| freed(old.place, old.bytes));
                 self.mark(|| RowKey::Card(handle.clone()));
+            }
+            DirectoryChange::KeyPackageAdded { device, .. }
+            | DirectoryChange::KeyPackageMark { device, .. }
+            | DirectoryChange::LastResort { device, .. }
+            | DirectoryChange::KeyPackagesTaken { device, .. }
+                if self.accounts.gone(device).is_some() =>
+            {
+                freed(place, u32::try_from(added).unwrap_or(u32::MAX));
             }
             DirectoryChange::KeyPackageAdded { device, number, key_package } => {
                 let place = Some((place, key_package.len() as u32));

@@ -5,11 +5,14 @@
 //! | 1 | meta: newest version and time, version and time last believed, day before which tokens are void |
 //! | 2, mailbox 16 | life, version, stated, [`Snapshot`] |
 //! | 3, mailbox 16, chunk u64 BE | life, first seq, entries: the remembered posts with seqs in chunk × 64 .. + 63 |
-//! | 4, handle | identity key, devices |
-//! | 5, handle | card: version, digest, length, place |
+//! | 4, handle | identity key, devices, perhaps the place of its record |
+//! | 5, handle | card: version, digest, length, place, version of its record |
 //! | 6, device 16 | key packages |
 //! | 7, token hash 32 | version, day |
 //! | 8, invite hash 32 | uses, expiry, version |
+//! | 9, device 16 | of a removed account: the place of the record that says so |
+//!
+//! Rows 4 and 5 of earlier versions lack what comes last.
 //!
 //! Every value begins with the format byte. In order of keys, a mailbox comes before its chunks.
 
@@ -52,6 +55,7 @@ pub(crate) enum RowKey {
     Packages(DeviceId),
     Token(KeyHash),
     Invite(KeyHash),
+    Gone(DeviceId),
 }
 
 /// The chunk rows that no longer hold anything when posts are forgotten up to `forgotten`, where it was up to
@@ -89,6 +93,7 @@ impl RowKey {
             Self::Packages(device) => (6, device.as_ref(), &[]),
             Self::Token(hash) => (7, hash.as_ref(), &[]),
             Self::Invite(hash) => (8, hash.as_ref(), &[]),
+            Self::Gone(device) => (9, device.as_ref(), &[]),
         };
         [&[tag], name, more].concat()
     }
@@ -111,6 +116,7 @@ impl RowKey {
             6 => Self::Packages(DeviceId(p.array()?)),
             7 => Self::Token(p.key()?),
             8 => Self::Invite(p.key()?),
+            9 => Self::Gone(DeviceId(p.array()?)),
             _ => return Err(BadRecord("an unknown row")),
         };
         p.end()?;
@@ -194,6 +200,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
             .chain(self.packages.devices().copied().map(RowKey::Packages))
             .chain(self.tokens.unspent().copied().map(RowKey::Token))
             .chain(self.invites.hashes().copied().map(RowKey::Invite))
+            .chain(self.accounts.all_gone().copied().map(RowKey::Gone))
     }
 }
 
@@ -222,11 +229,14 @@ impl<L: Place> Ledger<L> {
                 for (device, key) in &account.devices {
                     w.fixed(device).fixed(key);
                 }
+                put_option(&mut w, account.place.as_ref(), put_place);
             }
+            RowKey::Gone(device) => put_place(&mut w, self.accounts.gone(device)?),
             RowKey::Card(handle) => {
                 let card = self.cards.get(handle)?;
                 w.number(card.version).fixed(card.digest).number(u64::from(card.bytes));
                 put_place(&mut w, &card.place);
+                w.number(card.stated);
             }
             RowKey::Packages(device) => put_packages(self.packages.get(device)?, &mut w),
             RowKey::Token(hash) => {
@@ -336,13 +346,17 @@ impl<L: Place> Rebuild<L> {
                 let count = p.count(48)?;
                 let devices = (0..count).map(|_| Ok((DeviceId(p.array()?), p.array()?)));
                 let devices = devices.collect::<Result<_, BadRecord>>()?;
-                self.ledger.accounts.enter(&handle, Account { identity_key, devices });
+                let place = if p.end().is_ok() { None } else { take_option(&mut p, take_place)? };
+                self.ledger.accounts.enter(&handle, Account { identity_key, devices, place });
             }
             RowKey::Card(handle) => {
                 let (version, digest, bytes) = (p.number()?, p.array()?, p.small()?);
-                let card = StoredCard { version, digest, bytes, place: take_place(&mut p)? };
+                let place = take_place(&mut p)?;
+                let stated = if p.end().is_ok() { 0 } else { p.number()? };
+                let card = StoredCard { version, stated, digest, bytes, place };
                 self.ledger.cards.put(&handle, card);
             }
+            RowKey::Gone(device) => self.ledger.accounts.remove(device, take_place(&mut p)?),
             RowKey::Packages(device) => self.ledger.packages.restore(device, take_packages(&mut p)?),
             RowKey::Token(hash) => {
                 let drawn = Drawn { version: p.number()?, day: p.small()? };

@@ -241,6 +241,10 @@ impl Store for MemoryStore {
         self.quiet(Command::Register(new))
     }
 
+    fn remove_account(&self, handle: Handle) -> Later<'_, (), StoreError> {
+        self.quiet(Command::RemoveAccount(handle))
+    }
+
     fn device(&self, device: DeviceId) -> Later<'_, DeviceRecord, StoreError> {
         ready(self.ask(|ledger| ledger.device(&device)))
     }

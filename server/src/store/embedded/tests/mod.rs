@@ -158,6 +158,7 @@ delegate! {
     confirm_clock() -> ();
     mint_invite(invite: crate::store::NewInvite) -> ();
     register(new: crate::store::NewAccount) -> ();
+    remove_account(handle: posthorn_proto::Handle) -> ();
     device(device: posthorn_proto::DeviceId) -> crate::store::DeviceRecord;
     publish_card(device: posthorn_proto::DeviceId, version: u64, card: bytes::Bytes) -> ();
     publish_key_packages(device: posthorn_proto::DeviceId, one_time: Vec<bytes::Bytes>, last_resort: Option<bytes::Bytes>)

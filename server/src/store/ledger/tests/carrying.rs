@@ -348,3 +348,46 @@ fn posts_of_a_lost_mailbox_are_told() {
     assert_eq!(ledger.stats().mailboxes, 0);
     assert_eq!(missing.iter().map(|missing| missing.seq).collect::<Vec<_>>(), [1, 2, 3]);
 }
+
+/// Accounts and their removals stay for good, so copies of them must not add up (finding M4), and the invite
+/// that a removed account used stays used.
+#[test]
+fn one_copy_of_an_account_and_of_its_removal_is_kept() {
+    let mut all = Journaled::new();
+    let mint = |uses| Command::MintInvite(NewInvite { hash: key(50), uses, expires: NOW + 1000 });
+    all.run(mint(2));
+    let bob = posthorn_proto::Handle::parse("bob").expect("well formed");
+    let account = NewAccount {
+        invite: Some(key(50)),
+        handle: bob.clone(),
+        identity_key: [1; 32],
+        device: DeviceId([77; 16]),
+        device_key: [1; 32],
+    };
+    all.run(Command::Register(account.clone()));
+    let at = all.journal.len() - 1;
+    let copy = |all: &mut Journaled, at: usize| {
+        let record = all.journal[at].clone();
+        all.ledger.apply(&record, all.journal.len() as u32, &mut |_, _| ());
+        all.journal.push(record);
+    };
+    assert_eq!(all.keep(at, 0), Keep { copy: true, write: vec![] });
+    copy(&mut all, at);
+    assert_eq!(all.keep(at, 0), drop_it(), "its copy is further on");
+    assert_eq!(all.keep(all.journal.len() - 1, 0), Keep { copy: true, write: vec![] });
+    all.run(Command::RemoveAccount(bob));
+    let removed = all.journal.len() - 1;
+    assert_eq!(all.keep(removed, u64::MAX), Keep { copy: true, write: vec![] }, "for good");
+    copy(&mut all, removed);
+    assert_eq!(all.keep(removed, u64::MAX), drop_it());
+    let left = all.keep(at, 0).write;
+    assert!(
+        matches!(
+            &left[..],
+            [Record { change: Change::Directory(DirectoryChange::InviteMinted { uses: 1, .. }), .. }]
+        ),
+        "{left:?}"
+    );
+    all.run(mint(0));
+    assert_eq!(all.keep(at, u64::MAX), drop_it(), "nothing older is left that it could bury");
+}

@@ -128,6 +128,8 @@ fn directory_change() -> impl Strategy<Value = DirectoryChange> {
             .prop_map(|(device, number, digest)| DirectoryChange::KeyPackageMark { device, number, digest }),
         (id(), body()).prop_map(|(device, key_package)| DirectoryChange::LastResort { device, key_package }),
         (id(), any::<u64>()).prop_map(|(device, first)| DirectoryChange::KeyPackagesTaken { device, first }),
+        (handle(), vec(id(), 0..3))
+            .prop_map(|(handle, devices)| DirectoryChange::AccountRemoved { handle, devices }),
         (any::<u32>(), vec(hash(), 0..5))
             .prop_map(|(day, hashes)| DirectoryChange::TokensDrawn { day, hashes }),
         hash().prop_map(|token| DirectoryChange::TokenSpent { token }),
