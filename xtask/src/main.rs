@@ -2,8 +2,9 @@
 //!
 //! Reading guide: [`ci`] is the list of steps that a change must pass, and [`step`] runs them one after the
 //! other; [`tidy`] holds the house rules that a program can check; [`sim`] starts the simulation and the long
-//! kill loop, [`faults`] what breaks relays on purpose, [`pty`] the cases at real terminals, [`mod@bench`]
-//! the measured comparison, [`face`] the list of what the client library shows to apps.
+//! kill loop, [`faults`] what breaks relays on purpose, [`conformance`] the suites of others, [`pty`] the
+//! cases at real terminals, [`mod@bench`] the measured comparison, [`face`] the list of what the client
+//! library shows to apps.
 //!
 //! Invariant: a check lives in the crate that it checks, or in `tests/`. What is here only starts checks, or
 //! looks at source text and at the graph of dependencies. It links no code of the product, so that it builds
@@ -11,6 +12,7 @@
 
 mod bench;
 mod ci;
+mod conformance;
 mod face;
 mod faults;
 mod pty;
@@ -21,6 +23,8 @@ mod tidy;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+
+use conformance::Outcome;
 
 /// Posthorn's own commands.
 #[derive(Debug, Parser)]
@@ -51,6 +55,9 @@ enum Command {
     /// Breaks relays on purpose: kills, power cuts, disks, damage, attacks, a soak; its last line is
     /// `N passed, M failed`.
     Faults(faults::FaultArguments),
+    /// Plays suites that others wrote; its last line is `N passed, M failed`. Exit status 2 if something is
+    /// missing here.
+    Conformance(conformance::ConformanceArguments),
     /// Plays what people do at real terminals with the real client; its last line is `N passed, M failed`.
     Pty(pty::PtyArguments),
     /// Compares what the client library shows to apps with `client-lib/public-items.txt`, or writes that.
@@ -71,6 +78,16 @@ fn main() -> ExitCode {
             Err(error) => Err(error),
         },
         Command::Faults(arguments) => faults::run(&arguments),
+        Command::Conformance(arguments) => match conformance::run(&arguments) {
+            Ok(Outcome::Played(0)) => Ok(()),
+            // The lines above name them.
+            Ok(Outcome::Played(_)) => return ExitCode::FAILURE,
+            Ok(Outcome::Missing(what)) => {
+                eprintln!("xtask: {what}");
+                return ExitCode::from(2);
+            }
+            Err(error) => Err(error),
+        },
         Command::Pty(arguments) => pty::run(&arguments),
         Command::Face(arguments) => face::run(&arguments),
         Command::Tidy => tidy::run(),

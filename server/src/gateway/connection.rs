@@ -344,6 +344,7 @@ where
                     self.begin(work, cx);
                 }
             }
+            Event::Text(_) => self.session.end(ending_of(Fault::Text)),
             Event::Ping(payload) => {
                 // A newer one stands for those before it (RFC 6455, section 5.5.3).
                 self.ping = Some(payload);
@@ -458,7 +459,7 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// How to end after what came could not be read.
-fn ending_of(fault: Fault) -> Ending {
+pub(super) fn ending_of(fault: Fault) -> Ending {
     match fault {
         Fault::TooLarge => Ending::TOO_LARGE,
         Fault::Text => Ending::TEXT,

@@ -8,6 +8,8 @@
 //!
 //! Invariant: below [`session`] nothing knows that sockets exist. The simulation drives sessions by hand.
 
+#[doc(hidden)]
+pub mod conformance;
 pub(crate) mod connection;
 pub(crate) mod doors;
 #[doc(hidden)]

@@ -20,6 +20,8 @@ const CONTROL_BYTES: u8 = 125;
 pub(crate) enum Event {
     /// A whole binary message.
     Binary(Bytes),
+    /// A whole text message, whose encoding nobody has looked at. Only where text is taken.
+    Text(Bytes),
     /// To be answered with the same bytes.
     Ping(Bytes),
     /// Asks for nothing.
@@ -42,6 +44,7 @@ pub(crate) enum Fault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Binary,
+    Text,
     Continuation,
     Close,
     Ping,
@@ -76,6 +79,10 @@ pub(crate) struct Decoder {
     frame: Option<Frame>,
     /// The message so far; the first frame was not its last.
     fragmented: bool,
+    /// Whether text is a message. The relay's protocol has none; conformance suites have.
+    takes_text: bool,
+    /// The message that is coming is text.
+    is_text: bool,
     message: Vec<u8>,
     /// The payload of a control frame, which may come between a message's fragments. Empty most of the time.
     control: Vec<u8>,
@@ -90,9 +97,16 @@ impl Decoder {
             header_bytes: 0,
             frame: None,
             fragmented: false,
+            takes_text: false,
+            is_text: false,
             message: Vec::new(),
             control: Vec::new(),
         }
+    }
+
+    /// Takes text, too.
+    pub(crate) fn with_text(self) -> Self {
+        Self { takes_text: true, ..self }
     }
 
     /// Takes bytes from the front of `input` until something is whole. `None`: all of it was taken, and more
@@ -113,11 +127,15 @@ impl Decoder {
                 return Ok(None);
             }
             match frame.kind {
-                Kind::Binary | Kind::Continuation if frame.last => {
-                    self.fragmented = false;
-                    return Ok(Some(Event::Binary(std::mem::take(&mut self.message).into())));
+                Kind::Binary | Kind::Text | Kind::Continuation => {
+                    self.is_text |= frame.kind == Kind::Text;
+                    self.fragmented = !frame.last;
+                    if frame.last {
+                        let message = std::mem::take(&mut self.message).into();
+                        let is_text = std::mem::take(&mut self.is_text);
+                        return Ok(Some(if is_text { Event::Text(message) } else { Event::Binary(message) }));
+                    }
                 }
-                Kind::Binary | Kind::Continuation => self.fragmented = true,
                 Kind::Ping => return Ok(Some(Event::Ping(std::mem::take(&mut self.control).into()))),
                 Kind::Pong => {
                     self.control = Vec::new();
@@ -169,6 +187,7 @@ impl Decoder {
         }
         let kind = match first & 0x0f {
             0 if self.fragmented => Kind::Continuation,
+            1 if !self.fragmented && self.takes_text => Kind::Text,
             1 if !self.fragmented => return Err(Fault::Text),
             2 if !self.fragmented => Kind::Binary,
             8 => Kind::Close,
@@ -246,6 +265,11 @@ fn closing_code(payload: &[u8]) -> Result<Option<u16>, Fault> {
 /// Begins a binary message of this length; its bytes follow.
 pub(crate) fn begin_binary(length: usize, out: &mut Vec<u8>) {
     begin(2, length, out);
+}
+
+/// Begins a text message of this length; its bytes follow.
+pub(crate) fn begin_text(length: usize, out: &mut Vec<u8>) {
+    begin(1, length, out);
 }
 
 /// Answers a ping.
@@ -378,6 +402,17 @@ mod tests {
             assert_eq!(decode(bytes, 1).1, Some(*fault), "{bytes:x?}");
             assert_eq!(decode(bytes, bytes.len()).1, Some(*fault), "{bytes:x?}");
         }
+    }
+
+    #[test]
+    fn text_is_a_message_only_where_it_is_taken() {
+        let bytes = [frame(0x01, b"to"), frame(0x89, b""), frame(0x80, b"day"), frame(0x82, b"!")].concat();
+        let (mut decoder, mut input) = (Decoder::new(100).with_text(), &bytes[..]);
+        let events: Vec<_> = std::iter::from_fn(|| decoder.take(&mut input).expect("no fault")).collect();
+        let expected =
+            [Event::Ping(Bytes::new()), Event::Text("today".into()), Event::Binary(Bytes::from_static(b"!"))];
+        assert_eq!(events, expected);
+        assert_eq!(decode(&bytes, 1), (Vec::new(), Some(Fault::Text)));
     }
 
     #[test]
