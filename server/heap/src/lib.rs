@@ -5,17 +5,34 @@
 //! lives. `malloc_trim(3)` gives back every free page, wherever it lies. No maintained crate offers it as a
 //! safe function.
 
-/// Gives back what can be given back. Takes up to some 25 ms where there is much of it, and holds up whoever
-/// allocates from the same arena meanwhile; takes microseconds where there is nothing. Does nothing where the
-/// C library is not glibc.
+/// How much must be free before it is worth holding anybody up, in bytes.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const WORTH_IT: usize = 64 << 20;
+
+/// The struct `mallinfo2` of glibc 2.33 and later: ten sizes, of which the last but one is `fordblks`, what
+/// is free in all arenas, in bytes.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[repr(C)]
+struct MallInfo2 {
+    sizes: [usize; 10],
+}
+
+/// Gives back what can be given back, if at least 64 MiB are free. That takes up to some 25 ms where there is
+/// much of it, and holds up whoever allocates from the same arena meanwhile. Does nothing where the C library
+/// is not glibc.
 pub fn trim() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         unsafe extern "C" {
             fn malloc_trim(pad: usize) -> i32;
+            fn mallinfo2() -> MallInfo2;
         }
-        // SAFETY: thread-safe by its manual page, takes any number, and touches no memory that is in use.
-        unsafe { malloc_trim(0) };
+        // SAFETY: the struct is as mallinfo(3) describes it, and the call is thread-safe.
+        let [.., free, _keep] = unsafe { mallinfo2() }.sizes;
+        if free >= WORTH_IT {
+            // SAFETY: thread-safe by its manual page, takes any number, and touches no memory that is in use.
+            unsafe { malloc_trim(0) };
+        }
     }
 }
 

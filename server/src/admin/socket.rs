@@ -89,6 +89,8 @@ pub struct Numbers {
     pub expiry_paused: bool,
     pub damaged: u64,
     pub disk_full: bool,
+    #[serde(default)]
+    pub stalled_seconds: u64,
     pub held_bytes: u64,
 }
 
@@ -145,6 +147,7 @@ impl Desk {
             expiry_paused,
             damaged,
             full,
+            stalled_seconds,
         } = self.context.store.stats();
         Numbers {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -160,6 +163,7 @@ impl Desk {
             expiry_paused,
             damaged,
             disk_full: full,
+            stalled_seconds,
             held_bytes: self.context.budget.used() as u64,
         }
     }

@@ -2,10 +2,10 @@
 //! afterwards, until the operator removes it. Its name is free then; the ids of its devices never are, so
 //! that no record of the former account can become part of a later one.
 
-use hashbrown::HashMap;
 use posthorn_proto::{DeviceId, Handle};
 
 use crate::store::keyed::Keyed;
+use crate::store::tables::Map;
 use crate::store::{DeviceRecord, NewAccount, StoreError};
 
 /// What is kept of an account beside its card.
@@ -22,17 +22,16 @@ pub(crate) struct Account<L> {
 /// All accounts, by name and by device.
 #[derive(Debug)]
 pub(crate) struct Accounts<L> {
-    by_handle: HashMap<Handle, Account<L>, Keyed>,
-    by_device: HashMap<DeviceId, Handle, Keyed>,
+    by_handle: Map<Handle, Account<L>>,
+    by_device: Map<DeviceId, Handle>,
     /// The devices of removed accounts, with the place of the record that says so.
-    gone: HashMap<DeviceId, L, Keyed>,
+    gone: Map<DeviceId, L>,
 }
 
 impl<L: Clone + PartialEq> Accounts<L> {
     /// No accounts yet.
     pub(crate) fn new(keyed: Keyed) -> Self {
-        let (by_handle, by_device) = (HashMap::with_hasher(keyed), HashMap::with_hasher(keyed));
-        Self { by_handle, by_device, gone: HashMap::with_hasher(keyed) }
+        Self { by_handle: Map::new(keyed), by_device: Map::new(keyed), gone: Map::new(keyed) }
     }
 
     /// How many accounts there are.
@@ -40,9 +39,9 @@ impl<L: Clone + PartialEq> Accounts<L> {
         self.by_handle.len()
     }
 
-    /// The names of all accounts.
-    pub(crate) fn handles(&self) -> impl Iterator<Item = &Handle> {
-        self.by_handle.keys()
+    /// All accounts, by name.
+    pub(crate) fn all(&self) -> &Map<Handle, Account<L>> {
+        &self.by_handle
     }
 
     /// Whether exactly this account was registered before.
@@ -55,11 +54,11 @@ impl<L: Clone + PartialEq> Accounts<L> {
 
     /// Whether the names are free.
     pub(crate) fn check_free(&self, new: &NewAccount) -> Result<(), StoreError> {
-        if self.by_handle.contains_key(&new.handle) {
+        if self.by_handle.get(&new.handle).is_some() {
             return Err(StoreError::HandleTaken);
         }
-        let is_taken = self.by_device.contains_key(&new.device) || self.gone.contains_key(&new.device);
-        if is_taken { Err(StoreError::DeviceTaken) } else { Ok(()) }
+        let known = |device| self.by_device.get(device).is_some() || self.gone.get(device).is_some();
+        if known(&new.device) { Err(StoreError::DeviceTaken) } else { Ok(()) }
     }
 
     /// The account of this name.
@@ -92,21 +91,21 @@ impl<L: Clone + PartialEq> Accounts<L> {
     }
 
     /// The devices of removed accounts.
-    pub(crate) fn all_gone(&self) -> impl Iterator<Item = &DeviceId> {
-        self.gone.keys()
+    pub(crate) fn all_gone(&self) -> &Map<DeviceId, L> {
+        &self.gone
     }
 
     /// Adds an account. Of one that is there already only the place is another, and one that was removed does
     /// not come back.
     pub(crate) fn enter(&mut self, handle: &Handle, account: Account<L>) {
-        if account.devices.iter().any(|(device, _)| self.gone.contains_key(device)) {
+        if account.devices.iter().any(|(device, _)| self.gone.get(device).is_some()) {
             return;
         }
         for (device, _) in &account.devices {
-            self.by_device.entry(*device).or_insert_with(|| handle.clone());
+            self.by_device.or_insert_with(*device, || handle.clone());
         }
         let place = account.place.clone();
-        self.by_handle.entry(handle.clone()).or_insert(account).place = place;
+        self.by_handle.or_insert_with(handle.clone(), || account).place = place;
     }
 
     /// The account of this device is gone, says the record at this place.

@@ -1,11 +1,11 @@
 //! Contact cards: opaque, one for each account, replaced only by a higher version.
 
-use hashbrown::HashMap;
 use posthorn_proto::Handle;
 
 use super::digest;
 use crate::store::StoreError;
 use crate::store::keyed::Keyed;
+use crate::store::tables::Map;
 
 /// Where an account's card lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,13 +23,13 @@ pub(crate) struct StoredCard<L> {
 /// All cards, by account.
 #[derive(Debug)]
 pub(crate) struct Cards<L> {
-    by_handle: HashMap<Handle, StoredCard<L>, Keyed>,
+    by_handle: Map<Handle, StoredCard<L>>,
 }
 
 impl<L: Clone + PartialEq> Cards<L> {
     /// No cards yet.
     pub(crate) fn new(keyed: Keyed) -> Self {
-        Self { by_handle: HashMap::with_hasher(keyed) }
+        Self { by_handle: Map::new(keyed) }
     }
 
     /// The account's card, if it published one.
@@ -37,14 +37,14 @@ impl<L: Clone + PartialEq> Cards<L> {
         self.by_handle.get(handle)
     }
 
-    /// Names of the accounts that have a card.
-    pub(crate) fn handles(&self) -> impl Iterator<Item = &Handle> {
-        self.by_handle.keys()
+    /// All cards, by the names of their accounts.
+    pub(crate) fn all(&self) -> &Map<Handle, StoredCard<L>> {
+        &self.by_handle
     }
 
     /// Bytes of all cards.
     pub(crate) fn bytes(&self) -> u64 {
-        self.by_handle.values().map(|card| u64::from(card.bytes)).sum()
+        self.by_handle.iter().map(|(_, card)| u64::from(card.bytes)).sum()
     }
 
     /// Whether the card must be stored; `false` if it already is.

@@ -1,9 +1,9 @@
 //! Invites: each may make a number of accounts, until it expires.
 
-use hashbrown::HashMap;
 use posthorn_proto::KeyHash;
 
 use crate::store::keyed::Keyed;
+use crate::store::tables::Map;
 use crate::store::{NewInvite, StoreError};
 
 /// An invite that still has uses.
@@ -20,7 +20,7 @@ pub(crate) struct Invite {
 /// All invites that still have uses.
 #[derive(Debug)]
 pub(crate) struct Invites {
-    by_hash: HashMap<KeyHash, Invite, Keyed>,
+    by_hash: Map<KeyHash, Invite>,
     /// No invite expires before this time, unix seconds.
     none_before: u64,
 }
@@ -28,7 +28,7 @@ pub(crate) struct Invites {
 impl Invites {
     /// No invites yet.
     pub(crate) fn new(keyed: Keyed) -> Self {
-        Self { by_hash: HashMap::with_hasher(keyed), none_before: u64::MAX }
+        Self { by_hash: Map::new(keyed), none_before: u64::MAX }
     }
 
     /// The invite, if it has uses left; it may have expired.
@@ -36,9 +36,9 @@ impl Invites {
         self.by_hash.get(hash)
     }
 
-    /// The hashes of all invites that have uses left.
-    pub(crate) fn hashes(&self) -> impl Iterator<Item = &KeyHash> {
-        self.by_hash.keys()
+    /// All invites that have uses left.
+    pub(crate) fn all(&self) -> &Map<KeyHash, Invite> {
+        &self.by_hash
     }
 
     /// Whether minting this one would change anything.
@@ -59,7 +59,8 @@ impl Invites {
     pub(crate) fn expired(&mut self, now: u64) -> impl Iterator<Item = &KeyHash> {
         let may_be = self.none_before <= now;
         if may_be {
-            self.none_before = self.by_hash.values().map(|invite| invite.expires).min().unwrap_or(u64::MAX);
+            self.none_before =
+                self.by_hash.iter().map(|(_, invite)| invite.expires).min().unwrap_or(u64::MAX);
         }
         let all = self.by_hash.iter().filter(move |_| may_be);
         all.filter(move |(_, invite)| invite.expires <= now).map(|(hash, _)| hash)

@@ -8,13 +8,13 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use hashbrown::HashMap;
 use posthorn_proto::DeviceId;
 
 use super::change::DirectoryChange;
 use super::digest;
 use crate::store::KeyPackageStock;
 use crate::store::keyed::Keyed;
+use crate::store::tables::Map;
 
 /// A one-time package, or what is remembered of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl<L> Default for Packages<L> {
 /// All devices' packages.
 #[derive(Debug)]
 pub(crate) struct KeyPackages<L> {
-    by_device: HashMap<DeviceId, Packages<L>, Keyed>,
+    by_device: Map<DeviceId, Packages<L>>,
 }
 
 /// The digest by which a package is recognised.
@@ -181,7 +181,7 @@ impl<L: Clone + PartialEq> Packages<L> {
 impl<L: Clone + PartialEq> KeyPackages<L> {
     /// No packages yet.
     pub(crate) fn new(keyed: Keyed) -> Self {
-        Self { by_device: HashMap::with_hasher(keyed) }
+        Self { by_device: Map::new(keyed) }
     }
 
     /// Bytes of all packages that can be handed out.
@@ -191,7 +191,7 @@ impl<L: Clone + PartialEq> KeyPackages<L> {
             let last = packages.last_resort.as_ref().map_or(0, |last| u64::from(last.bytes));
             one_time.map(|(_, bytes)| u64::from(*bytes)).sum::<u64>() + last
         };
-        self.by_device.values().map(bytes).sum()
+        self.by_device.iter().map(|(_, packages)| bytes(packages)).sum()
     }
 
     /// The device's packages; `None` if it never published any.
@@ -201,7 +201,12 @@ impl<L: Clone + PartialEq> KeyPackages<L> {
 
     /// The device's packages, to be changed; empty if it never published any.
     pub(crate) fn of(&mut self, device: DeviceId) -> &mut Packages<L> {
-        self.by_device.entry(device).or_default()
+        self.by_device.or_insert_with(device, Packages::default)
+    }
+
+    /// All packages, by device.
+    pub(crate) fn all(&self) -> &Map<DeviceId, Packages<L>> {
+        &self.by_device
     }
 
     /// All devices that ever published any.

@@ -46,9 +46,9 @@ impl Tokens {
         Self { unspent, keyed, void_before: 0, sweeping: None, today, day: 0, looked: 0 }
     }
 
-    /// The hashes of all tokens that may be spent.
-    pub(crate) fn unspent(&self) -> impl Iterator<Item = &KeyHash> {
-        self.unspent.keys()
+    /// All tokens that may be spent, and perhaps void ones.
+    pub(crate) fn all(&self) -> &Map<KeyHash, Drawn> {
+        &self.unspent
     }
 
     /// When this token was drawn, if it may be spent.

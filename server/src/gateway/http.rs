@@ -189,14 +189,18 @@ fn plain(status: StatusCode, text: &'static str) -> Answer {
 
 /// Says what an operator has to do something about. Whoever can be served is, so the status code is the same.
 fn health(stats: &Stats) -> String {
-    let Stats { full, damaged, expiry_paused, .. } = *stats;
-    if !full && damaged == 0 && !expiry_paused {
+    let Stats { full, damaged, expiry_paused, stalled_seconds, .. } = *stats;
+    let stalled = stalled_seconds >= STALLED;
+    if !full && damaged == 0 && !expiry_paused && !stalled {
         return "{\"status\":\"ok\"}\n".to_owned();
     }
     format!(
-        "{{\"status\":\"degraded\",\"disk_full\":{full},\"damaged\":{damaged},\"expiry_paused\":{expiry_paused}}}\n"
+        "{{\"status\":\"degraded\",\"disk_full\":{full},\"damaged\":{damaged},\"expiry_paused\":{expiry_paused},\"stalled_seconds\":{stalled_seconds}}}\n"
     )
 }
+
+/// For how long nothing may be answered before the relay says that something is wrong, in seconds.
+const STALLED: u64 = 5;
 
 fn with(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(Full::from(text.into()));
@@ -266,12 +270,14 @@ mod tests {
             Stats { full: true, ..Stats::default() },
             Stats { damaged: 3, ..Stats::default() },
             Stats { expiry_paused: true, ..Stats::default() },
+            Stats { stalled_seconds: 7, ..Stats::default() },
         ] {
             let json: serde_json::Value = serde_json::from_str(&health(&stats)).expect("JSON");
             assert_eq!(json["status"], "degraded");
             assert_eq!(json["disk_full"], stats.full);
             assert_eq!(json["damaged"], stats.damaged);
             assert_eq!(json["expiry_paused"], stats.expiry_paused);
+            assert_eq!(json["stalled_seconds"], stats.stalled_seconds);
         }
     }
 }

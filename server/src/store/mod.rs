@@ -405,6 +405,8 @@ pub struct Stats {
     pub damaged: u64,
     /// Whether the disk is full, or nearly, so that whatever would take space is refused.
     pub full: bool,
+    /// For how long nothing was answered although somebody waits, in seconds: the disk hangs.
+    pub stalled_seconds: u64,
 }
 
 /// A store engine.

@@ -95,7 +95,6 @@ impl<T> Tables<T> {
 
     /// The values of one table, in any order. A value that is there all the time may move into a later table
     /// meanwhile, but unless [`Tables::join`] is called never into an earlier one.
-    #[cfg(test)]
     pub(crate) fn part(&self, part: usize) -> impl Iterator<Item = &T> {
         self.tables.get(part).into_iter().flatten().inspect(|_| touched(1))
     }
@@ -190,6 +189,22 @@ impl<K: Hash + Eq, V> Map<K, V> {
         let found =
             self.tables.remove(keyed.hash(key), |(name, _)| name == key, |(name, _)| keyed.hash(name));
         found.map(|(_, value)| value)
+    }
+
+    /// What has this name; if there is nothing, it is made.
+    pub(crate) fn or_insert_with(&mut self, key: K, make: impl FnOnce() -> V) -> &mut V
+    where
+        K: Clone,
+    {
+        if self.get(&key).is_none() {
+            self.insert(key.clone(), make());
+        }
+        self.get_mut(&key).expect("it is there now")
+    }
+
+    /// Those of one part, in any order. See [`Tables::part`].
+    pub(crate) fn part(&self, part: usize) -> impl Iterator<Item = (&K, &V)> {
+        self.tables.part(part).map(|(key, value)| (key, value))
     }
 
     /// See [`Tables::parts`].

@@ -517,6 +517,7 @@ impl Model {
             expiry_paused: false,
             damaged: 0,
             full: false,
+            stalled_seconds: 0,
         }
     }
 }

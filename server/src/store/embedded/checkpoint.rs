@@ -84,7 +84,7 @@ pub(super) struct Checkpoint {
 }
 
 /// Runs work in which sled may panic.
-fn guarded<T>(work: impl FnOnce() -> Result<T, Unusable>) -> Result<T, Unusable> {
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, Unusable>) -> Result<T, Unusable> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text =
             panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());

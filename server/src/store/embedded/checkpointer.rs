@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use super::checkpoint::Unusable;
+use super::checkpoint::{Unusable, guarded};
 use super::index::{Index, Unfinished};
 use super::journal::Resume;
 use super::shared::Shared;
-use crate::store::ledger::RowKey;
+use crate::store::ledger::{Listing, RowKey, Rows};
 use crate::store::tables::Map;
 
 /// Rows that are exported under one lock of the ledger: few, because the committer waits for that lock.
@@ -109,7 +109,9 @@ struct Worker {
 impl Worker {
     fn run(mut self, queue: &Receiver<Job>) {
         while let Ok(job) = queue.recv() {
-            match self.write(job) {
+            // Whatever happens, the thread goes on: without it nothing would ever be checkpointed again, and
+            // the rows that changed would be noted for ever.
+            match guarded(|| self.write(job)) {
                 Err(error) if error.passes() => {
                     tracing::warn!(%error, "no checkpoint can be written for now; the former one stays");
                 }
@@ -137,7 +139,7 @@ impl Worker {
     fn fill(&self, unfinished: &mut Unfinished) -> Result<(), Unusable> {
         let mut keys = match unfinished.rows.take() {
             Some(rows) => rows,
-            None => self.shared.ledger.read().rows().collect(),
+            None => self.all_rows(),
         };
         // Neighbouring rows share sled's pages.
         keys.sort_unstable();
@@ -158,6 +160,18 @@ impl Worker {
         }
     }
 
+    /// The keys of all rows, listed a part at a time, so that the committer need not wait for all of them.
+    fn all_rows(&self) -> Vec<RowKey> {
+        let (mut listing, mut all) = (Listing::default(), Vec::new());
+        while let Some(rows) = {
+            let ledger = self.shared.ledger.read();
+            ledger.list(&mut listing)
+        } {
+            all.extend(rows.into_iter().flat_map(Rows::keys));
+        }
+        all
+    }
+
     /// Waits until everything that the rows may reflect is durable. `false` if it never will be.
     fn settled(&self) -> bool {
         let runtime = tokio::runtime::Builder::new_current_thread().build();
@@ -167,7 +181,63 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
+    use posthorn_proto::{KeyHash, MailboxId};
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::super::damage::Known;
+    use super::super::journal::sim::SimDisk;
+    use super::super::journal::{Journal, JournalConfig, Location, Time};
     use super::*;
+    use crate::store::StorePolicy;
+    use crate::store::keyed::Keyed;
+    use crate::store::ledger::{Change, Ledger, Record};
+
+    const MAILBOX: MailboxId = MailboxId([1; 16]);
+
+    /// (Its thread used to end, the committer took it for busy for ever, and nobody heard of it.)
+    #[test]
+    fn a_checkpoint_that_panics_is_not_the_last_one() {
+        let rng = Box::new(StdRng::seed_from_u64(1));
+        let (config, time) = (JournalConfig::default(), Time { incarnation: [1; 16], start: 1 });
+        let disk = Arc::new(SimDisk::default());
+        let journal = Journal::open(disk, config, time, rng, None, &mut |_| ()).expect("opens");
+        let mut ledger = Ledger::new(StorePolicy::default(), [1, 2]);
+        let key = KeyHash([1; 32]);
+        let change = Change::Created {
+            mailbox: MAILBOX,
+            token: key,
+            post_key: key,
+            turn_key: key,
+            readers: Vec::new(),
+            expiry: 60,
+            quota: 1000,
+        };
+        let nowhere = Location { segment: 0, offset: 0, len: 0 };
+        ledger.apply(&Record { version: 1, time: 1, change }, nowhere, &mut |_, _| ());
+        let known = Known::of(None).expect("there is no file");
+        let shared = Arc::new(Shared::new(ledger, journal.reader(), journal.position(), known));
+        let dir = tempfile::tempdir().expect("temp dir");
+        let index = Index::at(&dir.path().join("index"));
+        let checkpointer = Checkpointer::start(index, Arc::clone(&shared)).expect("a thread");
+        let resume = Resume { position: journal.position(), stamp: 1 };
+        let write = |row| {
+            let mut changed = Map::new(Keyed::new([1, 2]));
+            changed.insert(row, ());
+            checkpointer.busy.store(true, Ordering::Release);
+            checkpointer.jobs.send(Job { resume, changed }).expect("the thread lives");
+            while checkpointer.is_busy() {
+                assert!(!checkpointer.thread.is_finished(), "the thread has ended");
+                std::thread::yield_now();
+            }
+            checkpointer.is_behind()
+        };
+        assert!(!write(RowKey::Meta), "the first one has all rows");
+        // No mailbox has such a chunk, and the sum of its number and one does not fit.
+        write(RowKey::Chunk(MAILBOX, u64::MAX));
+        assert!(!write(RowKey::Mailbox(MAILBOX)), "the next one is written as if nothing had been");
+        checkpointer.finish();
+    }
 
     #[test]
     fn checkpoints_cost_a_part_of_the_journal_and_noting_rows_is_bounded() {

@@ -363,6 +363,7 @@ impl Committer {
             let _ = reply.send(answer.map(|outcome| self.pin(outcome)));
             drop(permit);
         }
+        self.shared.moved(self.clock.as_ref());
         Ok(())
     }
 

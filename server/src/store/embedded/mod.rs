@@ -147,6 +147,7 @@ pub enum StartError {
 pub struct EmbeddedStore {
     incarnation: Incarnation,
     shared: Arc<Shared>,
+    clock: Arc<dyn Clock>,
     /// `None` only while the store is being dropped.
     queue: Option<mpsc::Sender<Request>>,
     /// How many bytes of commands may still be queued, in units of `QUEUE_GRAIN`.
@@ -260,7 +261,7 @@ impl EmbeddedStore {
             upkeep: Upkeep::after_start(&started.journal),
             journal: started.journal,
             queue: Queue(receiver),
-            clock,
+            clock: Arc::clone(&clock),
             guard,
             published,
             checkpointer,
@@ -275,6 +276,7 @@ impl EmbeddedStore {
         let mut store = Self {
             incarnation,
             shared,
+            clock,
             queue: Some(queue),
             waiting: AtomicUsize::new(0),
             turn: tokio::sync::Mutex::new(()),
@@ -348,6 +350,7 @@ impl EmbeddedStore {
     }
 
     async fn ask(&self, ask: Ask, units: u32) -> Reply {
+        let _unanswered = self.shared.asked(self.clock.as_ref());
         let (reply, answer) = oneshot::channel();
         let request = Request { ask, reply, permit: None };
         // If there is room, this must not wait, not even for the sake of other tasks: whoever polls two calls
@@ -540,7 +543,7 @@ impl Store for EmbeddedStore {
     }
 
     fn stats(&self) -> Stats {
-        self.shared.stats()
+        self.shared.stats(self.clock.as_ref())
     }
 
     fn close(&self) -> Later<'_, (), StoreError> {

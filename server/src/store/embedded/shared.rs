@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::damage::{Known, envelope, stretch};
 use super::journal::{Damage, Location, Position, ReadError, Reader};
 use crate::store::ledger::{Held, Ledger, Missing, Place, Record, Taken};
-use crate::store::{CardRecord, ReadRange, Stats, StoreError, Stored, TakenKeyPackage};
+use crate::store::{CardRecord, Clock, ReadRange, Stats, StoreError, Stored, TakenKeyPackage};
 use posthorn_proto::{Handle, MailboxId};
 
 /// How often a read is tried when compaction moves what it looks for.
@@ -71,6 +71,10 @@ pub(super) struct Shared {
     pub(super) paused: AtomicBool,
     pub(super) full: AtomicBool,
     pub(super) disk_bytes: AtomicU64,
+    /// How many requests are not answered yet, and when one was last, or when the first of these was made: in
+    /// seconds of the clock that never steps.
+    unanswered: AtomicU64,
+    moved: AtomicU64,
     /// What could not be read back.
     pub(super) damage: Known,
     /// How many readers of each segment there are that was emptied, or may be, before they have read.
@@ -88,6 +92,15 @@ impl Pinned {
     pub(super) fn new(shared: &Arc<Shared>, place: Location) -> Self {
         *shared.pins.lock().entry(place.segment).or_insert(0) += 1;
         Self { shared: Arc::clone(shared), place }
+    }
+}
+
+/// A request that waits for its answer.
+pub(super) struct Unanswered<'a>(&'a Shared);
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        self.0.unanswered.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -114,9 +127,24 @@ impl Shared {
             paused: AtomicBool::new(false),
             full: AtomicBool::new(false),
             disk_bytes: AtomicU64::new(0),
+            unanswered: AtomicU64::new(0),
+            moved: AtomicU64::new(0),
             damage,
             pins: Mutex::new(BTreeMap::new()),
         }
+    }
+
+    /// Counts a request as unanswered until what is returned is dropped.
+    pub(super) fn asked(&self, clock: &dyn Clock) -> Unanswered<'_> {
+        if self.unanswered.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.moved(clock);
+        }
+        Unanswered(self)
+    }
+
+    /// Notes that requests were answered.
+    pub(super) fn moved(&self, clock: &dyn Clock) {
+        self.moved.store(clock.monotonic_seconds(), Ordering::Relaxed);
     }
 
     /// Whether somebody is about to read from this segment.
@@ -303,8 +331,11 @@ impl Shared {
     }
 
     /// Numbers for the operator.
-    pub(super) fn stats(&self) -> Stats {
+    pub(super) fn stats(&self, clock: &dyn Clock) -> Stats {
+        let waits = self.unanswered.load(Ordering::Relaxed) > 0;
+        let still = clock.monotonic_seconds().saturating_sub(self.moved.load(Ordering::Relaxed));
         Stats {
+            stalled_seconds: if waits { still } else { 0 },
             disk_bytes: self.disk_bytes.load(Ordering::Relaxed),
             expiry_paused: self.paused.load(Ordering::Relaxed),
             damaged: self.damage.count(),

@@ -37,7 +37,7 @@ pub(crate) use self::command::{Command, Decision, Draw, Held, HeldCard, Outcome,
 pub(crate) use self::keep::Keep;
 pub(crate) use self::rebuild::{Missing, Rebuild};
 pub(crate) use self::record::{Change, Record};
-pub(crate) use self::rows::{Place, RowKey};
+pub(crate) use self::rows::{Listing, Place, RowKey, Rows};
 use super::clock::OFF_SECONDS;
 use super::keyed::Keyed;
 use super::tables::Map;
@@ -193,6 +193,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
             expiry_paused: false,
             damaged: 0,
             full: false,
+            stalled_seconds: 0,
         }
     }
 

@@ -16,6 +16,8 @@
 //!
 //! Every value begins with the format byte. In order of keys, a mailbox comes before its chunks.
 
+use std::hash::Hash;
+
 use bytes::Bytes;
 use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId, PostId};
 
@@ -27,7 +29,7 @@ use crate::directory::key_packages::{LastResort, OneTime, Packages};
 use crate::directory::tokens::Drawn;
 use crate::mailbox::At;
 use crate::mailbox::change::Snapshot;
-use crate::mailbox::log::Entry;
+use crate::mailbox::log::{Entry, Log};
 use crate::store::codec::{BadRecord, Parser, Writer};
 use crate::store::keyed::Keyed;
 use crate::store::tables::Map;
@@ -187,20 +189,71 @@ impl<L: Clone + PartialEq> Ledger<L> {
         self.dirty.as_mut().map_or(only_meta(self.keyed), |dirty| std::mem::replace(dirty, next))
     }
 
-    /// The keys of all rows.
+    /// Lists rows, from where a listing has come: those of at most some thousand mailboxes or other things.
+    /// `None` at the end. What is there all the time is listed once at least, whatever happens in between.
+    pub(crate) fn list(&self, listing: &mut Listing) -> Option<Vec<Rows>> {
+        let part = listing.part;
+        let (parts, rows) = match listing.kind {
+            0 => (1, vec![Rows::One(RowKey::Meta)]),
+            1 => {
+                let rows = |id: &MailboxId, log: &Log<L>| Rows::Mailbox(*id, log.forgotten(), log.head());
+                let mailboxes = self.mailboxes.part(part);
+                (self.mailboxes.parts(), mailboxes.map(|(id, mailbox)| rows(id, &mailbox.log)).collect())
+            }
+            2 => names(self.accounts.all(), part, RowKey::Account),
+            3 => names(self.cards.all(), part, RowKey::Card),
+            4 => names(self.packages.all(), part, RowKey::Packages),
+            5 => names(self.tokens.all(), part, RowKey::Token),
+            6 => names(self.invites.all(), part, RowKey::Invite),
+            7 => names(self.accounts.all_gone(), part, RowKey::Gone),
+            _ => return None,
+        };
+        let is_last = part + 1 >= parts;
+        *listing =
+            Listing { kind: listing.kind + usize::from(is_last), part: if is_last { 0 } else { part + 1 } };
+        Some(rows)
+    }
+
+    /// The keys of all rows at once.
+    #[cfg(test)]
     pub(crate) fn rows(&self) -> impl Iterator<Item = RowKey> {
-        let mailboxes = self.mailboxes.iter().flat_map(|(id, mailbox)| {
-            let rows = chunks(*id, mailbox.log.forgotten(), mailbox.log.head());
-            std::iter::once(RowKey::Mailbox(*id)).chain(rows)
-        });
-        std::iter::once(RowKey::Meta)
-            .chain(mailboxes)
-            .chain(self.accounts.handles().cloned().map(RowKey::Account))
-            .chain(self.cards.handles().cloned().map(RowKey::Card))
-            .chain(self.packages.devices().copied().map(RowKey::Packages))
-            .chain(self.tokens.unspent().copied().map(RowKey::Token))
-            .chain(self.invites.hashes().copied().map(RowKey::Invite))
-            .chain(self.accounts.all_gone().copied().map(RowKey::Gone))
+        let mut listing = Listing::default();
+        std::iter::from_fn(move || self.list(&mut listing)).flatten().flat_map(Rows::keys)
+    }
+}
+
+/// The rows of one part of a map, and how many parts there are.
+fn names<K: Hash + Eq + Clone, V>(
+    map: &Map<K, V>,
+    part: usize,
+    row: impl Fn(K) -> RowKey,
+) -> (usize, Vec<Rows>) {
+    (map.parts(), map.part(part).map(|(name, _)| Rows::One(row(name.clone()))).collect())
+}
+
+/// How far a listing of all rows has come.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    kind: usize,
+    part: usize,
+}
+
+/// Rows that were listed.
+#[derive(Debug)]
+pub(crate) enum Rows {
+    One(RowKey),
+    /// A mailbox, of which the posts up to the first number are forgotten, and its newest.
+    Mailbox(MailboxId, u64, u64),
+}
+
+impl Rows {
+    /// Their keys.
+    pub(crate) fn keys(self) -> impl Iterator<Item = RowKey> {
+        let (one, (id, forgotten, head)) = match self {
+            Self::One(row) => (row, (MailboxId([0; 16]), 0, 0)),
+            Self::Mailbox(id, forgotten, head) => (RowKey::Mailbox(id), (id, forgotten, head)),
+        };
+        std::iter::once(one).chain(chunks(id, forgotten, head))
     }
 }
 

@@ -441,3 +441,19 @@ async fn a_key_package_stays_until_whoever_asked_has_read_it() {
     churn(20).await;
     assert!(!is_there(), "now it may go");
 }
+
+/// The operator hears of a disk that hangs.
+#[tokio::test]
+async fn a_disk_that_hangs_is_told() {
+    let (f, disk) = on_sim().await;
+    f.clock.pass(1000);
+    assert_eq!(f.store.stats().stalled_seconds, 0, "nobody has asked for long, so nobody waits");
+    disk.hold_syncs(true);
+    let mut append = f.store.append(post(mailbox(1), 1, 0));
+    assert!((&mut append).now_or_never().is_none());
+    f.clock.pass(7);
+    assert_eq!(f.store.stats().stalled_seconds, 7);
+    disk.hold_syncs(false);
+    expect(append.await);
+    assert_eq!(f.store.stats().stalled_seconds, 0);
+}

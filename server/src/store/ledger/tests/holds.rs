@@ -8,7 +8,7 @@ use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId, PostId, Reader, Reade
 use crate::directory::change::DirectoryChange;
 use crate::mailbox::retention::CUT_AT_ONCE;
 use crate::store::effort::taken;
-use crate::store::ledger::{Change, Command, Ledger, Outcome, Record};
+use crate::store::ledger::{Change, Command, Ledger, Listing, Outcome, Record, RowKey, Rows};
 use crate::store::{Append, NewAccount, NewMailbox, OpenReader, StorePolicy};
 
 const NOW: u64 = 1_700_000_000;
@@ -116,6 +116,23 @@ impl Held {
             turn: turn.map(|turn| (key(200), turn)),
             fingerprint: Fingerprint([1; 32]),
         }));
+    }
+
+    /// Another mailbox.
+    fn create(&mut self, n: u64) {
+        let version = self.ledger.version() + 1;
+        let change = Change::Created {
+            mailbox: MailboxId(name(n)),
+            token: key(9),
+            post_key: key(100),
+            turn_key: key(200),
+            readers: vec![reader(1)],
+            expiry: EXPIRY,
+            quota: 1 << 20,
+        };
+        self.hold(|ledger, _| {
+            ledger.apply(&Record { version, time: NOW as u32, change }, 0, &mut |_, _| ());
+        });
     }
 
     fn advance(&mut self, n: u64, seq: u64) {
@@ -233,21 +250,7 @@ fn removing_a_large_mailbox() {
 #[test]
 fn many_mailboxes_that_are_due() {
     let mut held = Held::new(1);
-    for n in 0..5000 {
-        let version = held.ledger.version() + 1;
-        let change = Change::Created {
-            mailbox: MailboxId(name(n)),
-            token: key(9),
-            post_key: key(100),
-            turn_key: key(200),
-            readers: vec![reader(1)],
-            expiry: EXPIRY,
-            quota: 1 << 20,
-        };
-        held.hold(|ledger, _| {
-            ledger.apply(&Record { version, time: NOW as u32, change }, 0, &mut |_, _| ());
-        });
-    }
+    (0..5000).for_each(|n| held.create(n));
     held.now += 200 * DAY;
     let commands = held.expire();
     assert_eq!(held.ledger.stats().mailboxes, 0);
@@ -280,4 +283,23 @@ fn taking_the_changed_rows() {
     held.most = 0;
     let rows = held.hold(|ledger, _| ledger.take_dirty());
     assert!(rows.len() as u64 > MANY / 64 && held.most < 8, "{} of {} rows", held.most, rows.len());
+}
+
+#[test]
+fn listing_all_rows_while_mailboxes_come() {
+    let mut held = Held::full(1);
+    (0..20_000).for_each(|n| held.create(n));
+    held.most = 0;
+    let (mut listing, mut listed, mut steps) = (Listing::default(), std::collections::BTreeSet::new(), 0);
+    while let Some(rows) = held.hold(|ledger, _| ledger.list(&mut listing)) {
+        listed.extend(rows.into_iter().flat_map(Rows::keys));
+        steps += 1;
+        // The tables go on growing meanwhile.
+        if steps < 200 {
+            (0..20).for_each(|n| held.create(30_000 + steps * 20 + n));
+        }
+    }
+    assert!(held.most < 1024 && steps > 50, "{} entries in one of {steps} steps", held.most);
+    assert!((0..20_000).all(|n| listed.contains(&RowKey::Mailbox(MailboxId(name(n))))));
+    assert!((0..=MANY / 64).all(|chunk| listed.contains(&RowKey::Chunk(MAILBOX, chunk))));
 }
