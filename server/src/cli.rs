@@ -76,6 +76,16 @@ enum Task {
         #[arg(long)]
         json: bool,
     },
+    /// After the disk has lost something, while no relay runs: save what is readable of damaged segments,
+    /// remove them, and count what is lost as dealt with.
+    ForgetDamage {
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+        /// Tell an error as one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
     /// Check the configuration without starting.
     CheckConfig,
 }
@@ -217,6 +227,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             say(&format!("{handle} is removed; the name is free"))
         }
         Task::Restored { .. } => restored(&config),
+        Task::ForgetDamage { yes, .. } => forget_damage(&config, *yes),
         Task::CheckConfig => check(&config),
     }
 }
@@ -235,14 +246,43 @@ fn consent(yes: bool, what: &str) -> anyhow::Result<()> {
     if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(anyhow!("nothing was done")) }
 }
 
-/// Makes another store of a restored one (R10).
-fn restored(config: &Config) -> anyhow::Result<()> {
-    let data = config.data.display();
-    if config.engine == Engine::Memory || !config.data.join("journal").is_dir() {
+/// Gives up what is damaged, once the operator has seen what that is.
+fn forget_damage(config: &Config, yes: bool) -> anyhow::Result<()> {
+    const SHOWN: usize = 20;
+    let file = needs_store(config)?.join("damage");
+    let text = match std::fs::read(&file) {
+        Ok(text) => String::from_utf8_lossy(&text).into_owned(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(anyhow!("{} cannot be read: {error}", file.display())),
+    };
+    let lost = |line: &&str| !line.is_empty() && !line.starts_with('#') && !line.starts_with("forgotten: ");
+    let lost: Vec<&str> = text.lines().filter(lost).collect();
+    lost.iter().take(SHOWN).try_for_each(|line| say(&format!("lost: {line}")))?;
+    if lost.len() > SHOWN {
+        say(&format!("... and {} more, in {}", lost.len() - SHOWN, file.display()))?;
+    }
+    consent(yes, "what is readable of damaged segments is saved, and then they are removed for good")?;
+    start_log(config);
+    let clock = std::sync::Arc::new(SystemClock::start());
+    EmbeddedStore::forget_damage(&config.embedded(), clock, &mut StdRng::from_os_rng())?;
+    say("the damage is forgotten; readers of lost envelopes are still told")
+}
+
+/// The data folder, if there is a store in it.
+fn needs_store(config: &Config) -> anyhow::Result<&std::path::Path> {
+    let data = &config.data;
+    if config.engine == Engine::Memory || !data.join("journal").is_dir() {
+        let data = data.display();
         return Err(anyhow!(
             "there is no store in {data}: put the backup there, or name another folder with --data"
         ));
     }
+    Ok(data)
+}
+
+/// Makes another store of a restored one (R10).
+fn restored(config: &Config) -> anyhow::Result<()> {
+    let data = needs_store(config)?.display();
     start_log(config);
     let clock = std::sync::Arc::new(SystemClock::start());
     EmbeddedStore::renew_incarnation(&config.embedded(), clock, &mut StdRng::from_os_rng())?;

@@ -37,6 +37,8 @@ pub(super) type Reply = Result<Outcome<Pinned>, StoreError>;
 pub(super) enum Ask {
     /// A command of the [`Store`](crate::store::Store) trait.
     Command(Box<Command>),
+    /// Give up what is damaged.
+    ForgetDamage,
     /// Answer everything that came before, and end.
     Close,
 }
@@ -212,6 +214,11 @@ impl Committer {
                     let answer = self.execute(*command, &mut round)?;
                     round.answers.push(Answered { reply: request.reply, answer, permit: request.permit });
                 }
+                Ask::ForgetDamage => {
+                    self.flush(&mut round)?;
+                    let answer = self.forget_damage()?.map(|()| Outcome::Done);
+                    round.answers.push(Answered { reply: request.reply, answer, permit: request.permit });
+                }
                 Ask::Close => {
                     closing = Some(request.reply);
                     break;
@@ -255,6 +262,7 @@ impl Committer {
         let (mut count, mut bytes) = (0, 0);
         for request in self.waiting.iter().take(ROUND_COMMANDS) {
             let more = match &request.ask {
+                Ask::ForgetDamage => 0,
                 Ask::Command(command) if tight && takes_space(command) => 0,
                 Ask::Command(command) => size_of(command),
                 Ask::Close => 0,

@@ -1,7 +1,8 @@
 //! What is known of damage: a count for the operator, and a file in the data folder that remembers.
 //!
 //! ```text
-//! <data>/damage    one line for each stretch of the journal and each envelope that is lost, under a few words on what to do
+//! <data>/damage    one line for each stretch of the journal and each envelope that is lost, under a few words on what to do;
+//!                  with `forgotten: ` before it once the operator has dealt with it
 //! ```
 //! Owns that file. It is there so that damage is acted upon once and not at every start, and so that the
 //! names of mailboxes, which the log must not tell, are written down somewhere. Deleting it does no harm:
@@ -22,8 +23,11 @@ use crate::store::ledger::Missing;
 const HEAD: &str = "\
 # Parts of this store could not be read back. What follows is lost; everything else is served.
 # What to do: find out why (`dmesg`, SMART), copy the data folder to a good disk, and start again; or restore a backup, and begin
-# a new incarnation. A segment that is named here is kept as it is. This file may be deleted.
+# a new incarnation. A segment that is named here is kept as it is, until you have `posthorn-server forget-damage` carry what
+# is readable of it and remove it. This file may be deleted.
 ";
+/// Before a line that the operator has dealt with.
+const FORGOTTEN: &str = "forgotten: ";
 
 /// Most lines that are remembered of damage found while running. What a start finds is never cut.
 const MOST: usize = 10_000;
@@ -32,8 +36,9 @@ const MOST: usize = 10_000;
 #[derive(Debug, Default)]
 pub(super) struct Known {
     path: Option<PathBuf>,
-    /// Guards the lines and the file.
+    /// Guards the lines and the file. Those that are forgotten are known, and do not count.
     lines: Mutex<BTreeSet<String>>,
+    forgotten: Mutex<BTreeSet<String>>,
     /// Whether the operator was pointed to the file since the start.
     told: AtomicBool,
 }
@@ -59,14 +64,23 @@ impl Known {
         let text = path.as_deref().map(read).transpose()?.flatten().unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-        let lines = Mutex::new(lines.map(str::to_owned).collect());
-        Ok(Self { path, lines, told: AtomicBool::new(false) })
+        let (forgotten, lines): (BTreeSet<_>, BTreeSet<_>) =
+            lines.map(str::to_owned).partition(|line| line.starts_with(FORGOTTEN));
+        let forgotten = forgotten.iter().filter_map(|line| line.strip_prefix(FORGOTTEN)).map(str::to_owned);
+        let (forgotten, lines) = (Mutex::new(forgotten.collect()), Mutex::new(lines));
+        Ok(Self { path, lines, forgotten, told: AtomicBool::new(false) })
     }
 
     /// Whether all of these lines are known.
     pub(super) fn knows<'a>(&self, mut lines: impl Iterator<Item = &'a String>) -> bool {
-        let known = self.lines.lock();
-        lines.all(|line| known.contains(line))
+        let (known, forgotten) = (self.lines.lock(), self.forgotten.lock());
+        lines.all(|line| known.contains(line) || forgotten.contains(line))
+    }
+
+    /// The lines that count.
+    #[cfg(test)]
+    pub(super) fn lines(&self) -> BTreeSet<String> {
+        self.lines.lock().clone()
     }
 
     /// How many lines are known.
@@ -77,7 +91,9 @@ impl Known {
     /// Adds lines, durably.
     pub(super) fn add(&self, lines: impl IntoIterator<Item = String>) -> io::Result<()> {
         let mut known = self.lines.lock();
-        let fresh: Vec<String> = lines.into_iter().filter(|line| !known.contains(line)).collect();
+        let forgotten = self.forgotten.lock();
+        let is_fresh = |line: &String| !known.contains(line) && !forgotten.contains(line);
+        let fresh: Vec<String> = lines.into_iter().filter(is_fresh).collect();
         let Some(path) = self.path.as_ref().filter(|_| !fresh.is_empty()) else {
             known.extend(fresh);
             return Ok(());
@@ -92,6 +108,27 @@ impl Known {
             File::open(folder)?.sync_all()?;
         }
         known.extend(fresh);
+        Ok(())
+    }
+
+    /// What is known from now on counts as dealt with, durably.
+    pub(super) fn forget(&self) -> io::Result<()> {
+        let (mut known, mut forgotten) = (self.lines.lock(), self.forgotten.lock());
+        let all: BTreeSet<String> = known.union(&forgotten).cloned().collect();
+        if let Some(path) = self.path.as_ref().filter(|_| !all.is_empty()) {
+            let mut text = HEAD.to_owned();
+            all.iter().for_each(|line| text.extend([FORGOTTEN, line, "\n"]));
+            let temporary = path.with_extension("tmp");
+            let mut file = File::create(&temporary)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            std::fs::rename(&temporary, path)?;
+            if let Some(folder) = path.parent() {
+                File::open(folder)?.sync_all()?;
+            }
+        }
+        known.clear();
+        *forgotten = all;
         Ok(())
     }
 
@@ -132,5 +169,23 @@ mod tests {
         assert!(text.starts_with(HEAD) && text.ends_with("three\n"));
         fs::write(dir.path().join("damage"), [0xff, 0]).expect("damaged");
         assert!(!Known::of(Some(dir.path())).expect("readable").knows(lines.iter()));
+    }
+
+    #[test]
+    fn what_is_forgotten_is_known_and_does_not_count() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let known = Known::of(Some(dir.path())).expect("readable");
+        known.forget().expect("nothing to do");
+        assert!(!dir.path().join("damage").exists());
+        known.add(["one".to_owned()]).expect("written");
+        known.forget().expect("written");
+        for known in [known, Known::of(Some(dir.path())).expect("readable")] {
+            assert!(known.knows(["one".to_owned()].iter()));
+            assert_eq!(known.count(), 0);
+            known.add(["one".to_owned(), "two".to_owned()]).expect("written");
+            assert_eq!(known.count(), 1, "found again is no news");
+        }
+        let again = Known::of(Some(dir.path())).expect("readable");
+        assert_eq!(again.count(), 1);
     }
 }

@@ -25,13 +25,14 @@ const INCARNATION_LABEL: &str = "posthorn incarnation 1 ";
 /// One of these makes a folder the relay's.
 const OURS: [&str; 2] = ["lock", "journal"];
 /// What may be in a folder that is yet to become the relay's.
-const HARMLESS: [&str; 8] = [
+const HARMLESS: [&str; 9] = [
     "posthorn.toml",
     "relay-identity.key",
     "incarnation",
     "incarnation.tmp",
     "index",
     "damage",
+    "damage.tmp",
     "admin.sock",
     "lost+found",
 ];

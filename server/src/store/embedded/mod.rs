@@ -17,7 +17,7 @@
 //! | `upkeep` | when segments are counted and emptied |
 //! | `checkpoint`, `index`, `checkpointer` | sled, which may be thrown away at any time: one checkpoint; two in turn; when |
 //! | `folder`, `start` | lock and incarnation; from files to a running store |
-//! | `damage` | what can no longer be read back, for the operator |
+//! | `damage`, `salvage` | what can no longer be read back, for the operator; giving it up |
 //!
 //! The rules of mailboxes and of the directory are not here but in the ledger, which both engines run.
 
@@ -28,6 +28,7 @@ mod damage;
 mod folder;
 mod index;
 pub(crate) mod journal;
+mod salvage;
 mod shared;
 mod start;
 #[cfg(test)]
@@ -138,6 +139,9 @@ pub enum StartError {
     /// Damage was found, and could not be written down.
     #[error("damage was found, but {0} cannot be written: {1}")]
     Damage(PathBuf, std::io::Error),
+    /// What is damaged could not be given up.
+    #[error("the damage could not be forgotten: {0}: free some space, and repeat it")]
+    Forgetting(StoreError),
     /// The new incarnation could not be made durable, or the one-time key packages could not be discarded.
     #[error("the incarnation could not be renewed: {0}")]
     Renewal(StoreError),

@@ -267,7 +267,7 @@ fn report(shared: &Shared, segment: u32, error: &CompactError) {
 }
 
 /// The ledger, as the owner of a segment's records.
-struct Owner<'a> {
+pub(super) struct Owner<'a> {
     shared: &'a Shared,
     /// Tombstones up to this version no longer bury anything once the segment is gone.
     floor: u64,
@@ -281,9 +281,8 @@ struct Owner<'a> {
 }
 
 impl<'a> Owner<'a> {
-    fn new(journal: &Journal, shared: &'a Shared, segment: u32) -> Self {
-        let oldest = journal.segments().iter().find(|(number, _)| **number != segment);
-        let floor = oldest.map_or(0, |(_, usage)| usage.stamp);
+    pub(super) fn new(journal: &Journal, shared: &'a Shared, segment: u32) -> Self {
+        let floor = journal.floor_without(segment);
         Self { shared, floor, asked: None, written: Vec::new(), ends: Vec::new() }
     }
 

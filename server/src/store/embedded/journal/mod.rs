@@ -25,6 +25,7 @@ pub(crate) mod format;
 mod open;
 pub(crate) mod reader;
 pub(crate) mod real;
+mod salvage;
 mod scan;
 mod segment;
 mod survey;

@@ -609,3 +609,29 @@ fn a_step_is_bounded() {
         assert!(steps > 10, "{steps}");
     }
 }
+
+/// A lost segment may be put back, and then what it holds must still find what buries it.
+#[test]
+fn while_segments_are_lost_nothing_counts_as_buried_for_good() {
+    let disk = SimDisk::default();
+    let (mut journal, ..) = open(&disk);
+    for stamp in 1..60 {
+        journal.stamp(stamp);
+        append(&mut journal, &[vec![7; 600]]).expect("written");
+    }
+    let (first, second) = {
+        let mut numbers = journal.segments().keys();
+        (*numbers.next().expect("many"), *numbers.next().expect("many"))
+    };
+    assert!(journal.floor_without(first) > 0);
+    drop(journal);
+    disk.unlink(&name_of(second)).expect("there");
+    let (mut journal, _, damage) = open(&disk);
+    assert!(damage.iter().any(|damage| damage.segment == second));
+    assert_eq!(journal.floor_without(first), 0);
+    journal.forget_lost().expect("written");
+    assert!(journal.floor_without(first) > 0);
+    drop(journal);
+    let (.., damage) = open(&disk);
+    assert!(damage.iter().all(|damage| damage.segment != second), "{damage:?}");
+}

@@ -11,6 +11,7 @@ use posthorn_proto::MailboxId;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::super::journal::disk::Disk;
 use super::*;
 use crate::store::conformance::names::{expect, mailbox, open, post, reader_id, sized, token, turn_key};
 use crate::store::conformance::{Event, Fixture, new_mailbox, small_policy};
@@ -456,4 +457,58 @@ async fn a_disk_that_hangs_is_told() {
     disk.hold_syncs(false);
     expect(append.await);
     assert_eq!(f.store.stats().stalled_seconds, 0);
+}
+
+/// Finding M6: a damaged segment was kept for ever. Whatever is readable of it stays, and of what is lost
+/// nobody but its reader hears again.
+#[tokio::test]
+async fn damage_can_be_forgotten() {
+    let disk = SimDisk::default();
+    let setup = Setup::new(roomy());
+    // A start after damage waits for its own first command, which no thread of a runtime may.
+    let on = |disk: &SimDisk| {
+        std::thread::scope(|scope| scope.spawn(|| open_on(disk, None, &setup)).join().expect("it ran"))
+    };
+    let store = on(&disk);
+    let device = crate::store::conformance::names::device(1);
+    expect(store.register(crate::store::conformance::names::account(1)).await);
+    expect(store.draw_tokens(device, vec![token(1)]).await);
+    expect(store.create(new_mailbox(1, &[1])).await);
+    for n in 1..=40 {
+        expect(store.append(sized(mailbox(1), n, 0, 500)).await);
+    }
+    drop(store);
+    let place = |n| disk.find(&sized(mailbox(1), n, 0, 500).post_id.0).pop().expect("it is somewhere");
+    let (damaged, at) = place(5);
+    disk.flip(&damaged, at + 100);
+    let lost = place(25).0;
+    disk.unlink(&lost).expect("it is there");
+
+    let seqs = async |store: &EmbeddedStore| {
+        let (mut all, mut from) = (Vec::new(), 1);
+        while from <= 40 {
+            let read = store.read(mailbox(1), ReadRange { from, ..ALL }).await;
+            let read = read.map(|stored| stored.iter().map(|stored| stored.seq).collect::<Vec<_>>());
+            from = read.as_ref().map_or(from, |seqs| *seqs.last().expect("some")) + 1;
+            all.extend(read.unwrap_or_default());
+        }
+        all
+    };
+    let store = on(&disk);
+    let readable = seqs(&store).await;
+    assert!(readable.len() < 39 && !readable.contains(&5) && !readable.contains(&25), "{readable:?}");
+    assert!(readable.contains(&4) && readable.contains(&6), "its neighbours are readable");
+    let told = store.shared.damage.lines();
+    assert!(told.iter().any(|line| line.contains("missing")), "{told:?}");
+    std::thread::scope(|scope| scope.spawn(|| store.give_up()).join().expect("it ran")).expect("given up");
+    assert_eq!(store.stats().damaged, 0);
+    assert!(disk.find(&sized(mailbox(1), 5, 0, 500).post_id.0).is_empty(), "nothing of it is left");
+    assert_eq!(seqs(&store).await, readable);
+    drop(store);
+    for disk in [disk.clone(), disk.power_cut(&mut StdRng::seed_from_u64(9))] {
+        let store = on(&disk);
+        assert_eq!(seqs(&store).await, readable);
+        let told = store.shared.damage.lines();
+        assert!(told.iter().all(|line| line.starts_with("envelope")), "no segment is missed: {told:?}");
+    }
 }

@@ -1,0 +1,65 @@
+//! Forgetting damage, because the operator says so: what is readable of damaged segments is carried forward,
+//! they go, and what was lost with them counts as dealt with.
+
+use std::sync::Arc;
+
+use rand::CryptoRng;
+use tokio::sync::oneshot;
+
+use super::committer::{Ask, Committer, Request};
+use super::journal::compact::CompactError;
+use super::journal::{BeginError, Fatal};
+use super::upkeep::Owner;
+use super::{EmbeddedConfig, EmbeddedStore, StartError};
+use crate::store::{Clock, StoreError, Unheard};
+
+impl Committer {
+    /// Gives up what is damaged. If there is no space for what has to be carried, what was done stays done.
+    pub(super) fn forget_damage(&mut self) -> Result<Result<(), StoreError>, Fatal> {
+        for segment in self.journal.damaged() {
+            self.journal.stamp(self.shared.ledger.read().version());
+            let mut owner = Owner::new(&self.journal, &self.shared, segment);
+            let given_up = self.journal.give_up(segment, &mut owner);
+            self.shared.publish(self.shared.ledger.read().version(), self.journal.position());
+            match given_up {
+                Ok(()) => {}
+                Err(CompactError::Fatal(fatal)) => return Err(fatal),
+                Err(error) => {
+                    tracing::error!(%error, "a damaged segment is kept");
+                    return Ok(Err(StoreError::Unavailable));
+                }
+            }
+        }
+        match self.journal.forget_lost() {
+            Ok(()) => Ok(Ok(())),
+            Err(BeginError::Later(error)) => {
+                tracing::error!(%error, "lost segments are still missed");
+                Ok(Err(StoreError::Unavailable))
+            }
+            Err(BeginError::Fatal(fatal)) => Err(fatal),
+        }
+    }
+}
+
+impl EmbeddedStore {
+    /// For an operator who has read what is lost and wants to hear no more of it: carries forward what is
+    /// readable of damaged segments, removes them, and counts what was lost as dealt with. Envelopes that are
+    /// lost are still told to their readers. The relay must not be running. If this fails, it may be
+    /// repeated.
+    pub fn forget_damage(
+        config: &EmbeddedConfig,
+        clock: Arc<dyn Clock>,
+        rng: &mut impl CryptoRng,
+    ) -> Result<(), StartError> {
+        Self::open(config, clock, Arc::new(Unheard), rng)?.give_up().map_err(StartError::Forgetting)
+    }
+
+    pub(super) fn give_up(&self) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let queue = self.queue.as_ref().ok_or(StoreError::Stopped)?;
+        let request = Request { ask: Ask::ForgetDamage, reply, permit: None };
+        queue.try_send(request).map_err(|_| StoreError::Stopped)?;
+        answer.blocking_recv().unwrap_or(Err(StoreError::Stopped))?;
+        self.shared.damage.forget().map_err(|_| StoreError::Unavailable)
+    }
+}
