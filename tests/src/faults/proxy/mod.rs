@@ -15,6 +15,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use futures_util::future::join_all;
 use posthorn_proto::CLOSE_IDLE;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -60,34 +61,47 @@ struct Setup {
     tls: bool,
 }
 
+const NGINX: &str = "nginx, X-Forwarded-For";
+const HAPROXY: &str = "HAProxy, PROXY 2";
 const SETUPS: &[Setup] = &[
-    Setup { name: "nginx, X-Forwarded-For", kind: Kind::Nginx, changes: &[], tls: false },
-    Setup { name: "HAProxy, PROXY 2", kind: Kind::Haproxy, changes: &[], tls: false },
+    Setup { name: NGINX, kind: Kind::Nginx, changes: &[], tls: false },
+    Setup { name: HAPROXY, kind: Kind::Haproxy, changes: &[], tls: false },
     Setup { name: "HAProxy, PROXY 1", kind: Kind::Haproxy, changes: &[VERSION_1], tls: false },
     Setup { name: "HAProxy, PROXY 2 before TLS", kind: Kind::Haproxy, changes: BYTES, tls: true },
 ];
 
-/// Runs the program.
+/// A case's name, and what came of it.
+type Case = (String, anyhow::Result<String>);
+
+/// Runs the program. The proxies stand side by side: most of their time is spent in silence.
 pub async fn run(run: &Run, tally: &mut Tally) {
-    for setup in SETUPS {
-        let name = |what: &str| format!("proxy: {}: {what}", setup.name);
-        if !setup.kind.is_there() {
-            Tally::skip(&name("everything"), &format!("{} is not installed", setup.kind.program()));
-            continue;
-        }
-        tally.count(&name("limits by address"), limits(run, *setup).await);
-        tally.count(&name("handshakes"), handshakes(run, *setup).await);
-        tally.count(&name("silence"), silence(run, *setup).await);
-        tally.count(&name("reading the configuration again"), reload(run, *setup).await);
+    let (there, missing): (Vec<&Setup>, Vec<&Setup>) = SETUPS.iter().partition(|setup| setup.kind.is_there());
+    for setup in missing {
+        Tally::skip(&format!("proxy: {}", setup.name), &format!("{} is not installed", setup.kind.program()));
     }
-    if Kind::Nginx.is_there() {
-        let name = "proxy: nginx that does not say for whom it speaks, or speaks HTTP/1.0";
-        tally.count(name, careless(run).await);
-    }
-    if Kind::Haproxy.is_there() {
-        tally.count("proxy: HAProxy that asks whether the relay is well", health(run).await);
+    let played = join_all(there.into_iter().map(|setup| play(run, *setup))).await;
+    for (name, outcome) in played.into_iter().flatten() {
+        tally.count(&name, outcome);
     }
     others::run(run, tally).await;
+}
+
+/// All cases of one proxy.
+async fn play(run: &Run, setup: Setup) -> Vec<Case> {
+    let (limits, handshakes, silence, reload) =
+        tokio::join!(limits(run, setup), handshakes(run, setup), silence(run, setup), reload(run, setup));
+    let mut cases = vec![
+        ("limits by address", limits),
+        ("handshakes", handshakes),
+        ("silence", silence),
+        ("reading the configuration again", reload),
+    ];
+    match setup.name {
+        NGINX => cases.push(("set up carelessly", careless(run, setup).await)),
+        HAPROXY => cases.push(("asking whether the relay is well", health(run, setup).await)),
+        _ => {}
+    }
+    cases.into_iter().map(|(what, outcome)| (format!("proxy: {}: {what}", setup.name), outcome)).collect()
 }
 
 /// A relay behind a proxy.
@@ -197,15 +211,15 @@ async fn handshakes(run: &Run, setup: Setup) -> anyhow::Result<String> {
     client_.shout(Message::binary(vec![0; 600 * 1024])).await;
     ensure!(client_.closing().await? == Some(1009), "the close code gets lost");
 
-    let refused = stage.join(client(1), &[("sec-websocket-protocol", "mqtt")]).await?.err();
+    let refused = stage.join(client(2), &[("sec-websocket-protocol", "mqtt")]).await?.err();
     ensure!(refused == Some(400), "without the subprotocol: {refused:?}");
     let old = "GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n";
-    let answer = plain(stage.front.address, client(1), old).await?;
+    let answer = plain(stage.front.address, client(3), old).await?;
     ensure!(answer.contains(" 200 ") && answer.contains("{\"status\":\"ok\"}"), "HTTP/1.0: {answer}");
     let old = "GET /v1/ws HTTP/1.0\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
                Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
                Sec-WebSocket-Protocol: posthorn.v1\r\n\r\n";
-    let answer = plain(stage.front.address, client(1), old).await?;
+    let answer = plain(stage.front.address, client(4), old).await?;
     let status = answer.split(' ').nth(1).unwrap_or_default().to_owned();
     // nginx makes HTTP/1.1 of it, so that the relay sees nothing wrong.
     let expected = if setup.kind == Kind::Nginx { "101" } else { "505" };
@@ -275,15 +289,14 @@ async fn reload(run: &Run, setup: Setup) -> anyhow::Result<String> {
     }
     early.ping().await.context("who was there before")?;
     Client::welcome(stage.front.address, client(1)).await?.ping().await.context("who comes later")?;
-    ensure!(stage.join(client(1), &[]).await?.is_ok_and(|_| true), "the second has gone");
+    stage.join_when_there_is_room(client(1)).await.context("the second has gone")?;
     early.ping().await?;
     stage.end().await?;
     Ok("who was connected stays so".to_owned())
 }
 
 /// What happens with a proxy that was set up carelessly.
-async fn careless(run: &Run) -> anyhow::Result<String> {
-    let setup = SETUPS[0];
+async fn careless(run: &Run, setup: Setup) -> anyhow::Result<String> {
     // All of its clients have one address, its own, and share that one's limit.
     let stage = Stage::set(
         run,
@@ -312,15 +325,15 @@ async fn careless(run: &Run) -> anyhow::Result<String> {
 }
 
 /// A proxy that looks after the relay speaks for itself meanwhile.
-async fn health(run: &Run) -> anyhow::Result<String> {
+async fn health(run: &Run, setup: Setup) -> anyhow::Result<String> {
     let asks = (
         "send-proxy-v2\n",
         "send-proxy-v2 check inter 100ms fall 1\n    option httpchk GET /health\n    http-check expect string ok\n",
     );
-    let stage = Stage::set(run, SETUPS[1], &[asks]).await?;
+    let stage = Stage::set(run, setup, &[asks]).await?;
     let begun = now();
     while begun.elapsed() < Duration::from_secs(1) {
-        Client::welcome(stage.front.address, client(1)).await?.ping().await?;
+        stage.join_when_there_is_room(client(1)).await?.ping().await?;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let log = stage.front.log();
