@@ -66,7 +66,7 @@ fn check<'a>(call: &'a Call, open: &Open) -> Result<impl Drop + use<'a>, Refusal
     if !open.openings.iter().all(|opening| seen.insert(opening.mailbox)) {
         return Err(Refusal::new(ErrorCode::BadRequest, "a mailbox stands twice in one Open"));
     }
-    if seen.len() * OPENING_BYTES > call.context.budget.share() {
+    if seen.len() * OPENING_BYTES > call.context.budget.share_of_openings() {
         let message = "the relay has no memory for more openings just now: ask again later".to_owned();
         return Err(Refusal { code: Some(ErrorCode::Busy), message, retry_after_ms: BUSY_MS });
     }

@@ -15,12 +15,14 @@ const PART: usize = 16;
 pub(crate) struct Budget {
     most: usize,
     used: AtomicUsize,
+    /// Of that, what openings hold.
+    openings: AtomicUsize,
 }
 
 impl Budget {
     /// A budget of this many bytes.
     pub(crate) fn new(most: usize) -> Self {
-        Self { most, used: AtomicUsize::new(0) }
+        Self { most, used: AtomicUsize::new(0), openings: AtomicUsize::new(0) }
     }
 
     /// Bytes held now.
@@ -41,6 +43,24 @@ impl Budget {
     /// The most that one connection may hold of one kind now, bytes.
     pub(crate) fn share(&self) -> usize {
         self.free() / PART
+    }
+
+    /// The most that one `Open` may hold now, bytes. Openings have half of the budget to themselves: whoever
+    /// fills it with messages that never end keeps nobody from opening.
+    pub(crate) fn share_of_openings(&self) -> usize {
+        (self.most / 2).saturating_sub(self.openings.load(Ordering::Relaxed)) / PART
+    }
+
+    /// Counts what an opening holds from now on.
+    pub(crate) fn charge_opening(&self, bytes: usize) {
+        self.openings.fetch_add(bytes, Ordering::Relaxed);
+        self.charge(bytes);
+    }
+
+    /// Counts what an opening does not hold any more.
+    pub(crate) fn release_opening(&self, bytes: usize) {
+        self.openings.fetch_sub(bytes, Ordering::Relaxed);
+        self.release(bytes);
     }
 
     /// Counts bytes that are held from now on. Never refuses: some things have to be taken.

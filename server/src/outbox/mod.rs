@@ -185,12 +185,12 @@ impl Outbox {
 
     /// Counts what is held for the connection's openings.
     pub(crate) fn hold(&self, bytes: usize) {
-        self.budget.charge(bytes);
+        self.budget.charge_opening(bytes);
     }
 
     /// Counts what is not held any more.
     pub(crate) fn let_go(&self, bytes: usize) {
-        self.budget.release(bytes);
+        self.budget.release_opening(bytes);
     }
 
     /// The opening that has waited longest, if there is room to serve it. Room means half the queue: reading

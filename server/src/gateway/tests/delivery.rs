@@ -108,7 +108,7 @@ fn of_an_opening_that_ended_only_the_reason_is_kept() {
 
 #[test]
 fn openings_take_memory_that_is_there() {
-    let relay = TestRelay::new(Setup { memory_bytes: 16 * 16 * OPENING_BYTES, ..Setup::default() });
+    let relay = TestRelay::new(Setup { memory_bytes: 2 * 16 * 16 * OPENING_BYTES, ..Setup::default() });
     let opening = |name: u8| Opening {
         mailbox: MailboxId([name; 16]),
         reader: READER,
@@ -120,6 +120,11 @@ fn openings_take_memory_that_is_there() {
     let mut client = relay.connect();
     assert_eq!(client.refused(openings(17)), ErrorCode::Busy);
     assert!(matches!(client.ask(openings(8)), ServerBody::Opened(_)));
+    // What messages hold, however much, is not what openings have.
+    relay.context.budget.charge(usize::MAX / 2);
+    assert_eq!(client.refused(openings(17)), ErrorCode::Busy);
+    assert!(matches!(client.ask(openings(16)), ServerBody::Opened(_)));
+    relay.context.budget.release(usize::MAX / 2);
 }
 
 #[test]
