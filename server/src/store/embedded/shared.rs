@@ -19,9 +19,6 @@ use crate::store::ledger::{Held, Ledger, Missing, Place, Record, Taken};
 use crate::store::{CardRecord, Clock, ReadRange, Stats, StoreError, Stored, TakenKeyPackage};
 use posthorn_proto::{Handle, MailboxId};
 
-/// How often a read is tried when compaction moves what it looks for.
-const MOVED_TRIES: usize = 8;
-
 impl Place for Location {
     fn put(&self, out: &mut Vec<u8>) {
         for number in [self.segment, self.offset, self.len] {
@@ -88,7 +85,8 @@ pub(super) struct Pinned {
 }
 
 impl Pinned {
-    /// Only the committer makes these, because only the committer removes segments.
+    /// Made by the committer, which alone removes segments, or while the ledger is locked: what the ledger
+    /// says to lie in a segment was not carried elsewhere yet, so the segment goes later, and finds this.
     pub(super) fn new(shared: &Arc<Shared>, place: Location) -> Self {
         *shared.pins.lock().entry(place.segment).or_insert(0) += 1;
         Self { shared: Arc::clone(shared), place }
@@ -243,32 +241,36 @@ impl Shared {
     /// Reads stored envelopes. The answer ends before a damaged one; only if that is the first, the answer is
     /// that it is damaged.
     pub(super) async fn read(
-        &self,
+        self: &Arc<Self>,
         mailbox: &MailboxId,
         range: ReadRange,
     ) -> Result<Vec<Stored>, StoreError> {
-        let mut gone = None;
-        for _ in 0..MOVED_TRIES {
-            let held = self.look_into(mailbox, |ledger| locate(ledger, mailbox, range)).await?;
-            if let Some(stored) = read_at_once(&self.reader, &held) {
-                return Ok(stored);
-            }
-            let first = held.first().map(|held| held.seq);
-            let reader = self.reader.clone();
-            let read = tokio::task::spawn_blocking(move || read_all(&reader, held, gone)).await;
-            match read.map_err(|_| StoreError::Stopped)? {
-                Ok(stored) => return Ok(stored),
-                Err(ReadError::Gone(segment)) => gone = Some(segment),
-                Err(error) => {
-                    if let (ReadError::Damaged(at), Some(seq)) = (&error, first) {
-                        self.note(*at);
-                        self.damage.found(envelope(&Missing { mailbox: *mailbox, seq }));
-                    }
-                    return Err(unreadable(&error));
-                }
-            }
+        let held = self.look_into(mailbox, |ledger| locate(ledger, mailbox, range)).await?;
+        if let Some(stored) = read_at_once(&self.reader, &held) {
+            return Ok(stored);
         }
-        Err(StoreError::Unavailable)
+        // Now it takes time, in which what is read must not be carried elsewhere and removed.
+        let pinned = |ledger: &Ledger<Location>| {
+            let (held, last) = locate(ledger, mailbox, range)?;
+            let pins: Vec<_> = held.iter().map(|held| Pinned::new(self, held.place)).collect();
+            Ok(((held, pins), last))
+        };
+        let (held, pins) = self.look_into(mailbox, pinned).await?;
+        let first = held.first().map(|held| held.seq);
+        let reader = self.reader.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let read = read_all(&reader, held);
+            drop(pins);
+            read
+        });
+        let read = read.await.map_err(|_| StoreError::Stopped)?;
+        read.map_err(|error| {
+            if let (ReadError::Damaged(at), Some(seq)) = (&error, first) {
+                self.note(*at);
+                self.damage.found(envelope(&Missing { mailbox: *mailbox, seq }));
+            }
+            unreadable(&error)
+        })
     }
 
     /// Notes that the record at this place cannot be read back.
@@ -311,23 +313,21 @@ impl Shared {
     }
 
     /// An account's card.
-    pub(super) async fn card(&self, handle: &Handle) -> Result<CardRecord, StoreError> {
-        let mut gone = None;
-        for _ in 0..MOVED_TRIES {
-            let held = self.look(|ledger| ledger.card(handle)).await?;
-            let card = match held.place.map(|place| self.record(place)) {
-                None => Bytes::new(),
-                Some(Ok(record)) => record.body().cloned().unwrap_or_default(),
-                Some(Err(ReadError::Gone(segment))) if gone != Some(segment) => {
-                    gone = Some(segment);
-                    continue;
-                }
-                Some(Err(ReadError::Gone(_))) => return Err(StoreError::Damaged),
-                Some(Err(error)) => return Err(unreadable(&error)),
-            };
-            return Ok(CardRecord { identity_key: held.identity_key, version: held.version, card });
-        }
-        Err(StoreError::Unavailable)
+    pub(super) async fn card(self: &Arc<Self>, handle: &Handle) -> Result<CardRecord, StoreError> {
+        let question = |ledger: &Ledger<Location>| {
+            let held = ledger.card(handle)?;
+            let pin = held.place.map(|place| Pinned::new(self, place));
+            Ok((held, pin))
+        };
+        let (held, pin) = self.look(question).await?;
+        let card = match pin.as_ref().map(|pin| self.record(pin.place)) {
+            None => Bytes::new(),
+            Some(Ok(record)) => record.body().cloned().unwrap_or_default(),
+            // Pinned segments are not removed: it is lost.
+            Some(Err(ReadError::Gone(_))) => return Err(StoreError::Damaged),
+            Some(Err(error)) => return Err(unreadable(&error)),
+        };
+        Ok(CardRecord { identity_key: held.identity_key, version: held.version, card })
     }
 
     /// Numbers for the operator.
@@ -357,9 +357,8 @@ fn locate(
     Ok((held, last.unwrap_or(Position { segment: 0, offset: 0 })))
 }
 
-/// Reads all of them. `gone` is a segment that was found missing before the places were looked up again; what
-/// is still said to lie there is lost.
-fn read_all(reader: &Reader, held: Vec<Held<Location>>, gone: Option<u32>) -> Result<Vec<Stored>, ReadError> {
+/// Reads all of them, in segments that are not removed meanwhile: what is not there is lost.
+fn read_all(reader: &Reader, held: Vec<Held<Location>>) -> Result<Vec<Stored>, ReadError> {
     let mut all = Vec::with_capacity(held.len());
     for held in held {
         let stored = record_at(reader, held.place).and_then(|record| match record.stored() {
@@ -368,7 +367,6 @@ fn read_all(reader: &Reader, held: Vec<Held<Location>>, gone: Option<u32>) -> Re
         });
         match stored {
             Ok(stored) => all.push(stored),
-            Err(ReadError::Gone(segment)) if gone != Some(segment) => return Err(ReadError::Gone(segment)),
             Err(ReadError::Gone(_)) if all.is_empty() => return Err(ReadError::Damaged(held.place)),
             Err(error) if all.is_empty() => return Err(error),
             Err(_) => break,

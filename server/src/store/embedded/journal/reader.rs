@@ -35,10 +35,19 @@ pub(crate) struct Reader {
 
 struct Shared {
     disk: Arc<dyn Disk>,
-    /// The open files, the one that was used most recently last.
-    open: Mutex<Vec<OpenSegment>>,
+    open: Mutex<Open>,
     /// Most files that are held open.
     limit: usize,
+}
+
+/// The open files.
+#[derive(Default)]
+struct Open {
+    /// The one that was used most recently last.
+    files: Vec<OpenSegment>,
+    /// How often one was forgotten. Whoever opened a file meanwhile must not keep it, for it may be just that
+    /// one, whose space would then not come back.
+    forgotten: u64,
 }
 
 #[derive(Clone)]
@@ -49,7 +58,7 @@ struct OpenSegment {
 
 impl Reader {
     pub(super) fn new(disk: Arc<dyn Disk>, limit: usize) -> Self {
-        Self { shared: Arc::new(Shared { disk, open: Mutex::new(Vec::new()), limit: limit.max(1) }) }
+        Self { shared: Arc::new(Shared { disk, open: Mutex::default(), limit: limit.max(1) }) }
     }
 
     /// The payload of the record at `at`, checked.
@@ -71,8 +80,15 @@ impl Reader {
     /// The same if it is in the system's cache, which takes microseconds. `None` in every other case;
     /// [`Self::read`] says what the matter is.
     pub(crate) fn read_at_once(&self, at: Location) -> Option<Bytes> {
-        let segment =
-            self.shared.open.lock().iter().rev().find(|open| open.ident.segment == at.segment).cloned()?;
+        let segment = self
+            .shared
+            .open
+            .lock()
+            .files
+            .iter()
+            .rev()
+            .find(|open| open.ident.segment == at.segment)
+            .cloned()?;
         let mut buf = BytesMut::zeroed(FRAME_HEADER + at.len as usize);
         if !segment.file.read_at_once(&mut buf, u64::from(at.offset)) {
             return None;
@@ -87,25 +103,36 @@ impl Reader {
 
     /// Closes a segment that is about to be removed, so that its space comes back.
     pub(super) fn forget(&self, segment: u32) {
-        self.shared.open.lock().retain(|open| open.ident.segment != segment);
+        let mut open = self.shared.open.lock();
+        open.forgotten += 1;
+        open.files.retain(|open| open.ident.segment != segment);
     }
 
     fn segment(&self, number: u32) -> Result<OpenSegment, ReadError> {
-        {
+        let forgotten = {
             let mut open = self.shared.open.lock();
-            if let Some(index) = open.iter().rposition(|open| open.ident.segment == number) {
-                let hit = open.remove(index);
-                open.push(hit.clone());
+            if let Some(index) = open.files.iter().rposition(|open| open.ident.segment == number) {
+                let hit = open.files.remove(index);
+                open.files.push(hit.clone());
                 return Ok(hit);
             }
-        }
+            open.forgotten
+        };
         let fresh = self.load(number)?;
-        let mut open = self.shared.open.lock();
-        if open.len() >= self.shared.limit {
-            open.remove(0);
-        }
-        open.push(fresh.clone());
+        self.keep(&fresh, forgotten);
         Ok(fresh)
+    }
+
+    /// Keeps a file open that was opened when so many had been forgotten.
+    fn keep(&self, fresh: &OpenSegment, forgotten: u64) {
+        let mut open = self.shared.open.lock();
+        if open.forgotten != forgotten {
+            return;
+        }
+        if open.files.len() >= self.shared.limit {
+            open.files.remove(0);
+        }
+        open.files.push(fresh.clone());
     }
 
     fn load(&self, number: u32) -> Result<OpenSegment, ReadError> {
@@ -121,5 +148,36 @@ impl Reader {
         let damaged = ReadError::Damaged(Location { segment: number, offset: 0, len: 0 });
         let marker = marker_of(&head, number).ok_or(damaged)?;
         Ok(OpenSegment { ident: Ident { segment: number, marker }, file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::format::SegmentHeader;
+    use super::super::sim::SimDisk;
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_opened_while_its_segment_went_is_not_kept() {
+        let disk = SimDisk::default();
+        let header = SegmentHeader {
+            segment: 1,
+            incarnation: [0; 16],
+            marker: 2,
+            prev_segment: 0,
+            prev_end: 0,
+            first_batch: 1,
+            stamp: 0,
+            start: 1,
+        };
+        let file = disk.create(&name_of(1)).expect("made");
+        file.write_at(&header.encode(), 0).expect("written");
+        let reader = Reader::new(Arc::new(disk), 4);
+        let late = reader.load(1).expect("it is still there");
+        reader.forget(1);
+        reader.keep(&late, 0);
+        assert!(reader.shared.open.lock().files.is_empty(), "its space comes back");
+        reader.keep(&late, 1);
+        assert_eq!(reader.shared.open.lock().files.len(), 1, "others are kept");
     }
 }

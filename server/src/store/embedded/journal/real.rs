@@ -107,7 +107,7 @@ impl DiskFile for File {
         }
         match rustix::fs::fallocate(self, FallocateFlags::empty(), have, len - have) {
             Ok(()) => Ok(()),
-            Err(rustix::io::Errno::OPNOTSUPP) => write_zeros(self, have, len),
+            Err(error) if is_unsupported(error) => write_zeros(self, have, len),
             Err(error) => Err(error.into()),
         }
     }
@@ -119,6 +119,13 @@ impl DiskFile for File {
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
     }
+}
+
+/// Whether it is the file system (or a sandbox) that cannot preallocate, and not the disk that fails. FUSE
+/// and network file systems say it in several ways.
+fn is_unsupported(error: rustix::io::Errno) -> bool {
+    use rustix::io::Errno;
+    matches!(error, Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NODEV)
 }
 
 /// Preallocation for file systems without `fallocate`.
@@ -136,6 +143,25 @@ fn write_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_preallocate_is_no_broken_disk() {
+        use rustix::io::Errno;
+        for error in [Errno::OPNOTSUPP, Errno::NOSYS, Errno::INVAL, Errno::NODEV] {
+            assert!(is_unsupported(error), "{error:?}");
+        }
+        for error in [Errno::NOSPC, Errno::IO, Errno::DQUOT, Errno::FBIG, Errno::ROFS, Errno::INTR] {
+            assert!(!is_unsupported(error), "{error:?}");
+        }
+        let dir = tempfile::tempdir().expect("temp dir");
+        let file = RealDisk::open(dir.path()).expect("there").create("a").expect("created");
+        file.write_at(b"hello", 0).expect("written");
+        let raw = OpenOptions::new().read(true).write(true).open(dir.path().join("a")).expect("there");
+        write_zeros(&raw, 5, 200_000).expect("written");
+        let mut buf = [1; 5];
+        file.read_at(&mut buf, 0).expect("read");
+        assert_eq!((&buf, file.len().expect("len")), (b"hello", 200_000));
+    }
 
     #[test]
     fn a_file_survives_its_handle() {

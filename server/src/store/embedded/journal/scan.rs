@@ -10,6 +10,13 @@ use crc32c::crc32c_append;
 use super::format::{ALIGN, BATCH_HEADER, BatchHeader, CLOSED, FRAME_HEADER, Ident, SEAL, frame};
 use super::{Damage, Location};
 
+/// Longest record that there is, and more, in bytes.
+const LONGEST: usize = 1 << 20;
+/// How many bytes may be hashed in search of what follows damage, for each byte of the batch. Whatever is
+/// stored there needs some 64; what somebody made up to look like frames everywhere needs the square of the
+/// batch's length, and is not searched to its end.
+const SEARCH: usize = 1024;
+
 /// A batch that was found.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Span {
@@ -121,6 +128,7 @@ pub(super) fn records<'a>(
     let end = (start + span.header.body_len as usize).min(buf.len());
     let mut at = start;
     let mut bad: Option<(usize, usize)> = None;
+    let mut effort = (end.saturating_sub(start)).saturating_mul(SEARCH);
     while at < end {
         if let Some((kind, payload, _)) = frame(&buf[at..end], ident, at as u32) {
             visit(
@@ -134,8 +142,9 @@ pub(super) fn records<'a>(
         // The length may be what is damaged, and frames are not aligned, so any byte may begin the next one.
         // A frame's checksum covers its place, so the chance of a false find is 2^-32 for each byte, and only
         // within a batch that is damaged anyway.
-        let next =
-            (at + 1..end).find(|next| frame_is_plausible(&buf[*next..end], ident, *next)).unwrap_or(end);
+        let next = (at + 1..end)
+            .find(|next| begins_frame(&buf[*next..end], ident, *next, &mut effort))
+            .unwrap_or(end);
         bad = Some((bad.map_or(at, |bad| bad.0), next));
         at = next;
     }
@@ -143,9 +152,48 @@ pub(super) fn records<'a>(
     Some(Damage { segment: ident.segment, offset: from as u32, len: (to - from) as u32, what: "record" })
 }
 
-/// A cheap test before the checksum, without which searching byte by byte would cost the square of the
-/// batch's length.
-fn frame_is_plausible(buf: &[u8], ident: Ident, offset: usize) -> bool {
+/// Whether a frame begins here. A cheap test comes before the checksum, and that is not made any more once
+/// the effort is used up.
+fn begins_frame(buf: &[u8], ident: Ident, offset: usize, effort: &mut usize) -> bool {
+    let len = buf.first_chunk::<4>().map_or(usize::MAX, |len| u32::from_le_bytes(*len) as usize);
     let kind_is_known = buf.get(8).is_some_and(|kind| (1..64).contains(kind));
-    kind_is_known && frame(buf, ident, offset as u32).is_some()
+    if !kind_is_known || len > LONGEST.min(buf.len()) {
+        return false;
+    }
+    let Some(left) = effort.checked_sub(len) else {
+        *effort = 0;
+        return false;
+    };
+    *effort = left;
+    frame(buf, ident, offset as u32).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Batch;
+    use super::super::format::SEGMENT_HEADER;
+    use super::*;
+
+    /// An envelope whose bytes look like the beginning of a long frame, from every fourth on, made a start
+    /// take minutes for each MiB.
+    #[test]
+    fn searching_damage_has_an_end() {
+        let ident = Ident { segment: 1, marker: 7 };
+        let made_up: Vec<u8> = [0, 1, 0, 1].repeat(25_000);
+        for (payload, found) in [(vec![0xa5; 100_000], 2), (made_up, 1)] {
+            let mut batch = Batch::new(ident, SEGMENT_HEADER as u32, 1, 1 << 20, Vec::new());
+            for payload in [&b"before"[..], &payload, b"behind"] {
+                batch.push(1, &[payload]);
+            }
+            batch.finish();
+            let mut buf = [vec![0; SEGMENT_HEADER], batch.buf].concat();
+            let header = BatchHeader::decode(&buf, ident, SEGMENT_HEADER).expect("a batch");
+            let at = SEGMENT_HEADER + BATCH_HEADER + FRAME_HEADER + 6;
+            buf[at..at + 4].fill(0xff);
+            let span = Span { offset: SEGMENT_HEADER as u32, header, intact: false };
+            let mut seen = 0;
+            assert!(records(&buf, ident, &span, &mut |_, _, _| seen += 1).is_some());
+            assert_eq!(seen, found);
+        }
+    }
 }
