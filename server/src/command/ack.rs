@@ -1,8 +1,7 @@
 //! Ack: moves the reader's cursor and gives credit.
 //!
-//! Most acks want no answer. Those of one opening are handed to the store one at a time, the latest standing
-//! for all before it, so that a client that acknowledges every envelope costs no more than the store can
-//! take.
+//! Most acks want no answer. The store notes them, and makes the latest of each reader count once in a while,
+//! so that a client that acknowledges every envelope costs no more than one that does so seldom.
 
 use std::sync::Arc;
 
@@ -26,22 +25,14 @@ pub(super) fn ack(call: Call, asked: Asked, ack: Ack) -> Option<Work> {
             asked.answer(reply.map(|()| ServerBody::Done).map_err(Refusal::from));
         })),
         (Some(opening), Ok(())) => {
-            let first = opening.note_acknowledged(ack.seq);
-            first.then(|| -> Work { Box::pin(hand_on(call, opening)) })
+            call.context.store.advance_soon(opening.mailbox, opening.reader, ack.seq);
+            None
         }
         (opening, Err(code)) => {
             refuse(&call, asked, ack, opening, code);
             None
         }
         (None, Ok(())) => None,
-    }
-}
-
-async fn hand_on(call: Call, opening: Arc<Opening>) {
-    while let Some(seq) = opening.next_acknowledgement() {
-        if let Err(error) = advance(&call, &opening, seq).await {
-            opening.end(error.code(), false);
-        }
     }
 }
 

@@ -36,11 +36,6 @@ struct Progress {
     credit: u64,
     /// Whether it is on the outbox's list of openings that are behind.
     queued: bool,
-    /// The highest seq that was acknowledged without asking for an answer, until it has been handed to the
-    /// store.
-    acknowledged: Option<u64>,
-    /// Whether somebody is handing acknowledgements to the store.
-    acknowledging: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,8 +91,6 @@ impl Opening {
             until: None,
             credit: credit.into(),
             queued: false,
-            acknowledged: None,
-            acknowledging: false,
         };
         Self { mailbox, reader, outbox, progress: Mutex::new(progress) }
     }
@@ -251,23 +244,6 @@ impl Opening {
         progress.credit = progress.credit.saturating_add(credit.into());
         self.settle(&mut progress);
         Ok(())
-    }
-
-    /// Notes an acknowledgement that wants no answer. If this returns `true`, the caller must now hand it to
-    /// the store, by [`Self::next_acknowledgement`]; otherwise somebody else is doing so already and takes
-    /// this one along.
-    pub(crate) fn note_acknowledged(&self, seq: u64) -> bool {
-        let mut progress = self.progress.lock();
-        progress.acknowledged = Some(progress.acknowledged.unwrap_or(0).max(seq));
-        !std::mem::replace(&mut progress.acknowledging, true)
-    }
-
-    /// The acknowledgement to hand to the store now; `None` when none is left or the opening has ended.
-    pub(crate) fn next_acknowledgement(&self) -> Option<u64> {
-        let mut progress = self.progress.lock();
-        let next = progress.acknowledged.take().filter(|_| progress.phase == Phase::Live);
-        progress.acknowledging = next.is_some();
-        next
     }
 
     /// Whether the reader was evicted. Then the store no longer keeps its cursor, for which the client is not

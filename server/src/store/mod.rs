@@ -454,6 +454,12 @@ pub trait Store: Send + Sync + 'static {
     /// the oldest stored again (R3). In a mailbox without readers nothing is trimmed but by expiry.
     fn advance(&self, mailbox: MailboxId, reader: ReaderId, seq: u64) -> Later<'_, (), StoreError>;
 
+    /// The same for an acknowledgement that nobody waits for, and that promises nothing: within some two
+    /// seconds it is what `advance` makes of it, the highest of them all standing for those of one reader. At
+    /// the latest it is before this reader opens the mailbox again and before the store is closed; a crash
+    /// may undo it, and then the reader gets again what it had acknowledged.
+    fn advance_soon(&self, mailbox: MailboxId, reader: ReaderId, seq: u64);
+
     /// Checks that this is the mailbox's current post key, for signals.
     fn check_post_key(&self, mailbox: MailboxId, post_key: KeyHash) -> Later<'_, (), StoreError>;
 

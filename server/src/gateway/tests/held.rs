@@ -72,6 +72,9 @@ impl Store for Held {
     fn advance(&self, mailbox: MailboxId, reader: ReaderId, seq: u64) -> Later<'_, (), StoreError> {
         self.0.advance(mailbox, reader, seq)
     }
+    fn advance_soon(&self, mailbox: MailboxId, reader: ReaderId, seq: u64) {
+        self.0.advance_soon(mailbox, reader, seq);
+    }
     fn check_post_key(&self, mailbox: MailboxId, post_key: KeyHash) -> Later<'_, (), StoreError> {
         self.0.check_post_key(mailbox, post_key)
     }

@@ -300,6 +300,9 @@ macro_rules! gone {
             fn stats(&self) -> super::Stats {
                 unreachable!("the store is being restarted")
             }
+            fn advance_soon(&self, _: MailboxId, _: posthorn_proto::ReaderId, _: u64) {
+                unreachable!("the store is being restarted")
+            }
             $(fn $name(&self, $(_: $arg),*) -> super::Later<'_, $answer, StoreError> {
                 unreachable!("the store is being restarted")
             })*

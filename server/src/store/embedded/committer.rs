@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use posthorn_proto::MailboxId;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
+use super::acknowledged::{Acknowledgement, Noted};
 use super::checkpointer::Checkpointer;
 use super::journal::{Batch, BeginError, Fatal, Journal, Location, Resume};
 use super::shared::{Pinned, Shared, State};
@@ -20,10 +21,12 @@ use super::upkeep::Upkeep;
 use super::{KIND_MARK, KIND_RECORD, MARK_BYTES};
 use crate::store::clock::ClockGuard;
 use crate::store::ledger::{Command, Decision, Outcome, Taken};
-use crate::store::{Clock, Published, StoreError, Stored};
+use crate::store::{Clock, OpenReader, Published, StoreError, Stored};
 
 /// Most commands in a round.
 const ROUND_COMMANDS: usize = 1024;
+/// Most acknowledgements that nobody waits for in a round.
+const SETTLE_AT_ONCE: usize = 256;
 /// Records of a round, in bytes, from which on it takes no more commands.
 const ROUND_BYTES: usize = 4 << 20;
 /// What a record takes beside the opaque bytes that it carries, in bytes. An estimate, which may turn out too
@@ -82,6 +85,10 @@ pub(super) struct Committer {
     pub(super) waiting: VecDeque<Request>,
     /// Whether the ledger still holds something of what is gone ([`Ledger::clear`](crate::store::ledger)).
     pub(super) clearing: bool,
+    /// Acknowledgements that nobody waits for, and when they were last taken, in seconds of the clock that
+    /// never steps.
+    pub(super) settling: Noted,
+    pub(super) settled: u64,
     pub(super) scratch: Vec<u8>,
 }
 
@@ -155,7 +162,9 @@ impl Committer {
             if !self.gather(&mut drained) {
                 return Ok(None);
             }
-            if (!self.waiting.is_empty() || self.upkeep.has_to_write())
+            self.take_acknowledgements();
+            let has_to_write = self.upkeep.has_to_write() || !self.settling.is_empty();
+            if (!self.waiting.is_empty() || has_to_write)
                 && let Some(closing) = self.round()?
             {
                 return Ok(Some(closing));
@@ -172,7 +181,8 @@ impl Committer {
     /// Takes what is queued, and waits for something if there is nothing else to do. `false` once nobody can
     /// ask any more.
     fn gather(&mut self, drained: &mut Vec<Request>) -> bool {
-        if self.waiting.is_empty() && !self.upkeep.is_busy() && !self.clearing {
+        let is_busy = self.upkeep.is_busy() || self.clearing || !self.settling.is_empty();
+        if self.waiting.is_empty() && !is_busy {
             self.queue.0.blocking_recv_many(drained, ROUND_COMMANDS);
             if drained.is_empty() {
                 return false;
@@ -204,6 +214,8 @@ impl Committer {
         let mut round = Round { now, tight, ..Round::default() };
         let (count, bytes) = self.size_up(tight);
         let room = self.upkeep.room(&self.journal, bytes);
+        let settle = self.settling.len().min(SETTLE_AT_ONCE);
+        let bytes = bytes + settle * RECORD_BYTES;
         let rides = self.begin_round(&mut round, bytes, room)?;
         self.shared.full.store(tight || round.batch.is_none(), Ordering::Relaxed);
         let mut closing = None;
@@ -225,6 +237,9 @@ impl Committer {
                 }
             }
         }
+        for one in self.settling.take_some(settle) {
+            self.settle(one, &mut round)?;
+        }
         self.shared.paused.store(self.guard.paused(), Ordering::Relaxed);
         if let (Some(batch), true) = (&mut round.batch, rides) {
             let (_, before) = batch.size();
@@ -237,6 +252,29 @@ impl Committer {
             self.upkeep.alone(&mut self.journal, &self.shared)?;
         }
         Ok(closing)
+    }
+
+    /// Takes the acknowledgements of the last second or so.
+    fn take_acknowledgements(&mut self) {
+        let now = self.clock.monotonic_seconds();
+        if self.settling.is_empty() && now != self.settled {
+            (self.settling, self.settled) = (self.shared.acknowledged.take_all(), now);
+        }
+    }
+
+    /// Makes an acknowledgement count that nobody waits for. What is refused (the mailbox or the reader is
+    /// gone) is nobody's concern; what finds no space comes again.
+    fn settle(&mut self, one: Acknowledgement, round: &mut Round) -> Result<(), Fatal> {
+        let Acknowledgement { mailbox, reader, seq, version } = one;
+        if self.shared.ledger.read().life(&mailbox) > version {
+            return Ok(());
+        }
+        if let Err(StoreError::Unavailable) =
+            self.execute(Command::Advance { mailbox, reader, seq }, round)?
+        {
+            self.shared.acknowledged.note(one);
+        }
+        Ok(())
     }
 
     /// Begins the batch of a round, with room for a step of upkeep if there is space for that, too. Returns
@@ -296,6 +334,14 @@ impl Committer {
         round: &mut Round,
     ) -> Result<Result<Outcome<Location>, StoreError>, Fatal> {
         match &command {
+            // The reader is not given again what it has acknowledged.
+            Command::Open(OpenReader { mailbox, reader, .. }) => {
+                let earlier = self.settling.take(*mailbox, *reader);
+                let noted = self.shared.acknowledged.take(*mailbox, *reader);
+                for one in earlier.into_iter().chain(noted) {
+                    self.settle(one, round)?;
+                }
+            }
             Command::Expire if self.guard.paused() => return Ok(Ok(Outcome::Expired { more: false })),
             Command::ConfirmClock => {
                 let (wall, steady) = (self.clock.unix_seconds(), self.clock.monotonic_seconds());
@@ -423,6 +469,14 @@ impl Committer {
     /// Writes the last checkpoint, and ends the journal.
     fn close(&mut self) -> Result<(), Fatal> {
         self.queue.0.close();
+        self.waiting.clear();
+        while !self.settling.is_empty() {
+            self.round()?;
+        }
+        self.settling = self.shared.acknowledged.take_all();
+        while !self.settling.is_empty() {
+            self.round()?;
+        }
         if self
             .checkpointer
             .as_ref()

@@ -14,6 +14,7 @@
 //! | `journal` | segments, batches, checksums, recovery, carrying forward |
 //! | `committer` | the order of decide, write, sync, publish, answer |
 //! | `shared` | the ledger beside the durable position; reading |
+//! | `acknowledged` | acknowledgements that nobody waits for, until the committer takes them |
 //! | `upkeep` | when segments are counted and emptied |
 //! | `checkpoint`, `index`, `checkpointer` | sled, which may be thrown away at any time: one checkpoint; two in turn; when |
 //! | `folder`, `start` | lock and incarnation; from files to a running store |
@@ -21,6 +22,7 @@
 //!
 //! The rules of mailboxes and of the directory are not here but in the ledger, which both engines run.
 
+mod acknowledged;
 mod checkpoint;
 mod checkpointer;
 mod committer;
@@ -46,6 +48,7 @@ use posthorn_proto::{DeviceId, Handle, Incarnation, KeyHash, MailboxId, ReaderId
 use rand::{CryptoRng, RngCore};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use self::acknowledged::{Acknowledgement, Noted};
 use self::checkpointer::Checkpointer;
 use self::committer::{Ask, Committer, Queue, Reply, Request, size_of};
 use self::damage::Known;
@@ -249,6 +252,7 @@ impl EmbeddedStore {
         let is_empty = started.ledger.version() == 0;
         let lost_unknown = !known.knows(started.unknown_losses().iter());
         let guard = ClockGuard::new(clock.unix_seconds(), clock.monotonic_seconds(), started.ledger.latest());
+        let keyed = started.ledger.keyed();
         // What was replayed is durable: where that was not certain, the journal has written it again.
         let shared = Arc::new(Shared::new(
             started.ledger,
@@ -274,6 +278,8 @@ impl EmbeddedStore {
             since_checkpoint: started.replayed_bytes,
             waiting: VecDeque::new(),
             clearing: false,
+            settling: Noted::new(keyed),
+            settled: 0,
             scratch: Vec::new(),
         };
         let thread = std::thread::Builder::new().name("committer".to_owned()).spawn(move || committer.run());
@@ -463,6 +469,11 @@ impl Store for EmbeddedStore {
 
     fn advance(&self, mailbox: MailboxId, reader: ReaderId, seq: u64) -> Later<'_, (), StoreError> {
         self.quiet(Command::Advance { mailbox, reader, seq })
+    }
+
+    fn advance_soon(&self, mailbox: MailboxId, reader: ReaderId, seq: u64) {
+        let version = self.shared.version();
+        self.shared.acknowledged.note(Acknowledgement { mailbox, reader, seq, version });
     }
 
     fn check_post_key(&self, mailbox: MailboxId, post_key: KeyHash) -> Later<'_, (), StoreError> {

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
+use super::acknowledged::Acknowledged;
 use super::damage::{Known, envelope, stretch};
 use super::journal::{Damage, Location, Position, ReadError, Reader};
 use crate::store::ledger::{Held, Ledger, Missing, Place, Record, Taken};
@@ -72,6 +73,8 @@ pub(super) struct Shared {
     /// seconds of the clock that never steps.
     unanswered: AtomicU64,
     moved: AtomicU64,
+    /// Acknowledgements that the committer has yet to take.
+    pub(super) acknowledged: Acknowledged,
     /// What could not be read back.
     pub(super) damage: Known,
     /// How many readers of each segment there are that was emptied, or may be, before they have read.
@@ -116,6 +119,7 @@ impl Drop for Pinned {
 
 impl Shared {
     pub(super) fn new(ledger: Ledger<Location>, reader: Reader, end: Position, damage: Known) -> Self {
+        let acknowledged = Acknowledged::new(ledger.keyed());
         let durable = Durable { version: ledger.version(), end, state: State::Running };
         Self {
             ledger: RwLock::new(ledger),
@@ -127,6 +131,7 @@ impl Shared {
             disk_bytes: AtomicU64::new(0),
             unanswered: AtomicU64::new(0),
             moved: AtomicU64::new(0),
+            acknowledged,
             damage,
             pins: Mutex::new(BTreeMap::new()),
         }
@@ -183,6 +188,11 @@ impl Shared {
             .wait_for(|durable| durable.state != State::Running)
             .await
             .map_or(State::Closed, |durable| durable.state)
+    }
+
+    /// The version of the newest record on stable storage.
+    pub(super) fn version(&self) -> u64 {
+        self.durable.borrow().version
     }
 
     /// Waits until what was seen is durable, given the version and the place of its newest record.

@@ -114,6 +114,11 @@ impl<L: Clone + PartialEq> Ledger<L> {
         }
     }
 
+    /// How names are hashed that strangers choose.
+    pub(crate) fn keyed(&self) -> Keyed {
+        self.keyed
+    }
+
     /// Version of the newest record applied.
     pub(crate) fn version(&self) -> u64 {
         self.newest.version
@@ -131,6 +136,11 @@ impl<L: Clone + PartialEq> Ledger<L> {
     /// be disclosed once this version is durable.
     pub(crate) fn mailbox_version(&self, mailbox: &MailboxId) -> u64 {
         self.mailboxes.get(mailbox).map_or(0, |mailbox| mailbox.version)
+    }
+
+    /// The version of the record that created the mailbox; 0 = no such mailbox.
+    pub(crate) fn life(&self, mailbox: &MailboxId) -> u64 {
+        self.mailboxes.get(mailbox).map_or(0, |mailbox| mailbox.life)
     }
 
     fn mailbox(&self, mailbox: &MailboxId) -> Result<&Mailbox<L>, StoreError> {

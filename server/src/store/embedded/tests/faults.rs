@@ -512,3 +512,53 @@ async fn damage_can_be_forgotten() {
         assert!(told.iter().all(|line| line.starts_with("envelope")), "no segment is missed: {told:?}");
     }
 }
+
+/// Acknowledgements that nobody waits for: a thousand cost what one does, and each counts within two seconds,
+/// before its reader opens the mailbox again, and before the end.
+#[tokio::test]
+async fn acknowledgements_that_nobody_waits_for_count_together() {
+    let engine = OnFolder::new();
+    let mut f = Fixture::with(engine, roomy()).await;
+    let to = f.mailbox(1, &[1, 2]).await;
+    for n in 1..=40 {
+        expect(f.store.append(sized(to, n, 0, 100)).await);
+    }
+    // Takes what there is, so that the next are not taken by chance.
+    f.clock.pass(5);
+    expect(f.store.expire().await);
+    (1..=10).for_each(|seq| f.store.advance_soon(to, reader_id(1), seq));
+    assert_eq!(expect(f.store.open(open(to, 1)).await).cursor, 10, "the reader's own view has it");
+    for seq in 1..=20 {
+        f.store.advance_soon(to, reader_id(1), seq);
+        f.store.advance_soon(to, reader_id(2), seq);
+    }
+    assert_eq!(f.store.stats().envelopes, 40, "not yet");
+    f.clock.pass(2);
+    expect(f.store.expire().await);
+    expect(f.store.expire().await);
+    assert_eq!(f.store.stats().envelopes, 20);
+    f.store.advance_soon(to, reader_id(1), 30);
+    f.store.advance_soon(to, reader_id(2), 30);
+    f.store.advance_soon(to, reader_id(9), 30);
+    f.store.advance_soon(mailbox(7), reader_id(1), 30);
+    f.restart().await;
+    assert_eq!(f.store.stats().envelopes, 10, "a clean end loses none");
+    let (f, disk) = on_sim().await;
+    expect(f.store.append(post(mailbox(1), 1, 0)).await);
+    expect(f.store.append(post(mailbox(2), 1, 0)).await);
+    f.clock.pass(2);
+    expect(f.store.expire().await);
+    f.store.advance_soon(mailbox(2), reader_id(1), 1);
+    expect(f.store.destroy(mailbox(2), turn_key(0)).await);
+    f.tokens(5).await;
+    expect(f.store.create(crate::store::NewMailbox { token: token(5), ..new_mailbox(2, &[1]) }).await);
+    expect(f.store.append(post(mailbox(2), 1, 0)).await);
+    assert_eq!(expect(f.store.open(open(mailbox(2), 1)).await).cursor, 0, "it was of another mailbox");
+    let before = disk.syncs();
+    (0..1000).for_each(|_| f.store.advance_soon(mailbox(1), reader_id(1), 1));
+    f.clock.pass(2);
+    expect(f.store.expire().await);
+    expect(f.store.expire().await);
+    assert_eq!(seqs(&*f.store, mailbox(1)).await, []);
+    assert!(disk.syncs() < before + 20, "{} syncs for one cursor", disk.syncs() - before);
+}

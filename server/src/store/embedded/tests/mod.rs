@@ -138,6 +138,14 @@ macro_rules! delegate {
             fn stats(&self) -> crate::store::Stats {
                 self.store.stats()
             }
+            fn advance_soon(
+                &self,
+                mailbox: posthorn_proto::MailboxId,
+                reader: posthorn_proto::ReaderId,
+                seq: u64,
+            ) {
+                self.store.advance_soon(mailbox, reader, seq);
+            }
             $(fn $name(&self, $($arg: $type),*) -> crate::store::Later<'_, $answer, crate::store::StoreError> {
                 self.store.$name($($arg),*)
             })*
