@@ -96,16 +96,26 @@ impl<L: Clone + PartialEq> Accounts<L> {
     }
 
     /// Adds an account. Of one that is there already only the place is another, and one that was removed does
-    /// not come back.
+    /// not come back. Another one of the same name takes its place: the former was removed, or the name would
+    /// not have been free, though the record that says so may come later, having been carried forward.
     pub(crate) fn enter(&mut self, handle: &Handle, account: Account<L>) {
         if account.devices.iter().any(|(device, _)| self.gone.get(device).is_some()) {
             return;
         }
-        for (device, _) in &account.devices {
-            self.by_device.or_insert_with(*device, || handle.clone());
+        let former = self.by_handle.get_mut(handle);
+        if let Some(present) = former
+            && present.devices.first() == account.devices.first()
+        {
+            present.place = account.place;
+            return;
         }
-        let place = account.place.clone();
-        self.by_handle.or_insert_with(handle.clone(), || account).place = place;
+        for (device, _) in &account.devices {
+            self.by_device.insert(*device, handle.clone());
+        }
+        let former = self.by_handle.insert(handle.clone(), account);
+        for (device, _) in former.iter().flat_map(|former| &former.devices) {
+            self.by_device.remove(device);
+        }
     }
 
     /// The account of this device is gone, says the record at this place.

@@ -8,7 +8,7 @@ use posthorn_proto::{DeviceId, KeyHash, MailboxId, PostId, Reader, ReaderId, Tur
 use crate::directory::change::DirectoryChange;
 use crate::mailbox::change::MailboxChange;
 use crate::store::ledger::{Change, Command, Keep, Ledger, Outcome, Rebuild, Record};
-use crate::store::{Append, NewAccount, NewInvite, NewMailbox, OpenReader, StorePolicy};
+use crate::store::{Append, NewAccount, NewInvite, NewMailbox, OpenReader, StoreError, StorePolicy};
 
 const NOW: u64 = 1_700_000_000;
 const MAILBOX: MailboxId = MailboxId([1; 16]);
@@ -390,4 +390,39 @@ fn one_copy_of_an_account_and_of_its_removal_is_kept() {
     );
     all.run(mint(0));
     assert_eq!(all.keep(at, u64::MAX), drop_it(), "nothing older is left that it could bury");
+}
+
+/// The removal of an account may have been carried behind the registration of another with its name, while the
+/// first one's registration is still there.
+#[test]
+fn the_later_account_of_a_name_stays_in_whatever_order_the_journal_says_it() {
+    let mut all = Journaled::new();
+    let bob = posthorn_proto::Handle::parse("bob").expect("well formed");
+    let account = |n: u8| NewAccount {
+        invite: None,
+        handle: bob.clone(),
+        identity_key: [n; 32],
+        device: DeviceId([n; 16]),
+        device_key: [n; 32],
+    };
+    let first = all.journal.len();
+    all.run(Command::Register(account(7)));
+    all.run(Command::PublishCard { device: DeviceId([7; 16]), version: 5, card: Bytes::from_static(b"old") });
+    all.run(Command::RemoveAccount(bob.clone()));
+    all.run(Command::Register(account(8)));
+    all.run(Command::PublishCard { device: DeviceId([8; 16]), version: 1, card: Bytes::from_static(b"new") });
+    let removed = first + 2;
+    let in_order: Vec<usize> = (0..all.journal.len()).collect();
+    let mut carried: Vec<usize> = in_order.iter().copied().filter(|at| *at != removed).collect();
+    carried.push(removed);
+    for order in [in_order, carried] {
+        let mut rebuild = Rebuild::new(StorePolicy::default(), [1, 2]);
+        for (place, at) in (0..).zip(order) {
+            rebuild.apply(&all.journal[at], place);
+        }
+        let (ledger, _) = rebuild.finish();
+        assert_eq!(ledger.device(&DeviceId([8; 16])).map(|found| found.handle), Ok(bob.clone()));
+        assert_eq!(ledger.device(&DeviceId([7; 16])).map(drop), Err(StoreError::DeviceUnknown));
+        assert_eq!(ledger.card(&bob).map(|card| (card.identity_key, card.version)), Ok(([8; 32], 1)));
+    }
 }
