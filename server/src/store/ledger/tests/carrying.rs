@@ -392,8 +392,8 @@ fn one_copy_of_an_account_and_of_its_removal_is_kept() {
     assert_eq!(all.keep(at, u64::MAX), drop_it(), "nothing older is left that it could bury");
 }
 
-/// The removal of an account may have been carried behind the registration of another with its name, while the
-/// first one's registration is still there.
+/// The removal of an account may have been carried behind the registration of another with its name, while
+/// the first one's registration is still there.
 #[test]
 fn the_later_account_of_a_name_stays_in_whatever_order_the_journal_says_it() {
     let mut all = Journaled::new();
