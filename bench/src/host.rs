@@ -56,6 +56,8 @@ impl Kind {
 pub(crate) struct Programs {
     /// The relay that is measured, `posthorn-server`.
     pub(crate) relay: PathBuf,
+    /// What is set of it beside what every workload needs, as `key=value`.
+    pub(crate) settings: Vec<&'static str>,
     /// The peers that are there, each `None` otherwise.
     pub(crate) mosquitto: Option<PathBuf>,
     pub(crate) nats: Option<PathBuf>,
@@ -127,7 +129,7 @@ impl Host {
     pub(crate) fn poster(&self, index: usize, before: u64) -> Box<dyn Speaker> {
         let name = NAMES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         match self.kind {
-            Kind::LimitMem | Kind::LimitWal => Box::new(limit::Poster::new(index as u32)),
+            Kind::LimitMem | Kind::LimitWal => Box::new(limit::Poster::new(vec![index as u32])),
             Kind::Mosquitto => Box::new(mqtt::Client::poster(format!("p{name}"), index as u32)),
             Kind::Nats | Kind::NatsAlways => Box::new(nats::Client::poster(index)),
             Kind::Posthorn => Box::new(posthorn::Poster::new(vec![self.mailboxes[index]], before, name)),
@@ -146,6 +148,36 @@ impl Host {
             Kind::Nats | Kind::NatsAlways => Box::new(nats::Client::reader(index, reader)),
             Kind::Posthorn => Box::new(posthorn::Reader::new(self.mailboxes[index], reader)),
         }
+    }
+
+    /// A client that posts to these topics in turns.
+    pub(crate) fn rounds_of(&self, topics: &[usize]) -> anyhow::Result<Box<dyn Speaker>> {
+        let name = NAMES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Ok(match self.kind {
+            Kind::LimitMem | Kind::LimitWal => {
+                Box::new(limit::Poster::new(topics.iter().map(|topic| *topic as u32).collect()))
+            }
+            Kind::Posthorn => {
+                let mailboxes = topics.iter().map(|topic| self.mailboxes[*topic]).collect();
+                Box::new(posthorn::Poster::new(mailboxes, 0, name))
+            }
+            _ => bail!("its clients have one topic each here"),
+        })
+    }
+
+    /// A client that is a member of several groups: of each topic the reader with the number beside it. It
+    /// acknowledges whatever comes at once.
+    pub(crate) fn member(&self, groups: &[(usize, usize)]) -> anyhow::Result<Box<dyn Speaker>> {
+        Ok(match self.kind {
+            Kind::LimitMem | Kind::LimitWal => {
+                Box::new(limit::Member::new(groups.iter().map(|(topic, _)| *topic as u32).collect()))
+            }
+            Kind::Posthorn => {
+                let groups = groups.iter().map(|(topic, reader)| (self.mailboxes[*topic], *reader));
+                Box::new(posthorn::Member::new(groups))
+            }
+            _ => bail!("its clients have one topic each here"),
+        })
     }
 
     /// One of many readers of the same topic, which get what is posted while they are there.
@@ -176,7 +208,7 @@ fn launch(kind: Kind, programs: &Programs, address: SocketAddr, folder: &Path) -
             command.args((kind == Kind::LimitWal).then_some(folder));
             command
         }
-        Kind::Posthorn => relay(&programs.relay, address, folder),
+        Kind::Posthorn => relay(programs, address, folder),
         Kind::Mosquitto => mosquitto(programs, address, folder)?,
         Kind::Nats | Kind::NatsAlways => nats_server(programs, address, folder, kind == Kind::NatsAlways)?,
     };
@@ -184,18 +216,19 @@ fn launch(kind: Kind, programs: &Programs, address: SocketAddr, folder: &Path) -
 }
 
 /// The relay with bounds that no workload reaches, and without limits on rates.
-fn relay(program: &Path, address: SocketAddr, folder: &Path) -> Command {
-    let mut command = Command::new(program);
+fn relay(programs: &Programs, address: SocketAddr, folder: &Path) -> Command {
+    let mut command = Command::new(&programs.relay);
     command.args(["--no-rates", "--open-registration", "--listen", &address.to_string(), "--data"]);
     command.arg(folder.join("data"));
-    for setting in [
+    let usual = [
         "connections.total=30000",
         "store.total_bytes=200000000000",
         "store.mailboxes=4000000",
         "store.posts=40000000",
         "store.readers=8000000",
         "store.tokens=4000000",
-    ] {
+    ];
+    for setting in usual.iter().chain(&programs.settings) {
         command.args(["--set", setting]);
     }
     command

@@ -40,7 +40,7 @@ struct Arguments {
     /// What to run [default: all]
     #[arg(ignore_case = true)]
     workloads: Vec<Workload>,
-    /// Use smaller sizes: all workloads take less than four minutes on two cores
+    /// Use smaller sizes: all workloads take less than seven minutes on two cores
     #[arg(long)]
     quick: bool,
     /// Measure other servers, too; they are installed from the ordinary registries if they are missing
@@ -81,7 +81,7 @@ fn compare(arguments: Arguments) -> anyhow::Result<bool> {
         None => std::env::current_exe()?.with_file_name("posthorn-server"),
     };
     anyhow::ensure!(relay.exists(), "there is no {}: run `cargo build --release` first", relay.display());
-    let mut programs = Programs { relay, mosquitto: None, nats: None };
+    let mut programs = Programs { relay, settings: Vec::new(), mosquitto: None, nats: None };
     let (peers, absent) = match arguments.peers {
         true => peers::find(&mut programs),
         false => (Vec::new(), Vec::new()),

@@ -26,8 +26,19 @@ const WORKERS: usize = 16;
 /// How many devices have registered, because handles must differ over the life of a relay.
 static DEVICES: AtomicUsize = AtomicUsize::new(0);
 
-/// Makes mailboxes with this many readers each (see [`reader`] for their names).
+/// Makes mailboxes with this many readers each (see [`reader`] for their names) that keep envelopes for as
+/// long as a relay may.
 pub(crate) async fn mailboxes(host: &Host, count: usize, readers: usize) -> anyhow::Result<Vec<MailboxId>> {
+    expiring(host, count, readers, posthorn_proto::limits::EXPIRY_SECONDS).await
+}
+
+/// The same, but they keep envelopes for this many seconds.
+pub(crate) async fn expiring(
+    host: &Host,
+    count: usize,
+    readers: usize,
+    expiry: u32,
+) -> anyhow::Result<Vec<MailboxId>> {
     let readers = (0..readers)
         .map(|index| Reader { id: reader(index), key_hash: ReadKey::from_bytes(READ_KEY).hash() });
     let form = Arc::new(Form {
@@ -35,6 +46,7 @@ pub(crate) async fn mailboxes(host: &Host, count: usize, readers: usize) -> anyh
         post_key_hash: PostKey::from_bytes(POST_KEY).hash(),
         turn_key_hash: TurnKey::from_bytes([4; 32]).hash(),
         readers: readers.collect(),
+        expiry,
         left: AtomicUsize::new(count),
     });
     let mut workers = JoinSet::new();
@@ -54,6 +66,7 @@ struct Form {
     post_key_hash: KeyHash,
     turn_key_hash: KeyHash,
     readers: Vec<Reader>,
+    expiry: u32,
     /// How many mailboxes nobody has begun to make.
     left: AtomicUsize,
 }
@@ -95,7 +108,7 @@ impl Form {
             post_key_hash: self.post_key_hash,
             turn_key_hash: self.turn_key_hash,
             readers: self.readers.clone(),
-            expiry: posthorn_proto::limits::EXPIRY_SECONDS,
+            expiry: self.expiry,
             quota: 0,
         };
         message(&mut socket.out, &ClientFrame { request, body: Request::Create(create) }.encode());

@@ -12,6 +12,8 @@ use crate::host::Kind;
 pub(crate) enum Target {
     /// Posthorn's figure is at most this many times that of another column.
     Times(f64, Kind),
+    /// Posthorn's figure is at least this many times that of another column.
+    Share(f64, Kind),
     AtMost(f64),
     AtLeast(f64),
     /// There is no target.
@@ -48,7 +50,7 @@ impl Row {
         for (kind, values) in rounds {
             self.values.insert(*kind, crate::measure::median(values.clone()));
         }
-        if let Target::Times(_, base) = self.target
+        if let Target::Times(_, base) | Target::Share(_, base) = self.target
             && let (Some(base), Some(own)) = (rounds.get(&base), rounds.get(&Kind::Posthorn))
         {
             let ratios = own.iter().zip(base).map(|(own, base)| own / base).collect();
@@ -58,7 +60,7 @@ impl Row {
     }
 
     fn ratio(&self) -> Option<f64> {
-        let Target::Times(_, base) = self.target else { return None };
+        let (Target::Times(_, base) | Target::Share(_, base)) = self.target else { return None };
         self.ratio.or_else(|| Some(self.values.get(&Kind::Posthorn)? / self.values.get(&base)?))
     }
 
@@ -67,6 +69,7 @@ impl Row {
         let own = self.values.get(&Kind::Posthorn).copied().unwrap_or(f64::NAN);
         match self.target {
             Target::Times(most, _) => Some(self.ratio().unwrap_or(f64::NAN) <= most),
+            Target::Share(least, _) => Some(self.ratio().unwrap_or(f64::NAN) >= least),
             Target::AtMost(most) => Some(own <= most),
             Target::AtLeast(least) => Some(own >= least),
             Target::None => None,
@@ -85,6 +88,7 @@ impl Row {
         cells.push(self.ratio().map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}")));
         cells.push(match self.target {
             Target::Times(most, base) => format!("<= {most:.2} x {}", base.name()),
+            Target::Share(least, base) => format!(">= {least:.2} x {}", base.name()),
             Target::AtMost(most) => format!("<= {}", shown(most)),
             Target::AtLeast(least) => format!(">= {}", shown(least)),
             Target::None => String::new(),
@@ -201,6 +205,8 @@ mod tests {
             Some(false),
             "nothing to compare with is a miss"
         );
+        assert_eq!(row(Target::Share(1.5, Kind::LimitWal)).met(), Some(true));
+        assert_eq!(row(Target::Share(1.6, Kind::LimitWal)).met(), Some(false));
         assert_eq!(row(Target::AtMost(3.0)).met(), Some(true));
         assert_eq!(row(Target::AtLeast(3.1)).met(), Some(false));
         assert_eq!(row(Target::None).met(), None);

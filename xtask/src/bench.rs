@@ -10,9 +10,9 @@ use crate::step::{cargo, root, target_directory};
 /// What to measure.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArguments {
-    /// w1, w1p, w2, w3, w4, w5 or w6; several are possible [default: all]
+    /// w1, w1p, w2, w3, w4, w5, w6, w7 or w9; several are possible [default: all]
     workloads: Vec<String>,
-    /// Use smaller sizes: all workloads take less than four minutes on two cores
+    /// Use smaller sizes: all workloads take less than seven minutes on two cores
     #[arg(long)]
     quick: bool,
     /// Measure other servers, too; they are installed from the ordinary registries if they are missing

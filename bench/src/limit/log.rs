@@ -18,11 +18,11 @@ use super::topic::{Outbox, Topic, wake};
 /// How much space the file takes at a time, in bytes, so that a sync need not write its length each time.
 const STEP: u64 = 64 * 1024 * 1024;
 
-/// A post that waits for the disk.
+/// A post or an acknowledgement that waits for the disk.
 pub(crate) struct Record {
-    pub(crate) post: Bytes,
-    pub(crate) topic: Arc<Topic>,
-    pub(crate) poster: Arc<Outbox>,
+    pub(crate) message: Bytes,
+    /// Whom a post goes to, and who is answered.
+    pub(crate) then: Option<(Arc<Topic>, Arc<Outbox>)>,
 }
 
 #[derive(Default)]
@@ -78,8 +78,8 @@ fn commit(queue: &Queue, mut file: File) -> anyhow::Result<()> {
         }
         bytes.clear();
         for record in &batch {
-            bytes.extend_from_slice(&(record.post.len() as u32).to_le_bytes());
-            bytes.extend_from_slice(&record.post);
+            bytes.extend_from_slice(&(record.message.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(&record.message);
         }
         length += bytes.len() as u64;
         if length > room {
@@ -89,8 +89,10 @@ fn commit(queue: &Queue, mut file: File) -> anyhow::Result<()> {
         file.write_all(&bytes)?;
         file.sync_data()?;
         for record in batch.drain(..) {
-            record.topic.forward(&record.post, &mut asleep);
-            record.poster.push(answer(&record.post), &mut asleep);
+            if let Some((topic, poster)) = record.then {
+                topic.forward(&record.message, &mut asleep);
+                poster.push(answer(&record.message), &mut asleep);
+            }
         }
         wake(&mut asleep);
     }

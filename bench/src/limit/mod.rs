@@ -1,8 +1,9 @@
 //! The limits: the least that a relay on tokio-tungstenite can do, without storage and with one log file.
 //!
 //! Reading guide: [`relay`] has the connections, [`topic`] what they forward through, [`log`] the one file of
-//! `limit-wal`. A message from a client is a kind (one byte), a topic (u32) and, in a post, a number (u64)
-//! and the payload. A post is forwarded as it came, and answered by its kind and number.
+//! `limit-wal`. A message from a client is a kind (one byte), a topic (u32) and, in a post or an
+//! acknowledgement, a number (u64) and the payload. A post is forwarded as it came, and answered by its kind
+//! and number.
 //!
 //! Invariant: this is the yardstick, so it is written as well as we can, and does nothing that it need not
 //! do: no ids, no keys, no checks, no reading back, no bound on its queues. `limit-wal` forwards and answers
@@ -18,6 +19,8 @@ use bytes::Bytes;
 pub(crate) const POST: u8 = b'P';
 /// First byte of a subscription, and of its answer.
 pub(crate) const SUBSCRIBE: u8 = b'S';
+/// First byte of an acknowledgement, which is not answered. `limit-wal` logs it with the next batch.
+pub(crate) const ACK: u8 = b'K';
 /// First byte of the answer to a post.
 pub(crate) const ANSWER: u8 = b'A';
 

@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::log::{Log, Record};
 use super::topic::{Asleep, Outbox, Topic, wake};
-use super::{POST, SUBSCRIBE, answer};
+use super::{ACK, POST, SUBSCRIBE, answer};
 
 /// Size of a connection's read and write buffers, in bytes; larger ones were measured to change nothing.
 const BUFFER: usize = 16 * 1024;
@@ -97,7 +97,7 @@ struct Connection {
     shared: Arc<Shared>,
     /// The topic that it posted to last.
     topic: Option<(u32, Arc<Topic>)>,
-    /// This burst's posts, for the log.
+    /// This burst's posts and acknowledgements, for the log.
     batch: Vec<Record>,
     /// The readers of this burst's posts.
     asleep: Asleep,
@@ -159,12 +159,14 @@ impl Connection {
                 };
                 self.topic = Some((name, Arc::clone(&topic)));
                 if self.shared.log.is_some() {
-                    self.batch.push(Record { post: message, topic, poster: Arc::clone(&self.outbox) });
+                    let then = Some((topic, Arc::clone(&self.outbox)));
+                    self.batch.push(Record { message, then });
                 } else {
                     topic.forward(&message, &mut self.asleep);
                     self.sending.push_back(answer(&message));
                 }
             }
+            ACK if self.shared.log.is_some() => self.batch.push(Record { message, then: None }),
             _ => {}
         }
     }

@@ -56,6 +56,7 @@ impl Line {
             let (bytes, out) = self.socket.bytes(message);
             self.speaker.hear(bytes, out, &mut self.heard)?;
         }
+        self.speaker.after_burst(&mut self.socket.out);
         self.socket.flush().await
     }
 

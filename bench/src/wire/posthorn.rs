@@ -3,7 +3,7 @@
 //! Owns the encoding of the frames that are sent often; everything else is left to `posthorn-proto`. All
 //! mailboxes of a measurement have the same keys, which the relay cannot know.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
@@ -147,7 +147,7 @@ impl Reader {
 
 impl Speaker for Reader {
     fn begin(&mut self, out: &mut Vec<u8>) {
-        message(out, &open(1, std::iter::once(self.mailbox), self.reader, self.credit));
+        message(out, &open(1, std::iter::once((self.mailbox, self.reader)), self.credit));
     }
 
     fn post(&mut self, _: &[u8], _: &mut Vec<u8>) {}
@@ -171,17 +171,73 @@ impl Speaker for Reader {
         if self.unacknowledged == 0 {
             return;
         }
-        let (seq, credit) = (self.next - 1, self.unacknowledged);
-        let body = 18 + 1 + varint_length(seq) + 1 + varint_length(credit.into());
-        begin_message(out, 2 + body);
-        out.extend_from_slice(&[14 << 3 | 2, body as u8, 1 << 3 | 2, 16]);
-        out.extend_from_slice(&self.mailbox.0);
-        out.push(2 << 3);
-        varint(out, seq);
-        out.push(3 << 3);
-        varint(out, credit.into());
+        ack(self.mailbox, self.next - 1, self.unacknowledged, out);
         self.unacknowledged = 0;
     }
+}
+
+/// Reads the mailboxes of several groups, and acknowledges in each what came.
+pub(crate) struct Member {
+    readers: BTreeMap<MailboxId, (ReaderId, u64)>,
+    /// How much came of each mailbox since it was last acknowledged.
+    unacknowledged: BTreeMap<MailboxId, u32>,
+}
+
+impl Member {
+    /// In each mailbox it is the reader with this index, and reads from the first envelope on.
+    pub(crate) fn new(mailboxes: impl Iterator<Item = (MailboxId, usize)>) -> Self {
+        let readers = mailboxes.map(|(mailbox, index)| (mailbox, (reader(index), 1))).collect();
+        Self { readers, unacknowledged: BTreeMap::new() }
+    }
+}
+
+impl Speaker for Member {
+    fn begin(&mut self, out: &mut Vec<u8>) {
+        let readers = self.readers.iter().map(|(mailbox, (reader, _))| (*mailbox, *reader));
+        message(out, &open(1, readers, CREDIT));
+    }
+
+    fn post(&mut self, _: &[u8], _: &mut Vec<u8>) {}
+
+    fn hear(&mut self, message: &[u8], _: &mut Vec<u8>, heard: &mut Heard) -> anyhow::Result<()> {
+        if let Some(Fast::Delivery { mailbox, seq, envelope }) = fast(message) {
+            let (_, next) = self.readers.get_mut(&mailbox).context("an envelope of another mailbox")?;
+            ensure!(seq == *next, "seq {seq} came instead of {next}");
+            heard.payload_of(seq - 1, envelope)?;
+            *next += 1;
+            *self.unacknowledged.entry(mailbox).or_default() += 1;
+            return Ok(());
+        }
+        match decode(message)?.body {
+            ServerBody::Hello(_) => {}
+            ServerBody::Opened(opened) => {
+                check_opened(&opened)?;
+                heard.ready = true;
+            }
+            other => bail!("a member was told {other:?}"),
+        }
+        Ok(())
+    }
+
+    fn after_burst(&mut self, out: &mut Vec<u8>) {
+        while let Some((mailbox, count)) = self.unacknowledged.pop_first() {
+            if let Some((_, next)) = self.readers.get(&mailbox) {
+                ack(mailbox, next - 1, count, out);
+            }
+        }
+    }
+}
+
+/// An acknowledgement that is not answered, and gives credit.
+fn ack(mailbox: MailboxId, seq: u64, credit: u32, out: &mut Vec<u8>) {
+    let body = 18 + 1 + varint_length(seq) + 1 + varint_length(credit.into());
+    begin_message(out, 2 + body);
+    out.extend_from_slice(&[14 << 3 | 2, body as u8, 1 << 3 | 2, 16]);
+    out.extend_from_slice(&mailbox.0);
+    out.push(2 << 3);
+    varint(out, seq);
+    out.push(3 << 3);
+    varint(out, credit.into());
 }
 
 /// Has mailboxes open, and only waits.
@@ -191,7 +247,7 @@ pub(crate) struct Idle {
 
 impl Speaker for Idle {
     fn begin(&mut self, out: &mut Vec<u8>) {
-        message(out, &open(1, self.mailboxes.iter().copied(), reader(0), CREDIT));
+        message(out, &open(1, self.mailboxes.iter().map(|mailbox| (*mailbox, reader(0))), CREDIT));
     }
 
     fn post(&mut self, _: &[u8], _: &mut Vec<u8>) {}
@@ -209,15 +265,15 @@ impl Speaker for Idle {
     }
 }
 
-/// An `Open` of many mailboxes as the same reader.
+/// An `Open` of many mailboxes, of each as one of its readers.
 pub(crate) fn open(
     request: u64,
-    mailboxes: impl Iterator<Item = MailboxId>,
-    reader: ReaderId,
+    mailboxes: impl Iterator<Item = (MailboxId, ReaderId)>,
     credit: u32,
 ) -> Bytes {
     let read_key = ReadKey::from_bytes(READ_KEY);
-    let opening = |mailbox| Opening { mailbox, reader, read_key: read_key.clone(), claim: None, credit };
+    let opening =
+        |(mailbox, reader)| Opening { mailbox, reader, read_key: read_key.clone(), claim: None, credit };
     ClientFrame { request, body: Request::Open(Open { openings: mailboxes.map(opening).collect() }) }.encode()
 }
 

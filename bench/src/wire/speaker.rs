@@ -21,6 +21,9 @@ pub(crate) trait Speaker: Send {
     /// Takes one WebSocket message.
     fn hear(&mut self, message: &[u8], out: &mut Vec<u8>, heard: &mut Heard) -> anyhow::Result<()>;
 
+    /// Says what is to be said once after everything that came at the same time.
+    fn after_burst(&mut self, _out: &mut Vec<u8>) {}
+
     /// Acknowledges what was delivered and is not acknowledged yet, in a protocol where that may wait.
     fn acknowledge(&mut self, _out: &mut Vec<u8>) {}
 }
@@ -32,7 +35,7 @@ pub(crate) struct Heard {
     pub(crate) ready: bool,
     /// How many posts were answered.
     pub(crate) answered: u64,
-    /// How many payloads were delivered, which is also the number of the next one.
+    /// How many payloads were delivered, which is also the number of the next one from a single source.
     pub(crate) delivered: u64,
     /// Time of each payload from post to delivery, in microseconds; only if `timed`.
     pub(crate) latencies: Vec<u32>,
@@ -42,10 +45,15 @@ pub(crate) struct Heard {
 impl Heard {
     /// Takes a delivered payload, which must be whole, and the next one.
     pub(crate) fn payload(&mut self, payload: &[u8]) -> anyhow::Result<()> {
+        self.payload_of(self.delivered, payload)
+    }
+
+    /// The same where there are several sources, of which each has numbers of its own.
+    pub(crate) fn payload_of(&mut self, expected: u64, payload: &[u8]) -> anyhow::Result<()> {
         ensure!(payload.len() == PAYLOAD, "a payload of {} bytes", payload.len());
         let (number, time, end) = (word(payload, 0), word(payload, 8), word(payload, PAYLOAD - 8));
         ensure!(number == end, "a payload begins as number {number} and ends as {end}");
-        ensure!(number == self.delivered, "payload {number} came instead of {}", self.delivered);
+        ensure!(number == expected, "payload {number} came instead of {expected}");
         self.delivered += 1;
         if self.timed {
             self.latencies.push((clock::nanos().saturating_sub(time) / 1000) as u32);

@@ -4,6 +4,8 @@
 
 mod arena;
 mod fan_out;
+mod forgetting;
+mod groups;
 mod growth;
 mod idle;
 mod offline;
@@ -20,7 +22,7 @@ use crate::table::Table;
 
 /// How long a workload may take before it counts as failed: quick, full, and what each peer may add.
 const PATIENCE: [Duration; 3] =
-    [Duration::from_secs(120), Duration::from_secs(1800), Duration::from_secs(120)];
+    [Duration::from_secs(150), Duration::from_secs(1800), Duration::from_secs(120)];
 
 /// What can be run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -39,10 +41,15 @@ pub(crate) enum Workload {
     W5,
     /// Growth to millions of envelopes and mailboxes.
     W6,
+    /// W1p while as much expires and is forgotten as comes.
+    W7,
+    /// 2,000 small groups, everybody of whom acknowledges everything at once.
+    W9,
 }
 
 impl Workload {
-    pub(crate) const ALL: [Self; 7] = [Self::W1, Self::W1p, Self::W2, Self::W3, Self::W4, Self::W5, Self::W6];
+    pub(crate) const ALL: [Self; 9] =
+        [Self::W1, Self::W1p, Self::W2, Self::W3, Self::W4, Self::W5, Self::W6, Self::W7, Self::W9];
 }
 
 /// A run of workloads, and what it measured.
@@ -72,6 +79,8 @@ impl Bench {
             Workload::W4 => bounded(patience, idle::run(self)).await,
             Workload::W5 => bounded(patience, storm::run(self)).await,
             Workload::W6 => bounded(patience, growth::run(self)).await,
+            Workload::W7 => bounded(patience, forgetting::run(self)).await,
+            Workload::W9 => bounded(patience, groups::run(self)).await,
         };
         if let Err(error) = done {
             self.table.failed(&name, &error);

@@ -15,7 +15,7 @@ use super::Bench;
 use super::arena::{Contestant, Rounds, note};
 use super::saturated::PAIRS;
 use crate::clock;
-use crate::host::Kind;
+use crate::host::{Host, Kind};
 use crate::measure::{Cost, Meter, quantile, sync_seconds};
 use crate::pair::ROOM;
 use crate::table::{Row, Target};
@@ -23,20 +23,22 @@ use crate::wire::line::Line;
 use crate::wire::speaker::{Speaker, blank, number};
 
 /// Time between two messages.
-const GAP: Duration = Duration::from_micros(200);
+pub(super) const GAP: Duration = Duration::from_micros(200);
 
 /// The clients of one server.
-struct Lines {
+pub(super) struct Lines {
     /// Posters, which only listen here, and readers.
     lines: Vec<Line>,
     pacers: Vec<Pacer>,
 }
 
 /// What the thread needs that posts when it is time.
-struct Pacer {
-    speaker: Box<dyn Speaker>,
-    write: Arc<OwnedWriteHalf>,
-    sent: u64,
+pub(super) struct Pacer {
+    pub(super) speaker: Box<dyn Speaker>,
+    pub(super) write: Arc<OwnedWriteHalf>,
+    pub(super) sent: u64,
+    /// How many topics it posts to in turns, each of which numbers its payloads for itself.
+    pub(super) topics: u64,
 }
 
 /// The figures of all rounds.
@@ -49,7 +51,7 @@ struct Figures {
     sync: Vec<f64>,
 }
 
-const SHARES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
+pub(super) const SHARES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
 
 pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let (rounds, usual) = (bench.size(3, 6), bench.size(15_000, 50_000));
@@ -59,7 +61,7 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         // The first round is a warm-up.
         let messages = if number == 0 { 5_000 } else { usual };
         let sync = sync_seconds()? * 1e3;
-        let (cost, latencies) = round(contestant, messages).await?;
+        let (cost, latencies) = round(contestant, messages, GAP).await?;
         if number == 0 {
             return Ok(());
         }
@@ -92,12 +94,18 @@ impl Figures {
 
 async fn enter(bench: &Bench, kind: Kind) -> anyhow::Result<Contestant<Lines>> {
     let host = bench.host(kind, PAIRS, 1).await?;
+    Ok(Contestant { load: connect(&host).await?, host })
+}
+
+/// The pairs' clients.
+pub(super) async fn connect(host: &Host) -> anyhow::Result<Lines> {
     let speakers = (0..PAIRS).map(|index| host.poster(index, 0)).collect();
     let mut lines = Line::open_all(&host.door(), speakers, ROOM).await?;
     let pacers = lines.iter().enumerate().map(|(index, poster)| Pacer {
         speaker: host.poster(index, 0),
         write: poster.socket.sender(),
         sent: 0,
+        topics: 1,
     });
     let pacers = pacers.collect();
     let speakers = (0..PAIRS).map(|index| host.reader(index, 0, false)).collect();
@@ -105,11 +113,15 @@ async fn enter(bench: &Bench, kind: Kind) -> anyhow::Result<Contestant<Lines>> {
         reader.heard.timed = true;
         lines.push(reader);
     }
-    Ok(Contestant { host, load: Lines { lines, pacers } })
+    Ok(Lines { lines, pacers })
 }
 
-/// Runs one round. Returns what it cost, and the sorted latencies in microseconds.
-async fn round(contestant: &mut Contestant<Lines>, messages: usize) -> anyhow::Result<(Cost, Vec<u32>)> {
+/// Runs one round, with a message each `gap`. Returns what it cost, and the sorted latencies in microseconds.
+pub(super) async fn round(
+    contestant: &mut Contestant<Lines>,
+    messages: usize,
+    gap: Duration,
+) -> anyhow::Result<(Cost, Vec<u32>)> {
     let meter = Meter::start(&contestant.host)?;
     let each = (messages / PAIRS) as u64;
     let mut tasks = JoinSet::new();
@@ -125,8 +137,8 @@ async fn round(contestant: &mut Contestant<Lines>, messages: usize) -> anyhow::R
         });
     }
     let pacers = std::mem::take(&mut contestant.load.pacers);
-    let pacing = tokio::task::spawn_blocking(move || pace(pacers, messages));
-    let limit = GAP * messages as u32 * 4 + Duration::from_secs(5);
+    let pacing = tokio::task::spawn_blocking(move || pace(pacers, messages, gap));
+    let limit = gap * messages as u32 * 4 + Duration::from_secs(5);
     let mut latencies = Vec::with_capacity(messages);
     let all = async {
         while let Some(line) = tasks.join_next().await {
@@ -138,24 +150,25 @@ async fn round(contestant: &mut Contestant<Lines>, messages: usize) -> anyhow::R
     };
     tokio::time::timeout(limit, all)
         .await
-        .map_err(|_| anyhow::anyhow!("5,000 messages a second are too many"))??;
+        .map_err(|_| anyhow::anyhow!("a message each {gap:?} is too many"))??;
     contestant.load.pacers = pacing.await??;
     latencies.sort_unstable();
     Ok((meter.stop(&contestant.host)?, latencies))
 }
 
-fn pace(mut pacers: Vec<Pacer>, messages: usize) -> anyhow::Result<Vec<Pacer>> {
+/// Posts one message after the other, each when it is due.
+pub(super) fn pace(mut pacers: Vec<Pacer>, messages: usize, gap: Duration) -> anyhow::Result<Vec<Pacer>> {
     let (mut payload, mut out) = (blank(), Vec::new());
     let start = clock::nanos() + 1_000_000;
     for message in 0..messages {
-        let due = start + GAP.as_nanos() as u64 * message as u64;
+        let due = start + gap.as_nanos() as u64 * message as u64;
         let early = due.saturating_sub(clock::nanos());
         if early > 0 {
             std::thread::sleep(Duration::from_nanos(early));
         }
         let at = message % pacers.len();
         let pacer = &mut pacers[at];
-        number(&mut payload, pacer.sent, due);
+        number(&mut payload, pacer.sent / pacer.topics, due);
         out.clear();
         pacer.speaker.post(&payload, &mut out);
         pacer.sent += 1;

@@ -119,7 +119,10 @@ async fn fill(host: &Host) -> anyhow::Result<()> {
 async fn come_back(door: Door, mailboxes: Arc<[MailboxId]>) -> anyhow::Result<(Times, Socket)> {
     let mut socket = Socket::connect(&door, 16 * 1024).await?;
     let connected = clock::now();
-    message(&mut socket.out, &open(1, mailboxes.iter().copied(), reader(0), posthorn::CREDIT));
+    message(
+        &mut socket.out,
+        &open(1, mailboxes.iter().map(|mailbox| (*mailbox, reader(0))), posthorn::CREDIT),
+    );
     socket.flush().await?;
     let mut missing: HashMap<MailboxId, u64> = mailboxes.iter().copied().zip(0..).collect();
     let (mut opened, mut begun) = (false, None);
