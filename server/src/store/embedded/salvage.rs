@@ -10,7 +10,7 @@ use super::committer::{Ask, Committer, Request};
 use super::journal::compact::CompactError;
 use super::journal::{BeginError, Fatal};
 use super::upkeep::Owner;
-use super::{EmbeddedConfig, EmbeddedStore, StartError};
+use super::{EmbeddedConfig, EmbeddedStore, Site, StartError};
 use crate::store::{Clock, StoreError, Unheard};
 
 impl Committer {
@@ -51,7 +51,10 @@ impl EmbeddedStore {
         clock: Arc<dyn Clock>,
         rng: &mut impl CryptoRng,
     ) -> Result<(), StartError> {
-        Self::open(config, clock, Arc::new(Unheard), rng)?.give_up().map_err(StartError::Forgetting)
+        // Without the index the whole journal is read, and whatever is damaged is found.
+        let site = Site { index: None, ..Site::of(config, rng)? };
+        let store = Self::open_at(site, config, config.journal(), clock, Arc::new(Unheard), rng)?;
+        store.give_up().map_err(StartError::Forgetting)
     }
 
     pub(super) fn give_up(&self) -> Result<(), StoreError> {

@@ -459,6 +459,43 @@ async fn a_disk_that_hangs_is_told() {
     assert_eq!(f.store.stats().stalled_seconds, 0);
 }
 
+/// Also what no start has come across, because the index said what stands there.
+#[tokio::test]
+async fn damage_that_nobody_has_seen_yet_is_forgotten_too() {
+    let engine = OnFolder::new();
+    let dir = engine.dir.path().join("data");
+    let mut f = Fixture::with(engine, roomy()).await;
+    f.mailbox(1, &[1]).await;
+    for n in 1..=20 {
+        expect(f.store.append(sized(mailbox(1), n, 0, 500)).await);
+    }
+    f.restart().await;
+    f.store = Arc::new(Unplugged {
+        store: open_on(&SimDisk::default(), None, &setup_of(&f)),
+        disk: SimDisk::default(),
+    });
+    let name = sized(mailbox(1), 7, 0, 500).post_id.0;
+    let holds = |path: &std::path::PathBuf| fs::read(path).expect("read").windows(16).any(|it| it == name);
+    let segments =
+        || fs::read_dir(dir.join("journal")).expect("there").map(|entry| entry.expect("read").path());
+    let damaged = segments().find(holds).expect("it is somewhere");
+    let mut bytes = fs::read(&damaged).expect("read");
+    let at = bytes.windows(16).position(|it| it == name).expect("it is there");
+    bytes[at + 100] ^= 1;
+    fs::write(&damaged, bytes).expect("written");
+    let (config, clock) = (config(&dir, &setup_of(&f)), f.clock.clone());
+    let forget = move || {
+        EmbeddedStore::forget_damage(&config, clock, &mut StdRng::seed_from_u64(5)).expect("forgotten")
+    };
+    std::thread::spawn(forget).join().expect("it ran");
+    assert!(!damaged.exists());
+    f.restart().await;
+    let first = seqs(&*f.store, mailbox(1)).await;
+    assert!(first.iter().map(|stored| stored.seq).eq(1..=6), "{}", first.len());
+    assert_eq!(expect(f.store.read(mailbox(1), ReadRange { from: 8, ..ALL }).await).len(), 13);
+    assert_eq!(f.store.stats().damaged, 0);
+}
+
 /// Finding M6: a damaged segment was kept for ever. Whatever is readable of it stays, and of what is lost
 /// nobody but its reader hears again.
 #[tokio::test]
