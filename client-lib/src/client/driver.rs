@@ -341,7 +341,8 @@ mod tests {
         is_set.store(true, Ordering::SeqCst);
         let (told, answer) = oneshot::channel();
         asks.send(register(Reply::new(move |result| drop(told.send(result.map(drop)))))).await.expect("runs");
-        assert!(answer.await.is_err(), "a command that was not taken is dropped");
+        let answer = answer.await.expect("whoever asked hears of it");
+        assert_eq!(answer.expect_err("it was not taken").code(), "INTERNAL");
         assert!(!is_set.load(Ordering::SeqCst), "the trap has closed");
         let told = |event: Event| matches!(event, Event::Disconnected { reason, .. } if reason.contains("went wrong"));
         assert!(told(heard.recv().await.expect("an event")));

@@ -28,8 +28,9 @@ pub use events::EventStream;
 
 /// Commands that wait for the driver.
 const ASK_QUEUE: usize = 256;
-/// Events that a slow subscriber may lag behind before it misses some (and is told so).
-const EVENT_QUEUE: usize = 4096;
+/// Events that a slow subscriber may lag behind before it misses some (and is told so). Each may hold a text
+/// of 64 KiB, so that this is up to 64 MiB.
+const EVENT_QUEUE: usize = 1024;
 
 /// A profile that is online. Clones are the same client; when the last is dropped it stops.
 #[derive(Clone, Debug)]

@@ -71,12 +71,12 @@ pub enum Effect {
 }
 
 /// Where the answer to a command goes.
-pub struct Reply<T>(Box<dyn FnOnce(Result<T, Error>) + Send>);
+pub struct Reply<T>(Option<Box<dyn FnOnce(Result<T, Error>) + Send>>);
 
 impl<T: Send + 'static> Reply<T> {
     /// Calls this with the answer. It must not wait for anything.
     pub fn new(then: impl FnOnce(Result<T, Error>) + Send + 'static) -> Self {
-        Self(Box::new(then))
+        Self(Some(Box::new(then)))
     }
 
     /// Nobody waits for the answer.
@@ -84,8 +84,24 @@ impl<T: Send + 'static> Reply<T> {
         Self::new(drop)
     }
 
-    pub(super) fn with(self, result: Result<T, Error>) -> Answer {
-        Answer(Box::new(move |withdrawn| (self.0)(withdrawn.map_or(result, Err))))
+    pub(super) fn with(mut self, result: Result<T, Error>) -> Answer {
+        let then = self.0.take();
+        Answer(Some(Box::new(move |withdrawn| {
+            if let Some(then) = then {
+                then(withdrawn.map_or(result, Err));
+            }
+        })))
+    }
+}
+
+/// A panic drops the inputs that it was to handle: whoever asked hears of that.
+impl<T> Drop for Reply<T> {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(then) = self.0.take()
+        {
+            then(Err(Error::Internal));
+        }
     }
 }
 
@@ -95,19 +111,37 @@ impl<T> fmt::Debug for Reply<T> {
     }
 }
 
-/// A reply together with its answer.
-pub struct Answer(Box<dyn FnOnce(Option<Error>) + Send>);
+/// A reply together with its answer; given with an error, it tells that instead.
+pub struct Answer(Option<Box<dyn FnOnce(Option<Error>) + Send>>);
 
 impl Answer {
     /// Gives it to whoever asked.
-    pub fn give(self) {
-        (self.0)(None);
+    pub fn give(mut self) {
+        if let Some(then) = self.0.take() {
+            then(None);
+        }
     }
 
     /// What it tells was rolled back for this reason: it tells that.
-    pub(super) fn withdrawn(self, error: &Error) -> Self {
+    pub(super) fn withdrawn(mut self, error: &Error) -> Self {
         let error = Error::Failed { cause: error.code(), reason: error.to_string() };
-        Self(Box::new(move |withdrawn| (self.0)(withdrawn.or(Some(error)))))
+        let then = self.0.take();
+        Self(Some(Box::new(move |withdrawn| {
+            if let Some(then) = then {
+                then(withdrawn.or(Some(error)));
+            }
+        })))
+    }
+}
+
+/// What it tells is rolled back with the transaction that a panic ends.
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(then) = self.0.take()
+        {
+            then(Some(Error::Internal));
+        }
     }
 }
 

@@ -206,17 +206,23 @@ pub(super) fn apart(handle: &str, person: &PersonId) -> String {
 
 /// Who a credential's bearer is, with the name that they are shown by.
 pub(super) fn named(tx: &Transaction<'_>, own: &Own, credential: &Credential) -> Result<Named, Error> {
-    let person = PersonId::from(&credential.identity());
-    let handle = credential.handle().as_str();
-    let (_, handle) = shown(tx, own, &person, Some(&credential.relay()), handle)?;
-    Ok(Named { person, handle })
+    called(tx, own, &credential.identity(), credential.handle(), &credential.relay())
 }
 
 /// Likewise of a card.
 pub(super) fn of_card(tx: &Transaction<'_>, own: &Own, card: &Card) -> Result<Named, Error> {
-    let person = PersonId::from(&card.identity());
-    let handle = card.handle().as_str();
-    let (_, handle) = shown(tx, own, &person, Some(&card.relay().identity), handle)?;
+    called(tx, own, &card.identity(), card.handle(), &card.relay().identity)
+}
+
+fn called(
+    tx: &Transaction<'_>,
+    own: &Own,
+    identity: &IdentityKey,
+    handle: &Handle,
+    relay: &RelayIdentity,
+) -> Result<Named, Error> {
+    let person = PersonId::from(identity);
+    let (_, handle) = shown(tx, own, &person, Some(relay), handle.as_str())?;
     Ok(Named { person, handle })
 }
 

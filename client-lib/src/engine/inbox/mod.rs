@@ -4,6 +4,7 @@
 //! device connect, post or show that it is there, before the person said so (rule 25).
 
 mod consent;
+mod held;
 mod invitation;
 mod post;
 mod refused_welcome;
