@@ -14,7 +14,9 @@ use bytes::Bytes;
 use crc32c::crc32c_append;
 
 use super::disk::{Disk, DiskFile};
-use super::format::{BATCH_HEADER, BatchHeader, Ident, REMOVED, SEAL, SEGMENT_HEADER, frame, is_own};
+use super::format::{
+    BATCH_HEADER, BatchHeader, CARRIED, Ident, REMOVED, SEAL, SEGMENT_HEADER, frame, is_own,
+};
 use super::segment::{load, marker_of, name_of};
 use super::{Batch, BeginError, FRAME_HEADER, Fatal, Journal, Location};
 
@@ -35,6 +37,8 @@ pub(crate) trait Liveness {
 const WINDOW: usize = 64 << 10;
 /// What the record takes that a segment may be gone, in bytes.
 const REMOVAL_COST: usize = Batch::cost(4);
+/// What the record takes that says how far a segment was emptied, in bytes.
+const CARRIED_COST: usize = Batch::cost(8);
 
 /// How much one step may look at. It is counted rather than timed, so that a simulation does the same each
 /// time.
@@ -113,6 +117,8 @@ pub(crate) struct Compaction {
     next: Option<(Location, u8, u32)>,
     /// Whether the seal was reached.
     ended: bool,
+    /// What begins before this offset was carried forward earlier.
+    skip: u32,
 }
 
 /// How far a batch has been read.
@@ -147,7 +153,9 @@ impl Journal {
 
     /// Begins to empty or count a segment.
     pub(crate) fn start_compaction(&mut self, segment: u32) -> Result<Compaction, CompactError> {
-        Compaction::of(self.disk.as_ref(), segment).map_err(|unread| self.unread(segment, unread))
+        let skip = self.carried.get(&segment).copied().unwrap_or(0);
+        let work = Compaction::of(self.disk.as_ref(), segment, skip);
+        work.map_err(|unread| self.unread(segment, unread))
     }
 
     fn unread(&mut self, segment: u32, unread: Unread) -> CompactError {
@@ -171,6 +179,7 @@ impl Journal {
         batch: &mut Batch,
         mut effort: Effort,
     ) -> Result<Carried, CompactError> {
+        let mut any = false;
         loop {
             let (at, kind, payload) = match work.look() {
                 Look::Record(at, kind, payload) => (at, kind, payload),
@@ -181,16 +190,23 @@ impl Journal {
                 Look::End => return Ok(Carried::NoRoom(0)),
                 Look::Unread(why) => return Err(self.unread(work.segment(), why)),
             };
-            let cost = owner.cost(at, kind, &payload);
-            if cost > 0 && !batch.has_room(cost + REMOVAL_COST) {
-                return Ok(Carried::NoRoom(cost));
-            }
-            if cost > 0 {
+            let cost = if at.offset < work.skip { 0 } else { owner.cost(at, kind, &payload) };
+            let fits = cost == 0 || batch.has_room(cost + REMOVAL_COST + CARRIED_COST);
+            if cost > 0 && fits {
                 self.carry_record(owner, batch, (at, kind, &payload));
+                any = true;
             }
-            work.pass();
-            if !effort.spend(payload.len()) {
-                return Ok(Carried::More);
+            if fits {
+                work.pass();
+            }
+            let goes_on = fits && effort.spend(payload.len());
+            if any && !goes_on {
+                self.say_carried(work.segment(), work.at, batch);
+            }
+            match (fits, goes_on) {
+                (false, _) => return Ok(Carried::NoRoom(cost)),
+                (true, false) => return Ok(Carried::More),
+                (true, true) => {}
             }
         }
     }
@@ -201,7 +217,7 @@ impl Journal {
         /// Into how many parts the emptying of a segment is split at least.
         const PARTS: usize = 32;
         let usual = (self.config.segment_bytes as usize / PARTS).min(round.max(128 << 10));
-        usual.max(least) + REMOVAL_COST
+        usual.max(least) + REMOVAL_COST + CARRIED_COST
     }
 
     /// Carries a part of a segment forward in a batch of its own, no longer than what the next record needs,
@@ -222,17 +238,24 @@ impl Journal {
                 }
                 Look::Unread(why) => return Err(self.unread(work.segment(), why)),
             };
-            let cost = owner.cost(at, kind, &payload);
-            if cost > 0 {
-                let mut batch = self.begin(cost)?;
+            let cost = if at.offset < work.skip { 0 } else { owner.cost(at, kind, &payload) };
+            let batch = if cost > 0 { Some(self.begin(cost + CARRIED_COST)?) } else { None };
+            work.pass();
+            if let Some(mut batch) = batch {
                 self.carry_record(owner, &mut batch, (at, kind, &payload));
+                self.say_carried(work.segment(), work.at, &mut batch);
                 self.commit(batch)?;
             }
-            work.pass();
             if cost > 0 || !effort.spend(payload.len()) {
                 return Ok(false);
             }
         }
+    }
+
+    /// Says in a batch that what is needed of a segment up to this offset is in it, or was before.
+    fn say_carried(&mut self, segment: u32, offset: u32, batch: &mut Batch) {
+        batch.push(CARRIED, &[&segment.to_le_bytes(), &offset.to_le_bytes()]);
+        self.carried.insert(segment, offset);
     }
 
     fn carry_record(
@@ -260,7 +283,9 @@ impl Journal {
         loop {
             match work.look() {
                 Look::Record(at, kind, payload) => {
-                    *live += owner.cost(at, kind, &payload) as u64;
+                    if at.offset >= work.skip {
+                        *live += owner.cost(at, kind, &payload) as u64;
+                    }
                     work.pass();
                     if !effort.spend(payload.len()) {
                         return Ok(false);
@@ -301,13 +326,13 @@ impl From<io::Error> for Unread {
 }
 
 impl Compaction {
-    fn of(disk: &dyn Disk, segment: u32) -> Result<Self, Unread> {
+    fn of(disk: &dyn Disk, segment: u32, skip: u32) -> Result<Self, Unread> {
         let file = disk.open(&name_of(segment))?;
         let len = file.len()?;
         let head = load(file.as_ref(), (SEGMENT_HEADER + BATCH_HEADER) as u64)?;
         let ident = Ident { segment, marker: marker_of(&head, segment).ok_or(Unread::Damaged)? };
         let (at, window) = (SEGMENT_HEADER as u32, Bytes::new());
-        Ok(Self { ident, file, len, window, base: at, at, batch: None, next: None, ended: false })
+        Ok(Self { ident, file, len, window, base: at, at, batch: None, next: None, ended: false, skip })
     }
 
     /// The number of the segment.

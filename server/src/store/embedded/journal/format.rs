@@ -24,6 +24,8 @@
 //! - A frame of kind 60 is the *roster*, the first frame of every segment: the numbers (4 bytes each) of all
 //!   segments that exist. One of kind 61 says of one segment (4 bytes) that it may be gone from now on. From
 //!   both it follows whether a segment was removed or is lost.
+//! - One of kind 62 says of segments (4 bytes each) up to which offset (4 bytes) everything that is needed of
+//!   them was carried forward, in this batch or before. It is said again at the beginning of each segment.
 
 use crc32c::{crc32c, crc32c_append};
 
@@ -47,10 +49,12 @@ pub(crate) const CLOSED: u32 = 2;
 pub(crate) const ROSTER: u8 = 60;
 /// The kind of frame that says that a segment may be gone.
 pub(crate) const REMOVED: u8 = 61;
+/// The kind of frame that says how far a segment was emptied.
+pub(crate) const CARRIED: u8 = 62;
 
 /// Whether frames of this kind are the journal's own, and not records of its owner.
 pub(crate) const fn is_own(kind: u8) -> bool {
-    matches!(kind, ROSTER | REMOVED)
+    matches!(kind, ROSTER | REMOVED | CARRIED)
 }
 
 /// What ties checksums to one segment of one store.

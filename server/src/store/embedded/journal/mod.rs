@@ -44,7 +44,9 @@ use rand::RngCore;
 
 pub(crate) use batch::Batch;
 use disk::{Disk, DiskFile, passes};
-use format::{ALIGN, BATCH_HEADER, FRAME_HEADER, Ident, REMOVED, ROSTER, SEGMENT_HEADER, SegmentHeader};
+use format::{
+    ALIGN, BATCH_HEADER, CARRIED, FRAME_HEADER, Ident, REMOVED, ROSTER, SEGMENT_HEADER, SegmentHeader,
+};
 pub(crate) use open::{OpenError, Replayed, last_start};
 pub(crate) use reader::{ReadError, Reader};
 use segment::{UNFINISHED, name_of, seal, seal_last};
@@ -181,6 +183,9 @@ pub(crate) struct Journal {
     /// Segments that should exist and do not. They are named in every roster, so that their loss is never
     /// forgotten.
     lost: BTreeSet<u32>,
+    /// Up to which offset segments were emptied, so that whoever goes on, after a restart too, does not carry
+    /// the same again.
+    carried: BTreeMap<u32, u32>,
     /// Whether a write or a sync has failed, after which nothing may be written.
     failed: bool,
     /// A batch's buffer to be used again, which saves allocations.
@@ -298,7 +303,8 @@ impl Journal {
     fn roll(&mut self, need: usize) -> Result<(), BeginError> {
         let number = self.current.ident.segment + 1;
         let ident = Ident { segment: number, marker: self.rng.next_u64() };
-        let roster = roster(ident, self.next_batch, self.segments.keys().chain(&self.lost).copied());
+        let all = self.segments.keys().chain(&self.lost).copied();
+        let roster = roster(ident, self.next_batch, all, &self.carried);
         let next = match self.prepare(SEGMENT_HEADER + roster.buf.len() + need) {
             Ok(next) => next,
             Err(error) if passes(&error) => {
@@ -394,6 +400,7 @@ impl Journal {
             return Err(self.fatal("remove a segment", error));
         }
         self.segments.remove(&segment);
+        self.carried.remove(&segment);
         self.disk.sync_dir().map_err(|error| self.fatal("sync the folder", error))
     }
 
@@ -432,13 +439,28 @@ impl Journal {
     }
 }
 
-/// The batch that begins a segment, and says which segments exist.
-fn roster(ident: Ident, number: u64, segments: impl Iterator<Item = u32>) -> Batch {
+/// The batch that begins a segment, and says which segments exist, and how far they were emptied.
+fn roster(
+    ident: Ident,
+    number: u64,
+    segments: impl Iterator<Item = u32>,
+    carried: &BTreeMap<u32, u32>,
+) -> Batch {
     let names: Vec<u8> = segments.chain([ident.segment]).flat_map(u32::to_le_bytes).collect();
-    let mut batch = Batch::new(ident, SEGMENT_HEADER as u32, number, Batch::cost(names.len()), Vec::new());
+    let progress = progress(carried);
+    let room = Batch::cost(names.len()) + Batch::cost(progress.len());
+    let mut batch = Batch::new(ident, SEGMENT_HEADER as u32, number, room, Vec::new());
     batch.push(ROSTER, &[&names]);
+    if !progress.is_empty() {
+        batch.push(CARRIED, &[&progress]);
+    }
     batch.finish();
     batch
+}
+
+/// What a frame says of how far segments were emptied.
+fn progress(carried: &BTreeMap<u32, u32>) -> Vec<u8> {
+    carried.iter().flat_map(|(segment, offset)| [*segment, *offset]).flat_map(u32::to_le_bytes).collect()
 }
 
 /// Preallocates to at least `need`, in whole steps if the disk has room for them. Returns the new length.

@@ -18,11 +18,14 @@ use std::sync::Arc;
 use rand::RngCore;
 
 use super::disk::{Disk, DiskFile, is_full};
-use super::format::{ALIGN, BATCH_HEADER, Ident, REMOVED, ROSTER, SEGMENT_HEADER, SegmentHeader, is_own};
+use super::format::{
+    ALIGN, BATCH_HEADER, CARRIED, Ident, REMOVED, ROSTER, SEGMENT_HEADER, SegmentHeader, is_own,
+};
 use super::scan::{Outline, Span, outline, records};
 use super::segment::{Found, UNFINISHED, find, load, name_of, number_of, seal};
 use super::{
     Batch, Current, Damage, Journal, JournalConfig, Location, Position, REMOVAL, Reader, Resume, Time, Usage,
+    progress,
 };
 
 /// What replay yields, in order.
@@ -135,9 +138,17 @@ impl Journal {
             start: time.start,
         };
         let stamp = header.stamp;
+        // Where anything is damaged, copies may be what is lost: then all is carried again.
+        let damaged =
+            tail.as_ref().is_none_or(Tail::is_damaged) || segments.values().any(|usage| usage.damaged);
+        let mut carried = match &tail {
+            Some(tail) if lost.is_empty() && !damaged => tail.carried(),
+            _ => BTreeMap::new(),
+        };
+        carried.retain(|segment, _| segments.contains_key(segment));
         let all: Vec<u32> =
             segments.keys().chain(tail.iter().map(|tail| &tail.found.number)).chain(&lost).copied().collect();
-        let moved = begin_segment(disk.as_ref(), &header, &all, &removed, tail.as_ref())?;
+        let moved = begin_segment(disk.as_ref(), &header, (&all, &removed, &carried), tail.as_ref())?;
         // Until now, the record that they may be gone may have been seen in the page cache only.
         for segment in &removed {
             disk.unlink(&name_of(*segment))?;
@@ -166,6 +177,7 @@ impl Journal {
             stamp,
             segments,
             lost,
+            carried,
             failed: false,
             spare: Vec::new(),
         })
@@ -383,6 +395,23 @@ impl Tail {
         Some((named?, removed))
     }
 
+    /// How far segments were emptied according to this one.
+    fn carried(&self) -> BTreeMap<u32, u32> {
+        let mut carried = BTreeMap::new();
+        let Some(marker) = self.found.marker else { return carried };
+        let ident = Ident { segment: self.found.number, marker };
+        for span in &self.outline.spans {
+            let _ = records(&self.buf, ident, span, &mut |_, kind, payload| {
+                if kind == CARRIED {
+                    let number = |four: &[u8]| u32::from_le_bytes([four[0], four[1], four[2], four[3]]);
+                    let pairs = payload.chunks_exact(8);
+                    carried.extend(pairs.map(|pair| (number(&pair[..4]), number(&pair[4..]))));
+                }
+            });
+        }
+        carried
+    }
+
     /// Cuts and seals this segment, which is now the last but one.
     fn finish(&self) -> Result<Usage, OpenError> {
         let Some(marker) = self.found.marker else {
@@ -438,16 +467,17 @@ struct Begun {
 fn begin_segment(
     disk: &dyn Disk,
     header: &SegmentHeader,
-    all: &[u32],
-    removed: &[u32],
+    (all, removed, carried): (&[u32], &[u32], &BTreeMap<u32, u32>),
     tail: Option<&Tail>,
 ) -> Result<Begun, OpenError> {
     let ident = Ident { segment: header.segment, marker: header.marker };
     let bytes = |numbers: &[u32]| numbers.iter().copied().flat_map(u32::to_le_bytes).collect::<Vec<u8>>();
     let (names, gone) = (bytes(&[all, &[header.segment]].concat()), bytes(removed));
+    let progress = progress(carried);
     let rewrite = tail.and_then(|tail| Some((tail, tail.rewrite?)));
     let room = Batch::cost(names.len())
         + Batch::cost(gone.len())
+        + Batch::cost(progress.len())
         + rewrite.map_or(0, |(_, span)| span.header.body_len as usize);
     // A rewritten batch keeps its number, and with it its place in the order; a roster by itself takes the
     // next number.
@@ -455,6 +485,9 @@ fn begin_segment(
     batch.push(ROSTER, &[&names]);
     if !removed.is_empty() {
         batch.push(REMOVED, &[&gone]);
+    }
+    if !progress.is_empty() {
+        batch.push(CARRIED, &[&progress]);
     }
     if let Some((tail, span)) = rewrite {
         let old = Ident { segment: tail.found.number, marker: tail.found.marker.unwrap_or_default() };
