@@ -70,8 +70,11 @@ pub enum Effect {
     Answer(Answer),
 }
 
+/// Called once, with what it waited for.
+type Then<T> = Box<dyn FnOnce(T) + Send>;
+
 /// Where the answer to a command goes.
-pub struct Reply<T>(Option<Box<dyn FnOnce(Result<T, Error>) + Send>>);
+pub struct Reply<T>(Option<Then<Result<T, Error>>>);
 
 impl<T: Send + 'static> Reply<T> {
     /// Calls this with the answer. It must not wait for anything.
@@ -112,7 +115,7 @@ impl<T> fmt::Debug for Reply<T> {
 }
 
 /// A reply together with its answer; given with an error, it tells that instead.
-pub struct Answer(Option<Box<dyn FnOnce(Option<Error>) + Send>>);
+pub struct Answer(Option<Then<Option<Error>>>);
 
 impl Answer {
     /// Gives it to whoever asked.
