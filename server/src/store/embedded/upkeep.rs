@@ -118,7 +118,7 @@ impl Upkeep {
     }
 
     /// Removes the segments that are emptied, now that a batch was synced, unless somebody is about to read
-    /// from one.
+    /// from one. No segment is removed elsewhere while the store serves.
     pub(super) fn leave(&mut self, journal: &mut Journal, shared: &Shared) -> Result<(), Fatal> {
         let current = journal.position().segment;
         for at in (0..self.leaving.len()).rev() {
@@ -145,7 +145,10 @@ impl Upkeep {
         if let Some(mut work) = self.work.take() {
             let mut owner = Owner::new(journal, shared, work.segment());
             match journal.carry_alone(&mut work, &mut owner) {
-                Ok(true) => self.again = true,
+                Ok(true) => {
+                    self.leaving.push((work.segment(), journal.position().segment));
+                    self.again = true;
+                }
                 Ok(false) => self.work = Some(work),
                 Err(CompactError::Later(_)) => (self.work, self.stuck) = (Some(work), stuck),
                 Err(error) => self.failed(shared, error)?,

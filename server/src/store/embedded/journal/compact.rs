@@ -221,7 +221,8 @@ impl Journal {
     }
 
     /// Carries a part of a segment forward in a batch of its own, no longer than what the next record needs,
-    /// because nothing else could be written. Returns `true` once the segment is empty and removed.
+    /// because nothing else could be written. Returns `true` once all that is needed is on stable storage, as
+    /// is the record that the segment may be gone.
     pub(crate) fn carry_alone(
         &mut self,
         work: &mut Compaction,
@@ -233,7 +234,6 @@ impl Journal {
                 Look::Record(at, kind, payload) => (at, kind, payload),
                 Look::End => {
                     self.say_removed(work.segment())?;
-                    self.unlink(work.segment())?;
                     return Ok(true);
                 }
                 Look::Unread(why) => return Err(self.unread(work.segment(), why)),

@@ -251,6 +251,7 @@ fn a_removed_segment_that_is_back_is_left_alone() {
     keys.emptying = 1;
     let mut work = journal.start_compaction(1).expect("intact");
     while !journal.carry_alone(&mut work, &mut keys).expect("space") {}
+    journal.unlink(1).expect("removed");
     let back = disk.create(&name).expect("it is gone");
     back.write_at(&backup, 0).expect("written");
     // If the power goes between the record of a removal and the removal, the segment is there, too, and is
@@ -356,6 +357,7 @@ fn what_is_remembered_from_before_a_dropped_tombstone_is_refused() {
     (keys.emptying, keys.segments) = (oldest, journal.segments().keys().copied().collect());
     let mut work = journal.start_compaction(oldest).expect("intact");
     while !journal.carry_alone(&mut work, &mut keys).expect("space") {}
+    journal.unlink(oldest).expect("removed");
     let buried = journal.segments().values().next().expect("there are some").stamp;
     assert!(buried > 1);
     for resume in resumes {
@@ -473,7 +475,7 @@ fn compact(journal: &mut Journal, keys: &mut Keys, rng: &mut StdRng) -> Result<(
     let mut work = journal.start_compaction(keys.emptying)?;
     if rng.random() {
         while !journal.carry_alone(&mut work, keys)? {}
-        return Ok(());
+        return Ok(journal.unlink(keys.emptying)?);
     }
     // The copies ride with one change, and so may the record that the segment may be gone.
     let (mut carried, mut least, mut changed) = (Carried::More, 0, false);

@@ -17,7 +17,7 @@ use crate::store::conformance::names::{expect, mailbox, open, post, reader_id, s
 use crate::store::conformance::{Event, Fixture, new_mailbox, small_policy};
 use crate::store::{ReadRange, StoreError, StorePolicy, Stored};
 
-const ALL: ReadRange = ReadRange { from: 0, to: u64::MAX, bytes: usize::MAX };
+pub(super) const ALL: ReadRange = ReadRange { from: 0, to: u64::MAX, bytes: usize::MAX };
 
 /// Room for thousands of posts.
 fn roomy() -> StorePolicy {
@@ -25,7 +25,7 @@ fn roomy() -> StorePolicy {
 }
 
 /// A store on a simulated disk with mailboxes 1 and 2, which reader 1 reads.
-async fn on_sim() -> (Fixture, SimDisk) {
+pub(super) async fn on_sim() -> (Fixture, SimDisk) {
     let engine = OnSim::new();
     let disk = engine.disk.clone();
     let f = Fixture::with(engine, roomy()).await;
@@ -412,35 +412,6 @@ async fn a_damaged_envelope_is_told_and_its_neighbours_are_served() {
     assert_eq!(first.iter().map(|stored| stored.seq).collect::<Vec<_>>(), [1, 2, 3, 4]);
     assert_eq!(store.read(to, ReadRange { from: 5, ..ALL }).await, Err(StoreError::Damaged));
     assert_eq!(expect(store.read(to, ReadRange { from: 6, ..ALL }).await).len(), 4);
-}
-
-/// A key package that was handed out is read by whoever asked, not by the committer, and stays where it is
-/// until then, although nothing needs it any more.
-#[tokio::test]
-async fn a_key_package_stays_until_whoever_asked_has_read_it() {
-    let (f, disk) = on_sim().await;
-    let (store, to) = (&f.store, mailbox(1));
-    let device = crate::store::conformance::names::device(1);
-    let package = bytes::Bytes::from_static(b"the only copy of a key package");
-    expect(store.publish_key_packages(device, vec![package.clone()], None).await);
-    let first: Vec<String> = disk.find(&package).into_iter().map(|(name, _)| name).collect();
-    let is_there = || disk.find(&package).iter().any(|(name, _)| first.contains(name));
-    let mut taking = store.take_key_packages(crate::store::conformance::names::handle_of(1));
-    assert!((&mut taking).now_or_never().is_none(), "it is asked for");
-    let mut next = 0;
-    let mut churn = async |rounds: u16| {
-        for _ in 0..rounds {
-            next += 1;
-            let seq = expect(store.append(sized(to, next, 0, 400)).await);
-            expect(store.advance(to, reader_id(1), seq).await);
-        }
-    };
-    churn(300).await;
-    assert!(is_there(), "its segment was emptied, but somebody is about to read from it");
-    let taken = expect(taking.await);
-    assert_eq!((taken.len(), &taken[0].key_package), (1, &package));
-    churn(20).await;
-    assert!(!is_there(), "now it may go");
 }
 
 /// The operator hears of a disk that hangs.

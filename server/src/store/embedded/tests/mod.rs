@@ -3,6 +3,7 @@
 
 mod faults;
 mod format;
+mod pins;
 
 use std::path::PathBuf;
 use std::sync::Arc;
