@@ -130,7 +130,8 @@ impl<L: Clone + PartialEq> Ledger<L> {
         let mut changes = Vec::new();
         let mut left = CUT_AT_ONCE;
         let due = |next: &&(u32, MailboxId)| u64::from(next.0) <= now;
-        while left >= LOOK
+        // Something must be left for what is found: whatever was looked at counts as dealt with.
+        while left > LOOK
             && let Some(&(_, id)) = self.due.first().filter(due)
         {
             left -= LOOK;
@@ -163,7 +164,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
                 changes.push(Change::Clock);
             }
         }
-        self.decided(Outcome::Expired { more: more || left < LOOK }, changes, now)
+        self.decided(Outcome::Expired { more: more || left <= LOOK }, changes, now)
     }
 
     /// Schedules a mailbox that was looked at for its next time, which is after `now`.

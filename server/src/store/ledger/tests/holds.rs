@@ -108,8 +108,12 @@ impl Held {
     }
 
     fn post(&mut self, n: u64, turn: Option<Turn>) {
+        self.post_to(MAILBOX, n, turn);
+    }
+
+    fn post_to(&mut self, mailbox: MailboxId, n: u64, turn: Option<Turn>) {
         self.run(Command::Append(Append {
-            mailbox: MAILBOX,
+            mailbox,
             post_id: PostId(name(n)),
             post_key: key(100),
             envelope: Bytes::from_static(&[7; 10]),
@@ -255,6 +259,23 @@ fn many_mailboxes_that_are_due() {
     let commands = held.expire();
     assert_eq!(held.ledger.stats().mailboxes, 0);
     assert!(commands >= 5000 * 8 / CUT_AT_ONCE, "{commands}: looking costs something, too");
+}
+
+/// The last mailbox that one command looked at could find nothing left of what the command may do, and then
+/// waited for up to a minute more.
+#[test]
+fn mailboxes_that_use_up_a_command_exactly() {
+    let mut held = Held::new(1);
+    // Each costs 8 for looking, 1 for what is trimmed and 1 for what is forgotten.
+    let count = (CUT_AT_ONCE - 8) / 10 + 1;
+    for n in 0..count {
+        held.create(n);
+        held.post_to(MailboxId(name(n)), n, None);
+    }
+    assert_eq!((held.stored().0, (CUT_AT_ONCE - 8) % 10), (count, 0));
+    held.now += u64::from(EXPIRY) + 60;
+    held.expire();
+    assert_eq!(held.stored(), (0, 0));
 }
 
 #[test]
