@@ -62,6 +62,15 @@ impl AddressBuckets {
         self.near.take_some(near, cost, now)?;
         site.map_or(Ok(()), |site| self.sites.take_some(site, cost, now))
     }
+
+    /// Takes `cost` events of an address even if there is no room.
+    pub(crate) fn owe(&self, address: IpAddr, cost: u32, now: u64) {
+        let Neighbourhood { near, site } = Neighbourhood::of(address);
+        self.near.owe(near, cost, now);
+        if let Some(site) = site {
+            self.sites.owe(site, cost, now);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -108,8 +108,19 @@ impl Buckets {
 
     /// The same for `cost` events.
     pub(crate) fn take_some(&self, key: impl Hash, cost: u32, now: u64) -> Result<(), u32> {
+        self.change(key, now, |bucket| bucket.take(self.rate, cost, now)).unwrap_or_else(Err)
+    }
+
+    /// Takes `cost` events even if there is no room. When too many keys are being limited at once, nothing is
+    /// noted of another, which has to wait anyway.
+    pub(crate) fn owe(&self, key: impl Hash, cost: u32, now: u64) {
+        let _ = self.change(key, now, |bucket| bucket.owe(self.rate, cost, now));
+    }
+
+    /// Changes the bucket of `key`, or tells how many milliseconds to wait until there is room for one.
+    fn change<T>(&self, key: impl Hash, now: u64, change: impl FnOnce(&mut Bucket) -> T) -> Result<T, u32> {
         if self.rate == Rate::UNLIMITED {
-            return Ok(());
+            return Ok(change(&mut Bucket::default()));
         }
         let key = self.hasher.hash_one(key);
         let mut held = self.held.lock();
@@ -123,7 +134,7 @@ impl Buckets {
                 return Err(SEARCH as u32);
             }
         }
-        buckets.entry(key).or_default().take(self.rate, cost, now)
+        Ok(change(buckets.entry(key).or_default()))
     }
 }
 

@@ -134,6 +134,9 @@ impl Session {
         // What came before cost more than it could be asked for: what comes now waits for it.
         let debt = self.peer.take_debt();
         self.requests.owe(rate, debt, now);
+        if let Some(address) = self.peer.address.filter(|_| debt > 0) {
+            self.context.rates.requests_of_address.owe(address, debt, now);
+        }
         if request == 0 {
             // It cannot be told to wait, and a lost ack would stall the client: it goes into debt, to an end.
             if !self.requests.owe(rate, cost, now) {
@@ -143,7 +146,6 @@ impl Session {
         }
         self.requests.take(rate, cost, now).map_err(rate_limited)?;
         if let Some(address) = self.peer.address {
-            let cost = cost.saturating_add(debt);
             self.context.rates.requests_of_address.take(address, cost, now).map_err(rate_limited)?;
         }
         if self.context.is_draining() && !matches!(body, Request::Ack(_)) {

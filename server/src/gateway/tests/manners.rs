@@ -119,19 +119,38 @@ fn requests_above_the_rate_are_told_when_to_come_back() {
     assert_eq!(client.session.ending(), Some(Ending::FLOOD), "to an end");
 }
 
+/// How many requests are left of a burst, found out by using it up.
+fn left(client: &mut Client) -> u32 {
+    let mut count = 0;
+    while client.ask(Request::Ping) == ServerBody::Done {
+        count += 1;
+    }
+    count
+}
+
+/// Forty who listen to the mailbox, to which this client admits them.
+fn listeners(relay: &TestRelay, client: &mut Client) -> Vec<Client> {
+    let listen = |n: u8| {
+        let mut listener = relay.connect();
+        let reader = Reader { id: ReaderId([100 + n; 16]), key_hash: key_hash(READ_KEY) };
+        client.ask(turning(100 + n, vec![reader], vec![]));
+        relay.pass(20_000);
+        listener.open_as(reader.id, READ_KEY, 0);
+        listener
+    };
+    (0..40).map(listen).collect()
+}
+
+fn signal() -> Request {
+    let payload = Bytes::from_static(b"typing");
+    Request::Signal(Signal { mailbox: MAILBOX, post_key: PostKey::from_bytes(POST_KEY), payload })
+}
+
 /// Finding M2: an opening cost a sixteenth of a post, and bytes and listeners nothing.
 #[test]
 fn a_request_costs_what_it_costs() {
     let rates = Rates { requests_per_second: 10, requests_burst: 100, ..Rates::off() };
     let relay = TestRelay::new(Setup { rates, ..Setup::default() });
-    // How much of the burst is left, found out by using it up.
-    let left = |client: &mut Client| {
-        let mut count = 0;
-        while client.ask(Request::Ping) == ServerBody::Done {
-            count += 1;
-        }
-        count
-    };
     let mut client = relay.connect();
     client.create();
     relay.pass(20_000);
@@ -148,21 +167,37 @@ fn a_request_costs_what_it_costs() {
     client.ask(post(1, &[0; 100_000]));
     assert_eq!(left(&mut client), 100 - 7);
     relay.pass(20_000);
-    let listeners: Vec<_> = (0..40)
-        .map(|n: u8| {
-            let mut listener = relay.connect();
-            let reader = Reader { id: ReaderId([100 + n; 16]), key_hash: key_hash(READ_KEY) };
-            client.ask(turning(100 + n, vec![reader], vec![]));
-            relay.pass(20_000);
-            listener.open_as(reader.id, READ_KEY, 0);
-            listener
-        })
-        .collect();
-    let payload = Bytes::from_static(b"typing");
-    let signal = Signal { mailbox: MAILBOX, post_key: PostKey::from_bytes(POST_KEY), payload };
-    assert_eq!(client.ask(Request::Signal(signal)), ServerBody::Done);
+    let _listeners = listeners(&relay, &mut client);
+    assert_eq!(client.ask(signal()), ServerBody::Done);
     assert_eq!(left(&mut client), 100 - 1 - 40 / 8);
-    drop(listeners);
+}
+
+/// What a signal cost more was charged to the address only if the next request had a number and was within
+/// the connection's own rate.
+#[test]
+fn an_address_pays_for_signals_whatever_comes_next() {
+    let rates = Rates {
+        requests_per_second: 10,
+        requests_burst: 100,
+        requests_per_address_per_second: 50,
+        ..Rates::off()
+    };
+    let relay = TestRelay::new(Setup { rates, ..Setup::default() });
+    let address = Some("192.0.2.1".parse().expect("an address"));
+    let left_of_address = || (0..3).map(|_| left(&mut relay.connect_from(address))).sum::<u32>();
+    let mut client = relay.connect_from(address);
+    client.create();
+    let _listeners = listeners(&relay, &mut client);
+    assert_eq!(client.ask(signal()), ServerBody::Done);
+    client.ack(0, 0);
+    assert_eq!(left_of_address(), 200 - 1 - 40 / 8);
+    relay.pass(20_000);
+    for _ in 0..99 {
+        assert_eq!(client.ask(Request::Ping), ServerBody::Done);
+    }
+    assert_eq!(client.ask(signal()), ServerBody::Done);
+    assert_eq!(client.refused(Request::Ping), ErrorCode::RateLimited);
+    assert_eq!(left_of_address(), 200 - 100 - 40 / 8);
 }
 
 #[test]
