@@ -243,46 +243,40 @@ fn consent(yes: bool, what: &str) -> anyhow::Result<()> {
     eprint!("{what}. Go on? [y/N] ");
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(anyhow!("nothing was done")) }
+    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(anyhow!("nothing was removed")) }
 }
 
 /// Gives up what is damaged, once the operator has seen what that is.
 fn forget_damage(config: &Config, yes: bool) -> anyhow::Result<()> {
     const SHOWN: usize = 20;
-    let file = needs_store(config)?.join("damage");
-    let text = match std::fs::read(&file) {
-        Ok(text) => String::from_utf8_lossy(&text).into_owned(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(anyhow!("{} cannot be read: {error}", file.display())),
-    };
-    let lost = |line: &&str| !line.is_empty() && !line.starts_with('#') && !line.starts_with("forgotten: ");
-    let lost: Vec<&str> = text.lines().filter(lost).collect();
+    let file = needs_store(config, "name the damaged one's folder with --data")?.join("damage");
+    start_log(config);
+    let clock = std::sync::Arc::new(SystemClock::start());
+    let store = EmbeddedStore::examine(&config.embedded(), clock, &mut StdRng::from_os_rng())?;
+    let lost = store.damage();
     lost.iter().take(SHOWN).try_for_each(|line| say(&format!("lost: {line}")))?;
     if lost.len() > SHOWN {
         say(&format!("... and {} more, in {}", lost.len() - SHOWN, file.display()))?;
     }
     consent(yes, "what is readable of damaged segments is saved, and then they are removed for good")?;
-    start_log(config);
-    let clock = std::sync::Arc::new(SystemClock::start());
-    EmbeddedStore::forget_damage(&config.embedded(), clock, &mut StdRng::from_os_rng())?;
+    store.forget_damage()?;
     say("the damage is forgotten; readers of lost envelopes are still told")
 }
 
-/// The data folder, if there is a store in it.
-fn needs_store(config: &Config) -> anyhow::Result<&std::path::Path> {
+/// The data folder, if there is a store in it; else the error says what to do.
+fn needs_store<'a>(config: &'a Config, what_to_do: &str) -> anyhow::Result<&'a std::path::Path> {
     let data = &config.data;
     if config.engine == Engine::Memory || !data.join("journal").is_dir() {
         let data = data.display();
-        return Err(anyhow!(
-            "there is no store in {data}: put the backup there, or name another folder with --data"
-        ));
+        return Err(anyhow!("there is no store in {data}: {what_to_do}"));
     }
     Ok(data)
 }
 
 /// Makes another store of a restored one (R10).
 fn restored(config: &Config) -> anyhow::Result<()> {
-    let data = needs_store(config)?.display();
+    let what_to_do = "put the backup there, or name another folder with --data";
+    let data = needs_store(config, what_to_do)?.display();
     start_log(config);
     let clock = std::sync::Arc::new(SystemClock::start());
     EmbeddedStore::renew_incarnation(&config.embedded(), clock, &mut StdRng::from_os_rng())?;
@@ -448,4 +442,21 @@ fn start_log(config: &Config) {
         LogFormat::Text => log.try_init(),
         LogFormat::Json => log.json().try_init(),
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_there_is_no_store_the_way_out_is_that_of_the_command() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let sources = Sources { file: None, flags: Vec::new() };
+        let config = Config::load(&sources, dir.path().to_owned()).expect("the defaults are good");
+        let told = |result: anyhow::Result<()>| result.expect_err("there is none").to_string();
+        let (restored, forgetting) = (told(restored(&config)), told(forget_damage(&config, true)));
+        assert!(restored.contains("put the backup there"), "{restored}");
+        assert!(forgetting.ends_with("name the damaged one's folder with --data"), "{forgetting}");
+        assert!(!dir.path().join("journal").exists(), "nothing is made");
+    }
 }

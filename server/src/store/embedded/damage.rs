@@ -78,7 +78,6 @@ impl Known {
     }
 
     /// The lines that count.
-    #[cfg(test)]
     pub(super) fn lines(&self) -> BTreeSet<String> {
         self.lines.lock().clone()
     }

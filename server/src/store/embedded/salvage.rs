@@ -1,6 +1,7 @@
 //! Forgetting damage, because the operator says so: what is readable of damaged segments is carried forward,
 //! they go, and what was lost with them counts as dealt with.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rand::CryptoRng;
@@ -42,22 +43,32 @@ impl Committer {
 }
 
 impl EmbeddedStore {
-    /// For an operator who has read what is lost and wants to hear no more of it: carries forward what is
-    /// readable of damaged segments, removes them, and counts what was lost as dealt with. Envelopes that are
-    /// lost are still told to their readers. The relay must not be running. If this fails, it may be
-    /// repeated.
-    pub fn forget_damage(
+    /// Opens a store for an operator who wants to know all that is lost: whether or not any start has come
+    /// across it. The relay must not be running. What a start does about damage is done.
+    pub fn examine(
         config: &EmbeddedConfig,
         clock: Arc<dyn Clock>,
         rng: &mut impl CryptoRng,
-    ) -> Result<(), StartError> {
+    ) -> Result<Self, StartError> {
         // Without the index the whole journal is read, and whatever is damaged is found.
         let site = Site { index: None, ..Site::of(config, rng)? };
-        let store = Self::open_at(site, config, config.journal(), clock, Arc::new(Unheard), rng)?;
-        store.give_up().map_err(StartError::Forgetting)
+        Self::open_at(site, config, config.journal(), clock, Arc::new(Unheard), rng)
     }
 
-    pub(super) fn give_up(&self) -> Result<(), StoreError> {
+    /// What is lost, in a line each, as in the file `damage`.
+    pub fn damage(&self) -> BTreeSet<String> {
+        self.shared.damage.lines()
+    }
+
+    /// For an operator who has read what is lost and wants to hear no more of it: carries forward what is
+    /// readable of damaged segments, removes them, and counts what was lost as dealt with. Envelopes that are
+    /// lost are still told to their readers. The store must not serve anybody yet, since nobody who reads is
+    /// waited for. If this fails, it may be repeated.
+    pub fn forget_damage(&self) -> Result<(), StartError> {
+        self.give_up().map_err(StartError::Forgetting)
+    }
+
+    fn give_up(&self) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
         let queue = self.queue.as_ref().ok_or(StoreError::Stopped)?;
         let request = Request { ask: Ask::ForgetDamage, reply, permit: None };

@@ -430,7 +430,8 @@ async fn a_disk_that_hangs_is_told() {
     assert_eq!(f.store.stats().stalled_seconds, 0);
 }
 
-/// Also what no start has come across, because the index said what stands there.
+/// Also what no start has come across, because the index said what stands there; and the operator sees it
+/// before it is given up.
 #[tokio::test]
 async fn damage_that_nobody_has_seen_yet_is_forgotten_too() {
     let engine = OnFolder::new();
@@ -455,10 +456,14 @@ async fn damage_that_nobody_has_seen_yet_is_forgotten_too() {
     bytes[at + 100] ^= 1;
     fs::write(&damaged, bytes).expect("written");
     let (config, clock) = (config(&dir, &setup_of(&f)), f.clock.clone());
-    let forget = move || {
-        EmbeddedStore::forget_damage(&config, clock, &mut StdRng::seed_from_u64(5)).expect("forgotten")
+    let forget = || {
+        let store = EmbeddedStore::examine(&config, clock, &mut StdRng::seed_from_u64(5)).expect("opens");
+        let lost = store.damage();
+        assert!(damaged.exists() && lost.iter().any(|line| line.starts_with("envelope 7 of")), "{lost:?}");
+        store.forget_damage().expect("forgotten");
+        assert_eq!(store.damage().len(), 0);
     };
-    std::thread::spawn(forget).join().expect("it ran");
+    std::thread::scope(|scope| scope.spawn(forget).join().expect("it ran"));
     assert!(!damaged.exists());
     f.restart().await;
     let first = seqs(&*f.store, mailbox(1)).await;
@@ -506,9 +511,10 @@ async fn damage_can_be_forgotten() {
     let readable = seqs(&store).await;
     assert!(readable.len() < 39 && !readable.contains(&5) && !readable.contains(&25), "{readable:?}");
     assert!(readable.contains(&4) && readable.contains(&6), "its neighbours are readable");
-    let told = store.shared.damage.lines();
+    let told = store.damage();
     assert!(told.iter().any(|line| line.contains("missing")), "{told:?}");
-    std::thread::scope(|scope| scope.spawn(|| store.give_up()).join().expect("it ran")).expect("given up");
+    std::thread::scope(|scope| scope.spawn(|| store.forget_damage()).join().expect("it ran"))
+        .expect("given up");
     assert_eq!(store.stats().damaged, 0);
     assert!(disk.find(&sized(mailbox(1), 5, 0, 500).post_id.0).is_empty(), "nothing of it is left");
     assert_eq!(seqs(&store).await, readable);
@@ -516,7 +522,7 @@ async fn damage_can_be_forgotten() {
     for disk in [disk.clone(), disk.power_cut(&mut StdRng::seed_from_u64(9))] {
         let store = on(&disk);
         assert_eq!(seqs(&store).await, readable);
-        let told = store.shared.damage.lines();
+        let told = store.damage();
         assert!(told.iter().all(|line| line.starts_with("envelope")), "no segment is missed: {told:?}");
     }
 }
