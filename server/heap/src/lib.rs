@@ -5,53 +5,111 @@
 //! lives. `malloc_trim(3)` gives back every free page, wherever it lies. No maintained crate offers it as a
 //! safe function.
 
-/// How much must be free before it is worth holding anybody up, in bytes.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-const WORTH_IT: usize = 64 << 20;
+mod glibc {
+    use std::sync::Mutex;
 
-/// The struct `mallinfo2` of glibc 2.33 and later: ten sizes, of which the last but one is `fordblks`, what
-/// is free in all arenas, in bytes.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[repr(C)]
-struct MallInfo2 {
-    sizes: [usize; 10],
-}
+    /// How much must come back for it to be worth holding anybody up, in bytes.
+    const WORTH_IT: usize = 64 << 20;
+    /// The most calls that are passed over after some that brought nothing back.
+    const LONGEST_REST: u32 = 15;
 
-/// Gives back what can be given back, if at least 64 MiB are free. That takes up to some 25 ms where there is
-/// much of it, and holds up whoever allocates from the same arena meanwhile. Does nothing where the C library
-/// is not glibc.
-pub fn trim() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        unsafe extern "C" {
-            fn malloc_trim(pad: usize) -> i32;
-            fn mallinfo2() -> MallInfo2;
-        }
-        // SAFETY: the struct is as mallinfo(3) describes it, and the call is thread-safe.
-        let [.., free, _keep] = unsafe { mallinfo2() }.sizes;
-        if free >= WORTH_IT {
-            // SAFETY: thread-safe by its manual page, takes any number, and touches no memory that is in use.
-            unsafe { malloc_trim(0) };
+    static TRIMS: Mutex<Trims> = Mutex::new(Trims { rest: 0, next: 0 });
+
+    /// When to trim. What is free is not known without walking through all of it, which costs as much as
+    /// giving it back: so it is tried, and while that brings little, ever less often.
+    struct Trims {
+        /// So many calls are passed over.
+        rest: u32,
+        /// And so many after the next trim, if it brings little.
+        next: u32,
+    }
+
+    impl Trims {
+        fn call(&mut self, resident: impl Fn() -> usize, trim: impl FnOnce()) {
+            let before = resident();
+            if before < WORTH_IT {
+                return;
+            }
+            if self.rest > 0 {
+                self.rest -= 1;
+                return;
+            }
+            trim();
+            let was_worth_it = resident() + WORTH_IT <= before;
+            self.next = if was_worth_it { 0 } else { (2 * self.next + 1).min(LONGEST_REST) };
+            self.rest = self.next;
         }
     }
+
+    /// Bytes of this process in memory; 0 if that cannot be read.
+    pub(super) fn resident() -> usize {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<usize>().ok());
+        kib.unwrap_or(0) << 10
+    }
+
+    pub(super) fn trim() {
+        unsafe extern "C" {
+            fn malloc_trim(pad: usize) -> i32;
+        }
+        // One is enough at a time.
+        let Ok(mut trims) = TRIMS.try_lock() else { return };
+        trims.call(resident, || {
+            // SAFETY: thread-safe by its manual page, takes any number, and touches no memory that is in use.
+            unsafe { malloc_trim(0) };
+        });
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn what_brings_little_is_tried_ever_less_often() {
+            let mut trims = Trims { rest: 0, next: 0 };
+            let count = |trims: &mut Trims, left: usize| {
+                let (resident, mut done) = (std::cell::Cell::new(4 * WORTH_IT), 0);
+                (0..64).for_each(|_| {
+                    trims.call(
+                        || resident.get(),
+                        || {
+                            done += 1;
+                            resident.set(left);
+                        },
+                    );
+                    resident.set(4 * WORTH_IT);
+                });
+                done
+            };
+            assert_eq!(count(&mut trims, 4 * WORTH_IT - 1), 7, "after 1, 3, 7, then 15 calls");
+            assert!(count(&mut trims, WORTH_IT) > 48, "what brings much is tried each time");
+            trims.call(|| WORTH_IT - 1, || panic!("there is not so much"));
+        }
+    }
+}
+
+/// Gives back what can be given back, where the process is larger than 64 MiB and lately that much came back.
+/// That takes up to some 25 ms for 100 MB, and holds up whoever allocates from the same arena meanwhile. Does
+/// nothing where the C library is not glibc.
+pub fn trim() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    glibc::trim();
 }
 
 #[cfg(all(test, target_os = "linux", target_env = "gnu"))]
 mod tests {
-    fn resident_pages() -> usize {
-        let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux tells");
-        statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("a number")
-    }
-
     #[test]
     fn memory_below_what_stays_is_given_back() {
         let mut all: Vec<Vec<u8>> = (0..10_000).map(|_| vec![1; 8192]).collect();
-        let full = resident_pages();
+        let full = super::glibc::resident();
         // 80 MB, of which the last piece stays and keeps the top of the arena where it is.
         let last = all.pop();
         drop(all);
         super::trim();
-        assert!(resident_pages() + 15_000 < full, "{} of {full} pages are left", resident_pages());
+        let left = super::glibc::resident();
+        assert!(left + (60 << 20) < full, "{left} of {full} bytes are left");
         drop(last);
     }
 }

@@ -1,6 +1,6 @@
 //! The memory that all connections together may hold: what was read and is not stored, what waits to be sent.
 //!
-//! Owns one number. Whoever holds bytes for a client charges them here and asks, before it takes more, what
+//! Owns the numbers. Whoever holds bytes for a client charges them here and asks, before it takes more, what
 //! its share is. A share is a part of what is *free*: as the budget fills every connection's part shrinks,
 //! and those who take what they get go on in what is left. When it is short, those who take nothing are cut
 //! off sooner.

@@ -41,7 +41,7 @@ pub(super) struct Upkeep {
     /// How much room in a batch the next record to carry is known to need, in bytes.
     least: usize,
     /// The segments that are emptied and not yet removed, each with the segment in which it was last said
-    /// that it may be gone; 0 = it has yet to be said.
+    /// that it may be gone.
     leaving: Vec<(u32, u32)>,
     /// The segment that is being counted, and how much of it is needed so far, in bytes.
     counting: Option<(Compaction, u64)>,

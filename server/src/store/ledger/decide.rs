@@ -1,5 +1,5 @@
 //! Commands against the present state: one function for each, which says what would change, and changes
-//! nothing itself.
+//! nothing that is recorded. (Expiry notes when it looks at a mailbox again.)
 
 use bytes::Bytes;
 use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId};

@@ -189,7 +189,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
         self.dirty.as_mut().map_or(only_meta(self.keyed), |dirty| std::mem::replace(dirty, next))
     }
 
-    /// Lists rows, from where a listing has come: those of at most some thousand mailboxes or other things.
+    /// Lists rows, from where a listing has come: those of at most some hundred mailboxes or other things.
     /// `None` at the end. What is there all the time is listed once at least, whatever happens in between.
     pub(crate) fn list(&self, listing: &mut Listing) -> Option<Vec<Rows>> {
         let part = listing.part;
