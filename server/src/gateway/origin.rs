@@ -63,9 +63,15 @@ impl Trust {
     pub(crate) async fn origin(&self, stream: &mut TcpStream, peer: IpAddr) -> Result<Origin, Unreadable> {
         let mut address = peer;
         if self.is_proxy(peer) {
-            let header = read_header(stream).await.map_err(|_| Unreadable);
-            let named = header.and_then(|header| header.map_or(Ok(None), |header| source(&header)));
-            address = self.noted(named)?.unwrap_or(peer);
+            let header = self.noted(read_header(stream).await.map_err(|_| Unreadable))?;
+            if let Some(header) = header {
+                match self.noted(source(&header))? {
+                    Some(named) => address = named,
+                    // A header that names nobody is the proxy's word all the same: what comes behind it may be
+                    // a client's.
+                    None => return Ok(Origin::Known(peer)),
+                }
+            }
         }
         Ok(if self.is_proxy(address) { Origin::Proxy(address) } else { Origin::Known(address) })
     }

@@ -129,6 +129,20 @@ async fn what_cannot_be_read_is_refused_with_a_code() {
     }
 }
 
+/// A header that names nobody is all that the proxy says: what a client sends behind it is not believed.
+#[tokio::test]
+async fn behind_a_header_without_an_address_nobody_is_named() {
+    let relay = one_each(|_| {}).await;
+    let connect = async || {
+        let mut stream = TcpStream::connect(relay.address()).await.expect("connected");
+        stream.write_all(b"PROXY UNKNOWN\r\n").await.expect("sent");
+        stream
+    };
+    let first = Wire::over(connect().await, &[("x-forwarded-for", "192.0.2.1")]).await.expect("upgraded");
+    assert_eq!(refused(Wire::over(connect().await, &[("x-forwarded-for", "192.0.2.2")]).await), 503);
+    drop(first);
+}
+
 #[tokio::test]
 async fn of_others_nothing_is_believed() {
     let relay = one_each(|config| {

@@ -260,7 +260,7 @@ macro_rules! conformance {
             key_packages { one_time_packages_are_given_once the_last_resort_is_copied the_oldest_make_room
                 a_repeated_publication_adds_nothing concurrent_takers_get_different_ones strangers_have_none }
             tokens { a_token_pays_once creating_again_is_harmless a_different_mailbox_is_refused draws_are_limited
-                draws_may_be_repeated }
+                draws_may_be_repeated a_clock_that_was_ahead_leaves_tokens_to_draw }
             lifecycle { destroying_needs_the_turn_key a_new_life_knows_nothing_of_the_old the_incarnation_stays
                 a_closed_store_says_so first_readers_are_checked }
         }

@@ -99,3 +99,20 @@ pub(crate) async fn draws_may_be_repeated(mut f: Fixture) {
         expect(f.store.create(new_mailbox(n, &[1])).await);
     }
 }
+
+/// What a clock that is ahead has made void stays void, and is no reason to refuse what is drawn later.
+pub(crate) async fn a_clock_that_was_ahead_leaves_tokens_to_draw(mut f: Fixture) {
+    const FAR: i64 = 400 * 86_400;
+    expect(f.store.register(account(1)).await);
+    f.clock.jump(FAR);
+    expect(f.store.confirm_clock().await);
+    assert_eq!(f.store.draw_tokens(device(1), vec![token(1)]).await, Ok(1));
+    f.clock.pass(8 * 86_400);
+    expect(f.store.expire().await);
+    f.clock.jump(-FAR);
+    expect(f.store.confirm_clock().await);
+    assert_eq!(f.store.draw_tokens(device(1), vec![token(2)]).await, Ok(1));
+    f.restart().await;
+    assert_eq!(f.store.create(new_mailbox(1, &[1])).await, Err(StoreError::TokenUnknown));
+    expect(f.store.create(new_mailbox(2, &[1])).await);
+}

@@ -118,6 +118,9 @@ impl Index {
     pub(super) fn changed(&mut self, rows: Vec<RowKey>) {
         for turn in self.turns.iter_mut().filter(|turn| turn.checkpoint.is_some()) {
             turn.lacks.extend_from_slice(&rows);
+            // While no checkpoint can be written, the same rows would come again and again.
+            turn.lacks.sort_unstable();
+            turn.lacks.dedup();
         }
     }
 
@@ -256,8 +259,8 @@ mod tests {
         assert!(start(&path).is_none(), "nothing yet");
         let mut index = Index::at(&path);
         write(&mut index, 1, &[(1, 1), (2, 2)]);
-        let key = RowKey::Mailbox(MailboxId([1; 16]));
-        index.changed(vec![key.clone()]);
+        let key = |n| RowKey::Mailbox(MailboxId([n; 16]));
+        index.changed(vec![key(1)]);
         let second = index.begin().expect("begins");
         assert_eq!(
             second.rows.as_ref().map(Vec::len),
@@ -265,7 +268,7 @@ mod tests {
             "a copy of the first lacks what changed since"
         );
         index.finish(second, resume(2)).expect("finished");
-        index.changed(vec![key]);
+        index.changed(vec![key(1), key(2)]);
         let third = begin(&mut index, &[(1, 3), (3, 3)]);
         assert_eq!(
             third.rows.as_ref().map(Vec::len),

@@ -256,6 +256,8 @@ impl<L: Clone + PartialEq> Ledger<L> {
         let day = day(now);
         let (accepted, hashes) = self.tokens.draw(device, hashes, day, per_device, total)?;
         let draw = Draw { accepted, fresh: hashes.len() as u32, device, day };
+        // A clock that was ahead has made older days void for good: what is drawn now is good all the same.
+        let day = day.max(self.tokens.void_before());
         let change = (!hashes.is_empty()).then(|| DirectoryChange::TokensDrawn { day, hashes });
         Ok(self.decided(Outcome::Drawn(draw), change.map(Change::Directory), now))
     }

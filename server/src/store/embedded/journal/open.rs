@@ -367,7 +367,8 @@ impl Tail {
     }
 
     fn is_damaged(&self) -> bool {
-        !self.outline.damage.is_empty() || self.found.header.is_none()
+        let is_whole = self.outline.spans.iter().all(|span| span.intact);
+        !self.outline.damage.is_empty() || self.found.header.is_none() || !is_whole
     }
 
     /// Whether nothing is left in it once its last batch is rewritten.
@@ -420,8 +421,8 @@ impl Tail {
         // A seal that is there already is written again, because it may be in the page cache only.
         let last = self.last_batch() - u64::from(self.rewrite.is_some());
         seal(self.found.file.as_ref(), Ident { segment: self.found.number, marker }, self.cut, last)?;
-        let damaged = self.is_damaged() || self.outline.spans.iter().any(|span| !span.intact);
-        Ok(Usage { len: self.found.file.len()?, live: 0, stamp: self.found.stamp(), damaged })
+        let (len, stamp) = (self.found.file.len()?, self.found.stamp());
+        Ok(Usage { len, live: 0, stamp, damaged: self.is_damaged() })
     }
 
     /// Replays everything but the batch that was rewritten.

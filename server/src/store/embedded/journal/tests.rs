@@ -576,6 +576,44 @@ impl Liveness for Asked {
     }
 }
 
+/// How far a segment was emptied is believed only while every copy is whole.
+#[test]
+fn where_a_copy_is_damaged_all_is_carried_again() {
+    for is_damaged in [false, true] {
+        let disk = SimDisk::default();
+        let config = JournalConfig { segment_bytes: 1 << 20, step_bytes: 1 << 20, open_files: 3 };
+        let reopen = |disk: &SimDisk| {
+            let rng = Box::new(StdRng::seed_from_u64(1));
+            Journal::open(Arc::new(disk.clone()), config, TIME, rng, None, &mut |_| ()).expect("opens")
+        };
+        let mut journal = reopen(&disk);
+        let mut batch = journal.begin(700 * Batch::cost(12)).expect("space");
+        let segment = batch.segment();
+        (0..700).for_each(|n| drop(batch.push(PUT, &[format!("record {n:05}").as_bytes()])));
+        journal.commit(batch).expect("written");
+        let mut batch = journal.begin(1 << 20).expect("the next segment");
+        let mut work = journal.start_compaction(segment).expect("there");
+        let effort = Effort::beside(0, 0);
+        let carried = journal.carry(&mut work, &mut Asked::default(), &mut batch, effort).expect("carries");
+        assert_eq!(carried, Carried::More);
+        journal.commit(batch).expect("written");
+        let mut later = journal.begin(Batch::cost(5)).expect("space");
+        later.push(PUT, &[b"later"]);
+        journal.commit(later).expect("written");
+        if is_damaged {
+            let copies = disk.find(b"record 00007");
+            let (name, at) = copies.iter().max().expect("two");
+            disk.flip(name, at + 9);
+        }
+        let disk = disk.restart();
+        let mut journal = reopen(&disk);
+        let (mut work, mut asked) = (journal.start_compaction(segment).expect("there"), Asked::default());
+        let mut live = 0;
+        while !journal.count(&mut work, &mut asked, &mut live, effort).expect("intact") {}
+        assert_eq!(asked.records == 700, is_damaged, "{} records are looked at", asked.records);
+    }
+}
+
 /// However long a segment is, and a batch in it, a step looks at a bounded part of it, and reads one.
 #[test]
 fn a_step_is_bounded() {
