@@ -179,7 +179,8 @@ async fn welcome(
     // Frames are gathered by us; the kernel shall not wait for more.
     let _ = stream.set_nodelay(true);
     let origin = match timeout(shared.handshake(), shared.trust.origin(&mut stream, peer)).await.ok()? {
-        Ok(Origin::Known(address)) if address != peer && !shared.admits(visitor, address) => {
+        // Anybody but a proxy was counted at the door.
+        Ok(Origin::Known(address)) if shared.trust.is_proxy(peer) && !shared.admits(visitor, address) => {
             return refuse(&shared, stream, TurnedAway::Full).await;
         }
         Ok(origin) => origin,

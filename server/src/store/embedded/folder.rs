@@ -145,6 +145,15 @@ impl Folder {
         self.path.join("index")
     }
 
+    /// Removes sled's files, durably.
+    pub(super) fn remove_index(&self) -> Result<(), FolderError> {
+        let removed = match fs::remove_dir_all(self.index()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => File::open(&self.path).and_then(|folder| folder.sync_all()),
+        };
+        removed.map_err(|error| FolderError::Io(self.index(), error))
+    }
+
     /// The folder itself.
     pub(super) fn path(&self) -> &Path {
         &self.path

@@ -8,6 +8,7 @@ use rand::CryptoRng;
 use tokio::sync::oneshot;
 
 use super::committer::{Ask, Committer, Request};
+use super::folder::Folder;
 use super::journal::compact::CompactError;
 use super::journal::{BeginError, Fatal};
 use super::upkeep::Owner;
@@ -65,6 +66,8 @@ impl EmbeddedStore {
     /// lost are still told to their readers. The store must not serve anybody yet, since nobody who reads is
     /// waited for. If this fails, it may be repeated.
     pub fn forget_damage(&self) -> Result<(), StartError> {
+        // What only the index says would be served until the index is lost one day, with what was built on it.
+        self.folder.as_ref().map_or(Ok(()), Folder::remove_index)?;
         self.give_up().map_err(StartError::Forgetting)
     }
 

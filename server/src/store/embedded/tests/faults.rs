@@ -438,6 +438,7 @@ async fn damage_that_nobody_has_seen_yet_is_forgotten_too() {
     let dir = engine.dir.path().join("data");
     let mut f = Fixture::with(engine, roomy()).await;
     f.mailbox(1, &[1]).await;
+    expect(f.store.register(crate::store::conformance::names::account(9)).await);
     for n in 1..=20 {
         expect(f.store.append(sized(mailbox(1), n, 0, 500)).await);
     }
@@ -447,14 +448,21 @@ async fn damage_that_nobody_has_seen_yet_is_forgotten_too() {
         disk: SimDisk::default(),
     });
     let name = sized(mailbox(1), 7, 0, 500).post_id.0;
-    let holds = |path: &std::path::PathBuf| fs::read(path).expect("read").windows(16).any(|it| it == name);
-    let segments =
-        || fs::read_dir(dir.join("journal")).expect("there").map(|entry| entry.expect("read").path());
-    let damaged = segments().find(holds).expect("it is somewhere");
-    let mut bytes = fs::read(&damaged).expect("read");
-    let at = bytes.windows(16).position(|it| it == name).expect("it is there");
-    bytes[at + 100] ^= 1;
-    fs::write(&damaged, bytes).expect("written");
+    let flip = |what: &[u8], behind: usize| {
+        let entries = fs::read_dir(dir.join("journal")).expect("there");
+        let at = |path: &std::path::PathBuf| {
+            fs::read(path).expect("read").windows(what.len()).position(|it| it == what)
+        };
+        let mut paths = entries.map(|entry| entry.expect("read").path());
+        let (path, at) =
+            paths.find_map(|path| Some((at(&path)?, path))).map(|(at, path)| (path, at)).expect("somewhere");
+        let mut bytes = fs::read(&path).expect("read");
+        bytes[at + behind] ^= 1;
+        fs::write(&path, bytes).expect("written");
+        path
+    };
+    flip(&[9; 32], 5);
+    let damaged = flip(&name, 100);
     let (config, clock) = (config(&dir, &setup_of(&f)), f.clock.clone());
     let forget = || {
         let store = EmbeddedStore::examine(&config, clock, &mut StdRng::seed_from_u64(5)).expect("opens");
@@ -470,6 +478,9 @@ async fn damage_that_nobody_has_seen_yet_is_forgotten_too() {
     assert!(first.iter().map(|stored| stored.seq).eq(1..=6), "{}", first.len());
     assert_eq!(expect(f.store.read(mailbox(1), ReadRange { from: 8, ..ALL }).await).len(), 13);
     assert_eq!(f.store.stats().damaged, 0);
+    let device = crate::store::conformance::names::device(9);
+    let gone = f.store.device(device).await.expect_err("what only the index said is not served");
+    assert_eq!(gone, StoreError::DeviceUnknown);
 }
 
 /// Finding M6: a damaged segment was kept for ever. Whatever is readable of it stays, and of what is lost
