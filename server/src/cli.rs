@@ -254,6 +254,9 @@ fn forget_damage(config: &Config, yes: bool) -> anyhow::Result<()> {
     let clock = std::sync::Arc::new(SystemClock::start());
     let store = EmbeddedStore::examine(&config.embedded(), clock, &mut StdRng::from_os_rng())?;
     let lost = store.damage();
+    if lost.is_empty() {
+        return say("nothing is damaged: nothing was done");
+    }
     lost.iter().take(SHOWN).try_for_each(|line| say(&format!("lost: {line}")))?;
     if lost.len() > SHOWN {
         say(&format!("... and {} more, in {}", lost.len() - SHOWN, file.display()))?;
@@ -294,6 +297,12 @@ fn check(config: &Config) -> anyhow::Result<()> {
 
 /// Tells of what is allowed and hardly meant, in a line each.
 fn warn(config: &Config) {
+    if config.trusted_proxies.names_everybody() {
+        eprintln!(
+            "posthorn-server: warning: trusted_proxies names every address, so that any client can choose the one that limits \
+             count: name the proxy's alone"
+        );
+    }
     let behind_proxy = config.public_url.as_ref().is_some_and(|url| url.starts_with("wss://"));
     if config.tls.certificate.is_some() {
         return;

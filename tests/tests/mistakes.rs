@@ -114,6 +114,9 @@ fn what_is_allowed_and_hardly_meant_is_warned_of() {
     assert!(warning.contains("warning") && warning.contains("trusted_proxies"), "{warning}");
     assert_eq!(warning.trim_end().lines().count(), 1, "{warning}");
     assert_eq!(warned(&[&behind[..], &["--set", "trusted_proxies=[\"127.0.0.1\"]"]].concat()), "");
+    let warning = warned(&[&behind[..], &["--set", "trusted_proxies=[\"0.0.0.0/0\"]"]].concat());
+    assert!(warning.contains("every address"), "{warning}");
+    assert_eq!(warning.trim_end().lines().count(), 1, "{warning}");
 }
 
 #[test]

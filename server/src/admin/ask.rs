@@ -19,7 +19,7 @@ pub enum AskError {
     #[error("no relay is running on {0}: start it with `posthorn-server --data {0}`")]
     NotRunning(PathBuf),
     /// The socket failed.
-    #[error("the running relay cannot be asked: {0}")]
+    #[error("the running relay cannot be asked: run this as the user that runs it")]
     Socket(#[from] io::Error),
     /// The relay refused; the text is its reason.
     #[error("{0}")]

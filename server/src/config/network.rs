@@ -43,6 +43,11 @@ impl Networks {
         self.0.iter().any(|network| network.0.contains(&address))
     }
 
+    /// Whether one of them is every address there is.
+    pub fn names_everybody(&self) -> bool {
+        self.0.iter().any(|network| network.0.prefix_len() == 0)
+    }
+
     /// Whether it lists nothing.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

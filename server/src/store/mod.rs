@@ -254,7 +254,9 @@ pub enum StoreError {
     #[error("the relay's queue is full")]
     Busy,
     /// See [`ErrorCode::StoreUnavailable`].
-    #[error("the relay cannot write just now")]
+    #[error(
+        "the relay cannot write just now (its log and /health say whether the disk is full): try again later"
+    )]
     Unavailable,
     /// What is stored there failed its checksum, and is never served. See [`ErrorCode::Internal`].
     #[error("stored data is damaged")]

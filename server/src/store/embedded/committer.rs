@@ -217,7 +217,7 @@ impl Committer {
         let settle = self.settling.len().min(SETTLE_AT_ONCE);
         let bytes = bytes + settle * RECORD_BYTES;
         let rides = self.begin_round(&mut round, bytes, room)?;
-        self.shared.full.store(tight || round.batch.is_none(), Ordering::Relaxed);
+        self.note_space(tight, round.batch.is_some());
         let mut closing = None;
         for _ in 0..count {
             let Some(request) = self.waiting.pop_front() else { break };
@@ -311,6 +311,22 @@ impl Committer {
             (count, bytes) = (count + 1, bytes + more);
         }
         (count, bytes)
+    }
+
+    /// Tells the operator when the disk is nearly full, and when it no longer is.
+    fn note_space(&self, tight: bool, writes: bool) {
+        let was_full = self.shared.full.swap(tight || !writes, Ordering::Relaxed);
+        if tight && !was_full {
+            let free = self.journal.free_bytes().unwrap_or(0);
+            tracing::warn!(
+                free,
+                headroom = self.headroom,
+                "the disk is nearly full: what takes space is refused until there is more; free some, or lower \
+                 store.headroom_bytes"
+            );
+        } else if was_full && !tight && writes {
+            tracing::info!("there is space on the disk again");
+        }
     }
 
     fn begin(&mut self, bytes: usize) -> Result<Option<Batch>, Fatal> {

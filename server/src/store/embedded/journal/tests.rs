@@ -589,7 +589,9 @@ fn where_a_copy_is_damaged_all_is_carried_again() {
         let mut journal = reopen(&disk);
         let mut batch = journal.begin(700 * Batch::cost(12)).expect("space");
         let segment = batch.segment();
-        (0..700).for_each(|n| drop(batch.push(PUT, &[format!("record {n:05}").as_bytes()])));
+        for n in 0..700 {
+            batch.push(PUT, &[format!("record {n:05}").as_bytes()]);
+        }
         journal.commit(batch).expect("written");
         let mut batch = journal.begin(1 << 20).expect("the next segment");
         let mut work = journal.start_compaction(segment).expect("there");
