@@ -120,7 +120,14 @@ impl RelayProcess {
         let mut address = None;
         while address.is_none() || self.invite.is_empty() {
             let line = timeout(PATIENCE, lines.recv()).await.context("the relay says nothing")?;
-            let Some(line) = line else { bail!("the relay ended instead of listening:\n{}", self.said()) };
+            let Some(line) = line else {
+                // Why, it may say last of all.
+                if let Some(running) = &mut self.running {
+                    let all = async { while running.readers.join_next().await.is_some() {} };
+                    let _ = timeout(PATIENCE, all).await;
+                }
+                bail!("the relay ended instead of listening:\n{}", self.said())
+            };
             address = address.or_else(|| address_in(&line));
             if let Some(code) = invite_in(&line) {
                 self.invite = code;

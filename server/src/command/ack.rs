@@ -1,7 +1,7 @@
 //! Ack: moves the reader's cursor and gives credit.
 //!
-//! Most acks want no answer. The store notes them, and makes the latest of each reader count once a second, so
-//! that however many come, each reader costs at most one record a second.
+//! Most acks want no answer. The store notes them, and makes the latest of each reader count once a second,
+//! so that however many come, each reader costs at most one record a second.
 
 use std::sync::Arc;
 

@@ -67,8 +67,8 @@ impl Trust {
             if let Some(header) = header {
                 match self.noted(source(&header))? {
                     Some(named) => address = named,
-                    // A header that names nobody is the proxy's word all the same: what comes behind it may be
-                    // a client's.
+                    // A header that names nobody is the proxy's word all the same: what comes behind it may
+                    // be a client's.
                     None => return Ok(Origin::Known(peer)),
                 }
             }

@@ -66,7 +66,7 @@ impl EmbeddedStore {
     /// lost are still told to their readers. The store must not serve anybody yet, since nobody who reads is
     /// waited for. If this fails, it may be repeated.
     pub fn forget_damage(&self) -> Result<(), StartError> {
-        // What only the index says would be served until the index is lost one day, with what was built on it.
+        // What only the index says would be served until the index is lost, with what was built on it.
         self.folder.as_ref().map_or(Ok(()), Folder::remove_index)?;
         self.give_up().map_err(StartError::Forgetting)
     }
