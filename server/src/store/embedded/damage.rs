@@ -8,6 +8,7 @@
 //! names of mailboxes, which the log must not tell, are written down somewhere. Deleting it does no harm:
 //! whatever is found again counts as new.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -18,6 +19,7 @@ use parking_lot::Mutex;
 
 use super::folder::{FolderError, read};
 use super::journal::Damage;
+use super::journal::format::FRAME_HEADER;
 use crate::store::ledger::Missing;
 
 const HEAD: &str = "\
@@ -74,7 +76,8 @@ impl Known {
     /// Whether all of these lines are known.
     pub(super) fn knows<'a>(&self, mut lines: impl Iterator<Item = &'a String>) -> bool {
         let (known, forgotten) = (self.lines.lock(), self.forgotten.lock());
-        lines.all(|line| known.contains(line) || forgotten.contains(line))
+        let noted = Noted::new([&known, &forgotten]);
+        lines.all(|line| noted.has(line))
     }
 
     /// The lines that count.
@@ -91,8 +94,8 @@ impl Known {
     pub(super) fn add(&self, lines: impl IntoIterator<Item = String>) -> io::Result<()> {
         let mut known = self.lines.lock();
         let forgotten = self.forgotten.lock();
-        let is_fresh = |line: &String| !known.contains(line) && !forgotten.contains(line);
-        let fresh: Vec<String> = lines.into_iter().filter(is_fresh).collect();
+        let noted = Noted::new([&known, &forgotten]);
+        let fresh: Vec<String> = lines.into_iter().filter(|line| !noted.has(line)).collect();
         let Some(path) = self.path.as_ref().filter(|_| !fresh.is_empty()) else {
             known.extend(fresh);
             return Ok(());
@@ -147,6 +150,51 @@ impl Known {
     }
 }
 
+/// Lines, and what they say of records. A record may be noted by whoever reads it and, later, by a start that
+/// reads the whole journal, to which neighbours are one stretch: what is covered is no news.
+struct Noted<'a> {
+    lines: [&'a BTreeSet<String>; 2],
+    /// Segment, offset and end of each stretch of records, in order; made when it is first needed.
+    records: OnceCell<Vec<(&'a str, u64, u64)>>,
+}
+
+impl<'a> Noted<'a> {
+    fn new(lines: [&'a BTreeSet<String>; 2]) -> Self {
+        Self { lines, records: OnceCell::new() }
+    }
+
+    fn has(&self, line: &String) -> bool {
+        self.lines.iter().any(|lines| lines.contains(line))
+            || records(line).is_some_and(|stretch| self.covers(stretch))
+    }
+
+    fn covers(&self, (segment, mut from, to): (&str, u64, u64)) -> bool {
+        let all = self.records.get_or_init(|| {
+            let mut all: Vec<_> =
+                self.lines.iter().flat_map(|lines| lines.iter()).filter_map(|line| records(line)).collect();
+            all.sort_unstable();
+            all
+        });
+        let begin = all.partition_point(|(other, ..)| *other < segment);
+        for (_, offset, end) in all[begin..].iter().take_while(|(other, ..)| *other == segment) {
+            if *offset <= from {
+                // An earlier version noted the length without the frame's header. No record is so short that
+                // it would be taken for a part of the one before it.
+                from = from.max(end + FRAME_HEADER as u64);
+            }
+        }
+        from >= to
+    }
+}
+
+/// Segment, offset and end of a stretch of records, if the line is one for that.
+fn records(line: &str) -> Option<(&str, u64, u64)> {
+    let (stretch, segment) = line.strip_prefix("record at ")?.split_once(" of segment ")?;
+    let (offset, len) = stretch.split_once('+')?;
+    let (offset, len): (u32, u32) = (offset.parse().ok()?, len.parse().ok()?);
+    Some((segment, u64::from(offset), u64::from(offset) + u64::from(len)))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -186,5 +234,23 @@ mod tests {
         }
         let again = Known::of(Some(dir.path())).expect("readable");
         assert_eq!(again.count(), 1);
+    }
+
+    #[test]
+    fn records_that_were_noted_one_by_one_are_known_as_a_stretch() {
+        let known = Known::of(None).expect("nothing to read");
+        let line =
+            |offset: u32, len: u32, segment: u32| stretch(&Damage { segment, offset, len, what: "record" });
+        // Two neighbours, the first by a version that left out its header, and one of another segment.
+        known.add([line(112, 500, 3), line(621, 509, 3), line(1130, 509, 4)]).expect("no file");
+        for (offset, len, is_known) in
+            [(112, 509, true), (112, 1018, true), (621, 509, true), (112, 1528, false), (100, 521, false)]
+        {
+            let line = line(offset, len, 3);
+            assert_eq!(known.knows([line.clone()].iter()), is_known, "{line}");
+            known.add([line]).expect("no file");
+        }
+        assert_eq!(known.count(), 5, "only what is new");
+        assert!(!known.knows([line(1130, 509, 5), "record at x of segment 3".to_owned()].iter()));
     }
 }

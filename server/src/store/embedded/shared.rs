@@ -284,7 +284,9 @@ impl Shared {
     }
 
     /// Notes that the record at this place cannot be read back.
-    fn note(&self, Location { segment, offset, len }: Location) {
+    fn note(&self, at: Location) {
+        // As long as for a start that comes across it, so that it counts once.
+        let (segment, offset, len) = (at.segment, at.offset, at.footprint() as u32);
         self.damage.found(stretch(&Damage { segment, offset, len, what: "record" }));
     }
 

@@ -483,6 +483,42 @@ async fn damage_that_nobody_has_seen_yet_is_forgotten_too() {
     assert_eq!(gone, StoreError::DeviceUnknown);
 }
 
+/// `forget-damage` began a new incarnation over what a reader had come across long before, and the file named
+/// it twice: with its length, and with another one.
+#[tokio::test]
+async fn damage_that_a_reader_has_noted_is_known_to_who_reads_everything() {
+    let engine = OnFolder::new();
+    let dir = engine.dir.path().join("data");
+    let mut f = Fixture::with(engine, roomy()).await;
+    f.mailbox(1, &[1]).await;
+    let all: Vec<_> = (1..=9).map(|n| f.store.append(sized(mailbox(1), n, 0, 500))).collect();
+    assert!(join_all(all).await.iter().all(Result::is_ok));
+    f.restart().await;
+    let (name, entries) = (sized(mailbox(1), 5, 0, 500).post_id.0, fs::read_dir(dir.join("journal")));
+    for path in entries.expect("there").map(|entry| entry.expect("read").path()) {
+        let mut bytes = fs::read(&path).expect("read");
+        if let Some(at) = bytes.windows(name.len()).position(|it| it == name) {
+            bytes[at + 100] ^= 1;
+            fs::write(&path, bytes).expect("written");
+        }
+    }
+    let lost = f.store.read(mailbox(1), ReadRange { from: 5, ..ALL }).await;
+    assert_eq!(lost, Err(StoreError::Damaged));
+    let incarnation = f.store.incarnation();
+    f.store = Arc::new(Unplugged {
+        store: open_on(&SimDisk::default(), None, &setup_of(&f)),
+        disk: SimDisk::default(),
+    });
+    let (config, clock) = (config(&dir, &setup_of(&f)), f.clock.clone());
+    let examine = || EmbeddedStore::examine(&config, clock, &mut StdRng::seed_from_u64(5)).expect("opens");
+    let store = std::thread::scope(|scope| scope.spawn(examine).join().expect("it ran"));
+    // Upkeep may have come across it, too, and says so of the segment.
+    let told = store.damage();
+    assert_eq!(told.iter().filter(|line| line.starts_with("record at")).count(), 1, "{told:?}");
+    assert!(told.iter().any(|line| line.starts_with("envelope 5 of")), "{told:?}");
+    assert_eq!(store.incarnation(), incarnation, "nothing new is lost");
+}
+
 /// Finding M6: a damaged segment was kept for ever. Whatever is readable of it stays, and of what is lost
 /// nobody but its reader hears again.
 #[tokio::test]
