@@ -76,8 +76,15 @@ impl Known {
     /// Whether all of these lines are known.
     pub(super) fn knows<'a>(&self, mut lines: impl Iterator<Item = &'a String>) -> bool {
         let (known, forgotten) = (self.lines.lock(), self.forgotten.lock());
-        let noted = Noted::new([&known, &forgotten]);
+        let noted = Noted::new(vec![&known, &forgotten]);
         lines.all(|line| noted.has(line))
+    }
+
+    /// Those of all that is lost which the operator has not dealt with.
+    pub(super) fn not_forgotten<'a, T>(&self, all: &'a [T], line: fn(&T) -> String) -> Vec<&'a T> {
+        let forgotten = self.forgotten.lock();
+        let noted = Noted::new(vec![&forgotten]);
+        all.iter().filter(|one| !noted.has(&line(one))).collect()
     }
 
     /// The lines that count.
@@ -94,7 +101,7 @@ impl Known {
     pub(super) fn add(&self, lines: impl IntoIterator<Item = String>) -> io::Result<()> {
         let mut known = self.lines.lock();
         let forgotten = self.forgotten.lock();
-        let noted = Noted::new([&known, &forgotten]);
+        let noted = Noted::new(vec![&known, &forgotten]);
         let fresh: Vec<String> = lines.into_iter().filter(|line| !noted.has(line)).collect();
         let Some(path) = self.path.as_ref().filter(|_| !fresh.is_empty()) else {
             known.extend(fresh);
@@ -153,13 +160,13 @@ impl Known {
 /// Lines, and what they say of records. A record may be noted by whoever reads it and, later, by a start that
 /// reads the whole journal, to which neighbours are one stretch: what is covered is no news.
 struct Noted<'a> {
-    lines: [&'a BTreeSet<String>; 2],
+    lines: Vec<&'a BTreeSet<String>>,
     /// Segment, offset and end of each stretch of records, in order; made when it is first needed.
     records: OnceCell<Vec<(&'a str, u64, u64)>>,
 }
 
 impl<'a> Noted<'a> {
-    fn new(lines: [&'a BTreeSet<String>; 2]) -> Self {
+    fn new(lines: Vec<&'a BTreeSet<String>>) -> Self {
         Self { lines, records: OnceCell::new() }
     }
 

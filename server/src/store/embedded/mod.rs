@@ -245,10 +245,11 @@ impl EmbeddedStore {
         };
         let started = ground.start(rng)?;
         let folder = site.folder.as_ref().map(Folder::path);
-        started.report(folder);
+        let known = Known::of(folder)?;
+        started.report(folder, &known);
         // Rebuilding the ledger leaves much freed memory behind.
         posthorn_heap::trim();
-        let (known, losses) = (Known::of(folder)?, started.losses());
+        let losses = started.losses();
         let is_empty = started.ledger.version() == 0;
         let lost_unknown = !known.knows(started.unknown_losses().iter());
         let guard = ClockGuard::new(clock.unix_seconds(), clock.monotonic_seconds(), started.ledger.latest());

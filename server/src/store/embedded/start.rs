@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 
 use super::checkpoint::Unusable;
-use super::damage::{envelope, stretch};
+use super::damage::{Known, envelope, stretch};
 use super::folder::FolderError;
 use super::index::Index;
 use super::journal::disk::{Disk, is_full};
@@ -158,19 +158,23 @@ impl Started {
         self.damage.iter().map(stretch).chain(self.missing.iter().map(envelope)).collect()
     }
 
-    /// Tells the operator, in the log.
-    pub(super) fn report(&self, folder: Option<&Path>) {
-        for damage in &self.damage {
+    /// Tells the operator, in the log. Of what was forgotten nobody has to hear at every start.
+    pub(super) fn report(&self, folder: Option<&Path>, known: &Known) {
+        let damage = known.not_forgotten(&self.damage, stretch);
+        let missing = known.not_forgotten(&self.missing, envelope);
+        for damage in &damage {
             tracing::error!(%damage, "the journal is damaged; the rest is served");
         }
-        if !self.missing.is_empty() {
-            tracing::error!(
-                envelopes = self.missing.len(),
-                "stored envelopes are lost; their readers see a gap"
-            );
+        if !missing.is_empty() {
+            let envelopes = missing.len();
+            tracing::error!(envelopes, "stored envelopes are lost; their readers see a gap");
         }
-        if let Some(file) = folder.filter(|_| !self.damage.is_empty() || !self.missing.is_empty()) {
+        if let Some(file) = folder.filter(|_| !damage.is_empty() || !missing.is_empty()) {
             tracing::error!("what is lost, and what to do, stands in {}", file.join("damage").display());
+        }
+        let forgotten = self.damage.len() + self.missing.len() - damage.len() - missing.len();
+        if forgotten > 0 {
+            tracing::info!(forgotten, "damage that was forgotten is as it was; nothing has to be done");
         }
         if let Some(torn) = &self.torn {
             tracing::info!(%torn, "the relay was stopped while it wrote; what nobody was answered for was cut off");

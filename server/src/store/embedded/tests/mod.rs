@@ -4,6 +4,7 @@
 mod faults;
 mod format;
 mod pins;
+mod told;
 
 use std::path::PathBuf;
 use std::sync::Arc;

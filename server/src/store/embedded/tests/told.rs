@@ -1,0 +1,70 @@
+//! What the operator is told by a start, and what not.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::super::Time;
+use super::super::damage::{Known, envelope};
+use super::super::start::{Ground, Started};
+use super::*;
+use crate::store::conformance::names::mailbox;
+use crate::store::conformance::small_policy;
+use crate::store::ledger::Missing;
+
+/// What is logged, as text.
+#[derive(Clone, Default)]
+struct Ears(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Ears {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn heard(work: impl FnOnce()) -> String {
+    let ears = Ears::default();
+    let writer = ears.clone();
+    let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    tracing::subscriber::with_default(log, work);
+    let heard = ears.0.lock();
+    String::from_utf8_lossy(&heard).into_owned()
+}
+
+/// Every start told of lost envelopes, long after the operator had dealt with them.
+#[test]
+fn what_is_forgotten_is_no_error_any_more() {
+    let dir = quick_dir();
+    let ground = Ground {
+        disk: Arc::new(SimDisk::default()),
+        index: None,
+        journal: SMALL,
+        policy: small_policy(),
+        time: Time { incarnation: [9; 16], start: 1 },
+    };
+    let started = ground.start(&mut StdRng::seed_from_u64(1)).expect("starts");
+    let missing = (1..=3).map(|seq| Missing { mailbox: mailbox(1), seq }).collect();
+    let mut started = Started { missing, ..started };
+    let known = Known::of(Some(dir.path())).expect("readable");
+    let report = |started: &Started, known: &Known| heard(|| started.report(Some(dir.path()), known));
+    let told = report(&started, &known);
+    assert!(told.contains("ERROR") && told.contains("envelopes=3") && told.contains("stands in"), "{told}");
+    known.add(started.losses()).expect("written");
+    assert!(report(&started, &known).contains("ERROR"), "it is known, and not dealt with");
+    known.forget().expect("written");
+    let known = Known::of(Some(dir.path())).expect("readable");
+    let told = report(&started, &known);
+    assert!(!told.contains("ERROR") && told.contains("INFO") && told.contains("forgotten=3"), "{told}");
+    started.missing.push(Missing { mailbox: mailbox(1), seq: 4 });
+    assert!(!known.knows([envelope(&started.missing[3])].iter()));
+    let told = report(&started, &known);
+    assert!(told.contains("envelopes=1") && told.contains("forgotten=3"), "only what is new: {told}");
+}
