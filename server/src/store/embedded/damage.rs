@@ -24,9 +24,10 @@ use crate::store::ledger::Missing;
 
 const HEAD: &str = "\
 # Parts of this store could not be read back. What follows is lost; everything else is served.
-# What to do: find out why (`dmesg`, SMART), copy the data folder to a good disk, and start again; or restore a backup, and begin
-# a new incarnation. A segment that is named here is kept as it is, until you have `posthorn-server forget-damage` carry what
-# is readable of it and remove it. This file may be deleted.
+# What to do: find out why (`dmesg`, SMART), copy the data folder to a good disk, and start again; or put a
+# backup in its place, and run `posthorn-server restored` before the relay starts. A segment that is named
+# here is kept as it is, until `posthorn-server forget-damage` saves what is readable of it and removes it.
+# This file may be deleted.
 ";
 /// Before a line that the operator has dealt with.
 const FORGOTTEN: &str = "forgotten: ";

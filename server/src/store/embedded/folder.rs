@@ -75,6 +75,8 @@ pub(super) struct Life {
     /// Whether the file was missing or damaged, and is yet to be written. With a journal beside it, that
     /// looks like a partial restore.
     pub(super) is_new: bool,
+    /// Whether the file is there, but damaged.
+    pub(super) is_damaged: bool,
 }
 
 impl Life {
@@ -83,6 +85,16 @@ impl Life {
     /// ahead.
     pub(super) fn disagrees(&self, seen: u32) -> bool {
         !self.is_new && !(self.start..=self.start.saturating_add(1)).contains(&seen)
+    }
+
+    /// Why one of the two was restored, if that is so, for a journal that is not empty.
+    pub(super) fn contradiction(&self, seen: Option<u32>) -> Option<String> {
+        match seen.filter(|seen| self.disagrees(*seen)) {
+            Some(seen) => Some(format!("the journal ends at start {seen}, incarnation names {}", self.start)),
+            None if self.is_damaged => Some("incarnation cannot be understood".to_owned()),
+            None if self.is_new => Some("incarnation is missing".to_owned()),
+            None => None,
+        }
     }
 
     /// The number of the next start. After a disagreement, the journal must not agree with the file by what
@@ -162,10 +174,11 @@ impl Folder {
     /// Reads the incarnation. Makes one up if there is none, to be [written](Self::write) once the store is
     /// ready for it.
     pub(super) fn life(&self, rng: &mut dyn RngCore) -> Result<Life, FolderError> {
-        let text = read(&self.path.join("incarnation"))?.and_then(|bytes| String::from_utf8(bytes).ok());
-        let known = text.as_deref().and_then(parse);
+        let bytes = read(&self.path.join("incarnation"))?;
+        let known = bytes.as_deref().and_then(|bytes| parse(std::str::from_utf8(bytes).ok()?));
         let (incarnation, start) = known.unwrap_or_else(|| (fresh(rng), 0));
-        Ok(Life { incarnation, start, is_new: known.is_none() })
+        let is_new = known.is_none();
+        Ok(Life { incarnation, start, is_new, is_damaged: is_new && bytes.is_some() })
     }
 
     /// Writes the incarnation and the number of this start, durably.
@@ -237,7 +250,7 @@ mod tests {
         assert!(matches!(Folder::lock(dir.path()), Err(FolderError::InUse(_))));
         let mut life = || folder.life(&mut rng).expect("readable");
         let first = life();
-        assert!(first.is_new);
+        assert!(first.is_new && !first.is_damaged);
         folder.write(first.incarnation, 7).expect("written");
         assert_eq!(life(), Life { is_new: false, start: 7, ..first });
         let path = dir.path().join("incarnation");
@@ -246,7 +259,7 @@ mod tests {
             let mut bad = good.clone();
             bad[at / 8] ^= 1 << (at % 8);
             fs::write(&path, bad).expect("damaged");
-            assert!(life().is_new, "bit {at}");
+            assert!(life().is_new && life().is_damaged, "bit {at}");
         }
         for len in 0..good.len() {
             fs::write(&path, &good[..len]).expect("cut");
@@ -295,7 +308,8 @@ mod tests {
             (4, 6, true, 8),
             (4, 0, true, 6),
         ] {
-            let life = Life { incarnation: Incarnation([1; 16]), start: file, is_new: false };
+            let life =
+                Life { incarnation: Incarnation([1; 16]), start: file, is_new: false, is_damaged: false };
             assert_eq!(life.disagrees(journal), restored, "{file} {journal}");
             assert_eq!(life.next_start(Some(journal)), next, "{file} {journal}");
             assert_eq!(life.disagrees(next), restored, "{file} {journal}: after an interruption");

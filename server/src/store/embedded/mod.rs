@@ -193,6 +193,23 @@ struct Site {
     restored: bool,
 }
 
+/// That the store becomes another one.
+struct Renewal {
+    /// Whether the operator asked for it, and so need not be alarmed.
+    as_told: bool,
+    why: String,
+}
+
+impl Renewal {
+    fn tell(&self) {
+        let what = "the store begins a new incarnation and discards one-time key packages";
+        match self.as_told {
+            true => tracing::info!("{what}: {}", self.why),
+            false => tracing::error!("{what}: {}", self.why),
+        }
+    }
+}
+
 impl Site {
     /// The real folder, locked.
     fn of(config: &EmbeddedConfig, rng: &mut impl CryptoRng) -> Result<Self, StartError> {
@@ -228,14 +245,7 @@ impl EmbeddedStore {
     ) -> Result<Self, StartError> {
         let incarnation = site.life.incarnation;
         let seen = last_start(site.disk.as_ref()).map_err(OpenError::from)?;
-        // A disk without a folder has no life of its own that could disagree.
-        let restored =
-            site.restored || site.folder.is_some() && seen.is_some_and(|seen| site.life.disagrees(seen));
         let start = site.life.next_start(seen);
-        if restored && let Some(seen) = seen {
-            let file = site.life.start;
-            tracing::error!(file, journal = seen, "this data folder was restored, in whole or in part");
-        }
         let ground = Ground {
             disk: site.disk,
             index: site.index.as_deref(),
@@ -295,11 +305,21 @@ impl EmbeddedStore {
             committer: Some(thread.map_err(no_thread)?),
             folder: site.folder,
         };
-        // A journal without its incarnation is not a whole data folder: somebody restored it. And where any
-        // record may be lost, the store is in the state of a restored one: keys may be those from before a
-        // turn, and a package may be given out again.
-        let renew = restored || lost_unknown || (site.life.is_new && !is_empty);
-        store.begin_life(&site.life, start, renew, rng)?;
+        // A journal without its incarnation is not a whole data folder: somebody restored it. (A disk without
+        // a folder has no life of its own that could disagree.) And where any record may be lost, the store
+        // is in the state of a restored one: keys may be those from before a turn, and a package may be given
+        // out again.
+        let torn_apart = store.folder.as_ref().and_then(|_| site.life.contradiction(seen));
+        let torn_apart = torn_apart.filter(|_| !is_empty || !site.life.is_new);
+        let reasons = [
+            site.restored.then(|| "restored, as the operator says".to_owned()),
+            torn_apart,
+            lost_unknown.then(|| "records may be lost".to_owned()),
+        ];
+        let reasons: Vec<String> = reasons.into_iter().flatten().collect();
+        let renewal =
+            (!reasons.is_empty()).then(|| Renewal { as_told: site.restored, why: reasons.join("; ") });
+        store.begin_life(&site.life, start, renewal.as_ref(), rng)?;
         // This comes last: if the power goes before, the next start does all of it again.
         if let Err(error) = store.shared.damage.add(losses) {
             let folder = store.folder.as_ref().map(|folder| folder.path().join("damage"));
@@ -313,14 +333,12 @@ impl EmbeddedStore {
         &mut self,
         life: &Life,
         start: u32,
-        renew: bool,
+        renewal: Option<&Renewal>,
         rng: &mut dyn RngCore,
     ) -> Result<(), StartError> {
-        if renew {
+        if let Some(renewal) = renewal {
             self.blocking(Command::Restored).map_err(StartError::Renewal)?;
-            tracing::error!(
-                "the store begins a new incarnation and discards one-time key packages, as after a restore"
-            );
+            renewal.tell();
             if !life.is_new {
                 self.incarnation = fresh(rng);
             }
@@ -328,7 +346,7 @@ impl EmbeddedStore {
         let Some(folder) = &self.folder else { return Ok(()) };
         match folder.write(self.incarnation, start) {
             // The next start has the same number then, which tells nobody anything wrong.
-            Err(FolderError::Io(_, error)) if is_full(&error) && !renew && !life.is_new => Ok(()),
+            Err(FolderError::Io(_, error)) if is_full(&error) && renewal.is_none() && !life.is_new => Ok(()),
             written => Ok(written?),
         }
     }

@@ -265,7 +265,7 @@ fn is_longer(journal: &Journal, shared: &Shared, (times, segments): (u64, u64)) 
 
 fn report(shared: &Shared, segment: u32, error: &CompactError) {
     tracing::error!(%error, "a journal segment cannot be read back whole; it is kept");
-    let what = "part of the segment (it is kept)";
+    let what = "part of the segment";
     shared.damage.found(stretch(&Damage { segment, offset: 0, len: 0, what }));
 }
 

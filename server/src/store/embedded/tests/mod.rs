@@ -105,7 +105,7 @@ impl Engine for OnSim {
 }
 
 fn open_on(disk: &SimDisk, index: Option<PathBuf>, setup: &Setup) -> EmbeddedStore {
-    let life = Life { incarnation: Incarnation([9; 16]), start: 0, is_new: false };
+    let life = Life { incarnation: Incarnation([9; 16]), start: 0, is_new: false, is_damaged: false };
     let site = Site { disk: Arc::new(disk.clone()), index, life, folder: None, restored: false };
     let mut rng = StdRng::seed_from_u64(11);
     EmbeddedStore::open_at(

@@ -1,5 +1,6 @@
 //! What the operator is told by a start, and what not.
 
+use std::fs;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use super::super::Time;
 use super::super::damage::{Known, envelope};
 use super::super::start::{Ground, Started};
 use super::*;
-use crate::store::conformance::names::mailbox;
+use crate::store::conformance::names::{account, mailbox};
 use crate::store::conformance::small_policy;
 use crate::store::ledger::Missing;
 
@@ -67,4 +68,38 @@ fn what_is_forgotten_is_no_error_any_more() {
     assert!(!known.knows([envelope(&started.missing[3])].iter()));
     let told = report(&started, &known);
     assert!(told.contains("envelopes=1") && told.contains("forgotten=3"), "only what is new: {told}");
+}
+
+/// A new incarnation has its reason in the same line; to who has asked for it, it is no error.
+#[test]
+fn a_new_incarnation_is_told_with_its_reason() {
+    let (dir, setup) = (quick_dir(), Setup::new(small_policy()));
+    let (path, config) = (dir.path().join("data"), config(dir.path().join("data"), &setup));
+    let rng = || StdRng::seed_from_u64(1);
+    let start = || {
+        let told = heard(|| {
+            drop(EmbeddedStore::open(&config, setup.clock.clone(), setup.heard.clone(), &mut rng()));
+        });
+        told.lines().find(|line| line.contains("new incarnation")).unwrap_or_default().to_owned()
+    };
+    assert_eq!(start(), "", "an empty store becomes no other");
+    let store = EmbeddedStore::open(&config, setup.clock.clone(), setup.heard.clone(), &mut rng());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(store.expect("opens").register(account(1))).expect("something is in the journal");
+    assert_eq!(start(), "", "nothing has happened");
+    let is_error = |line: String, why: &str| assert!(line.contains("ERROR") && line.ends_with(why), "{line}");
+    fs::remove_file(path.join("incarnation")).expect("there");
+    is_error(start(), "packages: incarnation is missing");
+    fs::write(path.join("incarnation"), "posthorn incarnation 1 0001").expect("written");
+    is_error(start(), "packages: incarnation cannot be understood");
+    let old = fs::read(path.join("incarnation")).expect("there");
+    assert_eq!((start(), start()), (String::new(), String::new()));
+    fs::write(path.join("incarnation"), old).expect("written");
+    is_error(start(), "packages: the journal ends at start 7, incarnation names 5");
+    let told = heard(|| {
+        EmbeddedStore::renew_incarnation(&config, setup.clock.clone(), &mut rng()).expect("renewed");
+    });
+    let line = told.lines().find(|line| line.contains("new incarnation")).expect("told");
+    assert!(line.contains("INFO") && line.ends_with("packages: restored, as the operator says"), "{line}");
+    assert!(!told.contains("ERROR"), "{told}");
 }
