@@ -62,6 +62,15 @@ impl Index {
 
     /// The checkpoints that may be read, the one first that should be the newest.
     pub(super) fn candidates(&self) -> Vec<usize> {
+        // The start takes long then, and does so again until somebody mends it.
+        if let Err(error) = fs::read_dir(&self.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            let path = self.path.display();
+            tracing::warn!(
+                "{path} cannot be read: {error}: the whole journal is read instead; make it readable for the relay's user"
+            );
+        }
         let ended = fs::read_to_string(self.path.join("opening")).unwrap_or_default();
         let newest = fs::read_to_string(self.path.join("newest")).unwrap_or_default();
         let mut turns: Vec<usize> = (0..NAMES.len()).filter(|turn| self.folder(*turn).is_dir()).collect();

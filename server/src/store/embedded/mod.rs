@@ -38,6 +38,7 @@ mod tests;
 mod upkeep;
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -216,7 +217,11 @@ impl Site {
         let folder = Folder::lock(&config.path)?;
         let life = folder.life(rng)?;
         let path = folder.journal();
-        let disk = RealDisk::open(&path).map_err(|error| StartError::Folder(path, error))?;
+        let disk = RealDisk::open(&path).map_err(|error| match error.kind() {
+            // It is there, but not for the relay: the advice is that for a file.
+            ErrorKind::PermissionDenied => FolderError::Unreadable(path, error).into(),
+            _ => StartError::Folder(path, error),
+        })?;
         let index = Some(folder.index());
         Ok(Self { disk: Arc::new(disk), index, life, folder: Some(folder), restored: false })
     }

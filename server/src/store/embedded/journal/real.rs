@@ -40,7 +40,7 @@ impl RealDisk {
 impl Disk for RealDisk {
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
+        for entry in fs::read_dir(&self.path).map_err(|error| unreadable(&self.path, error))? {
             if let Ok(name) = entry?.file_name().into_string() {
                 names.push(name);
             }
@@ -54,7 +54,9 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(OpenOptions::new().read(true).write(true).open(self.path.join(name))?))
+        let path = self.path.join(name);
+        let file = OpenOptions::new().read(true).write(true).open(&path);
+        Ok(Arc::new(file.map_err(|error| unreadable(&path, error))?))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -118,6 +120,17 @@ impl DiskFile for File {
 
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
+    }
+}
+
+/// Says what may not be opened. Other errors stay as they are, because what they are decides what follows.
+fn unreadable(path: &Path, error: io::Error) -> io::Error {
+    let advice = "make it readable and writable for the relay's user, and start again";
+    match error.kind() {
+        kind @ (io::ErrorKind::PermissionDenied | io::ErrorKind::IsADirectory) => {
+            io::Error::new(kind, format!("{} cannot be read: {error}: {advice}", path.display()))
+        }
+        _ => error,
     }
 }
 

@@ -103,3 +103,29 @@ fn a_new_incarnation_is_told_with_its_reason() {
     assert!(line.contains("INFO") && line.ends_with("packages: restored, as the operator says"), "{line}");
     assert!(!told.contains("ERROR"), "{told}");
 }
+
+/// Whoever may not open a file is told which, and what to do. (A folder in its place cannot be opened, whoever
+/// asks; these tests may run as root.)
+#[test]
+fn a_start_says_what_it_cannot_read() {
+    let (dir, setup) = (quick_dir(), Setup::new(small_policy()));
+    let (path, config) = (dir.path().join("data"), config(dir.path().join("data"), &setup));
+    let open = || {
+        let rng = &mut StdRng::seed_from_u64(1);
+        EmbeddedStore::open(&config, setup.clock.clone(), setup.heard.clone(), rng).map(drop)
+    };
+    open().expect("opens");
+    let _ = fs::remove_dir_all(path.join("index"));
+    fs::write(path.join("index"), "").expect("a file is no folder");
+    let told = heard(|| open().expect("the index is only a shortcut"));
+    assert!(told.contains("WARN") && told.contains("index cannot be read"), "{told}");
+    let entries = fs::read_dir(path.join("journal")).expect("there");
+    let last = entries.map(|entry| entry.expect("readable").path()).max().expect("a segment");
+    fs::rename(&last, dir.path().join("aside")).expect("moved");
+    fs::create_dir(&last).expect("made");
+    let told = open().expect_err("refused").to_string();
+    assert!(told.contains(last.to_str().expect("a name")) && told.contains("start again"), "{told}");
+    fs::remove_dir(&last).expect("empty");
+    fs::rename(dir.path().join("aside"), &last).expect("moved");
+    open().expect("as before");
+}
