@@ -104,8 +104,8 @@ fn a_new_incarnation_is_told_with_its_reason() {
     assert!(!told.contains("ERROR"), "{told}");
 }
 
-/// Whoever may not open a file is told which, and what to do. (A folder in its place cannot be opened, whoever
-/// asks; these tests may run as root.)
+/// Whoever may not open a file is told which, and what to do. (A folder in its place cannot be opened,
+/// whoever asks; these tests may run as root.)
 #[test]
 fn a_start_says_what_it_cannot_read() {
     let (dir, setup) = (quick_dir(), Setup::new(small_policy()));
