@@ -203,7 +203,7 @@ fn open_sled(path: &Path) -> Result<sled::Db, Unusable> {
     Ok(config.open()?)
 }
 
-fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
+pub(super) fn copy_all(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;

@@ -226,6 +226,7 @@ fn remove(path: &Path) {
 mod tests {
     use posthorn_proto::MailboxId;
 
+    use super::super::checkpoint::copy_all;
     use super::super::journal::Position;
     use super::*;
 
@@ -295,16 +296,11 @@ mod tests {
         for named in ["1", "2", "", "rubbish"] {
             fs::write(path.join("newest"), named).expect("written");
             let copy = dir.path().join("copy");
-            copy_folder(&path, &copy);
+            copy_all(&path, &copy).expect("copied");
             let (_, stamp, rows) = start(&copy).expect("one is whole");
             assert_eq!((stamp, rows), (4, vec![(1, 4), (2, 2)]), "{named}");
             fs::remove_dir_all(copy).expect("removed");
         }
-    }
-
-    fn copy_folder(from: &Path, to: &Path) {
-        let copied = std::process::Command::new("cp").arg("-r").arg(from).arg(to).status();
-        assert!(copied.expect("cp starts").success());
     }
 
     #[test]

@@ -679,7 +679,8 @@ async fn an_interrupted_emptying_multiplies_nothing() {
     // Kinds of records: registrations, spent tokens, snapshots; posts and what remembers them.
     for kinds in &counts[6..] {
         let of = |kind| kinds.get(&kind).copied().unwrap_or(0);
-        assert_eq!((of(30), of(41)), (30, 1), "{kinds:?}");
+        // How many spent tokens still bury something depends on how far emptying came meanwhile.
+        assert!(of(30) == 30 && of(41) <= 1, "{kinds:?}");
         assert!(of(17) <= 30, "one for each mailbox: {kinds:?}");
     }
     let last = counts.last().expect("sixty");
