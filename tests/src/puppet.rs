@@ -61,6 +61,8 @@ pub enum Order {
         /// How many.
         texts: usize,
     },
+    /// Tell what the client waits for.
+    State,
     /// Tell the whole history.
     History {
         /// The group of the conversation.
@@ -227,6 +229,10 @@ async fn obey(client: &Client, order: Order) -> anyhow::Result<serde_json::Value
             }
             serde_json::Value::Null
         }
+        Order::State => {
+            let conversations = client.conversations().await?;
+            format!("{:?}; {conversations:?}", client.state().await?).into()
+        }
         Order::History { group } => {
             let conversation = conversation(client, group.parse()?).await?;
             serde_json::to_value(conversation.history(EVERYTHING).await?)?
@@ -310,7 +316,10 @@ impl Puppet {
     pub async fn says_more(&mut self, more: u64) -> anyhow::Result<()> {
         let goal = self.said + more;
         while self.said < goal {
-            self.hear().await?;
+            if let Err(error) = self.hear().await {
+                let state = self.order(&Order::State).await;
+                bail!("{error:#} after {} of {goal}; alarms {:?}; {state:?}", self.said, self.alarms);
+            }
         }
         Ok(())
     }

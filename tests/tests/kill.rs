@@ -46,7 +46,7 @@ async fn kills_at_any_moment_lose_and_repeat_nothing() -> anyhow::Result<()> {
         people[talker]
             .says_more(rng.random_range(1..8))
             .await
-            .with_context(|| format!("before kill {kill}"))?;
+            .with_context(|| format!("before kill {kill}; the relay said: {}", relay.said()))?;
         tokio::time::sleep(Duration::from_micros(rng.random_range(0..20_000))).await;
         match rng.random_range(0..3) {
             2 => {

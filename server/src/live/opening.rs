@@ -229,8 +229,9 @@ impl Opening {
         self.settle(&mut progress);
     }
 
-    /// Takes an acknowledgement, and with it the credit that it gives. `BadRequest` if the seq was never
-    /// delivered here.
+    /// Takes an acknowledgement, and with it the credit that it gives. It may name what an earlier opening
+    /// delivered, because an acknowledgement that nobody waited for is lost when the relay is killed: what the
+    /// client has is not sent again. `BadRequest` if there is nothing yet that the seq could stand for.
     pub(crate) fn acknowledge(&self, seq: u64, credit: u32) -> Result<(), ErrorCode> {
         let mut progress = self.progress.lock();
         match progress.phase {
@@ -238,9 +239,10 @@ impl Opening {
             Phase::Ended(code) => return Err(code),
             Phase::Asked | Phase::Owner => return Err(ErrorCode::NotOpen),
         }
-        if seq >= progress.next {
+        if seq > progress.last() {
             return Err(ErrorCode::BadRequest);
         }
+        progress.next = progress.next.max(seq + 1);
         progress.credit = progress.credit.saturating_add(credit.into());
         self.settle(&mut progress);
         Ok(())
@@ -286,9 +288,14 @@ impl Opening {
 }
 
 impl Progress {
+    /// The last seq that this reader may know of.
+    fn last(&self) -> u64 {
+        self.until.map_or(self.head, |until| until.min(self.head))
+    }
+
     /// The last seq that may be sent now, if there is one to send.
     fn owed(&self) -> Option<u64> {
-        let last = self.until.map_or(self.head, |until| until.min(self.head));
+        let last = self.last();
         (self.phase == Phase::Live && self.credit > 0 && self.next <= last).then_some(last)
     }
 }
@@ -300,7 +307,7 @@ pub(crate) fn closing_words(code: ErrorCode) -> &'static str {
         ErrorCode::ReaderUnknown => "the reader was evicted, and all that it may read is delivered",
         ErrorCode::MailboxUnknown => "the mailbox was destroyed",
         ErrorCode::NotOpen => "this connection has not opened the mailbox",
-        ErrorCode::BadRequest => "the acknowledged seq was never delivered here",
+        ErrorCode::BadRequest => "the acknowledged seq is above the newest envelope",
         _ => "the opening ended",
     }
 }

@@ -181,7 +181,7 @@ fn a_destroyed_mailbox_closes_its_openings() {
 }
 
 #[test]
-fn only_what_was_delivered_can_be_acknowledged() {
+fn only_what_is_there_can_be_acknowledged() {
     let (relay, mut poster) = with_mailbox();
     let mut reader = relay.connect();
     assert_eq!(reader.refused(ack(0, 1)), ErrorCode::NotOpen);
@@ -189,13 +189,29 @@ fn only_what_was_delivered_can_be_acknowledged() {
     poster.post(1);
     poster.post(2);
     assert_eq!(reader.delivered(), [1]);
-    assert_eq!(reader.refused(ack(2, 1)), ErrorCode::BadRequest);
+    assert_eq!(reader.refused(ack(3, 1)), ErrorCode::BadRequest);
     assert!(reader.delivered().is_empty(), "a refused ack gives no credit");
-    reader.ack(2, 1);
+    reader.ack(3, 1);
     assert_eq!(reader.closed(), Some(ErrorCode::BadRequest));
     reader.send_as(0, Request::Ack(Ack { mailbox: MailboxId([1; 16]), seq: 0, credit: 0 }));
     assert_eq!(reader.closed(), Some(ErrorCode::NotOpen));
     assert_eq!(relay.connect().open(0).cursor, 0);
+}
+
+#[test]
+fn who_read_more_than_the_cursor_says_goes_on_behind_it() {
+    let (relay, mut poster) = with_mailbox();
+    for id in 1..=100 {
+        poster.post(id);
+    }
+    // It acknowledged 90 in another life of the relay, which was killed before that counted.
+    let mut reader = relay.connect();
+    assert_eq!(reader.open(10).cursor, 0);
+    reader.ack(90, 0);
+    reader.ack(90, 5);
+    let delivered = reader.delivered();
+    assert_eq!(delivered, (1..=10).chain(91..=95).collect::<Vec<_>>());
+    assert_eq!(relay.connect().open(0).cursor, 90);
 }
 
 #[test]
