@@ -229,9 +229,9 @@ impl Opening {
         self.settle(&mut progress);
     }
 
-    /// Takes an acknowledgement, and with it the credit that it gives. It may name what an earlier opening
-    /// delivered, because an acknowledgement that nobody waited for is lost when the relay is killed: what the
-    /// client has is not sent again. `BadRequest` if there is nothing yet that the seq could stand for.
+    /// Takes an acknowledgement, and the credit that it gives. It may name what an earlier opening delivered,
+    /// because one that nobody waited for is lost when the relay is killed: what the client has is not sent
+    /// again. `BadRequest` if there is nothing yet that the seq could stand for.
     pub(crate) fn acknowledge(&self, seq: u64, credit: u32) -> Result<(), ErrorCode> {
         let mut progress = self.progress.lock();
         match progress.phase {
