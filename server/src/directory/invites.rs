@@ -1,5 +1,7 @@
 //! Invites: each may make a number of accounts, until it expires.
 
+use std::collections::BTreeSet;
+
 use posthorn_proto::KeyHash;
 
 use crate::store::keyed::Keyed;
@@ -21,14 +23,14 @@ pub(crate) struct Invite {
 #[derive(Debug)]
 pub(crate) struct Invites {
     by_hash: Map<KeyHash, Invite>,
-    /// No invite expires before this time, unix seconds.
-    none_before: u64,
+    /// The same, in the order in which they expire.
+    by_expiry: BTreeSet<(u64, KeyHash)>,
 }
 
 impl Invites {
     /// No invites yet.
     pub(crate) fn new(keyed: Keyed) -> Self {
-        Self { by_hash: Map::new(keyed), none_before: u64::MAX }
+        Self { by_hash: Map::new(keyed), by_expiry: BTreeSet::new() }
     }
 
     /// The invite, if it has uses left; it may have expired.
@@ -55,15 +57,9 @@ impl Invites {
         Ok(invite.uses - 1)
     }
 
-    /// The hashes of those that have expired by `now`. Looks only if there may be one.
-    pub(crate) fn expired(&mut self, now: u64) -> impl Iterator<Item = &KeyHash> {
-        let may_be = self.none_before <= now;
-        if may_be {
-            self.none_before =
-                self.by_hash.iter().map(|(_, invite)| invite.expires).min().unwrap_or(u64::MAX);
-        }
-        let all = self.by_hash.iter().filter(move |_| may_be);
-        all.filter(move |(_, invite)| invite.expires <= now).map(|(hash, _)| hash)
+    /// The hashes of those that have expired by `now`, the earliest first.
+    pub(crate) fn expired(&self, now: u64) -> impl Iterator<Item = KeyHash> {
+        self.by_expiry.iter().take_while(move |(expires, _)| *expires <= now).map(|(_, hash)| *hash)
     }
 
     /// Adds an invite as a record states it, unless a later record is known.
@@ -71,10 +67,9 @@ impl Invites {
         if self.get(&hash).is_some_and(|present| present.version > invite.version) {
             return;
         }
-        if invite.uses == 0 {
-            self.by_hash.remove(&hash);
-        } else {
-            self.none_before = self.none_before.min(invite.expires);
+        self.drop(&hash);
+        if invite.uses > 0 {
+            self.by_expiry.insert((invite.expires, hash));
             self.by_hash.insert(hash, invite);
         }
     }
@@ -89,7 +84,13 @@ impl Invites {
     /// The record of this version says that the invite is gone.
     pub(crate) fn remove(&mut self, hash: &KeyHash, version: u64) {
         if self.get(hash).is_some_and(|present| present.version < version) {
-            self.by_hash.remove(hash);
+            self.drop(hash);
+        }
+    }
+
+    fn drop(&mut self, hash: &KeyHash) {
+        if let Some(invite) = self.by_hash.remove(hash) {
+            self.by_expiry.remove(&(invite.expires, *hash));
         }
     }
 }

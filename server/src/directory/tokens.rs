@@ -35,15 +35,13 @@ pub(crate) struct Tokens {
     /// Tokens drawn by each device on `day`. In memory only.
     today: Map<DeviceId, u32>,
     day: u32,
-    /// The day on which void tokens were last looked for. In memory only.
-    looked: u32,
 }
 
 impl Tokens {
     /// No tokens yet.
     pub(crate) fn new(keyed: Keyed) -> Self {
         let (unspent, today) = (Map::new(keyed), Map::new(keyed));
-        Self { unspent, keyed, void_before: 0, sweeping: None, today, day: 0, looked: 0 }
+        Self { unspent, keyed, void_before: 0, sweeping: None, today, day: 0 }
     }
 
     /// All tokens that may be spent, and perhaps void ones.
@@ -118,11 +116,8 @@ impl Tokens {
         }
     }
 
-    /// The day before which tokens are void by now, if there may be any. Looks once a day.
-    pub(crate) fn expire(&mut self, day: u32) -> Option<u32> {
-        if std::mem::replace(&mut self.looked, day) == day {
-            return None;
-        }
+    /// The day before which tokens are void by now, if that was not said yet and there may be any.
+    pub(crate) fn expire(&self, day: u32) -> Option<u32> {
         let before = day.saturating_sub(TOKEN_DAYS);
         (before > self.void_before && self.unspent.len() > 0).then_some(before)
     }

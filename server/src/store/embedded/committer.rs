@@ -369,11 +369,13 @@ impl Committer {
         let refused = round.tight && takes_space(&command);
         // Where there is no space, the day of an opening goes unnoted, so that reading goes on.
         let needs_no_note = matches!(&command, Command::Open(open) if open.claim.is_none());
-        let Decision { outcome, records } = match self.shared.ledger.write().decide(command, round.now) {
+        let decided = self.shared.ledger.read().decide(command, round.now);
+        let Decision { outcome, records, unrecorded } = match decided {
             Ok(decision) => decision,
             Err(error) => return Ok(Err(error)),
         };
         if records.is_empty() {
+            self.shared.carried_out(&unrecorded);
             return Ok(Ok(outcome));
         }
         if refused {
@@ -409,7 +411,7 @@ impl Committer {
             round.events.extend(record.stored().map(|(mailbox, stored)| Event::Appended(mailbox, stored)));
             round.events.extend(record.destroyed().map(Event::Destroyed));
         }
-        ledger.carried_out(&outcome);
+        ledger.carried_out(&unrecorded);
         self.since_checkpoint += cost as u64;
         Ok(Ok(outcome))
     }
@@ -452,7 +454,7 @@ impl Committer {
             Outcome::Posted(seq) => Outcome::Posted(seq),
             Outcome::Opened(view) => Outcome::Opened(view),
             Outcome::Stock(stock) => Outcome::Stock(stock),
-            Outcome::Drawn(draw) => Outcome::Drawn(draw),
+            Outcome::Drawn(accepted) => Outcome::Drawn(accepted),
             Outcome::Expired { more } => Outcome::Expired { more },
         }
     }

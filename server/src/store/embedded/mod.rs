@@ -575,7 +575,7 @@ impl Store for EmbeddedStore {
     fn draw_tokens(&self, device: DeviceId, hashes: Vec<KeyHash>) -> Later<'_, u32, StoreError> {
         Box::pin(async move {
             match self.run(Command::DrawTokens { device, hashes }).await? {
-                Outcome::Drawn(draw) => Ok(draw.accepted),
+                Outcome::Drawn(accepted) => Ok(accepted),
                 _ => unreachable!("a drawing is answered with a count"),
             }
         })

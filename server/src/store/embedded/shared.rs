@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::acknowledged::Acknowledged;
 use super::damage::{Known, envelope, stretch};
 use super::journal::{Damage, Location, Position, ReadError, Reader};
-use crate::store::ledger::{Held, Ledger, Missing, Place, Record, Taken};
+use crate::store::ledger::{Held, Ledger, Missing, Place, Record, Taken, Unrecorded};
 use crate::store::{CardRecord, Clock, ReadRange, Stats, StoreError, Stored, TakenKeyPackage};
 use posthorn_proto::{Handle, MailboxId};
 
@@ -159,6 +159,13 @@ impl Shared {
     /// writing.
     pub(super) fn applied(&self, place: Location) {
         self.applied.store(u64::from(place.segment) << 32 | u64::from(place.offset), Ordering::Release);
+    }
+
+    /// Notes what no record says of a decision without records.
+    pub(super) fn carried_out(&self, unrecorded: &Unrecorded) {
+        if *unrecorded != Unrecorded::Nothing {
+            self.ledger.write().carried_out(unrecorded);
+        }
     }
 
     /// The place of the newest record in the ledger.

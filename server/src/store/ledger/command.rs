@@ -48,11 +48,30 @@ pub(crate) enum Command {
 }
 
 /// What a command comes to: the answer, and the records that must be durable, all or none of them, before it
-/// is given.
+/// is given. It may be thrown away and made again, here or by another process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Decision<L> {
     pub(crate) outcome: Outcome<L>,
     pub(crate) records: Vec<Record>,
+    pub(crate) unrecorded: Unrecorded,
+}
+
+/// What carrying out a decision changes beside its records, in memory only. It is lost with the process, and
+/// nothing that was promised depends on it. See [`Ledger::carried_out`](super::Ledger::carried_out).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Unrecorded {
+    Nothing,
+    /// The device drew so many new tokens on this day. On disk the count would link it to their hashes.
+    Drew {
+        device: DeviceId,
+        day: u32,
+        fresh: u32,
+    },
+    /// These mailboxes were looked at for expiry at this time, unix seconds, and had nothing to drop.
+    Idle {
+        mailboxes: Vec<MailboxId>,
+        now: u64,
+    },
 }
 
 /// The answer to a command, by the command that gets it.
@@ -68,21 +87,10 @@ pub(crate) enum Outcome<L> {
     Stock(KeyPackageStock),
     /// To `TakeKeyPackages`.
     Taken(Vec<Taken<L>>),
-    /// To `DrawTokens`.
-    Drawn(Draw),
+    /// To `DrawTokens`: how many hashes were accepted, from the front.
+    Drawn(u32),
     /// To `Expire`, which does a bounded amount of work; with `more` it must be asked again.
     Expired { more: bool },
-}
-
-/// What became of a `DrawTokens`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Draw {
-    /// How many hashes were accepted, from the front.
-    pub(crate) accepted: u32,
-    /// So many new ones count for this device, on this day.
-    pub(crate) fresh: u32,
-    pub(crate) device: DeviceId,
-    pub(crate) day: u32,
 }
 
 /// A key package to hand out. Its bytes must be read before its place can be reused.

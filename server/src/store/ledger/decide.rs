@@ -1,10 +1,11 @@
 //! Commands against the present state: one function for each, which says what would change, and changes
-//! nothing that is recorded. (Expiry notes when it looks at a mailbox again.)
+//! nothing. So a command may be decided as often as one likes, and by any process that has applied the same
+//! records.
 
 use bytes::Bytes;
 use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId};
 
-use super::{Change, Command, Decision, Draw, Ledger, Outcome, Record, Taken};
+use super::{Change, Command, Decision, Ledger, Outcome, Record, Taken, Unrecorded};
 use crate::directory::change::DirectoryChange;
 use crate::mailbox::change::MailboxChange;
 use crate::mailbox::retention::{CUT_AT_ONCE, Expiry, turn_cost};
@@ -21,7 +22,7 @@ type Decided<L> = Result<Decision<L>, StoreError>;
 
 impl<L: Clone + PartialEq> Ledger<L> {
     /// Checks a command and says what it comes to. `now` is the guarded clock's time, unix seconds.
-    pub(crate) fn decide(&mut self, command: Command, now: u64) -> Decided<L> {
+    pub(crate) fn decide(&self, command: Command, now: u64) -> Decided<L> {
         match command {
             Command::Create(new) => self.decide_create(new, now),
             Command::Append(append) => self.decide_append(&append, now),
@@ -70,7 +71,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
         let versions = self.newest.version + 1..;
         let records =
             versions.zip(changes).map(|(version, change)| Record { version, time, change }).collect();
-        Decision { outcome, records }
+        Decision { outcome, records, unrecorded: Unrecorded::Nothing }
     }
 
     fn done(&self, changes: impl IntoIterator<Item = Change>, now: u64) -> Decision<L> {
@@ -126,22 +127,22 @@ impl<L: Clone + PartialEq> Ledger<L> {
     }
 
     /// Looks at the mailboxes that are due, at invites and at tokens, as far as one command may go.
-    fn decide_expire(&mut self, now: u64) -> Decision<L> {
-        let mut changes = Vec::new();
+    fn decide_expire(&self, now: u64) -> Decision<L> {
+        let (mut changes, mut idle) = (Vec::new(), Vec::new());
         let mut left = CUT_AT_ONCE;
-        let due = |next: &&(u32, MailboxId)| u64::from(next.0) <= now;
+        let mut due = self.due.iter().take_while(|(at, _)| u64::from(*at) <= now).peekable();
         // Something must be left for what is found: whatever was looked at counts as dealt with.
         while left > LOOK
-            && let Some(&(_, id)) = self.due.first().filter(due)
+            && let Some((_, id)) = due.next()
         {
             left -= LOOK;
-            let Some(mailbox) = self.mailboxes.get(&id) else {
-                self.due.pop_first();
-                continue;
-            };
+            let Some(mailbox) = self.mailboxes.get(id) else { continue };
             let remembered = mailbox.log.remembered();
             let (cost, change) = match mailbox.expire(now, &self.policy, left) {
-                Expiry::Nothing => (0, None),
+                Expiry::Nothing => {
+                    idle.push(*id);
+                    (0, None)
+                }
                 Expiry::Remove => (remembered.min(left), Some(MailboxChange::Removed)),
                 Expiry::Cut { oldest, forgotten } => {
                     let cost = oldest - mailbox.log.oldest() + forgotten - mailbox.log.forgotten();
@@ -149,14 +150,12 @@ impl<L: Clone + PartialEq> Ledger<L> {
                 }
             };
             left -= cost;
-            changes.extend(self.about(id, change));
-            // Out of the way, so that this loop ends. Applying a cut finds the true time.
-            self.postpone(&id, now);
+            changes.extend(self.about(*id, change));
         }
-        let more = self.due.first().filter(due).is_some();
+        let more = due.peek().is_some();
         if !more {
             let gone = self.invites.expired(now).take(INVITES_AT_ONCE);
-            changes.extend(gone.map(|hash| Change::Directory(DirectoryChange::InviteGone { hash: *hash })));
+            changes.extend(gone.map(|hash| Change::Directory(DirectoryChange::InviteGone { hash })));
             let void = self.tokens.expire(day(now)).map(|before| DirectoryChange::TokensExpired { before });
             changes.extend(void.map(Change::Directory));
             // Once a day the journal notes that the time is believed; the next start compares with that.
@@ -164,16 +163,9 @@ impl<L: Clone + PartialEq> Ledger<L> {
                 changes.push(Change::Clock);
             }
         }
-        self.decided(Outcome::Expired { more: more || left <= LOOK }, changes, now)
-    }
-
-    /// Schedules a mailbox that was looked at for its next time, which is after `now`.
-    fn postpone(&mut self, id: &MailboxId, now: u64) {
-        let Some(mailbox) = self.mailboxes.get_mut(id) else { return };
-        let later = self.policy.turn_of(id, mailbox.due(&self.policy).max(now + 1), now);
-        self.due.remove(&(mailbox.scheduled, *id));
-        self.due.insert((later, *id));
-        mailbox.scheduled = later;
+        let decision = self.decided(Outcome::Expired { more: more || left <= LOOK }, changes, now);
+        // Applying a cut finds the mailbox's next time; nothing else would move the others out of the way.
+        Decision { unrecorded: Unrecorded::Idle { mailboxes: idle, now }, ..decision }
     }
 
     fn decide_mint(&self, invite: NewInvite, now: u64) -> Decision<L> {
@@ -255,10 +247,11 @@ impl<L: Clone + PartialEq> Ledger<L> {
         let (per_device, total) = (self.policy.tokens_per_device, self.policy.tokens);
         let day = day(now);
         let (accepted, hashes) = self.tokens.draw(device, hashes, day, per_device, total)?;
-        let draw = Draw { accepted, fresh: hashes.len() as u32, device, day };
+        let unrecorded = Unrecorded::Drew { device, day, fresh: hashes.len() as u32 };
         // A clock that was ahead has made older days void for good: what is drawn now is good all the same.
         let day = day.max(self.tokens.void_before());
         let change = (!hashes.is_empty()).then(|| DirectoryChange::TokensDrawn { day, hashes });
-        Ok(self.decided(Outcome::Drawn(draw), change.map(Change::Directory), now))
+        let decision = self.decided(Outcome::Drawn(accepted), change.map(Change::Directory), now);
+        Ok(Decision { unrecorded, ..decision })
     }
 }

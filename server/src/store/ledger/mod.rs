@@ -5,8 +5,8 @@
 //! command --decide--> answer + records --(the engine makes them durable)--> apply --> state
 //! ```
 //!
-//! - [`Ledger::decide`] changes nothing but the schedule of expiry, in memory; everything else changes by
-//!   [`Ledger::apply`] of records, but for the counts that must not stand on the disk
+//! - [`Ledger::decide`] changes nothing: a decision that could not be made durable is made again. Everything
+//!   changes by [`Ledger::apply`] of records, but for what must not or need not stand on the disk
 //!   ([`Ledger::carried_out`]).
 //! - No step takes longer the more is stored, because everybody waits for whoever changes the ledger. What
 //!   there may be much of (to expire, to trim, to drop) is done a part at a time, as further `Expire`s or
@@ -33,7 +33,7 @@ use std::collections::BTreeSet;
 use posthorn_proto::limits::POST_OVERHEAD_BYTES;
 use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId};
 
-pub(crate) use self::command::{Command, Decision, Draw, Held, HeldCard, Outcome, Taken};
+pub(crate) use self::command::{Command, Decision, Held, HeldCard, Outcome, Taken, Unrecorded};
 pub(crate) use self::keep::Keep;
 pub(crate) use self::rebuild::{Missing, Rebuild};
 pub(crate) use self::record::{Change, Record};
@@ -217,11 +217,24 @@ impl<L: Clone + PartialEq> Ledger<L> {
         self.totals.envelope_bytes + self.totals.posts * mark + others
     }
 
-    /// Counts what no record says, because it must not stand on the disk, of a decision that was carried out.
-    pub(crate) fn carried_out<P>(&mut self, outcome: &Outcome<P>) {
-        if let Outcome::Drawn(draw) = outcome {
-            self.tokens.count(draw.device, draw.day, draw.fresh);
+    /// Notes what no record says of a decision that was carried out.
+    pub(crate) fn carried_out(&mut self, unrecorded: &Unrecorded) {
+        match unrecorded {
+            Unrecorded::Nothing => {}
+            Unrecorded::Drew { device, day, fresh } => self.tokens.count(*device, *day, *fresh),
+            Unrecorded::Idle { mailboxes, now } => {
+                mailboxes.iter().for_each(|mailbox| self.postpone(mailbox, *now));
+            }
         }
+    }
+
+    /// Schedules a mailbox that was looked at for its next time, which is after `now`.
+    fn postpone(&mut self, id: &MailboxId, now: u64) {
+        let Some(mailbox) = self.mailboxes.get_mut(id) else { return };
+        let later = self.policy.turn_of(id, mailbox.due(&self.policy).max(now + 1), now);
+        self.due.remove(&(mailbox.scheduled, *id));
+        self.due.insert((later, *id));
+        mailbox.scheduled = later;
     }
 
     /// Makes a record's change. `place` is where the record lies, and its body with it; `freed` is told of

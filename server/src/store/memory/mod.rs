@@ -119,6 +119,8 @@ impl MemoryStore {
             return Err(StoreError::Stopped);
         }
         let now = state.guard.now(self.clock.unix_seconds(), self.clock.monotonic_seconds());
+        #[cfg(test)]
+        tests::decide_twice(&state.ledger, &command, now);
         let decision = state.ledger.decide(command, now)?;
         for record in decision.records {
             state.ledger.apply(&record, body(&record), &mut |_, _| ());
@@ -131,7 +133,7 @@ impl MemoryStore {
             state.journal.iter_mut().for_each(|journal| journal.push(record.clone()));
         }
         while state.ledger.clear(&mut |_, _| ()) {}
-        state.ledger.carried_out(&decision.outcome);
+        state.ledger.carried_out(&decision.unrecorded);
         self.published.told();
         Ok(decision.outcome)
     }
@@ -297,7 +299,7 @@ impl Store for MemoryStore {
 
     fn draw_tokens(&self, device: DeviceId, hashes: Vec<KeyHash>) -> Later<'_, u32, StoreError> {
         ready(self.run(Command::DrawTokens { device, hashes }).map(|outcome| match outcome {
-            Outcome::Drawn(draw) => draw.accepted,
+            Outcome::Drawn(accepted) => accepted,
             _ => unreachable!("a drawing is answered with a count"),
         }))
     }

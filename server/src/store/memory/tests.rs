@@ -161,6 +161,17 @@ impl Compacted {
     }
 }
 
+/// Asserts that a command may be decided as often as one likes: the same comes of it, and nothing changes.
+pub(super) fn decide_twice(ledger: &Ledger<Body>, command: &Command, now: u64) {
+    let few = ledger.stats().posts < 50;
+    let before = few.then(|| rows(ledger));
+    let decide = || ledger.decide(command.clone(), now);
+    assert_eq!(decide(), decide(), "the second decision is another");
+    if let Some(before) = before {
+        assert_same(&before, &rows(ledger), "deciding changed the state");
+    }
+}
+
 fn rows(ledger: &Ledger<Body>) -> Rows {
     ledger.rows().filter_map(|key| Some((key.bytes(), ledger.export(&key)?))).collect()
 }

@@ -96,6 +96,7 @@ impl Held {
             for record in &decision.records {
                 ledger.apply(record, record.version, &mut |_, _| *freed += 1);
             }
+            ledger.carried_out(&decision.unrecorded);
         });
         self.clear(1);
         assert!(self.most <= BOUND, "{} entries were touched at once by {kind}", self.most);
@@ -296,6 +297,28 @@ fn very_many_tokens() {
     held.expire();
     while held.clear(1) {}
     assert!(held.most < BOUND, "{}", held.most);
+}
+
+#[test]
+fn very_many_invites() {
+    let mut held = Held::new(1);
+    for n in 0..MANY {
+        let hash = KeyHash(std::array::from_fn(|at| name(n)[at % 16]));
+        let change = DirectoryChange::InviteMinted { hash, uses: 1, expires: NOW + 1000 + n };
+        let version = held.ledger.version() + 1;
+        held.hold(|ledger, _| {
+            ledger.apply(
+                &Record { version, time: NOW as u32, change: Change::Directory(change) },
+                0,
+                &mut |_, _| (),
+            );
+        });
+    }
+    held.now += 1002;
+    held.expire();
+    assert!(held.most < BOUND, "{}", held.most);
+    let left = held.ledger.rows().filter(|row| matches!(row, RowKey::Invite(_))).count();
+    assert_eq!(left as u64, MANY - 3, "those that have expired are gone");
 }
 
 #[test]
