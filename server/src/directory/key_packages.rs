@@ -2,8 +2,8 @@
 //! last-resort package, which is given out when there is no other.
 //!
 //! One-time packages are numbered from 1 and taken in order, so that a single number says which are gone. Of
-//! those, as many as a device may store are remembered by their digest: a publication that is repeated
-//! because its answer was lost must not offer a package again that was already given out.
+//! those, the newest are remembered by their digest: a publication that is repeated because its answer was
+//! lost must not offer a package again that was already given out.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +15,11 @@ use super::digest;
 use crate::store::KeyPackageStock;
 use crate::store::keyed::Keyed;
 use crate::store::tables::Map;
+
+/// One-time packages that are gone and are remembered, of one device. A constant of the format, because it
+/// says what records mean: with another number, or one that can be configured, the same journal would make
+/// another state.
+pub(crate) const GONE_REMEMBERED: usize = 100;
 
 /// A one-time package, or what is remembered of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,35 +139,29 @@ impl<L: Clone + PartialEq> Packages<L> {
     }
 
     /// Adds a package under its number. A later place of the same package replaces the earlier one.
-    pub(crate) fn enter(
-        &mut self,
-        number: u64,
-        mut package: OneTime<L>,
-        limit: usize,
-        freed: &mut dyn FnMut(L, u32),
-    ) {
+    pub(crate) fn enter(&mut self, number: u64, mut package: OneTime<L>, freed: &mut dyn FnMut(L, u32)) {
         if number < self.first {
             package.place.take().into_iter().for_each(|(place, bytes)| freed(place, bytes));
             self.one_time.entry(number).or_insert(package);
-            self.forget(limit);
+            self.forget();
         } else if let Some(old) = self.one_time.insert(number, package) {
             old.place.into_iter().for_each(|(place, bytes)| freed(place, bytes));
         }
     }
 
     /// Packages below `first` are gone from now on.
-    pub(crate) fn taken(&mut self, first: u64, limit: usize, freed: &mut dyn FnMut(L, u32)) {
+    pub(crate) fn taken(&mut self, first: u64, freed: &mut dyn FnMut(L, u32)) {
         self.first = self.first.max(first);
         for (_, package) in self.one_time.range_mut(..self.first) {
             package.place.take().into_iter().for_each(|(place, bytes)| freed(place, bytes));
         }
-        self.forget(limit);
+        self.forget();
     }
 
-    /// Of the packages that are gone, remembers only the newest, at most `limit` of them.
-    fn forget(&mut self, limit: usize) {
+    /// Of the packages that are gone, remembers only the newest.
+    fn forget(&mut self) {
         let gone = self.one_time.range(..self.first).count();
-        for _ in limit..gone.max(limit) {
+        for _ in GONE_REMEMBERED..gone.max(GONE_REMEMBERED) {
             self.one_time.pop_first();
         }
     }

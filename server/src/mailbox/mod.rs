@@ -170,16 +170,16 @@ impl<L: Clone + PartialEq> Mailbox<L> {
     }
 
     /// Makes a change. Idempotent: what an equal or later record has already said stays. `place` is where the
-    /// record lies.
+    /// record lies. No configuration comes in: the same records make the same mailbox wherever they are
+    /// applied.
     pub(crate) fn apply(
         &mut self,
         change: &MailboxChange,
         at: At,
         place: L,
-        context: (&Keyed, &StorePolicy),
+        keyed: &Keyed,
         freed: Freed<'_, L>,
     ) -> Stray<L> {
-        let (keyed, policy) = context;
         let newer = at.version > self.version;
         self.version = self.version.max(at.version);
         match change {
@@ -195,7 +195,7 @@ impl<L: Clone + PartialEq> Mailbox<L> {
                 let stray = self.log.insert(*seq, entry, keyed, freed).err();
                 if let (Some(turn), true) = (turn, newer) {
                     self.lock = Lock { post_key: turn.post_key_hash, turn_key: turn.turn_key_hash };
-                    self.readers.turn(turn, *seq, policy.readers_per_mailbox);
+                    self.readers.turn(turn, *seq);
                 }
                 self.trim(*oldest, freed);
                 return stray.map(|entry| (*seq, entry));

@@ -14,6 +14,10 @@ use crate::store::{OpenReader, StoreError};
 /// Readers, up to which all cursors are looked at to find the lowest; beyond that counting them is worth its
 /// memory.
 const COUNT_ABOVE: usize = 64;
+/// Evicted readers of one mailbox that are kept, the newest, so that turns cannot fill memory. A constant of
+/// the format, because it says what records mean: with another number, or one that can be configured, the
+/// same journal would make another state.
+pub(crate) const EVICTED_KEPT: usize = 4096;
 
 /// A reader that may read everything that is posted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,9 +187,9 @@ impl Readers {
         }
     }
 
-    /// Evicts and admits as the append of this seq says. Of the evicted readers only the newest are kept, at
-    /// most `limit` of them, so that turns cannot fill memory.
-    pub(crate) fn turn(&mut self, turn: &Turn, seq: u64, limit: usize) {
+    /// Evicts and admits as the append of this seq says. Of the evicted readers only the newest
+    /// [`EVICTED_KEPT`] stay.
+    pub(crate) fn turn(&mut self, turn: &Turn, seq: u64) {
         let mut active = std::mem::take(&mut self.active).into_vec();
         if !turn.evict.is_empty() {
             let mut leaving: Vec<ReaderId> = turn.evict.clone();
@@ -211,7 +215,7 @@ impl Readers {
         }
         (self.cursors, self.active) = (count(&active), active.into_boxed_slice());
         if let Some(evicted) = &mut self.evicted {
-            let surplus = evicted.len().saturating_sub(limit);
+            let surplus = evicted.len().saturating_sub(EVICTED_KEPT);
             evicted.drain(..surplus);
         }
         self.drop_evicted(|_| false);
@@ -317,7 +321,7 @@ mod tests {
                     evict: vec![id(8 + (round / 100) as u16)],
                 };
                 let told = large.settle_after(&turn, round, oldest);
-                large.turn(&turn, round, 4096);
+                large.turn(&turn, round);
                 assert_eq!(told, large.settle(oldest, None), "round {round}, a turn");
                 assert_eq!(told, all(&large, oldest), "round {round}, a turn");
                 oldest = told;

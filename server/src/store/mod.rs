@@ -434,8 +434,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// A turn may admit only readers that are not there and evict only readers that are. Those admitted begin
     /// with this append as their cursor. Those evicted may read up to it, hold nothing back, and are gone
-    /// once they have acknowledged it or it is no longer stored; of them only the newest are kept, at most
-    /// [`StorePolicy::readers_per_mailbox`].
+    /// once they have acknowledged it or it is no longer stored; of them only the newest 4,096 are kept.
     fn append(&self, append: Append) -> Later<'_, u64, StoreError>;
 
     /// Whether [`Store::open`] would be refused as things stand, with the same error; cheaper than asking
@@ -497,8 +496,8 @@ pub trait Store: Send + Sync + 'static {
     fn publish_card(&self, device: DeviceId, version: u64, card: Bytes) -> Later<'_, (), StoreError>;
 
     /// Adds key packages to a device; over the limit the oldest one-time packages make room for new ones.
-    /// Packages in stock, and as many of those given out as a device may store, are recognised and not added
-    /// again, so that a repeated call offers nothing twice. With nothing to add it only returns the stock.
+    /// Packages in stock, and the newest 100 of those that are gone, are recognised and not added again, so
+    /// that a repeated call offers nothing twice. With nothing to add it only returns the stock.
     fn publish_key_packages(
         &self,
         device: DeviceId,

@@ -98,6 +98,20 @@ pub(crate) async fn a_repeated_publication_adds_nothing(mut f: Fixture) {
     assert_eq!(take(&f).await, Err(StoreError::NoKeyPackage));
 }
 
+/// A hundred of those that are gone are known again, however few a device may have in stock.
+pub(crate) async fn the_newest_that_are_gone_are_remembered(mut f: Fixture) {
+    expect(f.store.register(account(1)).await);
+    for n in 1..=101 {
+        assert_eq!(publish(&f, &[n]).await, 1);
+        assert_eq!(take(&f).await, Ok((n, false)));
+    }
+    for _ in 0..2 {
+        f.restart().await;
+        assert_eq!(publish(&f, &[2, 50, 101]).await, 0);
+    }
+    assert_eq!(publish(&f, &[1]).await, 1, "nobody can remember everything");
+}
+
 pub(crate) async fn concurrent_takers_get_different_ones(f: Fixture) {
     expect(f.store.register(account(1)).await);
     assert_eq!(publish(&f, &[1, 2, 3]).await, 3);

@@ -179,6 +179,11 @@ impl Fixture {
         self.store = self.engine.open(&self.setup).await;
     }
 
+    /// The bounds, from the next restart on.
+    pub(crate) fn policy(&self) -> StorePolicy {
+        self.setup.policy
+    }
+
     /// Changes the bounds, from the next restart on.
     pub(crate) fn set_policy(&mut self, policy: StorePolicy) {
         self.setup.policy = policy;
@@ -258,7 +263,8 @@ macro_rules! conformance {
             accounts { an_invite_makes_accounts registering_again_is_harmless names_are_taken_once invites_can_be_revoked
                 devices_are_found a_removed_account_is_gone cards_are_versioned }
             key_packages { one_time_packages_are_given_once the_last_resort_is_copied the_oldest_make_room
-                a_repeated_publication_adds_nothing concurrent_takers_get_different_ones strangers_have_none }
+                a_repeated_publication_adds_nothing the_newest_that_are_gone_are_remembered
+                concurrent_takers_get_different_ones strangers_have_none }
             tokens { a_token_pays_once creating_again_is_harmless a_different_mailbox_is_refused draws_are_limited
                 draws_may_be_repeated a_clock_that_was_ahead_leaves_tokens_to_draw }
             lifecycle { destroying_needs_the_turn_key a_new_life_knows_nothing_of_the_old the_incarnation_stays

@@ -116,7 +116,7 @@ impl ModelMailbox {
         if there.len() - evicted.len() + admitted.len() > limit { bad } else { Ok(()) }
     }
 
-    fn turn(&mut self, turn: &Turn, seq: u64, limit: usize) {
+    fn turn(&mut self, turn: &Turn, seq: u64) {
         (self.post_key, self.turn_key) = (turn.post_key_hash, turn.turn_key_hash);
         let (mut leaving, staying): (Vec<_>, Vec<_>) = self
             .readers
@@ -129,7 +129,7 @@ impl ModelMailbox {
             self.readers.retain(|reader| reader.id != new.id);
             self.readers.push(ModelReader { id: new.id, key: new.key_hash, cursor: seq, until: None });
         }
-        while self.readers.iter().filter(|reader| reader.until.is_some()).count() > limit {
+        while self.readers.iter().filter(|reader| reader.until.is_some()).count() > 4096 {
             let first = self.readers.iter().position(|reader| reader.until.is_some());
             self.readers.remove(first.expect("there are some"));
         }
@@ -251,7 +251,7 @@ impl Model {
         mailbox.stored.insert(seq);
         mailbox.remembered.insert(seq);
         if let Some((_, turn)) = &append.turn {
-            mailbox.turn(turn, seq, policy.readers_per_mailbox);
+            mailbox.turn(turn, seq);
             mailbox.settle();
         }
         Ok(seq)
@@ -453,7 +453,7 @@ impl Model {
         device.packages.extend(fresh);
         let surplus = device.packages.len().saturating_sub(limit);
         device.taken.extend(device.packages.drain(..surplus));
-        device.taken.drain(..device.taken.len().saturating_sub(limit));
+        device.taken.drain(..device.taken.len().saturating_sub(100));
         if last_resort.is_some()
             && last_resort != device.last_resort.as_ref().map(|(package, _)| package.clone())
         {
@@ -464,13 +464,12 @@ impl Model {
     }
 
     pub(crate) fn take_key_packages(&mut self, handle: &Handle) -> Result<Vec<TakenKeyPackage>, StoreError> {
-        let limit = self.policy.key_packages_per_device;
         let found = self.accounts.get_mut(handle).ok_or(StoreError::HandleUnknown)?;
         let device = found.account.as_ref().map(|account| account.device).ok_or(StoreError::HandleUnknown)?;
         if !found.packages.is_empty() {
             let key_package = found.packages.remove(0);
             found.taken.push(key_package.clone());
-            found.taken.drain(..found.taken.len().saturating_sub(limit));
+            found.taken.drain(..found.taken.len().saturating_sub(100));
             return Ok(vec![TakenKeyPackage { device, key_package, last_resort: false }]);
         }
         let (key_package, _) = found.last_resort.clone().ok_or(StoreError::NoKeyPackage)?;

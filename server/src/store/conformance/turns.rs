@@ -1,8 +1,10 @@
 //! Turns of the lock: rule 1, R5, and what becomes of readers.
 
-use super::names::{expect, finger, post, post_key, reader, reader_id, turn_key, turning};
-use super::{EXPIRY, Fixture};
-use crate::store::{Append, ReadRange, StoreError};
+use posthorn_proto::{Reader, ReaderId};
+
+use super::names::{expect, finger, post, post_key, read_key, reader, reader_id, turn_key, turning};
+use super::{EXPIRY, Fixture, new_mailbox, small_policy};
+use crate::store::{Append, NewMailbox, OpenReader, ReadRange, StoreError, StorePolicy};
 
 const ALL: ReadRange = ReadRange { from: 0, to: u64::MAX, bytes: usize::MAX };
 
@@ -169,18 +171,35 @@ pub(crate) async fn the_evicted_may_come_back(mut f: Fixture) {
 }
 
 /// Turns cannot fill memory with evicted readers: at most as many are kept as there may be readers.
+/// However many may be in the mailbox: the number is no matter of configuration.
 pub(crate) async fn the_newest_evicted_are_kept(mut f: Fixture) {
-    let m = f.mailbox(1, &[1, 2, 3, 4]).await;
-    expect(f.store.append(turning(post(m, 1, 0), 0, &[5, 6, 7], &[2, 3, 4])).await);
-    expect(f.store.append(turning(post(m, 2, 1), 1, &[], &[5, 6])).await);
-    for _ in 0..2 {
-        assert_eq!(f.view(m, 2).await, Err(StoreError::ReaderUnknown), "the fifth last to go");
-        for n in [3, 4] {
-            assert_eq!(f.view(m, n).await, Ok((2, 1, 0, Some(1))));
-        }
-        for n in [5, 6] {
-            assert_eq!(f.view(m, n).await, Ok((2, 1, 1, Some(2))));
-        }
+    const KEPT: u16 = 4096;
+    f.set_policy(StorePolicy { readers: 20_000, readers_per_mailbox: 10_000, ..small_policy() });
+    f.restart().await;
+    f.tokens(1).await;
+    let id = |n: u16| ReaderId(std::array::from_fn(|at| n.to_be_bytes()[at % 2]));
+    let readers = (0..=KEPT).map(|n| Reader { id: id(n), key_hash: read_key(1) }).collect();
+    let new = NewMailbox { readers, quota: 1 << 20, ..new_mailbox(1, &[]) };
+    let m = new.mailbox;
+    expect(f.store.create(new).await);
+    let evicting = |n: u16, evict: Vec<ReaderId>| {
+        let mut append = turning(post(m, n + 1, n as u8), n as u8, &[], &[]);
+        append.turn.as_mut().expect("it turns").1.evict = evict;
+        finger(append)
+    };
+    expect(f.store.append(evicting(0, vec![id(KEPT)])).await);
+    let view = |f: &Fixture, n: u16| {
+        let open = OpenReader { mailbox: m, reader: id(n), key: read_key(1), claim: None };
+        let store = f.store.clone();
+        async move { store.open(open).await.map(|view| view.until) }
+    };
+    assert_eq!(view(&f, KEPT).await, Ok(Some(1)));
+    expect(f.store.append(evicting(1, (0..KEPT).map(id).collect())).await);
+    for policy in [f.policy(), small_policy()] {
+        assert_eq!(view(&f, KEPT).await, Err(StoreError::ReaderUnknown), "the first to go");
+        assert_eq!(view(&f, 0).await, Ok(Some(2)));
+        assert_eq!(view(&f, KEPT - 1).await, Ok(Some(2)));
+        f.set_policy(policy);
         f.restart().await;
     }
 }

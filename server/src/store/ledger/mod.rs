@@ -238,7 +238,8 @@ impl<L: Clone + PartialEq> Ledger<L> {
     }
 
     /// Makes a record's change. `place` is where the record lies, and its body with it; `freed` is told of
-    /// each body that is no longer needed.
+    /// each body that is no longer needed. What a record means depends on nothing that can be configured;
+    /// only when a mailbox is looked at for expiry does.
     pub(crate) fn apply(&mut self, record: &Record, place: L, freed: Freed<'_, L>) {
         let stray = self.apply_any(record, place, freed);
         debug_assert!(stray.is_none(), "a post arrived out of order");
@@ -306,13 +307,12 @@ impl<L: Clone + PartialEq> Ledger<L> {
                 self.insert_mailbox(id, Mailbox::restore(snapshot, life, at.version));
             }
             _ if known == life => {
-                let (keyed, policy) = (self.keyed, self.policy);
+                let keyed = self.keyed;
                 if let MailboxChange::Posted { seq, .. } | MailboxChange::Mark { seq, .. } = change {
                     self.mark(|| RowKey::chunk_of(id, *seq));
                 }
                 let is_cut = matches!(change, MailboxChange::Cut { .. });
-                let apply =
-                    |mailbox: &mut Mailbox<L>| mailbox.apply(change, at, place, (&keyed, &policy), freed);
+                let apply = |mailbox: &mut Mailbox<L>| mailbox.apply(change, at, place, &keyed, freed);
                 return self.change_and(&id, is_cut, apply).flatten();
             }
             _ => {}
@@ -396,7 +396,6 @@ impl<L: Clone + PartialEq> Ledger<L> {
     }
 
     fn apply_directory(&mut self, change: &DirectoryChange, at: At, place: L, freed: Freed<'_, L>) {
-        let limit = self.policy.key_packages_per_device;
         let (added, mut gone) = (change.body().map_or(0, bytes::Bytes::len) as u64, 0);
         let freed = &mut |place, bytes| {
             gone += u64::from(bytes);
@@ -441,12 +440,12 @@ impl<L: Clone + PartialEq> Ledger<L> {
             DirectoryChange::KeyPackageAdded { device, number, key_package } => {
                 let place = Some((place, key_package.len() as u32));
                 let package = OneTime { digest: package_digest(key_package), place };
-                self.packages.of(*device).enter(*number, package, limit, freed);
+                self.packages.of(*device).enter(*number, package, freed);
                 self.mark(|| RowKey::Packages(*device));
             }
             DirectoryChange::KeyPackageMark { device, number, digest } => {
                 let package = OneTime { digest: *digest, place: None };
-                self.packages.of(*device).enter(*number, package, limit, freed);
+                self.packages.of(*device).enter(*number, package, freed);
                 self.mark(|| RowKey::Packages(*device));
             }
             DirectoryChange::LastResort { device, key_package } => {
@@ -456,7 +455,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
                 self.mark(|| RowKey::Packages(*device));
             }
             DirectoryChange::KeyPackagesTaken { device, first } => {
-                self.packages.of(*device).taken(*first, limit, freed);
+                self.packages.of(*device).taken(*first, freed);
                 self.mark(|| RowKey::Packages(*device));
             }
             DirectoryChange::TokensDrawn { .. }
