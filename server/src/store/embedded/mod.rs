@@ -56,7 +56,7 @@ use self::damage::Known;
 use self::folder::{Folder, FolderError, Life, fresh};
 use self::journal::disk::{Disk, is_full};
 use self::journal::real::RealDisk;
-use self::journal::{JournalConfig, OpenError, Position, Time, last_start};
+use self::journal::{JournalConfig, OpenError, Position, Time, any_segment, last_start};
 use self::shared::{Shared, State};
 use self::start::{Ground, no_thread};
 use self::upkeep::Upkeep;
@@ -137,6 +137,12 @@ pub enum StartError {
     /// There is not even space to begin.
     #[error("the disk is full: free at least 1 MiB and start again")]
     Full,
+    /// The relay was started here before, and nothing of what it kept is left. To begin empty would look to
+    /// its clients as if it had lost everything.
+    #[error(
+        "{0} holds no segment, although a relay was started on this folder before: put the folder back from a backup, or remove the file incarnation beside it to begin empty"
+    )]
+    JournalGone(PathBuf),
     /// The journal is of a later version, the disk fails, or the folder is somebody else's.
     #[error("{0}")]
     Journal(String),
@@ -222,6 +228,9 @@ impl Site {
             ErrorKind::PermissionDenied => FolderError::Unreadable(path, error).into(),
             _ => StartError::Folder(path, error),
         })?;
+        if life.start > 0 && !any_segment(&disk).map_err(OpenError::from)? {
+            return Err(StartError::JournalGone(folder.journal()));
+        }
         let index = Some(folder.index());
         Ok(Self { disk: Arc::new(disk), index, life, folder: Some(folder), restored: false })
     }

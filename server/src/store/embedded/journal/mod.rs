@@ -47,7 +47,7 @@ use disk::{Disk, DiskFile, passes};
 use format::{
     ALIGN, BATCH_HEADER, CARRIED, FRAME_HEADER, Ident, REMOVED, ROSTER, SEGMENT_HEADER, SegmentHeader,
 };
-pub(crate) use open::{OpenError, Replayed, last_start};
+pub(crate) use open::{OpenError, Replayed, any_segment, last_start};
 pub(crate) use reader::{ReadError, Reader};
 use segment::{UNFINISHED, name_of, seal, seal_last};
 pub(crate) use survey::survey;

@@ -193,6 +193,11 @@ pub(crate) fn last_start(disk: &dyn Disk) -> io::Result<Option<u32>> {
     }
 }
 
+/// Whether there is a segment.
+pub(crate) fn any_segment(disk: &dyn Disk) -> io::Result<bool> {
+    Ok(disk.list()?.iter().any(|name| number_of(name).is_some()))
+}
+
 /// All segments in order of number.
 fn find_segments(disk: &dyn Disk) -> Result<Vec<Found>, OpenError> {
     let mut numbers = Vec::new();

@@ -34,32 +34,46 @@ async fn fill(store: &dyn Store, disk: &SimDisk) {
     }
 }
 
+/// Runs a test in which nothing is read from the disk until the sender is dropped: the only thread that reads
+/// is busy.
+fn while_no_one_reads<F: Future<Output = ()>>(test: impl FnOnce(std::sync::mpsc::SyncSender<()>) -> F) {
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build();
+    let (free, busy) = std::sync::mpsc::sync_channel::<()>(1);
+    runtime.expect("a runtime").block_on(async {
+        drop(tokio::task::spawn_blocking(move || busy.recv()));
+        test(free).await;
+    });
+}
+
 /// A key package that was handed out is read by whoever asked, not by the committer, and stays where it is
 /// until then, although nothing needs it any more.
-#[tokio::test]
-async fn a_key_package_stays_until_whoever_asked_has_read_it() {
-    let (f, disk) = on_sim().await;
-    let (store, to) = (&f.store, mailbox(1));
-    let package = Bytes::from_static(b"the only copy of a key package");
-    expect(store.publish_key_packages(device(1), vec![package.clone()], None).await);
-    // Once it is taken nothing copies it any more: it is there as long as its segment is.
-    let is_there = || !disk.find(&package).is_empty();
-    let mut taking = store.take_key_packages(handle_of(1));
-    assert!((&mut taking).now_or_never().is_none(), "it is asked for");
-    let mut next = 0;
-    let mut churn = async |rounds: u16| {
-        for _ in 0..rounds {
-            next += 1;
-            let seq = expect(store.append(sized(to, next, 0, 400)).await);
-            expect(store.advance(to, reader_id(1), seq).await);
-        }
-    };
-    churn(300).await;
-    assert!(is_there(), "its segment was emptied, but somebody is about to read from it");
-    let taken = expect(taking.await);
-    assert_eq!((taken.len(), &taken[0].key_package), (1, &package));
-    churn(20).await;
-    assert!(!is_there(), "now it may go");
+#[test]
+fn a_key_package_stays_until_whoever_asked_has_read_it() {
+    while_no_one_reads(async |free| {
+        let (f, disk) = on_sim().await;
+        let (store, to) = (&f.store, mailbox(1));
+        let package = Bytes::from_static(b"the only copy of a key package");
+        expect(store.publish_key_packages(device(1), vec![package.clone()], None).await);
+        // Once it is taken nothing copies it any more: it is there as long as its segment is.
+        let is_there = || !disk.find(&package).is_empty();
+        let mut taking = store.take_key_packages(handle_of(1));
+        assert!((&mut taking).now_or_never().is_none(), "it is asked for");
+        let mut next = 0;
+        let mut churn = async |rounds: u16| {
+            for _ in 0..rounds {
+                next += 1;
+                let seq = expect(store.append(sized(to, next, 0, 400)).await);
+                expect(store.advance(to, reader_id(1), seq).await);
+            }
+        };
+        churn(300).await;
+        assert!(is_there(), "its segment was emptied, but somebody is about to read from it");
+        drop(free);
+        let taken = expect(taking.await);
+        assert_eq!((taken.len(), &taken[0].key_package), (1, &package));
+        churn(20).await;
+        assert!(!is_there(), "now it may go");
+    });
 }
 
 /// (On a full disk it used to go at once, and the package was lost to everybody.)
@@ -83,18 +97,14 @@ async fn a_key_package_stays_on_a_full_disk_too() {
 /// (On a full disk it was told as lost.)
 #[test]
 fn an_envelope_stays_until_whoever_asked_has_read_it() {
-    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build();
-    runtime.expect("a runtime").block_on(async {
-        for full in [false, true] {
+    for full in [false, true] {
+        while_no_one_reads(async |free| {
             let (f, disk) = on_sim().await;
             let long = sized(mailbox(2), 1, 0, LONG);
             expect(f.store.append(long.clone()).await);
             if full {
                 fill(&*f.store, &disk).await;
             }
-            // The only thread that reads is busy.
-            let (free, busy) = std::sync::mpsc::sync_channel::<()>(1);
-            drop(tokio::task::spawn_blocking(move || busy.recv()));
             let mut reading = f.store.read(mailbox(2), ALL);
             assert!((&mut reading).now_or_never().is_none(), "it is asked for");
             expect(f.store.destroy(mailbox(2), turn_key(0)).await);
@@ -105,6 +115,6 @@ fn an_envelope_stays_until_whoever_asked_has_read_it() {
             settle(&*f.store).await;
             assert!(disk.find(&long.envelope).is_empty(), "full: {full}: now it may go");
             assert_eq!(f.store.stats().damaged, 0);
-        }
-    });
+        });
+    }
 }

@@ -129,3 +129,27 @@ fn a_start_says_what_it_cannot_read() {
     fs::rename(dir.path().join("aside"), &last).expect("moved");
     open().expect("as before");
 }
+
+/// Who began empty there would take a mount that failed for a relay that has lost everything.
+#[test]
+fn a_journal_that_is_gone_refuses_the_start() {
+    let (dir, setup) = (quick_dir(), Setup::new(small_policy()));
+    let (path, config) = (dir.path().join("data"), config(dir.path().join("data"), &setup));
+    let open = || {
+        let rng = &mut StdRng::seed_from_u64(1);
+        EmbeddedStore::open(&config, setup.clock.clone(), setup.heard.clone(), rng)
+            .map(|store| store.incarnation())
+    };
+    let before = open().expect("opens");
+    fs::rename(path.join("journal"), dir.path().join("aside")).expect("moved");
+    for _ in 0..2 {
+        let told = open().expect_err("refused").to_string();
+        assert!(told.contains("journal holds no segment") && told.contains("backup"), "{told}");
+    }
+    fs::remove_dir(path.join("journal")).expect("nothing was written there");
+    fs::rename(dir.path().join("aside"), path.join("journal")).expect("moved back");
+    assert_eq!(open().expect("opens"), before);
+    fs::remove_dir_all(path.join("journal")).expect("there");
+    fs::remove_file(path.join("incarnation")).expect("there");
+    open().expect("as the message says");
+}
