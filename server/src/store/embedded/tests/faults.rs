@@ -676,8 +676,8 @@ async fn an_interrupted_emptying_multiplies_nothing() {
         }
         counts.push(records_by_kind(&disk));
     }
-    // Kinds of records: registrations, spent tokens, snapshots; posts and what remembers them. While a segment
-    // is being emptied, what was carried stands there twice; what is multiplied never stands there once.
+    // Kinds of records: registrations, spent tokens, snapshots; posts and what remembers them. While a
+    // segment is being emptied, what was carried stands there twice; what is multiplied always does.
     let fewest = |kind| {
         let of = |kinds: &std::collections::BTreeMap<u8, usize>| kinds.get(&kind).copied().unwrap_or(0);
         counts[40..].iter().map(of).min()
