@@ -11,7 +11,6 @@ use parking_lot::Mutex;
 use posthorn_proto::{PATH, RelayIdentity};
 use rand::rngs::StdRng;
 use rand::{RngCore as _, SeedableRng as _};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -20,7 +19,7 @@ use crate::clock::SystemClock;
 use crate::command::{Context, ContextParts};
 use crate::config::{Config, ConfigError, Engine};
 use crate::descriptors;
-use crate::gateway::listener::Listener;
+use crate::gateway::listener::{self, Listener};
 use crate::gateway::{Certificates, TlsError};
 use crate::live::Hub;
 use crate::secret::{RelaySecret, SecretError};
@@ -96,7 +95,7 @@ impl Relay {
         let certificates = Certificates::load(&config.tls)?;
         // The port first: two relays on one port is the commoner mistake, and costs nothing to find.
         let listen = |error| StartError::Listen(config.listen, error);
-        let tcp = TcpListener::bind(config.listen).await.map_err(listen)?;
+        let tcp = listener::listen(config.listen).map_err(listen)?;
         let address = tcp.local_addr().map_err(listen)?;
 
         let hub = Hub::new();
