@@ -31,12 +31,26 @@ pub(crate) enum Kind {
     Mosquitto,
     Nats,
     NatsAlways,
+    /// Another build of the relay, such as the one before a change.
+    Other,
     Posthorn,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::LimitMem, Self::LimitWal, Self::Mosquitto, Self::Nats, Self::NatsAlways, Self::Posthorn];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::LimitMem,
+        Self::LimitWal,
+        Self::Mosquitto,
+        Self::Nats,
+        Self::NatsAlways,
+        Self::Other,
+        Self::Posthorn,
+    ];
+
+    /// Whether it speaks Posthorn's protocol.
+    pub(crate) fn is_posthorn(self) -> bool {
+        matches!(self, Self::Other | Self::Posthorn)
+    }
 
     /// Its name in the head of the table.
     pub(crate) fn name(self) -> &'static str {
@@ -46,6 +60,7 @@ impl Kind {
             Self::Mosquitto => "Mosquitto",
             Self::Nats => "NATS",
             Self::NatsAlways => "NATS always",
+            Self::Other => "other build",
             Self::Posthorn => "Posthorn",
         }
     }
@@ -56,6 +71,8 @@ impl Kind {
 pub(crate) struct Programs {
     /// The relay that is measured, `posthorn-server`.
     pub(crate) relay: PathBuf,
+    /// Another build of it, to compare with.
+    pub(crate) other: Option<PathBuf>,
     /// What is set of it beside what every workload needs, as `key=value`.
     pub(crate) settings: Vec<&'static str>,
     /// The peers that are there, each `None` otherwise.
@@ -112,13 +129,13 @@ impl Host {
     async fn welcomes(&self) -> bool {
         let Ok(mut socket) = Socket::connect(&self.door(), 4096).await else { return false };
         // A relay speaks first, with a hello; the others wait for the client.
-        self.kind != Kind::Posthorn || posthorn::hear(&mut socket).await.is_ok()
+        !self.kind.is_posthorn() || posthorn::hear(&mut socket).await.is_ok()
     }
 
     /// Where clients connect.
     pub(crate) fn door(&self) -> Door {
         let (path, subprotocol) = match self.kind {
-            Kind::Posthorn => (posthorn_proto::PATH, posthorn_proto::SUBPROTOCOL),
+            Kind::Other | Kind::Posthorn => (posthorn_proto::PATH, posthorn_proto::SUBPROTOCOL),
             Kind::Mosquitto => ("/mqtt", "mqtt"),
             _ => ("/", ""),
         };
@@ -132,7 +149,9 @@ impl Host {
             Kind::LimitMem | Kind::LimitWal => Box::new(limit::Poster::new(vec![index as u32])),
             Kind::Mosquitto => Box::new(mqtt::Client::poster(format!("p{name}"), index as u32)),
             Kind::Nats | Kind::NatsAlways => Box::new(nats::Client::poster(index)),
-            Kind::Posthorn => Box::new(posthorn::Poster::new(vec![self.mailboxes[index]], before, name)),
+            Kind::Other | Kind::Posthorn => {
+                Box::new(posthorn::Poster::new(vec![self.mailboxes[index]], before, name))
+            }
         }
     }
 
@@ -146,7 +165,7 @@ impl Host {
                 Box::new(mqtt::Client::reader(format!("r{index}.{reader}"), vec![topic], lasting))
             }
             Kind::Nats | Kind::NatsAlways => Box::new(nats::Client::reader(index, reader)),
-            Kind::Posthorn => Box::new(posthorn::Reader::new(self.mailboxes[index], reader)),
+            Kind::Other | Kind::Posthorn => Box::new(posthorn::Reader::new(self.mailboxes[index], reader)),
         }
     }
 
@@ -157,7 +176,7 @@ impl Host {
             Kind::LimitMem | Kind::LimitWal => {
                 Box::new(limit::Poster::new(topics.iter().map(|topic| *topic as u32).collect()))
             }
-            Kind::Posthorn => {
+            Kind::Other | Kind::Posthorn => {
                 let mailboxes = topics.iter().map(|topic| self.mailboxes[*topic]).collect();
                 Box::new(posthorn::Poster::new(mailboxes, 0, name))
             }
@@ -172,7 +191,7 @@ impl Host {
             Kind::LimitMem | Kind::LimitWal => {
                 Box::new(limit::Member::new(groups.iter().map(|(topic, _)| *topic as u32).collect()))
             }
-            Kind::Posthorn => {
+            Kind::Other | Kind::Posthorn => {
                 let groups = groups.iter().map(|(topic, reader)| (self.mailboxes[*topic], *reader));
                 Box::new(posthorn::Member::new(groups))
             }
@@ -195,7 +214,9 @@ impl Host {
             Kind::LimitMem | Kind::LimitWal => Box::new(limit::Reader { topics: names }),
             Kind::Mosquitto => Box::new(mqtt::Client::reader(format!("i{number}"), names, false)),
             Kind::Nats | Kind::NatsAlways => Box::new(nats::Client::listener(topics.collect())),
-            Kind::Posthorn => Box::new(posthorn::Idle { mailboxes: self.mailboxes[topics].to_vec() }),
+            Kind::Other | Kind::Posthorn => {
+                Box::new(posthorn::Idle { mailboxes: self.mailboxes[topics].to_vec() })
+            }
         }
     }
 }
@@ -208,7 +229,10 @@ fn launch(kind: Kind, programs: &Programs, address: SocketAddr, folder: &Path) -
             command.args((kind == Kind::LimitWal).then_some(folder));
             command
         }
-        Kind::Posthorn => relay(programs, address, folder),
+        Kind::Posthorn => relay(&programs.relay, programs, address, folder),
+        Kind::Other => {
+            relay(programs.other.as_ref().context("there is no other build")?, programs, address, folder)
+        }
         Kind::Mosquitto => mosquitto(programs, address, folder)?,
         Kind::Nats | Kind::NatsAlways => nats_server(programs, address, folder, kind == Kind::NatsAlways)?,
     };
@@ -216,8 +240,8 @@ fn launch(kind: Kind, programs: &Programs, address: SocketAddr, folder: &Path) -
 }
 
 /// The relay with bounds that no workload reaches, and without limits on rates.
-fn relay(programs: &Programs, address: SocketAddr, folder: &Path) -> Command {
-    let mut command = Command::new(&programs.relay);
+fn relay(relay: &Path, programs: &Programs, address: SocketAddr, folder: &Path) -> Command {
+    let mut command = Command::new(relay);
     command.args(["--no-rates", "--open-registration", "--listen", &address.to_string(), "--data"]);
     command.arg(folder.join("data"));
     let usual = [

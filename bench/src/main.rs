@@ -49,6 +49,9 @@ struct Arguments {
     /// The relay's program [default: posthorn-server beside this one]
     #[arg(long, value_name = "PROGRAM")]
     relay: Option<PathBuf>,
+    /// Another build of the relay, measured in turns with it: what did a change bring?
+    #[arg(long, value_name = "PROGRAM")]
+    beside: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -81,7 +84,8 @@ fn compare(arguments: Arguments) -> anyhow::Result<bool> {
         None => std::env::current_exe()?.with_file_name("posthorn-server"),
     };
     anyhow::ensure!(relay.exists(), "there is no {}: run `cargo build --release` first", relay.display());
-    let mut programs = Programs { relay, settings: Vec::new(), mosquitto: None, nats: None };
+    let mut programs =
+        Programs { relay, other: arguments.beside, settings: Vec::new(), mosquitto: None, nats: None };
     let (peers, absent) = match arguments.peers {
         true => peers::find(&mut programs),
         false => (Vec::new(), Vec::new()),
@@ -92,6 +96,7 @@ fn compare(arguments: Arguments) -> anyhow::Result<bool> {
             peers.contains(kind)
                 || absent.iter().any(|(absent, _)| absent == kind)
                 || matches!(kind, Kind::LimitMem | Kind::LimitWal | Kind::Posthorn)
+                || (*kind == Kind::Other && programs.other.is_some())
         })
         .collect();
     let mut bench =

@@ -10,6 +10,7 @@ pub(crate) struct Meter {
     begun: Instant,
     cpu: f64,
     written: u64,
+    writes: u64,
 }
 
 /// What a stretch took.
@@ -21,17 +22,21 @@ pub(crate) struct Cost {
     pub(crate) cpu: f64,
     /// Bytes that the server caused to be written to disk.
     pub(crate) written: u64,
+    /// Its calls of the system that write, whatever to.
+    pub(crate) writes: u64,
 }
 
 impl Meter {
     pub(crate) fn start(host: &Host) -> anyhow::Result<Self> {
-        Ok(Self { cpu: host.process.cpu()?, written: host.process.written()?, begun: clock::now() })
+        let (cpu, written, writes) = (host.process.cpu()?, host.process.written()?, host.process.writes()?);
+        Ok(Self { cpu, written, writes, begun: clock::now() })
     }
 
     pub(crate) fn stop(&self, host: &Host) -> anyhow::Result<Cost> {
         let seconds = self.begun.elapsed().as_secs_f64();
         let written = host.process.written()?.saturating_sub(self.written);
-        Ok(Cost { seconds, cpu: host.process.cpu()? - self.cpu, written })
+        let writes = host.process.writes()?.saturating_sub(self.writes);
+        Ok(Cost { seconds, cpu: host.process.cpu()? - self.cpu, written, writes })
     }
 }
 

@@ -87,6 +87,12 @@ impl Process {
         number(&self.file("io")?, "write_bytes:")
     }
 
+    /// Its calls of the system that write: to files, to sockets with several buffers, to wake threads. (What
+    /// is sent to a socket from one buffer is not counted.)
+    pub(crate) fn writes(&self) -> anyhow::Result<u64> {
+        number(&self.file("io")?, "syscw:")
+    }
+
     /// Resident memory, bytes.
     pub(crate) fn memory(&self) -> anyhow::Result<u64> {
         Ok(number(&self.file("status")?, "VmRSS:")? * 1024)

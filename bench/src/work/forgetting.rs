@@ -59,7 +59,7 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
 async fn enter(bench: &Bench, kind: Kind) -> anyhow::Result<Contestant<Lines>> {
     let programs = Programs { settings: vec!["store.post_id_seconds=60"], ..bench.programs.clone() };
     let mut host = Host::start(kind, &programs).await?;
-    if kind == Kind::Posthorn {
+    if kind.is_posthorn() {
         host.mailboxes = setup::expiring(&host, PAIRS, 1, KEPT).await?;
     }
     Ok(Contestant { load: connect(&host).await?, host })

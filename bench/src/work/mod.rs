@@ -11,6 +11,7 @@ mod idle;
 mod offline;
 mod paced;
 mod saturated;
+mod single;
 mod storm;
 
 use std::future::Future;
@@ -45,11 +46,23 @@ pub(crate) enum Workload {
     W7,
     /// 2,000 small groups, everybody of whom acknowledges everything at once.
     W9,
+    /// One pair, one message at a time.
+    W10,
 }
 
 impl Workload {
-    pub(crate) const ALL: [Self; 9] =
-        [Self::W1, Self::W1p, Self::W2, Self::W3, Self::W4, Self::W5, Self::W6, Self::W7, Self::W9];
+    pub(crate) const ALL: [Self; 10] = [
+        Self::W1,
+        Self::W1p,
+        Self::W2,
+        Self::W3,
+        Self::W4,
+        Self::W5,
+        Self::W6,
+        Self::W7,
+        Self::W9,
+        Self::W10,
+    ];
 }
 
 /// A run of workloads, and what it measured.
@@ -81,6 +94,7 @@ impl Bench {
             Workload::W6 => bounded(patience, growth::run(self)).await,
             Workload::W7 => bounded(patience, forgetting::run(self)).await,
             Workload::W9 => bounded(patience, groups::run(self)).await,
+            Workload::W10 => bounded(patience, single::run(self)).await,
         };
         if let Err(error) = done {
             self.table.failed(&name, &error);
@@ -100,6 +114,7 @@ impl Bench {
         }
         let mut kinds = limits.to_vec();
         kinds.extend(&self.peers);
+        kinds.extend(self.programs.other.is_some().then_some(Kind::Other));
         kinds.push(Kind::Posthorn);
         kinds
     }
@@ -107,7 +122,7 @@ impl Bench {
     /// Starts a server and gets it ready for `topics` topics with this many readers each.
     async fn host(&self, kind: Kind, topics: usize, readers: usize) -> anyhow::Result<Host> {
         let mut host = Host::start(kind, &self.programs).await?;
-        if kind == Kind::Posthorn {
+        if kind.is_posthorn() {
             host.mailboxes = setup::mailboxes(&host, topics, readers).await?;
         }
         Ok(host)
