@@ -22,8 +22,17 @@ pub struct WrongLength {
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $len:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
         pub struct $name(pub [u8; $len]);
+
+        /// By words, which hashers take faster than bytes, and without the length, which never differs.
+        impl std::hash::Hash for $name {
+            fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+                let (words, rest) = self.0.as_chunks();
+                words.iter().for_each(|word| state.write_u64(u64::from_le_bytes(*word)));
+                debug_assert!(rest.is_empty(), "a name is some words long");
+            }
+        }
 
         impl $name {
             /// Length in bytes.
