@@ -206,6 +206,15 @@ proptest! {
         prop_assert_eq!(ServerFrame::decode(frame.encode()), Ok(frame));
     }
 
+    /// What is sent in two pieces is what would be sent in one.
+    #[test]
+    fn a_head_and_its_envelope_are_the_frame(mailbox in mailbox(), seq in seq(), post_id in any::<[u8; 16]>(), envelope in bytes(300)) {
+        let delivery = Delivery { mailbox, seq, post_id: PostId(post_id), envelope, turn: None };
+        let head = delivery.head().expect("there is no turn");
+        let in_pieces = [&head[..], &delivery.envelope].concat();
+        prop_assert_eq!(ServerFrame::push(ServerBody::Delivery(delivery)).encode(), in_pieces);
+    }
+
     #[test]
     fn arbitrary_bytes_never_panic(noise in vec(any::<u8>(), 0..200)) {
         let noise = Bytes::from(noise);

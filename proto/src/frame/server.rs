@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use prost::Message as _;
+use prost::encoding::{WireType, encode_key, encode_varint};
 
 use super::{BadField, FrameError, array, copy, number, seq};
 use crate::auth::{Challenge, Proof};
@@ -209,6 +210,39 @@ impl ServerFrame {
             .map_err(|problem| FrameError::BadField { request, problem: problem.to_string() })?;
         Ok(Self { request, body })
     }
+}
+
+impl Delivery {
+    /// The frame that pushes it up to the envelope, which comes last unless there is a turn behind it: then
+    /// there is no such head. Envelopes are long, and one goes to many readers: with this it is not copied to
+    /// become part of a frame.
+    pub fn head(&self) -> Option<Vec<u8>> {
+        if self.turn.is_some() || self.envelope.is_empty() || self.seq == 0 {
+            return None;
+        }
+        let length = self.envelope.len() as u64;
+        let mut fields = Vec::with_capacity(64);
+        put_id(1, &self.mailbox.0, &mut fields);
+        encode_key(2, WireType::Varint, &mut fields);
+        encode_varint(self.seq, &mut fields);
+        put_id(3, &self.post_id.0, &mut fields);
+        encode_key(4, WireType::LengthDelimited, &mut fields);
+        encode_varint(length, &mut fields);
+        let mut head = Vec::with_capacity(fields.len() + 8);
+        encode_key(DELIVERY, WireType::LengthDelimited, &mut head);
+        encode_varint(fields.len() as u64 + length, &mut head);
+        head.append(&mut fields);
+        Some(head)
+    }
+}
+
+/// The number of a delivery among what a relay can say.
+const DELIVERY: u32 = 50;
+
+fn put_id(field: u32, id: &[u8; 16], out: &mut Vec<u8>) {
+    encode_key(field, WireType::LengthDelimited, out);
+    encode_varint(id.len() as u64, out);
+    out.extend_from_slice(id);
 }
 
 impl TryFrom<Body> for ServerBody {

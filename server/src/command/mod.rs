@@ -50,7 +50,8 @@ use self::peer::{Asked, Peer};
 use crate::store::StoreError;
 
 /// What remains to be done for one request. It answers into the session's outbox by itself. Its first poll is
-/// what hands the request to the store, so poll it once before the session gets another frame.
+/// what hands the request to the store, so poll it once before the session gets another frame. (A post is
+/// usually with the store already, and has none: the store answers it, and wakes the outbox.)
 pub type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What a request comes to.
@@ -71,7 +72,7 @@ pub(crate) struct Call {
 pub(crate) fn begin(call: Call, asked: Asked, request: Request) -> Option<Work> {
     Some(match request {
         Request::Create(create) => answer(asked, create::create(call, create)),
-        Request::Post(post) => answer(asked, post::post(call, post)),
+        Request::Post(post) => return post::post(call, asked, post),
         Request::Signal(signal) => answer(asked, signal::signal(call, signal)),
         Request::Open(open) => Box::pin(open::open(call, asked, open)),
         Request::Ack(ack) => return ack::ack(call, asked, ack),

@@ -3,11 +3,13 @@
 //!
 //! Owns no policy beyond counting, and no socket.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::task::Waker;
 
+use hashbrown::HashMap;
 use parking_lot::Mutex;
 use posthorn_proto::frame::{Refusal, ServerBody, ServerFrame};
 use posthorn_proto::{DeviceId, ErrorCode, MailboxId};
@@ -308,6 +310,14 @@ impl Asked {
     pub(crate) fn answer(self, reply: Reply) -> Answered {
         let body = reply.unwrap_or_else(ServerBody::Error);
         self.peer.outbox.answer_quietly(ServerFrame { request: self.request, body }.encode())
+    }
+
+    /// Answers it from another thread. Returns whom to wake, unless somebody is about to.
+    pub(crate) fn answer_from_afar(self, reply: Reply) -> Option<Waker> {
+        let peer = self.peer.clone();
+        self.answer(reply);
+        // Only now that it no longer counts: whoever is woken may go on reading.
+        peer.outbox.take_waker()
     }
 }
 

@@ -1,13 +1,36 @@
 //! Post: appends an envelope, and turns the lock if the post carries a turn. Answered once durable (R1).
 
+use std::task::Waker;
+
 use posthorn_proto::chain::Fingerprint;
-use posthorn_proto::frame::{Post, ServerBody};
+use posthorn_proto::frame::{Post, Refusal, ServerBody};
 use posthorn_proto::turn::TurnHash;
 
-use super::{Call, Reply, within};
-use crate::store::Append;
+use super::peer::Asked;
+use super::{Call, Work, within};
+use crate::store::{Append, Ticket};
 
-pub(super) async fn post(call: Call, post: Post) -> Reply {
+/// The store answers by itself. There is work left only if it has no room just now.
+pub(super) fn post(call: Call, asked: Asked, post: Post) -> Option<Work> {
+    let append = match check(&call, post) {
+        Ok(append) => append,
+        Err(refusal) => {
+            asked.answer(Err(refusal));
+            return None;
+        }
+    };
+    let ticket = Ticket::new(move |posted| {
+        asked.answer_from_afar(posted.map(|seq| ServerBody::Posted { seq }).map_err(Refusal::from))
+    });
+    let (append, ticket) = call.context.store.append_soon(append, ticket)?;
+    Some(Box::pin(async move {
+        let posted = call.context.store.append(append).await;
+        // Not needed where the driver asks itself, but it has taken the waker.
+        ticket.tell(posted).into_iter().for_each(Waker::wake);
+    }))
+}
+
+fn check(call: &Call, post: Post) -> Result<Append, Refusal> {
     let limits = &call.context.limits;
     within("envelope in bytes", post.envelope.len(), limits.envelope_bytes)?;
     if let Some(turn) = &post.turn {
@@ -19,14 +42,12 @@ pub(super) async fn post(call: Call, post: Post) -> Reply {
     let turn_hash = TurnHash::of(turn.as_ref().map(|(_, turn)| turn));
     let fingerprint =
         Fingerprint::of(&post_key, turn.as_ref().map(|(key, _)| key), &turn_hash, &post.envelope);
-    let append = Append {
+    Ok(Append {
         mailbox: post.mailbox,
         post_id: post.post_id,
         post_key,
         envelope: post.envelope,
         turn,
         fingerprint,
-    };
-    let seq = call.context.store.append(append).await?;
-    Ok(ServerBody::Posted { seq })
+    })
 }

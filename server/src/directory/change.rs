@@ -88,8 +88,8 @@ impl DirectoryChange {
         )
     }
 
-    /// Appends its bytes.
-    pub(crate) fn encode(&self, w: &mut Writer<'_>) {
+    /// Appends its bytes up to the body, which comes last.
+    pub(crate) fn encode_head(&self, w: &mut Writer<'_>) {
         match self {
             Self::Registered { handle, identity_key, device, device_key, invite } => {
                 w.counted(handle.as_str().as_bytes()).fixed(identity_key).fixed(device).fixed(device_key);
@@ -104,14 +104,14 @@ impl DirectoryChange {
                     w.fixed(device);
                 }
             }
-            Self::CardPublished { handle, card_version, card } => {
-                w.counted(handle.as_str().as_bytes()).number(*card_version).fixed(card);
+            Self::CardPublished { handle, card_version, .. } => {
+                w.counted(handle.as_str().as_bytes()).number(*card_version);
             }
-            Self::KeyPackageAdded { device, number, key_package } => {
-                w.fixed(device).number(*number).fixed(key_package);
+            Self::KeyPackageAdded { device, number, .. } => {
+                w.fixed(device).number(*number);
             }
-            Self::LastResort { device, key_package } => {
-                w.fixed(device).fixed(key_package);
+            Self::LastResort { device, .. } => {
+                w.fixed(device);
             }
             Self::KeyPackageMark { device, number, digest } => {
                 w.fixed(device).number(*number).fixed(digest.to_le_bytes());
@@ -140,7 +140,7 @@ impl DirectoryChange {
         }
     }
 
-    /// Reads what [`DirectoryChange::encode`] wrote.
+    /// Reads what [`DirectoryChange::encode_head`] wrote, and the body.
     pub(crate) fn decode(kind: u8, p: &mut Parser) -> Result<Self, BadRecord> {
         Ok(match kind {
             30 => Self::Registered {

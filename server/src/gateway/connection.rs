@@ -427,7 +427,7 @@ where
         if let Some(payload) = self.ping.take() {
             pong(&payload, draft.bytes());
         }
-        self.session.outbox().take(|message| draft.push(message));
+        self.session.outbox().take(|message| draft.push(&message));
         if let Phase::Closing(ending, until) = self.phase
             && draft.is_open()
         {

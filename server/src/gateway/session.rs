@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! frame --on_frame--> Work --first poll--> store ...  --> answer in the outbox --pop--> client
+//! post  --on_frame--> store ... (no work, if it has room) --> answer in the outbox, which wakes
 //! append becomes durable --> hub --> outbox (or "behind" --catch_up--> Work --> store.read --> outbox)
 //! ```
 //!

@@ -15,6 +15,7 @@ use bytes::{Buf as _, BufMut as _, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 use super::websocket::{self, Decoder, Event, Fault};
+use crate::outbox::Message;
 
 /// What is read or gathered for writing at once, in bytes.
 const GULP: usize = 16 * 1024;
@@ -159,9 +160,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         let Draft { gathered, mut long } = draft;
         let mut done = 0;
         while done < gathered.len() {
-            let both = [IoSlice::new(&gathered[done..]), IoSlice::new(&long)];
-            let both = if long.is_empty() { &both[..1] } else { &both };
-            match Pin::new(&mut self.io).poll_write_vectored(cx, both) {
+            let io = Pin::new(&mut self.io);
+            let sent = match long.is_empty() {
+                true => io.poll_write(cx, &gathered[done..]),
+                false => io.poll_write_vectored(cx, &[IoSlice::new(&gathered[done..]), IoSlice::new(&long)]),
+            };
+            match sent {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(count)) => done += count,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -198,13 +202,15 @@ impl<'a> Draft<'a> {
     }
 
     /// Adds a message. `false`: no more now.
-    pub(crate) fn push(&mut self, message: Bytes) -> bool {
+    pub(crate) fn push(&mut self, message: &Message) -> bool {
         websocket::begin_binary(message.len(), self.gathered);
-        if message.len() > LONG {
-            self.long = message;
+        let (head, rest) = message.pieces();
+        self.gathered.extend_from_slice(head);
+        if rest.len() > LONG {
+            self.long = rest.clone();
             return false;
         }
-        self.gathered.extend_from_slice(&message);
+        self.gathered.extend_from_slice(rest);
         self.gathered.len() < GULP
     }
 

@@ -4,11 +4,11 @@
 //! owns a reader. It never calls the store and never waits; what it does under a lock takes microseconds,
 //! because the committer waits for it.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashMap};
 use parking_lot::Mutex;
 use posthorn_proto::frame::{ServerBody, ServerFrame};
 use posthorn_proto::{ErrorCode, MailboxId, ReaderId};
@@ -34,7 +34,7 @@ pub struct Hub {
     /// Each guards the mailboxes whose ids hash to it. An opening or an outbox is locked while one of these
     /// is held, never the other way round.
     shards: Box<[Mutex<Shard>]>,
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
     /// Connections that have something new to send. They are woken once everything that became durable
     /// together has been handed out, so that each wakes once and finds all that it has to write.
     asleep: Mutex<Vec<Arc<Outbox>>>,
@@ -58,7 +58,7 @@ impl Hub {
     /// A hub without openings. Give a clone of it to the store as its [`Published`].
     pub fn new() -> Arc<Self> {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Arc::new(Self { shards, hasher: RandomState::new(), asleep: Mutex::default() })
+        Arc::new(Self { shards, hasher: DefaultHashBuilder::default(), asleep: Mutex::default() })
     }
 
     fn shard(&self, mailbox: &MailboxId) -> &Mutex<Shard> {
@@ -108,9 +108,9 @@ impl Hub {
     pub(crate) fn signal(&self, mailbox: MailboxId, payload: Bytes) -> usize {
         let shard = self.shard(&mailbox).lock();
         let Some(openings) = shard.get(&mailbox) else { return 0 };
-        let bytes = ServerFrame::push(ServerBody::Signalled { mailbox, payload }).encode();
+        let message = ServerFrame::push(ServerBody::Signalled { mailbox, payload }).encode().into();
         for (_, opening) in openings {
-            opening.signal(&bytes);
+            opening.signal(&message);
         }
         openings.len()
     }

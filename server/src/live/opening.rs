@@ -5,12 +5,11 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use posthorn_proto::frame::{Delivery, Refusal, ServerBody, ServerFrame};
 use posthorn_proto::{ErrorCode, MailboxId, ReaderId};
 
-use crate::outbox::{Answered, Delivered, Outbox};
+use crate::outbox::{Answered, Delivered, Message, Outbox};
 use crate::store::{ReadRange, ReaderView, Stored};
 
 /// A reader's place in a mailbox on one connection.
@@ -54,7 +53,7 @@ enum Phase {
 pub(crate) struct Shared<'a> {
     mailbox: &'a MailboxId,
     pub(crate) stored: &'a Stored,
-    encoded: Option<Bytes>,
+    encoded: Option<Message>,
 }
 
 impl<'a> Shared<'a> {
@@ -62,7 +61,7 @@ impl<'a> Shared<'a> {
         Self { mailbox, stored, encoded: None }
     }
 
-    fn bytes(&mut self) -> &Bytes {
+    fn message(&mut self) -> &Message {
         self.encoded.get_or_insert_with(|| encode(self.mailbox, self.stored))
     }
 
@@ -71,7 +70,7 @@ impl<'a> Shared<'a> {
     }
 }
 
-fn encode(mailbox: &MailboxId, stored: &Stored) -> Bytes {
+fn encode(mailbox: &MailboxId, stored: &Stored) -> Message {
     let delivery = Delivery {
         mailbox: *mailbox,
         seq: stored.seq,
@@ -79,7 +78,10 @@ fn encode(mailbox: &MailboxId, stored: &Stored) -> Bytes {
         envelope: stored.envelope.clone(),
         turn: stored.turn.as_deref().cloned(),
     };
-    ServerFrame::push(ServerBody::Delivery(delivery)).encode()
+    match delivery.head() {
+        Some(head) => Message::split(head, delivery.envelope),
+        None => ServerFrame::push(ServerBody::Delivery(delivery)).encode().into(),
+    }
 }
 
 impl Opening {
@@ -163,7 +165,7 @@ impl Opening {
         }
         let next =
             progress.next == seq && progress.credit > 0 && progress.until.is_none_or(|until| seq <= until);
-        let delivered = if next { self.outbox.deliver(shared.bytes()) } else { Delivered::Refused };
+        let delivered = if next { self.outbox.deliver(shared.message()) } else { Delivered::Refused };
         if delivered != Delivered::Refused {
             progress.next += 1;
             progress.credit -= 1;
@@ -173,8 +175,8 @@ impl Opening {
     }
 
     /// Forwards a signal if there is room. Signals may be lost (rule 21).
-    pub(crate) fn signal(&self, bytes: &Bytes) {
-        if self.progress.lock().phase == Phase::Live && self.outbox.deliver(bytes) == Delivered::First {
+    pub(crate) fn signal(&self, message: &Message) {
+        if self.progress.lock().phase == Phase::Live && self.outbox.deliver(message) == Delivered::First {
             self.outbox.wake();
         }
     }
@@ -223,7 +225,7 @@ impl Opening {
             Refusal::new(ErrorCode::Damaged, "the relay's disk has lost this envelope: it will never come");
         let lost = ServerBody::Lost { mailbox: self.mailbox, seq, reason };
         // It waits for room like the delivery in whose place it comes: a lost segment may hold thousands.
-        if self.outbox.deliver(&ServerFrame::push(lost).encode()) != Delivered::Refused {
+        if self.outbox.deliver(&ServerFrame::push(lost).encode().into()) != Delivered::Refused {
             progress.next = seq.saturating_add(1);
         }
         self.settle(&mut progress);

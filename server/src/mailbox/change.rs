@@ -81,16 +81,11 @@ impl MailboxChange {
         matches!(self, Self::Posted { .. } | Self::Mark { .. } | Self::Snapshot(_))
     }
 
-    /// Appends its bytes.
-    pub(crate) fn encode(&self, w: &mut Writer<'_>) {
+    /// Appends its bytes up to the envelope, which comes last.
+    pub(crate) fn encode_head(&self, w: &mut Writer<'_>) {
         match self {
-            Self::Posted { seq, oldest, post_id, fingerprint, turn, envelope } => {
-                w.number(*seq)
-                    .number(*oldest)
-                    .fixed(post_id)
-                    .fixed(fingerprint)
-                    .turn(turn.as_deref())
-                    .fixed(envelope);
+            Self::Posted { seq, oldest, post_id, fingerprint, turn, .. } => {
+                w.number(*seq).number(*oldest).fixed(post_id).fixed(fingerprint).turn(turn.as_deref());
             }
             Self::Mark { seq, post_id, fingerprint } => {
                 w.number(*seq).fixed(post_id).fixed(fingerprint);
@@ -112,7 +107,7 @@ impl MailboxChange {
         }
     }
 
-    /// Reads what [`MailboxChange::encode`] wrote.
+    /// Reads what [`MailboxChange::encode_head`] wrote, and the envelope.
     pub(crate) fn decode(kind: u8, p: &mut Parser) -> Result<Self, BadRecord> {
         Ok(match kind {
             10 => Self::Posted {

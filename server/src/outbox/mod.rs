@@ -11,10 +11,12 @@
 //! *Deliveries* are taken only while there is room; whoever is refused catches up from the store when the
 //! queue has drained.
 //!
-//! [`budget`] is how much memory all connections together may take, and [`ending`] why one is closed.
+//! [`message`] is the bytes of one frame, [`budget`] how much memory all connections together may take, and
+//! [`ending`] why one is closed.
 
 mod budget;
 mod ending;
+mod message;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use posthorn_proto::MailboxId;
 
 pub(crate) use self::budget::Budget;
 pub use self::ending::Ending;
+pub(crate) use self::message::Message;
 
 /// What a queued frame costs beside its bytes: its place in the queue and the WebSocket header.
 const FRAME_OVERHEAD: usize = 64;
@@ -70,7 +73,7 @@ struct Waiting {
 
 #[derive(Debug)]
 struct Waited {
-    bytes: Bytes,
+    message: Message,
     kind: Kind,
 }
 
@@ -106,8 +109,8 @@ pub(crate) enum Behind {
     Starved,
 }
 
-fn cost(bytes: &Bytes) -> usize {
-    bytes.len() + FRAME_OVERHEAD
+fn cost(message: &Message) -> usize {
+    message.len() + FRAME_OVERHEAD
 }
 
 impl Outbox {
@@ -127,19 +130,20 @@ impl Outbox {
 
     /// The same by the driver itself, which will look without being woken.
     pub(crate) fn answer_quietly(&self, bytes: Bytes) -> Answered {
+        let message = Message::from(bytes);
         let mut waiting = self.waiting.lock();
         if !waiting.shut {
-            self.budget.charge(cost(&bytes));
-            self.answer_bytes.fetch_add(cost(&bytes), Ordering::Relaxed);
-            waiting.frames.push_back(Waited { bytes, kind: Kind::Answer });
+            self.budget.charge(cost(&message));
+            self.answer_bytes.fetch_add(cost(&message), Ordering::Relaxed);
+            waiting.frames.push_back(Waited { message, kind: Kind::Answer });
         }
         Answered(())
     }
 
     /// Queues a delivery or a signal if there is room. Wakes nobody: one wake-up for all that comes at once
     /// is enough.
-    pub(crate) fn deliver(&self, bytes: &Bytes) -> Delivered {
-        let cost = cost(bytes);
+    pub(crate) fn deliver(&self, message: &Message) -> Delivered {
+        let cost = cost(message);
         let mut waiting = self.waiting.lock();
         let fits = waiting.delivery_bytes + cost <= self.limit.min(self.budget.share())
             || (waiting.delivery_bytes == 0 && cost <= self.budget.free());
@@ -150,7 +154,7 @@ impl Outbox {
         self.budget.charge(cost);
         waiting.delivery_bytes += cost;
         let first = waiting.frames.is_empty();
-        waiting.frames.push_back(Waited { bytes: bytes.clone(), kind: Kind::Delivery });
+        waiting.frames.push_back(Waited { message: message.clone(), kind: Kind::Delivery });
         if first { Delivered::First } else { Delivered::Queued }
     }
 
@@ -236,19 +240,19 @@ impl Outbox {
     /// Takes the next frame and sends it at once, as far as this queue is concerned.
     pub fn pop(&self) -> Option<Bytes> {
         let mut one = None;
-        self.take(|bytes| {
-            one = Some(bytes);
+        self.take(|message| {
+            one = Some(message);
             false
         });
         self.sent();
-        one
+        one.map(Message::whole)
     }
 
     /// Takes frames in order while `each` wants more. They count as held until [`Self::sent`].
-    pub(crate) fn take(&self, mut each: impl FnMut(Bytes) -> bool) {
+    pub(crate) fn take(&self, mut each: impl FnMut(Message) -> bool) {
         let mut waiting = self.waiting.lock();
-        while let Some(Waited { bytes, kind }) = waiting.frames.pop_front() {
-            let cost = cost(&bytes);
+        while let Some(Waited { message, kind }) = waiting.frames.pop_front() {
+            let cost = cost(&message);
             match kind {
                 Kind::Answer => {
                     self.answer_bytes.fetch_sub(cost, Ordering::Relaxed);
@@ -256,7 +260,7 @@ impl Outbox {
                 }
                 Kind::Delivery => waiting.leaving += cost,
             }
-            if !each(bytes) {
+            if !each(message) {
                 break;
             }
         }
@@ -285,6 +289,11 @@ impl Outbox {
     /// Whom to wake when something is queued. One driver at a time.
     pub fn register(&self, waker: &Waker) {
         self.driver.register(waker);
+    }
+
+    /// Whom to wake, for whoever wakes later. `None` if somebody else has taken it and will.
+    pub(crate) fn take_waker(&self) -> Option<Waker> {
+        self.driver.take()
     }
 
     /// Wakes the driver, whatever for.
@@ -327,8 +336,12 @@ impl Outbox {
 mod tests {
     use super::*;
 
-    fn frame(len: usize) -> Bytes {
+    fn bytes(len: usize) -> Bytes {
         Bytes::from(vec![0; len])
+    }
+
+    fn frame(len: usize) -> Message {
+        bytes(len).into()
     }
 
     #[test]
@@ -340,7 +353,7 @@ mod tests {
             "one always fits, or nothing large would ever arrive"
         );
         assert_eq!(outbox.deliver(&frame(1)), Delivered::Refused);
-        outbox.answer(frame(10));
+        outbox.answer(bytes(10));
         assert_eq!(outbox.pop().map(|b| b.len()), Some(5000));
         assert_eq!(outbox.deliver(&frame(900)), Delivered::Queued, "room again, behind the answer");
         assert_eq!(outbox.deliver(&frame(100)), Delivered::Refused);
@@ -363,9 +376,9 @@ mod tests {
     #[test]
     fn a_shut_outbox_holds_nothing() {
         let outbox = Outbox::in_test(1000);
-        outbox.answer(frame(10));
+        outbox.answer(bytes(10));
         outbox.shut();
-        outbox.answer(frame(10));
+        outbox.answer(bytes(10));
         assert_eq!(outbox.deliver(&frame(1)), Delivered::Refused);
         assert!(outbox.is_empty());
     }

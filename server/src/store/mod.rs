@@ -29,6 +29,7 @@ pub(crate) mod conformance;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Waker;
 
 use bytes::Bytes;
 use posthorn_proto::chain::Fingerprint;
@@ -56,6 +57,32 @@ pub struct NewMailbox {
     pub expiry: u32,
     /// Its quota in bytes, already within the relay's limit.
     pub quota: u64,
+}
+
+/// Who is told what became of an append for which nobody waits in a task. It is told once; if this is dropped
+/// before, that the store has stopped.
+pub struct Ticket(Option<Tell>);
+
+/// Says whom to wake, if anybody has to be.
+type Tell = Box<dyn FnOnce(Result<u64, StoreError>) -> Option<Waker> + Send>;
+
+impl Ticket {
+    /// Its holder is told by this, which must not wait. It returns whom to wake for what it was told.
+    pub fn new(tell: impl FnOnce(Result<u64, StoreError>) -> Option<Waker> + Send + 'static) -> Self {
+        Self(Some(Box::new(tell)))
+    }
+
+    /// Tells it. Whoever has several to tell wakes once all of them know: most of them are one client's.
+    pub fn tell(mut self, posted: Result<u64, StoreError>) -> Option<Waker> {
+        self.0.take().and_then(|tell| tell(posted))
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let waker = self.0.take().and_then(|tell| tell(Err(StoreError::Stopped)));
+        waker.into_iter().for_each(Waker::wake);
+    }
 }
 
 /// An append, with the hashes of the keys that were presented.
@@ -436,6 +463,13 @@ pub trait Store: Send + Sync + 'static {
     /// with this append as their cursor. Those evicted may read up to it, hold nothing back, and are gone
     /// once they have acknowledged it or it is no longer stored; of them only the newest 4,096 are kept.
     fn append(&self, append: Append) -> Later<'_, u64, StoreError>;
+
+    /// The same without a task that waits: if there is room for it now, it is handed over in the order of the
+    /// calls, and the ticket will be told. Else both come back, and the caller has to wait with
+    /// [`Store::append`].
+    fn append_soon(&self, append: Append, ticket: Ticket) -> Option<(Append, Ticket)> {
+        Some((append, ticket))
+    }
 
     /// Whether [`Store::open`] would be refused as things stand, with the same error; cheaper than asking
     /// that. `Ok` promises nothing.

@@ -9,9 +9,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Waker;
 
+use bytes::Bytes;
 use posthorn_proto::MailboxId;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::acknowledged::{Acknowledgement, Noted};
 use super::checkpointer::Checkpointer;
@@ -21,7 +23,7 @@ use super::upkeep::Upkeep;
 use super::{KIND_MARK, KIND_RECORD, MARK_BYTES};
 use crate::store::clock::ClockGuard;
 use crate::store::ledger::{Command, Decision, Outcome, Taken};
-use crate::store::{Clock, OpenReader, Published, StoreError, Stored};
+use crate::store::{Clock, OpenReader, Published, StoreError, Stored, Ticket};
 
 /// Most commands in a round.
 const ROUND_COMMANDS: usize = 1024;
@@ -46,23 +48,42 @@ pub(super) enum Ask {
     Close,
 }
 
-/// One waiting caller.
-pub(super) struct Request {
-    pub(super) ask: Ask,
-    pub(super) reply: oneshot::Sender<Reply>,
-    /// This request's share of the queue's bytes, given back with the answer.
-    pub(super) permit: Option<OwnedSemaphorePermit>,
+/// Where an answer goes.
+pub(super) enum Asker {
+    /// Somebody waits for it.
+    Waits(oneshot::Sender<Reply>),
+    /// Nobody does; it is told.
+    Told(Ticket),
 }
 
-/// What was asked and not yet taken.
-pub(super) struct Queue(pub(super) mpsc::Receiver<Request>);
+/// What was asked, and by whom.
+pub(super) struct Request {
+    pub(super) ask: Ask,
+    pub(super) asker: Asker,
+    /// This request's share of the queue's room, given back with the answer.
+    pub(super) units: u32,
+}
+
+/// What was asked and not yet taken, and the room for more of it.
+pub(super) struct Queue {
+    pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) room: Arc<Semaphore>,
+}
+
+impl Queue {
+    /// Nothing more is put into it; who waits for room hears of the end.
+    fn close(&mut self) {
+        self.requests.close();
+        self.room.close();
+    }
+}
 
 impl Drop for Queue {
     /// Whoever is just putting a request into the queue puts it there behind the end. Unless that request is
     /// dropped, too, it waits for an answer for ever.
     fn drop(&mut self) {
-        self.0.close();
-        while self.0.blocking_recv().is_some() {}
+        self.close();
+        while self.requests.blocking_recv().is_some() {}
     }
 }
 
@@ -89,7 +110,11 @@ pub(super) struct Committer {
     /// never steps.
     pub(super) settling: Noted,
     pub(super) settled: u64,
-    pub(super) scratch: Vec<u8>,
+    /// The records of one command up to their bodies, encoded one behind the other, and where each ends.
+    pub(super) heads: Vec<u8>,
+    pub(super) ends: Vec<usize>,
+    /// Whom to wake at the end of a round. Empty between rounds.
+    pub(super) wakers: Vec<Waker>,
 }
 
 /// Makes sure that whoever waits hears of the end, even if that is a panic.
@@ -117,9 +142,9 @@ struct Round {
 
 /// An answer that waits for the sync.
 struct Answered {
-    reply: oneshot::Sender<Reply>,
+    asker: Asker,
     answer: Result<Outcome<Location>, StoreError>,
-    permit: Option<OwnedSemaphorePermit>,
+    units: u32,
 }
 
 enum Event {
@@ -139,7 +164,7 @@ impl Committer {
         match end {
             Ok(closing) => {
                 self.shared.stop(State::Closed);
-                if let Some(reply) = closing {
+                if let Some(Asker::Waits(reply)) = closing {
                     let _ = reply.send(Ok(Outcome::Done));
                 }
             }
@@ -154,7 +179,7 @@ impl Committer {
     }
 
     /// Serves until asked to close. Returns where to answer that.
-    fn serve(&mut self) -> Result<Option<oneshot::Sender<Reply>>, Fatal> {
+    fn serve(&mut self) -> Result<Option<Asker>, Fatal> {
         let mut drained = Vec::with_capacity(ROUND_COMMANDS);
         loop {
             let disk_bytes = self.journal.segments().values().map(|usage| usage.len).sum();
@@ -173,7 +198,7 @@ impl Committer {
             let note = &mut |freed, _| journal.note_dead(freed, MARK_BYTES);
             self.clearing = self.shared.ledger.write().clear(note);
             self.checkpoint_if_due()?;
-            let is_idle = self.queue.0.is_empty() && self.waiting.is_empty();
+            let is_idle = self.queue.requests.is_empty() && self.waiting.is_empty();
             self.upkeep.plan(&mut self.journal, &self.shared, is_idle)?;
         }
     }
@@ -183,13 +208,13 @@ impl Committer {
     fn gather(&mut self, drained: &mut Vec<Request>) -> bool {
         let is_busy = self.upkeep.is_busy() || self.clearing || !self.settling.is_empty();
         if self.waiting.is_empty() && !is_busy {
-            self.queue.0.blocking_recv_many(drained, ROUND_COMMANDS);
+            self.queue.requests.blocking_recv_many(drained, ROUND_COMMANDS);
             if drained.is_empty() {
                 return false;
             }
         } else {
             while drained.len() + self.waiting.len() < ROUND_COMMANDS {
-                match self.queue.0.try_recv() {
+                match self.queue.requests.try_recv() {
                     Ok(request) => drained.push(request),
                     Err(mpsc::error::TryRecvError::Empty) => break,
                     Err(mpsc::error::TryRecvError::Disconnected)
@@ -206,7 +231,7 @@ impl Committer {
     }
 
     /// One batch. If somebody asked to close, returns where to answer that.
-    fn round(&mut self) -> Result<Option<oneshot::Sender<Reply>>, Fatal> {
+    fn round(&mut self) -> Result<Option<Asker>, Fatal> {
         let now = self.guard.now(self.clock.unix_seconds(), self.clock.monotonic_seconds());
         let version = self.shared.ledger.read().version();
         self.journal.stamp(version);
@@ -220,22 +245,19 @@ impl Committer {
         self.note_space(tight, round.batch.is_some());
         let mut closing = None;
         for _ in 0..count {
-            let Some(request) = self.waiting.pop_front() else { break };
-            match request.ask {
-                Ask::Command(command) => {
-                    let answer = self.execute(*command, &mut round)?;
-                    round.answers.push(Answered { reply: request.reply, answer, permit: request.permit });
-                }
+            let Some(Request { ask, asker, units }) = self.waiting.pop_front() else { break };
+            let answer = match ask {
+                Ask::Command(command) => self.execute(*command, &mut round)?,
                 Ask::ForgetDamage => {
                     self.flush(&mut round)?;
-                    let answer = self.forget_damage()?.map(|()| Outcome::Done);
-                    round.answers.push(Answered { reply: request.reply, answer, permit: request.permit });
+                    self.forget_damage()?.map(|()| Outcome::Done)
                 }
                 Ask::Close => {
-                    closing = Some(request.reply);
+                    closing = Some(asker);
                     break;
                 }
-            }
+            };
+            round.answers.push(Answered { asker, answer, units });
         }
         for one in self.settling.take_some(settle) {
             self.settle(one, &mut round)?;
@@ -384,13 +406,15 @@ impl Committer {
         if needs_no_note && round.batch.is_none() {
             return Ok(Ok(outcome));
         }
-        self.scratch.clear();
-        let mut ends = Vec::with_capacity(records.len());
+        self.heads.clear();
+        self.ends.clear();
+        let mut cost = records.len() * Batch::cost(0);
         for record in &records {
-            record.encode(&mut self.scratch);
-            ends.push(self.scratch.len());
+            record.encode_head(&mut self.heads);
+            cost += record.body().map_or(0, Bytes::len);
+            self.ends.push(self.heads.len());
         }
-        let cost = self.scratch.len() + records.len() * Batch::cost(0);
+        cost += self.heads.len();
         if !round.batch.as_ref().is_some_and(|batch| batch.has_room(cost)) {
             // The estimate was too low. The decision still holds, because only this thread changes the
             // ledger.
@@ -400,8 +424,9 @@ impl Committer {
         let Some(batch) = &mut round.batch else { return Ok(Err(StoreError::Unavailable)) };
         let mut ledger = self.shared.ledger.write();
         let mut start = 0;
-        for (record, end) in records.iter().zip(ends) {
-            let place = batch.push(KIND_RECORD, &[&self.scratch[start..end]]);
+        for (record, end) in records.iter().zip(self.ends.drain(..)) {
+            let body = record.body().map_or(&[][..], Bytes::as_ref);
+            let place = batch.push(KIND_RECORD, &[&self.heads[start..end], body]);
             start = end;
             if record.is_lasting() {
                 self.journal.note_live(place);
@@ -429,14 +454,31 @@ impl Committer {
                 Event::Destroyed(mailbox) => self.published.destroyed(&mailbox),
             }
         }
-        self.published.told();
-        for Answered { reply, answer, permit } in round.answers.drain(..) {
-            // A caller that no longer waits does not hear of it; it has happened all the same.
-            let _ = reply.send(answer.map(|outcome| self.pin(outcome)));
-            drop(permit);
-        }
+        self.answer(round);
         self.shared.moved(self.clock.as_ref());
         Ok(())
+    }
+
+    /// Answers what was asked. Whoever has something to read is woken at last, so that each connection wakes
+    /// once, and finds all of it.
+    fn answer(&mut self, round: &mut Round) {
+        let told = round.answers.iter().filter(|answered| matches!(answered.asker, Asker::Told(_))).count();
+        // First: whoever hears of it must not find that it is still waiting.
+        self.shared.told(told as u64);
+        let mut units = 0;
+        for Answered { asker, answer, units: more } in round.answers.drain(..) {
+            units += more as usize;
+            match asker {
+                // A caller that no longer waits does not hear of it; it has happened all the same.
+                Asker::Waits(reply) => {
+                    let _ = reply.send(answer.map(|outcome| self.pin(outcome)));
+                }
+                Asker::Told(ticket) => self.wakers.extend(ticket.tell(posted(answer))),
+            }
+        }
+        self.queue.room.add_permits(units);
+        self.published.told();
+        self.wakers.drain(..).for_each(Waker::wake);
     }
 
     /// Makes sure that the key packages that are being handed out are still there when they are read.
@@ -486,7 +528,7 @@ impl Committer {
 
     /// Writes the last checkpoint, and ends the journal.
     fn close(&mut self) -> Result<(), Fatal> {
-        self.queue.0.close();
+        self.queue.close();
         self.waiting.clear();
         while !self.settling.is_empty() {
             self.round()?;
@@ -506,6 +548,14 @@ impl Committer {
             checkpointer.finish();
         }
         self.journal.close()
+    }
+}
+
+/// The answer to an append.
+pub(super) fn posted<P>(reply: Result<Outcome<P>, StoreError>) -> Result<u64, StoreError> {
+    match reply? {
+        Outcome::Posted(seq) => Ok(seq),
+        _ => unreachable!("an append is answered with its seq"),
     }
 }
 
@@ -558,12 +608,13 @@ mod tests {
     fn whoever_asks_at_the_moment_of_the_end_hears_of_it() {
         let (sender, receiver) = mpsc::channel(4);
         let place = sender.try_reserve().expect("room");
-        let ending = std::thread::spawn(move || drop(Queue(receiver)));
+        let queue = Queue { requests: receiver, room: Arc::new(Semaphore::new(1)) };
+        let ending = std::thread::spawn(move || drop(queue));
         while !sender.is_closed() {
             std::thread::yield_now();
         }
         let (reply, mut answer) = oneshot::channel();
-        place.send(Request { ask: Ask::Close, reply, permit: None });
+        place.send(Request { ask: Ask::Close, asker: Asker::Waits(reply), units: 0 });
         ending.join().expect("it ends");
         assert_eq!(answer.try_recv().err(), Some(oneshot::error::TryRecvError::Closed));
     }

@@ -47,11 +47,11 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use posthorn_proto::{DeviceId, Handle, Incarnation, KeyHash, MailboxId, ReaderId};
 use rand::{CryptoRng, RngCore};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot};
 
 use self::acknowledged::{Acknowledgement, Noted};
 use self::checkpointer::Checkpointer;
-use self::committer::{Ask, Committer, Queue, Reply, Request, size_of};
+use self::committer::{Ask, Asker, Committer, Queue, Reply, Request, posted, size_of};
 use self::damage::Known;
 use self::folder::{Folder, FolderError, Life, fresh};
 use self::journal::disk::{Disk, is_full};
@@ -65,7 +65,7 @@ use super::ledger::{Command, Outcome, Record};
 use super::{
     Append, CardRecord, Clock, DeviceRecord, KeyPackageStock, Later, NewAccount, NewInvite, NewMailbox,
     OpenReader, Published, ReadRange, ReaderView, Stats, Store, StoreError, StorePolicy, Stored,
-    TakenKeyPackage,
+    TakenKeyPackage, Ticket,
 };
 
 /// The kind of journal record that holds a ledger record.
@@ -172,6 +172,11 @@ pub struct EmbeddedStore {
     turn: tokio::sync::Mutex<()>,
     committer: Option<JoinHandle<()>>,
     folder: Option<Folder>,
+}
+
+/// A command's share of the queue's room.
+fn units_of(command: &Command) -> u32 {
+    size_of(command).div_ceil(QUEUE_GRAIN) as u32
 }
 
 /// Counts as one waiting caller for as long as it lives.
@@ -288,12 +293,13 @@ impl EmbeddedStore {
         shared.paused.store(guard.paused(), Ordering::Relaxed);
         let checkpointer = started.index.map(|index| Checkpointer::start(index, Arc::clone(&shared)));
         let checkpointer = checkpointer.transpose().map_err(no_thread)?;
-        let (queue, receiver) = mpsc::channel(QUEUE_COMMANDS);
+        let (queue, requests) = mpsc::channel(QUEUE_COMMANDS);
+        let room = Arc::new(Semaphore::new((config.queue_bytes / QUEUE_GRAIN).max(4096)));
         let committer = Committer {
             shared: Arc::clone(&shared),
             upkeep: Upkeep::after_start(&started.journal),
             journal: started.journal,
-            queue: Queue(receiver),
+            queue: Queue { requests, room: Arc::clone(&room) },
             clock: Arc::clone(&clock),
             guard,
             published,
@@ -305,7 +311,9 @@ impl EmbeddedStore {
             clearing: false,
             settling: Noted::new(keyed),
             settled: 0,
-            scratch: Vec::new(),
+            heads: Vec::new(),
+            ends: Vec::new(),
+            wakers: Vec::new(),
         };
         let thread = std::thread::Builder::new().name("committer".to_owned()).spawn(move || committer.run());
         let mut store = Self {
@@ -315,7 +323,7 @@ impl EmbeddedStore {
             queue: Some(queue),
             waiting: AtomicUsize::new(0),
             turn: tokio::sync::Mutex::new(()),
-            room: Arc::new(Semaphore::new((config.queue_bytes / QUEUE_GRAIN).max(4096))),
+            room,
             committer: Some(thread.map_err(no_thread)?),
             folder: site.folder,
         };
@@ -388,17 +396,17 @@ impl EmbeddedStore {
 
     /// Runs a command.
     async fn run(&self, command: Command) -> Reply {
-        let units = size_of(&command).div_ceil(QUEUE_GRAIN) as u32;
+        let units = units_of(&command);
         self.ask(Ask::Command(Box::new(command)), units).await
     }
 
     async fn ask(&self, ask: Ask, units: u32) -> Reply {
         let _unanswered = self.shared.asked(self.clock.as_ref());
         let (reply, answer) = oneshot::channel();
-        let request = Request { ask, reply, permit: None };
+        let request = Request { ask, asker: Asker::Waits(reply), units };
         // If there is room, this must not wait, not even for the sake of other tasks: whoever polls two calls
         // in an order relies on that order.
-        tokio::task::unconstrained(self.hand_over(request, units)).await?;
+        tokio::task::unconstrained(self.hand_over(request)).await?;
         // No answer means that the store has failed or closed, and it is not known whether the command
         // happened.
         answer.await.unwrap_or(Err(StoreError::Stopped))
@@ -406,32 +414,45 @@ impl EmbeddedStore {
 
     /// Puts a request into the queue, in the order of the first polls: at once if there is room and nobody is
     /// waiting for it, else behind those who are.
-    async fn hand_over(&self, mut request: Request, units: u32) -> Result<(), StoreError> {
-        let queue = self.queue.as_ref().ok_or(StoreError::Stopped)?;
-        if self.waiting.load(Ordering::SeqCst) == 0
-            && let Ok(permit) = Arc::clone(&self.room).try_acquire_many_owned(units)
-        {
-            request.permit = Some(permit);
-            match queue.try_send(request) {
-                Ok(()) => return Ok(()),
-                Err(mpsc::error::TrySendError::Full(back)) => request = back,
-                Err(mpsc::error::TrySendError::Closed(_)) => return Err(StoreError::Stopped),
-            }
-        }
+    async fn hand_over(&self, request: Request) -> Result<(), StoreError> {
+        let Some(request) = self.hand_over_now(request)? else { return Ok(()) };
         let _one_more = Waiting::count(&self.waiting);
         let _turn = self.turn.lock().await;
-        if request.permit.is_none() {
-            let permit = Arc::clone(&self.room).acquire_many_owned(units).await;
-            request.permit = Some(permit.map_err(|_| StoreError::Stopped)?);
+        let room = self.room.acquire_many(request.units).await.map_err(|_| StoreError::Stopped)?;
+        let queue = self.queue.as_ref().ok_or(StoreError::Stopped)?;
+        let place = queue.reserve().await.map_err(|_| StoreError::Stopped)?;
+        // The committer gives it back with the answer.
+        room.forget();
+        place.send(request);
+        Ok(())
+    }
+
+    /// The same without waiting. Where that is not possible, the request comes back.
+    fn hand_over_now(&self, request: Request) -> Result<Option<Request>, StoreError> {
+        let queue = self.queue.as_ref().ok_or(StoreError::Stopped)?;
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            return Ok(Some(request));
         }
-        queue.send(request).await.map_err(|_| StoreError::Stopped)
+        let room = match self.room.try_acquire_many(request.units) {
+            Ok(room) => room,
+            Err(TryAcquireError::NoPermits) => return Ok(Some(request)),
+            Err(TryAcquireError::Closed) => return Err(StoreError::Stopped),
+        };
+        match queue.try_send(request) {
+            Ok(()) => {
+                room.forget();
+                Ok(None)
+            }
+            Err(mpsc::error::TrySendError::Full(back)) => Ok(Some(back)),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(StoreError::Stopped),
+        }
     }
 
     /// Runs a command before there is a runtime.
     fn blocking(&self, command: Command) -> Reply {
         let (reply, answer) = oneshot::channel();
         let queue = self.queue.as_ref().ok_or(StoreError::Stopped)?;
-        let request = Request { ask: Ask::Command(Box::new(command)), reply, permit: None };
+        let request = Request { ask: Ask::Command(Box::new(command)), asker: Asker::Waits(reply), units: 0 };
         // Nobody else asks yet, so the queue has room.
         queue.try_send(request).map_err(|_| StoreError::Stopped)?;
         answer.blocking_recv().unwrap_or(Err(StoreError::Stopped))
@@ -465,12 +486,24 @@ impl Store for EmbeddedStore {
     }
 
     fn append(&self, append: Append) -> Later<'_, u64, StoreError> {
-        Box::pin(async move {
-            match self.run(Command::Append(append)).await? {
-                Outcome::Posted(seq) => Ok(seq),
-                _ => unreachable!("an append is answered with its seq"),
-            }
-        })
+        Box::pin(async move { posted(self.run(Command::Append(append)).await) })
+    }
+
+    fn append_soon(&self, append: Append, ticket: Ticket) -> Option<(Append, Ticket)> {
+        let command = Command::Append(append);
+        let units = units_of(&command);
+        self.shared.awaits(self.clock.as_ref());
+        let request = Request { ask: Ask::Command(Box::new(command)), asker: Asker::Told(ticket), units };
+        // If the store has stopped, the ticket was dropped, and has told so.
+        let back = self.hand_over_now(request).ok().flatten()?;
+        self.shared.told(1);
+        match (back.ask, back.asker) {
+            (Ask::Command(command), Asker::Told(ticket)) => match *command {
+                Command::Append(append) => Some((append, ticket)),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     fn may_open(&self, open: OpenReader) -> Later<'_, (), StoreError> {

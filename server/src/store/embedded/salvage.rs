@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rand::CryptoRng;
 use tokio::sync::oneshot;
 
-use super::committer::{Ask, Committer, Request};
+use super::committer::{Ask, Asker, Committer, Request};
 use super::folder::Folder;
 use super::journal::compact::CompactError;
 use super::journal::{BeginError, Fatal};
@@ -74,7 +74,7 @@ impl EmbeddedStore {
     fn give_up(&self) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
         let queue = self.queue.as_ref().ok_or(StoreError::Stopped)?;
-        let request = Request { ask: Ask::ForgetDamage, reply, permit: None };
+        let request = Request { ask: Ask::ForgetDamage, asker: Asker::Waits(reply), units: 0 };
         queue.try_send(request).map_err(|_| StoreError::Stopped)?;
         answer.blocking_recv().unwrap_or(Err(StoreError::Stopped))?;
         self.shared.damage.forget().map_err(|_| StoreError::Unavailable)

@@ -62,6 +62,9 @@ pub(super) struct Shared {
     pub(super) ledger: RwLock<Ledger<Location>>,
     pub(super) reader: Reader,
     durable: watch::Sender<Durable>,
+    /// Whether the store has ended, for whoever waits for nothing else: the end of a round wakes all who wait
+    /// for `durable`.
+    end: watch::Sender<State>,
     /// The place of the newest record in the ledger, durable or not: segment and offset. Written under the
     /// ledger's lock.
     applied: AtomicU64,
@@ -101,7 +104,7 @@ pub(super) struct Unanswered<'a>(&'a Shared);
 
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
-        self.0.unanswered.fetch_sub(1, Ordering::Relaxed);
+        self.0.told(1);
     }
 }
 
@@ -125,6 +128,7 @@ impl Shared {
             ledger: RwLock::new(ledger),
             reader,
             durable: watch::Sender::new(durable),
+            end: watch::Sender::new(State::Running),
             applied: AtomicU64::new(0),
             paused: AtomicBool::new(false),
             full: AtomicBool::new(false),
@@ -139,10 +143,20 @@ impl Shared {
 
     /// Counts a request as unanswered until what is returned is dropped.
     pub(super) fn asked(&self, clock: &dyn Clock) -> Unanswered<'_> {
+        self.awaits(clock);
+        Unanswered(self)
+    }
+
+    /// Counts a request as unanswered until [`Shared::told`].
+    pub(super) fn awaits(&self, clock: &dyn Clock) {
         if self.unanswered.fetch_add(1, Ordering::Relaxed) == 0 {
             self.moved(clock);
         }
-        Unanswered(self)
+    }
+
+    /// Notes that so many requests were told their answers.
+    pub(super) fn told(&self, requests: u64) {
+        self.unanswered.fetch_sub(requests, Ordering::Relaxed);
     }
 
     /// Notes that requests were answered.
@@ -186,15 +200,13 @@ impl Shared {
     /// Notes that the store stopped working.
     pub(super) fn stop(&self, state: State) {
         self.durable.send_modify(|durable| durable.state = state);
+        self.end.send_replace(state);
     }
 
     /// Waits for the end of the store, and says which end it was.
     pub(super) async fn stopped(&self) -> State {
-        let mut durable = self.durable.subscribe();
-        durable
-            .wait_for(|durable| durable.state != State::Running)
-            .await
-            .map_or(State::Closed, |durable| durable.state)
+        let mut end = self.end.subscribe();
+        end.wait_for(|state| *state != State::Running).await.map_or(State::Closed, |state| *state)
     }
 
     /// The version of the newest record on stable storage.

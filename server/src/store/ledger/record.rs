@@ -106,6 +106,13 @@ impl Record {
     /// Appends the record's bytes.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.reserve(192 + self.body().map_or(0, Bytes::len));
+        self.encode_head(out);
+        out.extend_from_slice(self.body().map_or(&[], Bytes::as_ref));
+    }
+
+    /// Appends the record's bytes up to its body, which comes last: whoever can put that behind them from
+    /// where it lies need not copy it twice.
+    pub(crate) fn encode_head(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&[FORMAT, kind(&self.change)]);
         let mut w = Writer(out);
         w.number(self.version).number(u64::from(self.time));
@@ -117,9 +124,9 @@ impl Record {
             }
             Change::Mailbox { mailbox, life, change } => {
                 w.fixed(mailbox).number(*life);
-                change.encode(&mut w);
+                change.encode_head(&mut w);
             }
-            Change::Directory(change) => change.encode(&mut w),
+            Change::Directory(change) => change.encode_head(&mut w),
         }
     }
 

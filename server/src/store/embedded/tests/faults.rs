@@ -4,9 +4,12 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Wake};
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use posthorn_proto::MailboxId;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -15,7 +18,7 @@ use super::super::journal::disk::Disk;
 use super::*;
 use crate::store::conformance::names::{expect, mailbox, open, post, reader_id, sized, token, turn_key};
 use crate::store::conformance::{Event, Fixture, new_mailbox, small_policy};
-use crate::store::{ReadRange, StoreError, StorePolicy, Stored};
+use crate::store::{ReadRange, StorePolicy, Stored};
 
 pub(super) const ALL: ReadRange = ReadRange { from: 0, to: u64::MAX, bytes: usize::MAX };
 
@@ -91,6 +94,69 @@ async fn posts_keep_the_order_in_which_they_were_asked_for() {
         assert_eq!(answer, Ok(expected));
         expected -= 1;
     }
+}
+
+/// Who does not wait is told in order, once, and not before it is durable; of the end, too. Where the queue
+/// has no room the ticket comes back, untold.
+#[tokio::test]
+async fn tickets_are_told_once_and_in_order() {
+    let (f, disk) = on_sim().await;
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let ask = |n: u16| {
+        let told = told.clone();
+        let ticket = Ticket::new(move |posted| {
+            told.lock().push((n, posted));
+            None
+        });
+        let back = f.store.append_soon(post(mailbox(1), n, 0), ticket);
+        back.map(|(_, ticket)| std::mem::forget(ticket)).is_none()
+    };
+    disk.hold_syncs(true);
+    let taken = (1..).take_while(|n| ask(*n)).count() as u16;
+    assert!(taken > 8000 && told.lock().is_empty(), "{taken} are taken, and none is durable");
+    disk.hold_syncs(false);
+    expect(f.store.append(post(mailbox(2), 1, 0)).await);
+    let all = std::mem::take(&mut *told.lock());
+    assert_eq!(all[..2], [(1, Ok(1)), (2, Ok(2))]);
+    assert!(all.iter().map(|(n, _)| *n).eq(1..=taken), "all of them, in order");
+
+    disk.fail_sync_after(1);
+    assert!(ask(60_000));
+    assert_eq!(f.store.append(post(mailbox(2), 2, 0)).await, Err(StoreError::Stopped));
+    assert!(ask(60_001), "a store that has stopped takes it to say so");
+    while told.lock().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let stopped = Err(StoreError::Stopped);
+    assert_eq!(*told.lock(), [(60_000, stopped), (60_001, stopped)]);
+}
+
+/// How often a task was woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// (The relay's main thread, which waits for nothing else, used to wake at the end of every round: two of the
+/// context switches that a single message costs.)
+#[tokio::test]
+async fn a_round_wakes_nobody_who_waits_for_the_end() {
+    let (disk, setup) = (SimDisk::default(), Setup::new(small_policy()));
+    let store = open_on(&disk, None, &setup);
+    let woken = Arc::new(Woken::default());
+    let mut failed = Box::pin(store.failed());
+    assert!(failed.as_mut().poll(&mut Context::from_waker(&woken.clone().into())).is_pending());
+    for _ in 0..3 {
+        expect(store.confirm_clock().await);
+    }
+    assert_eq!(woken.0.load(Ordering::SeqCst), 0);
+    disk.fail_sync_after(1);
+    assert_eq!(store.confirm_clock().await, Err(StoreError::Stopped));
+    failed.await;
 }
 
 /// Nobody learns of what is not on stable storage yet, neither by reading nor by an answer or an event.

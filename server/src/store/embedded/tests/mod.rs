@@ -12,13 +12,14 @@ use std::sync::Arc;
 use posthorn_proto::Incarnation;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use tokio::sync::oneshot;
 
 use super::folder::Life;
 use super::journal::JournalConfig;
 use super::journal::sim::SimDisk;
 use super::{EmbeddedConfig, EmbeddedStore, Site};
-use crate::store::Store;
 use crate::store::conformance::{Engine, Opening, Setup, conformance};
+use crate::store::{Append, Later, Store, StoreError, Ticket};
 
 /// Sizes so small that every test ends, empties and removes segments.
 const SMALL: JournalConfig = JournalConfig { segment_bytes: 4096, step_bytes: 2048, open_files: 2 };
@@ -148,6 +149,23 @@ macro_rules! delegate {
             ) {
                 self.store.advance_soon(mailbox, reader, seq);
             }
+            fn append_soon(&self, append: Append, ticket: Ticket) -> Option<(Append, Ticket)> {
+                self.store.append_soon(append, ticket)
+            }
+            /// As connections do it: told, and not waiting in the store.
+            fn append(&self, append: Append) -> Later<'_, u64, StoreError> {
+                Box::pin(async move {
+                    let (tell, told) = oneshot::channel();
+                    let ticket = Ticket::new(move |posted| {
+                        let _ = tell.send(posted);
+                        None
+                    });
+                    if let Some((append, ticket)) = self.store.append_soon(append, ticket) {
+                        ticket.tell(self.store.append(append).await);
+                    }
+                    told.await.unwrap_or(Err(StoreError::Damaged))
+                })
+            }
             $(fn $name(&self, $($arg: $type),*) -> crate::store::Later<'_, $answer, crate::store::StoreError> {
                 self.store.$name($($arg),*)
             })*
@@ -157,7 +175,6 @@ macro_rules! delegate {
 
 delegate! {
     create(new: crate::store::NewMailbox) -> ();
-    append(append: crate::store::Append) -> u64;
     may_open(open: crate::store::OpenReader) -> ();
     open(open: crate::store::OpenReader) -> crate::store::ReaderView;
     read(mailbox: posthorn_proto::MailboxId, range: crate::store::ReadRange) -> Vec<crate::store::Stored>;
