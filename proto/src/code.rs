@@ -85,6 +85,8 @@ codes! {
     CardStale = 23 "CARD_STALE" Never,
     /// No device of the account has a key package.
     NoKeyPackage = 24 "NO_KEY_PACKAGE" Later,
+    /// The post id is not of the last minutes, and no post with it is known.
+    PostIdTime = 25 "POST_ID_TIME" AfterReading,
     /// The mailbox is at its quota.
     MailboxFull = 40 "MAILBOX_FULL" Later,
     /// The relay or the account is at its quota.

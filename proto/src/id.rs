@@ -38,13 +38,6 @@ macro_rules! id {
             /// Length in bytes.
             pub const LEN: usize = $len;
 
-            /// A fresh random value.
-            pub fn random(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
-                let mut bytes = [0; $len];
-                rng.fill_bytes(&mut bytes);
-                Self(bytes)
-            }
-
             /// The value as bytes.
             pub fn as_bytes(&self) -> &[u8; $len] {
                 &self.0
@@ -77,11 +70,25 @@ macro_rules! id {
     };
 }
 
+macro_rules! random {
+    ($($name:ident),*) => {
+        $(impl $name {
+            /// A fresh random value.
+            pub fn random(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
+                let mut bytes = [0; Self::LEN];
+                rng.fill_bytes(&mut bytes);
+                Self(bytes)
+            }
+        })*
+    };
+}
+
 id!(
     /// Names a mailbox on its relay.
     MailboxId, 16);
 id!(
-    /// Names one append; the same id posted again is the same append.
+    /// Names one append; the same id posted again is the same append. It begins with the time at which it was
+    /// made, so that a relay needs to keep at hand only the ids of the last minutes.
     PostId, 16);
 id!(
     /// Names a reader within one mailbox.
@@ -98,6 +105,32 @@ id!(
 id!(
     /// SHA-256 of an access key or a token, which is all that the relay keeps of it.
     KeyHash, 32);
+
+random!(MailboxId, ReaderId, DeviceId, Incarnation);
+
+impl PostId {
+    /// Names a post that is made at this time of its relay's clock, unix seconds: four bytes of it, in
+    /// network order, and 12 random ones.
+    pub fn at(seconds: u64, random: [u8; 12]) -> Self {
+        let mut bytes = [0; 16];
+        bytes[..4].copy_from_slice(&u32::try_from(seconds).unwrap_or(u32::MAX).to_be_bytes());
+        bytes[4..].copy_from_slice(&random);
+        Self(bytes)
+    }
+
+    /// The same, with the random bytes drawn.
+    pub fn drawn_at(seconds: u64, rng: &mut (impl CryptoRng + ?Sized)) -> Self {
+        let mut random = [0; 12];
+        rng.fill_bytes(&mut random);
+        Self::at(seconds, random)
+    }
+
+    /// When it was made, by its relay's clock, unix seconds; whatever it says, if somebody made it otherwise.
+    pub fn seconds(&self) -> u64 {
+        let [a, b, c, d, ..] = self.0;
+        u64::from(u32::from_be_bytes([a, b, c, d]))
+    }
+}
 
 /// An account's name on its relay: 2 to 32 characters of `a-z 0-9 _ . -`, beginning with a letter.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -154,6 +187,14 @@ mod tests {
     fn debug_does_not_tell_the_whole_name() {
         assert_eq!(format!("{:?}", MailboxId([0xab; 16])), "MailboxId(abab..)");
         assert!(!format!("{:?}", Handle::parse("alice").expect("valid")).contains("alice"));
+    }
+
+    #[test]
+    fn a_post_id_tells_when_it_was_made() {
+        let id = PostId::at(0x6553_f100, [7; 12]);
+        assert_eq!(id.0[..5], [0x65, 0x53, 0xf1, 0x00, 7]);
+        assert_eq!(id.seconds(), 1_700_000_000);
+        assert_eq!(PostId::at(u64::MAX, [0; 12]).seconds(), u64::from(u32::MAX), "no time is another");
     }
 
     #[test]

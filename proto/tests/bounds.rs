@@ -43,6 +43,10 @@ fn told() -> Vec<(&'static str, &'static str, Put<ServerFrame>)> {
             let ServerBody::Hello(hello) = &mut frame.body else { panic!("not a hello") };
             hello.limits.mailbox_bytes = number;
         }),
+        ("Error.time", "error", |frame, number| {
+            let ServerBody::Error(refusal) = &mut frame.body else { panic!("not an error") };
+            refusal.time = number;
+        }),
         ("Posted.seq", "posted", |frame, number| {
             let ServerBody::Posted { seq } = &mut frame.body else { panic!("not posted") };
             *seq = number;

@@ -130,10 +130,11 @@ fn account_request() -> impl Strategy<Value = Request> {
 
 fn refusal() -> impl Strategy<Value = Refusal> {
     let code = (0..ErrorCode::ALL.len()).prop_map(|at| ErrorCode::ALL[at]);
-    (code, ".{0,20}", any::<u32>()).prop_map(|(code, message, retry_after_ms)| Refusal {
+    (code, ".{0,20}", any::<u32>(), number()).prop_map(|(code, message, retry_after_ms, time)| Refusal {
         code: Some(code),
         message,
         retry_after_ms,
+        time,
     })
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Owns no connection. What these make is always well formed; the hostile tests bend it afterwards.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use anyhow::bail;
 use bytes::Bytes;
 use posthorn_proto::auth::AccountKey;
@@ -16,6 +18,22 @@ use rand::CryptoRng;
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use crate::wire::Wire;
+
+/// A post id of now, drawn. (A relay on this machine has the same clock.)
+pub fn post_id(rng: &mut impl CryptoRng) -> PostId {
+    PostId::drawn_at(unix_seconds(), rng)
+}
+
+/// A post id of now with this number, for the few of a mailbox that are told apart by it.
+pub fn numbered(number: u8) -> PostId {
+    PostId::at(unix_seconds(), [number; 12])
+}
+
+/// This machine's clock, unix seconds.
+#[allow(clippy::disallowed_methods, reason = "bare connections have no clock of a client")]
+pub(crate) fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+}
 
 /// A device with an account, without a client library.
 #[derive(Clone)]

@@ -13,9 +13,9 @@ use posthorn_proto::ErrorCode;
 use posthorn_proto::frame::{
     Authenticate, ClientFrame, Open, Opening, PublishCard, PublishKeyPackages, Request, ServerBody, Signal,
 };
-use posthorn_proto::{Handle, MailboxId, PostId, PostKey, ReadKey, ReaderId, Token, TurnKey};
+use posthorn_proto::{Handle, MailboxId, PostKey, ReadKey, ReaderId, Token, TurnKey};
 use posthorn_server::admin;
-use posthorn_tests::mailbox::BareMailbox;
+use posthorn_tests::mailbox::{BareMailbox, numbered, post_id};
 use posthorn_tests::wire::{Heard, PATIENCE, Wire, handshake};
 use rand::{Rng as _, RngCore as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -69,8 +69,8 @@ async fn mangled_frames_are_answered_or_close_the_connection() -> Outcome {
     let mailbox = fixture.mailbox().await?;
     let other = mailbox.with_new_keys(&mut rng);
     let templates: Vec<Bytes> = [
-        mailbox.posting(PostId([1; 16]), vec![9; 300]),
-        mailbox.turning(&other, PostId([2; 16]), vec![9; 300]),
+        mailbox.posting(numbered(1), vec![9; 300]),
+        mailbox.turning(&other, numbered(2), vec![9; 300]),
         mailbox.opening(10),
         mailbox.acknowledgement(1, 1),
         mailbox.creation(Token::random(&mut rng), 0),
@@ -200,7 +200,7 @@ async fn fields_over_their_limit_are_too_large() -> Outcome {
     let mailbox = fixture.mailbox().await?;
     let mut wire = fixture.relay.connect().await?;
     let limits = wire.hello().limits;
-    let oversized = mailbox.posting(PostId([1; 16]), vec![1; limits.envelope_bytes as usize + 1]);
+    let oversized = mailbox.posting(numbered(1), vec![1; limits.envelope_bytes as usize + 1]);
     assert_eq!(wire.refused(oversized).await?, ErrorCode::TooLarge);
     let payload = vec![1; limits.signal_bytes as usize + 1].into();
     let signal = Signal { mailbox: mailbox.id, post_key: mailbox.post_key.clone(), payload };
@@ -260,9 +260,9 @@ async fn keys_open_what_they_open_and_nothing_else() -> Outcome {
     let mut rng = common::seeded(3);
     let mut wire = fixture.relay.connect().await?;
     let stranger = BareMailbox { post_key: PostKey::random(&mut rng), ..mailbox.clone() };
-    assert_eq!(wire.refused(stranger.posting(PostId([1; 16]), "x")).await?, ErrorCode::KeyTurned);
+    assert_eq!(wire.refused(stranger.posting(numbered(1), "x")).await?, ErrorCode::KeyTurned);
     let usurper = BareMailbox { turn_key: TurnKey::random(&mut rng), ..mailbox.clone() };
-    assert_eq!(wire.refused(usurper.turning(&mailbox, PostId([2; 16]), "x")).await?, ErrorCode::KeyTurned);
+    assert_eq!(wire.refused(usurper.turning(&mailbox, numbered(2), "x")).await?, ErrorCode::KeyTurned);
     let destroy = Request::Destroy { mailbox: mailbox.id, turn_key: usurper.turn_key.clone() };
     assert_eq!(wire.refused(destroy).await?, ErrorCode::KeyTurned);
     // The post key must not do as a turn key, nor the other way round.
@@ -271,7 +271,7 @@ async fn keys_open_what_they_open_and_nothing_else() -> Outcome {
         turn_key: TurnKey::from_bytes(*mailbox.post_key.expose()),
         ..mailbox.clone()
     };
-    assert_eq!(wire.refused(crossed.posting(PostId([3; 16]), "x")).await?, ErrorCode::KeyTurned);
+    assert_eq!(wire.refused(crossed.posting(numbered(3), "x")).await?, ErrorCode::KeyTurned);
 
     let opened = |body: ServerBody| match body {
         ServerBody::Opened(results) => results[0].result.clone().map_err(|refusal| refusal.code),
@@ -283,7 +283,7 @@ async fn keys_open_what_they_open_and_nothing_else() -> Outcome {
     assert_eq!(opened(wire.ask(nobody.opening(1)).await?), Err(Some(ErrorCode::ReaderUnknown)));
     let nowhere = BareMailbox { id: MailboxId::random(&mut rng), ..mailbox.clone() };
     assert_eq!(opened(wire.ask(nowhere.opening(1)).await?), Err(Some(ErrorCode::MailboxUnknown)));
-    assert_eq!(wire.refused(nowhere.posting(PostId([4; 16]), "x")).await?, ErrorCode::MailboxUnknown);
+    assert_eq!(wire.refused(nowhere.posting(numbered(4), "x")).await?, ErrorCode::MailboxUnknown);
     assert_eq!(wire.refused(mailbox.acknowledgement(1, 1)).await?, ErrorCode::NotOpen);
     assert_eq!(wire.refused(Request::Close(mailbox.id)).await?, ErrorCode::NotOpen);
     let unpaid = BareMailbox::new(&mut rng).creation(Token::random(&mut rng), 0);
@@ -309,12 +309,12 @@ async fn replays_change_nothing() -> Outcome {
     let thief = BareMailbox { id: mailbox.id, ..second };
     assert_eq!(wire.refused(thief.creation(token, 0)).await?, ErrorCode::MailboxExists);
 
-    let first = PostId([1; 16]);
+    let first = numbered(1);
     assert_eq!(mailbox.append(&mut wire, first, "one").await?, 1);
     assert_eq!(mailbox.append(&mut wire, first, "one").await?, 1);
     assert_eq!(wire.refused(mailbox.posting(first, "two")).await?, ErrorCode::PostIdReused);
     let turned = mailbox.with_new_keys(&mut rng);
-    let turn = mailbox.turning(&turned, PostId([2; 16]), "commit");
+    let turn = mailbox.turning(&turned, numbered(2), "commit");
     assert!(matches!(wire.ask(turn.clone()).await?, ServerBody::Posted { seq: 2 }));
     assert!(
         matches!(wire.ask(turn).await?, ServerBody::Posted { seq: 2 }),
@@ -325,8 +325,8 @@ async fn replays_change_nothing() -> Outcome {
         1,
         "a repeat is answered even though the lock has turned"
     );
-    assert_eq!(wire.refused(mailbox.posting(PostId([3; 16]), "late")).await?, ErrorCode::KeyTurned);
-    assert_eq!(turned.append(&mut wire, PostId([4; 16]), "three").await?, 3);
+    assert_eq!(wire.refused(mailbox.posting(numbered(3), "late")).await?, ErrorCode::KeyTurned);
+    assert_eq!(turned.append(&mut wire, numbered(4), "three").await?, 3);
     fixture.still_serves().await
 }
 
@@ -336,7 +336,7 @@ async fn acks_out_of_order_move_nothing_back_and_nothing_ahead() -> Outcome {
     let mailbox = fixture.mailbox().await?;
     let mut wire = fixture.relay.connect().await?;
     for n in 1..=4u8 {
-        mailbox.append(&mut wire, PostId([n; 16]), vec![n; 10]).await?;
+        mailbox.append(&mut wire, numbered(n), vec![n; 10]).await?;
     }
     mailbox.open(&mut wire, 2).await?;
     for seq in 1..=2 {
@@ -377,8 +377,8 @@ async fn a_reader_that_does_not_read_costs_a_window_and_hurts_nobody() -> Outcom
     for seq in 1..=posts {
         let mut envelope = vec![0; 200_000];
         rng.fill_bytes(&mut envelope);
-        assert_eq!(mailbox.append(&mut poster, PostId::random(&mut rng), envelope).await?, seq);
-        quiet.append(&mut poster, PostId::random(&mut rng), "x").await?;
+        assert_eq!(mailbox.append(&mut poster, post_id(&mut rng), envelope).await?, seq);
+        quiet.append(&mut poster, post_id(&mut rng), "x").await?;
         assert!(matches!(reader.pushed().await?, ServerBody::Delivery(delivery) if delivery.seq == seq));
     }
     let grown = fixture.relay.memory()?.saturating_sub(before);
@@ -506,7 +506,7 @@ async fn a_reader_that_takes_nothing_is_closed_in_time() -> Outcome {
     // More than the system takes off the relay's hands.
     let posts = 100;
     for n in 1..=posts {
-        assert_eq!(mailbox.append(&mut poster, PostId([n; 16]), vec![n; 200_000]).await?, u64::from(n));
+        assert_eq!(mailbox.append(&mut poster, numbered(n), vec![n; 200_000]).await?, u64::from(n));
     }
     let data = fixture.relay.data().to_owned();
     let connections = || match admin::ask(&data, &admin::Ask::Stats) {
@@ -556,11 +556,8 @@ async fn wrong_keys_at_full_speed_hurt_nobody() -> Outcome {
                         read_key: ReadKey::random(&mut rng),
                         ..mailbox.clone()
                     };
-                    let request = if rng.random() {
-                        guess.opening(1)
-                    } else {
-                        guess.posting(PostId::random(&mut rng), "x")
-                    };
+                    let request =
+                        if rng.random() { guess.opening(1) } else { guess.posting(post_id(&mut rng), "x") };
                     wire.feed(request).await?;
                 }
                 wire.flush().await?;
@@ -583,7 +580,7 @@ async fn wrong_keys_at_full_speed_hurt_nobody() -> Outcome {
     // Somebody else is served meanwhile.
     let mut other = fixture.relay.connect().await?;
     for n in 0..20u8 {
-        mailbox.append(&mut other, PostId([n; 16]), "right").await?;
+        mailbox.append(&mut other, numbered(n), "right").await?;
     }
     while let Some(told_to_wait) = guessers.join_next().await {
         assert!(told_to_wait?? > 0, "2,000 guesses on one connection, and none was told to wait");
@@ -615,7 +612,7 @@ impl Fixture {
         let mailbox = self.mailbox().await?;
         let (mut poster, mut reader) = (self.relay.connect().await?, self.relay.connect().await?);
         mailbox.open(&mut reader, 1).await?;
-        assert_eq!(mailbox.append(&mut poster, PostId([1; 16]), "still here").await?, 1);
+        assert_eq!(mailbox.append(&mut poster, numbered(1), "still here").await?, 1);
         match reader.pushed().await? {
             ServerBody::Delivery(delivery) => assert_eq!(delivery.envelope, "still here"),
             other => panic!("{other:?}"),

@@ -4,14 +4,16 @@
 //! mailboxes of a measurement have the same keys, which the relay cannot know.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use posthorn_proto::frame::{Ack, ClientFrame, Open, Opening, Request, ServerBody, ServerFrame};
-use posthorn_proto::{MailboxId, ReadKey, ReaderId};
+use posthorn_proto::{MailboxId, PostId, ReadKey, ReaderId};
 
 use super::socket::{Socket, begin_message, message};
 use super::speaker::{Heard, Speaker};
+use crate::clock::now;
 
 /// The post key of every mailbox.
 pub(crate) const POST_KEY: [u8; 32] = [1; 32];
@@ -34,8 +36,10 @@ pub(crate) struct Poster {
     mailboxes: Vec<MailboxId>,
     /// How many posts each mailbox had before this connection.
     before: u64,
-    /// Makes this connection's post ids differ from those of others.
+    /// Makes this connection's post ids differ from those of others; below 2^48.
     name: u64,
+    /// The relay's clock when it greeted, unix seconds, and when that was.
+    greeted: (u64, Instant),
     sent: u64,
     /// All requests up to this number were answered.
     answered: u64,
@@ -46,7 +50,17 @@ pub(crate) struct Poster {
 impl Poster {
     /// A poster to mailboxes that have `before` envelopes each.
     pub(crate) fn new(mailboxes: Vec<MailboxId>, before: u64, name: u64) -> Self {
-        Self { mailboxes, before, name, sent: 0, answered: 0, ahead: BTreeSet::new() }
+        let (greeted, ahead) = ((0, now()), BTreeSet::new());
+        Self { mailboxes, before, name, greeted, sent: 0, answered: 0, ahead }
+    }
+
+    /// The id of the post that is made now.
+    fn post_id(&self) -> PostId {
+        let (time, since) = self.greeted;
+        let (mut numbers, [name, sent]) = ([0; 12], [self.name, self.sent].map(u64::to_le_bytes));
+        numbers[..6].copy_from_slice(&name[..6]);
+        numbers[6..].copy_from_slice(&sent[..6]);
+        PostId::at(time + since.elapsed().as_secs(), numbers)
     }
 
     /// Notes an answer. Every request must be answered once, in whatever order.
@@ -77,8 +91,7 @@ impl Speaker for Poster {
         out.extend_from_slice(&[1 << 3 | 2, 16]);
         out.extend_from_slice(&mailbox.0);
         out.extend_from_slice(&[2 << 3 | 2, 16]);
-        out.extend_from_slice(&self.name.to_le_bytes());
-        out.extend_from_slice(&self.sent.to_le_bytes());
+        out.extend_from_slice(&self.post_id().0);
         out.extend_from_slice(&[3 << 3 | 2, 32]);
         out.extend_from_slice(&POST_KEY);
         out.push(4 << 3 | 2);
@@ -95,7 +108,10 @@ impl Speaker for Poster {
                 heard.answered += 1;
             }
             _ => match decode(message)?.body {
-                ServerBody::Hello(_) => heard.ready = true,
+                ServerBody::Hello(hello) => {
+                    self.greeted = (hello.time, now());
+                    heard.ready = true;
+                }
                 other => bail!("a post was answered {other:?}"),
             },
         }
@@ -378,7 +394,6 @@ fn varint_length(value: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use posthorn_proto::PostId;
     use posthorn_proto::frame::Delivery;
 
     use super::*;
@@ -392,6 +407,8 @@ mod tests {
     #[test]
     fn posts_are_what_the_protocol_says() {
         let mut poster = Poster::new(vec![MailboxId([9; 16]), MailboxId([8; 16])], 0, 5);
+        poster.greeted.0 = 1_800_000_000;
+        let mut ids = BTreeSet::new();
         for count in 1..300 {
             let mut out = Vec::new();
             poster.post(&[4; 1024], &mut out);
@@ -402,6 +419,7 @@ mod tests {
                 (post.post_key.expose(), &post.envelope[..], post.turn),
                 (&POST_KEY, &[4; 1024][..], None)
             );
+            assert!(ids.insert(post.post_id) && post.post_id.seconds() >= 1_800_000_000);
             assert_eq!(post.mailbox.0[0], if count % 2 == 1 { 9 } else { 8 });
         }
     }

@@ -117,6 +117,8 @@ pub struct Refusal {
     pub message: String,
     /// Milliseconds to wait before a retry; 0 = no advice.
     pub retry_after_ms: u32,
+    /// With [`ErrorCode::PostIdTime`], the time by which the relay judges post ids, unix seconds; else 0.
+    pub time: u64,
 }
 
 /// The result of opening one mailbox.
@@ -185,7 +187,7 @@ pub struct Delivery {
 impl Refusal {
     /// A refusal with a code of this version, without advice on waiting.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code: Some(code), message: message.into(), retry_after_ms: 0 }
+        Self { code: Some(code), message: message.into(), retry_after_ms: 0, time: 0 }
     }
 }
 
@@ -251,7 +253,7 @@ impl TryFrom<Body> for ServerBody {
     fn try_from(body: Body) -> Result<Self, BadField> {
         Ok(match body {
             Body::Hello(hello) => Self::Hello(hello.try_into()?),
-            Body::Error(error) => Self::Error(error.into()),
+            Body::Error(error) => Self::Error(error.try_into()?),
             Body::Created(wire::Created {}) => Self::Created,
             Body::Posted(posted) => Self::Posted { seq: seq("seq", posted.seq)? },
             Body::Done(wire::Done {}) => Self::Done,
@@ -281,25 +283,28 @@ impl TryFrom<Body> for ServerBody {
             },
             Body::Closed(closed) => Self::Closed {
                 mailbox: closed.mailbox.as_ref().try_into()?,
-                reason: closed.reason.ok_or(BadField::Missing("reason"))?.into(),
+                reason: closed.reason.ok_or(BadField::Missing("reason"))?.try_into()?,
             },
             Body::Lost(lost) => Self::Lost {
                 mailbox: lost.mailbox.as_ref().try_into()?,
                 seq: seq("seq", lost.seq)?,
-                reason: lost.reason.ok_or(BadField::Missing("reason"))?.into(),
+                reason: lost.reason.ok_or(BadField::Missing("reason"))?.try_into()?,
             },
             Body::GoingAway(going) => Self::GoingAway { reconnect_after_ms: going.reconnect_after_ms },
         })
     }
 }
 
-impl From<wire::Error> for Refusal {
-    fn from(error: wire::Error) -> Self {
-        Self {
+impl TryFrom<wire::Error> for Refusal {
+    type Error = BadField;
+
+    fn try_from(error: wire::Error) -> Result<Self, BadField> {
+        Ok(Self {
             code: ErrorCode::from_number(error.code),
             message: error.message,
             retry_after_ms: error.retry_after_ms,
-        }
+            time: number("time", error.time)?,
+        })
     }
 }
 
@@ -309,6 +314,7 @@ impl From<&Refusal> for wire::Error {
             code: refusal.code.map_or(0, |code| code as i32),
             message: refusal.message.clone(),
             retry_after_ms: refusal.retry_after_ms,
+            time: refusal.time,
         }
     }
 }
@@ -338,7 +344,7 @@ impl TryFrom<wire::OpenResult> for Opened {
     fn try_from(result: wire::OpenResult) -> Result<Self, BadField> {
         let mailbox = result.mailbox.as_ref().try_into()?;
         if let Some(error) = result.error {
-            return Ok(Self { mailbox, result: Err(error.into()) });
+            return Ok(Self { mailbox, result: Err(error.try_into()?) });
         }
         let state = OpenState {
             head: number("head", result.head)?,

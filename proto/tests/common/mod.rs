@@ -177,6 +177,16 @@ pub(crate) fn server_frames() -> Vec<(&'static str, ServerFrame)> {
                 code: Some(ErrorCode::RateLimited),
                 message: "slow down".to_owned(),
                 retry_after_ms: 1500,
+                time: 0,
+            }),
+        ),
+        answer(
+            "error_post_id_time",
+            ServerBody::Error(Refusal {
+                code: Some(ErrorCode::PostIdTime),
+                message: "the post id is too old".to_owned(),
+                retry_after_ms: 0,
+                time: 1_800_000_000,
             }),
         ),
         answer("created", ServerBody::Created),

@@ -178,8 +178,8 @@ fn within(what: &str, got: usize, most: u32) -> Result<(), Refusal> {
 }
 
 pub(crate) fn rate_limited(retry_after_ms: u32) -> Refusal {
-    let message = "too many of these requests: wait before the next".to_owned();
-    Refusal { code: Some(ErrorCode::RateLimited), message, retry_after_ms }
+    let message = "too many of these requests: wait before the next";
+    Refusal { retry_after_ms, ..Refusal::new(ErrorCode::RateLimited, message) }
 }
 
 impl From<StoreError> for Refusal {
@@ -190,6 +190,6 @@ impl From<StoreError> for Refusal {
             StoreError::Stopped => 1000,
             _ => 0,
         };
-        Self { code: Some(error.code()), message: error.to_string(), retry_after_ms }
+        Self { retry_after_ms, ..Self::new(error.code(), error.to_string()) }
     }
 }

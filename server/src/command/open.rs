@@ -67,8 +67,8 @@ fn check<'a>(call: &'a Call, open: &Open) -> Result<impl Drop + use<'a>, Refusal
         return Err(Refusal::new(ErrorCode::BadRequest, "a mailbox stands twice in one Open"));
     }
     if seen.len() * OPENING_BYTES > call.context.budget.share_of_openings() {
-        let message = "the relay has no memory for more openings just now: ask again later".to_owned();
-        return Err(Refusal { code: Some(ErrorCode::Busy), message, retry_after_ms: BUSY_MS });
+        let message = "the relay has no memory for more openings just now: ask again later";
+        return Err(Refusal { retry_after_ms: BUSY_MS, ..Refusal::new(ErrorCode::Busy, message) });
     }
     let most = call.context.limits.openings_per_connection;
     call.peer.reserve_openings(&seen, most as usize).ok_or_else(|| {

@@ -25,6 +25,7 @@ use super::kill::SMALL;
 use super::load::{self, Plan};
 use super::power::copy;
 use super::{Run, Tally, now, verify};
+use crate::mailbox::numbered;
 use crate::relay::{RelayProcess, RelayProgram};
 use crate::wire::Wire;
 
@@ -375,7 +376,7 @@ async fn compare_one(wire: &mut Wire, book: &Book, shelf: usize, loss: &mut Loss
         ));
     }
     // Posted behind everything else, so that its delivery says that nothing more comes.
-    let sentinel = PostId([0xee; 16]);
+    let sentinel = numbered(0xee);
     keys.append(wire, sentinel, "the end").await?;
     let (mut last, mut delivered, mut told) = (0, BTreeSet::new(), BTreeSet::new());
     loop {

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use posthorn_proto::ErrorCode;
 use posthorn_proto::frame::{Refusal, ServerBody};
-use posthorn_proto::{ErrorCode, PostId};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha20Rng;
 
@@ -25,6 +25,7 @@ use super::kill::SMALL;
 use super::load::{self, Plan};
 use super::shim::{EIO, ENOSPC, EROFS, Shim};
 use super::{Run, Tally, now, power, verify};
+use crate::mailbox::post_id;
 use crate::relay::{RelayProcess, RelayProgram};
 use crate::wire::{PATIENCE, Wire};
 
@@ -210,7 +211,7 @@ fn fill(path: &Path) -> anyhow::Result<()> {
 /// Posts to the common mailbox, and returns the answer.
 async fn post(relay: &RelayProcess, book: &Book, rng: &mut ChaCha20Rng) -> anyhow::Result<ServerBody> {
     let mut wire = Wire::connect(&relay.url()).await?;
-    let id = PostId::random(rng);
+    let id = post_id(rng);
     let keys = book.pages().shelves[0].keys[0].clone();
     let sent = super::book::Sent { generation: 0, turned_to: None, len: 5000, fate: Fate::Open, seq: None };
     {
@@ -231,7 +232,12 @@ async fn post(relay: &RelayProcess, book: &Book, rng: &mut ChaCha20Rng) -> anyho
 
 async fn refused_clearly(relay: &RelayProcess, book: &Book, rng: &mut ChaCha20Rng) -> anyhow::Result<()> {
     match post(relay, book, rng).await? {
-        ServerBody::Error(Refusal { code: Some(ErrorCode::StoreUnavailable), message, retry_after_ms }) => {
+        ServerBody::Error(Refusal {
+            code: Some(ErrorCode::StoreUnavailable),
+            message,
+            retry_after_ms,
+            ..
+        }) => {
             ensure!(
                 !message.is_empty() && retry_after_ms > 0,
                 "what to do: {message:?}, {retry_after_ms} ms"

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use posthorn_proto::frame::{Request, ServerBody};
-use posthorn_proto::{PostId, PostKey, ReadKey};
+use posthorn_proto::{PostKey, ReadKey};
 use rand::{RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha20Rng;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{Run, Tally, millis, now};
-use crate::mailbox::{BareDevice, BareMailbox};
+use crate::mailbox::{BareDevice, BareMailbox, post_id};
 use crate::relay::{RelayProcess, RelayProgram};
 use crate::wire::Wire;
 
@@ -204,8 +204,7 @@ impl Stage {
                     let mut rng = ChaCha20Rng::seed_from_u64(self.rng.next_u64());
                     all.spawn(async move {
                         // Until the mailbox is full.
-                        while own.append(&mut poster, PostId::random(&mut rng), vec![7; 60_000]).await.is_ok()
-                        {
+                        while own.append(&mut poster, post_id(&mut rng), vec![7; 60_000]).await.is_ok() {
                             if attack == Attack::NeverAcknowledges && reader.pushed().await.is_err() {
                                 return;
                             }
@@ -337,7 +336,7 @@ async fn wrong_keys(url: String, mailbox: BareMailbox, seed: u64) {
                 read_key: ReadKey::random(&mut rng),
                 ..mailbox.clone()
             };
-            let post = wire.ask(stranger.posting(PostId::random(&mut rng), "x")).await;
+            let post = wire.ask(stranger.posting(post_id(&mut rng), "x")).await;
             let open = wire.ask(stranger.opening(1)).await;
             if post.is_err() || open.is_err() {
                 break;
@@ -356,7 +355,7 @@ impl Bystander {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while begun.elapsed() < time || all.len() < 100 {
             ticks.tick().await;
-            let id = PostId::random(rng);
+            let id = post_id(rng);
             let sent = now();
             let seq = self.mailbox.append(&mut self.poster, id, vec![1; 256]).await?;
             match self.reader.pushed().await? {

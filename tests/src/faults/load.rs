@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::book::{Account, Book, Fate, Sent, Shelf, envelope};
-use crate::mailbox::{BareDevice, BareMailbox};
+use crate::mailbox::{BareDevice, BareMailbox, post_id};
 use crate::wire::{Heard, Wire};
 
 /// How much to ask for.
@@ -290,7 +290,7 @@ impl Worker {
     }
 
     async fn post(&mut self, shelf: usize, turn: bool) -> bool {
-        let id = PostId::random(&mut self.rng);
+        let id = post_id(&mut self.rng);
         let len = self.rng.random_range(self.plan.lengths.clone());
         let request = {
             let mut pages = self.book.pages();

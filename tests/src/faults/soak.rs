@@ -5,7 +5,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use posthorn_proto::PostId;
 use posthorn_proto::frame::{Request, ServerBody, ServerFrame};
 use posthorn_server::admin::{self, Answer, Ask};
 use rand::SeedableRng as _;
@@ -13,7 +12,7 @@ use rand_chacha::ChaCha20Rng;
 use tokio::task::JoinSet;
 
 use super::{Run, Tally, now};
-use crate::mailbox::{BareDevice, BareMailbox};
+use crate::mailbox::{BareDevice, BareMailbox, post_id};
 use crate::relay::{RelayProcess, RelayProgram};
 use crate::wire::{Heard, Wire};
 
@@ -115,7 +114,7 @@ async fn talk(
     let mut seq = 0;
     while !*stopped.borrow() {
         ticks.tick().await;
-        seq = mailbox.append(&mut poster, PostId::random(&mut rng), vec![3; ENVELOPE]).await?;
+        seq = mailbox.append(&mut poster, post_id(&mut rng), vec![3; ENVELOPE]).await?;
         match reader.pushed().await? {
             ServerBody::Delivery(delivery) => {
                 ensure!(delivery.seq == seq, "{} instead of {seq}", delivery.seq)
@@ -226,7 +225,7 @@ async fn pile_up(relay: &RelayProcess, mailbox: BareMailbox, mut rng: ChaCha20Rn
     let mut wire = relay.connect().await?;
     for _ in 0..PILE / 50 {
         for _ in 0..50 {
-            wire.feed(mailbox.posting(PostId::random(&mut rng), vec![5; 4 * ENVELOPE])).await?;
+            wire.feed(mailbox.posting(post_id(&mut rng), vec![5; 4 * ENVELOPE])).await?;
         }
         wire.flush().await?;
         for _ in 0..50 {

@@ -109,11 +109,10 @@ fn abuse(world: &mut World, rng: &mut StdRng) {
         _ => rng.fill_bytes(&mut envelope),
     }
     for _ in 0..rng.random_range(1..20) {
-        let mut post_id = [0; 16];
-        rng.fill_bytes(&mut post_id);
+        let post_id = PostId::drawn_at(world.now / 1000, rng);
         world.outsider(Request::Post(Post {
             mailbox,
-            post_id: PostId(post_id),
+            post_id,
             post_key: post_key.clone(),
             envelope: envelope.clone().into(),
             turn: None,

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use posthorn_proto::frame::Refusal;
-use posthorn_proto::{DeviceId, ErrorCode, MailboxId, PostId};
+use posthorn_proto::{DeviceId, ErrorCode, MailboxId};
 use rand::Rng as _;
 
 use crate::conversation::Cause;
@@ -29,7 +29,8 @@ impl Step<'_> {
         inbox: &InboxAddress,
         errand: Errand,
     ) -> Result<(), Error> {
-        let post = PostId::random(self.rng);
+        let link = LinkId { relay: inbox.relay.url.clone(), link: Link::Post };
+        let post = self.new_post_id(&link);
         match inbox.key.seal(&inbox.mailbox, &post, &errand.data, self.rng) {
             Ok(sealed) => {
                 let sealed = SealedPost::new(post, &inbox.post_key, sealed, 0);
@@ -127,21 +128,36 @@ impl Step<'_> {
             return Ok(());
         }
         outbox::remove(self.tx, row)?;
+        if refusal.code == Some(ErrorCode::PostIdTime)
+            && self.now.saturating_sub(errand.since) < GIVE_UP_AFTER
+        {
+            // Whoever finds the same invitation twice follows it once.
+            self.correct_time(link, refusal);
+            if let Some(inbox) = self.others_inbox(&errand, |inbox| inbox.mailbox == mailbox)? {
+                return self.post_to_inbox(&inbox, errand);
+            }
+        }
         self.try_other_inbox(mailbox, errand, &refusal.message)
+    }
+
+    /// An inbox of the device that an errand is for.
+    fn others_inbox(
+        &mut self,
+        errand: &Errand,
+        like: impl Fn(&InboxAddress) -> bool,
+    ) -> Result<Option<InboxAddress>, Error> {
+        let Ok(identity) = IdentityKey::try_from(&errand.person.0[..]) else { return Ok(None) };
+        Ok(self.inboxes_of(&identity, &errand.device)?.into_iter().find(like))
     }
 
     /// One inbox does not take it: the other may. If neither does, who is not reached is not a member.
     fn try_other_inbox(&mut self, failed: MailboxId, mut errand: Errand, why: &str) -> Result<(), Error> {
-        let identity = IdentityKey::try_from(&errand.person.0[..]).ok();
-        let others = match &identity {
-            Some(identity) => self.inboxes_of(identity, &errand.device)?,
-            None => Vec::new(),
-        };
+        let other = self.others_inbox(&errand, |inbox| inbox.mailbox != failed)?;
         errand.tries += 1;
         if errand.tries < 2
-            && let Some(other) = others.iter().find(|inbox| inbox.mailbox != failed)
+            && let Some(other) = other
         {
-            return self.post_to_inbox(other, errand);
+            return self.post_to_inbox(&other, errand);
         }
         if let Some(conversation) = errand.conversation {
             let text = format!("an invitation could not be left ({why}): who it was for is taken out again");

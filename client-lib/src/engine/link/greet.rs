@@ -1,9 +1,9 @@
 //! The beginning of a connection: the relay greets and proves who it is.
 
-use posthorn_proto::RelayIdentity;
 use posthorn_proto::auth::Proof;
 use posthorn_proto::frame::{Hello, ProveRelay, Refusal, Request};
 use posthorn_proto::proof::RelayCheck;
+use posthorn_proto::{PostId, RelayIdentity};
 
 use super::request::Pending;
 use super::{LinkState, Step};
@@ -27,6 +27,7 @@ impl Step<'_> {
             return Ok(());
         }
         let time = hello.time;
+        up.tells_time(time, self.now);
         up.hello = Some(hello);
         // Whichever of the connections to our own relay comes up first: the others' words are judged by it.
         if let Some(own) = self.own_or_none()?
@@ -121,6 +122,25 @@ impl Step<'_> {
             );
             self.alarm(None, Cause::ClockWrong, None, text);
         }
+    }
+
+    /// A post id of now, for a post that leaves by this link: by its relay's clock, or by what is known of
+    /// our own relay's while it is not up.
+    pub(in crate::engine) fn new_post_id(&mut self, link: &LinkId) -> PostId {
+        let seconds = self.live.relay_seconds(link, self.now);
+        PostId::drawn_at(seconds.unwrap_or(self.relay_now() / 1000), self.rng)
+    }
+
+    /// The relay found a post id not to be of now: from here on they are made by the clock that it told.
+    pub(in crate::engine) fn correct_time(&mut self, link: &LinkId, refusal: &Refusal) {
+        let now = self.now;
+        if let Some(up) = self.live.links.get_mut(link).and_then(LinkState::up_mut)
+            && refusal.time > 0
+        {
+            up.tells_time(refusal.time, now);
+        }
+        // Not at once: a relay that always says so is not to keep us busy.
+        self.back_off(link, refusal);
     }
 
     /// The time by the relay's clock, unix milliseconds; by ours as long as none is known.

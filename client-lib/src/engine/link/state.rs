@@ -47,6 +47,8 @@ pub(in crate::engine) enum LinkState {
 /// A connection that is up.
 pub(in crate::engine) struct Up {
     pub(in crate::engine) hello: Option<Hello>,
+    /// The relay's clock when it was last told, unix seconds, and ours then, unix milliseconds.
+    told: (u64, u64),
     /// The relay proved that it has the key that it names.
     pub(in crate::engine) proven: bool,
     /// We proved that we are the device.
@@ -80,6 +82,7 @@ impl LinkState {
     pub(super) fn connected(attempts: u32, now: u64) -> Self {
         Self::Up(Box::new(Up {
             hello: None,
+            told: (0, now),
             proven: false,
             authenticated: false,
             attempts,
@@ -101,6 +104,7 @@ impl LinkState {
             Self::Connecting { until, .. } => until.iter_mut().for_each(shift),
             Self::Up(up) => {
                 shift(&mut up.last_sent);
+                shift(&mut up.told.1);
                 up.waiting_since.iter_mut().for_each(&shift);
                 if up.not_before > 0 {
                     shift(&mut up.not_before);
@@ -184,6 +188,16 @@ impl Up {
         pending
     }
 
+    /// Takes what the relay's clock shows, unix seconds.
+    pub(super) fn tells_time(&mut self, seconds: u64, now: u64) {
+        self.told = (seconds, now);
+    }
+
+    /// The time by the relay's clock, unix seconds.
+    fn relay_seconds(&self, now: u64) -> u64 {
+        self.told.0.saturating_add(now.saturating_sub(self.told.1) / 1000)
+    }
+
     fn ping_at(&self) -> Option<u64> {
         let hello = self.hello.as_ref()?;
         // A third of what the relay takes, so that one lost ping costs nothing.
@@ -224,6 +238,11 @@ impl Live {
         let up = self.links.get(id)?.up()?;
         let known = up.proven && (id.link != Link::Account || up.authenticated);
         (known && up.not_before <= now).then_some(up)
+    }
+
+    /// The time by the clock of the relay at the other end, unix seconds, if it is known.
+    pub(in crate::engine) fn relay_seconds(&self, id: &LinkId, now: u64) -> Option<u64> {
+        Some(self.links.get(id)?.up()?.relay_seconds(now))
     }
 
     /// Whether a request like this is unanswered.

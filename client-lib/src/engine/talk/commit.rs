@@ -9,8 +9,8 @@ use super::deliver::After;
 use super::slot::AuthorSlot;
 use super::wish::waits;
 use crate::conversation::{Cause, ConversationState, Intent, intents};
-use crate::engine::Error;
 use crate::engine::mailbox::Arrival;
+use crate::engine::{Error, LinkId};
 use crate::envelope::Slot;
 use crate::group::{Change, EpochKeys, Group, GroupError, Member, Provider, Staged, UnverifiedKeyPackage};
 use crate::identity::{IdentityKey, PersonId};
@@ -25,7 +25,7 @@ pub(in crate::engine) const DOUBT_WITHIN: u64 = 10_000;
 
 impl Talk<'_, '_> {
     /// Stages a commit for the first wish that is due. Returns whether there is one now.
-    pub(in crate::engine) fn stage_commit(&mut self) -> Result<bool, Error> {
+    pub(in crate::engine) fn stage_commit(&mut self, link: &LinkId) -> Result<bool, Error> {
         for (row, intent) in intents(self.step.tx, &self.id)? {
             if waits(&intent, self.step.now) {
                 self.step.wake_talk(self.id, intent.not_before());
@@ -38,7 +38,7 @@ impl Talk<'_, '_> {
                 Wanted::Nothing => self.intent_done(row)?,
                 Wanted::Never(why) => self.intent_failed(row, Cause::CannotAdd, &why)?,
                 Wanted::Change(change) => {
-                    if self.stage(row, &intent, &change)? {
+                    if self.stage(link, row, &intent, &change)? {
                         return Ok(true);
                     }
                 }
@@ -58,7 +58,7 @@ impl Talk<'_, '_> {
     }
 
     /// Makes the commit, its turn and its parcel, all in this transaction (rule 3).
-    fn stage(&mut self, intent: i64, wish: &Intent, change: &Change) -> Result<bool, Error> {
+    fn stage(&mut self, link: &LinkId, intent: i64, wish: &Intent, change: &Change) -> Result<bool, Error> {
         let own = self.step.own()?;
         let leaf = own.leaf()?;
         let mailbox = self.record().mailbox;
@@ -66,7 +66,7 @@ impl Talk<'_, '_> {
             return Ok(false);
         };
         // The author's slot is signed with the commit, so that the readers' keys are drawn before it.
-        let post = PostId::random(self.step.rng);
+        let post = self.step.new_post_id(link);
         let invitees = self.invitees(change)?;
         let evicted = self.group(|group, _| {
             let mut evicted = Vec::new();

@@ -3,7 +3,7 @@
 
 use posthorn_proto::frame::{Post, Refusal, Request};
 use posthorn_proto::turn::TurnHash;
-use posthorn_proto::{ErrorCode, MailboxId, PostId, PostKey, TurnRequest};
+use posthorn_proto::{ErrorCode, MailboxId, PostKey, TurnRequest};
 
 use super::Talk;
 use super::slot::AuthorSlot;
@@ -53,7 +53,7 @@ impl Talk<'_, '_> {
             self.alarm(Cause::EchoDiffers, Some(read), text);
             return Ok(());
         }
-        if self.record().commit_row.is_some() || self.stage_commit()? {
+        if self.record().commit_row.is_some() || self.stage_commit(&link)? {
             return self.post_commit(&link);
         }
         self.post_message(&link)
@@ -67,22 +67,30 @@ impl Talk<'_, '_> {
             |parcel: &Parcel| parcel.sealed().and_then(|sealed| sealed.posted).is_some_and(|at| at <= read);
         let mut found = false;
         for (row, parcel) in outbox::oldest(self.step.tx, &self.record().mailbox, UNREAD_PARCELS)? {
-            match parcel {
-                parcel if !is_lost(&parcel) => continue,
-                Parcel::Message { message, sent_at, said, .. } => {
-                    let anew = Parcel::Message { message, sent_at, said, sealed: None };
-                    outbox::update(self.step.tx, row, &anew)?;
-                }
-                Parcel::Commit { .. } => {
-                    self.group(|group, _| group.clear_pending())?;
-                    outbox::remove(self.step.tx, row)?;
-                    self.change().commit_row = None;
-                }
-                Parcel::Inbox { .. } => continue,
+            if is_lost(&parcel) {
+                self.make_anew(row, parcel)?;
+                found = true;
             }
-            found = true;
         }
         Ok(found)
+    }
+
+    /// Lets a post be made under another post id: what is said is sealed again, and what was to be true by a
+    /// commit is wanted as before.
+    fn make_anew(&mut self, row: i64, parcel: Parcel) -> Result<(), Error> {
+        match parcel {
+            Parcel::Message { message, sent_at, said, .. } => {
+                let anew = Parcel::Message { message, sent_at, said, sealed: None };
+                outbox::update(self.step.tx, row, &anew)?;
+            }
+            Parcel::Commit { .. } => {
+                self.group(|group, _| group.clear_pending())?;
+                outbox::remove(self.step.tx, row)?;
+                self.change().commit_row = None;
+            }
+            Parcel::Inbox { .. } => {}
+        }
+        Ok(())
     }
 
     /// Posts our commit, or waits to read it back: what is said meanwhile would be of an epoch that ends.
@@ -119,7 +127,7 @@ impl Talk<'_, '_> {
                 }
                 // Its epoch has been read to the end and it was not there: it never was accepted (rule 3).
                 _ => {
-                    let sealed = self.seal(message, sent_at, &said)?;
+                    let sealed = self.seal(link, message, sent_at, &said)?;
                     let parcel = Parcel::Message { message, sent_at, said, sealed: Some(sealed.clone()) };
                     outbox::update(self.step.tx, row, &parcel)?;
                     self.post(link, row, &sealed, None);
@@ -131,7 +139,13 @@ impl Talk<'_, '_> {
     }
 
     /// Encrypts under the present epoch; the bytes are stored before they are posted.
-    fn seal(&mut self, message: MessageId, sent_at: u64, said: &Said) -> Result<SealedPost, Error> {
+    fn seal(
+        &mut self,
+        link: &LinkId,
+        message: MessageId,
+        sent_at: u64,
+        said: &Said,
+    ) -> Result<SealedPost, Error> {
         let own = self.step.own()?;
         let mailbox = self.record().mailbox;
         let (seq, chain) = match self.reading() {
@@ -143,7 +157,7 @@ impl Talk<'_, '_> {
         record.receipt_sent = receipt;
         record.receipt_due = 0;
         let said = self.proven(said)?;
-        let post = PostId::random(self.step.rng);
+        let post = self.step.new_post_id(link);
         let aad = AuthorSlot { mailbox, post, readers: TurnHash::NONE, seq, chain }.encode();
         let content = Content { message, sent_at, receipt, said }.encode();
         let leaf = own.leaf()?;
@@ -204,6 +218,15 @@ impl Talk<'_, '_> {
                 let sealed = parcel.as_ref().and_then(Parcel::sealed);
                 if sealed.is_some_and(|sealed| sealed.epoch == epoch) {
                     self.step.live.turned.entry(self.id).or_insert(self.step.now);
+                }
+                self.look_again();
+            }
+            Some(ErrorCode::PostIdTime) => {
+                // It was only posted once everything was read, so that ours would have been read back had it
+                // been there; and under an id that is not of now nothing is ever taken.
+                self.step.correct_time(link, refusal);
+                if let Some(parcel) = outbox::get(self.step.tx, row)? {
+                    self.make_anew(row, parcel)?;
                 }
                 self.look_again();
             }

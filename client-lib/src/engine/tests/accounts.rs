@@ -204,11 +204,8 @@ fn a_limit_of_tokens_is_told_and_holds_back_nothing_else() {
         .into_iter()
         .find(|frame| matches!(frame.body, Request::DrawTokens(_)))
         .expect("it has none");
-    let refusal = Refusal {
-        code: Some(ErrorCode::RateLimited),
-        message: "at most 200 a day".to_owned(),
-        retry_after_ms: 60_000,
-    };
+    let refusal =
+        Refusal { retry_after_ms: 60_000, ..Refusal::new(ErrorCode::RateLimited, "at most 200 a day") };
     let effects = desk.answers(&account, draw.request, ServerBody::Error(refusal));
     let told = |effect: &Effect| matches!(effect, Effect::Event(Event::Waiting(waiting)) if waiting.code == "RATE_LIMITED");
     assert!(effects.iter().any(told), "{effects:?}");

@@ -4,14 +4,14 @@ use posthorn_proto::chain::Chain;
 use posthorn_proto::turn::TurnHash;
 use posthorn_proto::{DeviceId, KeyHash, MailboxId, PostId, ReadKey, Reader, ReaderId, Turn};
 
-use super::desk::{Desk, alarms, relay, seals};
+use super::desk::{Desk, alarms, link, relay, seals};
 use crate::content::{Content, Leave, Receipt, Said, Text, WelcomeRefused};
 use crate::conversation::{
     Body, Candidate, Cause, ConversationState, EntryState, GroupId, Intent, MessageId, Notice, Package,
     Unreadable,
 };
 use crate::engine::talk::slot::AuthorSlot;
-use crate::engine::{Command, Effect, Error, Event};
+use crate::engine::{Command, Effect, Error, Event, Link};
 use crate::envelope::Slot;
 use crate::group::{
     Change, Group, GroupError, GroupInfo, KeyPackageKind, Provider, Refusal, UnverifiedKeyPackage,
@@ -508,7 +508,7 @@ fn a_key_package_that_ran_out_is_told_whoever_else_is_added() {
         let (_, effects) = bob.step(|step| {
             crate::conversation::remove_intents(step.tx, &id)?;
             crate::conversation::put_intent(step.tx, &id, &Intent::Add(candidates))?;
-            step.talk(&id, |talk| talk.stage_commit())
+            step.talk(&id, |talk| talk.stage_commit(&link(Link::Mailboxes)))
         });
         assert_eq!(alarms(&effects), [Cause::CannotAdd], "dave is named last: {last}");
         assert_eq!(bob.intents(&TALK).len(), 0);

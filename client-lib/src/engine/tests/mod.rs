@@ -19,3 +19,5 @@ mod relays;
 mod returns;
 #[cfg(test)]
 mod strangers;
+#[cfg(test)]
+mod times;

@@ -222,7 +222,7 @@ fn no_relay_sends_a_device_away_for_days() {
     let id = link(Link::Inbox);
     let sent = requests(&desk.connects(&id), &id);
     let request = sent.last().expect("it opens").request;
-    let refusal = Refusal { code: Some(ErrorCode::Busy), message: String::new(), retry_after_ms: u32::MAX };
+    let refusal = Refusal { retry_after_ms: u32::MAX, ..Refusal::new(ErrorCode::Busy, "") };
     desk.answers(&id, request, ServerBody::Error(refusal));
     assert!(desk.engine.live.links[&id].wake_at().expect("goes on") - NOW <= 15 * 60 * 1000);
     desk.frames(&id, vec![ServerFrame::push(ServerBody::GoingAway { reconnect_after_ms: u32::MAX })]);
