@@ -109,6 +109,8 @@ pub(crate) struct Register {
     /// Keep the passphrase in the system's keyring, so that it is not asked for again
     #[arg(long)]
     pub(crate) keyring: bool,
+    #[command(flatten)]
+    pub(crate) patience: Patience,
 }
 
 /// `passphrase`.
@@ -164,7 +166,8 @@ impl What {
     /// How long the person who typed it wants to wait, if they said so.
     pub(crate) fn wait(&self) -> Option<Duration> {
         let patience = match self {
-            Self::Start(Start { patience, .. })
+            Self::Register(Register { patience, .. })
+            | Self::Start(Start { patience, .. })
             | Self::Send(Send { patience, .. })
             | Self::Accept(Accept { patience, .. })
             | Self::React(React { patience, .. })

@@ -68,3 +68,19 @@ fn a_passphrase_is_the_same_composed_decomposed_and_from_windows() {
     let other = file("other", "Hoi ban\n");
     assert_eq!(with(&other, &["card"]).status.code(), Some(1));
 }
+
+/// It used to wait without a word, and for ever.
+#[test]
+fn a_relay_that_is_full_is_told_with_its_reason() {
+    let mut config = posthorn_server::Config::for_tests();
+    config.store.accounts = 1;
+    let (relay, homes) = (TestRelay::with(config), tempfile::tempdir().expect("a folder"));
+    relay.register(&homes.path().join("alice"), "alice");
+    let home = homes.path().join("bob");
+    common::prepare(&home);
+    let bob = run(&home, &[&registering(&relay, "bob")[..], &["--wait", "2"]].concat());
+    assert_eq!(bob.status.code(), Some(1), "{bob:?}");
+    for part in ["not registered within 2 s", "QUOTA", "accounts", "the same command goes on"] {
+        assert!(errors(&bob).contains(part), "{part}: {bob:?}");
+    }
+}

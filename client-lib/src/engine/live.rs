@@ -97,6 +97,7 @@ impl Promised {
 /// What a relay rations on its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum HeldBack {
+    Registration,
     Tokens,
     Directory,
 }

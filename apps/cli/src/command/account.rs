@@ -63,11 +63,8 @@ pub(super) async fn register(global: &Global, arguments: &Register) -> Result<()
     };
     let client = Client::with_database(database)?;
     let registered = tokio::select! {
-        registered = register_online(&client, &relay, handle, &arguments.invite) => registered,
-        signal = signal::received() => Err(Failure {
-            problem: Problem::interrupted(signal, "the same command goes on where this one was"),
-            refused: false,
-        }),
+        registered = register_online(&client, &relay, handle, arguments) => registered,
+        signal = signal::received() => Err(Failure::passing(Problem::interrupted(signal, GOES_ON))),
     };
     let is_empty = client.account().await.is_ok_and(|account| account.is_none());
     profile::close(client).await;
@@ -111,39 +108,62 @@ fn invite_needed(problem: Problem, invite: &str) -> Problem {
     Problem::new("INVITE_NEEDED", message)
 }
 
+/// What becomes of a registration that did not end.
+const GOES_ON: &str = "the same command goes on where this one was";
+
 /// Why there is no account.
 struct Failure {
     problem: Problem,
     refused: bool,
 }
 
+impl Failure {
+    fn passing(problem: Problem) -> Self {
+        Self { problem, refused: false }
+    }
+}
+
 async fn register_online(
     client: &Client,
     relay: &RelayUrl,
     handle: Handle,
-    invite: &str,
+    arguments: &Register,
 ) -> Result<Account, Failure> {
     let mut events = client.events();
+    let mut why = String::new();
     let unreachable = async {
         loop {
             match events.next().await {
                 Some(Event::Disconnected { reason, .. }) => return reason,
+                Some(Event::Waiting(waiting)) => {
+                    let refusal = wait::in_words(&waiting);
+                    if refusal != why {
+                        wait::tell_people(&format!("{refusal}; still trying (ctrl-c stops the waiting)"));
+                    }
+                    why = refusal;
+                }
                 Some(_) => {}
                 None => std::future::pending().await,
             }
         }
     };
-    let registration = client.register(relay.clone(), handle, invite);
+    let registration = client.register(relay.clone(), handle, &arguments.invite);
+    let patience = arguments.patience;
     tokio::select! {
         biased;
         account = registration => account.map_err(|error| Failure {
             refused: matches!(error, Error::Refused { .. }),
             problem: error.into(),
         }),
-        reason = unreachable => Err(Failure {
-            problem: Problem::unreachable(relay.as_str(), &reason, "check the address and try the same command again"),
-            refused: false,
-        }),
+        reason = unreachable => {
+            let what = "check the address and try the same command again";
+            Err(Failure::passing(Problem::unreachable(relay.as_str(), &reason, what)))
+        }
+        () = tokio::time::sleep(patience.duration()) => {
+            let why = if why.is_empty() { "the relay does not answer" } else { &why };
+            let text = format!("not registered within {} s: {why}; {GOES_ON}", patience.seconds());
+            Err(Failure::passing(Problem::new("NOT_YET", text)))
+        }
     }
 }
 

@@ -194,8 +194,7 @@ impl Printer<'_> {
             }
             Event::Waiting(waiting) => {
                 let seconds = waiting.until.saturating_sub(clock::now_ms()).div_ceil(1000);
-                let (code, text) = (&waiting.code, plain_line(&waiting.text));
-                line(&format!("-- the relay makes us wait ({code}): {text}; next try in {seconds} s"));
+                line(&format!("-- {}; next try in {seconds} s", wait::in_words(waiting)));
             }
             Event::Missed { events } => {
                 let history = advice::command("history CONVERSATION");

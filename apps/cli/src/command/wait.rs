@@ -4,9 +4,10 @@ use std::future::Future;
 use std::time::Duration;
 
 use posthorn_client::client::Client;
-use posthorn_client::engine::{Error, Event};
+use posthorn_client::engine::{Error, Event, Waiting};
 
 use crate::args::Patience;
+use crate::plain::plain_line;
 use crate::print::tell;
 use crate::problem::Problem;
 use crate::profile::Session;
@@ -68,7 +69,9 @@ pub(crate) async fn answer<T>(
                 Some(event) = events.next() => match event {
                     Event::Disconnected { reason: why, .. } => {
                         if reason.is_none() {
-                            tell_people(session, &why);
+                            let what = "still trying (ctrl-c stops the waiting)";
+                            let relay = &session.account.relay;
+                            tell_people(Problem::unreachable(relay, &why, what).message());
                         }
                         reason = Some(why);
                     }
@@ -88,13 +91,16 @@ pub(crate) async fn answer<T>(
 }
 
 /// Told while waiting goes on, for people only: programs get the error at the end.
-fn tell_people(session: &Session, reason: &str) {
+pub(super) fn tell_people(text: &str) {
     use std::io::IsTerminal as _;
     if std::io::stderr().is_terminal() {
-        let problem =
-            Problem::unreachable(&session.account.relay, reason, "still trying (ctrl-c stops the waiting)");
-        tell(problem.message());
+        tell(text);
     }
+}
+
+/// That the relay refuses something for now.
+pub(super) fn in_words(waiting: &Waiting) -> String {
+    format!("the relay makes us wait ({}): {}", waiting.code, plain_line(&waiting.text))
 }
 
 /// What is said when patience ends.

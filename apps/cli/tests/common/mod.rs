@@ -61,9 +61,13 @@ pub(crate) struct TestRelay {
 
 impl TestRelay {
     pub(crate) fn start() -> Self {
+        Self::with(Config::for_tests())
+    }
+
+    pub(crate) fn with(config: Config) -> Self {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let (relay, invite) = runtime.block_on(async {
-            let relay = Relay::start(Config::for_tests()).await.expect("a relay");
+            let relay = Relay::start(config).await.expect("a relay");
             let invite = relay.mint_invite(16, 1).await.expect("an invite");
             (relay, invite.code)
         });

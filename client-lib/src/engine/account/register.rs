@@ -9,6 +9,7 @@ use super::Own;
 use super::profile::Profile;
 use crate::conversation::Cause;
 use crate::engine::link::request::Pending;
+use crate::engine::live::HeldBack;
 use crate::engine::{Account, Effect, Error, Event, LinkId, Reply, Step};
 use crate::identity::RelayUrl;
 
@@ -109,6 +110,7 @@ impl Step<'_> {
         // Busy is not no. What an earlier try may have stored must not lose its keys.
         if refusal.code.is_some_and(|code| matches!(code.retry(), Retry::Later | Retry::Reconnect)) {
             self.back_off(id, refusal);
+            self.hold_back(HeldBack::Registration, refusal);
             return Ok(());
         }
         self.forget_registration()?;
