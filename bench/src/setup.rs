@@ -135,7 +135,7 @@ async fn draw(door: &Door, count: usize, rng: &mut ChaCha20Rng) -> anyhow::Resul
         other => bail!("registering: {other:?}"),
     }
     let tokens: Vec<Token> = (0..count).map(|_| Token::random(rng)).collect();
-    match ask(&mut account, 2, Request::DrawTokens(tokens.iter().map(Token::hash).collect())).await? {
+    match ask(&mut account, 2, Request::creation_tokens(tokens.iter().map(Token::hash).collect())).await? {
         ServerBody::TokensDrawn(accepted) if accepted as usize == count => {}
         other => bail!("drawing {count} tokens: {other:?}"),
     }

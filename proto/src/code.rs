@@ -103,6 +103,20 @@ codes! {
     Internal = 46 "INTERNAL" Later,
     /// A stored envelope can no longer be read back.
     Damaged = 47 "DAMAGED" Never,
+    /// No such blob: it never existed, its lease ended, or it was deleted.
+    BlobUnknown = 60 "BLOB_UNKNOWN" Never,
+    /// Another blob has this id.
+    BlobExists = 61 "BLOB_EXISTS" Never,
+    /// The blob exists, but this is not its holder's key.
+    HolderKeyWrong = 62 "HOLDER_KEY_WRONG" Never,
+    /// The blob exists, but this part of it was not put yet.
+    PartMissing = 63 "PART_MISSING" Later,
+    /// Other bytes are stored as this part.
+    PartDiffers = 64 "PART_DIFFERS" Never,
+    /// The range does not overlap what there is.
+    RangeWrong = 65 "RANGE_WRONG" Never,
+    /// Too little came for too long. What was put stays.
+    TooSlow = 66 "TOO_SLOW" Later,
 }
 
 impl fmt::Display for ErrorCode {

@@ -97,6 +97,9 @@ id!(
     /// Names a device of an account.
     DeviceId, 16);
 id!(
+    /// Names a blob on its relay. Whoever knows it can read the blob.
+    BlobId, 16);
+id!(
     /// Names one life of a relay's store (R10).
     Incarnation, 16);
 id!(
@@ -106,7 +109,7 @@ id!(
     /// SHA-256 of an access key or a token, which is all that the relay keeps of it.
     KeyHash, 32);
 
-random!(MailboxId, ReaderId, DeviceId, Incarnation);
+random!(MailboxId, ReaderId, DeviceId, BlobId, Incarnation);
 
 impl PostId {
     /// Names a post that is made at this time of its relay's clock, unix seconds: four bytes of it, in

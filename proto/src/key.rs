@@ -86,7 +86,10 @@ key!(
     /// mailbox.
     TurnKey);
 key!(
-    /// Pays for the creation of one mailbox (rule 16).
+    /// Lets its holder put the parts of a blob, extend its lease and delete it.
+    HolderKey);
+key!(
+    /// Pays for the creation of one mailbox (rule 16), or for the upload of one blob.
     Token);
 
 #[cfg(test)]

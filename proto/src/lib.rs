@@ -32,10 +32,10 @@ mod generated {
 
 pub use code::ErrorCode;
 pub use id::{
-    BadHandle, DeviceId, Handle, Incarnation, KeyHash, MailboxId, PostId, ReaderId, RelayIdentity,
+    BadHandle, BlobId, DeviceId, Handle, Incarnation, KeyHash, MailboxId, PostId, ReaderId, RelayIdentity,
     WrongLength,
 };
-pub use key::{PostKey, ReadKey, Token, TurnKey};
+pub use key::{HolderKey, PostKey, ReadKey, Token, TurnKey};
 pub use limits::Limits;
 pub use turn::{Reader, Turn, TurnRequest};
 
@@ -44,6 +44,10 @@ pub const SUBPROTOCOL: &str = "posthorn.v1";
 
 /// Where a relay speaks WebSocket, below its URL.
 pub const PATH: &str = "/v1/ws";
+
+/// Below which path of a relay's URL blobs are put and got by HTTP: `/v1/blob/` and the id in 32 hexadecimal
+/// digits.
+pub const BLOB_PATH: &str = "/v1/blob/";
 
 /// The WebSocket close code of a connection that was silent for `limits.idle_seconds`.
 pub const CLOSE_IDLE: u16 = 4000;

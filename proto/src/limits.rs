@@ -37,6 +37,16 @@ pub const IDLE_SECONDS: u32 = 90;
 pub const KEY_PACKAGES_PER_DEVICE: usize = 100;
 /// Most creation tokens that one device may draw in a day (UTC).
 pub const TOKENS_PER_DEVICE: usize = 200;
+/// Length of each part of a blob but the last, which may be shorter, in bytes.
+pub const BLOB_PART_BYTES: u32 = 1 << 20;
+/// Most parts of a blob.
+pub const BLOB_PARTS: u32 = 65_536;
+/// Largest blob, in bytes: 64 GiB.
+pub const BLOB_BYTES: u64 = BLOB_PART_BYTES as u64 * BLOB_PARTS as u64;
+/// Longest lease of a blob, in seconds: 10 years.
+pub const BLOB_SECONDS: u32 = 3650 * 24 * 3600;
+/// Most upload tokens that one device may draw in a day (UTC).
+pub const UPLOAD_TOKENS_PER_DEVICE: usize = 1000;
 /// What a remembered post takes of its mailbox's quota beside its envelope, in bytes, whether or not the
 /// envelope is trimmed (rule 2).
 pub const POST_OVERHEAD_BYTES: u64 = 64;
@@ -72,6 +82,12 @@ pub struct Limits {
     pub key_packages_per_device: u32,
     /// Most creation tokens that one device may draw in a day (UTC).
     pub tokens_per_device: u32,
+    /// Largest blob, bytes; 0 = the relay keeps none.
+    pub blob_bytes: u64,
+    /// Longest lease of a blob, from now on, seconds.
+    pub blob_seconds: u32,
+    /// Most upload tokens that one device may draw in a day (UTC).
+    pub upload_tokens_per_device: u32,
 }
 
 impl Default for Limits {
@@ -91,6 +107,9 @@ impl Default for Limits {
             idle_seconds: IDLE_SECONDS,
             key_packages_per_device: KEY_PACKAGES_PER_DEVICE as u32,
             tokens_per_device: TOKENS_PER_DEVICE as u32,
+            blob_bytes: BLOB_BYTES,
+            blob_seconds: BLOB_SECONDS,
+            upload_tokens_per_device: UPLOAD_TOKENS_PER_DEVICE as u32,
         }
     }
 }

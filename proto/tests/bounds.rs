@@ -47,6 +47,10 @@ fn told() -> Vec<(&'static str, &'static str, Put<ServerFrame>)> {
             let ServerBody::Error(refusal) = &mut frame.body else { panic!("not an error") };
             refusal.time = number;
         }),
+        ("Limits.blob_bytes", "hello", |frame, number| {
+            let ServerBody::Hello(hello) = &mut frame.body else { panic!("not a hello") };
+            hello.limits.blob_bytes = number;
+        }),
         ("Posted.seq", "posted", |frame, number| {
             let ServerBody::Posted { seq } = &mut frame.body else { panic!("not posted") };
             *seq = number;

@@ -94,6 +94,9 @@ fn the_limits() {
         ("idle_seconds", limits.idle_seconds.into()),
         ("key_packages_per_device", limits.key_packages_per_device.into()),
         ("tokens_per_device", u64::from(limits.tokens_per_device)),
+        ("blob_bytes", limits.blob_bytes),
+        ("blob_seconds", limits.blob_seconds.into()),
+        ("upload_tokens_per_device", limits.upload_tokens_per_device.into()),
     ] {
         assert!(DOCS.contains(&format!("| {name} | {}", digits(value))), "{name} = {value}");
     }

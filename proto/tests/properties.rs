@@ -7,7 +7,7 @@ use posthorn_proto::auth::Proof;
 use posthorn_proto::frame::{
     Ack, Authenticate, CardAnswer, ClientFrame, Create, Delivery, KeyPackage, Open, OpenState, Opened,
     Opening, Post, ProveRelay, PublishCard, PublishKeyPackages, Refusal, Register, Request, ServerBody,
-    ServerFrame, Signal,
+    ServerFrame, Signal, TokenPurpose,
 };
 use posthorn_proto::limits::MOST_SEQ;
 use posthorn_proto::{
@@ -124,7 +124,10 @@ fn account_request() -> impl Strategy<Value = Request> {
         }),
         handle().prop_map(Request::LookUp),
         handle().prop_map(Request::TakeKeyPackages),
-        vec(hash(), 0..4).prop_map(Request::DrawTokens),
+        (any::<bool>(), vec(hash(), 0..4)).prop_map(|(upload, hashes)| Request::DrawTokens {
+            purpose: if upload { TokenPurpose::UploadBlob } else { TokenPurpose::CreateMailbox },
+            hashes,
+        }),
     ]
 }
 

@@ -6,6 +6,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// connections that are being turned away.
 const RESERVE: u32 = 256;
 
+/// Files that one transfer may have open at a time: a part, and another or a folder for as long as it is
+/// stored.
+const FILES: u32 = 2;
+
 /// Raises this process's limit as far as it may.
 pub(crate) fn raise() {
     let limit = getrlimit(Resource::Nofile);
@@ -14,10 +18,11 @@ pub(crate) fn raise() {
     }
 }
 
-/// How many connections there can be, of `wanted`.
-pub(crate) fn admit(wanted: u32) -> u32 {
+/// How many connections there can be, of `wanted`, and how many of `transfers` of blobs, each of which has a
+/// file open.
+pub(crate) fn admit(wanted: u32, transfers: u32) -> (u32, u32) {
     let limit = getrlimit(Resource::Nofile).current;
-    let most = most(limit);
+    let (most, transfers) = most(limit, transfers);
     if most < wanted {
         tracing::warn!(
             limit,
@@ -25,12 +30,14 @@ pub(crate) fn admit(wanted: u32) -> u32 {
              systemd, `ulimit -n` of a shell) or lower connections.total"
         );
     }
-    wanted.min(most)
+    (wanted.min(most), transfers)
 }
 
-fn most(limit: Option<u64>) -> u32 {
+fn most(limit: Option<u64>, transfers: u32) -> (u32, u32) {
     let limit = limit.map_or(u32::MAX, |limit| u32::try_from(limit).unwrap_or(u32::MAX));
-    limit.saturating_sub(RESERVE).max(limit / 4).max(1)
+    let transfers = transfers.min(limit / 16).max(1);
+    let left = limit.saturating_sub(RESERVE).saturating_sub(transfers.saturating_mul(FILES));
+    (left.max(limit / 4).max(1), transfers)
 }
 
 #[cfg(test)]
@@ -39,9 +46,15 @@ mod tests {
 
     #[test]
     fn the_store_has_its_reserve() {
-        let cases = [(None, u32::MAX - RESERVE), (Some(1024), 768), (Some(300), 75), (Some(0), 1)];
-        for (limit, connections) in cases {
-            assert_eq!(most(limit), connections, "{limit:?}");
+        for (limit, transfers, expected) in [
+            (None, 128, (u32::MAX - RESERVE - 256, 128)),
+            (Some(4096), 128, (3584, 128)),
+            (Some(1024), 128, (640, 64)),
+            (Some(1024), 1, (766, 1)),
+            (Some(300), 128, (75, 18)),
+            (Some(0), 128, (1, 1)),
+        ] {
+            assert_eq!(most(limit, transfers), expected, "{limit:?}");
         }
     }
 }

@@ -2,15 +2,16 @@
 //!
 //! Reading guide, in the order in which a request passes: [`cli_main`] (the program) -> [`relay`]
 //! (composition) -> [`gateway`] (listener, connection, session) -> [`command`] (one file per request) ->
-//! [`store`] (the trait, its ledger of [`mailbox`] and [`directory`] rules, the engines) -> [`live`] (who has
-//! a mailbox open hears of it) -> [`outbox`] (what waits to be sent). [`config`] is what can be set,
-//! [`admin`] what the host asks over a local socket, [`clock`] the only clock, [`secret`] the relay's own
-//! keys.
+//! [`store`] (the trait, its ledger of [`mailbox`], [`directory`] and [`blob`] rules, the engines) ->
+//! [`live`] (who has a mailbox open hears of it) -> [`outbox`] (what waits to be sent). The bytes of blobs
+//! lie in `parts`. [`config`] is what can be set, [`admin`] what the host asks over a local socket, [`clock`]
+//! the only clock, [`secret`] the relay's own keys.
 //!
 //! Invariant: nothing here depends on MLS or on the client library. The relay has keys' hashes and opaque
 //! bytes, and logs neither these nor names nor addresses at the default level (R8).
 
 pub mod admin;
+pub mod blob;
 mod cli;
 pub mod clock;
 pub mod command;
@@ -21,6 +22,7 @@ pub mod gateway;
 pub mod live;
 pub mod mailbox;
 pub mod outbox;
+mod parts;
 pub mod relay;
 pub mod secret;
 pub mod store;

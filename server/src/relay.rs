@@ -22,6 +22,11 @@ use crate::descriptors;
 use crate::gateway::listener::{self, Listener};
 use crate::gateway::{Certificates, TlsError};
 use crate::live::Hub;
+use crate::parts;
+use crate::parts::Parts;
+use crate::parts::folder::FolderParts;
+use crate::parts::memory::MemoryParts;
+use crate::parts::sweep::Sweep;
 use crate::secret::{RelaySecret, SecretError};
 use crate::store::embedded::{self, EmbeddedStore};
 use crate::store::memory::MemoryStore;
@@ -30,6 +35,8 @@ use crate::store::{Clock, Store, StoreError};
 /// How often what has expired is dropped. Each mailbox has its turn once a minute, so that what there is to
 /// do is spread over the minute.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is looked for what is left of blobs that are gone, on one of 256 shelves.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// How often certificates are read again and memory is given back, in expiry intervals.
 const CHORES_EVERY: u32 = 60;
 /// Longest path of a unix socket on Linux, in bytes, without the final zero.
@@ -42,6 +49,7 @@ pub struct Relay {
     drain: watch::Sender<bool>,
     embedded: Option<Arc<EmbeddedStore>>,
     certificates: Option<Arc<Certificates>>,
+    parts: Arc<dyn Parts>,
     /// The listener, which owns the connections.
     listener: JoinSet<()>,
     /// Expiry and the admin socket.
@@ -86,7 +94,8 @@ impl Relay {
     /// Likewise, by a clock that a test moves on.
     pub async fn start_by(mut config: Config, clock: SystemClock) -> Result<Self, StartError> {
         config.check()?;
-        config.connections.total = descriptors::admit(config.connections.total);
+        let (total, transfers) = descriptors::admit(config.connections.total, config.blobs.transfers);
+        (config.connections.total, config.blobs.transfers) = (total, transfers);
         let mut rng = StdRng::from_os_rng();
         let on_disk = config.engine == Engine::Embedded;
         if on_disk {
@@ -100,16 +109,7 @@ impl Relay {
 
         let hub = Hub::new();
         let (store, embedded) = open_store(&config, clock.clone(), hub.clone(), &mut rng).await?;
-        if on_disk && !RelaySecret::is_in(&config.data) && store.stats().accounts > 0 {
-            tracing::error!(
-                "relay-identity.key is missing: the relay begins with a new identity, and cards that name the old one are void; \
-                 if there is a backup of the file, stop the relay and put it back"
-            );
-        }
-        let identity = match on_disk {
-            true => RelaySecret::load_or_create(&config.data, &mut rng)?,
-            false => RelaySecret::random(&mut rng),
-        };
+        let identity = identity(&config, store.stats().accounts > 0, &mut rng)?;
         let mut seed = [0; 32];
         rng.fill_bytes(&mut seed);
         let context = Context::new(ContextParts {
@@ -126,8 +126,16 @@ impl Relay {
         });
 
         let (drain, draining) = watch::channel(false);
-        let gate =
-            Listener::new(tcp, &config, certificates.clone(), context.clone(), clock.clone(), draining);
+        let parts = open_parts(&config)?;
+        let gate = Listener::new(
+            tcp,
+            &config,
+            certificates.clone(),
+            context.clone(),
+            clock.clone(),
+            parts.clone(),
+            draining,
+        );
         let url = config.public_url.clone().unwrap_or_else(|| {
             let scheme = if config.tls.certificate.is_some() { "wss" } else { "ws" };
             format!("{scheme}://{address}")
@@ -146,9 +154,10 @@ impl Relay {
             upkeep.spawn(desk.clone().run(socket));
         }
         upkeep.spawn(every_second(context.store.clone(), certificates.clone()));
+        upkeep.spawn(sweep(context.store.clone(), parts.clone()));
         let mut listener = JoinSet::new();
         listener.spawn(gate.run());
-        Ok(Self { address, desk, drain, embedded, certificates, listener, upkeep })
+        Ok(Self { address, desk, drain, embedded, certificates, parts, listener, upkeep })
     }
 
     /// Where it listens.
@@ -180,6 +189,12 @@ impl Relay {
     /// minute, so something may be dropped up to a minute later than it expired.
     pub async fn expire(&self) -> Result<(), StoreError> {
         self.desk.context.store.expire().await
+    }
+
+    /// Removes what is left of blobs that are gone, which it does by itself, within some five minutes.
+    pub async fn sweep(&self) {
+        // What fails is told by the log, and is tried again.
+        let _ = Sweep::default().all(self.desk.context.store.as_ref(), self.parts.as_ref()).await;
     }
 
     /// Reads the TLS certificate again, if there is one. New connections get it; if it cannot be used, that
@@ -248,6 +263,43 @@ async fn open_store(
             let store = Arc::new(opening.await.map_err(|_| StartError::Defect)??);
             Ok((store.clone(), Some(store)))
         }
+    }
+}
+
+/// The relay's own key: the one in the data folder, or a new one.
+fn identity(config: &Config, has_accounts: bool, rng: &mut StdRng) -> Result<RelaySecret, SecretError> {
+    if config.engine == Engine::Memory {
+        return Ok(RelaySecret::random(rng));
+    }
+    if has_accounts && !RelaySecret::is_in(&config.data) {
+        tracing::error!(
+            "relay-identity.key is missing: the relay begins with a new identity, and cards that name the old one are void; \
+             if there is a backup of the file, stop the relay and put it back"
+        );
+    }
+    RelaySecret::load_or_create(&config.data, rng)
+}
+
+fn open_parts(config: &Config) -> Result<Arc<dyn Parts>, StartError> {
+    if config.engine == Engine::Memory {
+        return Ok(Arc::new(MemoryParts::default()));
+    }
+    // Whatever the disk has left is the journal's: blobs stop before it does.
+    let headroom = config.store.headroom_bytes.saturating_mul(2);
+    let failed = |error| StartError::Data(config.data.join(parts::folder::NAME), error);
+    Ok(Arc::new(FolderParts::open(&config.data, headroom).map_err(failed)?))
+}
+
+/// Removes what is left of blobs: everything at the start, then a shelf every second.
+async fn sweep(store: Arc<dyn Store>, parts: Arc<dyn Parts>) {
+    let mut sweep = Sweep::default();
+    let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // What fails is told by the log, and is tried again.
+    let _ = sweep.all(store.as_ref(), parts.as_ref()).await;
+    loop {
+        interval.tick().await;
+        let _ = sweep.step(store.as_ref(), parts.as_ref()).await;
     }
 }
 

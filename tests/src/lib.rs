@@ -10,6 +10,7 @@
 //! into the bound is a failure.
 
 pub mod faults;
+pub mod http;
 pub mod mailbox;
 pub mod person;
 pub mod pty;

@@ -82,7 +82,7 @@ impl BareDevice {
         rng: &mut impl CryptoRng,
     ) -> anyhow::Result<Vec<Token>> {
         let tokens: Vec<Token> = (0..count).map(|_| Token::random(rng)).collect();
-        match wire.ask(Request::DrawTokens(tokens.iter().map(Token::hash).collect())).await? {
+        match wire.ask(Request::creation_tokens(tokens.iter().map(Token::hash).collect())).await? {
             ServerBody::TokensDrawn(accepted) if accepted as usize == count => Ok(tokens),
             other => bail!("drawing {count} tokens: {other:?}"),
         }

@@ -76,7 +76,7 @@ async fn mangled_frames_are_answered_or_close_the_connection() -> Outcome {
         mailbox.creation(Token::random(&mut rng), 0),
         Request::Ping,
         Request::LookUp(Handle::parse("somebody")?),
-        Request::DrawTokens(vec![mailbox.post_key.hash()]),
+        Request::creation_tokens(vec![mailbox.post_key.hash()]),
     ]
     .into_iter()
     .map(|body| ClientFrame { request: 1 << 40, body }.encode())
@@ -230,7 +230,7 @@ async fn account_requests_need_a_device_that_proved_itself() -> Outcome {
         }),
         Request::LookUp(somebody.clone()),
         Request::TakeKeyPackages(somebody),
-        Request::DrawTokens(vec![PostKey::from_bytes([1; 32]).hash()]),
+        Request::creation_tokens(vec![PostKey::from_bytes([1; 32]).hash()]),
     ];
     for request in requests {
         assert_eq!(stranger.refused(request).await?, ErrorCode::Unauthenticated);

@@ -41,6 +41,8 @@ enum Program {
     Descriptors,
     /// Damaged files.
     Corrupt,
+    /// Kills and a full disk while blobs are put.
+    Blobs,
     /// Peers that mean harm, in large numbers.
     Hostile,
     /// Real proxies before the relay.

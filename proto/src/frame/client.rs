@@ -58,8 +58,29 @@ pub enum Request {
     LookUp(Handle),
     /// Take a key package of each device of an account.
     TakeKeyPackages(Handle),
-    /// Deposit the hashes of creation tokens.
-    DrawTokens(Vec<KeyHash>),
+    /// Deposit the hashes of tokens.
+    DrawTokens {
+        /// What they shall pay for.
+        purpose: TokenPurpose,
+        /// SHA-256 of each.
+        hashes: Vec<KeyHash>,
+    },
+}
+
+impl Request {
+    /// Deposits the hashes of tokens that pay for mailboxes.
+    pub fn creation_tokens(hashes: Vec<KeyHash>) -> Self {
+        Self::DrawTokens { purpose: TokenPurpose::CreateMailbox, hashes }
+    }
+}
+
+/// What a token pays for. One that was drawn for one purpose is good for no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TokenPurpose {
+    /// The creation of one mailbox.
+    CreateMailbox,
+    /// The upload of one blob.
+    UploadBlob,
 }
 
 /// Creates a mailbox.
@@ -260,9 +281,18 @@ impl TryFrom<Body> for Request {
             }),
             Body::LookUp(look_up) => Self::LookUp(Handle::parse(&look_up.handle)?),
             Body::TakeKeyPackages(take) => Self::TakeKeyPackages(Handle::parse(&take.handle)?),
-            Body::DrawTokens(draw) => Self::DrawTokens(
-                draw.token_hashes.iter().map(|hash| hash.as_ref().try_into()).collect::<Result<_, _>>()?,
-            ),
+            Body::DrawTokens(draw) => Self::DrawTokens {
+                purpose: match wire::TokenPurpose::try_from(draw.purpose) {
+                    Ok(wire::TokenPurpose::CreateMailbox) => TokenPurpose::CreateMailbox,
+                    Ok(wire::TokenPurpose::UploadBlob) => TokenPurpose::UploadBlob,
+                    Err(_) => return Err(BadField::Range("purpose")),
+                },
+                hashes: draw
+                    .token_hashes
+                    .iter()
+                    .map(|hash| hash.as_ref().try_into())
+                    .collect::<Result<_, _>>()?,
+            },
         })
     }
 }
@@ -381,9 +411,14 @@ impl From<&Request> for Body {
             Request::TakeKeyPackages(handle) => {
                 Self::TakeKeyPackages(wire::TakeKeyPackages { handle: handle.to_string() })
             }
-            Request::DrawTokens(hashes) => {
-                Self::DrawTokens(wire::DrawTokens { token_hashes: hashes.iter().map(copy).collect() })
-            }
+            Request::DrawTokens { purpose, hashes } => Self::DrawTokens(wire::DrawTokens {
+                token_hashes: hashes.iter().map(copy).collect(),
+                purpose: match purpose {
+                    TokenPurpose::CreateMailbox => wire::TokenPurpose::CreateMailbox,
+                    TokenPurpose::UploadBlob => wire::TokenPurpose::UploadBlob,
+                }
+                .into(),
+            }),
         }
     }
 }

@@ -10,7 +10,7 @@ mod server;
 
 pub use client::{
     Ack, Authenticate, ClientFrame, Create, Open, Opening, Post, ProveRelay, PublishCard, PublishKeyPackages,
-    Register, Request, Signal,
+    Register, Request, Signal, TokenPurpose,
 };
 pub use server::{
     CardAnswer, Delivery, Hello, KeyPackage, OpenState, Opened, Refusal, ServerBody, ServerFrame,

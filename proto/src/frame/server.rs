@@ -481,6 +481,7 @@ impl From<&Opened> for wire::OpenResult {
 
 fn limits(limits: wire::Limits) -> Result<Limits, BadField> {
     number("mailbox_bytes", limits.mailbox_bytes)?;
+    number("blob_bytes", limits.blob_bytes)?;
     Ok(limits.into())
 }
 
@@ -515,4 +516,7 @@ limits!(
     idle_seconds,
     key_packages_per_device,
     tokens_per_device,
+    blob_bytes,
+    blob_seconds,
+    upload_tokens_per_device,
 );

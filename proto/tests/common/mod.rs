@@ -5,7 +5,7 @@ use posthorn_proto::auth::{Challenge, Proof};
 use posthorn_proto::frame::{
     Ack, Authenticate, CardAnswer, ClientFrame, Create, Delivery, Hello, KeyPackage, Open, OpenState, Opened,
     Opening, Post, ProveRelay, PublishCard, PublishKeyPackages, Refusal, Register, Request, ServerBody,
-    ServerFrame, Signal,
+    ServerFrame, Signal, TokenPurpose,
 };
 use posthorn_proto::{
     DeviceId, ErrorCode, Handle, Incarnation, KeyHash, Limits, MailboxId, PostId, PostKey, ReadKey, Reader,
@@ -125,7 +125,11 @@ pub(crate) fn client_frames() -> Vec<(&'static str, ClientFrame)> {
         ),
         ("look_up", Request::LookUp(handle())),
         ("take_key_packages", Request::TakeKeyPackages(handle())),
-        ("draw_tokens", Request::DrawTokens(vec![hash(0xb4), hash(0xb5)])),
+        ("draw_tokens", Request::creation_tokens(vec![hash(0xb4), hash(0xb5)])),
+        (
+            "draw_upload_tokens",
+            Request::DrawTokens { purpose: TokenPurpose::UploadBlob, hashes: vec![hash(0xb6)] },
+        ),
     ];
     let mut frames: Vec<_> =
         bodies.into_iter().map(|(name, body)| (name, ClientFrame { request: 7, body })).collect();
@@ -134,6 +138,19 @@ pub(crate) fn client_frames() -> Vec<(&'static str, ClientFrame)> {
         ClientFrame { request: 0, body: Request::Ack(Ack { mailbox: MAILBOX, seq: 300, credit: 16 }) },
     ));
     frames
+}
+
+fn hello(limits: Limits) -> ServerBody {
+    let challenge =
+        Challenge { relay_identity: RelayIdentity([0xf1; 32]), ephemeral: [0xf2; 32], nonce: [0xf3; 16] };
+    ServerBody::Hello(Hello {
+        version: 1,
+        challenge,
+        incarnation: Incarnation([0xa5; 16]),
+        limits,
+        time: 1_800_000_000,
+        software: "posthorn-server 0.1.0".to_owned(),
+    })
 }
 
 /// Every answer and every push.
@@ -156,21 +173,17 @@ pub(crate) fn server_frames() -> Vec<(&'static str, ServerFrame)> {
         turn,
     };
     vec![
+        // As relays say it that keep no blobs, and those that are older than blobs.
         push(
             "hello",
-            ServerBody::Hello(Hello {
-                version: 1,
-                challenge: Challenge {
-                    relay_identity: RelayIdentity([0xf1; 32]),
-                    ephemeral: [0xf2; 32],
-                    nonce: [0xf3; 16],
-                },
-                incarnation: Incarnation([0xa5; 16]),
-                limits: Limits::default(),
-                time: 1_800_000_000,
-                software: "posthorn-server 0.1.0".to_owned(),
+            hello(Limits {
+                blob_bytes: 0,
+                blob_seconds: 0,
+                upload_tokens_per_device: 0,
+                ..Limits::default()
             }),
         ),
+        push("hello_with_blobs", hello(Limits::default())),
         answer(
             "error",
             ServerBody::Error(Refusal {

@@ -85,6 +85,10 @@ pub struct Numbers {
     pub envelope_bytes: u64,
     pub posts: u64,
     pub accounts: u64,
+    #[serde(default)]
+    pub blobs: u64,
+    #[serde(default)]
+    pub blob_bytes: u64,
     pub disk_bytes: u64,
     pub expiry_paused: bool,
     pub damaged: u64,
@@ -143,6 +147,8 @@ impl Desk {
             envelope_bytes,
             posts,
             accounts,
+            blobs,
+            blob_bytes,
             disk_bytes,
             expiry_paused,
             damaged,
@@ -159,6 +165,8 @@ impl Desk {
             envelope_bytes,
             posts,
             accounts,
+            blobs,
+            blob_bytes,
             disk_bytes,
             expiry_paused,
             damaged,

@@ -97,7 +97,9 @@ pub(crate) fn begin(call: Call, asked: Asked, request: Request) -> Option<Work> 
         }
         Request::LookUp(handle) => answer(asked, look_up::look_up(call, handle)),
         Request::TakeKeyPackages(handle) => answer(asked, take_key_packages::take_key_packages(call, handle)),
-        Request::DrawTokens(hashes) => answer(asked, draw_tokens::draw_tokens(call, hashes)),
+        Request::DrawTokens { purpose, hashes } => {
+            answer(asked, draw_tokens::draw_tokens(call, purpose, hashes))
+        }
     })
 }
 
@@ -117,7 +119,7 @@ pub(crate) fn request_bytes(request: &Request) -> usize {
             Request::PublishKeyPackages(publish) => {
                 publish.one_time.iter().chain(&publish.last_resort).map(bytes::Bytes::len).sum()
             }
-            Request::DrawTokens(hashes) => 32 * hashes.len(),
+            Request::DrawTokens { hashes, .. } => 32 * hashes.len(),
             _ => 0,
         }
 }

@@ -44,6 +44,7 @@ pub struct Config {
     pub connections: Connections,
     pub rates: Rates,
     pub store: StoreConfig,
+    pub blobs: BlobsConfig,
     pub log: Log,
 }
 
@@ -95,6 +96,7 @@ pub struct Rates {
     pub takes_per_target_per_hour: u32,
     pub takes_per_asker_and_target_per_hour: u32,
     pub registrations_per_address_per_hour: u32,
+    pub blob_requests_per_address_per_second: u32,
     pub exempt: Networks,
 }
 
@@ -111,6 +113,7 @@ impl Rates {
             takes_per_target_per_hour: 0,
             takes_per_asker_and_target_per_hour: 0,
             registrations_per_address_per_hour: 0,
+            blob_requests_per_address_per_second: 0,
             exempt: Networks::all(),
         }
     }
@@ -128,6 +131,7 @@ impl Default for Rates {
             takes_per_target_per_hour: 200,
             takes_per_asker_and_target_per_hour: 20,
             registrations_per_address_per_hour: 20,
+            blob_requests_per_address_per_second: 200,
             exempt: Networks::default(),
         }
     }
@@ -150,6 +154,18 @@ pub struct StoreConfig {
     pub headroom_bytes: u64,
     pub checkpoint_bytes: u64,
     pub queue_bytes: u64,
+}
+
+/// Bounds of all blobs together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "see KEYS")]
+pub struct BlobsConfig {
+    pub bytes: u64,
+    pub count: u64,
+    pub transfers: u32,
+    pub transfers_per_address: u32,
+    pub slow_seconds: u32,
 }
 
 /// What is logged, and how.
@@ -197,6 +213,7 @@ limits!(
     frame_bytes: u32, envelope_bytes: u32, signal_bytes: u32, card_bytes: u32, key_package_bytes: u32,
     openings_per_request: u32, openings_per_connection: u32, requests_in_flight: u32, readers_per_mailbox: u32,
     mailbox_bytes: u64, expiry_seconds: u32, idle_seconds: u32, key_packages_per_device: u32, tokens_per_device: u32,
+    blob_bytes: u64, blob_seconds: u32, upload_tokens_per_device: u32,
 );
 
 impl Default for Config {
@@ -211,7 +228,13 @@ impl Default for Config {
             open_registration: false,
             engine: Engine::Embedded,
             tls: Tls::default(),
-            limits: Limits::default().into(),
+            limits: Limits {
+                blob_bytes: 256 << 20,
+                blob_seconds: 90 * 24 * 3600,
+                upload_tokens_per_device: 100,
+                ..Limits::default()
+            }
+            .into(),
             connections: Connections {
                 total: 10_000,
                 per_address: 256,
@@ -236,6 +259,13 @@ impl Default for Config {
                 headroom_bytes: embedded.headroom_bytes,
                 checkpoint_bytes: embedded.checkpoint_bytes,
                 queue_bytes: embedded.queue_bytes as u64,
+            },
+            blobs: BlobsConfig {
+                bytes: policy.blob_bytes,
+                count: policy.blobs,
+                transfers: 128,
+                transfers_per_address: 16,
+                slow_seconds: 10,
             },
             log: Log { level: "info".to_owned(), format: LogFormat::Text },
         }
@@ -366,7 +396,10 @@ impl Config {
             unopened_seconds: self.store.unopened_seconds,
             key_packages_per_device: self.limits.key_packages_per_device as usize,
             tokens_per_device: self.limits.tokens_per_device as usize,
+            upload_tokens_per_device: self.limits.upload_tokens_per_device as usize,
             tokens: self.store.tokens,
+            blobs: self.blobs.count,
+            blob_bytes: self.blobs.bytes,
             ..StorePolicy::default()
         }
     }

@@ -33,13 +33,17 @@ pub(crate) enum DirectoryChange {
     LastResort { device: DeviceId, key_package: Bytes },
     /// One-time key packages below this number are gone.
     KeyPackagesTaken { device: DeviceId, first: u64 },
-    /// These tokens may be spent. The day is unix seconds / 86,400.
+    /// These creation tokens may be spent. The day is unix seconds / 86,400.
     TokensDrawn { day: u32, hashes: Vec<KeyHash> },
     /// A tombstone: copied forward from `Created` while a draw of this token may still stand in an older
     /// segment.
     TokenSpent { token: KeyHash },
-    /// Tokens drawn before this day are void.
+    /// Tokens of either purpose that were drawn before this day are void.
     TokensExpired { before: u32 },
+    /// These upload tokens may be spent.
+    UploadTokensDrawn { day: u32, hashes: Vec<KeyHash> },
+    /// The same tombstone for an upload token.
+    UploadTokenSpent { token: KeyHash },
     /// An invite exists with this many uses.
     InviteMinted { hash: KeyHash, uses: u32, expires: u64 },
     /// The invite is gone.
@@ -62,6 +66,8 @@ impl DirectoryChange {
             Self::TokensExpired { .. } => 42,
             Self::InviteMinted { .. } => 43,
             Self::InviteGone { .. } => 44,
+            Self::UploadTokensDrawn { .. } => 45,
+            Self::UploadTokenSpent { .. } => 46,
         }
     }
 
@@ -83,6 +89,7 @@ impl DirectoryChange {
             self,
             Self::KeyPackagesTaken { .. }
                 | Self::TokenSpent { .. }
+                | Self::UploadTokenSpent { .. }
                 | Self::TokensExpired { .. }
                 | Self::InviteGone { .. }
         )
@@ -119,13 +126,13 @@ impl DirectoryChange {
             Self::KeyPackagesTaken { device, first } => {
                 w.fixed(device).number(*first);
             }
-            Self::TokensDrawn { day, hashes } => {
+            Self::TokensDrawn { day, hashes } | Self::UploadTokensDrawn { day, hashes } => {
                 w.number(u64::from(*day)).number(hashes.len() as u64);
                 for hash in hashes {
                     w.fixed(hash);
                 }
             }
-            Self::TokenSpent { token } => {
+            Self::TokenSpent { token } | Self::UploadTokenSpent { token } => {
                 w.fixed(token);
             }
             Self::TokensExpired { before } => {
@@ -169,15 +176,13 @@ impl DirectoryChange {
                 let devices = (0..count).map(|_| Ok(DeviceId(p.array()?))).collect::<Result<_, _>>()?;
                 Self::AccountRemoved { handle, devices }
             }
-            40 => {
-                let day = p.small()?;
-                let count = p.count(KeyHash::LEN)?;
-                Self::TokensDrawn { day, hashes: (0..count).map(|_| p.key()).collect::<Result<_, _>>()? }
-            }
+            40 => Self::TokensDrawn { day: p.small()?, hashes: p.keys()? },
             41 => Self::TokenSpent { token: p.key()? },
             42 => Self::TokensExpired { before: p.small()? },
             43 => Self::InviteMinted { hash: p.key()?, uses: p.small()?, expires: p.number()? },
             44 => Self::InviteGone { hash: p.key()? },
+            45 => Self::UploadTokensDrawn { day: p.small()?, hashes: p.keys()? },
+            46 => Self::UploadTokenSpent { token: p.key()? },
             _ => return Err(BadRecord("an unknown kind")),
         })
     }

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
@@ -18,6 +19,7 @@ use tokio::time::timeout;
 use super::connection::{Connection, Surroundings};
 use super::doors::{Doors, Visitor};
 use super::handshakes::{Handshake, Handshakes};
+use super::http::blob::Desk;
 use super::http::{self, Guest, TurnedAway};
 use super::origin::{Origin, Trust, Unreadable};
 use super::session::{Now, Session};
@@ -25,6 +27,7 @@ use super::tls::Certificates;
 use crate::clock::SystemClock;
 use crate::command::Context;
 use crate::config::{Config, Connections};
+use crate::parts::Parts;
 use crate::store::Clock as _;
 
 /// A pause after the system refused a connection (too many open files): trying at once would only spin.
@@ -62,6 +65,7 @@ struct Shared {
     trust: Trust,
     doors: Arc<Doors>,
     handshakes: Arc<Handshakes>,
+    blobs: Desk,
 }
 
 impl Listener {
@@ -71,6 +75,7 @@ impl Listener {
         certificates: Option<Arc<Certificates>>,
         context: Arc<Context>,
         clock: SystemClock,
+        parts: Arc<dyn Parts>,
         drain: watch::Receiver<bool>,
     ) -> Self {
         let settings = config.connections.clone();
@@ -84,8 +89,9 @@ impl Listener {
         let handshakes = Handshakes::new(settings.handshakes as usize);
         let trust = Trust::new(config.trusted_proxies.clone());
         let doors = Doors::new(settings.total, settings.per_address, config.rates.exempt.clone());
+        let blobs = Desk::new(config, parts);
         let shared =
-            Shared { certificates, context, surroundings, settings, drain, trust, doors, handshakes };
+            Shared { certificates, context, surroundings, settings, drain, trust, doors, handshakes, blobs };
         Self { tcp, shared: Arc::new(shared) }
     }
 
@@ -187,8 +193,8 @@ async fn welcome(
     visitor: &Visitor,
     handshake: Handshake,
 ) -> Option<Served> {
-    // Over when this returns, however it does.
-    let _handshake = handshake;
+    // Over when this returns, however it does, or with the first request for a blob.
+    let handshake = Mutex::new(Some(handshake));
     // Frames are gathered by us; the kernel shall not wait for more.
     let _ = stream.set_nodelay(true);
     let origin = match timeout(shared.handshake(), shared.trust.origin(&mut stream, peer)).await.ok()? {
@@ -200,11 +206,11 @@ async fn welcome(
         Err(Unreadable) => return refuse(&shared, stream, TurnedAway::Unreadable).await,
     };
     match &shared.certificates {
-        None => upgrade(&shared, stream, origin, visitor).await,
+        None => upgrade(&shared, stream, origin, visitor, &handshake).await,
         Some(certificates) => {
             let accepted = certificates.acceptor().accept(stream);
             let stream = timeout(shared.handshake(), accepted).await.ok()?.ok()?;
-            upgrade(&shared, stream, origin, visitor).await
+            upgrade(&shared, stream, origin, visitor, &handshake).await
         }
     }
 }
@@ -214,14 +220,22 @@ async fn refuse(shared: &Shared, stream: TcpStream, why: TurnedAway) -> Option<S
     None
 }
 
-async fn upgrade<S>(shared: &Shared, stream: S, origin: Origin, visitor: &Visitor) -> Option<Served>
+async fn upgrade<S>(
+    shared: &Shared,
+    stream: S,
+    origin: Origin,
+    visitor: &Visitor,
+    handshake: &Mutex<Option<Handshake>>,
+) -> Option<Served>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let surroundings = shared.surroundings.clone();
     let clock = &surroundings.clock;
-    let guest = Guest { context: &shared.context, trust: &shared.trust, origin, visitor, clock };
-    let upgraded = timeout(shared.handshake(), http::serve(stream, guest)).await.ok()??;
+    let (context, trust, blobs, patience) =
+        (&*shared.context, &shared.trust, &shared.blobs, shared.handshake());
+    let guest = Guest { context, trust, origin, visitor, clock, blobs, patience, handshake };
+    let upgraded = http::serve(stream, guest, shared.drain.clone()).await?;
     let now = Now { unix_seconds: clock.unix_seconds(), millis: clock.millis() };
     let session = Session::new(shared.context.clone(), visitor.limited(upgraded.address), now);
     visitor.enroll(session.shared_outbox());

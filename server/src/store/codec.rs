@@ -105,6 +105,12 @@ impl Parser {
         self.array().map(KeyHash)
     }
 
+    /// Key hashes with their count.
+    pub(crate) fn keys(&mut self) -> Result<Vec<KeyHash>, BadRecord> {
+        let count = self.count(KeyHash::LEN)?;
+        (0..count).map(|_| self.key()).collect()
+    }
+
     /// A varint. Each value has exactly one form.
     pub(crate) fn number(&mut self) -> Result<u64, BadRecord> {
         let mut value = 0u64;

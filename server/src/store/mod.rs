@@ -13,6 +13,7 @@
 //!
 //! Keys arrive here as hashes: an engine never holds a key that opens a mailbox.
 
+mod blobs;
 pub(crate) mod clock;
 pub(crate) mod codec;
 pub(crate) mod effort;
@@ -31,8 +32,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Waker;
 
+pub use blobs::{BlobView, Blobs, NewBlob};
 use bytes::Bytes;
 use posthorn_proto::chain::Fingerprint;
+use posthorn_proto::frame::TokenPurpose;
 use posthorn_proto::{
     DeviceId, ErrorCode, Handle, Incarnation, KeyHash, MailboxId, PostId, Reader, ReaderId, Turn,
 };
@@ -271,6 +274,15 @@ pub enum StoreError {
     /// No such device. See [`ErrorCode::AuthenticationFailed`].
     #[error("no such device")]
     DeviceUnknown,
+    /// See [`ErrorCode::BlobUnknown`].
+    #[error("no such blob: its lease may have ended")]
+    BlobUnknown,
+    /// See [`ErrorCode::BlobExists`].
+    #[error("another blob has this id: choose another")]
+    BlobExists,
+    /// See [`ErrorCode::HolderKeyWrong`].
+    #[error("the key does not hold this blob")]
+    HolderKeyWrong,
     /// See [`ErrorCode::MailboxFull`].
     #[error("the mailbox is full until its readers acknowledge or it expires")]
     MailboxFull,
@@ -311,6 +323,9 @@ impl StoreError {
             Self::CardStale => ErrorCode::CardStale,
             Self::NoKeyPackage => ErrorCode::NoKeyPackage,
             Self::DeviceUnknown | Self::DeviceTaken => ErrorCode::AuthenticationFailed,
+            Self::BlobUnknown => ErrorCode::BlobUnknown,
+            Self::BlobExists => ErrorCode::BlobExists,
+            Self::HolderKeyWrong => ErrorCode::HolderKeyWrong,
             Self::MailboxFull => ErrorCode::MailboxFull,
             Self::Quota(_) => ErrorCode::Quota,
             Self::Busy => ErrorCode::Busy,
@@ -373,10 +388,16 @@ pub struct StorePolicy {
     pub unopened_seconds: u64,
     /// Most one-time key packages of one device; the oldest make room for new ones.
     pub key_packages_per_device: usize,
-    /// Most tokens that one device may draw in a day (UTC).
+    /// Most creation tokens that one device may draw in a day (UTC).
     pub tokens_per_device: usize,
-    /// Most unspent tokens over all devices.
+    /// Most upload tokens that one device may draw in a day (UTC).
+    pub upload_tokens_per_device: usize,
+    /// Most unspent tokens of each purpose over all devices.
     pub tokens: u64,
+    /// Most blobs, which bounds memory.
+    pub blobs: u64,
+    /// Most bytes of all blobs together, as declared.
+    pub blob_bytes: u64,
     /// How much later than its time something may be dropped, seconds: each mailbox is looked at once in so
     /// many seconds, each at another one, so that a busy mailbox costs no record every second.
     pub late_seconds: u32,
@@ -406,7 +427,10 @@ impl Default for StorePolicy {
             unopened_seconds: 180 * 24 * 3600,
             key_packages_per_device: posthorn_proto::limits::KEY_PACKAGES_PER_DEVICE,
             tokens_per_device: posthorn_proto::limits::TOKENS_PER_DEVICE,
+            upload_tokens_per_device: 100,
             tokens: 1_000_000,
+            blobs: 1_000_000,
+            blob_bytes: 20 << 30,
             late_seconds: 60,
         }
     }
@@ -425,6 +449,10 @@ pub struct Stats {
     pub posts: u64,
     /// How many accounts there are.
     pub accounts: u64,
+    /// How many blobs there are.
+    pub blobs: u64,
+    /// Bytes of all blobs, as declared.
+    pub blob_bytes: u64,
     /// Bytes on disk; 0 for the memory engine.
     pub disk_bytes: u64,
     /// Whether expiry is paused until the operator confirms the clock (rule 20).
@@ -439,7 +467,7 @@ pub struct Stats {
 }
 
 /// A store engine.
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Blobs {
     /// This life of the store (R10).
     fn incarnation(&self) -> Incarnation;
 
@@ -502,9 +530,10 @@ pub trait Store: Send + Sync + 'static {
     fn destroy(&self, mailbox: MailboxId, turn_key: KeyHash) -> Later<'_, (), StoreError>;
 
     /// Drops what has expired by now: envelopes (prefixes only, rule 20), post ids, mailboxes that nobody
-    /// opened (their last day counts in full), invites, and tokens (after 7 days). Does nothing while a
-    /// jump of the clock is unconfirmed: the wall clock is more than 1 h off the steady one, or at start was
-    /// more than 1 h before or 7 days after the newest record. Until it is confirmed, records are stamped as
+    /// opened (their last day counts in full), invites, tokens (after 7 days), and blobs whose lease has
+    /// ended. Does nothing while a jump of the clock is unconfirmed: the wall clock is more than 1 h off the
+    /// steady one, or at start was more than 1 h before or 7 days after the newest record. Until it is
+    /// confirmed, records are stamped as
     /// if there had been no jump (at start: with the later of the two times).
     fn expire(&self) -> Later<'_, (), StoreError>;
 
@@ -545,11 +574,16 @@ pub trait Store: Send + Sync + 'static {
     /// Takes one key package of each device of an account, one-time packages first and each given out once.
     fn take_key_packages(&self, handle: Handle) -> Later<'_, Vec<TakenKeyPackage>, StoreError>;
 
-    /// Stores the hashes of creation tokens, without the device's name; returns how many were accepted, from
-    /// the front. A hash that is there already counts as accepted. How many a device drew today is counted in
-    /// memory only, because on disk the count would link the device to the hashes. `Quota` if the relay has
-    /// room for not even one.
-    fn draw_tokens(&self, device: DeviceId, hashes: Vec<KeyHash>) -> Later<'_, u32, StoreError>;
+    /// Stores the hashes of tokens for this purpose, without the device's name; returns how many were
+    /// accepted, from the front. A hash that is there already counts as accepted. How many a device drew
+    /// today is counted in memory only, because on disk the count would link the device to the hashes.
+    /// `Quota` if the relay has room for not even one.
+    fn draw_tokens(
+        &self,
+        device: DeviceId,
+        purpose: TokenPurpose,
+        hashes: Vec<KeyHash>,
+    ) -> Later<'_, u32, StoreError>;
 
     /// Numbers for the operator.
     fn stats(&self) -> Stats;

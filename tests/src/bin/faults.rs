@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use posthorn_tests::faults::{Run, Tally, corrupt, descriptors, disk, hostile, kill, power, proxy, soak};
+use posthorn_tests::faults::{
+    Run, Tally, blobs, corrupt, descriptors, disk, hostile, kill, power, proxy, soak,
+};
 
 /// Breaks relays on purpose, and looks at what became of what they had answered.
 #[derive(Parser)]
@@ -37,6 +39,8 @@ enum Program {
     Descriptors,
     /// Damaged files.
     Corrupt,
+    /// Kills and a full disk while blobs are put.
+    Blobs,
     /// Peers that mean harm, at size.
     Hostile,
     /// Real proxies before the relay.
@@ -69,6 +73,7 @@ async fn main() -> ExitCode {
             Program::Disk => disk::run(&run, &mut tally).await,
             Program::Descriptors => descriptors::run(&run, &mut tally).await,
             Program::Corrupt => corrupt::run(&run, &mut tally).await,
+            Program::Blobs => blobs::run(&run, &mut tally).await,
             Program::Hostile => hostile::run(&run, &mut tally).await,
             Program::Proxy => proxy::run(&run, &mut tally).await,
             Program::Soak => soak::run(&run, &mut tally).await,

@@ -102,7 +102,7 @@ impl Watch {
                 | Request::PublishKeyPackages(_)
                 | Request::LookUp(_)
                 | Request::TakeKeyPackages(_)
-                | Request::DrawTokens(_)
+                | Request::DrawTokens { .. }
         );
         if of_the_account && wire.1.link != Link::Account {
             self.wrong("the account is named on the connection for mailboxes (rule 16)");

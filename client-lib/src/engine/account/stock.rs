@@ -44,7 +44,7 @@ impl Step<'_> {
             profile::put_tokens(self.tx, &tokens)?;
         }
         let hashes: Vec<KeyHash> = profile::undrawn_tokens(self.tx)?;
-        self.request(account, Request::DrawTokens(hashes.clone()), Pending::DrawTokens(hashes));
+        self.request(account, Request::creation_tokens(hashes.clone()), Pending::DrawTokens(hashes));
         Ok(())
     }
 

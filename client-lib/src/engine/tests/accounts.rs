@@ -86,7 +86,7 @@ pub(super) fn serves(desk: &mut Desk, mut effects: Vec<Effect>, tokens: u32) -> 
                     }
                     ServerBody::KeyPackageStock { one_time, last_resort_since: since }
                 }
-                Request::DrawTokens(hashes) => {
+                Request::DrawTokens { hashes, .. } => {
                     drawn += 1;
                     ServerBody::TokensDrawn(tokens.min(hashes.len() as u32))
                 }
@@ -202,7 +202,7 @@ fn a_limit_of_tokens_is_told_and_holds_back_nothing_else() {
     let (account, mailboxes) = (link(Link::Account), link(Link::Mailboxes));
     let draw = requests(&effects, &account)
         .into_iter()
-        .find(|frame| matches!(frame.body, Request::DrawTokens(_)))
+        .find(|frame| matches!(frame.body, Request::DrawTokens { .. }))
         .expect("it has none");
     let refusal =
         Refusal { retry_after_ms: 60_000, ..Refusal::new(ErrorCode::RateLimited, "at most 200 a day") };
@@ -218,13 +218,13 @@ fn a_limit_of_tokens_is_told_and_holds_back_nothing_else() {
     let started = start(&mut desk, None, &["alice"]);
     let asked = requests(&started.1, &account);
     assert!(asked.iter().any(|frame| matches!(frame.body, Request::LookUp(_))), "the directory goes on");
-    assert!(!asked.iter().any(|frame| matches!(frame.body, Request::DrawTokens(_))));
+    assert!(!asked.iter().any(|frame| matches!(frame.body, Request::DrawTokens { .. })));
     desk.now += 60_000;
     let drawn = |effects: &[Effect]| {
         let asked = requests(effects, &account);
         asked
             .into_iter()
-            .find(|frame| matches!(frame.body, Request::DrawTokens(_)))
+            .find(|frame| matches!(frame.body, Request::DrawTokens { .. }))
             .map(|frame| frame.request)
     };
     let request = drawn(&desk.tick()).expect("it asks again");

@@ -280,7 +280,7 @@ impl World {
                 ServerBody::Posted { seq }
             }
             Request::Create(_) => ServerBody::Created,
-            Request::DrawTokens(hashes) => ServerBody::TokensDrawn(hashes.len() as u32),
+            Request::DrawTokens { hashes, .. } => ServerBody::TokensDrawn(hashes.len() as u32),
             Request::PublishKeyPackages(_) => {
                 ServerBody::KeyPackageStock { one_time: 100, last_resort_since: now / 1000 }
             }

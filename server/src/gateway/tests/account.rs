@@ -76,7 +76,7 @@ fn account_requests_need_an_authenticated_device() {
         Request::PublishKeyPackages(packages),
         Request::LookUp(handle("alice")),
         Request::TakeKeyPackages(handle("alice")),
-        Request::DrawTokens(vec![]),
+        Request::creation_tokens(vec![]),
     ] {
         assert_eq!(nobody.refused(request), ErrorCode::Unauthenticated);
     }
@@ -105,7 +105,7 @@ fn the_device_of_a_removed_account_is_nobodys() {
         Request::PublishKeyPackages(PublishKeyPackages { one_time: vec![], last_resort: None }),
         Request::LookUp(handle("bob")),
         Request::TakeKeyPackages(handle("bob")),
-        Request::DrawTokens(vec![]),
+        Request::creation_tokens(vec![]),
     ] {
         assert_eq!(alice.refused(request), ErrorCode::AuthenticationFailed);
     }

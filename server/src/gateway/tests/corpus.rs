@@ -111,7 +111,7 @@ fn prepared() -> Vec<(u8, Request)> {
     let token = Token::from_bytes([9; 32]);
     vec![
         (FIRST, registration(&relay.connect().hello(), 1, "alice", "")),
-        (FIRST, Request::DrawTokens(vec![token.hash()])),
+        (FIRST, Request::creation_tokens(vec![token.hash()])),
         (FIRST, creation(token)),
     ]
 }

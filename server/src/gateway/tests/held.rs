@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use posthorn_proto::{DeviceId, Handle, Incarnation, KeyHash, MailboxId, PostId, ReaderId};
+use posthorn_proto::frame::TokenPurpose;
+use posthorn_proto::{BlobId, DeviceId, Handle, Incarnation, KeyHash, MailboxId, PostId, ReaderId};
 use tokio::sync::Semaphore;
 
 use crate::store::*;
@@ -30,6 +31,21 @@ pub(super) enum Trouble {
 
 /// Delegates everything that has no trouble.
 pub(super) struct Held(pub(super) Arc<dyn Store>, pub(super) Trouble);
+
+impl Blobs for Held {
+    fn create_blob(&self, new: NewBlob) -> Later<'_, BlobView, StoreError> {
+        self.0.create_blob(new)
+    }
+    fn blob(&self, blob: BlobId) -> Later<'_, BlobView, StoreError> {
+        self.0.blob(blob)
+    }
+    fn extend_blob(&self, blob: BlobId, holder: KeyHash, seconds: u32) -> Later<'_, BlobView, StoreError> {
+        self.0.extend_blob(blob, holder, seconds)
+    }
+    fn delete_blob(&self, blob: BlobId, holder: KeyHash) -> Later<'_, (), StoreError> {
+        self.0.delete_blob(blob, holder)
+    }
+}
 
 impl Store for Held {
     fn append(&self, append: Append) -> Later<'_, u64, StoreError> {
@@ -116,8 +132,13 @@ impl Store for Held {
     fn take_key_packages(&self, handle: Handle) -> Later<'_, Vec<TakenKeyPackage>, StoreError> {
         self.0.take_key_packages(handle)
     }
-    fn draw_tokens(&self, device: DeviceId, hashes: Vec<KeyHash>) -> Later<'_, u32, StoreError> {
-        self.0.draw_tokens(device, hashes)
+    fn draw_tokens(
+        &self,
+        device: DeviceId,
+        purpose: TokenPurpose,
+        hashes: Vec<KeyHash>,
+    ) -> Later<'_, u32, StoreError> {
+        self.0.draw_tokens(device, purpose, hashes)
     }
     fn stats(&self) -> Stats {
         self.0.stats()

@@ -2,6 +2,7 @@
 //! sockets show.
 
 mod account;
+mod blobs;
 mod certificates;
 mod corpus;
 mod delivery;

@@ -28,7 +28,7 @@ use crate::admin::{Answer, Ask, AskError, ask};
 use crate::config::{Config, Engine, Tls};
 use crate::relay::Relay;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) struct Wire<S = TcpStream> {
     socket: WebSocketStream<S>,
@@ -36,7 +36,7 @@ pub(super) struct Wire<S = TcpStream> {
 }
 
 impl Wire {
-    async fn connect(address: SocketAddr) -> Result<(Self, Hello), Error> {
+    pub(super) async fn connect(address: SocketAddr) -> Result<(Self, Hello), Error> {
         Self::over(TcpStream::connect(address).await?, &[]).await
     }
 }
@@ -137,7 +137,7 @@ async fn the_whole_way_over_a_socket() {
     assert_eq!(hello.challenge.relay_identity, relay.identity());
     assert!(matches!(alice.ask(registration(&hello, 1, "alice", "")).await, ServerBody::Registered(_)));
     let token = Token::from_bytes([9; 32]);
-    assert_eq!(alice.ask(Request::DrawTokens(vec![token.hash()])).await, ServerBody::TokensDrawn(1));
+    assert_eq!(alice.ask(Request::creation_tokens(vec![token.hash()])).await, ServerBody::TokensDrawn(1));
     let (mut bob, _) = Wire::connect(relay.address()).await.expect("connected");
     assert_eq!(bob.ask(creation(token)).await, ServerBody::Created);
     assert!(matches!(bob.ask(open(READER, READ_KEY, 100)).await, ServerBody::Opened(_)));
@@ -272,7 +272,7 @@ async fn shutdown_answers_what_was_asked_and_says_goodbye() {
     let (mut wire, hello) = Wire::connect(relay.address()).await.expect("connected");
     assert!(matches!(wire.ask(registration(&hello, 1, "alice", "")).await, ServerBody::Registered(_)));
     let token = Token::from_bytes([9; 32]);
-    wire.ask(Request::DrawTokens(vec![token.hash()])).await;
+    wire.ask(Request::creation_tokens(vec![token.hash()])).await;
     assert_eq!(wire.ask(creation(token)).await, ServerBody::Created);
     for id in 1..=50 {
         wire.send(post(id, b"x")).await;
@@ -358,7 +358,7 @@ fn the_log_gives_nothing_away() {
             wire.ask(registration(&hello, 1, "alice-of-log", "")).await;
             wire.ask(authentication(1, posthorn_proto::auth::Proof([0x77; 32]))).await;
             let token = Token::from_bytes([9; 32]);
-            wire.ask(Request::DrawTokens(vec![token.hash()])).await;
+            wire.ask(Request::creation_tokens(vec![token.hash()])).await;
             wire.ask(creation(token)).await;
             wire.ask(open(READER, READ_KEY, 1)).await;
             wire.ask(post(1, b"secret words")).await;

@@ -261,7 +261,7 @@ impl Client {
     pub(super) fn create(&mut self) {
         assert!(matches!(self.register(1, "alice", ""), ServerBody::Registered(_)));
         let token = Token::from_bytes([9; 32]);
-        assert_eq!(self.ask(Request::DrawTokens(vec![token.hash()])), ServerBody::TokensDrawn(1));
+        assert_eq!(self.ask(Request::creation_tokens(vec![token.hash()])), ServerBody::TokensDrawn(1));
         assert_eq!(self.ask(creation(token)), ServerBody::Created);
     }
 }

@@ -1,6 +1,6 @@
 //! Accounts, invites and cards.
 
-use super::names::{account, device, envelope, expect, handle_of, invite};
+use super::names::{CREATE, account, device, envelope, expect, handle_of, invite};
 use super::{Fixture, START};
 use crate::store::{CardRecord, DeviceRecord, NewAccount, NewInvite, StoreError};
 
@@ -112,7 +112,7 @@ pub(crate) async fn a_removed_account_is_gone(mut f: Fixture) {
     for round in 0..4u16 {
         assert_eq!(f.store.device(device(3)).await.map(drop), unknown);
         assert_eq!(f.store.publish_card(device(3), 8, envelope(1, 10)).await, unknown);
-        assert_eq!(f.store.draw_tokens(device(3), vec![]).await.map(drop), unknown);
+        assert_eq!(f.store.draw_tokens(device(3), CREATE, vec![]).await.map(drop), unknown);
         let again = NewAccount { handle: handle_of(4), ..invited(3, 1) };
         assert_eq!(
             f.store.register(again).await,

@@ -1,6 +1,6 @@
 //! Expiry: of envelopes (R3, rule 20), mailboxes (rule 16), invites and tokens (R6).
 
-use super::names::{account, expect, invite, mailbox, post, reader_id, token};
+use super::names::{CREATE, account, expect, invite, mailbox, post, reader_id, token};
 use super::{EXPIRY, Event, Fixture, START, new_mailbox};
 use crate::store::{NewAccount, NewInvite, StoreError};
 
@@ -125,7 +125,7 @@ pub(crate) async fn tokens_expire(mut f: Fixture) {
     f.clock.pass(6 * DAY);
     expect(f.store.expire().await);
     expect(f.store.create(new_mailbox(1, &[1])).await);
-    assert_eq!(f.store.draw_tokens(super::names::device(1), vec![token(3)]).await, Ok(1));
+    assert_eq!(f.store.draw_tokens(super::names::device(1), CREATE, vec![token(3)]).await, Ok(1));
     f.clock.pass(2 * DAY);
     expect(f.store.expire().await);
     for _ in 0..2 {
@@ -150,7 +150,7 @@ pub(crate) async fn many_mailboxes_expire(mut f: Fixture) {
     let name = |n: u16| std::array::from_fn(|at| if at < 2 { n.to_be_bytes()[at] } else { 9 });
     let hashes: Vec<_> =
         (0..2100).map(|n| posthorn_proto::KeyHash(std::array::from_fn(|at| name(n)[at % 16]))).collect();
-    assert_eq!(f.store.draw_tokens(super::names::device(1), hashes.clone()).await, Ok(2100));
+    assert_eq!(f.store.draw_tokens(super::names::device(1), CREATE, hashes.clone()).await, Ok(2100));
     for (n, token) in (0..).zip(hashes) {
         let mailbox = posthorn_proto::MailboxId(name(n));
         expect(f.store.create(crate::store::NewMailbox { mailbox, token, ..new_mailbox(1, &[1]) }).await);

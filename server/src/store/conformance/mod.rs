@@ -5,6 +5,7 @@
 //! [`Engine`]. The tests read no clock and wait for nothing but the store.
 
 pub(crate) mod accounts;
+pub(crate) mod blobs;
 pub(crate) mod clocks;
 pub(crate) mod expiry;
 pub(crate) mod key_packages;
@@ -24,10 +25,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use posthorn_proto::MailboxId;
+use posthorn_proto::frame::TokenPurpose;
+use posthorn_proto::{BlobId, MailboxId};
 
-use super::{Clock, NewInvite, NewMailbox, Published, ReadRange, Store, StoreError, StorePolicy, Stored};
-use names::{account, expect, handle_of, invite, mailbox, post_key, reader, token, turn_key};
+use super::{
+    BlobView, Blobs, Clock, NewInvite, NewMailbox, Published, ReadRange, Store, StoreError, StorePolicy,
+    Stored,
+};
+use names::{CREATE, account, expect, handle_of, invite, mailbox, post_key, reader, token, turn_key};
 
 /// When every test begins, unix seconds: at noon, so that small steps stay within one day.
 pub(crate) const START: u64 = 20_000 * 86_400 + 43_200;
@@ -144,7 +149,10 @@ pub(crate) fn small_policy() -> StorePolicy {
         unopened_seconds: 30 * 86_400,
         key_packages_per_device: 3,
         tokens_per_device: 20,
+        upload_tokens_per_device: 10,
         tokens: 40,
+        blobs: 4,
+        blob_bytes: 10_000,
         late_seconds: 0,
     }
 }
@@ -195,7 +203,7 @@ impl Fixture {
         let account = super::NewAccount { invite: Some(invite(0)), ..account(1) };
         expect(self.store.register(account.clone()).await);
         let hashes = (1..=count).map(token).collect();
-        assert_eq!(self.store.draw_tokens(account.device, hashes).await, Ok(u32::from(count)));
+        assert_eq!(self.store.draw_tokens(account.device, CREATE, hashes).await, Ok(u32::from(count)));
         assert_eq!(handle_of(1), account.handle);
     }
 
@@ -265,6 +273,9 @@ macro_rules! conformance {
             key_packages { one_time_packages_are_given_once the_last_resort_is_copied the_oldest_make_room
                 a_repeated_publication_adds_nothing the_newest_that_are_gone_are_remembered
                 concurrent_takers_get_different_ones strangers_have_none }
+            blobs { an_upload_token_pays_once creating_a_blob_again_is_harmless blobs_are_bounded leases_are_extended
+                a_blob_goes_with_its_lease only_its_holder_changes_a_blob a_name_may_be_used_again
+                upload_tokens_are_drawn_for_themselves }
             tokens { a_token_pays_once creating_again_is_harmless a_different_mailbox_is_refused draws_are_limited
                 draws_may_be_repeated a_clock_that_was_ahead_leaves_tokens_to_draw }
             lifecycle { destroying_needs_the_turn_key a_new_life_knows_nothing_of_the_old the_incarnation_stays
@@ -316,6 +327,23 @@ macro_rules! gone {
     };
 }
 
+macro_rules! gone_blobs {
+    ($($name:ident($($arg:ty),*) -> $answer:ty;)*) => {
+        impl Blobs for Gone {
+            $(fn $name(&self, $(_: $arg),*) -> super::Later<'_, $answer, StoreError> {
+                unreachable!("the store is being restarted")
+            })*
+        }
+    };
+}
+
+gone_blobs! {
+    create_blob(super::NewBlob) -> BlobView;
+    blob(BlobId) -> BlobView;
+    extend_blob(BlobId, posthorn_proto::KeyHash, u32) -> BlobView;
+    delete_blob(BlobId, posthorn_proto::KeyHash) -> ();
+}
+
 gone! {
     create(NewMailbox) -> ();
     append(super::Append) -> u64;
@@ -335,6 +363,6 @@ gone! {
     publish_key_packages(posthorn_proto::DeviceId, Vec<bytes::Bytes>, Option<bytes::Bytes>) -> super::KeyPackageStock;
     card(posthorn_proto::Handle) -> super::CardRecord;
     take_key_packages(posthorn_proto::Handle) -> Vec<super::TakenKeyPackage>;
-    draw_tokens(posthorn_proto::DeviceId, Vec<posthorn_proto::KeyHash>) -> u32;
+    draw_tokens(posthorn_proto::DeviceId, TokenPurpose, Vec<posthorn_proto::KeyHash>) -> u32;
     close() -> ();
 }

@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use posthorn_proto::frame::TokenPurpose;
 use posthorn_proto::limits::{ENVELOPE_BYTES, POST_OVERHEAD_BYTES};
-use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId, ReaderId, Turn};
+use posthorn_proto::{BlobId, DeviceId, Handle, KeyHash, MailboxId, ReaderId, Turn};
 
 use super::START;
 use crate::store::{
-    Append, CardRecord, KeyPackageStock, NewAccount, NewInvite, NewMailbox, OpenReader, ReadRange,
-    ReaderView, Stats, StoreError, StorePolicy, Stored, TakenKeyPackage,
+    Append, BlobView, CardRecord, KeyPackageStock, NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader,
+    ReadRange, ReaderView, Stats, StoreError, StorePolicy, Stored, TakenKeyPackage,
 };
 
 const DAY: u64 = 86_400;
@@ -58,7 +59,10 @@ pub(crate) struct Model {
     pub(crate) now: u64,
     mailboxes: BTreeMap<MailboxId, ModelMailbox>,
     tokens: BTreeMap<KeyHash, u64>,
-    drawn: BTreeMap<(DeviceId, u64), usize>,
+    uploads: BTreeMap<KeyHash, u64>,
+    drawn: BTreeMap<(DeviceId, bool, u64), usize>,
+    /// Each as it was created, and when its lease ends.
+    blobs: BTreeMap<BlobId, (NewBlob, u64)>,
     invites: BTreeMap<KeyHash, NewInvite>,
     accounts: BTreeMap<Handle, ModelDevice>,
     gone: BTreeSet<DeviceId>,
@@ -144,7 +148,9 @@ impl Model {
             now: START,
             mailboxes: BTreeMap::new(),
             tokens: BTreeMap::new(),
+            uploads: BTreeMap::new(),
             drawn: BTreeMap::new(),
+            blobs: BTreeMap::new(),
             invites: BTreeMap::new(),
             accounts: BTreeMap::new(),
             gone: BTreeSet::new(),
@@ -340,6 +346,8 @@ impl Model {
         }
         self.invites.retain(|_, invite| now < invite.expires);
         self.tokens.retain(|_, day| *day + 7 >= now / DAY);
+        self.uploads.retain(|_, day| *day + 7 >= now / DAY);
+        self.blobs.retain(|_, (_, until)| now < *until);
     }
 
     pub(crate) fn mint_invite(&mut self, invite: NewInvite) {
@@ -476,25 +484,87 @@ impl Model {
         Ok(vec![TakenKeyPackage { device, key_package, last_resort: true }])
     }
 
-    pub(crate) fn draw_tokens(&mut self, device: DeviceId, hashes: Vec<KeyHash>) -> Result<u32, StoreError> {
+    pub(crate) fn draw_tokens(
+        &mut self,
+        device: DeviceId,
+        purpose: TokenPurpose,
+        hashes: Vec<KeyHash>,
+    ) -> Result<u32, StoreError> {
         self.device(device)?;
         let day = self.now / DAY;
+        let upload = purpose == TokenPurpose::UploadBlob;
+        let (tokens, limit) = match upload {
+            true => (&mut self.uploads, self.policy.upload_tokens_per_device),
+            false => (&mut self.tokens, self.policy.tokens_per_device),
+        };
         let mut accepted = 0;
         for hash in hashes {
-            let drawn = self.drawn.entry((device, day)).or_default();
-            if !self.tokens.contains_key(&hash) {
-                if *drawn >= self.policy.tokens_per_device {
+            let drawn = self.drawn.entry((device, upload, day)).or_default();
+            if !tokens.contains_key(&hash) {
+                if *drawn >= limit {
                     break;
                 }
-                if self.tokens.len() as u64 >= self.policy.tokens {
+                if tokens.len() as u64 >= self.policy.tokens {
                     return if accepted == 0 { Err(StoreError::Quota("tokens")) } else { Ok(accepted) };
                 }
                 *drawn += 1;
-                self.tokens.insert(hash, day);
+                tokens.insert(hash, day);
             }
             accepted += 1;
         }
         Ok(accepted)
+    }
+
+    pub(crate) fn create_blob(&mut self, new: NewBlob) -> Result<BlobView, StoreError> {
+        if let Some((present, _)) = self.blobs.get(&new.blob) {
+            let same = (present.holder, present.length) == (new.holder, new.length);
+            return if same { self.blob(new.blob) } else { Err(StoreError::BlobExists) };
+        }
+        if !self.uploads.contains_key(&new.token) {
+            return Err(StoreError::TokenUnknown);
+        }
+        if self.blobs.len() as u64 >= self.policy.blobs {
+            return Err(StoreError::Quota("blobs"));
+        }
+        if self.blob_bytes() + new.length > self.policy.blob_bytes {
+            return Err(StoreError::Quota("bytes of blobs"));
+        }
+        self.uploads.remove(&new.token);
+        self.blobs.insert(new.blob, (new, self.now + u64::from(new.seconds)));
+        self.blob(new.blob)
+    }
+
+    fn blob_bytes(&self) -> u64 {
+        self.blobs.values().map(|(blob, _)| blob.length).sum()
+    }
+
+    /// Its life is the store's own affair: here it is 0.
+    pub(crate) fn blob(&self, blob: BlobId) -> Result<BlobView, StoreError> {
+        let (present, until) = self.blobs.get(&blob).ok_or(StoreError::BlobUnknown)?;
+        Ok(BlobView { life: 0, length: present.length, holder: present.holder, until: *until })
+    }
+
+    fn held_blob(&mut self, blob: BlobId, holder: KeyHash) -> Result<&mut (NewBlob, u64), StoreError> {
+        let present = self.blobs.get_mut(&blob).ok_or(StoreError::BlobUnknown)?;
+        if present.0.holder == holder { Ok(present) } else { Err(StoreError::HolderKeyWrong) }
+    }
+
+    pub(crate) fn extend_blob(
+        &mut self,
+        blob: BlobId,
+        holder: KeyHash,
+        seconds: u32,
+    ) -> Result<BlobView, StoreError> {
+        let until = self.now + u64::from(seconds);
+        let present = self.held_blob(blob, holder)?;
+        present.1 = present.1.max(until);
+        self.blob(blob)
+    }
+
+    pub(crate) fn delete_blob(&mut self, blob: BlobId, holder: KeyHash) -> Result<(), StoreError> {
+        self.held_blob(blob, holder)?;
+        self.blobs.remove(&blob);
+        Ok(())
     }
 
     /// Forgets what a store holds in memory only.
@@ -512,6 +582,8 @@ impl Model {
             envelope_bytes: all().map(stored).sum(),
             posts: all().map(|mailbox| mailbox.remembered.len() as u64).sum(),
             accounts: self.accounts.len() as u64,
+            blobs: self.blobs.len() as u64,
+            blob_bytes: self.blob_bytes(),
             disk_bytes: 0,
             expiry_paused: false,
             damaged: 0,

@@ -3,10 +3,15 @@
 
 use bytes::Bytes;
 use posthorn_proto::chain::Fingerprint;
+use posthorn_proto::frame::TokenPurpose;
 use posthorn_proto::turn::TurnHash;
-use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId, PostId, Reader, ReaderId, Turn};
+use posthorn_proto::{BlobId, DeviceId, Handle, KeyHash, MailboxId, PostId, Reader, ReaderId, Turn};
 
-use crate::store::{Append, NewAccount, OpenReader};
+use crate::store::{Append, NewAccount, NewBlob, OpenReader};
+
+/// Of tokens for mailboxes, and for blobs.
+pub(crate) const CREATE: TokenPurpose = TokenPurpose::CreateMailbox;
+pub(crate) const UPLOAD: TokenPurpose = TokenPurpose::UploadBlob;
 
 /// The value of a result that must be `Ok`.
 #[track_caller]
@@ -53,6 +58,21 @@ pub(crate) fn token(n: u8) -> KeyHash {
 /// Invite `n`.
 pub(crate) fn invite(n: u8) -> KeyHash {
     key(5, n)
+}
+
+/// The key of holder `n`.
+pub(crate) fn holder(n: u8) -> KeyHash {
+    key(6, n)
+}
+
+/// Blob `n`.
+pub(crate) fn blob(n: u8) -> BlobId {
+    BlobId([n; 16])
+}
+
+/// Blob `n` of holder `n`, paid with token `n`: 1,000 bytes for 5,000 seconds.
+pub(crate) fn new_blob(n: u8) -> NewBlob {
+    NewBlob { blob: blob(n), token: token(n), holder: holder(n), length: 1000, seconds: 5000 }
 }
 
 /// Reader `n`'s name.

@@ -9,15 +9,18 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
 use super::model::Model;
 use super::names::{
-    self, account, device, handle_of, invite, mailbox, post_key, read_key, reader_id, token, turn_key,
+    self, CREATE, UPLOAD, account, blob, device, handle_of, holder, invite, mailbox, post_key, read_key,
+    reader_id, token, turn_key,
 };
 use super::{Engine, Fixture, new_mailbox};
-use crate::store::{NewAccount, NewInvite, NewMailbox, OpenReader, ReadRange, StoreError, StorePolicy};
+use crate::store::{
+    BlobView, NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader, ReadRange, StoreError, StorePolicy,
+};
 
 /// One thing done to a store. Numbers name mailboxes, readers, posts and generations of keys as in [`names`].
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
-    Draw { device: u8, tokens: Vec<u8> },
+    Draw { device: u8, upload: bool, tokens: Vec<u8> },
     Create { mailbox: u8, token: u8, readers: Vec<u8>, expiry: u32 },
     Post { mailbox: u8, post: u16, generation: Gen, len: usize },
     Turn { mailbox: u8, post: u16, generation: Gen, admit: Vec<u8>, evict: Vec<u8> },
@@ -35,6 +38,9 @@ pub(crate) enum Op {
     LookUp { account: u8 },
     Publish { device: u8, packages: Vec<u8>, last_resort: Option<u8> },
     Take { account: u8 },
+    CreateBlob { blob: u8, token: u8, holder: u8, length: u64, seconds: u32 },
+    ExtendBlob { blob: u8, holder: u8, seconds: u32 },
+    DeleteBlob { blob: u8, holder: u8 },
     Restart,
 }
 
@@ -51,7 +57,13 @@ fn ops() -> impl Strategy<Value = Op> {
     let generation = || prop_oneof![4 => Just(Gen::Current), 1 => (0..4u8).prop_map(Gen::Fixed)];
     let names = |max: usize| vec(1..7u8, 0..=max);
     prop_oneof![
-        2 => (1..3u8, vec(1..12u8, 0..6)).prop_map(|(device, tokens)| Op::Draw { device, tokens }),
+        2 => (1..3u8, any::<bool>(), vec(1..12u8, 0..6))
+            .prop_map(|(device, upload, tokens)| Op::Draw { device, upload, tokens }),
+        2 => (1..4u8, 1..12u8, 1..3u8, prop_oneof![Just(0u64), Just(900)], 1..40_000u32)
+            .prop_map(|(blob, token, holder, length, seconds)| Op::CreateBlob { blob, token, holder, length, seconds }),
+        2 => (1..4u8, 1..3u8, 1..100_000u32)
+            .prop_map(|(blob, holder, seconds)| Op::ExtendBlob { blob, holder, seconds }),
+        1 => (1..4u8, 1..3u8).prop_map(|(blob, holder)| Op::DeleteBlob { blob, holder }),
         3 => (mailbox(), 1..12u8, names(4), prop_oneof![Just(500u32), Just(20_000)])
             .prop_map(|(mailbox, token, readers, expiry)| Op::Create { mailbox, token, readers, expiry }),
         10 => (mailbox(), 0..30u16, generation(), prop_oneof![Just(1usize), Just(300), Just(700)])
@@ -95,7 +107,10 @@ fn tiny_policy() -> StorePolicy {
         unopened_seconds: 2 * 86_400,
         key_packages_per_device: 3,
         tokens_per_device: 5,
+        upload_tokens_per_device: 4,
         tokens: 8,
+        blobs: 2,
+        blob_bytes: 1500,
         late_seconds: 0,
     }
 }
@@ -142,6 +157,9 @@ impl Pair {
             | Op::LookUp { .. }
             | Op::Publish { .. }
             | Op::Take { .. } => self.step_of_directory(op).await?,
+            Op::CreateBlob { .. } | Op::ExtendBlob { .. } | Op::DeleteBlob { .. } => {
+                self.step_of_blob(op).await?
+            }
             Op::Pass { seconds } => {
                 self.fixture.clock.pass(*seconds);
                 self.model.now += seconds;
@@ -230,10 +248,11 @@ impl Pair {
     async fn step_of_directory(&mut self, op: &Op) -> Result<(), String> {
         let (store, model) = (self.fixture.store.clone(), &mut self.model);
         match op {
-            Op::Draw { device: n, tokens } => {
+            Op::Draw { device: n, upload, tokens } => {
+                let purpose = if *upload { UPLOAD } else { CREATE };
                 let hashes: Vec<KeyHash> = tokens.iter().map(|n| token(*n)).collect();
-                let answer = model.draw_tokens(device(*n), hashes.clone());
-                alike(store.draw_tokens(device(*n), hashes).await, answer)
+                let answer = model.draw_tokens(device(*n), purpose, hashes.clone());
+                alike(store.draw_tokens(device(*n), purpose, hashes).await, answer)
             }
             Op::Mint { invite: n, uses, seconds } => {
                 let new = NewInvite { hash: invite(*n), uses: *uses, expires: model.now + seconds };
@@ -273,6 +292,29 @@ impl Pair {
         }
     }
 
+    async fn step_of_blob(&mut self, op: &Op) -> Result<(), String> {
+        let (store, model) = (self.fixture.store.clone(), &mut self.model);
+        let view = |view: BlobView| BlobView { life: 0, ..view };
+        match op {
+            Op::CreateBlob { blob: n, token: paid, holder: by, length, seconds } => {
+                let (length, seconds) = (*length, *seconds);
+                let new =
+                    NewBlob { blob: blob(*n), token: token(*paid), holder: holder(*by), length, seconds };
+                let answer = model.create_blob(new);
+                alike(store.create_blob(new).await.map(view), answer)
+            }
+            Op::ExtendBlob { blob: n, holder: by, seconds } => {
+                let answer = model.extend_blob(blob(*n), holder(*by), *seconds);
+                alike(store.extend_blob(blob(*n), holder(*by), *seconds).await.map(view), answer)
+            }
+            Op::DeleteBlob { blob: n, holder: by } => {
+                let answer = model.delete_blob(blob(*n), holder(*by));
+                alike(store.delete_blob(blob(*n), holder(*by)).await, answer)
+            }
+            other => Err(format!("not about a blob: {other:?}")),
+        }
+    }
+
     /// Compares everything that can be seen from outside.
     async fn look(&mut self) -> Result<(), String> {
         for m in 1..3 {
@@ -282,6 +324,10 @@ impl Pair {
                     self.step(&Op::Open { mailbox: m, reader, key, claim: None }).await?;
                 }
             }
+        }
+        for n in 1..4 {
+            let there = self.fixture.store.blob(blob(n)).await;
+            alike(there.map(|view| BlobView { life: 0, ..view }), self.model.blob(blob(n)))?;
         }
         for account in 1..4 {
             self.step(&Op::LookUp { account }).await?;
@@ -299,7 +345,7 @@ fn run(engine: Box<dyn Engine>, ops: &[Op]) -> Result<(), String> {
         let mut pair = Pair { fixture, model: Model::new(tiny_policy()), generations: [0; 4] };
         let begin = [
             Op::Register { account: 1, invite: None, variant: false },
-            Op::Draw { device: 1, tokens: vec![1, 2, 3, 4] },
+            Op::Draw { device: 1, upload: false, tokens: vec![1, 2, 3, 4] },
             Op::Create { mailbox: 1, token: 1, readers: vec![1, 2], expiry: 500 },
             Op::Create { mailbox: 2, token: 2, readers: vec![1, 3, 4], expiry: 20_000 },
         ];

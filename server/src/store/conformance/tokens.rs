@@ -1,6 +1,6 @@
 //! Creation and the tokens that pay for it (rule 16).
 
-use super::names::{account, device, expect, post, post_key, reader, token, turn_key};
+use super::names::{CREATE, account, device, expect, post, post_key, reader, token, turn_key};
 use super::{EXPIRY, Fixture, QUOTA, new_mailbox};
 use crate::store::{NewMailbox, OpenReader, StoreError};
 
@@ -66,7 +66,7 @@ pub(crate) async fn a_different_mailbox_is_refused(mut f: Fixture) {
 pub(crate) async fn draws_are_limited(mut f: Fixture) {
     let draw = |f: &Fixture, n: u8, hashes: std::ops::Range<u8>| {
         let (store, hashes) = (f.store.clone(), hashes.map(token).collect());
-        async move { store.draw_tokens(device(n), hashes).await }
+        async move { store.draw_tokens(device(n), CREATE, hashes).await }
     };
     assert_eq!(draw(&f, 1, 0..1).await, Err(StoreError::DeviceUnknown));
     for n in 1..=4 {
@@ -92,7 +92,7 @@ pub(crate) async fn draws_may_be_repeated(mut f: Fixture) {
     expect(f.store.register(account(1)).await);
     let hashes: Vec<_> = [1, 2, 2, 3].map(token).to_vec();
     for _ in 0..3 {
-        assert_eq!(f.store.draw_tokens(device(1), hashes.clone()).await, Ok(4));
+        assert_eq!(f.store.draw_tokens(device(1), CREATE, hashes.clone()).await, Ok(4));
         f.restart().await;
     }
     for n in 1..=3 {
@@ -106,12 +106,12 @@ pub(crate) async fn a_clock_that_was_ahead_leaves_tokens_to_draw(mut f: Fixture)
     expect(f.store.register(account(1)).await);
     f.clock.jump(FAR);
     expect(f.store.confirm_clock().await);
-    assert_eq!(f.store.draw_tokens(device(1), vec![token(1)]).await, Ok(1));
+    assert_eq!(f.store.draw_tokens(device(1), CREATE, vec![token(1)]).await, Ok(1));
     f.clock.pass(8 * 86_400);
     expect(f.store.expire().await);
     f.clock.jump(-FAR);
     expect(f.store.confirm_clock().await);
-    assert_eq!(f.store.draw_tokens(device(1), vec![token(2)]).await, Ok(1));
+    assert_eq!(f.store.draw_tokens(device(1), CREATE, vec![token(2)]).await, Ok(1));
     f.restart().await;
     assert_eq!(f.store.create(new_mailbox(1, &[1])).await, Err(StoreError::TokenUnknown));
     expect(f.store.create(new_mailbox(2, &[1])).await);

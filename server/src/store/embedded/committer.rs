@@ -497,6 +497,7 @@ impl Committer {
             Outcome::Opened(view) => Outcome::Opened(view),
             Outcome::Stock(stock) => Outcome::Stock(stock),
             Outcome::Drawn(accepted) => Outcome::Drawn(accepted),
+            Outcome::Blob(view) => Outcome::Blob(view),
             Outcome::Expired { more } => Outcome::Expired { more },
         }
     }
@@ -568,7 +569,9 @@ fn takes_space(command: &Command) -> bool {
         | Command::Register(_)
         | Command::PublishCard { .. }
         | Command::PublishKeyPackages { .. }
-        | Command::DrawTokens { .. } => true,
+        | Command::DrawTokens { .. }
+        | Command::CreateBlob(_)
+        | Command::ExtendBlob { .. } => true,
         Command::Open(_)
         | Command::Advance { .. }
         | Command::Destroy { .. }
@@ -576,6 +579,7 @@ fn takes_space(command: &Command) -> bool {
         | Command::ConfirmClock
         | Command::RemoveAccount(_)
         | Command::TakeKeyPackages(_)
+        | Command::DeleteBlob { .. }
         | Command::Restored => false,
     }
 }

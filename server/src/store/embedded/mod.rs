@@ -45,7 +45,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use posthorn_proto::{DeviceId, Handle, Incarnation, KeyHash, MailboxId, ReaderId};
+use posthorn_proto::frame::TokenPurpose;
+use posthorn_proto::{BlobId, DeviceId, Handle, Incarnation, KeyHash, MailboxId, ReaderId};
 use rand::{CryptoRng, RngCore};
 use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot};
 
@@ -63,9 +64,9 @@ use self::upkeep::Upkeep;
 use super::clock::ClockGuard;
 use super::ledger::{Command, Outcome, Record};
 use super::{
-    Append, CardRecord, Clock, DeviceRecord, KeyPackageStock, Later, NewAccount, NewInvite, NewMailbox,
-    OpenReader, Published, ReadRange, ReaderView, Stats, Store, StoreError, StorePolicy, Stored,
-    TakenKeyPackage, Ticket,
+    Append, BlobView, Blobs, CardRecord, Clock, DeviceRecord, KeyPackageStock, Later, NewAccount, NewBlob,
+    NewInvite, NewMailbox, OpenReader, Published, ReadRange, ReaderView, Stats, Store, StoreError,
+    StorePolicy, Stored, TakenKeyPackage, Ticket,
 };
 
 /// The kind of journal record that holds a ledger record.
@@ -476,6 +477,35 @@ impl Drop for EmbeddedStore {
     }
 }
 
+impl EmbeddedStore {
+    fn of_blob(&self, command: Command) -> Later<'_, BlobView, StoreError> {
+        Box::pin(async move {
+            match self.run(command).await? {
+                Outcome::Blob(view) => Ok(view),
+                _ => unreachable!("what is done to a blob is answered with how it is"),
+            }
+        })
+    }
+}
+
+impl Blobs for EmbeddedStore {
+    fn create_blob(&self, new: NewBlob) -> Later<'_, BlobView, StoreError> {
+        self.of_blob(Command::CreateBlob(new))
+    }
+
+    fn blob(&self, blob: BlobId) -> Later<'_, BlobView, StoreError> {
+        Box::pin(async move { self.shared.blob(&blob).await })
+    }
+
+    fn extend_blob(&self, blob: BlobId, holder: KeyHash, seconds: u32) -> Later<'_, BlobView, StoreError> {
+        self.of_blob(Command::ExtendBlob { blob, holder, seconds })
+    }
+
+    fn delete_blob(&self, blob: BlobId, holder: KeyHash) -> Later<'_, (), StoreError> {
+        self.quiet(Command::DeleteBlob { blob, holder })
+    }
+}
+
 impl Store for EmbeddedStore {
     fn incarnation(&self) -> Incarnation {
         self.incarnation
@@ -614,9 +644,14 @@ impl Store for EmbeddedStore {
         })
     }
 
-    fn draw_tokens(&self, device: DeviceId, hashes: Vec<KeyHash>) -> Later<'_, u32, StoreError> {
+    fn draw_tokens(
+        &self,
+        device: DeviceId,
+        purpose: TokenPurpose,
+        hashes: Vec<KeyHash>,
+    ) -> Later<'_, u32, StoreError> {
         Box::pin(async move {
-            match self.run(Command::DrawTokens { device, hashes }).await? {
+            match self.run(Command::DrawTokens { device, purpose, hashes }).await? {
                 Outcome::Drawn(accepted) => Ok(accepted),
                 _ => unreachable!("a drawing is answered with a count"),
             }

@@ -17,8 +17,8 @@ use super::acknowledged::Acknowledged;
 use super::damage::{Known, envelope, stretch};
 use super::journal::{Damage, Location, Position, ReadError, Reader};
 use crate::store::ledger::{Held, Ledger, Missing, Place, Record, Taken, Unrecorded};
-use crate::store::{CardRecord, Clock, ReadRange, Stats, StoreError, Stored, TakenKeyPackage};
-use posthorn_proto::{Handle, MailboxId};
+use crate::store::{BlobView, CardRecord, Clock, ReadRange, Stats, StoreError, Stored, TakenKeyPackage};
+use posthorn_proto::{BlobId, Handle, MailboxId};
 
 impl Place for Location {
     fn put(&self, out: &mut Vec<u8>) {
@@ -263,6 +263,18 @@ impl Shared {
         };
         match answer {
             Ok((answer, place)) => self.until(version, place).await.map(|()| answer),
+            Err(error) => self.until(0, newest).await.and(Err(error)),
+        }
+    }
+
+    /// What is known of a blob, without waiting for what else is changed.
+    pub(super) async fn blob(&self, blob: &BlobId) -> Result<BlobView, StoreError> {
+        let (answer, version, newest) = {
+            let ledger = self.ledger.read();
+            (ledger.blob(blob), ledger.blob_version(blob), self.newest())
+        };
+        match answer {
+            Ok(view) => self.until(version, Position { segment: 0, offset: 0 }).await.map(|()| view),
             Err(error) => self.until(0, newest).await.and(Err(error)),
         }
     }

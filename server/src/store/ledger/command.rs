@@ -1,10 +1,13 @@
 //! What can be asked of a [`Ledger`](super::Ledger), and what it answers.
 
 use bytes::Bytes;
-use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId, PostId, ReaderId};
+use posthorn_proto::frame::TokenPurpose;
+use posthorn_proto::{BlobId, DeviceId, Handle, KeyHash, MailboxId, PostId, ReaderId};
 
 use super::Record;
-use crate::store::{Append, KeyPackageStock, NewAccount, NewInvite, NewMailbox, OpenReader, ReaderView};
+use crate::store::{
+    Append, BlobView, KeyPackageStock, NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader, ReaderView,
+};
 
 /// A request that may change something. Each is a method of [`Store`](crate::store::Store), where it is
 /// documented.
@@ -40,7 +43,18 @@ pub(crate) enum Command {
     TakeKeyPackages(Handle),
     DrawTokens {
         device: DeviceId,
+        purpose: TokenPurpose,
         hashes: Vec<KeyHash>,
+    },
+    CreateBlob(NewBlob),
+    ExtendBlob {
+        blob: BlobId,
+        holder: KeyHash,
+        seconds: u32,
+    },
+    DeleteBlob {
+        blob: BlobId,
+        holder: KeyHash,
     },
     /// The store was restored from a backup. One-time key packages are discarded, because some may have been
     /// given out since (R10).
@@ -64,6 +78,7 @@ pub(crate) enum Unrecorded {
     /// The device drew so many new tokens on this day. On disk the count would link it to their hashes.
     Drew {
         device: DeviceId,
+        purpose: TokenPurpose,
         day: u32,
         fresh: u32,
     },
@@ -89,6 +104,8 @@ pub(crate) enum Outcome<L> {
     Taken(Vec<Taken<L>>),
     /// To `DrawTokens`: how many hashes were accepted, from the front.
     Drawn(u32),
+    /// To `CreateBlob` and `ExtendBlob`.
+    Blob(BlobView),
     /// To `Expire`, which does a bounded amount of work; with `more` it must be asked again.
     Expired { more: bool },
 }

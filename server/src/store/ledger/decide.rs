@@ -3,20 +3,24 @@
 //! records.
 
 use bytes::Bytes;
-use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId};
+use posthorn_proto::frame::TokenPurpose;
+use posthorn_proto::{BlobId, DeviceId, Handle, KeyHash, MailboxId};
 
 use super::{Change, Command, Decision, Ledger, Outcome, Record, Taken, Unrecorded};
+use crate::blob::change::{BlobChange, Held};
 use crate::directory::change::DirectoryChange;
 use crate::mailbox::change::MailboxChange;
 use crate::mailbox::retention::{CUT_AT_ONCE, Expiry, turn_cost};
 use crate::mailbox::{Verdict, check_first_readers, day};
-use crate::store::{Append, NewAccount, NewInvite, NewMailbox, StoreError};
+use crate::store::{Append, NewAccount, NewBlob, NewInvite, NewMailbox, StoreError};
 use posthorn_proto::limits::POST_OVERHEAD_BYTES;
 
 /// What looking at one mailbox costs of what one `Expire` may do, in entries that it could trim instead.
 const LOOK: u64 = 8;
 /// Most invites that one `Expire` removes.
 const INVITES_AT_ONCE: usize = 256;
+/// Most blobs that one `Expire` removes.
+const BLOBS_AT_ONCE: usize = 256;
 
 type Decided<L> = Result<Decision<L>, StoreError>;
 
@@ -52,7 +56,17 @@ impl<L: Clone + PartialEq> Ledger<L> {
                 self.decide_publish(device, one_time, last_resort, now)
             }
             Command::TakeKeyPackages(handle) => self.decide_take(&handle, now),
-            Command::DrawTokens { device, hashes } => self.decide_draw(device, hashes, now),
+            Command::DrawTokens { device, purpose, hashes } => self.decide_draw(device, purpose, hashes, now),
+            Command::CreateBlob(new) => self.decide_create_blob(&new, now),
+            Command::ExtendBlob { blob, holder, seconds } => {
+                self.decide_extend_blob(blob, &holder, seconds, now)
+            }
+            Command::DeleteBlob { blob, holder } => {
+                let present = self.blobs.get(&blob).ok_or(StoreError::BlobUnknown)?;
+                present.check_holder(&holder)?;
+                let change = BlobChange::Removed { blob, life: present.life };
+                Ok(self.done([Change::Blob(change)], now))
+            }
             Command::Restored => {
                 let all = self.packages.devices().filter_map(|id| self.packages.get(id)?.discard(*id));
                 Ok(self.done(all.map(Change::Directory).collect::<Vec<_>>(), now))
@@ -152,12 +166,17 @@ impl<L: Clone + PartialEq> Ledger<L> {
             left -= cost;
             changes.extend(self.about(*id, change));
         }
-        let more = due.peek().is_some();
+        let mut more = due.peek().is_some();
         if !more {
             let gone = self.invites.expired(now).take(INVITES_AT_ONCE);
             changes.extend(gone.map(|hash| Change::Directory(DirectoryChange::InviteGone { hash })));
-            let void = self.tokens.expire(day(now)).map(|before| DirectoryChange::TokensExpired { before });
+            let void = self.tokens.expire(day(now)).max(self.uploads.expire(day(now)));
+            let void = void.map(|before| DirectoryChange::TokensExpired { before });
             changes.extend(void.map(Change::Directory));
+            let before = changes.len();
+            let ended = self.blobs.ended(now).take(BLOBS_AT_ONCE);
+            changes.extend(ended.map(|(blob, life)| Change::Blob(BlobChange::Removed { blob, life })));
+            more = changes.len() - before == BLOBS_AT_ONCE;
             // Once a day the journal notes that the time is believed; the next start compares with that.
             if day(now) != day(u64::from(self.believed.time)) {
                 changes.push(Change::Clock);
@@ -242,16 +261,66 @@ impl<L: Clone + PartialEq> Ledger<L> {
         Ok(self.decided(Outcome::Taken(taken), changes, now))
     }
 
-    fn decide_draw(&self, device: DeviceId, hashes: Vec<KeyHash>, now: u64) -> Decided<L> {
+    fn decide_draw(
+        &self,
+        device: DeviceId,
+        purpose: TokenPurpose,
+        hashes: Vec<KeyHash>,
+        now: u64,
+    ) -> Decided<L> {
         self.accounts.owner(&device)?;
-        let (per_device, total) = (self.policy.tokens_per_device, self.policy.tokens);
+        let (tokens, per_device) = match purpose {
+            TokenPurpose::CreateMailbox => (&self.tokens, self.policy.tokens_per_device),
+            TokenPurpose::UploadBlob => (&self.uploads, self.policy.upload_tokens_per_device),
+        };
         let day = day(now);
-        let (accepted, hashes) = self.tokens.draw(device, hashes, day, per_device, total)?;
-        let unrecorded = Unrecorded::Drew { device, day, fresh: hashes.len() as u32 };
+        let (accepted, hashes) = tokens.draw(device, hashes, day, per_device, self.policy.tokens)?;
+        let unrecorded = Unrecorded::Drew { device, purpose, day, fresh: hashes.len() as u32 };
         // A clock that was ahead has made older days void for good: what is drawn now is good all the same.
-        let day = day.max(self.tokens.void_before());
-        let change = (!hashes.is_empty()).then(|| DirectoryChange::TokensDrawn { day, hashes });
+        let day = day.max(tokens.void_before());
+        let change = (!hashes.is_empty()).then(|| match purpose {
+            TokenPurpose::CreateMailbox => DirectoryChange::TokensDrawn { day, hashes },
+            TokenPurpose::UploadBlob => DirectoryChange::UploadTokensDrawn { day, hashes },
+        });
         let decision = self.decided(Outcome::Drawn(accepted), change.map(Change::Directory), now);
         Ok(Decision { unrecorded, ..decision })
     }
+
+    fn decide_create_blob(&self, new: &NewBlob, now: u64) -> Decided<L> {
+        if let Some(present) = self.blobs.get(&new.blob) {
+            return match present.is_as_created(new) {
+                true => Ok(self.decided(Outcome::Blob(present.view()), [], now)),
+                false => Err(StoreError::BlobExists),
+            };
+        }
+        self.uploads.get(&new.token).ok_or(StoreError::TokenUnknown)?;
+        if self.blobs.all().len() as u64 >= self.policy.blobs {
+            return Err(StoreError::Quota("blobs"));
+        }
+        if self.blobs.bytes().saturating_add(new.length) > self.policy.blob_bytes {
+            return Err(StoreError::Quota("bytes of blobs"));
+        }
+        let held = Held { length: new.length, holder: new.holder, until: ends(new.seconds, now) };
+        let created = BlobChange::Created { blob: new.blob, token: new.token, held };
+        let life = self.newest.version + 1;
+        Ok(self.decided(Outcome::Blob(held.view(life)), [Change::Blob(created)], now))
+    }
+
+    fn decide_extend_blob(&self, blob: BlobId, holder: &KeyHash, seconds: u32, now: u64) -> Decided<L> {
+        let present = self.blobs.get(&blob).ok_or(StoreError::BlobUnknown)?;
+        present.check_holder(holder)?;
+        let (life, held) = (present.life, present.held);
+        let until = ends(seconds, now);
+        if until <= held.until {
+            return Ok(self.decided(Outcome::Blob(present.view()), [], now));
+        }
+        let held = Held { until, ..held };
+        let extended = Change::Blob(BlobChange::Extended { blob, life, held });
+        Ok(self.decided(Outcome::Blob(held.view(life)), [extended], now))
+    }
+}
+
+/// When a lease of so many seconds ends that is given now.
+fn ends(seconds: u32, now: u64) -> u32 {
+    u32::try_from(now.saturating_add(u64::from(seconds))).unwrap_or(u32::MAX)
 }

@@ -11,8 +11,10 @@
 use posthorn_proto::{KeyHash, MailboxId};
 
 use super::{Change, Ledger, Record};
+use crate::blob::change::BlobChange;
 use crate::directory::change::DirectoryChange;
 use crate::directory::invites::Invite;
+use crate::directory::tokens::Tokens;
 use crate::mailbox::Mailbox;
 use crate::mailbox::change::MailboxChange;
 
@@ -78,7 +80,28 @@ impl<L: Clone + PartialEq> Ledger<L> {
                     (None, _) => Keep::DROP,
                 }
             }
+            Change::Blob(change) => self.keep_of_blob(change, record, place, tombstone),
             Change::Directory(change) => self.keep_of_directory(change, record, place, tombstone),
+        }
+    }
+
+    fn keep_of_blob(&self, change: &BlobChange, record: &Record, place: &L, tombstone: Keep) -> Keep {
+        let is_stated_here = |blob, life| {
+            let present = self.blobs.in_life(blob, life);
+            present.is_some_and(|present| present.place == *place)
+        };
+        match change {
+            BlobChange::Created { blob, .. } if is_stated_here(blob, record.version) => Keep::COPY,
+            BlobChange::Created { token, .. } if tombstone.copy => {
+                let spent = DirectoryChange::UploadTokenSpent { token: *token };
+                Keep::write(Record { change: Change::Directory(spent), ..*record })
+            }
+            BlobChange::Created { .. } => Keep::DROP,
+            BlobChange::Extended { blob, life, .. } => Keep::copy_if(is_stated_here(blob, *life)),
+            BlobChange::Removed { blob, life } => match self.blobs.in_life(blob, *life) {
+                Some(_) => Keep::DROP,
+                None => tombstone,
+            },
         }
     }
 
@@ -134,13 +157,16 @@ impl<L: Clone + PartialEq> Ledger<L> {
                 Keep::copy_if(self.packages.get(device).is_some_and(|packages| packages.first == *first))
             }
             DirectoryChange::TokensDrawn { day, hashes } => {
-                let drawn =
-                    |hash: &_| self.tokens.get(hash).is_some_and(|drawn| drawn.version == record.version);
-                let hashes: Vec<_> = hashes.iter().copied().filter(drawn).collect();
-                if hashes.is_empty() {
-                    return Keep::DROP;
+                match unspent(&self.tokens, hashes, record.version) {
+                    hashes if hashes.is_empty() => Keep::DROP,
+                    hashes => Keep::write(about(DirectoryChange::TokensDrawn { day: *day, hashes })),
                 }
-                Keep::write(about(DirectoryChange::TokensDrawn { day: *day, hashes }))
+            }
+            DirectoryChange::UploadTokensDrawn { day, hashes } => {
+                match unspent(&self.uploads, hashes, record.version) {
+                    hashes if hashes.is_empty() => Keep::DROP,
+                    hashes => Keep::write(about(DirectoryChange::UploadTokensDrawn { day: *day, hashes })),
+                }
             }
             DirectoryChange::TokensExpired { before } => {
                 Keep::copy_if(tombstone.copy && self.tokens.void_before() == *before)
@@ -149,7 +175,9 @@ impl<L: Clone + PartialEq> Ledger<L> {
                 let Some(invite) = self.invites.get(hash) else { return Keep::DROP };
                 Keep::write(self.state_of_invite(*hash, invite))
             }
-            DirectoryChange::TokenSpent { .. } | DirectoryChange::InviteGone { .. } => tombstone,
+            DirectoryChange::TokenSpent { .. }
+            | DirectoryChange::UploadTokenSpent { .. }
+            | DirectoryChange::InviteGone { .. } => tombstone,
         }
     }
 
@@ -227,4 +255,10 @@ impl<L: Clone + PartialEq> Ledger<L> {
             None => Keep::DROP,
         }
     }
+}
+
+/// Which of the tokens that the record of this version says are drawn may still be spent.
+fn unspent(tokens: &Tokens, hashes: &[KeyHash], version: u64) -> Vec<KeyHash> {
+    let drawn = |hash: &&KeyHash| tokens.get(hash).is_some_and(|drawn| drawn.version == version);
+    hashes.iter().filter(drawn).copied().collect()
 }

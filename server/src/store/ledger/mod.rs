@@ -30,8 +30,9 @@ pub(in crate::store) mod tests;
 
 use std::collections::BTreeSet;
 
+use posthorn_proto::frame::TokenPurpose;
 use posthorn_proto::limits::POST_OVERHEAD_BYTES;
-use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId};
+use posthorn_proto::{BlobId, DeviceId, Handle, KeyHash, MailboxId};
 
 pub(crate) use self::command::{Command, Decision, Held, HeldCard, Outcome, Taken, Unrecorded};
 pub(crate) use self::keep::Keep;
@@ -41,7 +42,9 @@ pub(crate) use self::rows::{Listing, Place, RowKey, Rows};
 use super::clock::OFF_SECONDS;
 use super::keyed::Keyed;
 use super::tables::Map;
-use super::{DeviceRecord, NewMailbox, OpenReader, ReadRange, Stats, StoreError, StorePolicy};
+use super::{BlobView, DeviceRecord, NewMailbox, OpenReader, ReadRange, Stats, StoreError, StorePolicy};
+use crate::blob::change::BlobChange;
+use crate::blob::{Blob, Blobs};
 use crate::directory::accounts::{Account, Accounts};
 use crate::directory::cards::{Cards, StoredCard};
 use crate::directory::change::DirectoryChange;
@@ -85,6 +88,8 @@ pub(crate) struct Ledger<L> {
     /// Bytes of all cards and key packages.
     directory_bytes: u64,
     tokens: Tokens,
+    uploads: Tokens,
+    blobs: Blobs<L>,
     invites: Invites,
     /// The rows that differ from the last checkpoint; `None` if nobody makes checkpoints.
     dirty: Option<Map<RowKey, ()>>,
@@ -109,6 +114,8 @@ impl<L: Clone + PartialEq> Ledger<L> {
             packages: KeyPackages::new(keyed),
             directory_bytes: 0,
             tokens: Tokens::new(keyed),
+            uploads: Tokens::new(keyed),
+            blobs: Blobs::new(keyed),
             invites: Invites::new(keyed),
             dirty: None,
         }
@@ -191,6 +198,16 @@ impl<L: Clone + PartialEq> Ledger<L> {
         })
     }
 
+    /// What is known of a blob.
+    pub(crate) fn blob(&self, blob: &BlobId) -> Result<BlobView, StoreError> {
+        self.blobs.get(blob).map(Blob::view).ok_or(StoreError::BlobUnknown)
+    }
+
+    /// Version of the record that says how a blob is now; 0 = no such blob.
+    pub(crate) fn blob_version(&self, blob: &BlobId) -> u64 {
+        self.blobs.get(blob).map_or(0, |blob| blob.stated)
+    }
+
     /// Numbers for the operator. Those that only the engine knows are left at 0.
     pub(crate) fn stats(&self) -> Stats {
         Stats {
@@ -199,6 +216,8 @@ impl<L: Clone + PartialEq> Ledger<L> {
             envelope_bytes: self.totals.envelope_bytes,
             posts: self.totals.posts,
             accounts: self.accounts.len() as u64,
+            blobs: self.blobs.all().len() as u64,
+            blob_bytes: self.blobs.bytes(),
             disk_bytes: 0,
             expiry_paused: false,
             damaged: 0,
@@ -210,18 +229,28 @@ impl<L: Clone + PartialEq> Ledger<L> {
     /// Roughly what everything but key packages and cards takes as records, in bytes, where a post that is
     /// only remembered takes `mark` bytes.
     pub(crate) fn recorded_bytes(&self, mark: u64) -> u64 {
-        /// Sizes of the records of a mailbox without readers, an account, and a reader, in bytes.
-        const OTHERS: [u64; 3] = [256, 256, 64];
-        let counts = [self.mailboxes.len() as u64, self.accounts.len() as u64, self.totals.readers];
+        /// Sizes of the records of a mailbox without readers, an account, a reader, and a blob, in bytes.
+        const OTHERS: [u64; 4] = [256, 256, 64, 128];
+        let (mailboxes, accounts) = (self.mailboxes.len() as u64, self.accounts.len() as u64);
+        let counts = [mailboxes, accounts, self.totals.readers, self.blobs.all().len() as u64];
         let others: u64 = OTHERS.iter().zip(counts).map(|(bytes, count)| bytes * count).sum();
         self.totals.envelope_bytes + self.totals.posts * mark + others
+    }
+
+    fn tokens_for(&mut self, purpose: TokenPurpose) -> &mut Tokens {
+        match purpose {
+            TokenPurpose::CreateMailbox => &mut self.tokens,
+            TokenPurpose::UploadBlob => &mut self.uploads,
+        }
     }
 
     /// Notes what no record says of a decision that was carried out.
     pub(crate) fn carried_out(&mut self, unrecorded: &Unrecorded) {
         match unrecorded {
             Unrecorded::Nothing => {}
-            Unrecorded::Drew { device, day, fresh } => self.tokens.count(*device, *day, *fresh),
+            Unrecorded::Drew { device, purpose, day, fresh } => {
+                self.tokens_for(*purpose).count(*device, *day, *fresh);
+            }
             Unrecorded::Idle { mailboxes, now } => {
                 mailboxes.iter().for_each(|mailbox| self.postpone(mailbox, *now));
             }
@@ -271,6 +300,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
             Change::Mailbox { mailbox, life, change } => {
                 return self.apply_mailbox(*mailbox, *life, change, at, place, freed);
             }
+            Change::Blob(change) => self.apply_blob(change, at, place),
             Change::Directory(change) => self.apply_directory(change, at, place, freed),
         }
         None
@@ -288,6 +318,27 @@ impl<L: Clone + PartialEq> Ledger<L> {
         if at.version > self.believed.version {
             self.believed = at;
         }
+    }
+
+    fn apply_blob(&mut self, change: &BlobChange, at: At, place: L) {
+        let stated = at.version;
+        let id = match change {
+            BlobChange::Created { blob, token, held } => {
+                self.uploads.spend(token, stated);
+                self.mark(|| RowKey::UploadToken(*token));
+                self.blobs.put(*blob, Blob { life: stated, stated, held: *held, place });
+                blob
+            }
+            BlobChange::Extended { blob, life, held } => {
+                self.blobs.put(*blob, Blob { life: *life, stated, held: *held, place });
+                blob
+            }
+            BlobChange::Removed { blob, life } => {
+                self.blobs.remove(blob, *life);
+                blob
+            }
+        };
+        self.mark(|| RowKey::Blob(*id));
     }
 
     fn apply_mailbox(
@@ -376,10 +427,12 @@ impl<L: Clone + PartialEq> Ledger<L> {
         if self.buried.is_empty() {
             let void = self.tokens.sweep();
             self.mark_all(void.into_iter().map(RowKey::Token));
+            let void = self.uploads.sweep();
+            self.mark_all(void.into_iter().map(RowKey::UploadToken));
         } else {
             self.clear_log(freed);
         }
-        !self.buried.is_empty() || self.tokens.is_sweeping()
+        !self.buried.is_empty() || self.tokens.is_sweeping() || self.uploads.is_sweeping()
     }
 
     /// Drops a bounded part of the log that was buried last.
@@ -460,6 +513,8 @@ impl<L: Clone + PartialEq> Ledger<L> {
             }
             DirectoryChange::TokensDrawn { .. }
             | DirectoryChange::TokenSpent { .. }
+            | DirectoryChange::UploadTokensDrawn { .. }
+            | DirectoryChange::UploadTokenSpent { .. }
             | DirectoryChange::TokensExpired { .. } => {
                 self.apply_tokens(change, at);
             }
@@ -494,7 +549,20 @@ impl<L: Clone + PartialEq> Ledger<L> {
                 self.tokens.spend(token, at.version);
                 self.mark(|| RowKey::Token(*token));
             }
-            DirectoryChange::TokensExpired { before } => self.tokens.void(*before),
+            DirectoryChange::UploadTokensDrawn { day, hashes } => {
+                for hash in hashes {
+                    self.uploads.enter(*hash, Drawn { version: at.version, day: *day });
+                    self.mark(|| RowKey::UploadToken(*hash));
+                }
+            }
+            DirectoryChange::UploadTokenSpent { token } => {
+                self.uploads.spend(token, at.version);
+                self.mark(|| RowKey::UploadToken(*token));
+            }
+            DirectoryChange::TokensExpired { before } => {
+                self.tokens.void(*before);
+                self.uploads.void(*before);
+            }
             _ => {}
         }
     }

@@ -102,6 +102,7 @@ impl<L: Clone + PartialEq> Rebuild<L> {
         self.ledger.know(newest);
         self.ledger.believe(believed);
         self.ledger.tokens.void(void_before);
+        self.ledger.uploads.void(void_before);
     }
 
     /// Takes over everything of a mailbox but its posts.

@@ -12,6 +12,7 @@
 use bytes::Bytes;
 use posthorn_proto::{KeyHash, MailboxId, Reader};
 
+use crate::blob::change::BlobChange;
 use crate::directory::change::DirectoryChange;
 use crate::mailbox::change::MailboxChange;
 use crate::store::Stored;
@@ -48,6 +49,8 @@ pub(crate) enum Change {
     },
     /// Something about one life of a mailbox.
     Mailbox { mailbox: MailboxId, life: u64, change: MailboxChange },
+    /// Something about a blob.
+    Blob(BlobChange),
     /// Something about the directory.
     Directory(DirectoryChange),
 }
@@ -93,6 +96,7 @@ impl Record {
             Change::Clock => false,
             Change::Created { .. } => true,
             Change::Mailbox { change, .. } => change.is_lasting(),
+            Change::Blob(change) => change.is_lasting(),
             Change::Directory(change) => change.is_lasting(),
         }
     }
@@ -126,6 +130,7 @@ impl Record {
                 w.fixed(mailbox).number(*life);
                 change.encode_head(&mut w);
             }
+            Change::Blob(change) => change.encode(&mut w),
             Change::Directory(change) => change.encode_head(&mut w),
         }
     }
@@ -145,13 +150,14 @@ impl Record {
     }
 }
 
-/// The stable number of each kind of record: 10 to 17 are a mailbox's, those from 30 on the directory's. A
-/// number is never reused.
+/// The stable number of each kind of record: 10 to 17 are a mailbox's, 20 to 22 a blob's, those from 30 on
+/// the directory's. A number is never reused.
 fn kind(change: &Change) -> u8 {
     match change {
         Change::Clock => 1,
         Change::Created { .. } => 2,
         Change::Mailbox { change, .. } => change.kind(),
+        Change::Blob(change) => change.kind(),
         Change::Directory(change) => change.kind(),
     }
 }
@@ -173,6 +179,7 @@ fn decode_change(kind: u8, p: &mut Parser) -> Result<Change, BadRecord> {
             life: p.number()?,
             change: MailboxChange::decode(kind, p)?,
         },
+        20..=22 => Change::Blob(BlobChange::decode(kind, p)?),
         _ => Change::Directory(DirectoryChange::decode(kind, p)?),
     })
 }

@@ -11,6 +11,8 @@
 //! | 7, token hash 32 | version, day |
 //! | 8, invite hash 32 | uses, expiry, version |
 //! | 9, device 16 | of a removed account: the place of the record that says so |
+//! | 10, upload token hash 32 | version, day |
+//! | 11, blob 16 | life, version and place of its record, length, holder's key hash, end of the lease |
 //!
 //! Rows 4 and 5 of earlier versions lack what comes last.
 //!
@@ -19,9 +21,11 @@
 use std::hash::Hash;
 
 use bytes::Bytes;
-use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId, PostId};
+use posthorn_proto::{BlobId, DeviceId, Handle, KeyHash, MailboxId, PostId};
 
 use super::{Ledger, Rebuild};
+use crate::blob::Blob;
+use crate::blob::change::Held;
 use crate::directory::accounts::Account;
 use crate::directory::cards::StoredCard;
 use crate::directory::invites::Invite;
@@ -58,6 +62,8 @@ pub(crate) enum RowKey {
     Token(KeyHash),
     Invite(KeyHash),
     Gone(DeviceId),
+    UploadToken(KeyHash),
+    Blob(BlobId),
 }
 
 /// The chunk rows that no longer hold anything when posts are forgotten up to `forgotten`, where it was up to
@@ -96,6 +102,8 @@ impl RowKey {
             Self::Token(hash) => (7, hash.as_ref(), &[]),
             Self::Invite(hash) => (8, hash.as_ref(), &[]),
             Self::Gone(device) => (9, device.as_ref(), &[]),
+            Self::UploadToken(hash) => (10, hash.as_ref(), &[]),
+            Self::Blob(id) => (11, id.as_ref(), &[]),
         };
         [&[tag], name, more].concat()
     }
@@ -119,6 +127,8 @@ impl RowKey {
             7 => Self::Token(p.key()?),
             8 => Self::Invite(p.key()?),
             9 => Self::Gone(DeviceId(p.array()?)),
+            10 => Self::UploadToken(p.key()?),
+            11 => Self::Blob(BlobId(p.array()?)),
             _ => return Err(BadRecord("an unknown row")),
         };
         p.end()?;
@@ -206,6 +216,8 @@ impl<L: Clone + PartialEq> Ledger<L> {
             5 => names(self.tokens.all(), part, RowKey::Token),
             6 => names(self.invites.all(), part, RowKey::Invite),
             7 => names(self.accounts.all_gone(), part, RowKey::Gone),
+            8 => names(self.uploads.all(), part, RowKey::UploadToken),
+            9 => names(self.blobs.all(), part, RowKey::Blob),
             _ => return None,
         };
         let is_last = part + 1 >= parts;
@@ -292,9 +304,13 @@ impl<L: Place> Ledger<L> {
                 w.number(card.stated);
             }
             RowKey::Packages(device) => put_packages(self.packages.get(device)?, &mut w),
-            RowKey::Token(hash) => {
-                let drawn = self.tokens.get(hash)?;
-                w.number(drawn.version).number(u64::from(drawn.day));
+            RowKey::Token(hash) => put_token(self.tokens.get(hash)?, &mut w),
+            RowKey::UploadToken(hash) => put_token(self.uploads.get(hash)?, &mut w),
+            RowKey::Blob(id) => {
+                let blob = self.blobs.get(id)?;
+                w.number(blob.life).number(blob.stated);
+                put_place(&mut w, &blob.place);
+                blob.held.encode(&mut w);
             }
             RowKey::Invite(hash) => {
                 let invite = self.invites.get(hash)?;
@@ -317,6 +333,14 @@ impl<L: Place> Ledger<L> {
         }
         Some(())
     }
+}
+
+fn put_token(drawn: Drawn, w: &mut Writer<'_>) {
+    w.number(drawn.version).number(u64::from(drawn.day));
+}
+
+fn take_token(p: &mut Parser) -> Result<Drawn, BadRecord> {
+    Ok(Drawn { version: p.number()?, day: p.small()? })
 }
 
 fn put_packages<L: Place>(packages: &Packages<L>, w: &mut Writer<'_>) {
@@ -411,9 +435,13 @@ impl<L: Place> Rebuild<L> {
             }
             RowKey::Gone(device) => self.ledger.accounts.remove(device, take_place(&mut p)?),
             RowKey::Packages(device) => self.ledger.packages.restore(device, take_packages(&mut p)?),
-            RowKey::Token(hash) => {
-                let drawn = Drawn { version: p.number()?, day: p.small()? };
-                self.ledger.tokens.enter(hash, drawn);
+            RowKey::Token(hash) => self.ledger.tokens.enter(hash, take_token(&mut p)?),
+            RowKey::UploadToken(hash) => self.ledger.uploads.enter(hash, take_token(&mut p)?),
+            RowKey::Blob(id) => {
+                let (life, stated) = (p.number()?, p.number()?);
+                let place = take_place(&mut p)?;
+                let held = Held::decode(&mut p)?;
+                self.ledger.blobs.put(id, Blob { life, stated, held, place });
             }
             RowKey::Invite(hash) => {
                 let invite = Invite { uses: p.small()?, expires: p.number()?, version: p.number()? };

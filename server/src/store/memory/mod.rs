@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use posthorn_proto::{DeviceId, Handle, Incarnation, KeyHash, MailboxId, ReaderId, Turn};
+use posthorn_proto::frame::TokenPurpose;
+use posthorn_proto::{BlobId, DeviceId, Handle, Incarnation, KeyHash, MailboxId, ReaderId, Turn};
 use rand::CryptoRng;
 
 use super::clock::ClockGuard;
 use super::ledger::{Command, Ledger, Outcome, Rebuild, Record};
 use super::{
-    Append, CardRecord, Clock, DeviceRecord, KeyPackageStock, Later, NewAccount, NewInvite, NewMailbox,
-    OpenReader, Published, ReadRange, ReaderView, Stats, Store, StoreError, StorePolicy, Stored,
-    TakenKeyPackage,
+    Append, BlobView, Blobs, CardRecord, Clock, DeviceRecord, KeyPackageStock, Later, NewAccount, NewBlob,
+    NewInvite, NewMailbox, OpenReader, Published, ReadRange, ReaderView, Stats, Store, StoreError,
+    StorePolicy, Stored, TakenKeyPackage,
 };
 
 /// A body in RAM, with the turn if it is an envelope.
@@ -161,6 +162,33 @@ fn ready<T: Send + 'static>(result: Result<T, StoreError>) -> Later<'static, T, 
     Box::pin(std::future::ready(result))
 }
 
+impl MemoryStore {
+    fn of_blob(&self, command: Command) -> Later<'_, BlobView, StoreError> {
+        ready(self.run(command).map(|outcome| match outcome {
+            Outcome::Blob(view) => view,
+            _ => unreachable!("what is done to a blob is answered with how it is"),
+        }))
+    }
+}
+
+impl Blobs for MemoryStore {
+    fn create_blob(&self, new: NewBlob) -> Later<'_, BlobView, StoreError> {
+        self.of_blob(Command::CreateBlob(new))
+    }
+
+    fn blob(&self, blob: BlobId) -> Later<'_, BlobView, StoreError> {
+        ready(self.ask(|ledger| ledger.blob(&blob)))
+    }
+
+    fn extend_blob(&self, blob: BlobId, holder: KeyHash, seconds: u32) -> Later<'_, BlobView, StoreError> {
+        self.of_blob(Command::ExtendBlob { blob, holder, seconds })
+    }
+
+    fn delete_blob(&self, blob: BlobId, holder: KeyHash) -> Later<'_, (), StoreError> {
+        self.quiet(Command::DeleteBlob { blob, holder })
+    }
+}
+
 impl Store for MemoryStore {
     fn incarnation(&self) -> Incarnation {
         self.incarnation
@@ -297,8 +325,13 @@ impl Store for MemoryStore {
         }))
     }
 
-    fn draw_tokens(&self, device: DeviceId, hashes: Vec<KeyHash>) -> Later<'_, u32, StoreError> {
-        ready(self.run(Command::DrawTokens { device, hashes }).map(|outcome| match outcome {
+    fn draw_tokens(
+        &self,
+        device: DeviceId,
+        purpose: TokenPurpose,
+        hashes: Vec<KeyHash>,
+    ) -> Later<'_, u32, StoreError> {
+        ready(self.run(Command::DrawTokens { device, purpose, hashes }).map(|outcome| match outcome {
             Outcome::Drawn(accepted) => accepted,
             _ => unreachable!("a drawing is answered with a count"),
         }))

@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use futures_util::future::join_all;
-use posthorn_proto::CLOSE_IDLE;
+use posthorn_proto::limits::BLOB_PART_BYTES;
+use posthorn_proto::{BLOB_PATH, CLOSE_IDLE};
 use tokio_tungstenite::tungstenite::Message;
 
 use self::client::{Client, client, plain};
@@ -216,6 +217,14 @@ async fn handshakes(run: &Run, setup: Setup) -> anyhow::Result<String> {
     let old = "GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n";
     let answer = plain(stage.front.address, client(3), old).await?;
     ensure!(answer.contains(" 200 ") && answer.contains("{\"status\":\"ok\"}"), "HTTP/1.0: {answer}");
+    let (blob, key) = ("ab".repeat(16), "cd".repeat(32));
+    let head = format!("PUT {BLOB_PATH}{blob}/0 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+    let length = BLOB_PART_BYTES as usize;
+    let put = head
+        + &format!("Authorization: Bearer {key}\r\nContent-Length: {length}\r\n\r\n")
+        + &"x".repeat(length);
+    let answer = plain(stage.front.address, client(5), &put).await?;
+    ensure!(answer.contains("BLOB_UNKNOWN"), "a whole part of a blob: {answer}");
     let old = "GET /v1/ws HTTP/1.0\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
                Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
                Sec-WebSocket-Protocol: posthorn.v1\r\n\r\n";

@@ -16,7 +16,9 @@ use rand::{Rng, SeedableRng};
 
 use super::super::journal::disk::Disk;
 use super::*;
-use crate::store::conformance::names::{expect, mailbox, open, post, reader_id, sized, token, turn_key};
+use crate::store::conformance::names::{
+    CREATE, expect, mailbox, open, post, reader_id, sized, token, turn_key,
+};
 use crate::store::conformance::{Event, Fixture, new_mailbox, small_policy};
 use crate::store::{ReadRange, StorePolicy, Stored};
 
@@ -257,13 +259,13 @@ async fn a_draw_that_was_refused_does_not_count() {
             id += 1;
         }
     }
-    let draw = || f.store.draw_tokens(device, (30..50).map(token).collect());
+    let draw = || f.store.draw_tokens(device, CREATE, (30..50).map(token).collect());
     for _ in 0..2 {
         assert_eq!(draw().await, Err(StoreError::Unavailable));
     }
     disk.set_capacity(None);
     assert_eq!(draw().await, Ok(20), "all that a device may draw in a day");
-    let more = f.store.draw_tokens(device, vec![token(50)]);
+    let more = f.store.draw_tokens(device, CREATE, vec![token(50)]);
     assert_eq!(more.await, Ok(0), "now it counts");
 }
 
@@ -598,7 +600,7 @@ async fn damage_can_be_forgotten() {
     let store = on(&disk);
     let device = crate::store::conformance::names::device(1);
     expect(store.register(crate::store::conformance::names::account(1)).await);
-    expect(store.draw_tokens(device, vec![token(1)]).await);
+    expect(store.draw_tokens(device, CREATE, vec![token(1)]).await);
     expect(store.create(new_mailbox(1, &[1])).await);
     for n in 1..=40 {
         expect(store.append(sized(mailbox(1), n, 0, 500)).await);
@@ -717,7 +719,7 @@ async fn an_interrupted_emptying_multiplies_nothing() {
     for n in 1..=30 {
         expect(store.register(crate::store::conformance::names::account(n)).await);
         let device = crate::store::conformance::names::device(n);
-        expect(store.draw_tokens(device, vec![token(n)]).await);
+        expect(store.draw_tokens(device, CREATE, vec![token(n)]).await);
         expect(store.create(new_mailbox(n, &[1])).await);
         for post in 1..=4 {
             expect(store.append(sized(mailbox(n), post, 0, 60)).await);

@@ -173,6 +173,23 @@ macro_rules! delegate {
     };
 }
 
+macro_rules! delegate_blobs {
+    ($($name:ident($($arg:ident: $type:ty),*) -> $answer:ty;)*) => {
+        impl crate::store::Blobs for Unplugged {
+            $(fn $name(&self, $($arg: $type),*) -> crate::store::Later<'_, $answer, crate::store::StoreError> {
+                self.store.$name($($arg),*)
+            })*
+        }
+    };
+}
+
+delegate_blobs! {
+    create_blob(new: crate::store::NewBlob) -> crate::store::BlobView;
+    blob(blob: posthorn_proto::BlobId) -> crate::store::BlobView;
+    extend_blob(blob: posthorn_proto::BlobId, holder: posthorn_proto::KeyHash, seconds: u32) -> crate::store::BlobView;
+    delete_blob(blob: posthorn_proto::BlobId, holder: posthorn_proto::KeyHash) -> ();
+}
+
 delegate! {
     create(new: crate::store::NewMailbox) -> ();
     may_open(open: crate::store::OpenReader) -> ();
@@ -192,7 +209,8 @@ delegate! {
         -> crate::store::KeyPackageStock;
     card(handle: posthorn_proto::Handle) -> crate::store::CardRecord;
     take_key_packages(handle: posthorn_proto::Handle) -> Vec<crate::store::TakenKeyPackage>;
-    draw_tokens(device: posthorn_proto::DeviceId, hashes: Vec<posthorn_proto::KeyHash>) -> u32;
+    draw_tokens(device: posthorn_proto::DeviceId, purpose: posthorn_proto::frame::TokenPurpose, hashes: Vec<posthorn_proto::KeyHash>)
+        -> u32;
     close() -> ();
 }
 

@@ -3,12 +3,13 @@
 
 use bytes::Bytes;
 use posthorn_proto::chain::Fingerprint;
-use posthorn_proto::{DeviceId, KeyHash, MailboxId, PostId, Reader, ReaderId, Turn};
+use posthorn_proto::frame::TokenPurpose;
+use posthorn_proto::{BlobId, DeviceId, KeyHash, MailboxId, PostId, Reader, ReaderId, Turn};
 
 use crate::directory::change::DirectoryChange;
 use crate::mailbox::change::MailboxChange;
 use crate::store::ledger::{Change, Command, Keep, Ledger, Outcome, Rebuild, Record};
-use crate::store::{Append, NewAccount, NewInvite, NewMailbox, OpenReader, StoreError, StorePolicy};
+use crate::store::{Append, NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader, StoreError, StorePolicy};
 
 const NOW: u64 = 1_700_000_000;
 const MAILBOX: MailboxId = MailboxId([1; 16]);
@@ -39,7 +40,11 @@ impl Journaled {
             device: DEVICE,
             device_key: [0; 32],
         }));
-        all.run(Command::DrawTokens { device: DEVICE, hashes: vec![key(8), key(9)] });
+        all.run(Command::DrawTokens {
+            device: DEVICE,
+            purpose: TokenPurpose::CreateMailbox,
+            hashes: vec![key(8), key(9)],
+        });
         all.create(9);
         all
     }
@@ -425,4 +430,39 @@ fn the_later_account_of_a_name_stays_in_whatever_order_the_journal_says_it() {
         assert_eq!(ledger.device(&DeviceId([7; 16])).map(drop), Err(StoreError::DeviceUnknown));
         assert_eq!(ledger.card(&bob).map(|card| (card.identity_key, card.version)), Ok(([8; 32], 1)));
     }
+}
+
+/// A blob stays by one record, whichever was the last, and its token stays spent for as long as its drawing
+/// may still be read.
+#[test]
+fn one_record_of_a_blob_is_kept() {
+    let mut all = Journaled::new();
+    all.run(Command::DrawTokens { device: DEVICE, purpose: TokenPurpose::UploadBlob, hashes: vec![key(30)] });
+    let (blob, holder) = (BlobId([5; 16]), key(31));
+    let created = all.journal.len();
+    all.run(Command::CreateBlob(NewBlob { blob, token: key(30), holder, length: 7, seconds: 100 }));
+    assert_eq!(all.keep(created, u64::MAX), Keep { copy: true, write: vec![] });
+    all.run(Command::ExtendBlob { blob, holder, seconds: 200 });
+    let spent = |keep: Keep| {
+        let is_tombstone = |record: &Record| matches!(&record.change, Change::Directory(DirectoryChange::UploadTokenSpent { token }) if *token == key(30));
+        !keep.copy && keep.write.iter().all(is_tombstone) && keep.write.len() == 1
+    };
+    assert!(spent(all.keep(created, 0)), "the extension says how it is");
+    assert_eq!(all.keep(created, u64::MAX), drop_it());
+    assert_eq!(all.keep(created + 1, u64::MAX), Keep { copy: true, write: vec![] });
+    let copied = all.journal[created + 1].clone();
+    all.ledger.apply(&copied, all.journal.len() as u32, &mut |_, _| ());
+    all.journal.push(copied);
+    assert_eq!(all.keep(created + 1, u64::MAX), drop_it(), "its copy is further on");
+    let removed = all.journal.len();
+    all.run(Command::DeleteBlob { blob, holder });
+    all.run(Command::ConfirmClock);
+    assert_eq!(all.keep(removed - 1, 0), drop_it());
+    assert_eq!(all.keep(removed, 0), Keep { copy: true, write: vec![] }, "it buries what is older");
+    assert_eq!(all.keep(removed, u64::MAX), drop_it());
+    let mut rebuild = Rebuild::new(StorePolicy::default(), [1, 2]);
+    for (place, record) in (0..).zip(&all.journal) {
+        rebuild.apply(record, place);
+    }
+    assert_eq!(rebuild.finish().0.blob(&blob), Err(StoreError::BlobUnknown));
 }

@@ -1,10 +1,11 @@
 //! The bytes of records and rows: what was written is read back, and nothing else is taken for it.
 
 use bytes::Bytes;
-use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId, PostId, Reader, ReaderId, Turn};
+use posthorn_proto::{BlobId, DeviceId, Handle, KeyHash, MailboxId, PostId, Reader, ReaderId, Turn};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use crate::blob::change::{BlobChange, Held};
 use crate::directory::change::DirectoryChange;
 use crate::mailbox::change::{MailboxChange, Snapshot};
 use crate::store::StorePolicy;
@@ -104,6 +105,20 @@ fn change() -> impl Strategy<Value = Change> {
             Change::Mailbox { mailbox: MailboxId(mailbox), life, change }
         }),
         directory_change().prop_map(Change::Directory),
+        blob_change().prop_map(Change::Blob),
+    ]
+}
+
+fn blob_change() -> impl Strategy<Value = BlobChange> {
+    let id = || any::<[u8; 16]>().prop_map(BlobId);
+    let held = || {
+        let parts = (any::<u64>(), hash(), any::<u32>());
+        parts.prop_map(|(length, holder, until)| Held { length, holder, until })
+    };
+    prop_oneof![
+        (id(), hash(), held()).prop_map(|(blob, token, held)| BlobChange::Created { blob, token, held }),
+        (id(), any::<u64>(), held()).prop_map(|(blob, life, held)| BlobChange::Extended { blob, life, held }),
+        (id(), any::<u64>()).prop_map(|(blob, life)| BlobChange::Removed { blob, life }),
     ]
 }
 
@@ -133,6 +148,9 @@ fn directory_change() -> impl Strategy<Value = DirectoryChange> {
         (any::<u32>(), vec(hash(), 0..5))
             .prop_map(|(day, hashes)| DirectoryChange::TokensDrawn { day, hashes }),
         hash().prop_map(|token| DirectoryChange::TokenSpent { token }),
+        (any::<u32>(), vec(hash(), 0..5))
+            .prop_map(|(day, hashes)| DirectoryChange::UploadTokensDrawn { day, hashes }),
+        hash().prop_map(|token| DirectoryChange::UploadTokenSpent { token }),
         any::<u32>().prop_map(|before| DirectoryChange::TokensExpired { before }),
         (hash(), any::<u32>(), any::<u64>())
             .prop_map(|(hash, uses, expires)| DirectoryChange::InviteMinted { hash, uses, expires }),
@@ -194,7 +212,7 @@ proptest! {
 
     /// Rows come from an index that may be torn in any way.
     #[test]
-    fn noise_is_no_row(tag in 0..10u8, name in vec(any::<u8>(), 0..40), value in vec(any::<u8>(), 0..200)) {
+    fn noise_is_no_row(tag in 0..13u8, name in vec(any::<u8>(), 0..40), value in vec(any::<u8>(), 0..200)) {
         let mut rebuild = Rebuild::<Nowhere>::new(StorePolicy { posts: 100, ..StorePolicy::default() }, [1, 2]);
         let key = [&[tag], &name[..]].concat();
         let _ = rebuild.import(&key, &value);
@@ -250,6 +268,20 @@ fn format_1_is_fixed() {
     };
     let hex: String = encoded(&taken).iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(hex, format!("01230100{}09", "dd".repeat(16)));
+    let (blob, held) = (BlobId([0xee; 16]), Held { length: 300, holder: KeyHash([0xff; 32]), until: 7 });
+    let (id, key, token) = ("ee".repeat(16), "ff".repeat(32), "aa".repeat(32));
+    for (change, expected) in [
+        (
+            BlobChange::Created { blob, token: KeyHash([0xaa; 32]), held },
+            format!("01140801{id}{token}ac02{key}07"),
+        ),
+        (BlobChange::Extended { blob, life: 6, held }, format!("01150801{id}06ac02{key}07")),
+        (BlobChange::Removed { blob, life: 6 }, format!("01160801{id}06")),
+    ] {
+        let record = Record { version: 8, time: 1, change: Change::Blob(change) };
+        let hex: String = encoded(&record).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, expected);
+    }
 }
 
 #[test]

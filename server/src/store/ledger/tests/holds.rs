@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use posthorn_proto::chain::Fingerprint;
+use posthorn_proto::frame::TokenPurpose;
 use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId, PostId, Reader, ReaderId, Turn};
 
 use crate::directory::change::DirectoryChange;
@@ -61,7 +62,11 @@ impl Held {
             device: DEVICE,
             device_key: [0; 32],
         }));
-        held.run(Command::DrawTokens { device: DEVICE, hashes: vec![key(9)] });
+        held.run(Command::DrawTokens {
+            device: DEVICE,
+            purpose: TokenPurpose::CreateMailbox,
+            hashes: vec![key(9)],
+        });
         held.run(Command::Create(NewMailbox {
             mailbox: MAILBOX,
             token: key(9),

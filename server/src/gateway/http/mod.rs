@@ -1,14 +1,22 @@
-//! The few plain HTTP requests, and the upgrade to WebSocket.
+//! The few plain HTTP requests, blobs ([`blob`]), and the upgrade to WebSocket.
 //!
 //! Owns a connection until it is a WebSocket, and no longer: hyper's state is dropped before the session
-//! begins.
+//! begins. Until its first request for a blob it has the time of a handshake; from then on [`pace`] says how
+//! slow it may be.
+
+pub(crate) mod blob;
+mod pace;
+mod range;
+mod refusal;
+mod stream;
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::header::{
@@ -16,13 +24,17 @@ use hyper::header::{
 };
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Version};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use posthorn_proto::{PATH, SUBPROTOCOL};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::time::sleep;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use self::pace::Paced;
 use super::doors::Visitor;
+use super::handshakes::Handshake;
 use super::origin::{Origin, Trust};
 use crate::clock::SystemClock;
 use crate::command::Context;
@@ -55,40 +67,80 @@ pub(crate) struct Guest<'a> {
     pub(crate) origin: Origin,
     pub(crate) visitor: &'a Visitor,
     pub(crate) clock: &'a SystemClock,
+    pub(crate) blobs: &'a blob::Desk,
+    /// Time for the first request, and for each further one.
+    pub(crate) patience: Duration,
+    /// Gone as soon as it is no handshake any more.
+    pub(crate) handshake: &'a Mutex<Option<Handshake>>,
 }
 
 /// Answers requests until the connection ends (`None`) or becomes a WebSocket.
-pub(crate) async fn serve<S>(io: S, guest: Guest<'_>) -> Option<Upgraded<S>>
+pub(crate) async fn serve<S>(io: S, guest: Guest<'_>, mut drain: watch::Receiver<bool>) -> Option<Upgraded<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let upgraded = Arc::new(Mutex::new(None));
-    let noted = upgraded.clone();
+    let upgraded = Mutex::new(None);
+    let upgraded = &upgraded;
     let service = service_fn(move |request| {
-        let (answer, address) = match guest.respond(&request) {
-            Ok(answer) => answer,
-            Err(refusal) => (*refusal, None),
-        };
-        *noted.lock() = address;
-        async move { Ok::<_, Infallible>(answer) }
+        Box::pin(async move {
+            let (answer, address) = guest.answer(request).await;
+            *upgraded.lock() = address;
+            Ok::<_, Infallible>(answer)
+        })
     });
-    let connection = hyper::server::conn::http1::Builder::new()
+    let mut connection = hyper::server::conn::http1::Builder::new()
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS)
-        .serve_connection(TokioIo::new(io), service);
-    let parts = connection.without_shutdown().await.ok()?;
+        .timer(TokioTimer::new())
+        .header_read_timeout(guest.patience)
+        .serve_connection(TokioIo::new(Paced::new(io, guest.blobs.window)), service);
+    let (mut is_handshake, mut is_draining) = (true, false);
+    let mut end = std::pin::pin!(sleep(guest.patience));
+    loop {
+        tokio::select! {
+            ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => {
+                ended.ok()?;
+                break;
+            }
+            () = end.as_mut(), if is_handshake => {
+                is_handshake = guest.handshake.lock().is_some();
+                if is_handshake {
+                    return None;
+                }
+            }
+            _ = drain.wait_for(|draining| *draining), if !is_draining => {
+                is_draining = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+        }
+    }
+    let parts = connection.into_parts();
     let address = (*upgraded.lock())?;
-    Some(Upgraded { io: parts.io.into_inner(), read: parts.read_buf, address })
+    Some(Upgraded { io: parts.io.into_inner().into_inner(), read: parts.read_buf, address })
 }
 
-type Answer = Response<Full<Bytes>>;
+type Body = Either<Full<Bytes>, stream::Download>;
+type Answer = Response<Body>;
 
 impl Guest<'_> {
     /// The answer and, if the connection is a WebSocket from now on, where that comes from.
-    fn respond(&self, request: &Request<Incoming>) -> Result<(Answer, Option<IpAddr>), Box<Answer>> {
+    async fn answer(&self, request: Request<Incoming>) -> (Answer, Option<IpAddr>) {
         let Ok(address) = self.trust.of_request(self.origin, request.headers()) else {
-            return Err(Box::new(plain(StatusCode::BAD_REQUEST, UNREADABLE)));
+            return (plain(StatusCode::BAD_REQUEST, UNREADABLE), None);
         };
+        if blob::is_about_one(request.uri().path()) {
+            drop(self.handshake.lock().take());
+            let Self { context, blobs: desk, clock, visitor, .. } = *self;
+            return (blob::Call { context, desk, clock, address, visitor }.answer(request).await, None);
+        }
+        self.respond(&request, address).unwrap_or_else(|refusal| (*refusal, None))
+    }
+
+    fn respond(
+        &self,
+        request: &Request<Incoming>,
+        address: IpAddr,
+    ) -> Result<(Answer, Option<IpAddr>), Box<Answer>> {
         // A proxy's connection counts for whom each request comes from; another one has been counted.
         let is_forwarded = matches!(self.origin, Origin::Proxy(_));
         let (rate, now) = (&self.context.rates.connects, self.clock.millis());
@@ -116,7 +168,10 @@ fn page(request: &Request<Incoming>, context: &Context) -> Answer {
             with(StatusCode::SERVICE_UNAVAILABLE, "application/json", "{\"status\":\"stopping\"}\n")
         }
         "/health" => with(StatusCode::OK, "application/json", health(&context.store.stats())),
-        _ => plain(StatusCode::NOT_FOUND, "there is nothing here; WebSocket is spoken at /v1/ws\n"),
+        _ => plain(
+            StatusCode::NOT_FOUND,
+            "there is nothing here; WebSocket is spoken at /v1/ws, and blobs are below /v1/blob\n",
+        ),
     }
 }
 
@@ -160,7 +215,7 @@ fn upgrade(request: &Request<Incoming>, context: &Context) -> Result<Answer, Box
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "the relay is stopping: try again soon\n");
     }
     let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes())).expect("base64 is a header value");
-    let mut answer = Response::new(Full::default());
+    let mut answer = Answer::new(Either::Left(Full::default()));
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = answer.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -203,7 +258,7 @@ fn health(stats: &Stats) -> String {
 const STALLED: u64 = 5;
 
 fn with(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::from(text.into()));
+    let mut answer = Answer::new(Either::Left(Full::from(text.into())));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     answer

@@ -1,0 +1,104 @@
+//! Where the parts of blobs lie: the trait [`Parts`], and its engines. What is known of a blob stands in the
+//! store; here are bytes under a name.
+//!
+//! What all engines promise:
+//! - **Durable before answered.** When a part is stored, it is on stable storage, and so is its name.
+//! - **Whole or not at all.** A part that did not arrive as a whole is nowhere.
+//! - **Stored once.** The same bytes again are stored; others are refused, and the first ones stay.
+//!
+//! [`folder`] is the durable default, [`memory`] the readable one. What belongs to no blob (any more) is
+//! removed by [`sweep`].
+
+pub(crate) mod folder;
+pub(crate) mod memory;
+pub(crate) mod sweep;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::ops::Range;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use posthorn_proto::limits::BLOB_PART_BYTES;
+use posthorn_proto::{BlobId, ErrorCode};
+
+/// What an engine returns: it may need the disk or a network.
+pub(crate) type Soon<'a, T> = Pin<Box<dyn Future<Output = Result<T, PartError>> + Send + 'a>>;
+
+/// So many shelves there are; a blob stands on that of its name's first byte.
+pub(crate) const SHELVES: usize = 256;
+
+/// Whose parts: those of a blob in one of its lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Owner {
+    pub(crate) blob: BlobId,
+    pub(crate) life: u64,
+}
+
+/// Why a part is not stored, or not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PartError {
+    /// See [`ErrorCode::PartMissing`].
+    #[error("this part was not put yet")]
+    Missing,
+    /// See [`ErrorCode::PartDiffers`].
+    #[error("other bytes are stored as this part: a blob never changes, so create another")]
+    Differs,
+    /// See [`ErrorCode::StoreUnavailable`].
+    #[error("the relay has no room for blobs just now: try again later")]
+    Full,
+    /// See [`ErrorCode::Internal`].
+    #[error("the relay's disk failed: try again later")]
+    Failed,
+}
+
+impl PartError {
+    /// The code on the wire.
+    pub(crate) fn code(self) -> ErrorCode {
+        match self {
+            Self::Missing => ErrorCode::PartMissing,
+            Self::Differs => ErrorCode::PartDiffers,
+            Self::Full => ErrorCode::StoreUnavailable,
+            Self::Failed => ErrorCode::Internal,
+        }
+    }
+}
+
+/// An engine.
+pub(crate) trait Parts: Send + Sync + 'static {
+    /// Makes room for a part that is about to arrive.
+    fn begin(&self) -> Soon<'_, Box<dyn Arriving>>;
+
+    /// The first of these parts that is not stored.
+    fn first_missing(&self, owner: Owner, parts: Range<u32>) -> Soon<'_, Option<u32>>;
+
+    /// Bytes of one part, all of those that are asked for.
+    fn read(&self, owner: Owner, part: u32, range: Range<u32>) -> Soon<'_, Bytes>;
+
+    /// Removes parts, `most` at once. Returns whether there may be more.
+    fn remove(&self, owner: Owner, most: usize) -> Soon<'_, bool>;
+
+    /// Whose parts stand on a shelf, in any order; below [`SHELVES`].
+    fn shelf(&self, shelf: u8) -> Soon<'_, Vec<Owner>>;
+}
+
+/// A part that is arriving. Dropped, it is nowhere.
+pub(crate) trait Arriving: Send {
+    /// Takes the next bytes.
+    fn write(&mut self, bytes: Vec<u8>) -> Soon<'_, ()>;
+
+    /// Stores it as this part: all of it has arrived.
+    fn store(self: Box<Self>, owner: Owner, part: u32) -> Soon<'static, ()>;
+}
+
+/// How many parts a blob of this length has.
+pub(crate) fn count(length: u64) -> u32 {
+    u32::try_from(length.div_ceil(u64::from(BLOB_PART_BYTES))).unwrap_or(u32::MAX)
+}
+
+/// Which of a blob's bytes a part has; `None` if there is no such part.
+pub(crate) fn span(length: u64, part: u32) -> Option<Range<u64>> {
+    let start = u64::from(part) * u64::from(BLOB_PART_BYTES);
+    (start < length).then(|| start..length.min(start + u64::from(BLOB_PART_BYTES)))
+}

@@ -1,0 +1,194 @@
+//! What every engine of [`Parts`] does, and what a folder is after a kill.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use posthorn_proto::BlobId;
+use posthorn_proto::limits::BLOB_PART_BYTES;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
+use super::folder::FolderParts;
+use super::memory::MemoryParts;
+use super::sweep::Sweep;
+use super::*;
+use crate::clock::SystemClock;
+use crate::store::conformance::names::{UPLOAD, account, blob, device, expect, holder, new_blob, token};
+use crate::store::memory::MemoryStore;
+use crate::store::{Blobs as _, Store as _, StorePolicy, Unheard};
+
+const OWNER: Owner = Owner { blob: BlobId([0xab; 16]), life: 7 };
+
+/// Each engine, and whatever it lives in.
+fn engines() -> Vec<(Box<dyn Parts>, Option<tempfile::TempDir>)> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let parts = FolderParts::open(folder.path(), 0).expect("opened");
+    vec![(Box::new(MemoryParts::default()), None), (Box::new(parts), Some(folder))]
+}
+
+async fn put(parts: &dyn Parts, owner: Owner, part: u32, bytes: &[u8]) -> Result<(), PartError> {
+    let mut arriving = parts.begin().await?;
+    for some in bytes.chunks(1000) {
+        arriving.write(some.to_vec()).await?;
+    }
+    arriving.store(owner, part).await
+}
+
+fn some(fill: u8, len: usize) -> Vec<u8> {
+    (0..len).map(|at| fill.wrapping_add(at as u8)).collect()
+}
+
+#[test]
+fn a_blob_is_divided() {
+    let part = u64::from(BLOB_PART_BYTES);
+    assert_eq!((count(1), count(part), count(part + 1), count(part * 65_536)), (1, 1, 2, 65_536));
+    assert_eq!(span(part + 5, 0), Some(0..part));
+    assert_eq!(span(part + 5, 1), Some(part..part + 5));
+    assert_eq!((span(part + 5, 2), span(part, 1)), (None, None));
+}
+
+#[tokio::test]
+async fn what_is_put_is_read() {
+    for (parts, _folder) in engines() {
+        let parts = parts.as_ref();
+        let bytes = some(1, 70_000);
+        assert_eq!(parts.first_missing(OWNER, 0..3).await, Ok(Some(0)));
+        assert_eq!(parts.read(OWNER, 0, 0..1).await, Err(PartError::Missing));
+        assert_eq!(put(parts, OWNER, 0, &bytes).await, Ok(()));
+        assert_eq!(put(parts, OWNER, 2, &some(2, 5)).await, Ok(()));
+        assert_eq!(parts.first_missing(OWNER, 0..3).await, Ok(Some(1)));
+        assert_eq!(parts.first_missing(OWNER, 2..3).await, Ok(None));
+        assert_eq!(parts.read(OWNER, 0, 0..70_000).await.expect("read"), bytes);
+        assert_eq!(parts.read(OWNER, 0, 69_990..70_000).await.expect("read"), bytes[69_990..]);
+        assert_eq!(parts.read(OWNER, 0, 69_990..70_001).await, Err(PartError::Failed), "there is no more");
+        let other_life = Owner { life: 8, ..OWNER };
+        assert_eq!(parts.read(other_life, 0, 0..1).await, Err(PartError::Missing));
+    }
+}
+
+#[tokio::test]
+async fn a_part_is_stored_once() {
+    for (parts, _folder) in engines() {
+        let parts = parts.as_ref();
+        let bytes = some(1, 200_000);
+        for _ in 0..2 {
+            assert_eq!(put(parts, OWNER, 0, &bytes).await, Ok(()));
+        }
+        let mut other = bytes.clone();
+        other[199_999] ^= 1;
+        for other in [&other[..], &bytes[1..], &[]] {
+            assert_eq!(put(parts, OWNER, 0, other).await, Err(PartError::Differs));
+        }
+        assert_eq!(parts.read(OWNER, 0, 0..200_000).await.expect("read"), bytes);
+    }
+}
+
+#[tokio::test]
+async fn of_two_at_once_one_stays() {
+    for (parts, _folder) in engines() {
+        let parts: Arc<dyn Parts> = parts.into();
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 0..16u8 {
+            let parts = parts.clone();
+            tasks.spawn(async move { (n, put(parts.as_ref(), OWNER, 3, &some(n % 4, 3000)).await) });
+        }
+        let stored: Vec<u8> =
+            tasks.join_all().await.into_iter().filter(|(_, put)| put.is_ok()).map(|(n, _)| n % 4).collect();
+        assert_eq!(stored.len(), 4, "one content, by whoever brought it");
+        assert!(stored.iter().all(|n| *n == stored[0]), "{stored:?}");
+        assert_eq!(parts.read(OWNER, 3, 0..3000).await.expect("read"), some(stored[0], 3000));
+    }
+}
+
+#[tokio::test]
+async fn what_did_not_arrive_as_a_whole_is_nowhere() {
+    for (parts, folder) in engines() {
+        let mut arriving = parts.begin().await.expect("room");
+        arriving.write(some(1, 10)).await.expect("written");
+        drop(arriving);
+        assert_eq!(parts.first_missing(OWNER, 0..1).await, Ok(Some(0)));
+        if let Some(folder) = folder {
+            assert_eq!(incoming(folder.path()), 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn parts_are_removed_by_and_by() {
+    for (parts, _folder) in engines() {
+        let parts = parts.as_ref();
+        for part in 0..5 {
+            expect(put(parts, OWNER, part, b"x").await);
+        }
+        expect(put(parts, Owner { life: 8, ..OWNER }, 0, b"x").await);
+        let mut shelf = parts.shelf(0xab).await.expect("listed");
+        shelf.sort();
+        assert_eq!(shelf, [OWNER, Owner { life: 8, ..OWNER }]);
+        assert_eq!(parts.shelf(0xac).await, Ok(vec![]));
+        assert_eq!(parts.remove(OWNER, 2).await, Ok(true));
+        assert_eq!(parts.remove(OWNER, 9).await, Ok(false));
+        assert_eq!(parts.remove(OWNER, 9).await, Ok(false), "there is none");
+        assert_eq!(parts.first_missing(OWNER, 0..1).await, Ok(Some(0)));
+        assert_eq!(parts.shelf(0xab).await, Ok(vec![Owner { life: 8, ..OWNER }]));
+    }
+}
+
+fn incoming(data: &Path) -> usize {
+    fs::read_dir(data.join("blobs/incoming")).expect("it is there").count()
+}
+
+#[tokio::test]
+async fn a_start_keeps_parts_and_drops_what_was_arriving() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let parts = FolderParts::open(folder.path(), 0).expect("opened");
+    expect(put(&parts, OWNER, 0, b"whole").await);
+    let mut arriving = parts.begin().await.expect("room");
+    arriving.write(b"half".to_vec()).await.expect("written");
+    // As if the process ended here: nothing is dropped.
+    std::mem::forget(arriving);
+    assert_eq!(incoming(folder.path()), 1);
+    let parts = FolderParts::open(folder.path(), 0).expect("opened again");
+    assert_eq!(incoming(folder.path()), 0);
+    assert_eq!(parts.read(OWNER, 0, 0..5).await.expect("read"), &b"whole"[..]);
+}
+
+#[tokio::test]
+async fn no_part_is_taken_while_the_disk_is_nearly_full() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let parts = FolderParts::open(folder.path(), u64::MAX).expect("opened");
+    assert_eq!(parts.begin().await.err(), Some(PartError::Full));
+}
+
+#[tokio::test]
+async fn the_sweep_leaves_what_belongs_to_a_blob() {
+    for (parts, _folder) in engines() {
+        let parts = parts.as_ref();
+        let mut rng = StdRng::seed_from_u64(1);
+        let clock = Arc::new(SystemClock::start());
+        let store = MemoryStore::new(StorePolicy::default(), clock, Arc::new(Unheard), &mut rng);
+        expect(store.register(account(1)).await);
+        expect(store.draw_tokens(device(1), UPLOAD, vec![token(1), token(2)]).await);
+        let mut owners = Vec::new();
+        for n in [1, 2] {
+            let life = expect(store.create_blob(new_blob(n)).await).life;
+            owners.push(Owner { blob: blob(n), life });
+        }
+        let strays = [Owner { life: owners[0].life + 1, ..owners[0] }, Owner { blob: blob(200), life: 1 }];
+        for owner in owners.iter().chain(&strays) {
+            expect(put(parts, *owner, 0, b"x").await);
+        }
+        let left = async || {
+            let mut left = Vec::new();
+            for shelf in 0..=255 {
+                left.extend(parts.shelf(shelf).await.expect("listed"));
+            }
+            left
+        };
+        expect(Sweep::default().all(&store, parts).await);
+        assert_eq!(left().await, owners);
+        expect(store.delete_blob(blob(1), holder(1)).await);
+        expect(Sweep::default().all(&store, parts).await);
+        assert_eq!(left().await, owners[1..]);
+    }
+}

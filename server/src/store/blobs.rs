@@ -1,0 +1,52 @@
+//! The role of a store that knows about blobs, and its words. Their bytes lie elsewhere: see
+//! [`parts`](crate::parts).
+
+use posthorn_proto::{BlobId, KeyHash};
+
+use super::{Later, StoreError};
+
+/// A blob to be created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewBlob {
+    /// Its name, chosen by the client.
+    pub blob: BlobId,
+    /// Hash of the upload token that pays for it.
+    pub token: KeyHash,
+    /// Hash of the key that may put its parts, extend its lease and delete it.
+    pub holder: KeyHash,
+    /// Its length in bytes, already within the relay's limit.
+    pub length: u64,
+    /// For how long it is kept, seconds, already within the relay's limit.
+    pub seconds: u32,
+}
+
+/// A blob as the store knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlobView {
+    /// Tells it from another blob that had its name before, or will have it.
+    pub life: u64,
+    /// Its length, as declared, bytes.
+    pub length: u64,
+    /// Hash of its holder's key.
+    pub holder: KeyHash,
+    /// When its lease ends, unix seconds.
+    pub until: u64,
+}
+
+/// What is known of blobs, whose bytes lie elsewhere (rule 35).
+pub trait Blobs: Send + Sync + 'static {
+    /// Creates a blob and spends the upload token, both or neither. The same again (name, holder, length) is
+    /// answered with what is there, and spends nothing. Refuses with `BlobExists`, `TokenUnknown`, `Quota`
+    /// (blobs are counted by the length that was declared), in this order.
+    fn create_blob(&self, new: NewBlob) -> Later<'_, BlobView, StoreError>;
+
+    /// What is known of a blob (`BlobUnknown`).
+    fn blob(&self, blob: BlobId) -> Later<'_, BlobView, StoreError>;
+
+    /// Extends the lease to `seconds` from now, if it would end before, for whoever has the holder's key
+    /// (`HolderKeyWrong`). Returns what is known of the blob then.
+    fn extend_blob(&self, blob: BlobId, holder: KeyHash, seconds: u32) -> Later<'_, BlobView, StoreError>;
+
+    /// Deletes a blob, for whoever has the holder's key.
+    fn delete_blob(&self, blob: BlobId, holder: KeyHash) -> Later<'_, (), StoreError>;
+}
