@@ -47,7 +47,6 @@ pub struct Relay {
     address: SocketAddr,
     desk: Arc<Desk>,
     drain: watch::Sender<bool>,
-    embedded: Option<Arc<EmbeddedStore>>,
     certificates: Option<Arc<Certificates>>,
     parts: Arc<dyn Parts>,
     /// The listener, which owns the connections.
@@ -108,7 +107,7 @@ impl Relay {
         let address = tcp.local_addr().map_err(listen)?;
 
         let hub = Hub::new();
-        let (store, embedded) = open_store(&config, clock.clone(), hub.clone(), &mut rng).await?;
+        let store = open_store(&config, clock.clone(), hub.clone(), &mut rng).await?;
         let identity = identity(&config, store.stats().accounts > 0, &mut rng)?;
         let mut seed = [0; 32];
         rng.fill_bytes(&mut seed);
@@ -157,7 +156,7 @@ impl Relay {
         upkeep.spawn(sweep(context.store.clone(), parts.clone()));
         let mut listener = JoinSet::new();
         listener.spawn(gate.run());
-        Ok(Self { address, desk, drain, embedded, certificates, parts, listener, upkeep })
+        Ok(Self { address, desk, drain, certificates, parts, listener, upkeep })
     }
 
     /// Where it listens.
@@ -213,12 +212,9 @@ impl Relay {
         self.desk.numbers()
     }
 
-    /// Resolves if the disk failed: the process must stop (rule 19).
+    /// Resolves if the store failed. It is the only one, so the process must stop (rule 19).
     pub async fn failed(&self) {
-        match &self.embedded {
-            Some(store) => store.failed().await,
-            None => std::future::pending().await,
-        }
+        self.desk.context.store.failed().await;
     }
 
     /// Stops politely: no new connections, clients are told, what was asked is answered (for as long as
@@ -245,23 +241,20 @@ fn make_folder(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
-type Opened = (Arc<dyn Store>, Option<Arc<EmbeddedStore>>);
-
 async fn open_store(
     config: &Config,
     clock: SystemClock,
     hub: Arc<Hub>,
     rng: &mut StdRng,
-) -> Result<Opened, StartError> {
+) -> Result<Arc<dyn Store>, StartError> {
     let clock: Arc<dyn Clock> = Arc::new(clock);
     match config.engine {
-        Engine::Memory => Ok((Arc::new(MemoryStore::new(config.policy(), clock, hub, rng)), None)),
+        Engine::Memory => Ok(Arc::new(MemoryStore::new(config.policy(), clock, hub, rng))),
         Engine::Embedded => {
             let (embedded, mut rng) = (config.embedded(), StdRng::from_rng(rng));
             let opening =
                 tokio::task::spawn_blocking(move || EmbeddedStore::open(&embedded, clock, hub, &mut rng));
-            let store = Arc::new(opening.await.map_err(|_| StartError::Defect)??);
-            Ok((store.clone(), Some(store)))
+            Ok(Arc::new(opening.await.map_err(|_| StartError::Defect)??))
         }
     }
 }

@@ -11,7 +11,7 @@ use posthorn_proto::frame::{Ack, Refusal, ServerBody};
 use super::peer::Asked;
 use super::{Call, Work};
 use crate::live::opening::{Opening, closing_words};
-use crate::store::StoreError;
+use crate::store::{Advance, StoreError};
 
 pub(super) fn ack(call: Call, asked: Asked, ack: Ack) -> Option<Work> {
     let opening = call.peer.opening(&ack.mailbox);
@@ -20,26 +20,31 @@ pub(super) fn ack(call: Call, asked: Asked, ack: Ack) -> Option<Work> {
         Some(opening) => opening.acknowledge(ack.seq, ack.credit),
     };
     match (opening, taken) {
-        (Some(opening), Ok(())) if asked.wants_answer() => Some(Box::pin(async move {
-            let reply = advance(&call, &opening, ack.seq).await;
+        (Some(opening), Ok(to)) if asked.wants_answer() => Some(Box::pin(async move {
+            let reply = advance(&call, &opening, to).await;
             asked.answer(reply.map(|()| ServerBody::Done).map_err(Refusal::from));
         })),
-        (Some(opening), Ok(())) => {
-            call.context.store.advance_soon(opening.mailbox, opening.reader, ack.seq);
+        (Some(_), Ok(to)) => {
+            call.context.store.advance_soon(to);
             None
         }
         (opening, Err(code)) => {
             refuse(&call, asked, ack, opening, code);
             None
         }
-        (None, Ok(())) => None,
+        (None, Ok(_)) => None,
     }
 }
 
-async fn advance(call: &Call, opening: &Opening, seq: u64) -> Result<(), StoreError> {
-    match call.context.store.advance(opening.mailbox, opening.reader, seq).await {
+async fn advance(call: &Call, opening: &Opening, to: Advance) -> Result<(), StoreError> {
+    match call.context.store.advance(to).await {
         // The store forgets the cursor of an evicted reader, which may still be reading what it is owed.
         Err(StoreError::ReaderUnknown) if opening.is_evicted() => Ok(()),
+        // Another opening took over where this relay could not see it.
+        Err(error @ StoreError::OpenedElsewhere) => {
+            opening.end(error.code(), false);
+            Err(error)
+        }
         result => result,
     }
 }

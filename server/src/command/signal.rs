@@ -6,8 +6,8 @@ use super::{Call, Reply, cost_of_forwarding, within};
 
 pub(super) async fn signal(call: Call, signal: Signal) -> Reply {
     within("signal in bytes", signal.payload.len(), call.context.limits.signal_bytes)?;
-    call.context.store.check_post_key(signal.mailbox, signal.post_key.hash()).await?;
-    let openings = call.context.hub.signal(signal.mailbox, signal.payload);
+    let (mailbox, key) = (signal.mailbox, signal.post_key.hash());
+    let openings = call.context.store.signal(mailbox, key, signal.payload).await?;
     call.peer.owe(cost_of_forwarding(openings));
     Ok(ServerBody::Done)
 }

@@ -15,7 +15,7 @@ use posthorn_proto::{ErrorCode, MailboxId, ReaderId};
 
 use super::opening::{Opening, Shared};
 use crate::outbox::Outbox;
-use crate::store::{Published, Stored};
+use crate::store::{Published, Standing, StoreError, Stored};
 
 /// Locks that the mailboxes are spread over: enough that openings of one mailbox and appends to another
 /// rarely meet on the same lock.
@@ -104,17 +104,6 @@ impl Hub {
         displaced
     }
 
-    /// Forwards a signal to every opening of the mailbox that has room for it. Returns how many there are.
-    pub(crate) fn signal(&self, mailbox: MailboxId, payload: Bytes) -> usize {
-        let shard = self.shard(&mailbox).lock();
-        let Some(openings) = shard.get(&mailbox) else { return 0 };
-        let message = ServerFrame::push(ServerBody::Signalled { mailbox, payload }).encode().into();
-        for (_, opening) in openings {
-            opening.signal(&message);
-        }
-        openings.len()
-    }
-
     /// How many openings there are, for the operator.
     pub fn openings(&self) -> u64 {
         self.shards.iter().map(|shard| shard.lock().values().map(|list| list.len() as u64).sum::<u64>()).sum()
@@ -139,6 +128,28 @@ impl Published for Hub {
         let mut shared = Shared::new(mailbox, stored);
         let mut asleep = self.asleep.lock();
         asleep.extend(openings.iter().filter_map(|(_, opening)| opening.appended(&mut shared)).cloned());
+    }
+
+    /// Forwards it to every opening of the mailbox that has room for it.
+    fn signalled(&self, mailbox: &MailboxId, payload: &Bytes) -> usize {
+        let shard = self.shard(mailbox).lock();
+        let Some(openings) = shard.get(mailbox) else { return 0 };
+        let (mailbox, payload) = (*mailbox, payload.clone());
+        let message = ServerFrame::push(ServerBody::Signalled { mailbox, payload }).encode().into();
+        for (_, opening) in openings {
+            opening.signal(&message);
+        }
+        openings.len()
+    }
+
+    fn resynced(&self, standing: &dyn Fn(&MailboxId, &ReaderId) -> Result<Standing, StoreError>) {
+        for shard in &self.shards {
+            for (mailbox, openings) in shard.lock().iter() {
+                for (reader, opening) in openings {
+                    opening.resynced(standing(mailbox, reader));
+                }
+            }
+        }
     }
 
     fn told(&self) {

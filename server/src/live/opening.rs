@@ -10,7 +10,7 @@ use posthorn_proto::frame::{Delivery, Refusal, ServerBody, ServerFrame};
 use posthorn_proto::{ErrorCode, MailboxId, ReaderId};
 
 use crate::outbox::{Answered, Delivered, Message, Outbox};
-use crate::store::{ReadRange, ReaderView, Stored};
+use crate::store::{Advance, OpeningNumber, ReadRange, ReaderView, Standing, StoreError, Stored};
 
 /// A reader's place in a mailbox on one connection.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub(crate) struct Opening {
 #[derive(Debug)]
 struct Progress {
     phase: Phase,
+    /// The number that the store gave to this opening.
+    number: OpeningNumber,
     /// The next seq to deliver: everything below was delivered, or is not owed.
     next: u64,
     /// The newest durable seq that we know of.
@@ -88,6 +90,7 @@ impl Opening {
     pub(crate) fn new(mailbox: MailboxId, reader: ReaderId, outbox: Arc<Outbox>, credit: u32) -> Self {
         let progress = Progress {
             phase: Phase::Asked,
+            number: OpeningNumber::default(),
             next: 0,
             head: 0,
             until: None,
@@ -139,6 +142,7 @@ impl Opening {
             Phase::Asked | Phase::Live => return,
         }
         progress.phase = Phase::Live;
+        progress.number = view.opening;
         progress.next = (view.cursor + 1).max(view.oldest);
         progress.head = progress.head.max(view.head);
         // An eviction that the hub reported is newer than the view only if its append is.
@@ -172,6 +176,25 @@ impl Opening {
         }
         self.settle(&mut progress);
         (delivered == Delivered::First).then_some(&self.outbox)
+    }
+
+    /// Appends may have gone by that nobody told us of; this is how the reader stands now. What it is owed,
+    /// it is sent from the store.
+    pub(crate) fn resynced(&self, standing: Result<Standing, StoreError>) {
+        let mut progress = self.progress.lock();
+        match standing {
+            // Whoever still asks is answered by the store.
+            Err(_) if progress.phase == Phase::Asked => {}
+            Err(error) => return self.over(&mut progress, error.code(), false),
+            Ok(standing) if progress.phase == Phase::Live && standing.opening > progress.number => {
+                return self.over(&mut progress, ErrorCode::OpenedElsewhere, false);
+            }
+            Ok(standing) => {
+                progress.head = progress.head.max(standing.head);
+                progress.until = standing.until.or(progress.until);
+            }
+        }
+        self.settle(&mut progress);
     }
 
     /// Forwards a signal if there is room. Signals may be lost (rule 21).
@@ -231,10 +254,11 @@ impl Opening {
         self.settle(&mut progress);
     }
 
-    /// Takes an acknowledgement, and the credit that it gives. It may name what an earlier opening delivered,
-    /// because one that nobody waited for is lost when the relay is killed: what the client has is not sent
-    /// again. `BadRequest` if there is nothing yet that the seq could stand for.
-    pub(crate) fn acknowledge(&self, seq: u64, credit: u32) -> Result<(), ErrorCode> {
+    /// Takes an acknowledgement, and the credit that it gives; returns what to tell the store. It may name
+    /// what an earlier opening delivered, because one that nobody waited for is lost when the relay is
+    /// killed: what the client has is not sent again. `BadRequest` if there is nothing yet that the seq could
+    /// stand for.
+    pub(crate) fn acknowledge(&self, seq: u64, credit: u32) -> Result<Advance, ErrorCode> {
         let mut progress = self.progress.lock();
         match progress.phase {
             Phase::Live => {}
@@ -247,7 +271,7 @@ impl Opening {
         progress.next = progress.next.max(seq + 1);
         progress.credit = progress.credit.saturating_add(credit.into());
         self.settle(&mut progress);
-        Ok(())
+        Ok(Advance { mailbox: self.mailbox, reader: self.reader, opening: progress.number, seq })
     }
 
     /// Whether the reader was evicted. Then the store no longer keeps its cursor, for which the client is not
@@ -258,7 +282,10 @@ impl Opening {
 
     /// Ends the opening. The client of a live one is told, unless `quietly` is set.
     pub(crate) fn end(&self, code: ErrorCode, quietly: bool) {
-        let mut progress = self.progress.lock();
+        self.over(&mut self.progress.lock(), code, quietly);
+    }
+
+    fn over(&self, progress: &mut Progress, code: ErrorCode, quietly: bool) {
         let before = std::mem::replace(&mut progress.phase, Phase::Ended(code));
         match before {
             Phase::Live if !quietly => self.tell_closed(code),

@@ -9,7 +9,7 @@ use posthorn_proto::{ErrorCode, KeyHash, MailboxId, PostId, ReaderId, Turn};
 
 use super::Hub;
 use crate::outbox::{Answered, Outbox};
-use crate::store::{Published as _, ReadRange, ReaderView, Stored};
+use crate::store::{OpeningNumber, Published as _, ReadRange, ReaderView, Standing, StoreError, Stored};
 
 const MAILBOX: MailboxId = MailboxId([1; 16]);
 const READER: ReaderId = ReaderId([2; 16]);
@@ -23,7 +23,8 @@ fn stored(seq: u64, evict: &[ReaderId]) -> Stored {
 
 fn view(head: u64, until: Option<u64>) -> ReaderView {
     let hash = KeyHash([0; 32]);
-    ReaderView { head, oldest: 1, cursor: 0, until, post_key: hash, turn_key: hash }
+    let opening = OpeningNumber(1);
+    ReaderView { opening, head, oldest: 1, cursor: 0, until, post_key: hash, turn_key: hash }
 }
 
 fn pushed(outbox: &Outbox) -> Option<ServerBody> {
@@ -97,6 +98,48 @@ fn an_eviction_that_the_store_has_not_told_of_counts_and_an_older_one_does_not()
     seat.opening.begin(&ReaderView { cursor: 4, ..view(4, None) }, &Answered::in_test());
     hub.appended(&MAILBOX, &stored(5, &[]));
     assert!(matches!(pushed(&outbox), Some(ServerBody::Delivery(d)) if d.seq == 5));
+}
+
+/// An engine that fell behind tells nobody of what it missed; whoever has something open catches up.
+#[test]
+fn openings_catch_up_with_a_store_that_went_on_from_a_later_state() {
+    let live = |hub: &Arc<Hub>, mailbox, n, opening| {
+        let outbox = Arc::new(Outbox::in_test(10_000));
+        let seat = hub.listen(mailbox, ReaderId([n; 16]), outbox.clone(), 100);
+        hub.take_over(&seat.opening);
+        let opening = OpeningNumber(opening);
+        seat.opening.begin(&ReaderView { opening, cursor: 3, ..view(3, None) }, &Answered::in_test());
+        (seat, outbox)
+    };
+    let (hub, gone) = (Hub::new(), MailboxId([9; 16]));
+    let (reads, behind) = live(&hub, MAILBOX, 1, 5);
+    let (evicted, until) = live(&hub, MAILBOX, 2, 5);
+    let (_displaced, elsewhere) = live(&hub, MAILBOX, 3, 5);
+    let (_over, unknown) = live(&hub, gone, 1, 5);
+    let asked = hub.listen(MAILBOX, ReaderId([4; 16]), Arc::new(Outbox::in_test(10_000)), 100);
+    hub.resynced(&|mailbox, reader| {
+        let standing = Standing { head: 9, until: None, opening: OpeningNumber(5) };
+        match reader.0[0] {
+            _ if *mailbox == gone => Err(StoreError::MailboxUnknown),
+            2 => Ok(Standing { until: Some(6), ..standing }),
+            3 => Ok(Standing { opening: OpeningNumber(8), ..standing }),
+            _ => Ok(standing),
+        }
+    });
+    assert_eq!(behind.take_behind(), Some((MAILBOX, 10_000)));
+    assert_eq!(reads.opening.wants(500), Some(ReadRange { from: 4, to: 9, bytes: 500 }));
+    reads
+        .opening
+        .fill(ReadRange { from: 4, to: 9, bytes: 500 }, &(4..=9).map(|n| stored(n, &[])).collect::<Vec<_>>());
+    hub.appended(&MAILBOX, &stored(10, &[]));
+    for seq in 4..=10 {
+        assert!(matches!(pushed(&behind), Some(ServerBody::Delivery(d)) if d.seq == seq));
+    }
+    assert_eq!(evicted.opening.wants(500), Some(ReadRange { from: 4, to: 6, bytes: 500 }));
+    assert!(until.is_empty(), "what came behind its eviction is not for it");
+    assert_eq!(closed(&elsewhere), Some(ErrorCode::OpenedElsewhere));
+    assert_eq!(closed(&unknown), Some(ErrorCode::MailboxUnknown));
+    assert_eq!(asked.opening.ended(), None, "who has only asked is answered by the store");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use posthorn_proto::{KeyHash, PostId, ReaderId, Turn};
 
 use super::readers::{Active, Evicted};
+use crate::store::OpeningNumber;
 use crate::store::codec::{BadRecord, Parser, Writer};
 
 /// The first 16 bytes of a post's fingerprint, which is all that is kept of it: enough that no two posts
@@ -29,8 +30,9 @@ pub(crate) enum MailboxChange {
     },
     /// A trimmed post that is still remembered (rule 2). Version and time are those of the post.
     Mark { seq: u64, post_id: PostId, fingerprint: ShortFingerprint },
-    /// The reader's cursor, and the oldest seq stored, after an acknowledgement.
-    Advanced { reader: ReaderId, cursor: u64, oldest: u64 },
+    /// The reader's cursor, and the oldest seq stored, after an acknowledgement; and the opening that it came
+    /// by, if that is another than the last time.
+    Advanced { reader: ReaderId, cursor: u64, oldest: u64, opening: Option<OpeningNumber> },
     /// The reader's key, after an invitation's key was replaced.
     Claimed { reader: ReaderId, key: KeyHash },
     /// The last day (unix seconds / 86,400) on which it was opened.
@@ -61,12 +63,13 @@ pub(crate) struct Snapshot {
 }
 
 impl MailboxChange {
-    /// The stable number of its kind, 10 to 17. A number is never reused.
+    /// The stable number of its kind, 10 to 18. A number is never reused.
     pub(crate) fn kind(&self) -> u8 {
         match self {
             Self::Posted { .. } => 10,
             Self::Mark { .. } => 11,
-            Self::Advanced { .. } => 12,
+            Self::Advanced { opening: None, .. } => 12,
+            Self::Advanced { opening: Some(_), .. } => 18,
             Self::Claimed { .. } => 13,
             Self::Opened { .. } => 14,
             Self::Cut { .. } => 15,
@@ -90,8 +93,11 @@ impl MailboxChange {
             Self::Mark { seq, post_id, fingerprint } => {
                 w.number(*seq).fixed(post_id).fixed(fingerprint);
             }
-            Self::Advanced { reader, cursor, oldest } => {
+            Self::Advanced { reader, cursor, oldest, opening } => {
                 w.fixed(reader).number(*cursor).number(*oldest);
+                if let Some(OpeningNumber(opening)) = opening {
+                    w.number(*opening);
+                }
             }
             Self::Claimed { reader, key } => {
                 w.fixed(reader).fixed(key);
@@ -119,7 +125,12 @@ impl MailboxChange {
                 envelope: p.rest(),
             },
             11 => Self::Mark { seq: p.number()?, post_id: PostId(p.array()?), fingerprint: p.array()? },
-            12 => Self::Advanced { reader: ReaderId(p.array()?), cursor: p.number()?, oldest: p.number()? },
+            12 | 18 => Self::Advanced {
+                reader: ReaderId(p.array()?),
+                cursor: p.number()?,
+                oldest: p.number()?,
+                opening: if kind == 18 { Some(OpeningNumber(p.number()?)) } else { None },
+            },
             13 => Self::Claimed { reader: ReaderId(p.array()?), key: p.key()? },
             14 => Self::Opened { day: p.small()? },
             15 => Self::Cut { oldest: p.number()?, forgotten: p.number()? },
@@ -149,39 +160,61 @@ impl Snapshot {
         for Evicted { reader, until } in &self.evicted {
             w.fixed(reader.id).fixed(reader.key).number(reader.cursor).number(*until);
         }
+        if self.openings().any(|opening| opening != OpeningNumber::default()) {
+            self.openings().for_each(|OpeningNumber(opening)| {
+                w.number(opening);
+            });
+        }
     }
 
-    /// Reads what [`Snapshot::encode`] wrote.
+    /// The latest opening of each reader. They come last, and only where there are any, because the first
+    /// relays knew none.
+    fn openings(&self) -> impl Iterator<Item = OpeningNumber> {
+        let evicted = self.evicted.iter().map(|evicted| &evicted.reader);
+        self.active.iter().chain(evicted).map(|reader| reader.opening)
+    }
+
+    /// Reads what [`Snapshot::encode`] wrote, and nothing behind it may be left.
     pub(crate) fn decode(p: &mut Parser) -> Result<Self, BadRecord> {
         let (head, oldest, forgotten) = (p.number()?, p.number()?, p.number()?);
         if forgotten >= oldest || oldest.checked_sub(1).is_none_or(|below| below > head) {
             return Err(BadRecord("seqs out of order"));
         }
         let reader = |p: &mut Parser| {
-            Ok::<_, BadRecord>(Active { id: ReaderId(p.array()?), key: p.key()?, cursor: p.number()? })
+            let (id, key, cursor) = (ReaderId(p.array()?), p.key()?, p.number()?);
+            Ok::<_, BadRecord>(Active { id, key, cursor, opening: OpeningNumber::default() })
         };
-        Ok(Self {
-            head,
-            oldest,
-            forgotten,
-            post_key: p.key()?,
-            turn_key: p.key()?,
-            quota: p.number()?,
-            paid: u64::from_le_bytes(p.array()?),
-            expiry: p.small()?,
-            opened: p.small()?,
-            active: {
-                let count = p.count(49)?;
-                (0..count).map(|_| reader(p)).collect::<Result<_, _>>()?
-            },
-            evicted: {
-                let count = p.count(50)?;
-                (0..count).map(|_| Ok(Evicted { reader: reader(p)?, until: p.number()? })).collect::<Result<
-                    _,
-                    BadRecord,
-                >>(
-                )?
-            },
-        })
+        let mut snapshot =
+            Self {
+                head,
+                oldest,
+                forgotten,
+                post_key: p.key()?,
+                turn_key: p.key()?,
+                quota: p.number()?,
+                paid: u64::from_le_bytes(p.array()?),
+                expiry: p.small()?,
+                opened: p.small()?,
+                active: {
+                    let count = p.count(49)?;
+                    (0..count).map(|_| reader(p)).collect::<Result<_, _>>()?
+                },
+                evicted: {
+                    let count = p.count(50)?;
+                    (0..count)
+                        .map(|_| Ok(Evicted { reader: reader(p)?, until: p.number()? }))
+                        .collect::<Result<_, BadRecord>>()?
+                },
+            };
+        if p.end().is_err() {
+            let evicted = snapshot.evicted.iter_mut().map(|evicted| &mut evicted.reader);
+            for reader in snapshot.active.iter_mut().chain(evicted) {
+                reader.opening = OpeningNumber(p.number()?);
+            }
+            if snapshot.openings().all(|opening| opening == OpeningNumber::default()) {
+                return Err(BadRecord("openings that say nothing"));
+            }
+        }
+        Ok(snapshot)
     }
 }

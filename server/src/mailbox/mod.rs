@@ -17,15 +17,17 @@ pub(crate) mod retention;
 use std::sync::Arc;
 
 use posthorn_proto::limits::POST_OVERHEAD_BYTES;
-use posthorn_proto::{KeyHash, Reader, ReaderId, Turn};
+use posthorn_proto::{KeyHash, Reader, Turn};
 
 use self::access::{Lock, check_reader_changes};
 use self::change::{MailboxChange, ShortFingerprint, Snapshot};
 use self::log::{Entry, Freed, Log};
-use self::readers::Readers;
+use self::readers::{Moved, Readers};
 use self::retention::{DAY, reserve, turn_cost};
 use crate::store::keyed::Keyed;
-use crate::store::{Append, NewMailbox, OpenReader, ReaderView, StoreError, StorePolicy};
+use crate::store::{
+    Advance, Append, NewMailbox, OpenReader, OpeningNumber, ReaderView, StoreError, StorePolicy,
+};
 
 /// A mailbox, with bodies at places `L`.
 #[derive(Debug, Clone)]
@@ -136,11 +138,12 @@ impl<L: Clone + PartialEq> Mailbox<L> {
         }))
     }
 
-    /// Opens as a reader. Returns the view and up to two changes: the claim that was made good, the day
-    /// noted.
+    /// Opens as a reader, with a number above `newest`. Returns the view and up to two changes: the claim
+    /// that was made good, the day noted.
     pub(crate) fn open(
         &self,
         open: &OpenReader,
+        newest: OpeningNumber,
         now: u64,
     ) -> Result<(ReaderView, Vec<MailboxChange>), StoreError> {
         let opened = self.readers.open(open)?;
@@ -152,6 +155,7 @@ impl<L: Clone + PartialEq> Mailbox<L> {
             changes.push(MailboxChange::Opened { day: day(now) });
         }
         let view = ReaderView {
+            opening: OpeningNumber(opened.latest.max(newest).0.saturating_add(1)),
             head: self.log.head(),
             oldest: self.log.oldest(),
             cursor: opened.cursor,
@@ -162,11 +166,14 @@ impl<L: Clone + PartialEq> Mailbox<L> {
         Ok((view, changes))
     }
 
-    /// The change that acknowledging up to `seq` makes; `None` if the cursor stays.
-    pub(crate) fn advance(&self, reader: ReaderId, seq: u64) -> Result<Option<MailboxChange>, StoreError> {
-        let Some(cursor) = self.readers.advance_to(&reader, seq, self.log.head())? else { return Ok(None) };
-        let oldest = self.at_once(self.readers.settle(self.log.oldest(), Some((&reader, cursor))));
-        Ok(Some(MailboxChange::Advanced { reader, cursor, oldest }))
+    /// The change that this acknowledgement makes; `None` if the cursor stays.
+    pub(crate) fn advance(&self, to: &Advance) -> Result<Option<MailboxChange>, StoreError> {
+        let Advance { reader, opening, seq, .. } = *to;
+        let moved = self.readers.advance_to(&reader, opening, seq, self.log.head())?;
+        Ok(moved.map(|Moved { cursor, opening }| {
+            let oldest = self.at_once(self.readers.settle(self.log.oldest(), Some((&reader, cursor))));
+            MailboxChange::Advanced { reader, cursor, oldest, opening }
+        }))
     }
 
     /// Makes a change. Idempotent: what an equal or later record has already said stays. `place` is where the
@@ -210,8 +217,8 @@ impl<L: Clone + PartialEq> Mailbox<L> {
                 };
                 return self.log.insert(*seq, entry, keyed, freed).err().map(|entry| (*seq, entry));
             }
-            MailboxChange::Advanced { reader, cursor, oldest } => {
-                self.readers.set_cursor(reader, *cursor);
+            MailboxChange::Advanced { reader, cursor, oldest, opening } => {
+                self.readers.set_cursor(reader, Moved { cursor: *cursor, opening: *opening });
                 self.trim(*oldest, freed);
             }
             MailboxChange::Claimed { reader, key } if newer => self.readers.claim(reader, *key),

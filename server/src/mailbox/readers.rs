@@ -9,7 +9,7 @@ use posthorn_proto::{KeyHash, Reader, ReaderId, Turn};
 
 use super::key::same_key;
 use crate::store::effort::touched;
-use crate::store::{OpenReader, StoreError};
+use crate::store::{OpenReader, OpeningNumber, StoreError};
 
 /// Readers, up to which all cursors are looked at to find the lowest; beyond that counting them is worth its
 /// memory.
@@ -26,6 +26,8 @@ pub(crate) struct Active {
     pub(crate) key: KeyHash,
     /// Newest seq acknowledged.
     pub(crate) cursor: u64,
+    /// The latest opening that has moved the cursor; 0 = none yet.
+    pub(crate) opening: OpeningNumber,
 }
 
 /// A reader that may read up to the append that evicted it.
@@ -53,15 +55,35 @@ pub(crate) struct Readers {
 pub(crate) struct Opened {
     pub(crate) cursor: u64,
     pub(crate) until: Option<u64>,
+    /// The latest opening that has moved the cursor.
+    pub(crate) latest: OpeningNumber,
     /// Whether the presented key must replace the reader's.
     pub(crate) claims: bool,
+}
+
+/// What acknowledging comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moved {
+    pub(crate) cursor: u64,
+    /// The opening that moves it, if it is the first time that this one does.
+    pub(crate) opening: Option<OpeningNumber>,
+}
+
+impl Active {
+    /// A reader that comes with this cursor.
+    fn new(reader: &Reader, cursor: u64) -> Self {
+        Self { id: reader.id, key: reader.key_hash, cursor, opening: OpeningNumber::default() }
+    }
+
+    fn moved_by(&mut self, opening: Option<OpeningNumber>) {
+        self.opening = self.opening.max(opening.unwrap_or_default());
+    }
 }
 
 impl Readers {
     /// The first readers of a mailbox, with their cursors at 0. The caller has refused duplicates.
     pub(crate) fn new(readers: &[Reader]) -> Self {
-        let active = |reader: &Reader| Active { id: reader.id, key: reader.key_hash, cursor: 0 };
-        Self::restore(readers.iter().map(active).collect(), Vec::new())
+        Self::restore(readers.iter().map(|reader| Active::new(reader, 0)).collect(), Vec::new())
     }
 
     /// Readers as a snapshot states them.
@@ -96,11 +118,9 @@ impl Readers {
         self.find(id).is_some()
     }
 
-    /// The reader's cursor, evicted or not.
-    pub(crate) fn cursor(&self, id: &ReaderId) -> Option<u64> {
-        self.find(id)
-            .map(|at| self.active[at].cursor)
-            .or_else(|| self.find_evicted(id).map(|found| found.reader.cursor))
+    /// The reader, evicted or not.
+    pub(crate) fn get(&self, id: &ReaderId) -> Option<&Active> {
+        self.find(id).map(|at| &self.active[at]).or_else(|| self.find_evicted(id).map(|found| &found.reader))
     }
 
     fn find(&self, id: &ReaderId) -> Option<usize> {
@@ -125,7 +145,7 @@ impl Readers {
         if !fits && !claim_fits {
             return Err(StoreError::ReadKeyWrong);
         }
-        Ok(Opened { cursor: reader.cursor, until, claims: !fits })
+        Ok(Opened { cursor: reader.cursor, until, latest: reader.opening, claims: !fits })
     }
 
     /// Replaces a reader's key.
@@ -139,21 +159,32 @@ impl Readers {
         }
     }
 
-    /// Where acknowledging `seq` puts the reader's cursor; `None` if it stays. The cursor of an evicted
-    /// reader stops where that reader must stop reading.
-    pub(crate) fn advance_to(&self, id: &ReaderId, seq: u64, head: u64) -> Result<Option<u64>, StoreError> {
-        let (cursor, end) = match (self.find(id), self.find_evicted(id)) {
-            (Some(at), _) => (self.active[at].cursor, head),
-            (None, Some(evicted)) => (evicted.reader.cursor, evicted.until),
+    /// Where acknowledging `seq` in an opening puts the reader's cursor; `None` if it stays. The cursor of an
+    /// evicted reader stops where that reader must stop reading.
+    pub(crate) fn advance_to(
+        &self,
+        id: &ReaderId,
+        opening: OpeningNumber,
+        seq: u64,
+        head: u64,
+    ) -> Result<Option<Moved>, StoreError> {
+        let (reader, end) = match (self.find(id), self.find_evicted(id)) {
+            (Some(at), _) => (&self.active[at], head),
+            (None, Some(evicted)) => (&evicted.reader, evicted.until),
             (None, None) => return Err(StoreError::ReaderUnknown),
         };
-        let to = seq.min(end);
-        Ok((to > cursor).then_some(to))
+        if opening < reader.opening {
+            return Err(StoreError::OpenedElsewhere);
+        }
+        let cursor = seq.min(end);
+        let opening = (opening > reader.opening).then_some(opening);
+        Ok((cursor > reader.cursor).then_some(Moved { cursor, opening }))
     }
 
     /// Moves a cursor, and never back. An evicted reader that has read everything it may is dropped.
-    pub(crate) fn set_cursor(&mut self, id: &ReaderId, cursor: u64) {
+    pub(crate) fn set_cursor(&mut self, id: &ReaderId, Moved { cursor, opening }: Moved) {
         if let Some(at) = self.find(id) {
+            self.active[at].moved_by(opening);
             let present = &mut self.active[at].cursor;
             let before = std::mem::replace(present, cursor.max(*present));
             if let Some(cursors) = &mut self.cursors {
@@ -168,6 +199,7 @@ impl Readers {
         } else if let Some(all) = &mut self.evicted {
             if let Some(evicted) = all.iter_mut().find(|evicted| evicted.reader.id == *id) {
                 evicted.reader.cursor = evicted.reader.cursor.max(cursor);
+                evicted.reader.moved_by(opening);
             }
             self.drop_evicted(|evicted| evicted.reader.cursor >= evicted.until);
         }
@@ -207,9 +239,7 @@ impl Readers {
             let mut coming: Vec<ReaderId> = turn.admit.iter().map(|reader| reader.id).collect();
             coming.sort_unstable();
             self.drop_evicted(|evicted| coming.binary_search(&evicted.reader.id).is_ok());
-            let admitted =
-                turn.admit.iter().map(|reader| Active { id: reader.id, key: reader.key_hash, cursor: seq });
-            active.extend(admitted);
+            active.extend(turn.admit.iter().map(|reader| Active::new(reader, seq)));
             active.sort_by_key(|reader| reader.id);
             active.dedup_by_key(|reader| reader.id);
         }
@@ -309,7 +339,7 @@ mod tests {
             let all =
                 |large: &Readers, oldest| settled(oldest, large.active.iter().map(|reader| reader.cursor));
             let ahead = large.settle(oldest, Some((&reader, to)));
-            large.set_cursor(&reader, to);
+            large.set_cursor(&reader, Moved { cursor: to, opening: None });
             assert_eq!(large.settle(oldest, None), all(&large, oldest), "round {round}");
             assert_eq!(ahead, all(&large, oldest), "round {round}, before");
             oldest = ahead;

@@ -8,7 +8,10 @@
 //!   storage (R1).
 //! - **Nothing undurable is disclosed.** No method returns, and no [`Published`] event says, what a power cut
 //!   could undo.
-//! - **Atomic.** A call happens as a whole or not at all, and concurrent calls as if one after another.
+//! - **Atomic.** A call happens as a whole or not at all.
+//! - **Linearizable.** Calls happen as if one after another, each between its beginning and its answer: no
+//!   call returns a state older than any that was answered before, on whatever relay. (A client takes an
+//!   older one for a restored store, rule 8, and repairs it.) That goes for refusals, too.
 //! - **Repeatable.** Where a method says so, the identical call again gives the same answer.
 //!
 //! Keys arrive here as hashes: an engine never holds a key that opens a mailbox.
@@ -118,9 +121,28 @@ pub struct OpenReader {
     pub claim: Option<KeyHash>,
 }
 
+/// The number of an opening: of two openings of one reader, the later one has the higher number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OpeningNumber(pub u64);
+
+/// How far a reader has read, by its own account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Advance {
+    /// The mailbox that it reads.
+    pub mailbox: MailboxId,
+    /// The reader.
+    pub reader: ReaderId,
+    /// The opening that it was delivered by.
+    pub opening: OpeningNumber,
+    /// The newest seq that it needs no more.
+    pub seq: u64,
+}
+
 /// A mailbox as a reader finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReaderView {
+    /// The number of this opening.
+    pub opening: OpeningNumber,
     /// Newest seq; 0 = none yet.
     pub head: u64,
     /// Oldest stored seq; head + 1 if none.
@@ -244,6 +266,9 @@ pub enum StoreError {
     /// See [`ErrorCode::ReaderUnknown`].
     #[error("no such reader in this mailbox")]
     ReaderUnknown,
+    /// See [`ErrorCode::OpenedElsewhere`].
+    #[error("a later opening of the same reader took over")]
+    OpenedElsewhere,
     /// See [`ErrorCode::PostIdReused`].
     #[error("the post id stands for a different post")]
     PostIdReused,
@@ -314,6 +339,7 @@ impl StoreError {
             Self::KeyTurned => ErrorCode::KeyTurned,
             Self::ReadKeyWrong => ErrorCode::ReadKeyWrong,
             Self::ReaderUnknown => ErrorCode::ReaderUnknown,
+            Self::OpenedElsewhere => ErrorCode::OpenedElsewhere,
             Self::PostIdReused => ErrorCode::PostIdReused,
             Self::BadTurn(_) => ErrorCode::BadTurn,
             Self::TokenUnknown => ErrorCode::TokenUnknown,
@@ -336,14 +362,31 @@ impl StoreError {
     }
 }
 
-/// Told what became durable, in the order in which it happened: the live side. Implementations must return
-/// quickly and never call back into the store, because the committer waits for them.
+/// How one reader of a mailbox stands, for the live side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// The newest seq of the mailbox.
+    pub head: u64,
+    /// The newest seq that the reader may read, if it was evicted.
+    pub until: Option<u64>,
+    /// The latest opening that has moved the reader's cursor.
+    pub opening: OpeningNumber,
+}
+
+/// Told what became durable, in the order in which it happened: the live side. It is told by whoever applies
+/// records, from the records, whether or not this relay has made them. Implementations must return quickly
+/// and never call back into the store, because the committer waits for them.
 pub trait Published: Send + Sync + 'static {
     /// An envelope was appended. Called in order of seq for each mailbox, after the append is durable, before
     /// it is answered.
     fn appended(&self, mailbox: &MailboxId, stored: &Stored);
     /// A mailbox was destroyed, or removed because nobody opened it.
     fn destroyed(&self, mailbox: &MailboxId);
+    /// Somebody who has the post key says this to whoever has the mailbox open. Returns how many those are.
+    fn signalled(&self, mailbox: &MailboxId, payload: &Bytes) -> usize;
+    /// The store fell behind and went on from a later state, so that nobody was told of what lies between.
+    /// `standing` says of any reader how things stand now.
+    fn resynced(&self, standing: &dyn Fn(&MailboxId, &ReaderId) -> Result<Standing, StoreError>);
     /// Everything that became durable together has been told, so it is time to wake whoever it is for.
     fn told(&self) {}
 }
@@ -355,6 +398,10 @@ pub struct Unheard;
 impl Published for Unheard {
     fn appended(&self, _: &MailboxId, _: &Stored) {}
     fn destroyed(&self, _: &MailboxId) {}
+    fn signalled(&self, _: &MailboxId, _: &Bytes) -> usize {
+        0
+    }
+    fn resynced(&self, _: &dyn Fn(&MailboxId, &ReaderId) -> Result<Standing, StoreError>) {}
 }
 
 /// The relay's clock. Only the engines read it, once a batch; replay reads none.
@@ -468,8 +515,17 @@ pub struct Stats {
 
 /// A store engine.
 pub trait Store: Blobs {
-    /// This life of the store (R10).
+    /// This life of the store (R10). It may change while the store runs; who opens a mailbox then is told.
     fn incarnation(&self) -> Incarnation;
+
+    /// What is stored may be older than what was answered: one-time key packages are discarded, because some
+    /// may have been given out since, and then the store becomes this other one (R10). If it fails, it must
+    /// be repeated.
+    fn renew(&self, next: Incarnation) -> Later<'_, (), StoreError>;
+
+    /// Resolves when the store has failed: it answers nothing any more, and only a new start mends that (rule
+    /// 19). What was answered is still there then.
+    fn failed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
     /// Creates a mailbox and spends the token, both or neither. The identical call again (readers in any
     /// order) is `Ok` while the mailbox is still as it was created: nothing posted, no key claimed. Refuses
@@ -503,8 +559,8 @@ pub trait Store: Blobs {
     /// that. `Ok` promises nothing.
     fn may_open(&self, open: OpenReader) -> Later<'_, (), StoreError>;
 
-    /// Opens as a reader: checks the key (`ReaderUnknown`, `ReadKeyWrong`), makes a claim good, and notes
-    /// once a day that the mailbox was opened.
+    /// Opens as a reader: checks the key (`ReaderUnknown`, `ReadKeyWrong`), makes a claim good, notes once a
+    /// day that the mailbox was opened, and numbers the opening.
     fn open(&self, open: OpenReader) -> Later<'_, ReaderView, StoreError>;
 
     /// Reads stored envelopes in order of seq, from the later of `range.from` and the oldest stored. Needs no
@@ -512,19 +568,24 @@ pub trait Store: Blobs {
     fn read(&self, mailbox: MailboxId, range: ReadRange) -> Later<'_, Vec<Stored>, StoreError>;
 
     /// Moves a reader's cursor to `seq`, never back and never above the head (or, of an evicted reader, above
-    /// the last seq that it may read). What all readers have acknowledged is trimmed. Nobody waits for
-    /// evicted readers, nor for a reader that has missed something by expiry, until it has acknowledged up to
-    /// the oldest stored again (R3). In a mailbox without readers nothing is trimmed but by expiry.
-    fn advance(&self, mailbox: MailboxId, reader: ReaderId, seq: u64) -> Later<'_, (), StoreError>;
+    /// the last seq that it may read). Once an opening has moved the cursor, every earlier opening is refused
+    /// with `OpenedElsewhere` for good, whatever it asks for (rule 10). An opening that never moved it leaves
+    /// no trace, because most do not: until it does, only the live side tells the former one.
+    ///
+    /// What all readers have acknowledged is trimmed. Nobody waits for evicted readers, nor for a reader that
+    /// has missed something by expiry, until it has acknowledged up to the oldest stored again (R3). In a
+    /// mailbox without readers nothing is trimmed but by expiry.
+    fn advance(&self, to: Advance) -> Later<'_, (), StoreError>;
 
     /// The same for an acknowledgement that nobody waits for, and that promises nothing: within some two
-    /// seconds it is what `advance` makes of it, the highest of them all standing for those of one reader. At
-    /// the latest it is before this reader opens the mailbox again and before the store is closed; a crash
-    /// may undo it, and then the reader gets again what it had acknowledged.
-    fn advance_soon(&self, mailbox: MailboxId, reader: ReaderId, seq: u64);
+    /// seconds it is what `advance` makes of it, the highest of the latest opening standing for those of one
+    /// reader. At the latest it is before this reader opens the mailbox again and before the store is closed;
+    /// a crash may undo it, and then the reader gets again what it had acknowledged.
+    fn advance_soon(&self, to: Advance);
 
-    /// Checks that this is the mailbox's current post key, for signals.
-    fn check_post_key(&self, mailbox: MailboxId, post_key: KeyHash) -> Later<'_, (), StoreError>;
+    /// Tells whoever has the mailbox open, if this is its current post key (`KeyTurned`). A signal is stored
+    /// nowhere, and may be lost (rule 21). Returns how many openings on this relay it was forwarded to.
+    fn signal(&self, mailbox: MailboxId, post_key: KeyHash, payload: Bytes) -> Later<'_, usize, StoreError>;
 
     /// Removes a mailbox, if this is the current turn key.
     fn destroy(&self, mailbox: MailboxId, turn_key: KeyHash) -> Later<'_, (), StoreError>;

@@ -1,13 +1,14 @@
 //! A store whose appends wait until they are let through, or one of whose envelopes does not read back: the
 //! disk of a busy relay, and a failing one.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use posthorn_proto::frame::TokenPurpose;
-use posthorn_proto::{BlobId, DeviceId, Handle, Incarnation, KeyHash, MailboxId, PostId, ReaderId};
+use posthorn_proto::{BlobId, DeviceId, Handle, Incarnation, KeyHash, MailboxId, PostId};
 use tokio::sync::Semaphore;
 
 use crate::store::*;
@@ -64,6 +65,12 @@ impl Store for Held {
     fn incarnation(&self) -> Incarnation {
         self.0.incarnation()
     }
+    fn renew(&self, next: Incarnation) -> Later<'_, (), StoreError> {
+        self.0.renew(next)
+    }
+    fn failed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        self.0.failed()
+    }
     fn create(&self, new: NewMailbox) -> Later<'_, (), StoreError> {
         self.0.create(new)
     }
@@ -85,14 +92,14 @@ impl Store for Held {
         let to = if range.from < lost { range.to.min(lost - 1) } else { range.to };
         self.0.read(mailbox, ReadRange { to, ..range })
     }
-    fn advance(&self, mailbox: MailboxId, reader: ReaderId, seq: u64) -> Later<'_, (), StoreError> {
-        self.0.advance(mailbox, reader, seq)
+    fn advance(&self, to: Advance) -> Later<'_, (), StoreError> {
+        self.0.advance(to)
     }
-    fn advance_soon(&self, mailbox: MailboxId, reader: ReaderId, seq: u64) {
-        self.0.advance_soon(mailbox, reader, seq);
+    fn advance_soon(&self, to: Advance) {
+        self.0.advance_soon(to);
     }
-    fn check_post_key(&self, mailbox: MailboxId, post_key: KeyHash) -> Later<'_, (), StoreError> {
-        self.0.check_post_key(mailbox, post_key)
+    fn signal(&self, mailbox: MailboxId, post_key: KeyHash, payload: Bytes) -> Later<'_, usize, StoreError> {
+        self.0.signal(mailbox, post_key, payload)
     }
     fn destroy(&self, mailbox: MailboxId, turn_key: KeyHash) -> Later<'_, (), StoreError> {
         self.0.destroy(mailbox, turn_key)

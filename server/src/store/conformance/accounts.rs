@@ -139,7 +139,7 @@ pub(crate) async fn a_removed_account_is_gone(mut f: Fixture) {
         // Segments come and go, and carry what is needed.
         for n in 1..=40 {
             let seq = expect(f.store.append(super::names::sized(m, round * 40 + n, 0, 300)).await);
-            expect(f.store.advance(m, super::names::reader_id(1), seq).await);
+            expect(f.store.advance(super::names::upto(m, 1, seq)).await);
         }
         f.restart().await;
     }

@@ -1,6 +1,6 @@
 //! Expiry: of envelopes (R3, rule 20), mailboxes (rule 16), invites and tokens (R6).
 
-use super::names::{CREATE, account, expect, invite, mailbox, post, reader_id, token};
+use super::names::{CREATE, account, expect, invite, mailbox, post, token, upto};
 use super::{EXPIRY, Event, Fixture, START, new_mailbox};
 use crate::store::{NewAccount, NewInvite, StoreError};
 
@@ -51,7 +51,7 @@ pub(crate) async fn the_late_hold_nothing_back(mut f: Fixture) {
     for n in 2..=4 {
         expect(f.store.append(post(m, n, 0)).await);
     }
-    expect(f.store.advance(m, reader_id(1), 3).await);
+    expect(f.store.advance(upto(m, 1, 3)).await);
     assert_eq!(f.stored(m).await, [1, 2, 3, 4], "reader 2 may still come");
     f.clock.pass(u64::from(EXPIRY) - 1000);
     expect(f.store.expire().await);
@@ -60,11 +60,11 @@ pub(crate) async fn the_late_hold_nothing_back(mut f: Fixture) {
         f.restart().await;
     }
     expect(f.store.append(post(m, 5, 0)).await);
-    expect(f.store.advance(m, reader_id(1), 4).await);
+    expect(f.store.advance(upto(m, 1, 4)).await);
     assert_eq!(f.stored(m).await, [5]);
-    expect(f.store.advance(m, reader_id(2), 4).await);
+    expect(f.store.advance(upto(m, 2, 4)).await);
     expect(f.store.append(post(m, 6, 0)).await);
-    expect(f.store.advance(m, reader_id(1), 6).await);
+    expect(f.store.advance(upto(m, 1, 6)).await);
     assert_eq!(f.stored(m).await, [5, 6], "having caught up, it counts again");
 }
 

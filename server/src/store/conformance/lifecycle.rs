@@ -1,6 +1,8 @@
 //! Destroying, lives of mailboxes with the same id, and the life of the store itself.
 
-use super::names::{expect, post, reader_id, sized, turn_key, turning};
+use posthorn_proto::Incarnation;
+
+use super::names::{device, envelope, expect, handle_of, post, sized, turn_key, turning, upto};
 use super::{Event, Fixture, new_mailbox};
 use crate::store::{NewMailbox, ReadRange, StoreError};
 
@@ -17,7 +19,7 @@ pub(crate) async fn destroying_needs_the_turn_key(mut f: Fixture) {
     for _ in 0..2 {
         assert_eq!(f.view(m, 1).await, Err(StoreError::MailboxUnknown));
         assert_eq!(f.store.append(post(m, 1, 0)).await, Err(StoreError::MailboxUnknown));
-        assert_eq!(f.store.advance(m, reader_id(1), 1).await, Err(StoreError::MailboxUnknown));
+        assert_eq!(f.store.advance(upto(m, 1, 1)).await, Err(StoreError::MailboxUnknown));
         assert_eq!(f.store.destroy(m, turn_key(1)).await, Err(StoreError::MailboxUnknown));
         f.restart().await;
     }
@@ -46,6 +48,23 @@ pub(crate) async fn the_incarnation_stays(mut f: Fixture) {
     let incarnation = f.store.incarnation();
     f.restart().await;
     assert_eq!(f.store.incarnation(), incarnation);
+}
+
+/// R10, while it runs: what may have been given out since a backup is discarded, everything else stays.
+pub(crate) async fn a_renewed_store_is_another(f: Fixture) {
+    let m = f.mailbox(1, &[1]).await;
+    expect(f.store.append(post(m, 1, 0)).await);
+    let packages = vec![envelope(1, 50), envelope(2, 50)];
+    expect(f.store.publish_key_packages(device(1), packages, Some(envelope(9, 50))).await);
+    let next = Incarnation([0x5a; 16]);
+    assert_ne!(f.store.incarnation(), next);
+    for _ in 0..2 {
+        assert_eq!(f.store.renew(next).await, Ok(()), "again is harmless");
+        assert_eq!(f.store.incarnation(), next);
+    }
+    let taken = expect(f.store.take_key_packages(handle_of(1)).await);
+    assert_eq!((taken[0].last_resort, &taken[0].key_package), (true, &envelope(9, 50)));
+    assert_eq!(f.stored(m).await, [1]);
 }
 
 pub(crate) async fn a_closed_store_says_so(mut f: Fixture) {

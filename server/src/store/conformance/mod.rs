@@ -24,13 +24,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use posthorn_proto::frame::TokenPurpose;
-use posthorn_proto::{BlobId, MailboxId};
+use posthorn_proto::{BlobId, MailboxId, ReaderId};
 
 use super::{
-    BlobView, Blobs, Clock, NewInvite, NewMailbox, Published, ReadRange, Store, StoreError, StorePolicy,
-    Stored,
+    BlobView, Blobs, Clock, NewInvite, NewMailbox, Published, ReadRange, Standing, Store, StoreError,
+    StorePolicy, Stored,
 };
 use names::{CREATE, account, expect, handle_of, invite, mailbox, post_key, reader, token, turn_key};
 
@@ -79,6 +80,8 @@ pub(crate) enum Event {
     Appended(MailboxId, Stored),
     /// A mailbox is gone.
     Destroyed(MailboxId),
+    /// Somebody said this to whoever has the mailbox open.
+    Signalled(MailboxId, Bytes),
 }
 
 /// Remembers what a store told its live side.
@@ -99,6 +102,15 @@ impl Published for Recorder {
 
     fn destroyed(&self, mailbox: &MailboxId) {
         self.0.lock().push(Event::Destroyed(*mailbox));
+    }
+
+    fn signalled(&self, mailbox: &MailboxId, payload: &Bytes) -> usize {
+        self.0.lock().push(Event::Signalled(*mailbox, payload.clone()));
+        7
+    }
+
+    fn resynced(&self, _: &dyn Fn(&MailboxId, &ReaderId) -> Result<Standing, StoreError>) {
+        unreachable!("no engine of one process falls behind");
     }
 }
 
@@ -252,12 +264,12 @@ macro_rules! conformance {
         $crate::store::conformance::conformance! { @each $engine;
             posts { seqs_have_no_holes a_repeat_gets_its_old_seq an_id_stands_for_one_post ids_are_remembered_long_enough
                 ids_outlive_the_envelopes_of_slow_mailboxes events_come_in_order ids_are_per_mailbox many_posts_are_found
-                concurrent_posts_get_seqs_of_their_own }
+                concurrent_posts_get_seqs_of_their_own no_answer_is_older_than_one_before_it }
             turns { both_keys_are_checked a_turn_replaces_the_keys of_two_turns_one_wins a_refused_turn_changes_nothing
                 bad_turns_are_refused the_admitted_begin_behind_the_turn the_evicted_read_up_to_the_turn
                 the_evicted_hold_nothing_back the_evicted_go_when_nothing_is_left the_evicted_may_come_back
                 the_newest_evicted_are_kept readers_are_limited turns_are_delivered }
-            readers { opening_tells_the_state keys_are_checked a_claim_replaces_the_key a_cursor_never_moves_back
+            readers { opening_tells_the_state keys_are_checked a_claim_replaces_the_key a_cursor_never_moves_back the_former_opening_moves_nothing
                 what_all_passed_is_trimmed without_readers_nothing_is_trimmed ranges_are_kept signals_need_the_post_key }
             quotas { a_post_costs_envelope_and_memory the_reserve_is_for_turns a_full_mailbox_evicts_who_fills_it
                 turns_cost_too bytes_are_bounded cards_and_key_packages_are_bounded posts_are_bounded
@@ -279,6 +291,7 @@ macro_rules! conformance {
             tokens { a_token_pays_once creating_again_is_harmless a_different_mailbox_is_refused draws_are_limited
                 draws_may_be_repeated a_clock_that_was_ahead_leaves_tokens_to_draw }
             lifecycle { destroying_needs_the_turn_key a_new_life_knows_nothing_of_the_old the_incarnation_stays
+                a_renewed_store_is_another
                 a_closed_store_says_so first_readers_are_checked }
         }
 
@@ -317,7 +330,10 @@ macro_rules! gone {
             fn stats(&self) -> super::Stats {
                 unreachable!("the store is being restarted")
             }
-            fn advance_soon(&self, _: MailboxId, _: posthorn_proto::ReaderId, _: u64) {
+            fn failed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+                unreachable!("the store is being restarted")
+            }
+            fn advance_soon(&self, _: super::Advance) {
                 unreachable!("the store is being restarted")
             }
             $(fn $name(&self, $(_: $arg),*) -> super::Later<'_, $answer, StoreError> {
@@ -345,13 +361,14 @@ gone_blobs! {
 }
 
 gone! {
+    renew(posthorn_proto::Incarnation) -> ();
     create(NewMailbox) -> ();
     append(super::Append) -> u64;
     may_open(super::OpenReader) -> ();
     open(super::OpenReader) -> super::ReaderView;
     read(MailboxId, ReadRange) -> Vec<Stored>;
-    advance(MailboxId, posthorn_proto::ReaderId, u64) -> ();
-    check_post_key(MailboxId, posthorn_proto::KeyHash) -> ();
+    advance(super::Advance) -> ();
+    signal(MailboxId, posthorn_proto::KeyHash, bytes::Bytes) -> usize;
     destroy(MailboxId, posthorn_proto::KeyHash) -> ();
     expire() -> ();
     confirm_clock() -> ();

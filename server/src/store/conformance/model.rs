@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use posthorn_proto::frame::TokenPurpose;
 use posthorn_proto::limits::{ENVELOPE_BYTES, POST_OVERHEAD_BYTES};
-use posthorn_proto::{BlobId, DeviceId, Handle, KeyHash, MailboxId, ReaderId, Turn};
+use posthorn_proto::{BlobId, DeviceId, Handle, KeyHash, MailboxId, Reader, ReaderId, Turn};
 
 use super::START;
 use crate::store::{
-    Append, BlobView, CardRecord, KeyPackageStock, NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader,
-    ReadRange, ReaderView, Stats, StoreError, StorePolicy, Stored, TakenKeyPackage,
+    Advance, Append, BlobView, CardRecord, KeyPackageStock, NewAccount, NewBlob, NewInvite, NewMailbox,
+    OpenReader, OpeningNumber, ReadRange, ReaderView, Stats, StoreError, StorePolicy, Stored,
+    TakenKeyPackage,
 };
 
 const DAY: u64 = 86_400;
@@ -21,6 +22,8 @@ struct ModelReader {
     id: ReaderId,
     key: KeyHash,
     cursor: u64,
+    /// The opening that last moved the cursor.
+    opening: OpeningNumber,
     until: Option<u64>,
 }
 
@@ -74,6 +77,13 @@ fn turn_bytes(turn: Option<&Turn>) -> u64 {
 
 fn bytes_of(append: &Append) -> u64 {
     append.envelope.len() as u64 + turn_bytes(append.turn.as_ref().map(|(_, turn)| turn))
+}
+
+impl ModelReader {
+    fn new(reader: &Reader, cursor: u64) -> Self {
+        let opening = OpeningNumber::default();
+        Self { id: reader.id, key: reader.key_hash, cursor, opening, until: None }
+    }
 }
 
 impl ModelMailbox {
@@ -131,7 +141,7 @@ impl ModelMailbox {
         self.readers.extend(leaving.into_iter().map(|reader| ModelReader { until: Some(seq), ..reader }));
         for new in &turn.admit {
             self.readers.retain(|reader| reader.id != new.id);
-            self.readers.push(ModelReader { id: new.id, key: new.key_hash, cursor: seq, until: None });
+            self.readers.push(ModelReader::new(new, seq));
         }
         while self.readers.iter().filter(|reader| reader.until.is_some()).count() > 4096 {
             let first = self.readers.iter().position(|reader| reader.until.is_some());
@@ -192,12 +202,7 @@ impl Model {
             return Err(StoreError::Quota("readers"));
         }
         self.tokens.remove(&new.token);
-        let readers = new.readers.iter().map(|reader| ModelReader {
-            id: reader.id,
-            key: reader.key_hash,
-            cursor: 0,
-            until: None,
-        });
+        let readers = new.readers.iter().map(|reader| ModelReader::new(reader, 0));
         let mailbox = ModelMailbox {
             post_key: new.post_key,
             turn_key: new.turn_key,
@@ -263,6 +268,7 @@ impl Model {
         Ok(seq)
     }
 
+    /// The view, with the number 0: numbers are the store's.
     pub(crate) fn open(&mut self, open: &OpenReader) -> Result<ReaderView, StoreError> {
         let now = self.now;
         let mailbox = self.at(open.mailbox)?;
@@ -277,6 +283,7 @@ impl Model {
         let (cursor, until) = (reader.cursor, reader.until);
         mailbox.opened_day = now / DAY;
         Ok(ReaderView {
+            opening: OpeningNumber::default(),
             head: mailbox.head(),
             oldest: mailbox.oldest(),
             cursor,
@@ -301,17 +308,18 @@ impl Model {
         Ok(read)
     }
 
-    pub(crate) fn advance(
-        &mut self,
-        mailbox: MailboxId,
-        reader: ReaderId,
-        seq: u64,
-    ) -> Result<(), StoreError> {
-        let mailbox = self.at(mailbox)?;
+    pub(crate) fn advance(&mut self, to: Advance) -> Result<(), StoreError> {
+        let mailbox = self.at(to.mailbox)?;
         let head = mailbox.head();
-        let found = mailbox.readers.iter_mut().find(|found| found.id == reader);
+        let found = mailbox.readers.iter_mut().find(|found| found.id == to.reader);
         let reader = found.ok_or(StoreError::ReaderUnknown)?;
-        reader.cursor = reader.cursor.max(seq.min(reader.until.unwrap_or(head)));
+        if to.opening < reader.opening {
+            return Err(StoreError::OpenedElsewhere);
+        }
+        let cursor = to.seq.min(reader.until.unwrap_or(head));
+        if cursor > reader.cursor {
+            (reader.cursor, reader.opening) = (cursor, to.opening);
+        }
         mailbox.settle();
         Ok(())
     }

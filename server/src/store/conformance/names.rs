@@ -7,7 +7,7 @@ use posthorn_proto::frame::TokenPurpose;
 use posthorn_proto::turn::TurnHash;
 use posthorn_proto::{BlobId, DeviceId, Handle, KeyHash, MailboxId, PostId, Reader, ReaderId, Turn};
 
-use crate::store::{Append, NewAccount, NewBlob, OpenReader};
+use crate::store::{Advance, Append, NewAccount, NewBlob, OpenReader, OpeningNumber};
 
 /// Of tokens for mailboxes, and for blobs.
 pub(crate) const CREATE: TokenPurpose = TokenPurpose::CreateMailbox;
@@ -114,6 +114,11 @@ pub(crate) fn envelope(fill: u8, len: usize) -> Bytes {
 /// Opens as reader `n` with its own key.
 pub(crate) fn open(mailbox: MailboxId, n: u8) -> OpenReader {
     OpenReader { mailbox, reader: reader_id(n), key: read_key(n), claim: None }
+}
+
+/// That reader `n` has read up to `seq`, by an opening that came before any other.
+pub(crate) fn upto(mailbox: MailboxId, n: u8, seq: u64) -> Advance {
+    Advance { mailbox, reader: reader_id(n), opening: OpeningNumber::default(), seq }
 }
 
 /// Post `n` with the key of this generation.

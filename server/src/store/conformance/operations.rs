@@ -1,6 +1,8 @@
 //! Random lists of operations, run on an engine and on the [model](super::model), with restarts in between.
 //! Every answer must agree. A list that fails is printed, and can be kept here as a named reproduction.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use posthorn_proto::KeyHash;
 use proptest::collection::vec;
@@ -14,10 +16,12 @@ use super::names::{
 };
 use super::{Engine, Fixture, new_mailbox};
 use crate::store::{
-    BlobView, NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader, ReadRange, StoreError, StorePolicy,
+    Advance, BlobView, NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader, OpeningNumber, ReadRange,
+    ReaderView, StoreError, StorePolicy,
 };
 
 /// One thing done to a store. Numbers name mailboxes, readers, posts and generations of keys as in [`names`].
+/// Acknowledged is by the newest opening, or by one so many `before` it.
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
     Draw { device: u8, upload: bool, tokens: Vec<u8> },
@@ -25,7 +29,7 @@ pub(crate) enum Op {
     Post { mailbox: u8, post: u16, generation: Gen, len: usize },
     Turn { mailbox: u8, post: u16, generation: Gen, admit: Vec<u8>, evict: Vec<u8> },
     Open { mailbox: u8, reader: u8, key: u8, claim: Option<u8> },
-    Advance { mailbox: u8, reader: u8, seq: u64 },
+    Advance { mailbox: u8, reader: u8, seq: u64, before: usize },
     Read { mailbox: u8, from: u64, to: u64, bytes: usize },
     Signal { mailbox: u8, generation: Gen },
     Destroy { mailbox: u8, generation: Gen },
@@ -72,8 +76,8 @@ fn ops() -> impl Strategy<Value = Op> {
             .prop_map(|(mailbox, post, generation, admit, evict)| Op::Turn { mailbox, post, generation, admit, evict }),
         4 => (mailbox(), who(), 1..8u8, proptest::option::of(1..8u8))
             .prop_map(|(mailbox, reader, key, claim)| Op::Open { mailbox, reader, key, claim }),
-        9 => (mailbox(), who(), prop_oneof![5 => 0..12u64, 1 => Just(u64::MAX)])
-            .prop_map(|(mailbox, reader, seq)| Op::Advance { mailbox, reader, seq }),
+        9 => (mailbox(), who(), prop_oneof![5 => 0..12u64, 1 => Just(u64::MAX)], prop_oneof![4 => Just(0usize), 1 => 1..3usize])
+            .prop_map(|(mailbox, reader, seq, before)| Op::Advance { mailbox, reader, seq, before }),
         3 => (mailbox(), 0..12u64, prop_oneof![0..12u64, Just(u64::MAX)], prop_oneof![Just(0usize), Just(900), Just(99_999)])
             .prop_map(|(mailbox, from, to, bytes)| Op::Read { mailbox, from, to, bytes }),
         1 => (mailbox(), generation()).prop_map(|(mailbox, generation)| Op::Signal { mailbox, generation }),
@@ -137,9 +141,38 @@ struct Pair {
     model: Model,
     /// The current generation of each mailbox's keys.
     generations: [u8; 4],
+    /// The numbers of the openings of each mailbox and reader since the start, in order.
+    openings: BTreeMap<(u8, u8), Vec<OpeningNumber>>,
 }
 
 impl Pair {
+    /// Opens on both sides. The number is the store's, and is kept.
+    async fn open(&mut self, m: u8, reader: u8, key: u8, claim: Option<u8>) -> Result<(), String> {
+        let claim = claim.map(read_key);
+        let open = OpenReader { mailbox: mailbox(m), reader: reader_id(reader), key: read_key(key), claim };
+        let answer = self.model.open(&open);
+        let view = self.fixture.store.open(open).await;
+        if let Ok(view) = view {
+            let numbers = self.openings.entry((m, reader)).or_default();
+            if numbers.last().is_some_and(|last| *last >= view.opening) {
+                return Err(format!("opening {:?} comes behind {numbers:?}", view.opening));
+            }
+            numbers.push(view.opening);
+        }
+        alike(view.map(|view| ReaderView { opening: OpeningNumber::default(), ..view }), answer)
+    }
+
+    async fn advance(&mut self, m: u8, reader: u8, seq: u64, before: usize) -> Result<(), String> {
+        if !self.openings.contains_key(&(m, reader)) {
+            self.open(m, reader, reader, None).await?;
+        }
+        let numbers = self.openings.get(&(m, reader));
+        let opening = numbers.and_then(|all| all.iter().rev().nth(before).copied()).unwrap_or_default();
+        let to = Advance { opening, ..names::upto(mailbox(m), reader, seq) };
+        let answer = self.model.advance(to);
+        alike(self.fixture.store.advance(to).await, answer)
+    }
+
     fn generation(&self, mailbox: u8, generation: Gen) -> u8 {
         match generation {
             Gen::Current => self.generations[usize::from(mailbox)],
@@ -171,6 +204,7 @@ impl Pair {
             Op::Restart => {
                 self.fixture.restart().await;
                 self.model.restart();
+                self.openings.clear();
                 // A list may let more than a week pass without a record, as if the relay had been off.
                 if self.fixture.store.stats().expiry_paused {
                     alike(self.fixture.store.confirm_clock().await, Ok(()))?;
@@ -212,21 +246,8 @@ impl Pair {
                 }
                 alike(store.append(append).await, answer)
             }
-            Op::Open { mailbox: m, reader, key, claim } => {
-                let claim = claim.map(read_key);
-                let open = OpenReader {
-                    mailbox: mailbox(*m),
-                    reader: reader_id(*reader),
-                    key: read_key(*key),
-                    claim,
-                };
-                let answer = model.open(&open);
-                alike(store.open(open).await, answer)
-            }
-            Op::Advance { mailbox: m, reader, seq } => {
-                let answer = model.advance(mailbox(*m), reader_id(*reader), *seq);
-                alike(store.advance(mailbox(*m), reader_id(*reader), *seq).await, answer)
-            }
+            Op::Open { mailbox: m, reader, key, claim } => self.open(*m, *reader, *key, *claim).await,
+            Op::Advance { mailbox: m, reader, seq, before } => self.advance(*m, *reader, *seq, *before).await,
             Op::Read { mailbox: m, from, to, bytes } => {
                 let range = ReadRange { from: *from, to: *to, bytes: *bytes };
                 alike(store.read(mailbox(*m), range).await, model.read(mailbox(*m), range))
@@ -234,7 +255,7 @@ impl Pair {
             Op::Signal { mailbox: m, generation } => {
                 let key = post_key(self.generation(*m, *generation));
                 let answer = self.model.check_post_key(mailbox(*m), key);
-                alike(store.check_post_key(mailbox(*m), key).await, answer)
+                alike(store.signal(mailbox(*m), key, package(1)).await.map(drop), answer)
             }
             Op::Destroy { mailbox: m, generation } => {
                 let key = turn_key(self.generation(*m, *generation));
@@ -342,7 +363,8 @@ fn run(engine: Box<dyn Engine>, ops: &[Op]) -> Result<(), String> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     runtime.block_on(async {
         let fixture = Fixture::boxed(engine, tiny_policy()).await;
-        let mut pair = Pair { fixture, model: Model::new(tiny_policy()), generations: [0; 4] };
+        let model = Model::new(tiny_policy());
+        let mut pair = Pair { fixture, model, generations: [0; 4], openings: BTreeMap::new() };
         let begin = [
             Op::Register { account: 1, invite: None, variant: false },
             Op::Draw { device: 1, upload: false, tokens: vec![1, 2, 3, 4] },
@@ -390,7 +412,7 @@ fn named() -> Vec<(&'static str, Vec<Op>)> {
         evict: evict.to_vec(),
     };
     let post = |post| Op::Post { mailbox: 1, post, generation: Gen::Current, len: 1 };
-    let advance = |reader, seq| Op::Advance { mailbox: 1, reader, seq };
+    let advance = |reader, seq| Op::Advance { mailbox: 1, reader, seq, before: 0 };
     vec![
         (
             "an evicted reader that is done must not return by a replay of its eviction",

@@ -1,10 +1,14 @@
 //! Appends: order (R2), repeats (R4, rule 2), events (R1).
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use futures_util::future::join_all;
 
-use super::names::{envelope, expect, finger, post, post_id, sized, turning};
+use super::names::{
+    device, envelope, expect, finger, handle_of, open, post, post_id, post_key, sized, turning, upto,
+};
 use super::{EXPIRY, Event, Fixture};
-use crate::store::{Append, StoreError, Stored};
+use crate::store::{Append, ReadRange, StoreError, Stored};
 
 pub(crate) async fn seqs_have_no_holes(mut f: Fixture) {
     let m = f.mailbox(1, &[1]).await;
@@ -13,7 +17,7 @@ pub(crate) async fn seqs_have_no_holes(mut f: Fixture) {
     assert_eq!(f.store.append(post(m, 3, 0)).await, Ok(2));
     f.restart().await;
     assert_eq!(f.store.append(post(m, 4, 0)).await, Ok(3));
-    expect(f.store.advance(m, super::names::reader_id(1), 3).await);
+    expect(f.store.advance(upto(m, 1, 3)).await);
     f.restart().await;
     assert_eq!(f.store.append(post(m, 5, 0)).await, Ok(4), "trimming does not reset the count");
     assert_eq!(f.store.append(post(super::mailbox(9), 1, 0)).await, Err(StoreError::MailboxUnknown));
@@ -28,7 +32,7 @@ pub(crate) async fn a_repeat_gets_its_old_seq(mut f: Fixture) {
     for round in 0..2 {
         assert_eq!(f.store.append(first.clone()).await, Ok(1), "the lock has turned since, round {round}");
         assert_eq!(f.store.append(turn.clone()).await, Ok(2), "the turn itself, round {round}");
-        expect(f.store.advance(m, super::names::reader_id(1), 2).await);
+        expect(f.store.advance(upto(m, 1, 2)).await);
         assert_eq!(f.stored(m).await, [0; 0], "trimmed");
         assert_eq!(f.heard.take(), [], "a repeat is not news");
         f.restart().await;
@@ -48,7 +52,7 @@ pub(crate) async fn an_id_stands_for_one_post(mut f: Fixture) {
         for other in &others {
             assert_eq!(f.store.append(other.clone()).await, Err(StoreError::PostIdReused), "round {round}");
         }
-        expect(f.store.advance(m, super::names::reader_id(1), 1).await);
+        expect(f.store.advance(upto(m, 1, 1)).await);
         f.restart().await;
     }
     assert_eq!(f.view(m, 1).await, Ok((1, 2, 1, None)), "nothing happened");
@@ -57,7 +61,7 @@ pub(crate) async fn an_id_stands_for_one_post(mut f: Fixture) {
 pub(crate) async fn ids_are_remembered_long_enough(mut f: Fixture) {
     let m = f.mailbox(1, &[1]).await;
     expect(f.store.append(post(m, 1, 0)).await);
-    expect(f.store.advance(m, super::names::reader_id(1), 1).await);
+    expect(f.store.advance(upto(m, 1, 1)).await);
     f.clock.pass(9_999);
     expect(f.store.expire().await);
     f.restart().await;
@@ -75,7 +79,7 @@ pub(crate) async fn ids_outlive_the_envelopes_of_slow_mailboxes(f: Fixture) {
     let m = new.mailbox;
     expect(f.store.create(new).await);
     expect(f.store.append(post(m, 1, 0)).await);
-    expect(f.store.advance(m, super::names::reader_id(1), 1).await);
+    expect(f.store.advance(upto(m, 1, 1)).await);
     f.clock.pass(19_999);
     expect(f.store.expire().await);
     assert_eq!(f.store.append(post(m, 1, 0)).await, Ok(1), "as long as the envelope might have lived");
@@ -152,9 +156,57 @@ pub(crate) async fn concurrent_posts_get_seqs_of_their_own(f: Fixture) {
         .into_iter()
         .map(|event| match event {
             Event::Appended(_, stored) => stored.seq,
-            Event::Destroyed(_) => 0,
+            Event::Destroyed(_) | Event::Signalled(..) => 0,
         })
         .collect();
     assert_eq!(told, (1..=25).collect::<Vec<_>>(), "told in order of seq, once each");
     assert_eq!(post_id(1), post(m, 1, 0).post_id);
+}
+
+/// Linearizable: whatever was answered before a call began shows in what the call returns, also where it
+/// refuses something. Everybody notes what is certain before asking.
+pub(crate) async fn no_answer_is_older_than_one_before_it(f: Fixture) {
+    const TURNS: u8 = 8;
+    let m = f.mailbox(1, &[1]).await;
+    let (head, generation, card) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let certain = |of: &AtomicU64| of.load(Ordering::SeqCst);
+    let post_and_turn = async {
+        for n in 0..TURNS {
+            let turn = turning(post(m, u16::from(n), n), n, &[], &[]);
+            head.fetch_max(expect(f.store.append(turn).await), Ordering::SeqCst);
+            generation.store(u64::from(n) + 1, Ordering::SeqCst);
+            for more in 0..8 {
+                let append = post(m, 100 * u16::from(n + 1) + more, n + 1);
+                head.fetch_max(expect(f.store.append(append).await), Ordering::SeqCst);
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    let publish = async {
+        for version in 1..=u64::from(TURNS) * 4 {
+            expect(f.store.publish_card(device(1), version, envelope(version as u8, 30)).await);
+            card.store(version, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+        }
+    };
+    let look = async || {
+        while certain(&generation) < u64::from(TURNS) || certain(&card) < u64::from(TURNS) * 4 {
+            let least = certain(&head);
+            assert!(expect(f.store.open(open(m, 1)).await).head >= least);
+            let least = certain(&head);
+            let all = ReadRange { from: least, to: u64::MAX, bytes: usize::MAX };
+            let first = expect(f.store.read(m, all).await).first().map(|stored| stored.seq);
+            assert!(least == 0 || first == Some(least), "{first:?}, not {least}");
+            let turned = certain(&generation);
+            if let Some(former) = turned.checked_sub(1) {
+                let signal = f.store.signal(m, post_key(former as u8), envelope(1, 9)).await;
+                assert_eq!(signal, Err(StoreError::KeyTurned));
+            }
+            let least = certain(&card);
+            assert!(expect(f.store.card(handle_of(1)).await).version >= least);
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::join!(post_and_turn, publish, look(), look(), look());
+    assert_eq!(f.view(m, 1).await.map(|view| view.0), Ok(u64::from(TURNS) * 9));
 }

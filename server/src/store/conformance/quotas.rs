@@ -2,7 +2,7 @@
 
 use posthorn_proto::limits::POST_OVERHEAD_BYTES;
 
-use super::names::{account, device, expect, finger, handle_of, post, reader_id, sized, turning};
+use super::names::{account, device, expect, finger, handle_of, post, sized, turning, upto};
 use super::{EXPIRY, Fixture, QUOTA, new_mailbox, small_policy};
 use crate::store::{Append, NewMailbox, StoreError, StorePolicy};
 
@@ -17,12 +17,12 @@ pub(crate) async fn a_post_costs_envelope_and_memory(mut f: Fixture) {
     assert_eq!(f.store.append(sized(m, 1, 0, OPEN - OVERHEAD)).await, Ok(1), "exactly full");
     f.restart().await;
     assert_eq!(f.store.append(sized(m, 2, 0, 1)).await, Err(StoreError::MailboxFull));
-    expect(f.store.advance(m, reader_id(1), 1).await);
+    expect(f.store.advance(upto(m, 1, 1)).await);
     f.restart().await;
     let over = sized(m, 3, 0, OPEN - 2 * OVERHEAD + 1);
     assert_eq!(f.store.append(over).await, Err(StoreError::MailboxFull), "the trimmed post is remembered");
     assert_eq!(f.store.append(sized(m, 3, 0, OPEN - 2 * OVERHEAD)).await, Ok(2));
-    expect(f.store.advance(m, reader_id(1), 2).await);
+    expect(f.store.advance(upto(m, 1, 2)).await);
     f.clock.pass(10_000);
     expect(f.store.expire().await);
     assert_eq!(f.store.append(sized(m, 4, 0, OPEN - OVERHEAD)).await, Ok(3), "forgotten posts cost nothing");
@@ -48,7 +48,7 @@ pub(crate) async fn a_full_mailbox_evicts_who_fills_it(f: Fixture) {
     while f.store.append(sized(m, n, 0, 5_000)).await.is_ok() {
         n += 1;
     }
-    expect(f.store.advance(m, reader_id(1), u64::from(n)).await);
+    expect(f.store.advance(upto(m, 1, u64::from(n))).await);
     assert_eq!(
         f.store.append(sized(m, 100, 0, 5_000)).await,
         Err(StoreError::MailboxFull),
@@ -72,7 +72,7 @@ pub(crate) async fn bytes_are_bounded(mut f: Fixture) {
     let rest = 10_000 - 5_000 - 2 * OVERHEAD;
     assert_eq!(f.store.append(sized(two, 2, 0, rest + 1)).await, Err(StoreError::Quota("bytes")));
     assert_eq!(f.store.append(sized(two, 2, 0, rest)).await, Ok(1));
-    expect(f.store.advance(one, reader_id(1), 1).await);
+    expect(f.store.advance(upto(one, 1, 1)).await);
     f.restart().await;
     let rest = 5_000 - OVERHEAD;
     assert_eq!(f.store.append(sized(two, 3, 0, rest + 1)).await, Err(StoreError::Quota("bytes")));
@@ -111,7 +111,7 @@ pub(crate) async fn posts_are_bounded(mut f: Fixture) {
         expect(f.store.append(post(one, n, 0)).await);
     }
     assert_eq!(f.store.append(post(two, 4, 0)).await, Err(StoreError::Quota("posts")));
-    expect(f.store.advance(one, reader_id(1), 3).await);
+    expect(f.store.advance(upto(one, 1, 3)).await);
     f.restart().await;
     assert_eq!(
         f.store.append(post(two, 4, 0)).await,
@@ -153,7 +153,7 @@ pub(crate) async fn readers_are_bounded(mut f: Fixture) {
         Err(StoreError::Quota("readers")),
         "the evicted one still reads"
     );
-    expect(f.store.advance(m, reader_id(3), 2).await);
+    expect(f.store.advance(upto(m, 3, 2)).await);
     f.restart().await;
     assert_eq!(f.store.append(again).await, Ok(3));
 }
@@ -173,7 +173,7 @@ pub(crate) async fn stats_count(mut f: Fixture) {
         expect(f.store.append(sized(one, n, 0, 1000)).await);
         expect(f.store.append(sized(two, n, 0, 10)).await);
     }
-    expect(f.store.advance(one, reader_id(1), 2).await);
+    expect(f.store.advance(upto(one, 1, 2)).await);
     for _ in 0..2 {
         let stats = f.store.stats();
         assert_eq!((stats.mailboxes, stats.accounts), (2, 1));

@@ -1,17 +1,20 @@
 //! Readers: keys, claims (rule 11), cursors and trimming (R3, R6), ranges.
 
-use super::names::{expect, mailbox, open, post, post_key, read_key, reader_id, sized, turn_key};
-use super::{Fixture, START};
-use crate::store::{OpenReader, ReadRange, ReaderView, StoreError};
+use super::names::{
+    envelope, expect, mailbox, open, post, post_key, read_key, sized, turn_key, turning, upto,
+};
+use super::{Event, Fixture, START};
+use crate::store::{Advance, OpenReader, OpeningNumber, ReadRange, ReaderView, StoreError};
 
 pub(crate) async fn opening_tells_the_state(mut f: Fixture) {
     let m = f.mailbox(1, &[1, 2]).await;
     for n in 1..=3 {
         expect(f.store.append(post(m, n, 0)).await);
     }
-    expect(f.store.advance(m, reader_id(1), 2).await);
-    expect(f.store.advance(m, reader_id(2), 1).await);
+    expect(f.store.advance(upto(m, 1, 2)).await);
+    expect(f.store.advance(upto(m, 2, 1)).await);
     let view = ReaderView {
+        opening: OpeningNumber::default(),
         head: 3,
         oldest: 2,
         cursor: 2,
@@ -20,8 +23,13 @@ pub(crate) async fn opening_tells_the_state(mut f: Fixture) {
         turn_key: turn_key(0),
     };
     for _ in 0..2 {
-        assert_eq!(f.store.open(open(m, 1)).await, Ok(view));
-        assert_eq!(f.store.open(open(m, 2)).await, Ok(ReaderView { cursor: 1, ..view }));
+        let mut newest = OpeningNumber::default();
+        for (n, cursor) in [(1, 2), (2, 1), (1, 2)] {
+            let found = expect(f.store.open(open(m, n)).await);
+            assert_eq!(found, ReaderView { cursor, opening: found.opening, ..view });
+            assert!(found.opening > newest, "each is numbered above those before it");
+            newest = found.opening;
+        }
         f.restart().await;
     }
 }
@@ -64,20 +72,63 @@ pub(crate) async fn a_cursor_never_moves_back(mut f: Fixture) {
         expect(f.store.append(post(m, n, 0)).await);
     }
     for (ack, cursor) in [(2, 2), (1, 2), (0, 2), (2, 2), (u64::MAX, 3)] {
-        expect(f.store.advance(m, reader_id(1), ack).await);
+        expect(f.store.advance(upto(m, 1, ack)).await);
         assert_eq!(f.view(m, 1).await, Ok((3, 1, cursor, None)), "after an ack of {ack}");
     }
     f.restart().await;
-    expect(f.store.advance(m, reader_id(1), 1).await);
+    expect(f.store.advance(upto(m, 1, 1)).await);
     assert_eq!(f.view(m, 1).await, Ok((3, 1, 3, None)));
-    assert_eq!(f.store.advance(m, reader_id(9), 1).await, Err(StoreError::ReaderUnknown));
-    assert_eq!(f.store.advance(mailbox(9), reader_id(1), 1).await, Err(StoreError::MailboxUnknown));
+    assert_eq!(f.store.advance(upto(m, 9, 1)).await, Err(StoreError::ReaderUnknown));
+    assert_eq!(f.store.advance(upto(mailbox(9), 1, 1)).await, Err(StoreError::MailboxUnknown));
     expect(f.store.append(post(m, 4, 0)).await);
     assert_eq!(
         f.view(m, 1).await,
         Ok((4, 1, 3, None)),
         "the ack above the head did not swallow what came later"
     );
+}
+
+/// Rule 10, as far as the store keeps it; what the live side tells before that is its own matter.
+pub(crate) async fn the_former_opening_moves_nothing(mut f: Fixture) {
+    let m = f.mailbox(1, &[1, 2]).await;
+    for n in 1..=5 {
+        expect(f.store.append(post(m, n, 0)).await);
+    }
+    let number = |n| {
+        let opening = f.store.open(open(m, n));
+        async move { expect(opening.await).opening }
+    };
+    let (first, second, other) = (number(1).await, number(1).await, number(2).await);
+    assert!(first < second);
+    let by = |opening, seq| Advance { opening, ..upto(m, 1, seq) };
+    expect(f.store.advance(by(first, 1)).await);
+    expect(f.store.advance(by(second, 2)).await);
+    for _ in 0..2 {
+        for seq in [0, 2, 4] {
+            assert_eq!(f.store.advance(by(first, seq)).await, Err(StoreError::OpenedElsewhere));
+        }
+        f.store.advance_soon(by(first, 4));
+        assert_eq!(f.view(m, 1).await, Ok((5, 1, 2, None)), "nor does it by an ack that nobody waits for");
+        f.restart().await;
+    }
+    expect(f.store.advance(by(second, 3)).await);
+    let third = expect(f.store.open(open(m, 1)).await).opening;
+    assert!(third > second, "however often the store was started");
+    f.store.advance_soon(by(third, 4));
+    f.store.advance_soon(by(second, 5));
+    assert_eq!(f.view(m, 1).await, Ok((5, 1, 4, None)));
+    assert_eq!(f.store.advance(by(second, 5)).await, Err(StoreError::OpenedElsewhere));
+    expect(f.store.advance(Advance { opening: other, ..upto(m, 2, 1) }).await);
+    // Who is admitted again begins anew.
+    expect(f.store.append(turning(post(m, 6, 0), 0, &[], &[1])).await);
+    assert_eq!(f.store.advance(by(second, 6)).await, Err(StoreError::OpenedElsewhere), "evicted or not");
+    expect(f.store.append(turning(post(m, 7, 1), 1, &[1], &[])).await);
+    f.restart().await;
+    let again = expect(f.store.open(open(m, 1)).await);
+    assert!(again.opening > third);
+    expect(f.store.append(post(m, 8, 2)).await);
+    expect(f.store.advance(by(again.opening, 8)).await);
+    assert_eq!(f.view(m, 1).await.map(|view| view.2), Ok(8));
 }
 
 pub(crate) async fn what_all_passed_is_trimmed(mut f: Fixture) {
@@ -93,7 +144,7 @@ pub(crate) async fn what_all_passed_is_trimmed(mut f: Fixture) {
         (2, 4, &[4]),
         (3, 4, &[]),
     ] {
-        expect(f.store.advance(m, reader_id(n), ack).await);
+        expect(f.store.advance(upto(m, n, ack)).await);
         assert_eq!(f.stored(m).await, left, "after reader {n} acknowledged {ack}");
         f.restart().await;
         assert_eq!(f.stored(m).await, left, "and a restart");
@@ -121,7 +172,7 @@ pub(crate) async fn ranges_are_kept(mut f: Fixture) {
     for n in 1..=5 {
         expect(f.store.append(sized(m, n, 0, 1000)).await);
     }
-    expect(f.store.advance(m, reader_id(1), 1).await);
+    expect(f.store.advance(upto(m, 1, 1)).await);
     for _ in 0..2 {
         for (from, to, bytes, seqs) in [
             (0, 9, 9999, &[2, 3, 4, 5][..]),
@@ -149,11 +200,15 @@ pub(crate) async fn ranges_are_kept(mut f: Fixture) {
 
 pub(crate) async fn signals_need_the_post_key(f: Fixture) {
     let m = f.mailbox(1, &[1]).await;
-    assert_eq!(f.store.check_post_key(m, post_key(0)).await, Ok(()));
-    assert_eq!(f.store.check_post_key(m, post_key(1)).await, Err(StoreError::KeyTurned));
-    assert_eq!(f.store.check_post_key(mailbox(9), post_key(0)).await, Err(StoreError::MailboxUnknown));
-    expect(f.store.append(super::names::turning(post(m, 1, 0), 0, &[], &[])).await);
-    assert_eq!(f.store.check_post_key(m, post_key(0)).await, Err(StoreError::KeyTurned));
-    assert_eq!(f.store.check_post_key(m, post_key(1)).await, Ok(()));
+    let signal = |m, generation| f.store.signal(m, post_key(generation), envelope(3, 20));
+    f.heard.take();
+    assert_eq!(signal(m, 0).await, Ok(7), "as many as the live side says");
+    assert_eq!(f.heard.take(), [Event::Signalled(m, envelope(3, 20))]);
+    assert_eq!(signal(m, 1).await, Err(StoreError::KeyTurned));
+    assert_eq!(signal(mailbox(9), 0).await, Err(StoreError::MailboxUnknown));
+    assert_eq!(f.heard.take(), [], "who may not is not heard");
+    expect(f.store.append(turning(post(m, 1, 0), 0, &[], &[])).await);
+    assert_eq!(signal(m, 0).await, Err(StoreError::KeyTurned));
+    assert_eq!(signal(m, 1).await, Ok(7));
     assert_eq!(START % 86_400, 43_200);
 }

@@ -2,7 +2,7 @@
 
 use posthorn_proto::{Reader, ReaderId};
 
-use super::names::{expect, finger, post, post_key, read_key, reader, reader_id, turn_key, turning};
+use super::names::{expect, finger, post, post_key, read_key, reader, reader_id, turn_key, turning, upto};
 use super::{EXPIRY, Fixture, new_mailbox, small_policy};
 use crate::store::{Append, NewMailbox, OpenReader, ReadRange, StoreError, StorePolicy};
 
@@ -96,7 +96,7 @@ pub(crate) async fn the_admitted_begin_behind_the_turn(mut f: Fixture) {
         assert_eq!(f.view(m, 1).await, Ok((3, 1, 0, None)));
         f.restart().await;
     }
-    expect(f.store.advance(m, reader_id(1), 3).await);
+    expect(f.store.advance(upto(m, 1, 3)).await);
     assert_eq!(f.stored(m).await, [3], "the new one holds back what it has not read");
 }
 
@@ -109,13 +109,13 @@ pub(crate) async fn the_evicted_read_up_to_the_turn(mut f: Fixture) {
         assert_eq!(f.view(m, 2).await, Ok((3, 1, 0, Some(2))));
         f.restart().await;
     }
-    expect(f.store.advance(m, reader_id(2), 1).await);
+    expect(f.store.advance(upto(m, 2, 1)).await);
     f.restart().await;
     assert_eq!(f.view(m, 2).await, Ok((3, 1, 1, Some(2))), "still something to read");
-    expect(f.store.advance(m, reader_id(2), 3).await);
+    expect(f.store.advance(upto(m, 2, 3)).await);
     for _ in 0..2 {
         assert_eq!(f.view(m, 2).await, Err(StoreError::ReaderUnknown), "it read all that it may");
-        assert_eq!(f.store.advance(m, reader_id(2), 3).await, Err(StoreError::ReaderUnknown));
+        assert_eq!(f.store.advance(upto(m, 2, 3)).await, Err(StoreError::ReaderUnknown));
         f.restart().await;
     }
 }
@@ -123,7 +123,7 @@ pub(crate) async fn the_evicted_read_up_to_the_turn(mut f: Fixture) {
 pub(crate) async fn the_evicted_hold_nothing_back(mut f: Fixture) {
     let m = f.mailbox(1, &[1, 2]).await;
     expect(f.store.append(post(m, 1, 0)).await);
-    expect(f.store.advance(m, reader_id(1), 1).await);
+    expect(f.store.advance(upto(m, 1, 1)).await);
     assert_eq!(f.stored(m).await, [1], "reader 2 needs it");
     expect(f.store.append(turning(post(m, 2, 0), 0, &[], &[2])).await);
     for _ in 0..2 {
@@ -141,8 +141,8 @@ pub(crate) async fn the_evicted_go_when_nothing_is_left(mut f: Fixture) {
     let m = f.mailbox(1, &[1, 2, 3]).await;
     expect(f.store.append(turning(post(m, 1, 0), 0, &[], &[2])).await);
     expect(f.store.append(post(m, 2, 1)).await);
-    expect(f.store.advance(m, reader_id(1), 1).await);
-    expect(f.store.advance(m, reader_id(3), 1).await);
+    expect(f.store.advance(upto(m, 1, 1)).await);
+    expect(f.store.advance(upto(m, 3, 1)).await);
     f.restart().await;
     assert_eq!(f.stored(m).await, [2]);
     assert_eq!(f.view(m, 2).await, Err(StoreError::ReaderUnknown), "its last envelope was trimmed");
@@ -165,7 +165,7 @@ pub(crate) async fn the_evicted_may_come_back(mut f: Fixture) {
         assert_eq!(f.view(m, 2).await, Ok((2, 1, 2, None)));
         f.restart().await;
     }
-    expect(f.store.advance(m, reader_id(1), 2).await);
+    expect(f.store.advance(upto(m, 1, 2)).await);
     expect(f.store.append(post(m, 4, 2)).await);
     assert_eq!(f.view(m, 2).await, Ok((3, 3, 2, None)), "it is a reader like any other");
 }

@@ -9,20 +9,19 @@ use parking_lot::Mutex;
 use posthorn_proto::{MailboxId, ReaderId};
 
 use crate::store::keyed::Keyed;
+use crate::store::{Advance, OpeningNumber};
 
 /// How far one reader has acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Acknowledgement {
-    pub(super) mailbox: MailboxId,
-    pub(super) reader: ReaderId,
-    pub(super) seq: u64,
+    pub(super) to: Advance,
     /// The store's durable version when it was first noted. It does not concern a mailbox of this name that
     /// was created later.
     pub(super) version: u64,
 }
 
-/// Acknowledgements of different readers: their seqs and versions.
-pub(super) struct Noted(HashMap<(MailboxId, ReaderId), (u64, u64), Keyed>);
+/// Acknowledgements of different readers: the latest opening of each, its highest seq, and the version.
+pub(super) struct Noted(HashMap<(MailboxId, ReaderId), (OpeningNumber, u64, u64), Keyed>);
 
 impl Noted {
     /// None.
@@ -39,21 +38,28 @@ impl Noted {
     }
 
     fn note(&mut self, new: Acknowledgement) {
-        let (seq, version) = self.0.entry((new.mailbox, new.reader)).or_insert((new.seq, new.version));
-        (*seq, *version) = (new.seq.max(*seq), new.version.min(*version));
+        let Advance { mailbox, reader, opening, seq } = new.to;
+        let noted = self.0.entry((mailbox, reader)).or_insert((opening, seq, new.version));
+        // Of two openings, what the former one has acknowledged so late is nobody's concern (rule 10).
+        (noted.0, noted.1) = (noted.0, noted.1).max((opening, seq));
+        noted.2 = noted.2.min(new.version);
     }
 
     /// Takes that of one reader.
     pub(super) fn take(&mut self, mailbox: MailboxId, reader: ReaderId) -> Option<Acknowledgement> {
-        let (seq, version) = self.0.remove(&(mailbox, reader))?;
-        Some(Acknowledgement { mailbox, reader, seq, version })
+        self.0.remove(&(mailbox, reader)).map(|noted| told(((mailbox, reader), noted)))
     }
 
     /// Takes some, at most so many.
     pub(super) fn take_some(&mut self, most: usize) -> Vec<Acknowledgement> {
-        let told = |((mailbox, reader), (seq, version))| Acknowledgement { mailbox, reader, seq, version };
         self.0.extract_if(|_, _| true).take(most).map(told).collect()
     }
+}
+
+type Entry = ((MailboxId, ReaderId), (OpeningNumber, u64, u64));
+
+fn told(((mailbox, reader), (opening, seq, version)): Entry) -> Acknowledgement {
+    Acknowledgement { to: Advance { mailbox, reader, opening, seq }, version }
 }
 
 /// Those that the committer has yet to take. Connections write it.
@@ -91,12 +97,16 @@ mod tests {
     #[test]
     fn the_highest_of_each_reader_is_kept() {
         let all = Acknowledged::new(Keyed::new([1, 2]));
-        let one = |n, seq, version| Acknowledgement {
-            mailbox: MailboxId([1; 16]),
-            reader: ReaderId([n; 16]),
-            seq,
+        let by = |n, opening, seq, version| Acknowledgement {
+            to: Advance {
+                mailbox: MailboxId([1; 16]),
+                reader: ReaderId([n; 16]),
+                opening: OpeningNumber(opening),
+                seq,
+            },
             version,
         };
+        let one = |n, seq, version| by(n, 8, seq, version);
         for (n, seq, version) in [(1, 3, 50), (2, 9, 51), (1, 7, 52), (1, 5, 53), (3, 1, 54)] {
             all.note(one(n, seq, version));
         }
@@ -107,5 +117,8 @@ mod tests {
         let (first, second) = (taken.take_some(1), taken.take_some(9));
         assert_eq!((first.len(), second.len(), taken.len()), (1, 1, 0));
         assert!(first.contains(&one(2, 9, 51)) || second.contains(&one(2, 9, 51)));
+        // The opening that took over has the say.
+        [by(1, 8, 9, 60), by(1, 9, 4, 61), by(1, 8, 10, 62)].into_iter().for_each(|one| all.note(one));
+        assert_eq!(all.take(MailboxId([1; 16]), ReaderId([1; 16])), Some(by(1, 9, 4, 60)));
     }
 }

@@ -12,7 +12,6 @@ use std::sync::atomic::Ordering;
 use std::task::Waker;
 
 use bytes::Bytes;
-use posthorn_proto::MailboxId;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::acknowledged::{Acknowledgement, Noted};
@@ -22,8 +21,8 @@ use super::shared::{Pinned, Shared, State};
 use super::upkeep::Upkeep;
 use super::{KIND_MARK, KIND_RECORD, MARK_BYTES};
 use crate::store::clock::ClockGuard;
-use crate::store::ledger::{Command, Decision, Outcome, Taken};
-use crate::store::{Clock, OpenReader, Published, StoreError, Stored, Ticket};
+use crate::store::ledger::{Command, Decision, News, Outcome, Taken};
+use crate::store::{Clock, OpenReader, Published, StoreError, Ticket};
 
 /// Most commands in a round.
 const ROUND_COMMANDS: usize = 1024;
@@ -133,7 +132,7 @@ impl Drop for LastWord<'_> {
 struct Round {
     /// `None` if the disk is full.
     batch: Option<Batch>,
-    events: Vec<Event>,
+    news: Vec<News>,
     answers: Vec<Answered>,
     now: u64,
     /// Whether the disk is nearly full.
@@ -145,11 +144,6 @@ struct Answered {
     asker: Asker,
     answer: Result<Outcome<Location>, StoreError>,
     units: u32,
-}
-
-enum Event {
-    Appended(MailboxId, Stored),
-    Destroyed(MailboxId),
 }
 
 impl Committer {
@@ -287,13 +281,10 @@ impl Committer {
     /// Makes an acknowledgement count that nobody waits for. What is refused (the mailbox or the reader is
     /// gone) is nobody's concern; what finds no space comes again.
     fn settle(&mut self, one: Acknowledgement, round: &mut Round) -> Result<(), Fatal> {
-        let Acknowledgement { mailbox, reader, seq, version } = one;
-        if self.shared.ledger.read().life(&mailbox) > version {
+        if self.shared.ledger.read().life(&one.to.mailbox) > one.version {
             return Ok(());
         }
-        if let Err(StoreError::Unavailable) =
-            self.execute(Command::Advance { mailbox, reader, seq }, round)?
-        {
+        if let Err(StoreError::Unavailable) = self.execute(Command::Advance(one.to), round)? {
             self.shared.acknowledged.note(one);
         }
         Ok(())
@@ -404,6 +395,7 @@ impl Committer {
             return Ok(Err(StoreError::Unavailable));
         }
         if needs_no_note && round.batch.is_none() {
+            self.shared.carried_out(&unrecorded);
             return Ok(Ok(outcome));
         }
         self.heads.clear();
@@ -433,8 +425,7 @@ impl Committer {
             }
             ledger.apply(record, place, &mut |freed, _| self.journal.note_dead(freed, MARK_BYTES));
             self.shared.applied(place);
-            round.events.extend(record.stored().map(|(mailbox, stored)| Event::Appended(mailbox, stored)));
-            round.events.extend(record.destroyed().map(Event::Destroyed));
+            round.news.extend(record.news());
         }
         ledger.carried_out(&unrecorded);
         self.since_checkpoint += cost as u64;
@@ -448,11 +439,8 @@ impl Committer {
         }
         let version = self.shared.ledger.read().version();
         self.shared.publish(version, self.journal.position());
-        for event in round.events.drain(..) {
-            match event {
-                Event::Appended(mailbox, stored) => self.published.appended(&mailbox, &stored),
-                Event::Destroyed(mailbox) => self.published.destroyed(&mailbox),
-            }
+        for news in round.news.drain(..) {
+            news.tell(self.published.as_ref());
         }
         self.answer(round);
         self.shared.moved(self.clock.as_ref());
@@ -573,7 +561,7 @@ fn takes_space(command: &Command) -> bool {
         | Command::CreateBlob(_)
         | Command::ExtendBlob { .. } => true,
         Command::Open(_)
-        | Command::Advance { .. }
+        | Command::Advance(_)
         | Command::Destroy { .. }
         | Command::Expire
         | Command::ConfirmClock

@@ -12,6 +12,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `journal` | segments, batches, checksums, recovery, carrying forward |
+//! | `calls` | the trait, call by call |
 //! | `committer` | the order of decide, write, sync, publish, answer |
 //! | `shared` | the ledger beside the durable position; reading |
 //! | `acknowledged` | acknowledgements that nobody waits for, until the committer takes them |
@@ -23,6 +24,7 @@
 //! The rules of mailboxes and of the directory are not here but in the ledger, which both engines run.
 
 mod acknowledged;
+mod calls;
 mod checkpoint;
 mod checkpointer;
 mod committer;
@@ -45,29 +47,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use posthorn_proto::frame::TokenPurpose;
-use posthorn_proto::{BlobId, DeviceId, Handle, Incarnation, KeyHash, MailboxId, ReaderId};
+use parking_lot::Mutex;
+use posthorn_proto::Incarnation;
 use rand::{CryptoRng, RngCore};
 use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot};
 
-use self::acknowledged::{Acknowledgement, Noted};
+use self::acknowledged::Noted;
 use self::checkpointer::Checkpointer;
-use self::committer::{Ask, Asker, Committer, Queue, Reply, Request, posted, size_of};
+use self::committer::{Ask, Asker, Committer, Queue, Reply, Request, size_of};
 use self::damage::Known;
 use self::folder::{Folder, FolderError, Life, fresh};
 use self::journal::disk::{Disk, is_full};
 use self::journal::real::RealDisk;
-use self::journal::{JournalConfig, OpenError, Position, Time, any_segment, last_start};
+use self::journal::{JournalConfig, OpenError, Time, any_segment, last_start};
 use self::shared::{Shared, State};
 use self::start::{Ground, no_thread};
 use self::upkeep::Upkeep;
 use super::clock::ClockGuard;
-use super::ledger::{Command, Outcome, Record};
-use super::{
-    Append, BlobView, Blobs, CardRecord, Clock, DeviceRecord, KeyPackageStock, Later, NewAccount, NewBlob,
-    NewInvite, NewMailbox, OpenReader, Published, ReadRange, ReaderView, Stats, Store, StoreError,
-    StorePolicy, Stored, TakenKeyPackage, Ticket,
-};
+use super::ledger::{Command, Record};
+use super::{Clock, Later, Published, Store, StoreError, StorePolicy};
 
 /// The kind of journal record that holds a ledger record.
 const KIND_RECORD: u8 = 1;
@@ -160,9 +158,12 @@ pub enum StartError {
 
 /// The durable store. Dropping it ends it as [`Store::close`] does, and waits until that is done.
 pub struct EmbeddedStore {
-    incarnation: Incarnation,
+    incarnation: Mutex<Incarnation>,
+    /// The number of this start.
+    start: u32,
     shared: Arc<Shared>,
     clock: Arc<dyn Clock>,
+    published: Arc<dyn Published>,
     /// `None` only while the store is being dropped.
     queue: Option<mpsc::Sender<Request>>,
     /// How many bytes of commands may still be queued, in units of `QUEUE_GRAIN`.
@@ -172,7 +173,7 @@ pub struct EmbeddedStore {
     /// Held by the first of them. It is fair, so they keep their order.
     turn: tokio::sync::Mutex<()>,
     committer: Option<JoinHandle<()>>,
-    folder: Option<Folder>,
+    folder: Option<Arc<Folder>>,
 }
 
 /// A command's share of the queue's room.
@@ -303,7 +304,7 @@ impl EmbeddedStore {
             queue: Queue { requests, room: Arc::clone(&room) },
             clock: Arc::clone(&clock),
             guard,
-            published,
+            published: Arc::clone(&published),
             checkpointer,
             headroom: config.headroom_bytes,
             checkpoint_every: config.checkpoint_bytes,
@@ -318,15 +319,17 @@ impl EmbeddedStore {
         };
         let thread = std::thread::Builder::new().name("committer".to_owned()).spawn(move || committer.run());
         let mut store = Self {
-            incarnation,
+            incarnation: Mutex::new(incarnation),
+            start,
             shared,
             clock,
+            published,
             queue: Some(queue),
             waiting: AtomicUsize::new(0),
             turn: tokio::sync::Mutex::new(()),
             room,
             committer: Some(thread.map_err(no_thread)?),
-            folder: site.folder,
+            folder: site.folder.map(Arc::new),
         };
         // A journal without its incarnation is not a whole data folder: somebody restored it. (A disk without
         // a folder has no life of its own that could disagree.) And where any record may be lost, the store
@@ -342,7 +345,7 @@ impl EmbeddedStore {
         let reasons: Vec<String> = reasons.into_iter().flatten().collect();
         let renewal =
             (!reasons.is_empty()).then(|| Renewal { as_told: site.restored, why: reasons.join("; ") });
-        store.begin_life(&site.life, start, renewal.as_ref(), rng)?;
+        store.begin_life(&site.life, renewal.as_ref(), rng)?;
         // This comes last: if the power goes before, the next start does all of it again.
         if let Err(error) = store.shared.damage.add(losses) {
             let folder = store.folder.as_ref().map(|folder| folder.path().join("damage"));
@@ -355,7 +358,6 @@ impl EmbeddedStore {
     fn begin_life(
         &mut self,
         life: &Life,
-        start: u32,
         renewal: Option<&Renewal>,
         rng: &mut dyn RngCore,
     ) -> Result<(), StartError> {
@@ -363,11 +365,11 @@ impl EmbeddedStore {
             self.blocking(Command::Restored).map_err(StartError::Renewal)?;
             renewal.tell();
             if !life.is_new {
-                self.incarnation = fresh(rng);
+                *self.incarnation.get_mut() = fresh(rng);
             }
         }
         let Some(folder) = &self.folder else { return Ok(()) };
-        match folder.write(self.incarnation, start) {
+        match folder.write(self.incarnation(), self.start) {
             // The next start has the same number then, which tells nobody anything wrong.
             Err(FolderError::Io(_, error)) if is_full(&error) && renewal.is_none() && !life.is_new => Ok(()),
             written => Ok(written?),
@@ -384,15 +386,7 @@ impl EmbeddedStore {
     ) -> Result<Incarnation, StartError> {
         let site = Site { restored: true, ..Site::of(config, rng)? };
         let heard = Arc::new(super::Unheard);
-        Ok(Self::open_at(site, config, config.journal(), clock, heard, rng)?.incarnation)
-    }
-
-    /// Resolves when the disk has failed: nothing is answered any more, and the process must stop (rule 19).
-    /// The next start finds everything that was answered.
-    pub async fn failed(&self) {
-        if self.shared.stopped().await != State::Failed {
-            std::future::pending::<()>().await;
-        }
+        Ok(Self::open_at(site, config, config.journal(), clock, heard, rng)?.incarnation())
     }
 
     /// Runs a command.
@@ -474,202 +468,5 @@ impl Drop for EmbeddedStore {
             tracing::error!("the committer has panicked");
             self.shared.stop(State::Failed);
         }
-    }
-}
-
-impl EmbeddedStore {
-    fn of_blob(&self, command: Command) -> Later<'_, BlobView, StoreError> {
-        Box::pin(async move {
-            match self.run(command).await? {
-                Outcome::Blob(view) => Ok(view),
-                _ => unreachable!("what is done to a blob is answered with how it is"),
-            }
-        })
-    }
-}
-
-impl Blobs for EmbeddedStore {
-    fn create_blob(&self, new: NewBlob) -> Later<'_, BlobView, StoreError> {
-        self.of_blob(Command::CreateBlob(new))
-    }
-
-    fn blob(&self, blob: BlobId) -> Later<'_, BlobView, StoreError> {
-        Box::pin(async move { self.shared.blob(&blob).await })
-    }
-
-    fn extend_blob(&self, blob: BlobId, holder: KeyHash, seconds: u32) -> Later<'_, BlobView, StoreError> {
-        self.of_blob(Command::ExtendBlob { blob, holder, seconds })
-    }
-
-    fn delete_blob(&self, blob: BlobId, holder: KeyHash) -> Later<'_, (), StoreError> {
-        self.quiet(Command::DeleteBlob { blob, holder })
-    }
-}
-
-impl Store for EmbeddedStore {
-    fn incarnation(&self) -> Incarnation {
-        self.incarnation
-    }
-
-    fn create(&self, new: NewMailbox) -> Later<'_, (), StoreError> {
-        self.quiet(Command::Create(new))
-    }
-
-    fn append(&self, append: Append) -> Later<'_, u64, StoreError> {
-        Box::pin(async move { posted(self.run(Command::Append(append)).await) })
-    }
-
-    fn append_soon(&self, append: Append, ticket: Ticket) -> Option<(Append, Ticket)> {
-        let command = Command::Append(append);
-        let units = units_of(&command);
-        self.shared.awaits(self.clock.as_ref());
-        let request = Request { ask: Ask::Command(Box::new(command)), asker: Asker::Told(ticket), units };
-        // If the store has stopped, the ticket was dropped, and has told so.
-        let back = self.hand_over_now(request).ok().flatten()?;
-        self.shared.told(1);
-        match (back.ask, back.asker) {
-            (Ask::Command(command), Asker::Told(ticket)) => match *command {
-                Command::Append(append) => Some((append, ticket)),
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-
-    fn may_open(&self, open: OpenReader) -> Later<'_, (), StoreError> {
-        Box::pin(async move {
-            let (answer, newest) = {
-                let ledger = self.shared.ledger.read();
-                (ledger.may_open(&open), self.shared.newest())
-            };
-            // That it may be opened discloses nothing; asking to open it does, and waits.
-            match answer {
-                Ok(()) => Ok(()),
-                Err(error) => self.shared.until(0, newest).await.and(Err(error)),
-            }
-        })
-    }
-
-    fn open(&self, open: OpenReader) -> Later<'_, ReaderView, StoreError> {
-        Box::pin(async move {
-            match self.run(Command::Open(open)).await? {
-                Outcome::Opened(view) => Ok(view),
-                _ => unreachable!("an opening is answered with a view"),
-            }
-        })
-    }
-
-    fn read(&self, mailbox: MailboxId, range: ReadRange) -> Later<'_, Vec<Stored>, StoreError> {
-        Box::pin(async move { self.shared.read(&mailbox, range).await })
-    }
-
-    fn advance(&self, mailbox: MailboxId, reader: ReaderId, seq: u64) -> Later<'_, (), StoreError> {
-        self.quiet(Command::Advance { mailbox, reader, seq })
-    }
-
-    fn advance_soon(&self, mailbox: MailboxId, reader: ReaderId, seq: u64) {
-        let version = self.shared.version();
-        self.shared.acknowledged.note(Acknowledgement { mailbox, reader, seq, version });
-    }
-
-    fn check_post_key(&self, mailbox: MailboxId, post_key: KeyHash) -> Later<'_, (), StoreError> {
-        let nowhere = Position { segment: 0, offset: 0 };
-        Box::pin(async move {
-            let check = |ledger: &super::ledger::Ledger<_>| {
-                Ok((ledger.check_post_key(&mailbox, &post_key)?, nowhere))
-            };
-            self.shared.look_into(&mailbox, check).await
-        })
-    }
-
-    fn destroy(&self, mailbox: MailboxId, turn_key: KeyHash) -> Later<'_, (), StoreError> {
-        self.quiet(Command::Destroy { mailbox, turn_key })
-    }
-
-    fn expire(&self) -> Later<'_, (), StoreError> {
-        Box::pin(async move {
-            while let Outcome::Expired { more: true } = self.run(Command::Expire).await? {}
-            Ok(())
-        })
-    }
-
-    fn confirm_clock(&self) -> Later<'_, (), StoreError> {
-        self.quiet(Command::ConfirmClock)
-    }
-
-    fn mint_invite(&self, invite: NewInvite) -> Later<'_, (), StoreError> {
-        self.quiet(Command::MintInvite(invite))
-    }
-
-    fn register(&self, new: NewAccount) -> Later<'_, (), StoreError> {
-        self.quiet(Command::Register(new))
-    }
-
-    fn remove_account(&self, handle: Handle) -> Later<'_, (), StoreError> {
-        self.quiet(Command::RemoveAccount(handle))
-    }
-
-    fn device(&self, device: DeviceId) -> Later<'_, DeviceRecord, StoreError> {
-        Box::pin(async move { self.shared.look(|ledger| ledger.device(&device)).await })
-    }
-
-    fn publish_card(&self, device: DeviceId, version: u64, card: Bytes) -> Later<'_, (), StoreError> {
-        self.quiet(Command::PublishCard { device, version, card })
-    }
-
-    fn publish_key_packages(
-        &self,
-        device: DeviceId,
-        one_time: Vec<Bytes>,
-        last_resort: Option<Bytes>,
-    ) -> Later<'_, KeyPackageStock, StoreError> {
-        Box::pin(async move {
-            match self.run(Command::PublishKeyPackages { device, one_time, last_resort }).await? {
-                Outcome::Stock(stock) => Ok(stock),
-                _ => unreachable!("a publication is answered with the stock"),
-            }
-        })
-    }
-
-    fn card(&self, handle: Handle) -> Later<'_, CardRecord, StoreError> {
-        Box::pin(async move { self.shared.card(&handle).await })
-    }
-
-    fn take_key_packages(&self, handle: Handle) -> Later<'_, Vec<TakenKeyPackage>, StoreError> {
-        Box::pin(async move {
-            let Outcome::Taken(all) = self.run(Command::TakeKeyPackages(handle)).await? else {
-                unreachable!("a taking is answered with what was taken")
-            };
-            self.shared.key_packages(all).await
-        })
-    }
-
-    fn draw_tokens(
-        &self,
-        device: DeviceId,
-        purpose: TokenPurpose,
-        hashes: Vec<KeyHash>,
-    ) -> Later<'_, u32, StoreError> {
-        Box::pin(async move {
-            match self.run(Command::DrawTokens { device, purpose, hashes }).await? {
-                Outcome::Drawn(accepted) => Ok(accepted),
-                _ => unreachable!("a drawing is answered with a count"),
-            }
-        })
-    }
-
-    fn stats(&self) -> Stats {
-        self.shared.stats(self.clock.as_ref())
-    }
-
-    fn close(&self) -> Later<'_, (), StoreError> {
-        Box::pin(async move {
-            // Closing twice is no error.
-            match self.ask(Ask::Close, 0).await {
-                Ok(_) => Ok(()),
-                Err(_) if self.shared.stopped().await == State::Closed => Ok(()),
-                Err(error) => Err(error),
-            }
-        })
     }
 }

@@ -8,7 +8,6 @@ use rand::CryptoRng;
 use tokio::sync::oneshot;
 
 use super::committer::{Ask, Asker, Committer, Request};
-use super::folder::Folder;
 use super::journal::compact::CompactError;
 use super::journal::{BeginError, Fatal};
 use super::upkeep::Owner;
@@ -67,7 +66,7 @@ impl EmbeddedStore {
     /// waited for. If this fails, it may be repeated.
     pub fn forget_damage(&self) -> Result<(), StartError> {
         // What only the index says would be served until the index is lost, with what was built on it.
-        self.folder.as_ref().map_or(Ok(()), Folder::remove_index)?;
+        self.folder.as_ref().map_or(Ok(()), |folder| folder.remove_index())?;
         self.give_up().map_err(StartError::Forgetting)
     }
 

@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use posthorn_proto::frame::TokenPurpose;
-use posthorn_proto::{BlobId, DeviceId, Handle, KeyHash, MailboxId, PostId, ReaderId};
+use posthorn_proto::{BlobId, DeviceId, Handle, KeyHash, MailboxId, PostId};
 
 use super::Record;
 use crate::store::{
-    Append, BlobView, KeyPackageStock, NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader, ReaderView,
+    Advance, Append, BlobView, KeyPackageStock, NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader,
+    OpeningNumber, ReaderView,
 };
 
 /// A request that may change something. Each is a method of [`Store`](crate::store::Store), where it is
@@ -16,11 +17,7 @@ pub(crate) enum Command {
     Create(NewMailbox),
     Append(Append),
     Open(OpenReader),
-    Advance {
-        mailbox: MailboxId,
-        reader: ReaderId,
-        seq: u64,
-    },
+    Advance(Advance),
     Destroy {
         mailbox: MailboxId,
         turn_key: KeyHash,
@@ -82,6 +79,8 @@ pub(crate) enum Unrecorded {
         day: u32,
         fresh: u32,
     },
+    /// This number was given to an opening. Most openings come and go without a record.
+    Opened(OpeningNumber),
     /// These mailboxes were looked at for expiry at this time, unix seconds, and had nothing to drop.
     Idle {
         mailboxes: Vec<MailboxId>,

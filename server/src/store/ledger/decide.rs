@@ -12,7 +12,7 @@ use crate::directory::change::DirectoryChange;
 use crate::mailbox::change::MailboxChange;
 use crate::mailbox::retention::{CUT_AT_ONCE, Expiry, turn_cost};
 use crate::mailbox::{Verdict, check_first_readers, day};
-use crate::store::{Append, NewAccount, NewBlob, NewInvite, NewMailbox, StoreError};
+use crate::store::{Append, NewAccount, NewBlob, NewInvite, NewMailbox, OpeningNumber, StoreError};
 use posthorn_proto::limits::POST_OVERHEAD_BYTES;
 
 /// What looking at one mailbox costs of what one `Expire` may do, in entries that it could trim instead.
@@ -31,12 +31,15 @@ impl<L: Clone + PartialEq> Ledger<L> {
             Command::Create(new) => self.decide_create(new, now),
             Command::Append(append) => self.decide_append(&append, now),
             Command::Open(open) => {
-                let (view, changes) = self.mailbox(&open.mailbox)?.open(&open, now)?;
-                Ok(self.decided(Outcome::Opened(view), self.about(open.mailbox, changes), now))
+                // Above what was given out since the start, and what was given out before it.
+                let newest = self.newest_opening.max(OpeningNumber(self.newest.version));
+                let (view, changes) = self.mailbox(&open.mailbox)?.open(&open, newest, now)?;
+                let decision = self.decided(Outcome::Opened(view), self.about(open.mailbox, changes), now);
+                Ok(Decision { unrecorded: Unrecorded::Opened(view.opening), ..decision })
             }
-            Command::Advance { mailbox, reader, seq } => {
-                let change = self.mailbox(&mailbox)?.advance(reader, seq)?;
-                Ok(self.done(self.about(mailbox, change), now))
+            Command::Advance(to) => {
+                let change = self.mailbox(&to.mailbox)?.advance(&to)?;
+                Ok(self.done(self.about(to.mailbox, change), now))
             }
             Command::Destroy { mailbox, turn_key } => {
                 self.mailbox(&mailbox)?.lock.check_turn_key(&turn_key)?;

@@ -215,10 +215,18 @@ impl<L: Clone + PartialEq> Ledger<L> {
                 }
                 keep
             }
-            MailboxChange::Advanced { reader, cursor, .. } if unstated => {
-                match mailbox.readers.cursor(reader) {
+            MailboxChange::Advanced { reader, cursor, opening, .. } if unstated => {
+                match mailbox.readers.get(reader) {
+                    Some(present) if present.cursor == *cursor => Keep::COPY,
+                    // The one record that names the opening.
+                    Some(present) if *opening == Some(present.opening) => {
+                        let (cursor, oldest) = (present.cursor, mailbox.log.oldest());
+                        let (reader, opening) = (*reader, *opening);
+                        let change = MailboxChange::Advanced { reader, cursor, oldest, opening };
+                        Keep::write(about(record.version, record.time, change))
+                    }
                     // If it is not its reader's newest, then the newest also names the oldest seq stored.
-                    Some(present) => Keep::copy_if(present == *cursor),
+                    Some(_) => Keep::DROP,
                     // The reader has gone since the last statement, which still names it.
                     None => Keep { copy: false, write: snapshot() },
                 }

@@ -37,12 +37,14 @@ use posthorn_proto::{BlobId, DeviceId, Handle, KeyHash, MailboxId};
 pub(crate) use self::command::{Command, Decision, Held, HeldCard, Outcome, Taken, Unrecorded};
 pub(crate) use self::keep::Keep;
 pub(crate) use self::rebuild::{Missing, Rebuild};
-pub(crate) use self::record::{Change, Record};
+pub(crate) use self::record::{Change, News, Record};
 pub(crate) use self::rows::{Listing, Place, RowKey, Rows};
 use super::clock::OFF_SECONDS;
 use super::keyed::Keyed;
 use super::tables::Map;
-use super::{BlobView, DeviceRecord, NewMailbox, OpenReader, ReadRange, Stats, StoreError, StorePolicy};
+use super::{
+    BlobView, DeviceRecord, NewMailbox, OpenReader, OpeningNumber, ReadRange, Stats, StoreError, StorePolicy,
+};
 use crate::blob::change::BlobChange;
 use crate::blob::{Blob, Blobs};
 use crate::directory::accounts::{Account, Accounts};
@@ -91,6 +93,8 @@ pub(crate) struct Ledger<L> {
     uploads: Tokens,
     blobs: Blobs<L>,
     invites: Invites,
+    /// The newest number that was given to an opening since the start. In memory only.
+    newest_opening: OpeningNumber,
     /// The rows that differ from the last checkpoint; `None` if nobody makes checkpoints.
     dirty: Option<Map<RowKey, ()>>,
 }
@@ -117,6 +121,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
             uploads: Tokens::new(keyed),
             blobs: Blobs::new(keyed),
             invites: Invites::new(keyed),
+            newest_opening: OpeningNumber::default(),
             dirty: None,
         }
     }
@@ -251,6 +256,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
             Unrecorded::Drew { device, purpose, day, fresh } => {
                 self.tokens_for(*purpose).count(*device, *day, *fresh);
             }
+            Unrecorded::Opened(number) => self.newest_opening = self.newest_opening.max(*number),
             Unrecorded::Idle { mailboxes, now } => {
                 mailboxes.iter().for_each(|mailbox| self.postpone(mailbox, *now));
             }

@@ -15,8 +15,8 @@ use posthorn_proto::{KeyHash, MailboxId, Reader};
 use crate::blob::change::BlobChange;
 use crate::directory::change::DirectoryChange;
 use crate::mailbox::change::MailboxChange;
-use crate::store::Stored;
 use crate::store::codec::{BadRecord, Parser, Writer};
+use crate::store::{Published, Stored};
 
 /// The format that this code writes, and the only one it reads.
 pub(crate) const FORMAT: u8 = 1;
@@ -55,8 +55,26 @@ pub(crate) enum Change {
     Directory(DirectoryChange),
 }
 
+/// What a record says to the live side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum News {
+    /// An envelope was appended.
+    Appended(MailboxId, Stored),
+    /// A mailbox is gone.
+    Gone(MailboxId),
+}
+
+impl News {
+    pub(crate) fn tell(&self, published: &dyn Published) {
+        match self {
+            Self::Appended(mailbox, stored) => published.appended(mailbox, stored),
+            Self::Gone(mailbox) => published.destroyed(mailbox),
+        }
+    }
+}
+
 impl Record {
-    /// What the live side is told of an append, if this is one.
+    /// The envelope that it holds, if it is an append.
     pub(crate) fn stored(&self) -> Option<(MailboxId, Stored)> {
         let Change::Mailbox {
             mailbox,
@@ -72,11 +90,11 @@ impl Record {
         ))
     }
 
-    /// The mailbox that this removes, if it removes one.
-    pub(crate) fn destroyed(&self) -> Option<MailboxId> {
+    /// What the live side is told of it once it is durable, by whoever applies it, wherever it was made.
+    pub(crate) fn news(&self) -> Option<News> {
         match &self.change {
-            Change::Mailbox { mailbox, change: MailboxChange::Removed, .. } => Some(*mailbox),
-            _ => None,
+            Change::Mailbox { mailbox, change: MailboxChange::Removed, .. } => Some(News::Gone(*mailbox)),
+            _ => self.stored().map(|(mailbox, stored)| News::Appended(mailbox, stored)),
         }
     }
 
@@ -150,7 +168,7 @@ impl Record {
     }
 }
 
-/// The stable number of each kind of record: 10 to 17 are a mailbox's, 20 to 22 a blob's, those from 30 on
+/// The stable number of each kind of record: 10 to 18 are a mailbox's, 20 to 22 a blob's, those from 30 on
 /// the directory's. A number is never reused.
 fn kind(change: &Change) -> u8 {
     match change {
@@ -174,7 +192,7 @@ fn decode_change(kind: u8, p: &mut Parser) -> Result<Change, BadRecord> {
             expiry: p.small()?,
             quota: p.number()?,
         },
-        10..=17 => Change::Mailbox {
+        10..=18 => Change::Mailbox {
             mailbox: MailboxId(p.array()?),
             life: p.number()?,
             change: MailboxChange::decode(kind, p)?,

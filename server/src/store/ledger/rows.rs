@@ -14,7 +14,7 @@
 //! | 10, upload token hash 32 | version, day |
 //! | 11, blob 16 | life, version and place of its record, length, holder's key hash, end of the lease |
 //!
-//! Rows 4 and 5 of earlier versions lack what comes last.
+//! Rows 4 and 5 of earlier versions lack what comes last, and so do their snapshots (the openings).
 //!
 //! Every value begins with the format byte. In order of keys, a mailbox comes before its chunks.
 

@@ -2,19 +2,21 @@
 //! engine. Nothing outlives the process, but [`MemoryStore::image`] lets a simulation restart a relay on the
 //! same state.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use posthorn_proto::frame::TokenPurpose;
-use posthorn_proto::{BlobId, DeviceId, Handle, Incarnation, KeyHash, MailboxId, ReaderId, Turn};
+use posthorn_proto::{BlobId, DeviceId, Handle, Incarnation, KeyHash, MailboxId, Turn};
 use rand::CryptoRng;
 
 use super::clock::ClockGuard;
 use super::ledger::{Command, Ledger, Outcome, Rebuild, Record};
 use super::{
-    Append, BlobView, Blobs, CardRecord, Clock, DeviceRecord, KeyPackageStock, Later, NewAccount, NewBlob,
-    NewInvite, NewMailbox, OpenReader, Published, ReadRange, ReaderView, Stats, Store, StoreError,
+    Advance, Append, BlobView, Blobs, CardRecord, Clock, DeviceRecord, KeyPackageStock, Later, NewAccount,
+    NewBlob, NewInvite, NewMailbox, OpenReader, Published, ReadRange, ReaderView, Stats, Store, StoreError,
     StorePolicy, Stored, TakenKeyPackage,
 };
 
@@ -27,7 +29,7 @@ struct Body {
 
 /// A store in RAM.
 pub struct MemoryStore {
-    incarnation: Incarnation,
+    incarnation: Mutex<Incarnation>,
     clock: Arc<dyn Clock>,
     published: Arc<dyn Published>,
     /// Guards all state. Held for the whole of each call, so that events are published in the order of the
@@ -100,13 +102,13 @@ impl MemoryStore {
     ) -> Self {
         let guard = ClockGuard::new(clock.unix_seconds(), clock.monotonic_seconds(), ledger.latest());
         let state = Mutex::new(State { ledger, guard, journal, open: true });
-        Self { incarnation, clock, published, state }
+        Self { incarnation: Mutex::new(incarnation), clock, published, state }
     }
 
     /// What is durable now. `None` unless the store is restartable.
     pub fn image(&self) -> Option<MemoryImage> {
         let journal = self.state.lock().journal.clone()?;
-        Some(MemoryImage { incarnation: self.incarnation, journal })
+        Some(MemoryImage { incarnation: self.incarnation(), journal })
     }
 
     /// Runs a command: decide, apply, publish.
@@ -125,11 +127,8 @@ impl MemoryStore {
         let decision = state.ledger.decide(command, now)?;
         for record in decision.records {
             state.ledger.apply(&record, body(&record), &mut |_, _| ());
-            if let Some((mailbox, stored)) = record.stored() {
-                self.published.appended(&mailbox, &stored);
-            }
-            if let Some(mailbox) = record.destroyed() {
-                self.published.destroyed(&mailbox);
+            if let Some(news) = record.news() {
+                news.tell(self.published.as_ref());
             }
             state.journal.iter_mut().for_each(|journal| journal.push(record.clone()));
         }
@@ -191,7 +190,15 @@ impl Blobs for MemoryStore {
 
 impl Store for MemoryStore {
     fn incarnation(&self) -> Incarnation {
-        self.incarnation
+        *self.incarnation.lock()
+    }
+
+    fn renew(&self, next: Incarnation) -> Later<'_, (), StoreError> {
+        ready(self.run(Command::Restored).map(|_| *self.incarnation.lock() = next))
+    }
+
+    fn failed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::pending())
     }
 
     fn create(&self, new: NewMailbox) -> Later<'_, (), StoreError> {
@@ -229,17 +236,18 @@ impl Store for MemoryStore {
         }))
     }
 
-    fn advance(&self, mailbox: MailboxId, reader: ReaderId, seq: u64) -> Later<'_, (), StoreError> {
-        self.quiet(Command::Advance { mailbox, reader, seq })
+    fn advance(&self, to: Advance) -> Later<'_, (), StoreError> {
+        self.quiet(Command::Advance(to))
     }
 
-    fn advance_soon(&self, mailbox: MailboxId, reader: ReaderId, seq: u64) {
+    fn advance_soon(&self, to: Advance) {
         // Here it costs nothing to do it at once, and what is refused is nobody's concern.
-        let _ = self.run(Command::Advance { mailbox, reader, seq });
+        let _ = self.run(Command::Advance(to));
     }
 
-    fn check_post_key(&self, mailbox: MailboxId, post_key: KeyHash) -> Later<'_, (), StoreError> {
-        ready(self.ask(|ledger| ledger.check_post_key(&mailbox, &post_key)))
+    fn signal(&self, mailbox: MailboxId, post_key: KeyHash, payload: Bytes) -> Later<'_, usize, StoreError> {
+        let checked = self.ask(|ledger| ledger.check_post_key(&mailbox, &post_key));
+        ready(checked.map(|()| self.published.signalled(&mailbox, &payload)))
     }
 
     fn destroy(&self, mailbox: MailboxId, turn_key: KeyHash) -> Later<'_, (), StoreError> {

@@ -17,7 +17,7 @@ use rand::{Rng, SeedableRng};
 use super::super::journal::disk::Disk;
 use super::*;
 use crate::store::conformance::names::{
-    CREATE, expect, mailbox, open, post, reader_id, sized, token, turn_key,
+    CREATE, envelope, expect, mailbox, open, post, sized, token, turn_key, upto,
 };
 use crate::store::conformance::{Event, Fixture, new_mailbox, small_policy};
 use crate::store::{ReadRange, StorePolicy, Stored};
@@ -177,9 +177,9 @@ async fn nothing_undurable_is_disclosed() {
     }
     let mut read = store.read(to, ALL);
     assert!((&mut read).now_or_never().is_none(), "a read that saw the post waits");
-    let mut elsewhere = store.check_post_key(mailbox(2), new_mailbox(2, &[]).post_key);
-    assert_eq!((&mut elsewhere).now_or_never(), Some(Ok(())), "other mailboxes do not wait");
-    assert_eq!(f.heard.take(), vec![]);
+    let mut elsewhere = store.signal(mailbox(2), new_mailbox(2, &[]).post_key, envelope(1, 9));
+    assert_eq!((&mut elsewhere).now_or_never(), Some(Ok(7)), "other mailboxes do not wait");
+    assert!(matches!(f.heard.take()[..], [Event::Signalled(..)]), "and nobody hears of the post");
     assert!((&mut append).now_or_never().is_none());
     disk.hold_syncs(false);
     assert_eq!(append.await, Ok(2));
@@ -237,7 +237,7 @@ async fn a_full_disk_recovers() {
     assert_eq!(seqs(&**store, to).await.len() as u64, last, "reads go on");
     assert_eq!(store.append(sized(to, 1, 0, 900)).await, Ok(1), "repeats are answered");
     disk.set_capacity(Some(disk.used() + 20_000));
-    expect(store.advance(to, reader_id(1), last).await);
+    expect(store.advance(upto(to, 1, last)).await);
     // The emptied segments come back while posts are tried.
     while store.append(sized(to, 999, 0, 900)).await.is_err() {
         tokio::task::yield_now().await;
@@ -280,7 +280,7 @@ async fn acknowledged_envelopes_give_their_space_back() {
             expect(store.append(post(mailbox(2), 1, 0)).await);
         }
         let seq = expect(store.append(sized(to, n, 0, 200)).await);
-        expect(store.advance(to, reader_id(1), seq).await);
+        expect(store.advance(upto(to, 1, seq)).await);
         most = most.max(disk.used());
         f.clock.pass(60);
         expect(store.expire().await);
@@ -303,7 +303,7 @@ async fn space_comes_back_while_nobody_asks() {
         expect(store.open(open(to, 1)).await);
     }
     let before = disk.used();
-    expect(store.advance(to, reader_id(1), 120).await);
+    expect(store.advance(upto(to, 1, 120)).await);
     let back = async {
         while disk.used() > before / 2 || store.stats().disk_bytes > before as u64 / 2 {
             tokio::task::yield_now().await;
@@ -328,7 +328,7 @@ async fn the_index_may_be_lost_or_damaged() {
         expect(f.store.append(sized(one, n, 0, 300)).await);
         expect(f.store.append(sized(two, n, 0, 300)).await);
     }
-    expect(f.store.advance(one, reader_id(1), 30).await);
+    expect(f.store.advance(upto(one, 1, 30)).await);
     let before = (seqs(&*f.store, one).await, seqs(&*f.store, two).await, f.store.stats());
     let mut rng = StdRng::seed_from_u64(4);
     for round in 0..12 {
@@ -396,6 +396,15 @@ async fn a_restored_store_gets_a_new_life_without_one_time_key_packages() {
     assert_eq!(seqs(&*f.store, mailbox(1)).await.len(), 1, "envelopes stay");
     assert_eq!(f.store.destroy(mailbox(1), turn_key(0)).await, Ok(()));
     assert_eq!(token(1), new_mailbox(1, &[]).token);
+}
+
+#[tokio::test]
+async fn a_store_that_was_renewed_while_it_ran_stays_the_new_one() {
+    let mut f = Fixture::with(OnFolder::new(), roomy()).await;
+    let next = posthorn_proto::Incarnation([0x5a; 16]);
+    expect(f.store.renew(next).await);
+    f.restart().await;
+    assert_eq!(f.store.incarnation(), next);
 }
 
 /// R10, without being told: a journal and an incarnation of different times were not left by one relay.
@@ -655,21 +664,21 @@ async fn acknowledgements_that_nobody_waits_for_count_together() {
     // Takes what there is, so that the next are not taken by chance.
     f.clock.pass(5);
     expect(f.store.expire().await);
-    (1..=10).for_each(|seq| f.store.advance_soon(to, reader_id(1), seq));
+    (1..=10).for_each(|seq| f.store.advance_soon(upto(to, 1, seq)));
     assert_eq!(expect(f.store.open(open(to, 1)).await).cursor, 10, "the reader's own view has it");
     for seq in 1..=20 {
-        f.store.advance_soon(to, reader_id(1), seq);
-        f.store.advance_soon(to, reader_id(2), seq);
+        f.store.advance_soon(upto(to, 1, seq));
+        f.store.advance_soon(upto(to, 2, seq));
     }
     assert_eq!(f.store.stats().envelopes, 40, "not yet");
     f.clock.pass(2);
     expect(f.store.expire().await);
     expect(f.store.expire().await);
     assert_eq!(f.store.stats().envelopes, 20);
-    f.store.advance_soon(to, reader_id(1), 30);
-    f.store.advance_soon(to, reader_id(2), 30);
-    f.store.advance_soon(to, reader_id(9), 30);
-    f.store.advance_soon(mailbox(7), reader_id(1), 30);
+    f.store.advance_soon(upto(to, 1, 30));
+    f.store.advance_soon(upto(to, 2, 30));
+    f.store.advance_soon(upto(to, 9, 30));
+    f.store.advance_soon(upto(mailbox(7), 1, 30));
     f.restart().await;
     assert_eq!(f.store.stats().envelopes, 10, "a clean end loses none");
     let (f, disk) = on_sim().await;
@@ -677,14 +686,14 @@ async fn acknowledgements_that_nobody_waits_for_count_together() {
     expect(f.store.append(post(mailbox(2), 1, 0)).await);
     f.clock.pass(2);
     expect(f.store.expire().await);
-    f.store.advance_soon(mailbox(2), reader_id(1), 1);
+    f.store.advance_soon(upto(mailbox(2), 1, 1));
     expect(f.store.destroy(mailbox(2), turn_key(0)).await);
     f.tokens(5).await;
     expect(f.store.create(crate::store::NewMailbox { token: token(5), ..new_mailbox(2, &[1]) }).await);
     expect(f.store.append(post(mailbox(2), 1, 0)).await);
     assert_eq!(expect(f.store.open(open(mailbox(2), 1)).await).cursor, 0, "it was of another mailbox");
     let before = disk.syncs();
-    (0..1000).for_each(|_| f.store.advance_soon(mailbox(1), reader_id(1), 1));
+    (0..1000).for_each(|_| f.store.advance_soon(upto(mailbox(1), 1, 1)));
     f.clock.pass(2);
     expect(f.store.expire().await);
     expect(f.store.expire().await);
@@ -724,7 +733,7 @@ async fn an_interrupted_emptying_multiplies_nothing() {
         for post in 1..=4 {
             expect(store.append(sized(mailbox(n), post, 0, 60)).await);
         }
-        expect(store.advance(mailbox(n), reader_id(1), 4).await);
+        expect(store.advance(upto(mailbox(n), 1, 4)).await);
     }
     drop(store);
     let mut counts = Vec::new();
@@ -733,7 +742,7 @@ async fn an_interrupted_emptying_multiplies_nothing() {
         for n in 0..8 {
             let post = sized(mailbox(1 + (n % 3) as u8), 100 + round * 8 + n, 0, 150);
             let seq = expect(store.append(post).await);
-            expect(store.advance(mailbox(1 + (n % 3) as u8), reader_id(1), seq).await);
+            expect(store.advance(upto(mailbox(1 + (n % 3) as u8), 1, seq)).await);
         }
         if round % 2 == 0 {
             disk.stop_after(1);

@@ -14,7 +14,7 @@ use super::super::journal::{Batch, Journal, Replayed, Time};
 use super::*;
 use crate::store::conformance::names::{
     account, device, envelope, expect, handle_of, invite, mailbox, open, post, post_key, read_key, reader_id,
-    sized, token, turn_key, turning,
+    sized, token, turn_key, turning, upto,
 };
 use crate::store::conformance::{Fixture, new_mailbox, small_policy};
 use crate::store::{NewInvite, OpenReader, ReadRange, StoreError};
@@ -47,7 +47,7 @@ async fn fill(f: &mut Fixture) {
     }
     expect(f.store.append(turning(post(one, 6, 0), 0, &[3], &[2])).await);
     expect(f.store.append(post(one, 7, 1)).await);
-    expect(f.store.advance(one, reader_id(1), 3).await);
+    expect(f.store.advance(upto(one, 1, 3)).await);
     expect(f.store.destroy(mailbox(3), turn_key(0)).await);
     f.clock.pass(600);
     expect(f.store.expire().await);
@@ -65,7 +65,7 @@ async fn fill(f: &mut Fixture) {
     }
     let claim = OpenReader { key: read_key(8), claim: Some(read_key(1)), ..open(two, 1) };
     expect(f.store.open(claim).await);
-    expect(f.store.advance(two, reader_id(1), 1).await);
+    expect(f.store.advance(upto(two, 1, 1)).await);
 }
 
 #[tokio::test]
@@ -158,7 +158,7 @@ fn start(dir: &Path) -> Result<EmbeddedStore, StartError> {
 #[tokio::test]
 async fn what_a_later_version_wrote_refuses_the_start_and_stays() {
     // A ledger record of a kind and of a format that there are not yet, and a kind of journal record.
-    for (kind, payload) in [(1, &[1, 18, 1, 1][..]), (1, &[2, 1, 1, 1]), (3, &[])] {
+    for (kind, payload) in [(1, &[1, 19, 1, 1][..]), (1, &[2, 1, 1, 1]), (3, &[])] {
         let dir = quick_dir();
         of_tomorrow(dir.path(), kind, payload);
         for _ in 0..2 {

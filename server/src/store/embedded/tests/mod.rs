@@ -141,13 +141,11 @@ macro_rules! delegate {
             fn stats(&self) -> crate::store::Stats {
                 self.store.stats()
             }
-            fn advance_soon(
-                &self,
-                mailbox: posthorn_proto::MailboxId,
-                reader: posthorn_proto::ReaderId,
-                seq: u64,
-            ) {
-                self.store.advance_soon(mailbox, reader, seq);
+            fn failed(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+                self.store.failed()
+            }
+            fn advance_soon(&self, to: crate::store::Advance) {
+                self.store.advance_soon(to);
             }
             fn append_soon(&self, append: Append, ticket: Ticket) -> Option<(Append, Ticket)> {
                 self.store.append_soon(append, ticket)
@@ -191,12 +189,13 @@ delegate_blobs! {
 }
 
 delegate! {
+    renew(next: Incarnation) -> ();
     create(new: crate::store::NewMailbox) -> ();
     may_open(open: crate::store::OpenReader) -> ();
     open(open: crate::store::OpenReader) -> crate::store::ReaderView;
     read(mailbox: posthorn_proto::MailboxId, range: crate::store::ReadRange) -> Vec<crate::store::Stored>;
-    advance(mailbox: posthorn_proto::MailboxId, reader: posthorn_proto::ReaderId, seq: u64) -> ();
-    check_post_key(mailbox: posthorn_proto::MailboxId, post_key: posthorn_proto::KeyHash) -> ();
+    advance(to: crate::store::Advance) -> ();
+    signal(mailbox: posthorn_proto::MailboxId, post_key: posthorn_proto::KeyHash, payload: bytes::Bytes) -> usize;
     destroy(mailbox: posthorn_proto::MailboxId, turn_key: posthorn_proto::KeyHash) -> ();
     expire() -> ();
     confirm_clock() -> ();

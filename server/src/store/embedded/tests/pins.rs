@@ -6,9 +6,7 @@ use futures_util::FutureExt;
 
 use super::faults::{ALL, on_sim};
 use super::*;
-use crate::store::conformance::names::{
-    device, expect, handle_of, mailbox, open, reader_id, sized, turn_key,
-};
+use crate::store::conformance::names::{device, expect, handle_of, mailbox, open, sized, turn_key, upto};
 
 /// What is so long has a segment to itself.
 const LONG: usize = 4000;
@@ -63,7 +61,7 @@ fn a_key_package_stays_until_whoever_asked_has_read_it() {
             for _ in 0..rounds {
                 next += 1;
                 let seq = expect(store.append(sized(to, next, 0, 400)).await);
-                expect(store.advance(to, reader_id(1), seq).await);
+                expect(store.advance(upto(to, 1, seq)).await);
             }
         };
         churn(300).await;

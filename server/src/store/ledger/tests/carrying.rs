@@ -9,7 +9,10 @@ use posthorn_proto::{BlobId, DeviceId, KeyHash, MailboxId, PostId, Reader, Reade
 use crate::directory::change::DirectoryChange;
 use crate::mailbox::change::MailboxChange;
 use crate::store::ledger::{Change, Command, Keep, Ledger, Outcome, Rebuild, Record};
-use crate::store::{Append, NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader, StoreError, StorePolicy};
+use crate::store::{
+    Advance, Append, NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader, OpeningNumber, StoreError,
+    StorePolicy,
+};
 
 const NOW: u64 = 1_700_000_000;
 const MAILBOX: MailboxId = MailboxId([1; 16]);
@@ -85,7 +88,12 @@ impl Journaled {
     }
 
     fn advance(&mut self, n: u8, seq: u64) {
-        self.run(Command::Advance { mailbox: MAILBOX, reader: ReaderId([n; 16]), seq });
+        self.advance_by(0, n, seq);
+    }
+
+    fn advance_by(&mut self, opening: u64, n: u8, seq: u64) {
+        let (reader, opening) = (ReaderId([n; 16]), OpeningNumber(opening));
+        self.run(Command::Advance(Advance { mailbox: MAILBOX, reader, opening, seq }));
     }
 
     /// What is kept of the record at this place.
@@ -189,6 +197,32 @@ fn the_newest_cursor_is_copied_and_older_ones_are_not() {
     all.advance(1, 2);
     assert_eq!(all.keep(old, 0), drop_it());
     assert_eq!(all.keep(all.last(), 0), copy_it());
+}
+
+/// The opening that owns a reader is named by the first record of it only.
+#[test]
+fn the_record_that_names_the_opening_is_kept_with_the_newest_cursor() {
+    let mut all = Journaled::new();
+    (1..=3).for_each(|n| all.post(n, None));
+    all.advance_by(8, 1, 1);
+    let named = all.last();
+    assert_eq!(all.keep(named, 0), copy_it());
+    all.advance_by(8, 1, 2);
+    let keep = all.keep(named, 0);
+    assert_eq!((keep.copy, keep.write.len()), (false, 1));
+    let change = MailboxChange::Advanced {
+        reader: ReaderId([1; 16]),
+        cursor: 2,
+        oldest: 1,
+        opening: Some(OpeningNumber(8)),
+    };
+    let restated = keep.write[0].clone();
+    assert_eq!(restated.change, Change::Mailbox { mailbox: MAILBOX, life: 3, change });
+    all.advance_by(9, 1, 3);
+    assert_eq!(all.keep(named, 0), drop_it(), "a later opening owns the reader");
+    assert_eq!(all.ledger.keep(&restated, &9, 0), drop_it());
+    let late = Advance { mailbox: MAILBOX, reader: ReaderId([1; 16]), opening: OpeningNumber(8), seq: 3 };
+    assert_eq!(all.ledger.decide(Command::Advance(late), NOW), Err(StoreError::OpenedElsewhere));
 }
 
 /// While one reader is away, expiry cuts again and again. These records must not pile up.

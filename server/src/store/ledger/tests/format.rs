@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use crate::blob::change::{BlobChange, Held};
 use crate::directory::change::DirectoryChange;
 use crate::mailbox::change::{MailboxChange, Snapshot};
-use crate::store::StorePolicy;
 use crate::store::codec::{Parser, Writer};
 use crate::store::ledger::{Change, Place, Rebuild, Record, RowKey};
+use crate::store::{OpeningNumber, StorePolicy};
 
 fn body() -> impl Strategy<Value = Bytes> {
     vec(any::<u8>(), 0..300).prop_map(Bytes::from)
@@ -36,8 +36,9 @@ fn handle() -> impl Strategy<Value = Handle> {
 
 /// A snapshot whose seqs are in order, made by way of its bytes.
 fn snapshot() -> impl Strategy<Value = Snapshot> {
-    (any::<u32>(), any::<u32>(), any::<u32>(), readers(), readers(), any::<u64>()).prop_map(
-        |(a, b, c, one, two, n)| {
+    let numbers = (any::<u64>(), 0..3u64);
+    (any::<u32>(), any::<u32>(), any::<u32>(), readers(), readers(), numbers).prop_map(
+        |(a, b, c, one, two, (n, opening))| {
             let (forgotten, trimmed, kept) = (u64::from(a), u64::from(b), u64::from(c));
             let mut out = Vec::new();
             let mut w = Writer(&mut out);
@@ -50,6 +51,11 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
             w.number(two.len() as u64);
             for reader in &two {
                 w.fixed(reader.id).fixed(reader.key_hash).number(1).number(n);
+            }
+            if opening > 0 {
+                one.iter().chain(&two).for_each(|_| {
+                    w.number(opening);
+                });
             }
             Snapshot::decode(&mut Parser::new(out.into())).expect("it is well formed")
         },
@@ -74,11 +80,14 @@ fn mailbox_change() -> impl Strategy<Value = MailboxChange> {
             post_id: PostId(post),
             fingerprint
         }),
-        (id(), any::<u64>(), any::<u64>()).prop_map(|(reader, cursor, oldest)| MailboxChange::Advanced {
-            reader: ReaderId(reader),
-            cursor,
-            oldest
-        }),
+        (id(), any::<u64>(), any::<u64>(), proptest::option::of(any::<u64>())).prop_map(
+            |(reader, cursor, oldest, opening)| MailboxChange::Advanced {
+                reader: ReaderId(reader),
+                cursor,
+                oldest,
+                opening: opening.map(OpeningNumber)
+            }
+        ),
         (id(), hash()).prop_map(|(reader, key)| MailboxChange::Claimed { reader: ReaderId(reader), key }),
         any::<u32>().prop_map(|day| MailboxChange::Opened { day }),
         (any::<u64>(), any::<u64>()).prop_map(|(oldest, forgotten)| MailboxChange::Cut { oldest, forgotten }),
@@ -258,6 +267,19 @@ fn format_1_is_fixed() {
     let hex: String = encoded(&posted).iter().map(|byte| format!("{byte:02x}")).collect();
     let (a, b, c) = ("aa".repeat(16), "bb".repeat(16), "cc".repeat(16));
     assert_eq!(hex, format!("010aac0280a4a7da06{a}020504{b}{c}007365616c6564"));
+    let about = |change| Record {
+        version: 1,
+        time: 0,
+        change: Change::Mailbox { mailbox: MailboxId([0xaa; 16]), life: 2, change },
+    };
+    let reader = ReaderId([0xbb; 16]);
+    for (opening, hex) in [
+        (None, format!("010c0100{a}02{b}0504")),
+        (Some(OpeningNumber(300)), format!("01120100{a}02{b}0504ac02")),
+    ] {
+        let advanced = about(MailboxChange::Advanced { reader, cursor: 5, oldest: 4, opening });
+        assert_eq!(encoded(&advanced).iter().map(|byte| format!("{byte:02x}")).collect::<String>(), hex);
+    }
     let taken = Record {
         version: 1,
         time: 0,

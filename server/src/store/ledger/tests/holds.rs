@@ -10,7 +10,7 @@ use crate::directory::change::DirectoryChange;
 use crate::mailbox::retention::CUT_AT_ONCE;
 use crate::store::effort::taken;
 use crate::store::ledger::{Change, Command, Ledger, Listing, Outcome, Record, RowKey, Rows};
-use crate::store::{Append, NewAccount, NewMailbox, OpenReader, StorePolicy};
+use crate::store::{Advance, Append, NewAccount, NewMailbox, OpenReader, OpeningNumber, StorePolicy};
 
 const NOW: u64 = 1_700_000_000;
 const EXPIRY: u32 = 1000;
@@ -146,7 +146,8 @@ impl Held {
     }
 
     fn advance(&mut self, n: u64, seq: u64) {
-        self.run(Command::Advance { mailbox: MAILBOX, reader: ReaderId(name(n)), seq });
+        let (reader, opening) = (ReaderId(name(n)), OpeningNumber(1));
+        self.run(Command::Advance(Advance { mailbox: MAILBOX, reader, opening, seq }));
     }
 
     /// Expires until there is no more. Returns how many commands that took.

@@ -1,0 +1,241 @@
+//! The calls of the [`Store`] trait: what changes something goes to the committer, what only looks asks the
+//! ledger and waits until what it saw is durable.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use posthorn_proto::frame::TokenPurpose;
+use posthorn_proto::{BlobId, DeviceId, Handle, Incarnation, KeyHash, MailboxId};
+
+use super::acknowledged::Acknowledgement;
+use super::committer::{Ask, Asker, Request, posted};
+use super::journal::Position;
+use super::shared::State;
+use super::{EmbeddedStore, units_of};
+use crate::store::ledger::{Command, Ledger, Outcome};
+use crate::store::{
+    Advance, Append, BlobView, Blobs, CardRecord, DeviceRecord, KeyPackageStock, Later, NewAccount, NewBlob,
+    NewInvite, NewMailbox, OpenReader, ReadRange, ReaderView, Stats, Store, StoreError, Stored,
+    TakenKeyPackage, Ticket,
+};
+
+impl EmbeddedStore {
+    fn of_blob(&self, command: Command) -> Later<'_, BlobView, StoreError> {
+        Box::pin(async move {
+            match self.run(command).await? {
+                Outcome::Blob(view) => Ok(view),
+                _ => unreachable!("what is done to a blob is answered with how it is"),
+            }
+        })
+    }
+}
+
+impl Blobs for EmbeddedStore {
+    fn create_blob(&self, new: NewBlob) -> Later<'_, BlobView, StoreError> {
+        self.of_blob(Command::CreateBlob(new))
+    }
+
+    fn blob(&self, blob: BlobId) -> Later<'_, BlobView, StoreError> {
+        Box::pin(async move { self.shared.blob(&blob).await })
+    }
+
+    fn extend_blob(&self, blob: BlobId, holder: KeyHash, seconds: u32) -> Later<'_, BlobView, StoreError> {
+        self.of_blob(Command::ExtendBlob { blob, holder, seconds })
+    }
+
+    fn delete_blob(&self, blob: BlobId, holder: KeyHash) -> Later<'_, (), StoreError> {
+        self.quiet(Command::DeleteBlob { blob, holder })
+    }
+}
+
+impl Store for EmbeddedStore {
+    fn incarnation(&self) -> Incarnation {
+        *self.incarnation.lock()
+    }
+
+    fn renew(&self, next: Incarnation) -> Later<'_, (), StoreError> {
+        Box::pin(async move {
+            self.run(Command::Restored).await?;
+            if let Some(folder) = self.folder.clone() {
+                let start = self.start;
+                let written = tokio::task::spawn_blocking(move || folder.write(next, start)).await;
+                written.map_err(|_| StoreError::Stopped)?.map_err(|error| {
+                    tracing::error!(%error, "the new incarnation cannot be written");
+                    StoreError::Unavailable
+                })?;
+            }
+            *self.incarnation.lock() = next;
+            Ok(())
+        })
+    }
+
+    fn failed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            if self.shared.stopped().await != State::Failed {
+                std::future::pending::<()>().await;
+            }
+        })
+    }
+
+    fn create(&self, new: NewMailbox) -> Later<'_, (), StoreError> {
+        self.quiet(Command::Create(new))
+    }
+
+    fn append(&self, append: Append) -> Later<'_, u64, StoreError> {
+        Box::pin(async move { posted(self.run(Command::Append(append)).await) })
+    }
+
+    fn append_soon(&self, append: Append, ticket: Ticket) -> Option<(Append, Ticket)> {
+        let command = Command::Append(append);
+        let units = units_of(&command);
+        self.shared.awaits(self.clock.as_ref());
+        let request = Request { ask: Ask::Command(Box::new(command)), asker: Asker::Told(ticket), units };
+        // If the store has stopped, the ticket was dropped, and has told so.
+        let back = self.hand_over_now(request).ok().flatten()?;
+        self.shared.told(1);
+        match (back.ask, back.asker) {
+            (Ask::Command(command), Asker::Told(ticket)) => match *command {
+                Command::Append(append) => Some((append, ticket)),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn may_open(&self, open: OpenReader) -> Later<'_, (), StoreError> {
+        Box::pin(async move {
+            let (answer, newest) = {
+                let ledger = self.shared.ledger.read();
+                (ledger.may_open(&open), self.shared.newest())
+            };
+            // That it may be opened discloses nothing; asking to open it does, and waits.
+            match answer {
+                Ok(()) => Ok(()),
+                Err(error) => self.shared.until(0, newest).await.and(Err(error)),
+            }
+        })
+    }
+
+    fn open(&self, open: OpenReader) -> Later<'_, ReaderView, StoreError> {
+        Box::pin(async move {
+            match self.run(Command::Open(open)).await? {
+                Outcome::Opened(view) => Ok(view),
+                _ => unreachable!("an opening is answered with a view"),
+            }
+        })
+    }
+
+    fn read(&self, mailbox: MailboxId, range: ReadRange) -> Later<'_, Vec<Stored>, StoreError> {
+        Box::pin(async move { self.shared.read(&mailbox, range).await })
+    }
+
+    fn advance(&self, to: Advance) -> Later<'_, (), StoreError> {
+        self.quiet(Command::Advance(to))
+    }
+
+    fn advance_soon(&self, to: Advance) {
+        let version = self.shared.version();
+        self.shared.acknowledged.note(Acknowledgement { to, version });
+    }
+
+    fn signal(&self, mailbox: MailboxId, post_key: KeyHash, payload: Bytes) -> Later<'_, usize, StoreError> {
+        let nowhere = Position { segment: 0, offset: 0 };
+        Box::pin(async move {
+            let check = |ledger: &Ledger<_>| Ok((ledger.check_post_key(&mailbox, &post_key)?, nowhere));
+            self.shared.look_into(&mailbox, check).await?;
+            Ok(self.published.signalled(&mailbox, &payload))
+        })
+    }
+
+    fn destroy(&self, mailbox: MailboxId, turn_key: KeyHash) -> Later<'_, (), StoreError> {
+        self.quiet(Command::Destroy { mailbox, turn_key })
+    }
+
+    fn expire(&self) -> Later<'_, (), StoreError> {
+        Box::pin(async move {
+            while let Outcome::Expired { more: true } = self.run(Command::Expire).await? {}
+            Ok(())
+        })
+    }
+
+    fn confirm_clock(&self) -> Later<'_, (), StoreError> {
+        self.quiet(Command::ConfirmClock)
+    }
+
+    fn mint_invite(&self, invite: NewInvite) -> Later<'_, (), StoreError> {
+        self.quiet(Command::MintInvite(invite))
+    }
+
+    fn register(&self, new: NewAccount) -> Later<'_, (), StoreError> {
+        self.quiet(Command::Register(new))
+    }
+
+    fn remove_account(&self, handle: Handle) -> Later<'_, (), StoreError> {
+        self.quiet(Command::RemoveAccount(handle))
+    }
+
+    fn device(&self, device: DeviceId) -> Later<'_, DeviceRecord, StoreError> {
+        Box::pin(async move { self.shared.look(|ledger| ledger.device(&device)).await })
+    }
+
+    fn publish_card(&self, device: DeviceId, version: u64, card: Bytes) -> Later<'_, (), StoreError> {
+        self.quiet(Command::PublishCard { device, version, card })
+    }
+
+    fn publish_key_packages(
+        &self,
+        device: DeviceId,
+        one_time: Vec<Bytes>,
+        last_resort: Option<Bytes>,
+    ) -> Later<'_, KeyPackageStock, StoreError> {
+        Box::pin(async move {
+            match self.run(Command::PublishKeyPackages { device, one_time, last_resort }).await? {
+                Outcome::Stock(stock) => Ok(stock),
+                _ => unreachable!("a publication is answered with the stock"),
+            }
+        })
+    }
+
+    fn card(&self, handle: Handle) -> Later<'_, CardRecord, StoreError> {
+        Box::pin(async move { self.shared.card(&handle).await })
+    }
+
+    fn take_key_packages(&self, handle: Handle) -> Later<'_, Vec<TakenKeyPackage>, StoreError> {
+        Box::pin(async move {
+            let Outcome::Taken(all) = self.run(Command::TakeKeyPackages(handle)).await? else {
+                unreachable!("a taking is answered with what was taken")
+            };
+            self.shared.key_packages(all).await
+        })
+    }
+
+    fn draw_tokens(
+        &self,
+        device: DeviceId,
+        purpose: TokenPurpose,
+        hashes: Vec<KeyHash>,
+    ) -> Later<'_, u32, StoreError> {
+        Box::pin(async move {
+            match self.run(Command::DrawTokens { device, purpose, hashes }).await? {
+                Outcome::Drawn(accepted) => Ok(accepted),
+                _ => unreachable!("a drawing is answered with a count"),
+            }
+        })
+    }
+
+    fn stats(&self) -> Stats {
+        self.shared.stats(self.clock.as_ref())
+    }
+
+    fn close(&self) -> Later<'_, (), StoreError> {
+        Box::pin(async move {
+            // Closing twice is no error.
+            match self.ask(Ask::Close, 0).await {
+                Ok(_) => Ok(()),
+                Err(_) if self.shared.stopped().await == State::Closed => Ok(()),
+                Err(error) => Err(error),
+            }
+        })
+    }
+}
