@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use posthorn_proto::BlobId;
 
 use super::{Arriving, Owner, PartError, Parts, Soon};
+use crate::store::embedded::journal::disk::passes;
 
 /// The folder of blobs in a data folder.
 pub(crate) const NAME: &str = "blobs";
@@ -116,10 +117,10 @@ impl Shared {
         self.folder(owner).join(part.to_string())
     }
 
-    /// What an error of the disk comes to. One that is no matter of space is told once.
+    /// What an error of the disk comes to. One that does not pass is told once.
     fn failed(&self, error: &io::Error) -> PartError {
         match error.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => PartError::Full,
+            _ if passes(error) => PartError::Full,
             ErrorKind::NotFound => PartError::Missing,
             kind => {
                 if !self.told.swap(true, Ordering::Relaxed) {
@@ -279,5 +280,30 @@ impl Drop for InFile {
     fn drop(&mut self) {
         // Unless it has got its name. What cannot be removed goes with the next start.
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn what_passes_is_told_from_what_does_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let parts = FolderParts::open(folder.path(), 0).expect("opened");
+        for (errno, expected) in [
+            (Errno::NOSPC, PartError::Full),
+            (Errno::DQUOT, PartError::Full),
+            (Errno::MFILE, PartError::Full),
+            (Errno::NFILE, PartError::Full),
+            (Errno::NOMEM, PartError::Full),
+            (Errno::NOENT, PartError::Missing),
+            (Errno::IO, PartError::Failed),
+            (Errno::ROFS, PartError::Failed),
+        ] {
+            assert_eq!(parts.0.failed(&errno.into()), expected, "{errno:?}");
+        }
     }
 }
