@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use prost::Message as _;
-use prost::encoding::{WireType, encode_key, encode_varint};
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
 use super::{BadField, FrameError, array, copy, number, seq};
 use crate::auth::{Challenge, Proof};
@@ -223,17 +223,17 @@ impl Delivery {
             return None;
         }
         let length = self.envelope.len() as u64;
-        let mut fields = Vec::with_capacity(64);
-        put_id(1, &self.mailbox.0, &mut fields);
-        encode_key(2, WireType::Varint, &mut fields);
-        encode_varint(self.seq, &mut fields);
-        put_id(3, &self.post_id.0, &mut fields);
-        encode_key(4, WireType::LengthDelimited, &mut fields);
-        encode_varint(length, &mut fields);
-        let mut head = Vec::with_capacity(fields.len() + 8);
+        let ids = 2 * (2 + MailboxId::LEN);
+        let fields = ids + 1 + encoded_len_varint(self.seq) + 1 + encoded_len_varint(length);
+        let mut head = Vec::with_capacity(fields + 2 + 10);
         encode_key(DELIVERY, WireType::LengthDelimited, &mut head);
-        encode_varint(fields.len() as u64 + length, &mut head);
-        head.append(&mut fields);
+        encode_varint(fields as u64 + length, &mut head);
+        put_id(1, &self.mailbox.0, &mut head);
+        encode_key(2, WireType::Varint, &mut head);
+        encode_varint(self.seq, &mut head);
+        put_id(3, &self.post_id.0, &mut head);
+        encode_key(4, WireType::LengthDelimited, &mut head);
+        encode_varint(length, &mut head);
         Some(head)
     }
 }

@@ -112,6 +112,8 @@ pub(super) struct Committer {
     /// The records of one command up to their bodies, encoded one behind the other, and where each ends.
     pub(super) heads: Vec<u8>,
     pub(super) ends: Vec<usize>,
+    /// A round's lists, to be used again: they are long, and freeing long ones is dear. Empty between rounds.
+    pub(super) lists: (Vec<News>, Vec<Answered>),
     /// Whom to wake at the end of a round. Empty between rounds.
     pub(super) wakers: Vec<Waker>,
 }
@@ -128,7 +130,6 @@ impl Drop for LastWord<'_> {
 }
 
 /// What a round has in hand until it is synced.
-#[derive(Default)]
 struct Round {
     /// `None` if the disk is full.
     batch: Option<Batch>,
@@ -140,7 +141,7 @@ struct Round {
 }
 
 /// An answer that waits for the sync.
-struct Answered {
+pub(super) struct Answered {
     asker: Asker,
     answer: Result<Outcome<Location>, StoreError>,
     units: u32,
@@ -230,7 +231,8 @@ impl Committer {
         let version = self.shared.ledger.read().version();
         self.journal.stamp(version);
         let tight = self.journal.free_bytes().is_ok_and(|free| free < self.headroom);
-        let mut round = Round { now, tight, ..Round::default() };
+        let (news, answers) = std::mem::take(&mut self.lists);
+        let mut round = Round { batch: None, news, answers, now, tight };
         let (count, bytes) = self.size_up(tight);
         let room = self.upkeep.room(&self.journal, bytes);
         let settle = self.settling.len().min(SETTLE_AT_ONCE);
@@ -263,6 +265,7 @@ impl Committer {
             self.since_checkpoint += (batch.size().1 - before) as u64;
         }
         self.flush(&mut round)?;
+        self.lists = (round.news, round.answers);
         self.upkeep.leave(&mut self.journal, &self.shared)?;
         if room > 0 && !rides {
             self.upkeep.alone(&mut self.journal, &self.shared)?;

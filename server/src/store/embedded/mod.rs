@@ -315,6 +315,7 @@ impl EmbeddedStore {
             settled: 0,
             heads: Vec::new(),
             ends: Vec::new(),
+            lists: (Vec::new(), Vec::new()),
             wakers: Vec::new(),
         };
         let thread = std::thread::Builder::new().name("committer".to_owned()).spawn(move || committer.run());
