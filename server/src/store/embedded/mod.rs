@@ -113,7 +113,7 @@ impl EmbeddedConfig {
             policy: StorePolicy::default(),
             segment_bytes: 32 << 20,
             headroom_bytes: 128 << 20,
-            checkpoint_bytes: 64 << 20,
+            checkpoint_bytes: 256 << 20,
             queue_bytes: 64 << 20,
         }
     }
