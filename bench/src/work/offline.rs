@@ -29,7 +29,7 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         anyhow::Ok(())
     };
     bench.take_turns("W2", rounds, &mut contestants, turn).await?;
-    let times = Target::Times(1.3, Kind::LimitWal);
+    let times = Target::Times(2.5, Kind::LimitWal);
     bench.table.push(Row::new("W2", "post: server CPU s / 100k", times).rounds(&post));
     bench.table.push(Row::new("W2", "post: messages/s", Target::None).rounds(&rate));
     bench.table.push(Row::new("W2", "post: bytes written / message", Target::None).rounds(&written));
@@ -45,7 +45,7 @@ pub(super) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
         anyhow::Ok(())
     };
     bench.take_turns("W2", 1, &mut contestants, turn).await?;
-    bench.table.push(Row::new("W2", "drain: server CPU s / 100k", Target::AtMost(0.30)).rounds(&cpu));
+    bench.table.push(Row::new("W2", "drain: server CPU s / 100k", Target::AtMost(0.25)).rounds(&cpu));
     bench.table.push(Row::new("W2", "drain: messages/s", Target::None).rounds(&rate));
     Ok(())
 }
