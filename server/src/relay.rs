@@ -114,7 +114,7 @@ impl Relay {
         let context = Context::new(ContextParts {
             store,
             hub,
-            limits: (&config.limits).into(),
+            limits: config.announced(),
             rates: config.rates.clone(),
             outbox_bytes: config.connections.outbox_bytes as usize,
             memory_bytes: usize::try_from(config.connections.memory_bytes).unwrap_or(usize::MAX),

@@ -321,7 +321,7 @@ pub const KEYS: &[Key] = &[
         "bytes",
         0,
         TIB,
-        "While less than this is free on the disk, only what makes room is carried out.",
+        "While less than this is free on the disk, only what makes room is carried out; blobs leave twice as much.",
     ),
     number(
         "store.checkpoint_bytes",

@@ -383,6 +383,14 @@ impl Config {
         Ok(())
     }
 
+    /// What clients are told of the limits.
+    pub fn announced(&self) -> posthorn_proto::Limits {
+        let mut limits = posthorn_proto::Limits::from(&self.limits);
+        // A larger one would be refused for ever, as if there were no room just now.
+        limits.blob_bytes = limits.blob_bytes.min(self.blobs.bytes);
+        limits
+    }
+
     /// What the store keeps to.
     pub fn policy(&self) -> StorePolicy {
         StorePolicy {

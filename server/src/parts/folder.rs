@@ -10,7 +10,7 @@
 //! too, but what a kill leaves of its files it neither lists nor removes, and it would copy each part twice.)
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
 use posthorn_proto::BlobId;
 
-use super::{Arriving, Owner, PartError, Parts, Soon};
+use super::{Arriving, Owner, PartError, Parts, Place, Soon, span};
 use crate::store::embedded::journal::disk::passes;
 
 /// The folder of blobs in a data folder.
@@ -46,14 +46,32 @@ struct Shared {
     naming: Mutex<()>,
     /// Whether the log tells of a failing disk already.
     told: AtomicBool,
+    /// Whether it tells of a full one.
+    full: AtomicBool,
+    /// Whether a name could not be synced. The next sync might succeed without it (rule 19), so no part is
+    /// taken until the relay was started anew.
+    broken: AtomicBool,
 }
 
 /// A part in a file without a name of its own yet.
 struct InFile {
     shared: Arc<Shared>,
-    path: PathBuf,
     /// `None` only while bytes are being written to it.
-    file: Option<File>,
+    unnamed: Option<Unnamed>,
+}
+
+/// The file. Whoever works on it owns it, and so is the one that removes it.
+struct Unnamed {
+    path: PathBuf,
+    file: File,
+    _place: Place,
+}
+
+impl Drop for Unnamed {
+    fn drop(&mut self) {
+        // Unless it has got its name. What cannot be removed goes with the next start.
+        let _ = fs::remove_file(&self.path);
+    }
 }
 
 impl FolderParts {
@@ -61,15 +79,16 @@ impl FolderParts {
     /// missing. What was arriving when the relay ended is removed.
     pub(crate) fn open(data: &Path, headroom: u64) -> io::Result<Self> {
         let path = data.join(NAME);
-        if make(&path)? {
-            sync(data)?;
-        }
+        make(&path)?;
+        // Also if it was there: whoever made it may not have come so far.
+        sync(data)?;
         make(&path.join(INCOMING))?;
         for entry in fs::read_dir(path.join(INCOMING))? {
             fs::remove_file(entry?.path())?;
         }
-        let (next, naming, told) = (AtomicU64::new(0), Mutex::new(()), AtomicBool::new(false));
-        Ok(Self(Arc::new(Shared { path, headroom, next, naming, told })))
+        let (next, naming) = (AtomicU64::new(0), Mutex::new(()));
+        let [told, full, broken] = std::array::from_fn(|_| AtomicBool::new(false));
+        Ok(Self(Arc::new(Shared { path, headroom, next, naming, told, full, broken })))
     }
 
     /// Does what needs the disk where that may take its time.
@@ -91,12 +110,11 @@ fn on_disk<T: Send + 'static>(
     })
 }
 
-/// Makes a folder for its owner alone; whether it was missing.
-fn make(path: &Path) -> io::Result<bool> {
+/// Makes a folder for its owner alone, if it is missing.
+fn make(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(error),
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -134,37 +152,61 @@ impl Shared {
         }
     }
 
-    fn begin(self: &Arc<Self>) -> Result<Box<dyn Arriving>, PartError> {
+    fn begin(self: &Arc<Self>, place: Place) -> Result<Box<dyn Arriving>, PartError> {
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(PartError::Failed);
+        }
         let stat = rustix::fs::statvfs(&self.path).map_err(|error| self.failed(&error.into()))?;
-        if stat.f_bavail.saturating_mul(stat.f_frsize) < self.headroom {
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let is_full = free < self.headroom;
+        match (self.full.swap(is_full, Ordering::Relaxed), is_full) {
+            (false, true) => tracing::warn!(
+                free,
+                headroom = self.headroom,
+                "the disk has no room for blobs: what is put is refused until there is more; free some, or lower \
+                 store.headroom_bytes, of which blobs leave twice as much"
+            ),
+            (true, false) => tracing::info!("there is room for blobs again"),
+            _ => {}
+        }
+        if is_full {
             return Err(PartError::Full);
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.path.join(INCOMING).join(number.to_string());
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        let file = Some(file.map_err(|error| self.failed(&error))?);
-        Ok(Box::new(InFile { shared: self.clone(), path, file }))
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
+        let file = file.map_err(|error| self.failed(&error))?;
+        let unnamed = Some(Unnamed { path, file, _place: place });
+        Ok(Box::new(InFile { shared: self.clone(), unnamed }))
     }
 
-    /// Gives a file that was synced its name, unless there is one already.
-    fn name(&self, file: &Path, owner: Owner, part: u32) -> Result<(), PartError> {
+    /// Gives a file that was synced its name, unless there is one already. One of another length is what a
+    /// failing disk has left of the part: all that are put have the same length.
+    fn name(&self, arrived: &Unnamed, owner: Owner, part: u32) -> Result<(), PartError> {
         let (folder, named) = (self.folder(owner), self.part(owner, part));
         let failed = |error: io::Error| self.failed(&error);
         let shelf = self.shelf(owner.blob.0[0]);
-        make(&shelf).and_then(|_| make(&folder)).map_err(failed)?;
+        make(&shelf).and_then(|()| make(&folder)).map_err(failed)?;
+        let length = arrived.file.metadata().map_err(failed)?.len();
         let is_there = {
             let _naming = self.naming.lock();
-            let is_there = named.try_exists().map_err(failed)?;
+            let is_there = length_of(&named).map_err(failed)? == Some(length);
             if !is_there {
-                fs::rename(file, &named).map_err(failed)?;
+                fs::rename(&arrived.path, &named).map_err(failed)?;
             }
             is_there
         };
-        if is_there && !are_equal(file, &named).map_err(failed)? {
+        if is_there && !are_equal(&arrived.file, &named, length).map_err(failed)? {
             return Err(PartError::Differs);
         }
         // Also if it was there: whoever put it, or made the folders, may not have come so far.
-        [&folder, &shelf, &self.path].into_iter().try_for_each(|folder| sync(folder)).map_err(failed)
+        [&folder, &shelf, &self.path].into_iter().try_for_each(|folder| {
+            let folder = File::open(folder).map_err(failed)?;
+            folder.sync_all().map_err(|error| {
+                self.broken.store(true, Ordering::Relaxed);
+                failed(error)
+            })
+        })
     }
 
     fn remove(&self, owner: Owner, most: usize) -> io::Result<bool> {
@@ -184,21 +226,28 @@ impl Shared {
     }
 }
 
-fn are_equal(one: &Path, other: &Path) -> io::Result<bool> {
-    let (mut one, mut other) = (File::open(one)?, File::open(other)?);
-    let mut left = one.metadata()?.len();
-    if left != other.metadata()?.len() {
-        return Ok(false);
+/// How long a file is, if there is one.
+fn length_of(path: &Path) -> io::Result<Option<u64>> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata.len())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
+}
+
+/// Whether two files of this length have the same bytes.
+fn are_equal(one: &File, other: &Path, length: u64) -> io::Result<bool> {
+    let other = File::open(other)?;
     let (mut here, mut there) = (vec![0; COMPARED], vec![0; COMPARED]);
-    while left > 0 {
-        let next = left.min(COMPARED as u64) as usize;
-        one.read_exact(&mut here[..next])?;
-        other.read_exact(&mut there[..next])?;
+    let mut at = 0;
+    while at < length {
+        let next = (length - at).min(COMPARED as u64) as usize;
+        one.read_exact_at(&mut here[..next], at)?;
+        other.read_exact_at(&mut there[..next], at)?;
         if here[..next] != there[..next] {
             return Ok(false);
         }
-        left -= next as u64;
+        at += next as u64;
     }
     Ok(true)
 }
@@ -211,14 +260,20 @@ fn owner(name: &str) -> Option<Owner> {
 }
 
 impl Parts for FolderParts {
-    fn begin(&self) -> Soon<'_, Box<dyn Arriving>> {
-        on_disk(self.0.clone(), Shared::begin)
+    fn begin(&self, place: Place) -> Soon<'_, Box<dyn Arriving>> {
+        on_disk(self.0.clone(), move |shared| shared.begin(place))
     }
 
-    fn first_missing(&self, owner: Owner, mut parts: Range<u32>) -> Soon<'_, Option<u32>> {
+    fn first_missing(&self, owner: Owner, length: u64, parts: Range<u32>) -> Soon<'_, Option<u32>> {
         self.work(move |shared| {
-            let is_missing = |part: &u32| !shared.part(owner, *part).exists();
-            Ok(parts.find(is_missing))
+            for part in parts {
+                let whole = span(length, part).map(|span| span.end - span.start);
+                let stored = length_of(&shared.part(owner, part)).map_err(|error| shared.failed(&error))?;
+                if stored.is_none() || stored != whole {
+                    return Ok(Some(part));
+                }
+            }
+            Ok(None)
         })
     }
 
@@ -254,32 +309,35 @@ impl Parts for FolderParts {
 
 impl Arriving for InFile {
     fn write(&mut self, bytes: Vec<u8>) -> Soon<'_, ()> {
-        let (shared, file) = (self.shared.clone(), self.file.take());
+        let (shared, unnamed) = (self.shared.clone(), self.unnamed.take());
         Box::pin(async move {
             let written = on_disk(shared, move |shared| {
                 // Gone only if an earlier write was given up or has failed.
-                let mut file = file.ok_or(PartError::Failed)?;
-                file.write_all(&bytes).map_err(|error| shared.failed(&error))?;
-                Ok(file)
+                let mut unnamed = unnamed.ok_or(PartError::Failed)?;
+                unnamed.file.write_all(&bytes).map_err(|error| shared.failed(&error))?;
+                Ok(unnamed)
             });
-            self.file = Some(written.await?);
+            self.unnamed = Some(written.await?);
             Ok(())
         })
     }
 
     fn store(mut self: Box<Self>, owner: Owner, part: u32) -> Soon<'static, ()> {
+        let unnamed = self.unnamed.take();
         on_disk(self.shared.clone(), move |shared| {
-            let file = self.file.take().ok_or(PartError::Failed)?;
-            file.sync_all().map_err(|error| shared.failed(&error))?;
-            shared.name(&self.path, owner, part)
+            let unnamed = unnamed.ok_or(PartError::Failed)?;
+            unnamed.file.sync_all().map_err(|error| shared.failed(&error))?;
+            shared.name(&unnamed, owner, part)
         })
     }
 }
 
 impl Drop for InFile {
     fn drop(&mut self) {
-        // Unless it has got its name. What cannot be removed goes with the next start.
-        let _ = fs::remove_file(&self.path);
+        // Removing may take its time, too: not where connections are served.
+        if let (Some(unnamed), Ok(runtime)) = (self.unnamed.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn_blocking(move || drop(unnamed));
+        }
     }
 }
 

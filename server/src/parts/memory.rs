@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::{Arriving, Owner, PartError, Parts, Soon};
+use super::{Arriving, Owner, PartError, Parts, Place, Soon};
 
 type Shared = Arc<Mutex<BTreeMap<(Owner, u32), Bytes>>>;
 
@@ -18,6 +18,7 @@ pub(crate) struct MemoryParts(Shared);
 struct InMemory {
     all: Shared,
     bytes: Vec<u8>,
+    _place: Place,
 }
 
 fn ready<'a, T: Send + 'a>(result: Result<T, PartError>) -> Soon<'a, T> {
@@ -25,11 +26,11 @@ fn ready<'a, T: Send + 'a>(result: Result<T, PartError>) -> Soon<'a, T> {
 }
 
 impl Parts for MemoryParts {
-    fn begin(&self) -> Soon<'_, Box<dyn Arriving>> {
-        ready(Ok(Box::new(InMemory { all: self.0.clone(), bytes: Vec::new() })))
+    fn begin(&self, place: Place) -> Soon<'_, Box<dyn Arriving>> {
+        ready(Ok(Box::new(InMemory { all: self.0.clone(), bytes: Vec::new(), _place: place })))
     }
 
-    fn first_missing(&self, owner: Owner, mut parts: Range<u32>) -> Soon<'_, Option<u32>> {
+    fn first_missing(&self, owner: Owner, _: u64, mut parts: Range<u32>) -> Soon<'_, Option<u32>> {
         let all = self.0.lock();
         ready(Ok(parts.find(|part| !all.contains_key(&(owner, *part)))))
     }

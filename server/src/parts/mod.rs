@@ -26,6 +26,9 @@ use posthorn_proto::{BlobId, ErrorCode};
 /// What an engine returns: it may need the disk or a network.
 pub(crate) type Soon<'a, T> = Pin<Box<dyn Future<Output = Result<T, PartError>> + Send + 'a>>;
 
+/// What bounds how much is under way.
+pub(crate) type Place = Box<dyn Send>;
+
 /// So many shelves there are; a blob stands on that of its name's first byte.
 pub(crate) const SHELVES: usize = 256;
 
@@ -67,11 +70,12 @@ impl PartError {
 
 /// An engine.
 pub(crate) trait Parts: Send + Sync + 'static {
-    /// Makes room for a part that is about to arrive.
-    fn begin(&self) -> Soon<'_, Box<dyn Arriving>>;
+    /// Makes room for a part that is about to arrive. `place` is dropped when nothing is done for it any
+    /// more, which may be later than the end of whoever asked.
+    fn begin(&self, place: Place) -> Soon<'_, Box<dyn Arriving>>;
 
-    /// The first of these parts that is not stored.
-    fn first_missing(&self, owner: Owner, parts: Range<u32>) -> Soon<'_, Option<u32>>;
+    /// The first of these parts of a blob of this length that is not stored as a whole.
+    fn first_missing(&self, owner: Owner, length: u64, parts: Range<u32>) -> Soon<'_, Option<u32>>;
 
     /// Bytes of one part, all of those that are asked for.
     fn read(&self, owner: Owner, part: u32, range: Range<u32>) -> Soon<'_, Bytes>;
@@ -88,7 +92,8 @@ pub(crate) trait Arriving: Send {
     /// Takes the next bytes.
     fn write(&mut self, bytes: Vec<u8>) -> Soon<'_, ()>;
 
-    /// Stores it as this part: all of it has arrived.
+    /// Stores it as this part: all of it has arrived. Whoever calls has seen to it that all that are stored
+    /// as one part have the same length.
     fn store(self: Box<Self>, owner: Owner, part: u32) -> Soon<'static, ()>;
 }
 

@@ -22,30 +22,49 @@ impl Sweep {
         store: &(impl Blobs + ?Sized),
         parts: &dyn Parts,
     ) -> Result<bool, PartError> {
-        let mut removed = 0;
-        for owner in parts.shelf(self.shelf).await? {
+        let (mut removed, mut result) = (0, Ok(()));
+        let owners = parts.shelf(self.shelf).await.unwrap_or_else(|error| {
+            result = Err(error);
+            Vec::new()
+        });
+        for owner in owners {
             if is_there(store, owner).await.unwrap_or(true) {
                 continue;
             }
-            removed += 1;
-            if parts.remove(owner, PARTS).await? || removed == BLOBS {
+            match parts.remove(owner, PARTS).await {
+                Ok(true) => return Ok(false),
+                Ok(false) => removed += 1,
+                // The others can go.
+                Err(error) => result = Err(error),
+            }
+            if removed == BLOBS {
                 return Ok(false);
             }
         }
         let is_last = usize::from(self.shelf) + 1 == super::SHELVES;
         self.shelf = self.shelf.wrapping_add(1);
-        Ok(is_last)
+        result.map(|()| is_last)
     }
 
-    /// All shelves, until nothing is left that belongs to nobody.
+    /// All shelves, until nothing is left that belongs to nobody, but for what cannot be removed. Returns the
+    /// last error.
     pub(crate) async fn all(
         &mut self,
         store: &(impl Blobs + ?Sized),
         parts: &dyn Parts,
     ) -> Result<(), PartError> {
         self.shelf = 0;
-        while !self.step(store, parts).await? {}
-        Ok(())
+        let mut result = Ok(());
+        loop {
+            match self.step(store, parts).await {
+                Ok(true) => return result,
+                Ok(false) => continue,
+                Err(error) => result = Err(error),
+            }
+            if self.shelf == 0 {
+                return result;
+            }
+        }
     }
 }
 

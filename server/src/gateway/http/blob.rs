@@ -3,6 +3,7 @@
 //! Nobody authenticates here. A token pays for a blob, its holder's key allows to change it, and its name, 16
 //! random bytes, to read it. What is put and got is streamed: of each transfer little is in memory.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,8 +17,9 @@ use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header::{
     ACCEPT_RANGES, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-    HeaderMap, HeaderName, HeaderValue, IF_RANGE, RANGE,
+    HeaderMap, HeaderName, HeaderValue, IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS,
 };
+use hyper::http::request::Parts;
 use posthorn_proto::limits::BLOB_PART_BYTES;
 use posthorn_proto::{BLOB_PATH, BlobId, ErrorCode, HolderKey, KeyHash, Limits, Token};
 
@@ -30,7 +32,7 @@ use crate::command::Context;
 use crate::command::neighbourhood::AddressBuckets;
 use crate::config::Config;
 use crate::gateway::doors::{Doors, Visitor};
-use crate::parts::{self, Owner, Parts};
+use crate::parts::{self, Owner};
 use crate::store::{BlobView, NewBlob};
 
 const LENGTH: HeaderName = HeaderName::from_static("posthorn-blob-length");
@@ -43,17 +45,19 @@ const REMEMBERED: usize = 100_000;
 
 /// What serving blobs needs beside the relay.
 pub(crate) struct Desk {
-    parts: Arc<dyn Parts>,
+    parts: Arc<dyn parts::Parts>,
     /// Counts what is being put and got.
     transfers: Arc<Doors>,
     requests: AddressBuckets,
+    /// Makes tags of blobs that say nothing else.
+    tags: RandomState,
     /// See [`Pace`](super::pace::Pace).
     pub(super) window: Duration,
 }
 
 impl Desk {
     /// A desk for blobs whose parts lie there.
-    pub(crate) fn new(config: &Config, parts: Arc<dyn Parts>) -> Self {
+    pub(crate) fn new(config: &Config, parts: Arc<dyn parts::Parts>) -> Self {
         let (blobs, rates) = (&config.blobs, &config.rates);
         let (transfers, each) = (blobs.transfers, blobs.transfers_per_address);
         let rate = rates.blob_requests_per_address_per_second;
@@ -61,6 +65,7 @@ impl Desk {
             parts,
             transfers: Doors::new(transfers, each, rates.exempt.clone()),
             requests: AddressBuckets::new(rate, 1, rate.saturating_mul(4), REMEMBERED),
+            tags: RandomState::new(),
             window: Duration::from_secs(blobs.slow_seconds.into()),
         }
     }
@@ -113,7 +118,17 @@ impl Call<'_> {
     /// The answer, which every page of every origin may read: there are no cookies that could betray anybody.
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Answer {
         let is_head = request.method() == Method::HEAD;
-        let mut answer = self.carry_out(request).await.unwrap_or_else(|refused| refused.answer(is_head));
+        let (head, body) = request.into_parts();
+        let mut upload = Upload::new(&head.headers, body, self.desk.window);
+        let mut answer = match self.carry_out(&head, &mut upload).await {
+            Ok(answer) => answer,
+            Err(refused) => {
+                // Closed with bytes that nobody took, the connection would be reset, perhaps before the
+                // answer was read.
+                upload.pass_over().await;
+                refused.answer(is_head)
+            }
+        };
         let headers = answer.headers_mut();
         let mut allow =
             |name, value| headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
@@ -125,8 +140,8 @@ impl Call<'_> {
         answer
     }
 
-    async fn carry_out(&self, request: Request<Incoming>) -> Result<Answer, Refused> {
-        let target = Target::parse(request.uri().path()).ok_or_else(|| {
+    async fn carry_out(&self, request: &Parts, upload: &mut Upload) -> Result<Answer, Refused> {
+        let target = Target::parse(request.uri.path()).ok_or_else(|| {
             Refused::new(ErrorCode::BadRequest, "a blob is named by 32 hexadecimal digits")
                 .with(StatusCode::NOT_FOUND)
         })?;
@@ -134,24 +149,24 @@ impl Call<'_> {
             let taken = self.desk.requests.take(address, 1, self.clock.millis());
             taken.map_err(Refused::rate_limited)?;
         }
-        if self.context.limits.blob_bytes == 0 {
-            return Err(Refused::new(ErrorCode::BlobUnknown, "this relay keeps no blobs"));
-        }
         if self.context.is_draining() {
             return Err(Refused::new(ErrorCode::ShuttingDown, "the relay is stopping: try again soon"));
         }
-        let method = request.method().clone();
-        match (&method, &target) {
+        let headers = &request.headers;
+        match (&request.method, &target) {
             (&Method::OPTIONS, _) => Ok(preflight()),
-            (&Method::POST, Target::Blob(blob)) => self.create(*blob, request.headers()).await,
-            (&Method::GET | &Method::HEAD, Target::Blob(blob)) => self.get(*blob, None, &request).await,
-            (&Method::GET | &Method::HEAD, Target::Part(blob, part)) => {
-                self.get(*blob, Some(*part), &request).await
+            (&Method::POST, Target::Blob(blob)) => {
+                upload.check_empty()?;
+                self.create(*blob, headers).await
             }
-            (&Method::PUT, Target::Part(blob, part)) => self.put(*blob, *part, request).await,
-            (&Method::PUT, Target::Lease(blob)) => self.extend(*blob, request.headers()).await,
+            (&Method::GET | &Method::HEAD, Target::Blob(blob)) => self.get(*blob, None, request).await,
+            (&Method::GET | &Method::HEAD, Target::Part(blob, part)) => {
+                self.get(*blob, Some(*part), request).await
+            }
+            (&Method::PUT, Target::Part(blob, part)) => self.put(*blob, *part, headers, upload).await,
+            (&Method::PUT, Target::Lease(blob)) => self.extend(*blob, headers).await,
             (&Method::DELETE, Target::Blob(blob)) => {
-                let holder = holder(request.headers())?;
+                let holder = holder(headers)?;
                 self.context.store.delete_blob(*blob, holder).await?;
                 Ok(empty(StatusCode::NO_CONTENT))
             }
@@ -166,6 +181,9 @@ impl Call<'_> {
         let token = Token::from_bytes(bearer(headers, "the upload token")?).hash();
         let length: u64 = number(headers, LENGTH)?;
         let Limits { blob_bytes, .. } = self.context.limits;
+        if blob_bytes == 0 {
+            return Err(Refused::new(ErrorCode::TooLarge, "this relay takes no blobs"));
+        }
         if length == 0 || length > blob_bytes {
             let text = format!("a blob has 1 to {blob_bytes} bytes here, and this would have {length}");
             let code = if length == 0 { ErrorCode::BadRequest } else { ErrorCode::TooLarge };
@@ -204,74 +222,46 @@ impl Call<'_> {
         })
     }
 
-    async fn put(&self, blob: BlobId, part: u32, request: Request<Incoming>) -> Result<Answer, Refused> {
-        let (head, body) = request.into_parts();
-        let upload = Upload::new(&head.headers, body, self.desk.window);
-        match self.take(blob, part, &head.headers, upload).await {
-            Ok(answer) => Ok(answer),
-            Err((refused, upload)) => {
-                // Closed with bytes that nobody took, the connection would be reset, perhaps before the
-                // answer was read.
-                if let Some(upload) = upload {
-                    upload.pass_over().await;
-                }
-                Err(refused)
-            }
-        }
-    }
-
-    async fn take(
+    async fn put(
         &self,
         blob: BlobId,
         part: u32,
         headers: &HeaderMap,
-        mut upload: Upload,
-    ) -> Result<Answer, (Refused, Option<Upload>)> {
-        let room = async {
-            let holder = holder(headers)?;
-            let view = self.context.store.blob(blob).await?;
-            view.check_holder(&holder)?;
-            let span = parts::span(view.length, part).ok_or_else(|| {
-                let parts = parts::count(view.length);
-                Refused::new(ErrorCode::BadRequest, format!("this blob has {parts} parts, counted from 0"))
-            })?;
-            upload.check_length(span.end - span.start)?;
-            let transfer = self.begin()?;
-            Ok((view, transfer, self.desk.parts.begin().await?))
-        };
-        let (view, _transfer, mut arriving) = match room.await {
-            Ok(room) => room,
-            Err(refused) => return Err((refused, Some(upload))),
-        };
-        let stored = async {
-            upload.write_to(arriving.as_mut()).await?;
-            arriving.store(Owner { blob, life: view.life }, part).await?;
-            // Deleted meanwhile, it is of no use to anybody, and is swept.
-            match self.context.store.blob(blob).await? {
-                now if now.life == view.life => Ok(told(empty(StatusCode::CREATED), &now)),
-                _ => Err(Refused::new(ErrorCode::BlobUnknown, "the blob was deleted meanwhile")),
-            }
-        };
-        stored.await.map_err(|refused| (refused, None))
+        upload: &mut Upload,
+    ) -> Result<Answer, Refused> {
+        let holder = holder(headers)?;
+        let view = self.context.store.blob(blob).await?;
+        view.check_holder(&holder)?;
+        let span = parts::span(view.length, part).ok_or_else(|| {
+            let parts = parts::count(view.length);
+            Refused::new(ErrorCode::BadRequest, format!("this blob has {parts} parts, counted from 0"))
+        })?;
+        upload.check_length(span.end - span.start)?;
+        let mut arriving = self.desk.parts.begin(Box::new(self.begin()?)).await?;
+        upload.write_to(arriving.as_mut()).await?;
+        arriving.store(Owner { blob, life: view.life }, part).await?;
+        // Deleted meanwhile, it is of no use to anybody, and is swept.
+        match self.context.store.blob(blob).await? {
+            now if now.life == view.life => Ok(told(empty(StatusCode::CREATED), &now)),
+            _ => Err(Refused::new(ErrorCode::BlobUnknown, "the blob was deleted meanwhile")),
+        }
     }
 
-    async fn get(
-        &self,
-        blob: BlobId,
-        part: Option<u32>,
-        request: &Request<Incoming>,
-    ) -> Result<Answer, Refused> {
+    async fn get(&self, blob: BlobId, part: Option<u32>, request: &Parts) -> Result<Answer, Refused> {
         let view = self.context.store.blob(blob).await?;
         let span = match part {
             None => 0..view.length,
             Some(part) => parts::span(view.length, part)
                 .ok_or_else(|| Refused::new(ErrorCode::PartMissing, "this blob has no such part"))?,
         };
-        let (length, tag) = (span.end - span.start, format!("\"{:x}\"", view.life));
-        let headers = request.headers();
-        let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        let is_same = header(IF_RANGE).is_none_or(|asked| asked == tag);
-        let (status, wanted) = match range::asked(header(RANGE).filter(|_| is_same), length) {
+        let is_head = request.method == Method::HEAD;
+        // Not the life itself, which counts what the whole relay stores.
+        let tag = format!("\"{:016x}\"", self.desk.tags.hash_one((blob.0, view.life)));
+        let (length, headers) = (span.end - span.start, &request.headers);
+        let is_same = headers.get(IF_RANGE).is_none_or(|asked| asked.as_bytes() == tag.as_bytes());
+        let range = headers.get(RANGE).and_then(|value| value.to_str().ok());
+        // A range is for GET alone (RFC 9110, section 14.2).
+        let (status, wanted) = match range::asked(range.filter(|_| is_same && !is_head), length) {
             Asked::Whole => (StatusCode::OK, 0..length),
             Asked::Some(range) => (StatusCode::PARTIAL_CONTENT, range),
             Asked::Beyond => {
@@ -281,16 +271,18 @@ impl Call<'_> {
         };
         let owner = Owner { blob, life: view.life };
         let from_start = span.start + wanted.start..span.start + wanted.end;
-        self.check_stored(owner, &from_start).await?;
-        let body = match *request.method() == Method::HEAD {
+        let transfer = self.begin()?;
+        self.check_stored(owner, view.length, &from_start).await?;
+        let body = match is_head {
             true => Body::Left(Default::default()),
-            false => Body::Right(stream::download(self.desk.parts.clone(), owner, from_start, self.begin()?)),
+            false => Body::Right(stream::download(self.desk.parts.clone(), owner, from_start, transfer)),
         };
         let mut answer = told(Answer::new(body), &view);
         *answer.status_mut() = status;
         let headers = answer.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         headers.insert(ETAG, value(&tag));
         headers.insert(CONTENT_LENGTH, (wanted.end - wanted.start).into());
@@ -301,10 +293,10 @@ impl Call<'_> {
         Ok(answer)
     }
 
-    async fn check_stored(&self, owner: Owner, bytes: &Range<u64>) -> Result<(), Refused> {
+    async fn check_stored(&self, owner: Owner, length: u64, bytes: &Range<u64>) -> Result<(), Refused> {
         let part = |byte: u64| u32::try_from(byte / u64::from(BLOB_PART_BYTES)).unwrap_or(u32::MAX);
         let parts = part(bytes.start)..part(bytes.end - 1) + 1;
-        match self.desk.parts.first_missing(owner, parts).await? {
+        match self.desk.parts.first_missing(owner, length, parts).await? {
             None => Ok(()),
             Some(part) => {
                 Err(Refused::new(ErrorCode::PartMissing, format!("part {part} of this blob was not put yet")))
@@ -362,7 +354,8 @@ fn secret(text: &str, what: &str) -> Result<[u8; 32], Refused> {
 
 fn bearer(headers: &HeaderMap, what: &str) -> Result<[u8; 32], Refused> {
     let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let secret_text = header.and_then(|header| header.strip_prefix("Bearer "));
+    let word = header.and_then(|header| header.split_once(' '));
+    let secret_text = word.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, text)| text);
     let missing =
         || Refused::new(ErrorCode::BadRequest, format!("Authorization: Bearer and {what} is missing"));
     secret(secret_text.ok_or_else(missing)?.trim(), what)

@@ -65,6 +65,16 @@ impl Upload {
         Self { body, pace: Pace::new(window), is_held_back: headers.contains_key(EXPECT) }
     }
 
+    /// Refuses any body.
+    pub(super) fn check_empty(&self) -> Result<(), Refused> {
+        match self.body.is_end_stream() {
+            true => Ok(()),
+            false => {
+                Err(Refused::new(ErrorCode::BadRequest, "a blob is created without a body: put its parts"))
+            }
+        }
+    }
+
     /// Refuses another length than that of the part.
     pub(super) fn check_length(&self, expected: u64) -> Result<(), Refused> {
         match self.body.size_hint().exact() {

@@ -196,6 +196,8 @@ async fn what_is_put_is_got_whole_and_by_ranges() {
     assert_eq!(beyond.header("content-range"), Some("bytes */1049576"));
     let head = http.ask("HEAD", &path(1), &[], b"").await;
     assert_eq!((head.status, head.header("content-length")), (200, Some("1049576")));
+    let head = http.ask("HEAD", &path(1), &[("Range", "bytes=0-9")], b"").await;
+    assert_eq!((head.status, head.header("content-length")), (200, Some("1049576")), "ranges are for GET");
     for (if_range, status) in [(&tag[..], 206), ("\"another\"", 200)] {
         let asked = http.ask("GET", &path(1), &[("Range", "bytes=0-9"), ("If-Range", if_range)], b"").await;
         assert_eq!(asked.status, status, "{if_range}");
@@ -238,6 +240,17 @@ async fn what_is_wrong_is_refused_with_a_code() {
     let method = http.ask("PATCH", &path(1), &[], b"").await;
     assert_eq!((method.status, method.header("allow")), (405, Some("POST, GET, HEAD, DELETE, OPTIONS")));
     assert_eq!(http.get(&second, None).await.body, b"12345", "all of it changed nothing");
+}
+
+/// Who takes creating for putting loses no token.
+#[tokio::test]
+async fn a_blob_is_created_without_a_body() {
+    let relay = relay(|_| {}).await;
+    draw(&relay).await;
+    let mut http = Http::to(&relay).await;
+    let refused = http.ask("POST", &path(1), &[("Authorization", &bearer(&HOLDER))], b"all of it").await;
+    assert_eq!((refused.status, refused.code()), (400, "BAD_REQUEST".to_owned()));
+    assert_eq!(create(&mut http, 1, 9).await.status, 201);
 }
 
 #[tokio::test]
@@ -370,7 +383,7 @@ async fn slow_transfers_end() {
 
 #[tokio::test]
 async fn a_transfer_may_take_longer_than_a_handshake() {
-    let relay = relay(|config| config.connections.handshake_seconds = 1).await;
+    let relay = relay(|config| config.connections.handshake_seconds = 3).await;
     draw(&relay).await;
     let mut http = Http::to(&relay).await;
     assert_eq!(create(&mut http, 1, MIB).await.status, 201);
@@ -378,7 +391,7 @@ async fn a_transfer_may_take_longer_than_a_handshake() {
     steady.send(&request("PUT", &(path(1) + "/0"), &[("Authorization", &bearer(&HOLDER))], MIB)).await;
     for chunk in bytes(MIB).chunks(MIB / 8) {
         steady.send(chunk).await;
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
     assert_eq!(steady.answer(false).await.expect("stored").status, 201);
     assert_eq!(steady.more().await, None, "between requests it is closed when it is silent");
@@ -417,6 +430,14 @@ async fn an_address_asks_so_often() {
     let limited = codes.iter().find(|answer| answer.status == 429).expect("limited");
     assert_eq!((limited.code(), limited.header("retry-after")), ("RATE_LIMITED".to_owned(), Some("1")));
     assert_eq!(codes[0].code(), "BLOB_UNKNOWN");
+    // Who is still sending hears of it, too.
+    let mut sender = Http::to(&relay).await;
+    for _ in 0..4 {
+        sender.send(&request("PUT", &(path(1) + "/0"), &[("Authorization", &bearer(&HOLDER))], MIB)).await;
+        sender.send(&bytes(MIB)).await;
+        let refused = sender.answer(false).await.expect("an answer");
+        assert_eq!((refused.status, refused.code()), (429, "RATE_LIMITED".to_owned()));
+    }
 }
 
 #[tokio::test]
@@ -429,7 +450,7 @@ async fn a_relay_without_blobs_says_so() {
     let drawn = alice.ask(Request::DrawTokens { purpose: TokenPurpose::UploadBlob, hashes }).await;
     assert!(matches!(drawn, ServerBody::Error(_)), "{drawn:?}");
     let mut http = Http::to(&relay).await;
-    assert_eq!(create(&mut http, 1, 5).await.code(), "BLOB_UNKNOWN");
+    assert_eq!(create(&mut http, 1, 5).await.code(), "TOO_LARGE");
 }
 
 #[tokio::test]

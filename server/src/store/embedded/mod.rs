@@ -139,7 +139,7 @@ pub enum StartError {
     /// The relay was started here before, and nothing of what it kept is left. To begin empty would look to
     /// its clients as if it had lost everything.
     #[error(
-        "{0} holds no segment, although a relay was started on this folder before: put the folder back from a backup, or remove the file incarnation beside it to begin empty"
+        "{0} holds no segment, although a relay was started on this folder before: put the folder back from a backup, or remove incarnation and index beside it to begin empty (what is left in blobs goes, too)"
     )]
     JournalGone(PathBuf),
     /// The journal is of a later version, the disk fails, or the folder is somebody else's.
