@@ -248,7 +248,6 @@ fn relay(relay: &Path, programs: &Programs, address: SocketAddr, folder: &Path) 
         "connections.total=30000",
         "store.total_bytes=200000000000",
         "store.mailboxes=4000000",
-        "store.posts=40000000",
         "store.readers=8000000",
         "store.tokens=4000000",
     ];

@@ -84,6 +84,10 @@ pub struct Numbers {
     pub envelopes: u64,
     pub envelope_bytes: u64,
     pub posts: u64,
+    #[serde(default)]
+    pub post_id_bytes: u64,
+    #[serde(default)]
+    pub post_ids_since: u64,
     pub accounts: u64,
     #[serde(default)]
     pub blobs: u64,
@@ -146,6 +150,8 @@ impl Desk {
             envelopes,
             envelope_bytes,
             posts,
+            past_bytes: post_id_bytes,
+            past_since: post_ids_since,
             accounts,
             blobs,
             blob_bytes,
@@ -164,6 +170,8 @@ impl Desk {
             envelopes,
             envelope_bytes,
             posts,
+            post_id_bytes,
+            post_ids_since,
             accounts,
             blobs,
             blob_bytes,

@@ -192,6 +192,7 @@ impl From<StoreError> for Refusal {
             StoreError::Stopped => 1000,
             _ => 0,
         };
-        Self { retry_after_ms, ..Self::new(error.code(), error.to_string()) }
+        let time = if let StoreError::PostIdTime { now } = error { now } else { 0 };
+        Self { retry_after_ms, time, ..Self::new(error.code(), error.to_string()) }
     }
 }

@@ -276,16 +276,9 @@ pub const KEYS: &[Key] = &[
         "bytes",
         MIB,
         1024 * TIB,
-        "Most bytes of stored envelopes, contact cards and key packages, and 64 for each remembered post.",
+        "Most bytes of stored envelopes, contact cards and key packages, and 64 for each post in memory.",
     ),
     number("store.mailboxes", "mailboxes", 1, 1_000_000_000, "Most mailboxes."),
-    number(
-        "store.posts",
-        "posts",
-        1000,
-        10_000_000_000,
-        "Most remembered posts over all mailboxes; each costs memory.",
-    ),
     number("store.accounts", "accounts", 1, 1_000_000_000, "Most accounts."),
     number(
         "store.readers",
@@ -307,6 +300,20 @@ pub const KEYS: &[Key] = &[
         60,
         365 * DAY,
         "How long a post id is remembered at least, for recognising a repeated post. The protocol promises 259,200 (72 h).",
+    ),
+    number(
+        "store.post_id_fresh_seconds",
+        "seconds",
+        10,
+        3600,
+        "How old the id of a new post may be. Ids are in memory for so long, 75 bytes each, and then on disk.",
+    ),
+    number(
+        "store.post_id_bytes",
+        "bytes",
+        MIB,
+        1024 * TIB,
+        "Most bytes of post ids on disk, 40 each; beyond it the oldest are forgotten before their time.",
     ),
     number(
         "store.unopened_seconds",

@@ -144,11 +144,12 @@ impl Default for Rates {
 pub struct StoreConfig {
     pub total_bytes: u64,
     pub mailboxes: u64,
-    pub posts: u64,
     pub accounts: u64,
     pub readers: u64,
     pub tokens: u64,
     pub post_id_seconds: u32,
+    pub post_id_fresh_seconds: u32,
+    pub post_id_bytes: u64,
     pub unopened_seconds: u64,
     pub segment_bytes: u32,
     pub headroom_bytes: u64,
@@ -249,11 +250,12 @@ impl Default for Config {
             store: StoreConfig {
                 total_bytes: policy.total_bytes,
                 mailboxes: policy.mailboxes,
-                posts: policy.posts,
                 accounts: policy.accounts,
                 readers: policy.readers,
                 tokens: policy.tokens,
                 post_id_seconds: policy.post_id_seconds,
+                post_id_fresh_seconds: policy.fresh_seconds,
+                post_id_bytes: embedded.past_bytes,
                 unopened_seconds: policy.unopened_seconds,
                 segment_bytes: embedded.segment_bytes,
                 headroom_bytes: embedded.headroom_bytes,
@@ -396,11 +398,11 @@ impl Config {
         StorePolicy {
             total_bytes: self.store.total_bytes,
             mailboxes: self.store.mailboxes,
-            posts: self.store.posts,
             accounts: self.store.accounts,
             readers: self.store.readers,
             readers_per_mailbox: self.limits.readers_per_mailbox as usize,
             post_id_seconds: self.store.post_id_seconds,
+            fresh_seconds: self.store.post_id_fresh_seconds,
             unopened_seconds: self.store.unopened_seconds,
             key_packages_per_device: self.limits.key_packages_per_device as usize,
             tokens_per_device: self.limits.tokens_per_device as usize,
@@ -420,6 +422,7 @@ impl Config {
             segment_bytes: self.store.segment_bytes,
             headroom_bytes: self.store.headroom_bytes,
             checkpoint_bytes: self.store.checkpoint_bytes,
+            past_bytes: self.store.post_id_bytes,
             queue_bytes: self.store.queue_bytes as usize,
         }
     }

@@ -103,11 +103,12 @@ impl<L: Clone + PartialEq> Mailbox<L> {
             && self.readers == Readers::new(&new.readers)
     }
 
-    /// Whether an append may be made. The order of the checks is part of the contract: post id, keys, turn,
-    /// quota.
+    /// Whether an append may be made, by the time `now` by which post ids are judged. The order of the checks
+    /// is part of the contract: post id, keys, turn, quota.
     pub(crate) fn append(
         &self,
         append: &Append,
+        now: u64,
         keyed: &Keyed,
         policy: &StorePolicy,
     ) -> Result<Verdict, StoreError> {
@@ -115,6 +116,10 @@ impl<L: Clone + PartialEq> Mailbox<L> {
         if let Some((seq, entry)) = self.log.find(&append.post_id, keyed) {
             let same = entry.fingerprint == fingerprint;
             return if same { Ok(Verdict::Repeated(seq)) } else { Err(StoreError::PostIdReused) };
+        }
+        // An id that is of now is held in memory if there was a post with it.
+        if !policy.is_of_now(&append.post_id, now) {
+            return Err(StoreError::PostIdTime { now });
         }
         self.lock.check(&append.post_key, append.turn.as_ref().map(|(key, _)| key))?;
         let seq = self.log.head() + 1;
@@ -286,6 +291,11 @@ impl<L: Clone + PartialEq> Mailbox<L> {
         }
     }
 
+    /// Most posts that its quota lets it hold in memory.
+    pub(crate) fn most_posts(&self) -> u64 {
+        self.quota / POST_OVERHEAD_BYTES
+    }
+
     /// The last day on which it was opened.
     pub(crate) fn opened(&self) -> u32 {
         self.opened
@@ -303,7 +313,7 @@ pub(crate) fn day(now: u64) -> u32 {
 }
 
 /// The part of a fingerprint that is kept.
-fn short(fingerprint: &[u8; 32]) -> ShortFingerprint {
+pub(crate) fn short(fingerprint: &[u8; 32]) -> ShortFingerprint {
     std::array::from_fn(|at| fingerprint[at])
 }
 

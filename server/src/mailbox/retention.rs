@@ -1,10 +1,12 @@
-//! What a mailbox may hold and for how long: quota and reserve (rule 5), expiry (rule 20), forgetting (rule
-//! 2), and the removal of a mailbox that nobody opens (rule 16). Reads no clock: `now` is a parameter.
+//! What a mailbox may hold and for how long: quota and reserve (rule 5), expiry (rule 20), which post ids may
+//! leave memory (rule 2), and the removal of a mailbox that nobody opens (rule 16). Reads no clock: `now` is
+//! a parameter.
 
 use posthorn_proto::Turn;
 use posthorn_proto::limits::{ENVELOPE_BYTES, POST_OVERHEAD_BYTES};
 
 use super::Mailbox;
+use super::log::Entry;
 use crate::store::StorePolicy;
 
 /// A day in seconds: how finely openings are noted, so that opening a mailbox rarely writes anything.
@@ -29,21 +31,13 @@ pub(crate) fn turn_cost(turn: &Turn) -> u64 {
 /// What expiry does to a mailbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expiry {
-    /// Nothing is due.
-    Nothing,
     /// Nobody has opened it for too long, so it goes.
     Remove,
-    /// From now on `oldest` is the oldest seq that is stored, and `forgotten` the newest post that is not
-    /// remembered.
-    Cut { oldest: u64, forgotten: u64 },
+    /// From now on this is the oldest seq that is stored, as it may have been before.
+    Keep { oldest: u64 },
 }
 
 impl<L: Clone + PartialEq> Mailbox<L> {
-    /// How long a post is remembered, seconds.
-    fn remember_for(&self, policy: &StorePolicy) -> u64 {
-        u64::from(policy.post_id_seconds.max(self.expiry))
-    }
-
     /// When it will be removed if nobody opens it, unix seconds. The day of the last opening counts in full.
     fn abandoned_at(&self, policy: &StorePolicy) -> u64 {
         (u64::from(self.opened) + 1) * DAY + policy.unopened_seconds
@@ -55,13 +49,16 @@ impl<L: Clone + PartialEq> Mailbox<L> {
         if self.readers.settle(self.log.oldest(), None) > self.log.oldest() {
             return 0;
         }
-        let forget = self
-            .log
-            .get(self.log.forgotten() + 1)
-            .map(|first| u64::from(first.time) + self.remember_for(policy));
         let drop =
             self.log.get(self.log.oldest()).map(|oldest| u64::from(oldest.time) + u64::from(self.expiry));
-        [forget, drop].into_iter().flatten().fold(self.abandoned_at(policy), u64::min)
+        drop.into_iter().fold(self.abandoned_at(policy), u64::min)
+    }
+
+    /// The earliest time at which [`Mailbox::past`] may find something, unix seconds.
+    pub(crate) fn past_due(&self, policy: &StorePolicy) -> Option<u64> {
+        let first = self.log.forgotten() + 1;
+        let entry = self.log.get(first).filter(|_| first < self.log.oldest())?;
+        Some(u64::from(entry.time) + u64::from(policy.fresh_seconds))
     }
 
     /// What has expired by `now`, as far as `most` entries go. Cuts prefixes only: an envelope behind one
@@ -70,25 +67,21 @@ impl<L: Clone + PartialEq> Mailbox<L> {
         if now >= self.abandoned_at(policy) {
             return Expiry::Remove;
         }
-        let over = |seconds: u64| move |time: u32| u64::from(time) + seconds <= now;
-        let (expired, forgettable) = (over(u64::from(self.expiry)), over(self.remember_for(policy)));
-        let (stored, first) = (self.log.oldest(), self.log.forgotten() + 1);
-        let few = usize::try_from(most).unwrap_or(usize::MAX);
+        let expired = |time: u32| u64::from(time) + u64::from(self.expiry) <= now;
+        let (stored, few) = (self.log.oldest(), usize::try_from(most).unwrap_or(usize::MAX));
         let gone = self.log.from(stored).take(few).take_while(|(_, entry)| expired(entry.time)).count();
         // Whoever missed something by this no longer holds back the rest (R3).
         let oldest = self.readers.settle(stored + gone as u64, None).min(stored.saturating_add(most));
-        let rest = most - (oldest - stored);
-        let lost = self
-            .log
-            .from(first)
-            .take(usize::try_from(rest).unwrap_or(usize::MAX))
-            .take_while(|(seq, entry)| *seq < oldest && forgettable(entry.time))
-            .count();
-        let forgotten = self.log.forgotten() + lost as u64;
-        if (oldest, forgotten) == (self.log.oldest(), self.log.forgotten()) {
-            return Expiry::Nothing;
-        }
-        Expiry::Cut { oldest, forgotten }
+        Expiry::Keep { oldest }
+    }
+
+    /// The first posts that need not be held in memory: they are trimmed, and their ids are no longer those
+    /// of new posts by the time `now`; prefixes only.
+    pub(crate) fn past(&self, now: u64, policy: &StorePolicy) -> impl Iterator<Item = (u64, &Entry<L>)> {
+        let oldest = self.log.oldest();
+        let is_past =
+            move |(seq, entry): &(u64, &Entry<L>)| *seq < oldest && !policy.is_of_now(&entry.post_id, now);
+        self.log.from(self.log.forgotten() + 1).take_while(is_past)
     }
 
     /// How far one command may trim, given how far all would go.

@@ -1,4 +1,5 @@
-//! Whether the clock can be believed (rule 20). Both engines ask it once a batch.
+//! What time it is: whether the clock can be believed (rule 20), and by which time post ids are judged (rule
+//! 2). Both engines ask once a batch.
 
 /// A jump, in seconds: what the wall clock may at most stray from the steady one, and may at most be behind
 /// the newest record at start. Clocks that are only corrected a little stay well below it.
@@ -102,9 +103,99 @@ impl ClockGuard {
     }
 }
 
+/// The time by which post ids are judged. It never goes back, so that what is no longer of now never is
+/// again, and its memory may go. When the guarded clock goes back, this one goes on at half the speed until
+/// the other has caught up: clients follow, and forgetting goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct PostClock {
+    /// What it showed when the steady clock showed `steady`.
+    at: u64,
+    steady: u64,
+}
+
+impl PostClock {
+    fn now(&mut self, guarded: u64, steady: u64) -> u64 {
+        let half = steady.saturating_sub(self.steady) / 2;
+        if guarded >= self.at + half {
+            *self = Self { at: guarded, steady };
+        } else {
+            // What was too little to count as a second counts the next time.
+            *self = Self { at: self.at + half, steady: self.steady + 2 * half };
+        }
+        self.at
+    }
+}
+
+/// What time it is for a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Now {
+    /// The guarded clock, by which records are stamped, unix seconds.
+    pub(crate) time: u64,
+    /// The time by which post ids are judged, unix seconds.
+    pub(crate) posts: u64,
+    /// Whether expiry is paused, because the clock is in doubt.
+    pub(crate) paused: bool,
+}
+
+#[cfg(test)]
+impl From<u64> for Now {
+    fn from(time: u64) -> Self {
+        Self { time, posts: time, paused: false }
+    }
+}
+
+/// The clocks of a store.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clocks {
+    guard: ClockGuard,
+    posts: PostClock,
+}
+
+impl Clocks {
+    /// At start: the clocks' readings, the time of the newest record (0 = none), and what the clock of post
+    /// ids is known to have shown, all in seconds.
+    pub(crate) fn new(wall: u64, steady: u64, latest: u64, posts: u64) -> Self {
+        Self { guard: ClockGuard::new(wall, steady, latest), posts: PostClock { at: posts, steady } }
+    }
+
+    /// What time it is. Notices jumps.
+    pub(crate) fn now(&mut self, wall: u64, steady: u64) -> Now {
+        let time = self.guard.now(wall, steady);
+        Now { time, posts: self.posts.now(time, steady), paused: self.guard.paused() }
+    }
+
+    /// The operator vouches for the wall clock.
+    pub(crate) fn confirm(&mut self, wall: u64, steady: u64) -> Now {
+        self.guard.confirm(wall, steady);
+        self.now(wall, steady)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_clock_of_post_ids_never_goes_back_and_never_stands_still() {
+        let mut clocks = Clocks::new(NOW, 0, NOW, NOW - 500);
+        assert_eq!(clocks.now(NOW, 0), Now::from(NOW));
+        assert_eq!(clocks.now(NOW + 900, 900).posts, NOW + 900);
+        // The operator sets it back by a day.
+        let mut last = clocks.confirm(NOW + 900 - 86_400, 900).posts;
+        assert_eq!(last, NOW + 900);
+        for second in 1..=2 * 86_400 {
+            let now = clocks.now(NOW + 900 - 86_400 + second, 900 + second);
+            assert!((last..=last + 1).contains(&now.posts), "{second}");
+            assert_eq!(now.posts, now.time.max(NOW + 900 + second / 2), "{second}");
+            last = now.posts;
+        }
+        assert_eq!(last, NOW + 900 + 86_400, "the other has caught up");
+        let ahead = NOW + 900 + 86_400 + 1800;
+        assert_eq!(clocks.now(ahead, 900 + 2 * 86_400), Now::from(ahead), "forward it follows at once");
+        // A start with a clock that stands before what it had shown.
+        let mut clocks = Clocks::new(NOW, 0, 0, NOW + 7200);
+        assert_eq!([0, 1, 2, 3600].map(|at| clocks.now(NOW + at, at).posts - NOW), [7200, 7200, 7201, 9000]);
+    }
 
     const NOW: u64 = 1_800_000_000;
     /// A steady clock that shows that the start was long ago.

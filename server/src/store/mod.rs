@@ -272,6 +272,12 @@ pub enum StoreError {
     /// See [`ErrorCode::PostIdReused`].
     #[error("the post id stands for a different post")]
     PostIdReused,
+    /// See [`ErrorCode::PostIdTime`].
+    #[error("the post id is not of the last minutes, and no post with it is known: read on, then post anew")]
+    PostIdTime {
+        /// The time by which post ids are judged, unix seconds.
+        now: u64,
+    },
     /// See [`ErrorCode::BadTurn`].
     #[error("the turn contradicts the readers: {0}")]
     BadTurn(&'static str),
@@ -341,6 +347,7 @@ impl StoreError {
             Self::ReaderUnknown => ErrorCode::ReaderUnknown,
             Self::OpenedElsewhere => ErrorCode::OpenedElsewhere,
             Self::PostIdReused => ErrorCode::PostIdReused,
+            Self::PostIdTime { .. } => ErrorCode::PostIdTime,
             Self::BadTurn(_) => ErrorCode::BadTurn,
             Self::TokenUnknown => ErrorCode::TokenUnknown,
             Self::InviteInvalid => ErrorCode::InviteInvalid,
@@ -421,8 +428,6 @@ pub struct StorePolicy {
     pub total_bytes: u64,
     /// Most mailboxes of the relay.
     pub mailboxes: u64,
-    /// Most remembered posts over all mailboxes, which bounds memory.
-    pub posts: u64,
     /// Most accounts of the relay.
     pub accounts: u64,
     /// Most readers over all mailboxes, including evicted ones that may still read, which bounds memory.
@@ -431,6 +436,9 @@ pub struct StorePolicy {
     pub readers_per_mailbox: usize,
     /// Shortest time that a post id is remembered, seconds (rule 2).
     pub post_id_seconds: u32,
+    /// How old the id of a new post may be, in seconds. Ids are held in memory for so long, and on disk from
+    /// then on.
+    pub fresh_seconds: u32,
     /// How long nobody may open a mailbox before it is removed, seconds (rule 16).
     pub unopened_seconds: u64,
     /// Most one-time key packages of one device; the oldest make room for new ones.
@@ -461,16 +469,29 @@ impl StorePolicy {
     }
 }
 
+/// How far ahead of its relay's clock the id of a new post may be, in seconds.
+const AHEAD_SECONDS: u64 = 300;
+
+impl StorePolicy {
+    /// Whether a new post may have this id: it was made in the last minutes, as far as it says. As the time
+    /// by which that is judged never goes back, what is no longer of now never is again. `now` is that time,
+    /// unix seconds.
+    pub(crate) fn is_of_now(&self, post_id: &PostId, now: u64) -> bool {
+        let made = post_id.seconds();
+        made + u64::from(self.fresh_seconds) > now && made <= now + AHEAD_SECONDS
+    }
+}
+
 impl Default for StorePolicy {
     fn default() -> Self {
         Self {
             total_bytes: 10 << 30,
             mailboxes: 1_000_000,
-            posts: 10_000_000,
             accounts: 100_000,
             readers: 4_000_000,
             readers_per_mailbox: posthorn_proto::limits::READERS_PER_MAILBOX,
             post_id_seconds: 72 * 3600,
+            fresh_seconds: 300,
             unopened_seconds: 180 * 24 * 3600,
             key_packages_per_device: posthorn_proto::limits::KEY_PACKAGES_PER_DEVICE,
             tokens_per_device: posthorn_proto::limits::TOKENS_PER_DEVICE,
@@ -492,8 +513,12 @@ pub struct Stats {
     pub envelopes: u64,
     /// Bytes of stored envelopes and their turns.
     pub envelope_bytes: u64,
-    /// How many posts are remembered, trimmed or not.
+    /// How many posts are held in memory: those that are stored, and the trimmed ones of the last minutes.
     pub posts: u64,
+    /// Bytes on disk of the ids of those that no longer are.
+    pub past_bytes: u64,
+    /// Since when posts are recognised by these, unix seconds; 0 = since ever.
+    pub past_since: u64,
     /// How many accounts there are.
     pub accounts: u64,
     /// How many blobs there are.
@@ -535,13 +560,19 @@ pub trait Store: Blobs {
 
     /// Appends, and turns the lock if asked to, atomically; returns the seq, from 1 on, without holes. The
     /// order of the checks: post id (a repeat gets the old seq, rule 2; a different post under the same id
-    /// `PostIdReused`), keys (`KeyTurned`), the turn (`BadTurn`), the mailbox's quota (`MailboxFull`, with a
+    /// `PostIdReused`; an unknown id that was not made in the last minutes `PostIdTime`), keys (`KeyTurned`),
+    /// the turn (`BadTurn`), the mailbox's quota (`MailboxFull`, with a
     /// reserve for appends that carry a turn, rule 5: a tenth and at least 4 of the largest envelopes, but at
     /// most half), then the relay's (`Quota`).
     ///
-    /// A post costs [`POST_OVERHEAD_BYTES`](posthorn_proto::limits::POST_OVERHEAD_BYTES) while its id is
-    /// remembered ([`StorePolicy::post_id_seconds`], or the mailbox's expiry if that is longer) and, while it
-    /// is stored, its envelope and its turn (64 bytes, 48 for each reader admitted, 16 for each evicted).
+    /// A repeat is recognised for [`StorePolicy::post_id_seconds`] after it was posted, and while the
+    /// envelope is stored. The id `PostIdTime` refuses was not posted in that time, and never will be under
+    /// this id.
+    ///
+    /// A post costs [`POST_OVERHEAD_BYTES`](posthorn_proto::limits::POST_OVERHEAD_BYTES) while it is held in
+    /// memory, which is as long as it is stored and as its id may be that of a new post
+    /// ([`StorePolicy::fresh_seconds`]), and, while it is stored, its envelope and its turn (64 bytes, 48 for
+    /// each reader admitted, 16 for each evicted).
     ///
     /// A turn may admit only readers that are not there and evict only readers that are. Those admitted begin
     /// with this append as their cursor. Those evicted may read up to it, hold nothing back, and are gone
@@ -590,12 +621,14 @@ pub trait Store: Blobs {
     /// Removes a mailbox, if this is the current turn key.
     fn destroy(&self, mailbox: MailboxId, turn_key: KeyHash) -> Later<'_, (), StoreError>;
 
-    /// Drops what has expired by now: envelopes (prefixes only, rule 20), post ids, mailboxes that nobody
-    /// opened (their last day counts in full), invites, tokens (after 7 days), and blobs whose lease has
-    /// ended. Does nothing while a jump of the clock is unconfirmed: the wall clock is more than 1 h off the
-    /// steady one, or at start was more than 1 h before or 7 days after the newest record. Until it is
-    /// confirmed, records are stamped as
-    /// if there had been no jump (at start: with the later of the two times).
+    /// Drops what has expired by now: envelopes (prefixes only, rule 20), mailboxes that nobody opened (their
+    /// last day counts in full), invites, tokens (after 7 days), and blobs whose lease has ended. Does
+    /// nothing while a jump of the clock is unconfirmed: the wall clock is more than 1 h off the steady one,
+    /// or at start was more than 1 h before or 7 days after the newest record. Until it is confirmed, records
+    /// are stamped as if there had been no jump (at start: with the later of the two times).
+    ///
+    /// Post ids that are no longer those of new posts leave memory in any case, and their posts stop
+    /// counting.
     fn expire(&self) -> Later<'_, (), StoreError>;
 
     /// The operator vouches for the clock: expiry goes on.

@@ -51,8 +51,9 @@ struct Sample {
 async fn soak(run: &Run, time: Duration) -> anyhow::Result<String> {
     let remembered = format!("store.post_id_seconds={REMEMBERED}");
     let segment = format!("store.segment_bytes={SEGMENT}");
+    let fresh = format!("store.post_id_fresh_seconds={REMEMBERED}");
     let mut options = vec!["--no-rates", "--open-registration", "--set", "store.checkpoint_bytes=4194304"];
-    options.extend(["--set", &remembered, "--set", &segment]);
+    options.extend(["--set", &remembered, "--set", &fresh, "--set", &segment]);
     let mut relay = RelayProcess::start(&RelayProgram::new(&run.relay), &options).await?;
     let mut rng = ChaCha20Rng::seed_from_u64(run.seed);
     let device = BareDevice::new(&mut rng);

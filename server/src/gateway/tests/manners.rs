@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use posthorn_proto::frame::{Open, Opening, Request, ServerBody, Signal};
-use posthorn_proto::{ErrorCode, Limits, MailboxId, PostKey, ReadKey, Reader, ReaderId};
+use posthorn_proto::{ErrorCode, Limits, MailboxId, PostId, PostKey, ReadKey, Reader, ReaderId};
 
 use super::support::*;
 use crate::config::Rates;
 use crate::outbox::{ANSWER_BYTES, Ending};
+use crate::store::Clock as _;
 
 #[test]
 fn hello_comes_first_and_says_what_is_accepted() {
@@ -133,7 +134,9 @@ fn listeners(relay: &TestRelay, client: &mut Client) -> Vec<Client> {
     let listen = |n: u8| {
         let mut listener = relay.connect();
         let reader = Reader { id: ReaderId([100 + n; 16]), key_hash: key_hash(READ_KEY) };
-        client.ask(turning(100 + n, vec![reader], vec![]));
+        let Request::Post(mut post) = turning(100 + n, vec![reader], vec![]) else { unreachable!("it is") };
+        post.post_id = PostId::at(relay.clock.unix_seconds(), [100 + n; 12]);
+        client.ask(Request::Post(post));
         relay.pass(20_000);
         listener.open_as(reader.id, READ_KEY, 0);
         listener

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use posthorn_proto::frame::{Request, ServerBody};
-use posthorn_proto::{ErrorCode, Limits, PostId, Reader, ReaderId};
+use posthorn_proto::{ErrorCode, Limits, Reader, ReaderId};
 
 use super::held::{CAME, GATE, Held, OPENED, Trouble};
 use super::support::*;
@@ -22,7 +22,7 @@ fn requests_overtake_a_post_that_waits_and_posts_keep_their_order() {
     for id in 1..=3 {
         client.send(post(id, b"x"));
     }
-    assert_eq!(*CAME.lock(), [PostId([1; 16]), PostId([2; 16]), PostId([3; 16])], "in the order sent");
+    assert_eq!(*CAME.lock(), [1, 2, 3].map(post_id), "in the order sent");
     assert_eq!(client.ask(Request::Ping), ServerBody::Done, "answered at once");
     assert!(client.session.accepts_frames());
     client.send(post(4, b"x"));

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use parking_lot::Mutex;
 use posthorn_proto::frame::{ClientFrame, Hello, Request, ServerBody, ServerFrame};
-use posthorn_proto::{CLOSE_IDLE, PATH, SUBPROTOCOL, Token};
+use posthorn_proto::{CLOSE_IDLE, PATH, PostId, SUBPROTOCOL, Token};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -98,6 +98,13 @@ pub(super) async fn relay(change: impl FnOnce(&mut Config)) -> Relay {
     Relay::start(config).await.expect("started")
 }
 
+/// The same post, made when the relay, whose clock is this machine's, greeted.
+fn now(hello: &Hello, request: Request) -> Request {
+    let Request::Post(mut post) = request else { unreachable!("it is a post") };
+    post.post_id = PostId::at(hello.time, std::array::from_fn(|at| post.post_id.0[at + 4]));
+    Request::Post(post)
+}
+
 /// A plain request; returns what comes until the relay closes.
 pub(super) async fn plain(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.expect("connected");
@@ -143,7 +150,7 @@ async fn the_whole_way_over_a_socket() {
     assert!(matches!(bob.ask(open(READER, READ_KEY, 100)).await, ServerBody::Opened(_)));
     let envelope = vec![7; 200_000];
     for id in 1..=20 {
-        alice.send(post(id, &envelope)).await;
+        alice.send(now(&hello, post(id, &envelope))).await;
     }
     for seq in 1..=20 {
         let ServerBody::Delivery(delivery) = bob.next().await.body else { panic!("not a delivery") };
@@ -275,7 +282,7 @@ async fn shutdown_answers_what_was_asked_and_says_goodbye() {
     wire.ask(Request::creation_tokens(vec![token.hash()])).await;
     assert_eq!(wire.ask(creation(token)).await, ServerBody::Created);
     for id in 1..=50 {
-        wire.send(post(id, b"x")).await;
+        wire.send(now(&hello, post(id, b"x"))).await;
     }
     assert_eq!(wire.next().await.body, ServerBody::Posted { seq: 1 });
     let address = relay.address();
@@ -361,8 +368,8 @@ fn the_log_gives_nothing_away() {
             wire.ask(Request::creation_tokens(vec![token.hash()])).await;
             wire.ask(creation(token)).await;
             wire.ask(open(READER, READ_KEY, 1)).await;
-            wire.ask(post(1, b"secret words")).await;
-            wire.ask(post(1, b"other words")).await;
+            wire.ask(now(&hello, post(1, b"secret words"))).await;
+            wire.ask(now(&hello, post(1, b"other words"))).await;
             wire.ask(Request::Ping).await;
             wire.socket.send(Message::binary(vec![0xff; 9])).await.expect("sent");
             wire.closing().await;

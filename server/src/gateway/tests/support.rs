@@ -296,10 +296,15 @@ pub(super) fn creation(token: Token) -> Request {
     })
 }
 
+/// A post id of the time at which the tests' clock begins.
+pub(super) fn post_id(id: u8) -> PostId {
+    PostId::at(1_800_000_000, [id; 12])
+}
+
 pub(super) fn post(id: u8, envelope: &[u8]) -> Request {
     Request::Post(Post {
         mailbox: MAILBOX,
-        post_id: PostId([id; 16]),
+        post_id: post_id(id),
         post_key: PostKey::from_bytes(POST_KEY),
         envelope: Bytes::copy_from_slice(envelope),
         turn: None,

@@ -99,7 +99,7 @@ pub(crate) async fn opening_keeps_a_mailbox(mut f: Fixture) {
     assert_eq!(f.view(forgotten, 1).await, Err(StoreError::MailboxUnknown));
     assert_eq!(f.view(m, 1).await, Ok((0, 1, 0, None)));
     f.clock.pass(25 * DAY);
-    expect(f.store.append(post(m, 1, 0)).await);
+    expect(f.store.append(f.now(post(m, 1, 0))).await);
     f.clock.pass(6 * DAY);
     expect(f.store.expire().await);
     assert_eq!(f.view(m, 1).await, Err(StoreError::MailboxUnknown), "posting is not opening");

@@ -153,11 +153,11 @@ pub(crate) fn small_policy() -> StorePolicy {
     StorePolicy {
         total_bytes: 64 << 20,
         mailboxes: 8,
-        posts: 4096,
         readers: 64,
         accounts: 4,
         readers_per_mailbox: 4,
-        post_id_seconds: 10_000,
+        post_id_seconds: 40_000,
+        fresh_seconds: 10_000,
         unopened_seconds: 30 * 86_400,
         key_packages_per_device: 3,
         tokens_per_device: 20,
@@ -238,6 +238,11 @@ impl Fixture {
         Ok((view.head, view.oldest, view.cursor, view.until))
     }
 
+    /// The same append with an id that is made now.
+    pub(crate) fn now(&self, append: super::Append) -> super::Append {
+        names::at(append, self.clock.unix_seconds())
+    }
+
     /// The seqs that can be read.
     pub(crate) async fn stored(&self, mailbox: MailboxId) -> Vec<u64> {
         let all = ReadRange { from: 0, to: u64::MAX, bytes: usize::MAX };
@@ -262,8 +267,11 @@ pub(crate) fn new_mailbox(n: u8, readers: &[u8]) -> NewMailbox {
 macro_rules! conformance {
     ($engine:expr) => {
         $crate::store::conformance::conformance! { @each $engine;
-            posts { seqs_have_no_holes a_repeat_gets_its_old_seq an_id_stands_for_one_post ids_are_remembered_long_enough
-                ids_outlive_the_envelopes_of_slow_mailboxes events_come_in_order ids_are_per_mailbox many_posts_are_found
+            posts { seqs_have_no_holes a_repeat_gets_its_old_seq an_id_stands_for_one_post
+                new_ids_are_of_now ids_are_remembered_long_enough old_ids_stand_for_one_post
+                ids_are_of_one_life what_is_stored_is_recognised_for_ever a_step_back_forgets_nothing
+                a_flood_is_forgotten_and_recognised
+                events_come_in_order ids_are_per_mailbox many_posts_are_found
                 concurrent_posts_get_seqs_of_their_own no_answer_is_older_than_one_before_it }
             turns { both_keys_are_checked a_turn_replaces_the_keys of_two_turns_one_wins a_refused_turn_changes_nothing
                 bad_turns_are_refused the_admitted_begin_behind_the_turn the_evicted_read_up_to_the_turn
@@ -272,7 +280,7 @@ macro_rules! conformance {
             readers { opening_tells_the_state keys_are_checked a_claim_replaces_the_key a_cursor_never_moves_back the_former_opening_moves_nothing
                 what_all_passed_is_trimmed without_readers_nothing_is_trimmed ranges_are_kept signals_need_the_post_key }
             quotas { a_post_costs_envelope_and_memory the_reserve_is_for_turns a_full_mailbox_evicts_who_fills_it
-                turns_cost_too bytes_are_bounded cards_and_key_packages_are_bounded posts_are_bounded
+                turns_cost_too bytes_are_bounded cards_and_key_packages_are_bounded
                 mailboxes_are_bounded readers_are_bounded
                 accounts_are_bounded stats_count }
             expiry { envelopes_expire only_prefixes_expire the_late_hold_nothing_back unopened_mailboxes_go

@@ -43,6 +43,7 @@ struct ModelMailbox {
     /// All posts that ever were, by seq.
     posts: BTreeMap<u64, ModelPost>,
     stored: BTreeSet<u64>,
+    /// Those that are held in memory.
     remembered: BTreeSet<u64>,
     opened_day: u64,
 }
@@ -73,6 +74,13 @@ pub(crate) struct Model {
 
 fn turn_bytes(turn: Option<&Turn>) -> u64 {
     turn.map_or(0, |turn| 64 + 48 * turn.admit.len() as u64 + 16 * turn.evict.len() as u64)
+}
+
+/// Whether this may be a new post: its id was made at most so long ago, and at most 5 minutes ahead.
+fn is_of_now(append: &Append, now: u64, policy: &StorePolicy) -> bool {
+    let made = append.post_id.seconds();
+    (now + 1..=now + 300 + u64::from(policy.fresh_seconds))
+        .contains(&(made + u64::from(policy.fresh_seconds)))
 }
 
 fn bytes_of(append: &Append) -> u64 {
@@ -219,16 +227,18 @@ impl Model {
 
     pub(crate) fn append(&mut self, append: Append) -> Result<u64, StoreError> {
         let (policy, now) = (self.policy, self.now);
-        let posts: u64 = self.mailboxes.values().map(|mailbox| mailbox.remembered.len() as u64).sum();
         let used = self.held();
         let readers = self.all_readers();
         let mailbox = self.at(append.mailbox)?;
-        for seq in &mailbox.remembered {
-            let post = &mailbox.posts[seq].append;
-            if post.post_id == append.post_id {
-                let same = post.fingerprint == append.fingerprint;
+        // The time for which ids are remembered is longer than any list of operations.
+        for (seq, post) in &mailbox.posts {
+            if post.append.post_id == append.post_id {
+                let same = post.append.fingerprint == append.fingerprint;
                 return if same { Ok(*seq) } else { Err(StoreError::PostIdReused) };
             }
+        }
+        if !is_of_now(&append, now, &policy) {
+            return Err(StoreError::PostIdTime { now });
         }
         if append.post_key != mailbox.post_key {
             return Err(StoreError::KeyTurned);
@@ -247,9 +257,6 @@ impl Model {
         let bytes = bytes_of(&append) + POST_OVERHEAD_BYTES;
         if mailbox.used() + bytes > quota - reserve {
             return Err(StoreError::MailboxFull);
-        }
-        if posts >= policy.posts {
-            return Err(StoreError::Quota("posts"));
         }
         if used + bytes > policy.total_bytes {
             return Err(StoreError::Quota("bytes"));
@@ -341,14 +348,16 @@ impl Model {
         self.mailboxes.retain(|_, mailbox| now < (mailbox.opened_day + 1) * DAY + policy.unopened_seconds);
         for mailbox in self.mailboxes.values_mut() {
             let (expiry, posts) = (u64::from(mailbox.created.expiry), &mailbox.posts);
-            let keep = expiry.max(u64::from(policy.post_id_seconds));
             while mailbox.stored.first().is_some_and(|seq| posts[seq].time + expiry <= now) {
                 mailbox.stored.pop_first();
             }
             mailbox.settle();
             let (oldest, posts) = (mailbox.oldest(), &mailbox.posts);
-            while mailbox.remembered.first().is_some_and(|seq| *seq < oldest && posts[seq].time + keep <= now)
-            {
+            // They go from the first on, once that one was posted long enough ago.
+            let fresh = u64::from(policy.fresh_seconds);
+            let due = mailbox.remembered.first().is_some_and(|seq| posts[seq].time + fresh <= now);
+            let is_past = |seq: &u64| due && *seq < oldest && !is_of_now(&posts[seq].append, now, &policy);
+            while mailbox.remembered.first().is_some_and(is_past) {
                 mailbox.remembered.pop_first();
             }
         }
@@ -589,6 +598,8 @@ impl Model {
             envelopes: all().map(|mailbox| mailbox.stored.len() as u64).sum(),
             envelope_bytes: all().map(stored).sum(),
             posts: all().map(|mailbox| mailbox.remembered.len() as u64).sum(),
+            past_bytes: 0,
+            past_since: 0,
             accounts: self.accounts.len() as u64,
             blobs: self.blobs.len() as u64,
             blob_bytes: self.blob_bytes(),

@@ -7,6 +7,7 @@ use posthorn_proto::frame::TokenPurpose;
 use posthorn_proto::turn::TurnHash;
 use posthorn_proto::{BlobId, DeviceId, Handle, KeyHash, MailboxId, PostId, Reader, ReaderId, Turn};
 
+use super::START;
 use crate::store::{Advance, Append, NewAccount, NewBlob, OpenReader, OpeningNumber};
 
 /// Of tokens for mailboxes, and for blobs.
@@ -24,9 +25,20 @@ pub(crate) fn mailbox(n: u8) -> MailboxId {
     MailboxId([n; 16])
 }
 
-/// Post `n`.
+/// Post `n`, as if it were made when tests begin.
 pub(crate) fn post_id(n: u16) -> PostId {
-    PostId(std::array::from_fn(|at| if at < 2 { n.to_be_bytes()[at] } else { 7 }))
+    made_at(n, START)
+}
+
+/// Post `n`, made at this time.
+pub(crate) fn made_at(n: u16, seconds: u64) -> PostId {
+    PostId::at(seconds, std::array::from_fn(|at| if at < 2 { n.to_be_bytes()[at] } else { 7 }))
+}
+
+/// The same append, as if its id were made at this time.
+pub(crate) fn at(append: Append, seconds: u64) -> Append {
+    let random = std::array::from_fn(|at| append.post_id.0[at + 4]);
+    Append { post_id: PostId::at(seconds, random), ..append }
 }
 
 fn key(kind: u8, n: u8) -> KeyHash {

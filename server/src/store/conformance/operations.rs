@@ -16,35 +16,118 @@ use super::names::{
 };
 use super::{Engine, Fixture, new_mailbox};
 use crate::store::{
-    Advance, BlobView, NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader, OpeningNumber, ReadRange,
-    ReaderView, StoreError, StorePolicy,
+    Advance, Append, BlobView, NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader, OpeningNumber,
+    ReadRange, ReaderView, StoreError, StorePolicy,
 };
 
 /// One thing done to a store. Numbers name mailboxes, readers, posts and generations of keys as in [`names`].
 /// Acknowledged is by the newest opening, or by one so many `before` it.
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
-    Draw { device: u8, upload: bool, tokens: Vec<u8> },
-    Create { mailbox: u8, token: u8, readers: Vec<u8>, expiry: u32 },
-    Post { mailbox: u8, post: u16, generation: Gen, len: usize },
-    Turn { mailbox: u8, post: u16, generation: Gen, admit: Vec<u8>, evict: Vec<u8> },
-    Open { mailbox: u8, reader: u8, key: u8, claim: Option<u8> },
-    Advance { mailbox: u8, reader: u8, seq: u64, before: usize },
-    Read { mailbox: u8, from: u64, to: u64, bytes: usize },
-    Signal { mailbox: u8, generation: Gen },
-    Destroy { mailbox: u8, generation: Gen },
-    Pass { seconds: u64 },
+    Draw {
+        device: u8,
+        upload: bool,
+        tokens: Vec<u8>,
+    },
+    Create {
+        mailbox: u8,
+        token: u8,
+        readers: Vec<u8>,
+        expiry: u32,
+    },
+    Post {
+        mailbox: u8,
+        post: u16,
+        generation: Gen,
+        len: usize,
+    },
+    /// From now on this number names a post whose id is made so much later than now, in seconds.
+    Name {
+        post: u16,
+        made: i64,
+    },
+    Turn {
+        mailbox: u8,
+        post: u16,
+        generation: Gen,
+        admit: Vec<u8>,
+        evict: Vec<u8>,
+    },
+    Open {
+        mailbox: u8,
+        reader: u8,
+        key: u8,
+        claim: Option<u8>,
+    },
+    Advance {
+        mailbox: u8,
+        reader: u8,
+        seq: u64,
+        before: usize,
+    },
+    Read {
+        mailbox: u8,
+        from: u64,
+        to: u64,
+        bytes: usize,
+    },
+    Signal {
+        mailbox: u8,
+        generation: Gen,
+    },
+    Destroy {
+        mailbox: u8,
+        generation: Gen,
+    },
+    Pass {
+        seconds: u64,
+    },
     Expire,
-    Mint { invite: u8, uses: u32, seconds: u64 },
-    Register { account: u8, invite: Option<u8>, variant: bool },
-    RemoveAccount { account: u8 },
-    Card { device: u8, version: u64, fill: u8 },
-    LookUp { account: u8 },
-    Publish { device: u8, packages: Vec<u8>, last_resort: Option<u8> },
-    Take { account: u8 },
-    CreateBlob { blob: u8, token: u8, holder: u8, length: u64, seconds: u32 },
-    ExtendBlob { blob: u8, holder: u8, seconds: u32 },
-    DeleteBlob { blob: u8, holder: u8 },
+    Mint {
+        invite: u8,
+        uses: u32,
+        seconds: u64,
+    },
+    Register {
+        account: u8,
+        invite: Option<u8>,
+        variant: bool,
+    },
+    RemoveAccount {
+        account: u8,
+    },
+    Card {
+        device: u8,
+        version: u64,
+        fill: u8,
+    },
+    LookUp {
+        account: u8,
+    },
+    Publish {
+        device: u8,
+        packages: Vec<u8>,
+        last_resort: Option<u8>,
+    },
+    Take {
+        account: u8,
+    },
+    CreateBlob {
+        blob: u8,
+        token: u8,
+        holder: u8,
+        length: u64,
+        seconds: u32,
+    },
+    ExtendBlob {
+        blob: u8,
+        holder: u8,
+        seconds: u32,
+    },
+    DeleteBlob {
+        blob: u8,
+        holder: u8,
+    },
     Restart,
 }
 
@@ -72,6 +155,8 @@ fn ops() -> impl Strategy<Value = Op> {
             .prop_map(|(mailbox, token, readers, expiry)| Op::Create { mailbox, token, readers, expiry }),
         10 => (mailbox(), 0..30u16, generation(), prop_oneof![Just(1usize), Just(300), Just(700)])
             .prop_map(|(mailbox, post, generation, len)| Op::Post { mailbox, post, generation, len }),
+        4 => (0..30u16, prop_oneof![4 => Just(0i64), 2 => -600..600i64, 1 => -20_000..20_000i64])
+            .prop_map(|(post, made)| Op::Name { post, made }),
         5 => (mailbox(), 0..30u16, generation(), names(2), names(2))
             .prop_map(|(mailbox, post, generation, admit, evict)| Op::Turn { mailbox, post, generation, admit, evict }),
         4 => (mailbox(), who(), 1..8u8, proptest::option::of(1..8u8))
@@ -103,11 +188,11 @@ fn tiny_policy() -> StorePolicy {
     StorePolicy {
         total_bytes: 6_000,
         mailboxes: 8,
-        posts: 24,
         readers: 9,
         accounts: 2,
         readers_per_mailbox: 4,
-        post_id_seconds: 10_000,
+        post_id_seconds: u32::MAX,
+        fresh_seconds: 400,
         unopened_seconds: 2 * 86_400,
         key_packages_per_device: 3,
         tokens_per_device: 5,
@@ -143,6 +228,8 @@ struct Pair {
     generations: [u8; 4],
     /// The numbers of the openings of each mailbox and reader since the start, in order.
     openings: BTreeMap<(u8, u8), Vec<OpeningNumber>>,
+    /// When the id of each post was made, unix seconds; of others when they are first posted.
+    made: BTreeMap<u16, u64>,
 }
 
 impl Pair {
@@ -180,6 +267,11 @@ impl Pair {
         }
     }
 
+    /// The append with the id that its number has.
+    fn named(&mut self, append: Append, post: u16) -> Append {
+        names::at(append, *self.made.entry(post).or_insert(self.model.now))
+    }
+
     async fn step(&mut self, op: &Op) -> Result<(), String> {
         match op {
             Op::Draw { .. }
@@ -192,6 +284,9 @@ impl Pair {
             | Op::Take { .. } => self.step_of_directory(op).await?,
             Op::CreateBlob { .. } | Op::ExtendBlob { .. } | Op::DeleteBlob { .. } => {
                 self.step_of_blob(op).await?
+            }
+            Op::Name { post, made } => {
+                self.made.insert(*post, self.model.now.saturating_add_signed(*made));
             }
             Op::Pass { seconds } => {
                 self.fixture.clock.pass(*seconds);
@@ -212,7 +307,8 @@ impl Pair {
             }
             _ => self.step_of_mailbox(op).await?,
         }
-        let stats = crate::store::Stats { disk_bytes: 0, ..self.fixture.store.stats() };
+        let stats = self.fixture.store.stats();
+        let stats = crate::store::Stats { disk_bytes: 0, past_bytes: 0, past_since: 0, ..stats };
         if stats == self.model.stats() {
             return Ok(());
         }
@@ -233,6 +329,7 @@ impl Pair {
             }
             Op::Post { mailbox: m, post, generation, len } => {
                 let append = names::sized(mailbox(*m), *post, self.generation(*m, *generation), *len);
+                let append = self.named(append, *post);
                 let answer = self.model.append(append.clone());
                 alike(store.append(append).await, answer)
             }
@@ -240,6 +337,7 @@ impl Pair {
                 let generation = self.generation(*m, *generation);
                 let append =
                     names::turning(names::post(mailbox(*m), *post, generation), generation, admit, evict);
+                let append = self.named(append, *post);
                 let answer = self.model.append(append.clone());
                 if self.model.check_post_key(mailbox(*m), post_key(generation + 1)).is_ok() {
                     self.generations[usize::from(*m)] = generation + 1;
@@ -364,7 +462,8 @@ fn run(engine: Box<dyn Engine>, ops: &[Op]) -> Result<(), String> {
     runtime.block_on(async {
         let fixture = Fixture::boxed(engine, tiny_policy()).await;
         let model = Model::new(tiny_policy());
-        let mut pair = Pair { fixture, model, generations: [0; 4], openings: BTreeMap::new() };
+        let mut pair =
+            Pair { fixture, model, generations: [0; 4], openings: BTreeMap::new(), made: BTreeMap::new() };
         let begin = [
             Op::Register { account: 1, invite: None, variant: false },
             Op::Draw { device: 1, upload: false, tokens: vec![1, 2, 3, 4] },

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::future::join_all;
 
 use super::names::{
-    device, envelope, expect, finger, handle_of, open, post, post_id, post_key, sized, turning, upto,
+    at, device, envelope, expect, finger, handle_of, open, post, post_id, post_key, sized, turning, upto,
 };
-use super::{EXPIRY, Event, Fixture};
+use super::{Clock as _, EXPIRY, Event, Fixture, START};
 use crate::store::{Append, ReadRange, StoreError, Stored};
 
 pub(crate) async fn seqs_have_no_holes(mut f: Fixture) {
@@ -58,34 +58,205 @@ pub(crate) async fn an_id_stands_for_one_post(mut f: Fixture) {
     assert_eq!(f.view(m, 1).await, Ok((1, 2, 1, None)), "nothing happened");
 }
 
+/// How long an id is that of a new post, and how long it is remembered, in seconds (`small_policy`).
+const FRESH: u64 = 10_000;
+const REMEMBERED: u64 = 40_000;
+
+/// That the post id is not of now, as the clock shows it.
+fn not_of_now(f: &Fixture) -> Result<u64, StoreError> {
+    Err(StoreError::PostIdTime { now: f.clock.unix_seconds() })
+}
+
+pub(crate) async fn new_ids_are_of_now(mut f: Fixture) {
+    let m = f.mailbox(1, &[1]).await;
+    let (mut seq, mut ahead) = (0, None);
+    for _ in 0..2 {
+        let now = f.clock.unix_seconds();
+        for (made, is_taken) in [
+            (0, false),
+            (now - FRESH, false),
+            (now - FRESH + 1, true),
+            (now, true),
+            (now + 300, true),
+            (now + 301, false),
+            (u64::from(u32::MAX), false),
+        ] {
+            seq += u64::from(is_taken);
+            let expected = if is_taken { Ok(seq) } else { not_of_now(&f) };
+            assert_eq!(f.store.append(at(post(m, 1, 0), made)).await, expected, "{made} at {now}");
+        }
+        if let Some((made, seq)) = ahead {
+            assert_eq!(f.store.append(at(post(m, 1, 0), made)).await, Ok(seq), "its time has come");
+        }
+        ahead = Some((now + 300, seq));
+        f.clock.pass(700);
+        f.restart().await;
+    }
+    let wrong = at(post(m, 2, 9), START - FRESH);
+    assert_eq!(f.store.append(wrong).await, not_of_now(&f), "that comes before the keys");
+}
+
 pub(crate) async fn ids_are_remembered_long_enough(mut f: Fixture) {
     let m = f.mailbox(1, &[1]).await;
     expect(f.store.append(post(m, 1, 0)).await);
     expect(f.store.advance(upto(m, 1, 1)).await);
-    f.clock.pass(9_999);
+    f.clock.pass(FRESH - 1);
     expect(f.store.expire().await);
     f.restart().await;
-    assert_eq!(f.store.append(post(m, 1, 0)).await, Ok(1), "10,000 s are not over");
+    assert_eq!(f.store.stats().posts, 1, "an id of now is held in memory");
+    assert_eq!(f.store.append(post(m, 1, 0)).await, Ok(1));
+    f.clock.pass(1);
+    expect(f.store.expire().await);
+    for _ in 0..2 {
+        assert_eq!(f.store.stats().posts, 0, "it has left memory");
+        assert_eq!(f.store.append(post(m, 1, 0)).await, Ok(1), "and is recognised");
+        f.restart().await;
+    }
+    f.clock.pass(REMEMBERED - FRESH - 1);
+    expect(f.store.expire().await);
+    f.restart().await;
+    assert_eq!(f.store.append(post(m, 1, 0)).await, Ok(1), "that time is not over");
+    // Where it is kept it goes with others, not much later.
+    f.clock.pass(FRESH + REMEMBERED / 12 + 1);
+    expect(f.store.expire().await);
+    f.restart().await;
+    assert_eq!(
+        f.store.append(post(m, 1, 0)).await,
+        not_of_now(&f),
+        "forgotten, but not taken for a new post"
+    );
+    assert_eq!(f.store.append(f.now(post(m, 1, 0))).await, Ok(2));
+}
+
+pub(crate) async fn old_ids_stand_for_one_post(mut f: Fixture) {
+    let m = f.mailbox(1, &[1]).await;
+    let all: Vec<u16> = (0..40).collect();
+    for n in &all {
+        expect(f.store.append(sized(m, *n, 0, 10)).await);
+    }
+    expect(f.store.append(turning(post(m, 100, 0), 0, &[], &[])).await);
+    expect(f.store.advance(upto(m, 1, 41)).await);
+    f.clock.pass(FRESH);
+    expect(f.store.expire().await);
+    for _ in 0..2 {
+        assert_eq!(f.store.stats().posts, 0);
+        for n in &all {
+            assert_eq!(
+                f.store.append(sized(m, *n, 0, 10)).await,
+                Ok(u64::from(*n) + 1),
+                "the lock has turned"
+            );
+            assert_eq!(f.store.append(sized(m, *n, 0, 11)).await, Err(StoreError::PostIdReused));
+            assert_eq!(
+                f.store.append(sized(m, *n, 1, 10)).await,
+                Err(StoreError::PostIdReused),
+                "its key, too"
+            );
+            let other = f.store.append(at(sized(m, *n, 0, 10), START - 1)).await;
+            assert_eq!(other, not_of_now(&f), "another id that was never posted");
+        }
+        f.restart().await;
+    }
+}
+
+pub(crate) async fn ids_are_of_one_life(mut f: Fixture) {
+    let m = f.mailbox(1, &[1]).await;
+    expect(f.store.append(post(m, 1, 0)).await);
+    expect(f.store.advance(upto(m, 1, 1)).await);
+    f.clock.pass(FRESH);
+    expect(f.store.expire().await);
+    expect(f.store.destroy(m, super::names::turn_key(0)).await);
+    assert_eq!(f.store.append(post(m, 1, 0)).await, Err(StoreError::MailboxUnknown));
+    expect(f.store.create(super::NewMailbox { token: super::token(2), ..super::new_mailbox(1, &[1]) }).await);
+    for _ in 0..2 {
+        assert_eq!(f.store.append(post(m, 1, 0)).await, not_of_now(&f), "that was another mailbox");
+        f.restart().await;
+    }
+}
+
+pub(crate) async fn what_is_stored_is_recognised_for_ever(mut f: Fixture) {
+    f.tokens(1).await;
+    let new = crate::store::NewMailbox { expiry: 200_000, ..super::new_mailbox(1, &[1]) };
+    let m = new.mailbox;
+    expect(f.store.create(new).await);
+    expect(f.store.append(post(m, 1, 0)).await);
+    f.clock.pass(REMEMBERED * 4);
+    expect(f.store.expire().await);
+    assert_eq!(f.store.append(post(m, 1, 0)).await, Ok(1));
+    assert_eq!(f.store.append(sized(m, 1, 0, 7)).await, Err(StoreError::PostIdReused));
+    expect(f.store.advance(upto(m, 1, 1)).await);
+    expect(f.store.expire().await);
     f.clock.pass(1);
     expect(f.store.expire().await);
     f.restart().await;
     assert_eq!(f.store.stats().posts, 0);
-    assert_eq!(f.store.append(post(m, 1, 0)).await, Ok(2), "forgotten, so it is a new post");
+    assert_eq!(f.store.append(post(m, 1, 0)).await, Ok(1), "and for a while after that");
 }
 
-pub(crate) async fn ids_outlive_the_envelopes_of_slow_mailboxes(f: Fixture) {
-    f.tokens(1).await;
-    let new = crate::store::NewMailbox { expiry: 20_000, ..super::new_mailbox(1, &[1]) };
-    let m = new.mailbox;
-    expect(f.store.create(new).await);
+/// Neither a clock that the operator sets back, nor a start with one that stands before what it had shown,
+/// lets an id be new again that has left memory.
+pub(crate) async fn a_step_back_forgets_nothing(mut f: Fixture) {
+    let m = f.mailbox(1, &[1]).await;
     expect(f.store.append(post(m, 1, 0)).await);
     expect(f.store.advance(upto(m, 1, 1)).await);
-    f.clock.pass(19_999);
+    f.clock.pass(2 * FRESH);
     expect(f.store.expire().await);
-    assert_eq!(f.store.append(post(m, 1, 0)).await, Ok(1), "as long as the envelope might have lived");
-    f.clock.pass(1);
+    let was = f.clock.unix_seconds();
+    f.clock.jump(-2 * FRESH as i64);
+    expect(f.store.confirm_clock().await);
+    let (unknown, of_then) = (post(m, 2, 0), at(post(m, 3, 0), was));
+    for round in 0..3 {
+        assert_eq!(f.store.append(post(m, 1, 0)).await, Ok(1), "round {round}");
+        let Err(StoreError::PostIdTime { now }) = f.store.append(unknown.clone()).await else {
+            panic!("an id that may have left memory is not new, round {round}")
+        };
+        assert!(now >= was, "clients are told a time that will do: {now}, it was {was}");
+        assert_eq!(f.store.append(of_then.clone()).await, Ok(2), "round {round}");
+        assert_eq!(f.store.append(at(post(m, 4 + round, 0), now)).await, Ok(3 + u64::from(round)));
+        f.restart().await;
+    }
+    // It goes on, slower, until the other has caught up; and so does forgetting.
+    expect(f.store.advance(upto(m, 1, 5)).await);
+    f.clock.pass(2 * FRESH);
     expect(f.store.expire().await);
-    assert_eq!(f.store.append(post(m, 1, 0)).await, Ok(2));
+    let Err(StoreError::PostIdTime { now }) = f.store.append(unknown.clone()).await else { panic!("old") };
+    assert!((was + FRESH..was + 2 * FRESH).contains(&now), "{now}, it was {was}");
+    f.clock.pass(2 * FRESH + 10);
+    expect(f.store.expire().await);
+    assert_eq!(f.store.append(unknown).await, not_of_now(&f));
+    assert_eq!(f.store.stats().posts, 0);
+}
+
+/// Memory stays as it is however much comes, and nothing is refused for what is no longer held.
+pub(crate) async fn a_flood_is_forgotten_and_recognised(mut f: Fixture) {
+    let m = f.mailbox(1, &[1]).await;
+    let (step, each) = (FRESH / 4, 60u64);
+    let mut all = std::collections::VecDeque::new();
+    for round in 0..60u64 {
+        let made = f.clock.unix_seconds();
+        for n in 0..each {
+            let seq = round * each + n + 1;
+            let new = at(sized(m, seq as u16, 0, 10), made);
+            assert_eq!(f.store.append(new.clone()).await, Ok(seq));
+            all.push_back((new, seq, made));
+        }
+        expect(f.store.advance(upto(m, 1, (round + 1) * each)).await);
+        f.clock.pass(step);
+        expect(f.store.expire().await);
+        let held = f.store.stats().posts;
+        assert!(held <= 5 * each, "{held} in round {round}");
+        if round % 13 == 0 {
+            f.restart().await;
+        }
+        let now = f.clock.unix_seconds();
+        while all.front().is_some_and(|(.., made)| made + REMEMBERED <= now) {
+            all.pop_front();
+        }
+        for (post, seq, _) in all.iter().step_by(17) {
+            assert_eq!(f.store.append(post.clone()).await, Ok(*seq), "round {round}");
+        }
+    }
+    assert!(f.store.stats().past_bytes < 200_000, "what is over goes: {:?}", f.store.stats());
 }
 
 pub(crate) async fn events_come_in_order(mut f: Fixture) {
@@ -128,19 +299,23 @@ pub(crate) async fn many_posts_are_found(mut f: Fixture) {
         assert_eq!(f.store.append(sized(m, n, 0, 10)).await, Ok(u64::from(n) + 1));
     }
     f.clock.pass(u64::from(EXPIRY));
-    for n in 200..210 {
-        assert_eq!(f.store.append(sized(m, n, 0, 10)).await, Ok(u64::from(n) + 1));
+    let later: Vec<_> = (200..210).map(|n| (f.now(sized(m, n, 0, 10)), u64::from(n) + 1)).collect();
+    for (post, seq) in &later {
+        assert_eq!(f.store.append(post.clone()).await, Ok(*seq));
     }
-    f.clock.pass(10_000 - u64::from(EXPIRY));
+    f.clock.pass(FRESH - u64::from(EXPIRY));
     expect(f.store.expire().await);
     for round in 0..2 {
-        for n in 200..210 {
-            assert_eq!(f.store.append(sized(m, n, 0, 10)).await, Ok(u64::from(n) + 1), "round {round}");
+        for (post, seq) in &later {
+            assert_eq!(f.store.append(post.clone()).await, Ok(*seq), "round {round}");
         }
         assert_eq!(f.store.stats().posts, 10);
+        for n in 0..200 {
+            assert_eq!(f.store.append(sized(m, n, 0, 10)).await, Ok(u64::from(n) + 1), "round {round}");
+        }
         f.restart().await;
     }
-    assert_eq!(f.store.append(sized(m, 0, 0, 10)).await, Ok(211));
+    assert_eq!(f.store.append(f.now(sized(m, 0, 0, 10))).await, Ok(211));
 }
 
 pub(crate) async fn concurrent_posts_get_seqs_of_their_own(f: Fixture) {

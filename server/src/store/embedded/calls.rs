@@ -11,6 +11,7 @@ use posthorn_proto::{BlobId, DeviceId, Handle, Incarnation, KeyHash, MailboxId};
 use super::acknowledged::Acknowledgement;
 use super::committer::{Ask, Asker, Request, posted};
 use super::journal::Position;
+use super::recall::Asked;
 use super::shared::State;
 use super::{EmbeddedStore, units_of};
 use crate::store::ledger::{Command, Ledger, Outcome};
@@ -83,10 +84,21 @@ impl Store for EmbeddedStore {
     }
 
     fn append(&self, append: Append) -> Later<'_, u64, StoreError> {
-        Box::pin(async move { posted(self.run(Command::Append(append)).await) })
+        Box::pin(async move {
+            let asked = Asked::of(&append);
+            match posted(self.run(Command::Append(append)).await) {
+                Err(StoreError::PostIdTime { now }) => self.recall(&asked, now).await,
+                posted => posted,
+            }
+        })
     }
 
     fn append_soon(&self, append: Append, ticket: Ticket) -> Option<(Append, Ticket)> {
+        // Whoever has to look it up waits. (If it is of now as yet, the ledger still holds what it knows of
+        // it when its turn comes: to be forgotten it would first have to be asked for, behind this.)
+        if !self.policy.is_of_now(&append.post_id, self.shared.posts_time()) {
+            return Some((append, ticket));
+        }
         let command = Command::Append(append);
         let units = units_of(&command);
         self.shared.awaits(self.clock.as_ref());
@@ -153,10 +165,7 @@ impl Store for EmbeddedStore {
     }
 
     fn expire(&self) -> Later<'_, (), StoreError> {
-        Box::pin(async move {
-            while let Outcome::Expired { more: true } = self.run(Command::Expire).await? {}
-            Ok(())
-        })
+        Box::pin(self.expire_all())
     }
 
     fn confirm_clock(&self) -> Later<'_, (), StoreError> {

@@ -188,8 +188,10 @@ mod tests {
     use super::super::damage::Known;
     use super::super::journal::sim::SimDisk;
     use super::super::journal::{Journal, JournalConfig, Location, Time};
+    use super::super::past::{Bounds, PastIds};
     use super::*;
     use crate::store::StorePolicy;
+    use crate::store::clock::Clocks;
     use crate::store::keyed::Keyed;
     use crate::store::ledger::{Change, Ledger, Record};
 
@@ -216,7 +218,11 @@ mod tests {
         let nowhere = Location { segment: 0, offset: 0, len: 0 };
         ledger.apply(&Record { version: 1, time: 1, change }, nowhere, &mut |_, _| ());
         let known = Known::of(None).expect("there is no file");
-        let shared = Arc::new(Shared::new(ledger, journal.reader(), journal.position(), known));
+        let bounds = Bounds { seconds: 0, bytes: 0, entries: 1 };
+        let past = PastIds::open(Arc::new(SimDisk::default()), bounds, &mut StdRng::seed_from_u64(1));
+        let (past, clocks) = (past.expect("opens"), Clocks::new(0, 0, 0, 0));
+        let at = (journal.reader(), journal.position());
+        let shared = Arc::new(Shared::new(ledger, at, known, past, clocks));
         let dir = tempfile::tempdir().expect("temp dir");
         let index = Index::at(&dir.path().join("index"));
         let checkpointer = Checkpointer::start(index, Arc::clone(&shared)).expect("a thread");

@@ -20,7 +20,7 @@ use super::journal::{Batch, BeginError, Fatal, Journal, Location, Resume};
 use super::shared::{Pinned, Shared, State};
 use super::upkeep::Upkeep;
 use super::{KIND_MARK, KIND_RECORD, MARK_BYTES};
-use crate::store::clock::ClockGuard;
+use crate::store::clock::Now;
 use crate::store::ledger::{Command, Decision, News, Outcome, Taken};
 use crate::store::{Clock, OpenReader, Published, StoreError, Ticket};
 
@@ -92,7 +92,6 @@ pub(super) struct Committer {
     pub(super) journal: Journal,
     pub(super) queue: Queue,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) guard: ClockGuard,
     pub(super) published: Arc<dyn Published>,
     pub(super) upkeep: Upkeep,
     pub(super) checkpointer: Option<Checkpointer>,
@@ -135,7 +134,7 @@ struct Round {
     batch: Option<Batch>,
     news: Vec<News>,
     answers: Vec<Answered>,
-    now: u64,
+    now: Now,
     /// Whether the disk is nearly full.
     tight: bool,
 }
@@ -227,7 +226,7 @@ impl Committer {
 
     /// One batch. If somebody asked to close, returns where to answer that.
     fn round(&mut self) -> Result<Option<Asker>, Fatal> {
-        let now = self.guard.now(self.clock.unix_seconds(), self.clock.monotonic_seconds());
+        let now = self.shared.now(self.clock.as_ref());
         let version = self.shared.ledger.read().version();
         self.journal.stamp(version);
         let tight = self.journal.free_bytes().is_ok_and(|free| free < self.headroom);
@@ -258,7 +257,6 @@ impl Committer {
         for one in self.settling.take_some(settle) {
             self.settle(one, &mut round)?;
         }
-        self.shared.paused.store(self.guard.paused(), Ordering::Relaxed);
         if let (Some(batch), true) = (&mut round.batch, rides) {
             let (_, before) = batch.size();
             self.upkeep.ride(&mut self.journal, &self.shared, batch)?;
@@ -374,12 +372,7 @@ impl Committer {
                     self.settle(one, round)?;
                 }
             }
-            Command::Expire if self.guard.paused() => return Ok(Ok(Outcome::Expired { more: false })),
-            Command::ConfirmClock => {
-                let (wall, steady) = (self.clock.unix_seconds(), self.clock.monotonic_seconds());
-                self.guard.confirm(wall, steady);
-                round.now = wall;
-            }
+            Command::ConfirmClock => round.now = self.shared.confirm_clock(self.clock.as_ref()),
             _ => {}
         }
         let refused = round.tight && takes_space(&command);
@@ -489,7 +482,7 @@ impl Committer {
             Outcome::Stock(stock) => Outcome::Stock(stock),
             Outcome::Drawn(accepted) => Outcome::Drawn(accepted),
             Outcome::Blob(view) => Outcome::Blob(view),
-            Outcome::Expired { more } => Outcome::Expired { more },
+            Outcome::Expired { more, past } => Outcome::Expired { more, past },
         }
     }
 
@@ -567,6 +560,7 @@ fn takes_space(command: &Command) -> bool {
         | Command::Advance(_)
         | Command::Destroy { .. }
         | Command::Expire
+        | Command::Forget(_)
         | Command::ConfirmClock
         | Command::RemoveAccount(_)
         | Command::TakeKeyPackages(_)
@@ -590,6 +584,7 @@ pub(super) fn size_of(command: &Command) -> usize {
                 one_time.iter().chain(last_resort).map(|package| package.len() + RECORD_BYTES).sum()
             }
             Command::DrawTokens { hashes, .. } => 32 * hashes.len(),
+            Command::Forget(forgets) => RECORD_BYTES * forgets.len(),
             _ => 0,
         }
 }

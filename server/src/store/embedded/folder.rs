@@ -5,6 +5,7 @@
 //! <data>/incarnation   one line of text, with a checksum
 //! <data>/damage        what could not be read back, if anything
 //! <data>/journal/      the truth
+//! <data>/past/         the ids of posts that are no longer held in memory
 //! <data>/index/        two checkpoints, sled's files: may be deleted at any time
 //! ```
 //! What the journal and the index hold is not known here.
@@ -25,12 +26,13 @@ const INCARNATION_LABEL: &str = "posthorn incarnation 1 ";
 /// One of these makes a folder the relay's.
 const OURS: [&str; 2] = ["lock", "journal"];
 /// What may be in a folder that is yet to become the relay's.
-const HARMLESS: [&str; 9] = [
+const HARMLESS: [&str; 10] = [
     "posthorn.toml",
     "relay-identity.key",
     "incarnation",
     "incarnation.tmp",
     "index",
+    "past",
     "damage",
     "damage.tmp",
     "admin.sock",
@@ -150,6 +152,11 @@ impl Folder {
     /// The folder of the journal's segments.
     pub(super) fn journal(&self) -> PathBuf {
         self.path.join("journal")
+    }
+
+    /// The folder of the past's slices.
+    pub(super) fn past(&self) -> PathBuf {
+        self.path.join("past")
     }
 
     /// The folder of sled's files.

@@ -16,6 +16,7 @@
 //! | `committer` | the order of decide, write, sync, publish, answer |
 //! | `shared` | the ledger beside the durable position; reading |
 //! | `acknowledged` | acknowledgements that nobody waits for, until the committer takes them |
+//! | `past`, `recall` | posts that the ledger has forgotten; how they get there and are found |
 //! | `upkeep` | when segments are counted and emptied |
 //! | `checkpoint`, `index`, `checkpointer` | sled, which may be thrown away at any time: one checkpoint; two in turn; when |
 //! | `folder`, `start` | lock and incarnation; from files to a running store |
@@ -32,6 +33,8 @@ mod damage;
 mod folder;
 mod index;
 pub(crate) mod journal;
+mod past;
+mod recall;
 mod salvage;
 mod shared;
 mod start;
@@ -41,7 +44,7 @@ mod upkeep;
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -60,10 +63,11 @@ use self::folder::{Folder, FolderError, Life, fresh};
 use self::journal::disk::{Disk, is_full};
 use self::journal::real::RealDisk;
 use self::journal::{JournalConfig, OpenError, Time, any_segment, last_start};
+use self::past::PastIds;
 use self::shared::{Shared, State};
 use self::start::{Ground, no_thread};
 use self::upkeep::Upkeep;
-use super::clock::ClockGuard;
+use super::clock::Clocks;
 use super::ledger::{Command, Record};
 use super::{Clock, Later, Published, Store, StoreError, StorePolicy};
 
@@ -83,6 +87,11 @@ fn read_record(kind: u8, payload: Bytes) -> Option<Record> {
 /// What remembering a post takes of the journal once its envelope is gone, roughly, in bytes.
 const MARK_BYTES: u64 = 88;
 
+/// Entries of a slice of the past: 5 MiB, and 10 MiB of memory until it is written.
+const SLICE: usize = 1 << 17;
+/// Look-ups in the past that may wait for the disk at once.
+const SEARCHES: usize = 4;
+
 /// Most commands that wait for the committer.
 const QUEUE_COMMANDS: usize = 8192;
 /// The unit in which the queue's bytes are counted, in bytes.
@@ -101,6 +110,8 @@ pub struct EmbeddedConfig {
     pub headroom_bytes: u64,
     /// How much is written to the journal between checkpoints, in bytes, which bounds what a start replays.
     pub checkpoint_bytes: u64,
+    /// Most bytes of the ids of posts that are no longer held in memory; beyond it the oldest go.
+    pub past_bytes: u64,
     /// Most commands that wait for the committer, in bytes; further callers wait until theirs is taken.
     pub queue_bytes: usize,
 }
@@ -114,6 +125,7 @@ impl EmbeddedConfig {
             segment_bytes: 32 << 20,
             headroom_bytes: 128 << 20,
             checkpoint_bytes: 256 << 20,
+            past_bytes: 4 << 30,
             queue_bytes: 64 << 20,
         }
     }
@@ -172,6 +184,9 @@ pub struct EmbeddedStore {
     waiting: AtomicUsize,
     /// Held by the first of them. It is fair, so they keep their order.
     turn: tokio::sync::Mutex<()>,
+    /// How many look-ups in the past may begin.
+    searches: Semaphore,
+    policy: StorePolicy,
     committer: Option<JoinHandle<()>>,
     folder: Option<Arc<Folder>>,
 }
@@ -179,6 +194,12 @@ pub struct EmbeddedStore {
 /// A command's share of the queue's room.
 fn units_of(command: &Command) -> u32 {
     size_of(command).div_ceil(QUEUE_GRAIN) as u32
+}
+
+/// Says where it was that the past could not be read or removed.
+fn past_failed(folder: Option<&Path>) -> impl FnOnce(std::io::Error) -> StartError {
+    let path = folder.map(|folder| folder.join("past")).unwrap_or_default();
+    move |error| StartError::Folder(path, error)
 }
 
 /// Counts as one waiting caller for as long as it lives.
@@ -200,6 +221,9 @@ impl Drop for Waiting<'_> {
 /// Where a store is opened: the real folder, or a test's.
 struct Site {
     disk: Arc<dyn Disk>,
+    past: Arc<dyn Disk>,
+    /// Entries of a slice of the past.
+    slice: usize,
     index: Option<PathBuf>,
     life: Life,
     folder: Option<Folder>,
@@ -229,17 +253,19 @@ impl Site {
     fn of(config: &EmbeddedConfig, rng: &mut impl CryptoRng) -> Result<Self, StartError> {
         let folder = Folder::lock(&config.path)?;
         let life = folder.life(rng)?;
-        let path = folder.journal();
-        let disk = RealDisk::open(&path).map_err(|error| match error.kind() {
+        let disk = |path: PathBuf| match RealDisk::open(&path) {
+            Ok(disk) => Ok(Arc::new(disk)),
             // It is there, but not for the relay: the advice is that for a file.
-            ErrorKind::PermissionDenied => FolderError::Unreadable(path, error).into(),
-            _ => StartError::Folder(path, error),
-        })?;
-        if life.start > 0 && !any_segment(&disk).map_err(OpenError::from)? {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                Err(StartError::from(FolderError::Unreadable(path, error)))
+            }
+            Err(error) => Err(StartError::Folder(path, error)),
+        };
+        let (disk, past, index) = (disk(folder.journal())?, disk(folder.past())?, Some(folder.index()));
+        if life.start > 0 && !any_segment(disk.as_ref()).map_err(OpenError::from)? {
             return Err(StartError::JournalGone(folder.journal()));
         }
-        let index = Some(folder.index());
-        Ok(Self { disk: Arc::new(disk), index, life, folder: Some(folder), restored: false })
+        Ok(Self { disk, past, slice: SLICE, index, life, folder: Some(folder), restored: false })
     }
 }
 
@@ -283,16 +309,24 @@ impl EmbeddedStore {
         let losses = started.losses();
         let is_empty = started.ledger.version() == 0;
         let lost_unknown = !known.knows(started.unknown_losses().iter());
-        let guard = ClockGuard::new(clock.unix_seconds(), clock.monotonic_seconds(), started.ledger.latest());
+        let bounds = past::Bounds {
+            seconds: u64::from(config.policy.post_id_seconds),
+            bytes: config.past_bytes,
+            entries: site.slice,
+        };
+        let past = PastIds::open(site.past, bounds, rng).map_err(past_failed(folder))?;
+        let (wall, steady) = (clock.unix_seconds(), clock.monotonic_seconds());
+        let clocks = Clocks::new(wall, steady, started.ledger.latest(), past.newest());
         let keyed = started.ledger.keyed();
         // What was replayed is durable: where that was not certain, the journal has written it again.
         let shared = Arc::new(Shared::new(
             started.ledger,
-            started.journal.reader(),
-            started.journal.position(),
+            (started.journal.reader(), started.journal.position()),
             known,
+            past,
+            clocks,
         ));
-        shared.paused.store(guard.paused(), Ordering::Relaxed);
+        shared.now(clock.as_ref());
         let checkpointer = started.index.map(|index| Checkpointer::start(index, Arc::clone(&shared)));
         let checkpointer = checkpointer.transpose().map_err(no_thread)?;
         let (queue, requests) = mpsc::channel(QUEUE_COMMANDS);
@@ -303,7 +337,6 @@ impl EmbeddedStore {
             journal: started.journal,
             queue: Queue { requests, room: Arc::clone(&room) },
             clock: Arc::clone(&clock),
-            guard,
             published: Arc::clone(&published),
             checkpointer,
             headroom: config.headroom_bytes,
@@ -328,6 +361,8 @@ impl EmbeddedStore {
             queue: Some(queue),
             waiting: AtomicUsize::new(0),
             turn: tokio::sync::Mutex::new(()),
+            searches: Semaphore::new(SEARCHES),
+            policy: config.policy,
             room,
             committer: Some(thread.map_err(no_thread)?),
             folder: site.folder.map(Arc::new),
@@ -363,6 +398,8 @@ impl EmbeddedStore {
         rng: &mut dyn RngCore,
     ) -> Result<(), StartError> {
         if let Some(renewal) = renewal {
+            // What is told apart by another life's seqs would be told wrong.
+            self.shared.past.clear().map_err(past_failed(self.folder.as_deref().map(Folder::path)))?;
             self.blocking(Command::Restored).map_err(StartError::Renewal)?;
             renewal.tell();
             if !life.is_new {

@@ -16,6 +16,8 @@ use tokio::sync::watch;
 use super::acknowledged::Acknowledged;
 use super::damage::{Known, envelope, stretch};
 use super::journal::{Damage, Location, Position, ReadError, Reader};
+use super::past::PastIds;
+use crate::store::clock::{Clocks, Now};
 use crate::store::ledger::{Held, Ledger, Missing, Place, Record, Taken, Unrecorded};
 use crate::store::{BlobView, CardRecord, Clock, ReadRange, Stats, StoreError, Stored, TakenKeyPackage};
 use posthorn_proto::{BlobId, Handle, MailboxId};
@@ -61,6 +63,11 @@ pub(super) enum State {
 pub(super) struct Shared {
     pub(super) ledger: RwLock<Ledger<Location>>,
     pub(super) reader: Reader,
+    /// What time it is. Whoever asks moves it on.
+    clocks: Mutex<Clocks>,
+    posts_time: AtomicU64,
+    /// The posts that the ledger has forgotten.
+    pub(super) past: PastIds,
     durable: watch::Sender<Durable>,
     /// Whether the store has ended, for whoever waits for nothing else: the end of a round wakes all who wait
     /// for `durable`.
@@ -121,12 +128,21 @@ impl Drop for Pinned {
 }
 
 impl Shared {
-    pub(super) fn new(ledger: Ledger<Location>, reader: Reader, end: Position, damage: Known) -> Self {
+    pub(super) fn new(
+        ledger: Ledger<Location>,
+        (reader, end): (Reader, Position),
+        damage: Known,
+        past: PastIds,
+        clocks: Clocks,
+    ) -> Self {
         let acknowledged = Acknowledged::new(ledger.keyed());
         let durable = Durable { version: ledger.version(), end, state: State::Running };
         Self {
             ledger: RwLock::new(ledger),
             reader,
+            clocks: Mutex::new(clocks),
+            posts_time: AtomicU64::new(0),
+            past,
             durable: watch::Sender::new(durable),
             end: watch::Sender::new(State::Running),
             applied: AtomicU64::new(0),
@@ -139,6 +155,25 @@ impl Shared {
             damage,
             pins: Mutex::new(BTreeMap::new()),
         }
+    }
+
+    /// What time it is now.
+    pub(super) fn now(&self, clock: &dyn Clock) -> Now {
+        let now = self.clocks.lock().now(clock.unix_seconds(), clock.monotonic_seconds());
+        self.paused.store(now.paused, Ordering::Relaxed);
+        self.posts_time.store(now.posts, Ordering::Relaxed);
+        now
+    }
+
+    /// The time by which post ids are judged, when it was last asked for: never later than it is.
+    pub(super) fn posts_time(&self) -> u64 {
+        self.posts_time.load(Ordering::Relaxed)
+    }
+
+    /// The operator vouches for the clock.
+    pub(super) fn confirm_clock(&self, clock: &dyn Clock) -> Now {
+        self.clocks.lock().confirm(clock.unix_seconds(), clock.monotonic_seconds());
+        self.now(clock)
     }
 
     /// Counts a request as unanswered until what is returned is dropped.
@@ -376,11 +411,14 @@ impl Shared {
     /// Numbers for the operator.
     pub(super) fn stats(&self, clock: &dyn Clock) -> Stats {
         let waits = self.unanswered.load(Ordering::Relaxed) > 0;
+        let (past_since, past_bytes) = self.past.numbers();
         let still = clock.monotonic_seconds().saturating_sub(self.moved.load(Ordering::Relaxed));
         Stats {
             stalled_seconds: if waits { still } else { 0 },
             disk_bytes: self.disk_bytes.load(Ordering::Relaxed),
             expiry_paused: self.paused.load(Ordering::Relaxed),
+            past_bytes,
+            past_since,
             damaged: self.damage.count(),
             full: self.full.load(Ordering::Relaxed),
             ..self.ledger.read().stats()

@@ -5,6 +5,7 @@ use posthorn_proto::frame::TokenPurpose;
 use posthorn_proto::{BlobId, DeviceId, Handle, KeyHash, MailboxId, PostId};
 
 use super::Record;
+use crate::mailbox::change::ShortFingerprint;
 use crate::store::{
     Advance, Append, BlobView, KeyPackageStock, NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader,
     OpeningNumber, ReaderView,
@@ -23,6 +24,8 @@ pub(crate) enum Command {
         turn_key: KeyHash,
     },
     Expire,
+    /// These posts can be recognised without the ledger: it forgets them.
+    Forget(Vec<Forget>),
     ConfirmClock,
     MintInvite(NewInvite),
     Register(NewAccount),
@@ -105,8 +108,43 @@ pub(crate) enum Outcome<L> {
     Drawn(u32),
     /// To `CreateBlob` and `ExtendBlob`.
     Blob(BlobView),
-    /// To `Expire`, which does a bounded amount of work; with `more` it must be asked again.
-    Expired { more: bool },
+    /// To `Expire`, which does a bounded amount of work; with `more` it must be asked again. The ledger would
+    /// forget the posts of the `past`, in order of seq for each mailbox.
+    Expired { more: bool, past: Vec<Past> },
+}
+
+/// A post that is trimmed, and whose id is no longer that of a new post: its repeats are answered without the
+/// ledger from now on (rule 2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Past {
+    pub(crate) mailbox: MailboxId,
+    /// The life of the mailbox in which it was posted.
+    pub(crate) life: u64,
+    pub(crate) seq: u64,
+    pub(crate) post_id: PostId,
+    pub(crate) fingerprint: ShortFingerprint,
+}
+
+/// The posts of a mailbox up to this seq are to be forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Forget {
+    pub(crate) mailbox: MailboxId,
+    pub(crate) life: u64,
+    pub(crate) to: u64,
+}
+
+impl Forget {
+    /// All of these.
+    pub(crate) fn all(past: &[Past]) -> Vec<Self> {
+        let mut all: Vec<Self> = Vec::new();
+        for Past { mailbox, life, seq, .. } in past {
+            match all.last_mut() {
+                Some(last) if (last.mailbox, last.life) == (*mailbox, *life) => last.to = *seq,
+                _ => all.push(Self { mailbox: *mailbox, life: *life, to: *seq }),
+            }
+        }
+        all
+    }
 }
 
 /// A key package to hand out. Its bytes must be read before its place can be reused.

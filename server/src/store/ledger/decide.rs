@@ -6,12 +6,14 @@ use bytes::Bytes;
 use posthorn_proto::frame::TokenPurpose;
 use posthorn_proto::{BlobId, DeviceId, Handle, KeyHash, MailboxId};
 
-use super::{Change, Command, Decision, Ledger, Outcome, Record, Taken, Unrecorded};
+use super::{Change, Command, Decision, Forget, Ledger, Outcome, Past, Record, Taken, Unrecorded};
 use crate::blob::change::{BlobChange, Held};
 use crate::directory::change::DirectoryChange;
 use crate::mailbox::change::MailboxChange;
+use crate::mailbox::log::Entry;
 use crate::mailbox::retention::{CUT_AT_ONCE, Expiry, turn_cost};
-use crate::mailbox::{Verdict, check_first_readers, day};
+use crate::mailbox::{Mailbox, Verdict, check_first_readers, day};
+use crate::store::clock::Now;
 use crate::store::{Append, NewAccount, NewBlob, NewInvite, NewMailbox, OpeningNumber, StoreError};
 use posthorn_proto::limits::POST_OVERHEAD_BYTES;
 
@@ -25,11 +27,13 @@ const BLOBS_AT_ONCE: usize = 256;
 type Decided<L> = Result<Decision<L>, StoreError>;
 
 impl<L: Clone + PartialEq> Ledger<L> {
-    /// Checks a command and says what it comes to. `now` is the guarded clock's time, unix seconds.
-    pub(crate) fn decide(&self, command: Command, now: u64) -> Decided<L> {
+    /// Checks a command and says what it comes to at this time.
+    pub(crate) fn decide(&self, command: Command, at: impl Into<Now>) -> Decided<L> {
+        let at = at.into();
+        let now = at.time;
         match command {
             Command::Create(new) => self.decide_create(new, now),
-            Command::Append(append) => self.decide_append(&append, now),
+            Command::Append(append) => self.decide_append(&append, at),
             Command::Open(open) => {
                 // Above what was given out since the start, and what was given out before it.
                 let newest = self.newest_opening.max(OpeningNumber(self.newest.version));
@@ -45,7 +49,8 @@ impl<L: Clone + PartialEq> Ledger<L> {
                 self.mailbox(&mailbox)?.lock.check_turn_key(&turn_key)?;
                 Ok(self.done(self.about(mailbox, [MailboxChange::Removed]), now))
             }
-            Command::Expire => Ok(self.decide_expire(now)),
+            Command::Expire => Ok(self.decide_expire(at)),
+            Command::Forget(forgets) => Ok(self.decide_forget(&forgets, now)),
             Command::ConfirmClock => Ok(self.done([Change::Clock], now)),
             Command::MintInvite(invite) => Ok(self.decide_mint(invite, now)),
             Command::Register(new) => self.decide_register(new, now),
@@ -126,16 +131,14 @@ impl<L: Clone + PartialEq> Ledger<L> {
         if more == 0 || fits { Ok(()) } else { Err(StoreError::Quota("bytes")) }
     }
 
-    fn decide_append(&self, append: &Append, now: u64) -> Decided<L> {
-        let change = match self.mailbox(&append.mailbox)?.append(append, &self.keyed, &self.policy)? {
+    fn decide_append(&self, append: &Append, at: Now) -> Decided<L> {
+        let (mailbox, now) = (self.mailbox(&append.mailbox)?, at.time);
+        let change = match mailbox.append(append, at.posts, &self.keyed, &self.policy)? {
             Verdict::Repeated(seq) => return Ok(self.decided(Outcome::Posted(seq), [], now)),
             Verdict::Accepted(change) => change,
         };
         let MailboxChange::Posted { seq, .. } = &change else { return Err(StoreError::Damaged) };
         let seq = *seq;
-        if self.totals.posts >= self.policy.posts {
-            return Err(StoreError::Quota("posts"));
-        }
         let turn = append.turn.as_ref().map(|(_, turn)| turn);
         let bytes = append.envelope.len() as u64 + POST_OVERHEAD_BYTES + turn.map_or(0, turn_cost);
         self.check_room_for_bytes(bytes)?;
@@ -143,51 +146,105 @@ impl<L: Clone + PartialEq> Ledger<L> {
         Ok(self.decided(Outcome::Posted(seq), self.about(append.mailbox, [change]), now))
     }
 
-    /// Looks at the mailboxes that are due, at invites and at tokens, as far as one command may go.
-    fn decide_expire(&self, now: u64) -> Decision<L> {
-        let (mut changes, mut idle) = (Vec::new(), Vec::new());
+    /// Looks at the mailboxes that are due, at invites and at tokens, as far as one command may go. While the
+    /// clock is in doubt nothing expires, but memory is kept small.
+    fn decide_expire(&self, now: Now) -> Decision<L> {
+        let (mut changes, mut idle, mut past) = (Vec::new(), Vec::new(), Vec::new());
         let mut left = CUT_AT_ONCE;
-        let mut due = self.due.iter().take_while(|(at, _)| u64::from(*at) <= now).peekable();
+        let mut due = self.due.iter().take_while(|(at, _)| u64::from(*at) <= now.time).peekable();
         // Something must be left for what is found: whatever was looked at counts as dealt with.
         while left > LOOK
             && let Some((_, id)) = due.next()
         {
             left -= LOOK;
             let Some(mailbox) = self.mailboxes.get(id) else { continue };
-            let remembered = mailbox.log.remembered();
-            let (cost, change) = match mailbox.expire(now, &self.policy, left) {
-                Expiry::Nothing => {
-                    idle.push(*id);
-                    (0, None)
+            let (stored, remembered) = (mailbox.log.oldest(), mailbox.log.remembered());
+            let expiry = match now.paused {
+                true => Expiry::Keep { oldest: stored },
+                false => mailbox.expire(now.time, &self.policy, left),
+            };
+            let change = match expiry {
+                Expiry::Remove => {
+                    left -= remembered.min(left);
+                    MailboxChange::Removed
                 }
-                Expiry::Remove => (remembered.min(left), Some(MailboxChange::Removed)),
-                Expiry::Cut { oldest, forgotten } => {
-                    let cost = oldest - mailbox.log.oldest() + forgotten - mailbox.log.forgotten();
-                    (cost, Some(MailboxChange::Cut { oldest, forgotten }))
+                // What is past is looked for at the next look, which a cut brings at once.
+                Expiry::Keep { oldest } if oldest > stored => {
+                    left -= oldest - stored;
+                    MailboxChange::Cut { oldest, forgotten: mailbox.log.forgotten() }
+                }
+                Expiry::Keep { .. } => {
+                    let found = self.past(*id, mailbox, now, left);
+                    left -= found.len() as u64;
+                    past.extend(found);
+                    idle.push(*id);
+                    continue;
                 }
             };
-            left -= cost;
-            changes.extend(self.about(*id, change));
+            changes.extend(self.about(*id, [change]));
         }
         let mut more = due.peek().is_some();
-        if !more {
-            let gone = self.invites.expired(now).take(INVITES_AT_ONCE);
-            changes.extend(gone.map(|hash| Change::Directory(DirectoryChange::InviteGone { hash })));
-            let void = self.tokens.expire(day(now)).max(self.uploads.expire(day(now)));
-            let void = void.map(|before| DirectoryChange::TokensExpired { before });
-            changes.extend(void.map(Change::Directory));
-            let before = changes.len();
-            let ended = self.blobs.ended(now).take(BLOBS_AT_ONCE);
-            changes.extend(ended.map(|(blob, life)| Change::Blob(BlobChange::Removed { blob, life })));
-            more = changes.len() - before == BLOBS_AT_ONCE;
-            // Once a day the journal notes that the time is believed; the next start compares with that.
-            if day(now) != day(u64::from(self.believed.time)) {
-                changes.push(Change::Clock);
+        if !more && !now.paused {
+            let (others, again) = self.expire_others(now.time);
+            changes.extend(others);
+            more = again;
+        }
+        let has_cut = changes.iter().any(|change| matches!(change, Change::Mailbox { .. }));
+        let outcome = Outcome::Expired { more: more || has_cut || left <= LOOK, past };
+        // Applying a cut finds the mailbox's next time; nothing else would move the others out of the way.
+        let unrecorded = Unrecorded::Idle { mailboxes: idle, now: now.time };
+        Decision { unrecorded, ..self.decided(outcome, changes, now.time) }
+    }
+
+    /// The posts that a mailbox need not hold, at most so many.
+    fn past(&self, id: MailboxId, mailbox: &Mailbox<L>, now: Now, most: u64) -> Vec<Past> {
+        if mailbox.past_due(&self.policy).is_none_or(|due| due > now.time) {
+            return Vec::new();
+        }
+        let life = mailbox.life;
+        let of = |(seq, entry): (u64, &Entry<L>)| {
+            let (post_id, fingerprint) = (entry.post_id, entry.fingerprint);
+            Past { mailbox: id, life, seq, post_id, fingerprint }
+        };
+        mailbox
+            .past(now.posts, &self.policy)
+            .take(usize::try_from(most).unwrap_or(usize::MAX))
+            .map(of)
+            .collect()
+    }
+
+    /// What has expired beside mailboxes, and whether there may be more.
+    fn expire_others(&self, now: u64) -> (Vec<Change>, bool) {
+        let gone = self.invites.expired(now).take(INVITES_AT_ONCE);
+        let gone = gone.map(|hash| DirectoryChange::InviteGone { hash });
+        let void = self.tokens.expire(day(now)).max(self.uploads.expire(day(now)));
+        let void = void.map(|before| DirectoryChange::TokensExpired { before });
+        let mut changes: Vec<Change> = gone.chain(void).map(Change::Directory).collect();
+        let before = changes.len();
+        let ended = self.blobs.ended(now).take(BLOBS_AT_ONCE);
+        changes.extend(ended.map(|(blob, life)| Change::Blob(BlobChange::Removed { blob, life })));
+        let more = changes.len() - before == BLOBS_AT_ONCE;
+        // Once a day the journal notes that the time is believed; the next start compares with that.
+        if day(now) != day(u64::from(self.believed.time)) {
+            changes.push(Change::Clock);
+        }
+        (changes, more)
+    }
+
+    /// Forgets posts whose repeats are recognised elsewhere. What is stored, or stood in an earlier life of
+    /// its mailbox, is not concerned.
+    fn decide_forget(&self, forgets: &[Forget], now: u64) -> Decision<L> {
+        let mut changes = Vec::new();
+        for Forget { mailbox, life, to } in forgets {
+            let Some(present) = self.mailboxes.get(mailbox).filter(|present| present.life == *life) else {
+                continue;
+            };
+            let (oldest, forgotten) = (present.log.oldest(), (*to).min(present.log.oldest() - 1));
+            if forgotten > present.log.forgotten() {
+                changes.extend(self.about(*mailbox, [MailboxChange::Cut { oldest, forgotten }]));
             }
         }
-        let decision = self.decided(Outcome::Expired { more: more || left <= LOOK }, changes, now);
-        // Applying a cut finds the mailbox's next time; nothing else would move the others out of the way.
-        Decision { unrecorded: Unrecorded::Idle { mailboxes: idle, now }, ..decision }
+        self.done(changes, now)
     }
 
     fn decide_mint(&self, invite: NewInvite, now: u64) -> Decision<L> {

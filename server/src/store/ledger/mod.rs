@@ -34,7 +34,7 @@ use posthorn_proto::frame::TokenPurpose;
 use posthorn_proto::limits::POST_OVERHEAD_BYTES;
 use posthorn_proto::{BlobId, DeviceId, Handle, KeyHash, MailboxId};
 
-pub(crate) use self::command::{Command, Decision, Held, HeldCard, Outcome, Taken, Unrecorded};
+pub(crate) use self::command::{Command, Decision, Forget, Held, HeldCard, Outcome, Past, Taken, Unrecorded};
 pub(crate) use self::keep::Keep;
 pub(crate) use self::rebuild::{Missing, Rebuild};
 pub(crate) use self::record::{Change, News, Record};
@@ -220,6 +220,8 @@ impl<L: Clone + PartialEq> Ledger<L> {
             envelopes: self.totals.envelopes,
             envelope_bytes: self.totals.envelope_bytes,
             posts: self.totals.posts,
+            past_bytes: 0,
+            past_since: 0,
             accounts: self.accounts.len() as u64,
             blobs: self.blobs.all().len() as u64,
             blob_bytes: self.blobs.bytes(),
@@ -266,7 +268,8 @@ impl<L: Clone + PartialEq> Ledger<L> {
     /// Schedules a mailbox that was looked at for its next time, which is after `now`.
     fn postpone(&mut self, id: &MailboxId, now: u64) {
         let Some(mailbox) = self.mailboxes.get_mut(id) else { return };
-        let later = self.policy.turn_of(id, mailbox.due(&self.policy).max(now + 1), now);
+        let due = mailbox.past_due(&self.policy).into_iter().fold(mailbox.due(&self.policy), u64::min);
+        let later = self.policy.turn_of(id, due.max(now + 1), now);
         self.due.remove(&(mailbox.scheduled, *id));
         self.due.insert((later, *id));
         mailbox.scheduled = later;
@@ -395,7 +398,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
         let forgotten = mailbox.log.forgotten();
         let result = change(mailbox);
         self.totals.replace(before, Totals::of(mailbox));
-        let due = self.policy.turn_of(id, mailbox.due(&self.policy), u64::from(self.newest.time));
+        let due = due(id, mailbox, &self.policy, u64::from(self.newest.time), renewed);
         if due < mailbox.scheduled || renewed {
             self.due.remove(&(mailbox.scheduled, *id));
             self.due.insert((due, *id));
@@ -572,6 +575,22 @@ impl<L: Clone + PartialEq> Ledger<L> {
             _ => {}
         }
     }
+}
+
+/// When a mailbox is to be looked at next. Posts that leave memory wait for its turn, unless it has just had
+/// it: so in a mailbox that is read all the time it is one record a minute.
+fn due<L: Clone + PartialEq>(
+    id: &MailboxId,
+    mailbox: &Mailbox<L>,
+    policy: &StorePolicy,
+    now: u64,
+    has_turn: bool,
+) -> u32 {
+    let due = policy.turn_of(id, mailbox.due(policy), now);
+    let past = mailbox
+        .past_due(policy)
+        .map(|at| if has_turn || policy.late_seconds == 0 { at } else { at.max(now + 1) });
+    past.map_or(due, |at| due.min(policy.turn_of(id, at, now)))
 }
 
 impl Totals {

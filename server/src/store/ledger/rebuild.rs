@@ -148,7 +148,7 @@ impl<L: Clone + PartialEq> Rebuild<L> {
         let mut missing = Vec::new();
         let lives: Vec<Life> =
             self.ledger.mailboxes.iter().map(|(id, mailbox)| (*id, mailbox.life)).collect();
-        let (keyed, most) = (self.ledger.keyed, self.ledger.policy.posts);
+        let keyed = self.ledger.keyed;
         for life in lives {
             let head = self.heads.get(&life).copied().unwrap_or(0);
             let short =
@@ -156,7 +156,10 @@ impl<L: Clone + PartialEq> Rebuild<L> {
             let strays = self.strays.remove(&life);
             if strays.is_some() || short(&self.ledger) {
                 let strays = strays.unwrap_or_default();
-                self.ledger.change(&life.0, |mailbox| join(&mut mailbox.log, strays, head, (&keyed, most)));
+                self.ledger.change(&life.0, |mailbox| {
+                    let most = mailbox.most_posts();
+                    join(&mut mailbox.log, strays, head, (&keyed, most));
+                });
             }
             let Some(log) = self.ledger.mailboxes.get(&life.0).map(|mailbox| &mailbox.log) else { continue };
             let lost =

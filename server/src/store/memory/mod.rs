@@ -2,6 +2,7 @@
 //! engine. Nothing outlives the process, but [`MemoryStore::image`] lets a simulation restart a relay on the
 //! same state.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,16 +10,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use posthorn_proto::frame::TokenPurpose;
-use posthorn_proto::{BlobId, DeviceId, Handle, Incarnation, KeyHash, MailboxId, Turn};
+use posthorn_proto::{BlobId, DeviceId, Handle, Incarnation, KeyHash, MailboxId, PostId, Turn};
 use rand::CryptoRng;
 
-use super::clock::ClockGuard;
-use super::ledger::{Command, Ledger, Outcome, Rebuild, Record};
+use super::clock::{Clocks, Now};
+use super::ledger::{Command, Forget, Ledger, Outcome, Past, Rebuild, Record};
 use super::{
     Advance, Append, BlobView, Blobs, CardRecord, Clock, DeviceRecord, KeyPackageStock, Later, NewAccount,
     NewBlob, NewInvite, NewMailbox, OpenReader, Published, ReadRange, ReaderView, Stats, Store, StoreError,
     StorePolicy, Stored, TakenKeyPackage,
 };
+use crate::mailbox::change::ShortFingerprint;
+use crate::mailbox::short;
 
 /// A body in RAM, with the turn if it is an envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +33,7 @@ struct Body {
 /// A store in RAM.
 pub struct MemoryStore {
     incarnation: Mutex<Incarnation>,
+    policy: StorePolicy,
     clock: Arc<dyn Clock>,
     published: Arc<dyn Published>,
     /// Guards all state. Held for the whole of each call, so that events are published in the order of the
@@ -39,17 +43,23 @@ pub struct MemoryStore {
 
 struct State {
     ledger: Ledger<Body>,
-    guard: ClockGuard,
+    clocks: Clocks,
+    past: Remembered,
     /// All records, if this store is to be restarted: the journal of a store without a disk.
     journal: Option<Vec<Record>>,
     open: bool,
 }
+
+/// The posts that the ledger has forgotten, each with its seq and its fingerprint, and when it was forgotten
+/// by the clock of post ids, unix seconds.
+type Remembered = BTreeMap<(MailboxId, u64, PostId), (u64, ShortFingerprint, u64)>;
 
 /// What a power cut would leave of a store that keeps a journal. See [`MemoryStore::image`].
 #[derive(Debug, Clone)]
 pub struct MemoryImage {
     incarnation: Incarnation,
     journal: Vec<Record>,
+    past: Remembered,
 }
 
 impl MemoryStore {
@@ -61,7 +71,7 @@ impl MemoryStore {
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Self {
         let ledger = Ledger::new(policy, [rng.next_u64(), rng.next_u64()]);
-        Self::with(ledger, None, Incarnation::random(rng), clock, published)
+        Self::with(ledger, None, (Incarnation::random(rng), Remembered::new()), policy, clock, published)
     }
 
     /// An empty store that keeps all its records, so that [`MemoryStore::image`] works. Its memory only
@@ -72,7 +82,8 @@ impl MemoryStore {
         published: Arc<dyn Published>,
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Self {
-        let image = MemoryImage { incarnation: Incarnation::random(rng), journal: Vec::new() };
+        let incarnation = Incarnation::random(rng);
+        let image = MemoryImage { incarnation, journal: Vec::new(), past: Remembered::new() };
         Self::reopen(image, policy, clock, published, rng)
     }
 
@@ -90,25 +101,29 @@ impl MemoryStore {
         }
         let (ledger, missing) = rebuild.finish();
         debug_assert!(missing.is_empty(), "a journal in memory has no gaps");
-        Self::with(ledger, Some(image.journal), image.incarnation, clock, published)
+        Self::with(ledger, Some(image.journal), (image.incarnation, image.past), policy, clock, published)
     }
 
     fn with(
         ledger: Ledger<Body>,
         journal: Option<Vec<Record>>,
-        incarnation: Incarnation,
+        (incarnation, past): (Incarnation, Remembered),
+        policy: StorePolicy,
         clock: Arc<dyn Clock>,
         published: Arc<dyn Published>,
     ) -> Self {
-        let guard = ClockGuard::new(clock.unix_seconds(), clock.monotonic_seconds(), ledger.latest());
-        let state = Mutex::new(State { ledger, guard, journal, open: true });
-        Self { incarnation: Mutex::new(incarnation), clock, published, state }
+        let newest = past.values().map(|(.., at)| *at).max().unwrap_or(0);
+        let (wall, steady) = (clock.unix_seconds(), clock.monotonic_seconds());
+        let clocks = Clocks::new(wall, steady, ledger.latest(), newest);
+        let state = Mutex::new(State { ledger, clocks, past, journal, open: true });
+        Self { incarnation: Mutex::new(incarnation), policy, clock, published, state }
     }
 
     /// What is durable now. `None` unless the store is restartable.
     pub fn image(&self) -> Option<MemoryImage> {
-        let journal = self.state.lock().journal.clone()?;
-        Some(MemoryImage { incarnation: self.incarnation(), journal })
+        let state = self.state.lock();
+        let (journal, past) = (state.journal.clone()?, state.past.clone());
+        Some(MemoryImage { incarnation: self.incarnation(), journal, past })
     }
 
     /// Runs a command: decide, apply, publish.
@@ -121,7 +136,7 @@ impl MemoryStore {
         if !state.open {
             return Err(StoreError::Stopped);
         }
-        let now = state.guard.now(self.clock.unix_seconds(), self.clock.monotonic_seconds());
+        let now = self.now(state);
         #[cfg(test)]
         tests::decide_twice(&state.ledger, &command, now);
         let decision = state.ledger.decide(command, now)?;
@@ -136,6 +151,19 @@ impl MemoryStore {
         state.ledger.carried_out(&decision.unrecorded);
         self.published.told();
         Ok(decision.outcome)
+    }
+
+    fn now(&self, state: &mut State) -> Now {
+        state.clocks.now(self.clock.unix_seconds(), self.clock.monotonic_seconds())
+    }
+
+    /// Notes posts elsewhere, and lets the ledger forget them (rule 2).
+    fn pass(&self, state: &mut State, past: &[Past]) -> Result<(), StoreError> {
+        let (forgets, now) = (Forget::all(past), self.now(state).posts);
+        for Past { mailbox, life, seq, post_id, fingerprint } in past {
+            state.past.insert((*mailbox, *life, *post_id), (*seq, *fingerprint, now));
+        }
+        self.run_locked(state, Command::Forget(forgets)).map(drop)
     }
 
     /// Runs a command whose answer is only that it is done.
@@ -206,10 +234,20 @@ impl Store for MemoryStore {
     }
 
     fn append(&self, append: Append) -> Later<'_, u64, StoreError> {
-        ready(self.run(Command::Append(append)).map(|outcome| match outcome {
-            Outcome::Posted(seq) => seq,
-            _ => unreachable!("an append is answered with its seq"),
-        }))
+        let mut state = self.state.lock();
+        let (mailbox, post_id, fingerprint) = (append.mailbox, append.post_id, short(&append.fingerprint.0));
+        ready(match self.run_locked(&mut state, Command::Append(append)) {
+            Ok(Outcome::Posted(seq)) => Ok(seq),
+            Ok(_) => unreachable!("an append is answered with its seq"),
+            Err(StoreError::PostIdTime { now }) => {
+                match state.past.get(&(mailbox, state.ledger.life(&mailbox), post_id)) {
+                    Some((seq, known, _)) if *known == fingerprint => Ok(*seq),
+                    Some(_) => Err(StoreError::PostIdReused),
+                    None => Err(StoreError::PostIdTime { now }),
+                }
+            }
+            Err(error) => Err(error),
+        })
     }
 
     fn may_open(&self, open: OpenReader) -> Later<'_, (), StoreError> {
@@ -259,20 +297,26 @@ impl Store for MemoryStore {
         if !state.open {
             return ready(Err(StoreError::Stopped));
         }
-        state.guard.now(self.clock.unix_seconds(), self.clock.monotonic_seconds());
-        while !state.guard.paused() {
+        loop {
             match self.run_locked(&mut state, Command::Expire) {
-                Ok(Outcome::Expired { more: true }) => {}
-                Ok(_) => break,
+                Ok(Outcome::Expired { more: false, past }) if past.is_empty() => break,
+                Ok(Outcome::Expired { past, .. }) => {
+                    if let Err(error) = self.pass(&mut state, &past) {
+                        return ready(Err(error));
+                    }
+                }
+                Ok(_) => unreachable!("an expiry is answered with what is left of it"),
                 Err(error) => return ready(Err(error)),
             }
         }
+        let (now, kept) = (self.now(&mut state).posts, u64::from(self.policy.post_id_seconds));
+        state.past.retain(|_, (.., at)| *at + kept > now);
         ready(Ok(()))
     }
 
     fn confirm_clock(&self) -> Later<'_, (), StoreError> {
         let mut state = self.state.lock();
-        state.guard.confirm(self.clock.unix_seconds(), self.clock.monotonic_seconds());
+        state.clocks.confirm(self.clock.unix_seconds(), self.clock.monotonic_seconds());
         ready(self.run_locked(&mut state, Command::ConfirmClock).map(drop))
     }
 
@@ -346,8 +390,8 @@ impl Store for MemoryStore {
     }
 
     fn stats(&self) -> Stats {
-        let state = self.state.lock();
-        Stats { expiry_paused: state.guard.paused(), ..state.ledger.stats() }
+        let mut state = self.state.lock();
+        Stats { expiry_paused: self.now(&mut state).paused, ..state.ledger.stats() }
     }
 
     fn close(&self) -> Later<'_, (), StoreError> {

@@ -180,7 +180,7 @@ impl Compacted {
 }
 
 /// Asserts that a command may be decided as often as one likes: the same comes of it, and nothing changes.
-pub(super) fn decide_twice(ledger: &Ledger<Body>, command: &Command, now: u64) {
+pub(super) fn decide_twice(ledger: &Ledger<Body>, command: &Command, now: Now) {
     let few = ledger.stats().posts < 50;
     let before = few.then(|| rows(ledger));
     let decide = || ledger.decide(command.clone(), now);
@@ -232,7 +232,10 @@ fn essence(rows: &Rows) -> Rows {
 
 impl Engine for Compacted {
     fn open<'a>(&'a mut self, setup: &'a Setup) -> Opening<'a> {
-        let before = self.last.take().map(|last| (self.end(&last), last.incarnation()));
+        let before = self.last.take().map(|last| {
+            let life = (last.incarnation(), last.state.lock().past.clone());
+            (self.end(&last), life)
+        });
         for _ in 0..self.rng.random_range(0..4) {
             self.compact(setup);
         }
@@ -268,10 +271,10 @@ impl Engine for Compacted {
         }
         let journal: Vec<_> = (0..self.journal.len()).filter_map(|at| self.record(at)).collect();
         self.known = journal.len();
-        let incarnation =
-            before.map_or_else(|| Incarnation::random(&mut self.rng), |(_, incarnation)| incarnation);
+        let life = before.map(|(_, life)| life);
+        let life = life.unwrap_or_else(|| (Incarnation::random(&mut self.rng), Remembered::new()));
         let (clock, heard) = (setup.clock.clone(), setup.heard.clone());
-        let store = Arc::new(MemoryStore::with(ledger, Some(journal), incarnation, clock, heard));
+        let store = Arc::new(MemoryStore::with(ledger, Some(journal), life, setup.policy, clock, heard));
         self.last = Some(store.clone());
         Box::pin(std::future::ready(store as Arc<dyn Store>))
     }

@@ -24,16 +24,11 @@ use crate::store::{ReadRange, StorePolicy, Stored};
 
 pub(super) const ALL: ReadRange = ReadRange { from: 0, to: u64::MAX, bytes: usize::MAX };
 
-/// Room for thousands of posts.
-fn roomy() -> StorePolicy {
-    StorePolicy { posts: 100_000, ..small_policy() }
-}
-
 /// A store on a simulated disk with mailboxes 1 and 2, which reader 1 reads.
 pub(super) async fn on_sim() -> (Fixture, SimDisk) {
     let engine = OnSim::new();
     let disk = engine.disk.clone();
-    let f = Fixture::with(engine, roomy()).await;
+    let f = Fixture::with(engine, small_policy()).await;
     f.mailbox(1, &[1]).await;
     f.mailbox(2, &[1]).await;
     (f, disk)
@@ -214,7 +209,7 @@ async fn a_failed_sync_ends_the_store_and_answers_nothing() {
 async fn whoever_runs_the_store_hears_of_its_failure() {
     let disk = SimDisk::default();
     let f = Fixture::new(OnFolder::new()).await;
-    let setup = Setup { policy: roomy(), clock: f.clock.clone(), heard: f.heard.clone() };
+    let setup = Setup { policy: small_policy(), clock: f.clock.clone(), heard: f.heard.clone() };
     let store = open_on(&disk, None, &setup);
     assert!(store.failed().now_or_never().is_none());
     disk.fail_sync_after(1);
@@ -280,9 +275,9 @@ async fn acknowledged_envelopes_give_their_space_back() {
     let mut most = 0;
     for n in 1..=1500u16 {
         if n == 1450 {
-            expect(store.append(post(mailbox(2), 1, 0)).await);
+            expect(store.append(f.now(post(mailbox(2), 1, 0))).await);
         }
-        let seq = expect(store.append(sized(to, n, 0, 200)).await);
+        let seq = expect(store.append(f.now(sized(to, n, 0, 200))).await);
         expect(store.advance(upto(to, 1, seq)).await);
         most = most.max(disk.used());
         f.clock.pass(60);
@@ -325,7 +320,7 @@ fn index_of(dir: &Path) -> std::path::PathBuf {
 async fn the_index_may_be_lost_or_damaged() {
     let engine = OnFolder::new();
     let dir = engine.dir.path().to_owned();
-    let mut f = Fixture::with(engine, roomy()).await;
+    let mut f = Fixture::with(engine, small_policy()).await;
     let (one, two) = (f.mailbox(1, &[1]).await, f.mailbox(2, &[1]).await);
     for n in 1..=60 {
         expect(f.store.append(sized(one, n, 0, 300)).await);
@@ -337,7 +332,7 @@ async fn the_index_may_be_lost_or_damaged() {
     for round in 0..12 {
         f.store = Arc::new(Unplugged {
             store: open_on(&SimDisk::default(), None, &setup_of(&f)),
-            disk: SimDisk::default(),
+            disks: Default::default(),
         });
         let index = index_of(&dir);
         let newest = fs::read_to_string(index.join("newest")).expect("a checkpoint was finished");
@@ -365,7 +360,7 @@ async fn the_index_may_be_lost_or_damaged() {
 }
 
 fn setup_of(f: &Fixture) -> Setup {
-    Setup { policy: roomy(), clock: f.clock.clone(), heard: f.heard.clone() }
+    Setup { policy: small_policy(), clock: f.clock.clone(), heard: f.heard.clone() }
 }
 
 /// R10: one-time packages are discarded, the last-resort package stays, and the incarnation is another one.
@@ -373,7 +368,7 @@ fn setup_of(f: &Fixture) -> Setup {
 async fn a_restored_store_gets_a_new_life_without_one_time_key_packages() {
     let engine = OnFolder::new();
     let dir = engine.dir.path().join("data");
-    let mut f = Fixture::with(engine, roomy()).await;
+    let mut f = Fixture::with(engine, small_policy()).await;
     f.mailbox(1, &[1]).await;
     expect(f.store.append(post(mailbox(1), 1, 0)).await);
     let device = crate::store::conformance::names::device(1);
@@ -383,7 +378,7 @@ async fn a_restored_store_gets_a_new_life_without_one_time_key_packages() {
     expect(f.store.close().await);
     f.store = Arc::new(Unplugged {
         store: open_on(&SimDisk::default(), None, &setup_of(&f)),
-        disk: SimDisk::default(),
+        disks: Default::default(),
     });
     let (config, clock) = (config(&dir, &setup_of(&f)), f.clock.clone());
     let renewed = tokio::task::spawn_blocking(move || {
@@ -403,7 +398,7 @@ async fn a_restored_store_gets_a_new_life_without_one_time_key_packages() {
 
 #[tokio::test]
 async fn a_store_that_was_renewed_while_it_ran_stays_the_new_one() {
-    let mut f = Fixture::with(OnFolder::new(), roomy()).await;
+    let mut f = Fixture::with(OnFolder::new(), small_policy()).await;
     let next = posthorn_proto::Incarnation([0x5a; 16]);
     expect(f.store.renew(next).await);
     f.restart().await;
@@ -417,13 +412,13 @@ async fn a_folder_that_was_restored_in_part_is_noticed_and_dealt_with_once() {
     for (what, restored) in [("journal", true), ("incarnation", true), ("", false)] {
         let (engine, backup) = (OnFolder::new(), quick_dir());
         let dir = engine.dir.path().join("data");
-        let mut f = Fixture::with(engine, roomy()).await;
+        let mut f = Fixture::with(engine, small_policy()).await;
         f.mailbox(1, &[1]).await;
         expect(f.store.publish_key_packages(device, vec!["a".into()], Some("last".into())).await);
         let aside = async |f: &mut Fixture| {
             f.store = Arc::new(Unplugged {
                 store: open_on(&SimDisk::default(), None, &setup_of(f)),
-                disk: SimDisk::default(),
+                disks: Default::default(),
             });
         };
         aside(&mut f).await;
@@ -516,7 +511,7 @@ async fn a_disk_that_hangs_is_told() {
 async fn damage_that_nobody_has_seen_yet_is_forgotten_too() {
     let engine = OnFolder::new();
     let dir = engine.dir.path().join("data");
-    let mut f = Fixture::with(engine, roomy()).await;
+    let mut f = Fixture::with(engine, small_policy()).await;
     f.mailbox(1, &[1]).await;
     expect(f.store.register(crate::store::conformance::names::account(9)).await);
     for n in 1..=20 {
@@ -525,7 +520,7 @@ async fn damage_that_nobody_has_seen_yet_is_forgotten_too() {
     f.restart().await;
     f.store = Arc::new(Unplugged {
         store: open_on(&SimDisk::default(), None, &setup_of(&f)),
-        disk: SimDisk::default(),
+        disks: Default::default(),
     });
     let name = sized(mailbox(1), 7, 0, 500).post_id.0;
     let flip = |what: &[u8], behind: usize| {
@@ -569,7 +564,7 @@ async fn damage_that_nobody_has_seen_yet_is_forgotten_too() {
 async fn damage_that_a_reader_has_noted_is_known_to_who_reads_everything() {
     let engine = OnFolder::new();
     let dir = engine.dir.path().join("data");
-    let mut f = Fixture::with(engine, roomy()).await;
+    let mut f = Fixture::with(engine, small_policy()).await;
     f.mailbox(1, &[1]).await;
     let all: Vec<_> = (1..=9).map(|n| f.store.append(sized(mailbox(1), n, 0, 500))).collect();
     assert!(join_all(all).await.iter().all(Result::is_ok));
@@ -587,7 +582,7 @@ async fn damage_that_a_reader_has_noted_is_known_to_who_reads_everything() {
     let incarnation = f.store.incarnation();
     f.store = Arc::new(Unplugged {
         store: open_on(&SimDisk::default(), None, &setup_of(&f)),
-        disk: SimDisk::default(),
+        disks: Default::default(),
     });
     let (config, clock) = (config(&dir, &setup_of(&f)), f.clock.clone());
     let examine = || EmbeddedStore::examine(&config, clock, &mut StdRng::seed_from_u64(5)).expect("opens");
@@ -604,7 +599,7 @@ async fn damage_that_a_reader_has_noted_is_known_to_who_reads_everything() {
 #[tokio::test]
 async fn damage_can_be_forgotten() {
     let disk = SimDisk::default();
-    let setup = Setup::new(roomy());
+    let setup = Setup::new(small_policy());
     // A start after damage waits for its own first command, which no thread of a runtime may.
     let on = |disk: &SimDisk| {
         std::thread::scope(|scope| scope.spawn(|| open_on(disk, None, &setup)).join().expect("it ran"))
@@ -659,7 +654,7 @@ async fn damage_can_be_forgotten() {
 #[tokio::test]
 async fn acknowledgements_that_nobody_waits_for_count_together() {
     let engine = OnFolder::new();
-    let mut f = Fixture::with(engine, roomy()).await;
+    let mut f = Fixture::with(engine, small_policy()).await;
     let to = f.mailbox(1, &[1, 2]).await;
     for n in 1..=40 {
         expect(f.store.append(sized(to, n, 0, 100)).await);
@@ -725,7 +720,7 @@ fn records_by_kind(disk: &SimDisk) -> std::collections::BTreeMap<u8, usize> {
 async fn an_interrupted_emptying_multiplies_nothing() {
     let mut disk = SimDisk::default();
     let mut rng = StdRng::seed_from_u64(8);
-    let policy = StorePolicy { accounts: 100, tokens: 1000, mailboxes: 100, readers: 1000, ..roomy() };
+    let policy = StorePolicy { accounts: 100, tokens: 1000, mailboxes: 100, readers: 1000, ..small_policy() };
     let setup = Setup::new(policy);
     let store = open_on(&disk, None, &setup);
     for n in 1..=30 {

@@ -8,6 +8,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use posthorn_proto::PostId;
+
 use super::super::StartError;
 use super::super::journal::real::RealDisk;
 use super::super::journal::{Batch, Journal, Replayed, Time};
@@ -17,7 +19,7 @@ use crate::store::conformance::names::{
     sized, token, turn_key, turning, upto,
 };
 use crate::store::conformance::{Fixture, new_mailbox, small_policy};
-use crate::store::{NewInvite, OpenReader, ReadRange, StoreError};
+use crate::store::{Append, NewInvite, OpenReader, ReadRange, StoreError};
 
 const TIME: Time = Time { incarnation: [7; 16], start: 0 };
 const ALL: ReadRange = ReadRange { from: 0, to: u64::MAX, bytes: usize::MAX };
@@ -38,7 +40,13 @@ pub(super) fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The requests whose records are in `version-1`.
+/// The append with the id that its number had when there was no time in ids.
+fn of_then(append: Append) -> Append {
+    let number = [append.post_id.0[4], append.post_id.0[5]];
+    Append { post_id: PostId(std::array::from_fn(|at| if at < 2 { number[at] } else { 7 })), ..append }
+}
+
+/// The requests whose records are in `version-1`. (The ids of posts have a time since then.)
 async fn fill(f: &mut Fixture) {
     let (one, two) = (f.mailbox(1, &[1, 2]).await, f.mailbox(2, &[1]).await);
     f.mailbox(3, &[1]).await;
@@ -111,8 +119,8 @@ async fn version_1_opens() {
     assert_eq!(f.view(one, 1).await, Ok((7, 4, 3, None)));
     assert_eq!(f.view(one, 2).await, Ok((7, 4, 0, Some(6))), "evicted by the turn");
     assert_eq!(f.view(one, 3).await, Ok((7, 4, 6, None)), "admitted by the turn");
-    assert_eq!(store.append(sized(one, 2, 0, 80)).await, Ok(2), "remembered though trimmed");
-    assert_eq!(store.append(sized(one, 2, 0, 81)).await, Err(StoreError::PostIdReused));
+    assert_eq!(store.append(of_then(sized(one, 2, 0, 80))).await, Ok(2), "remembered though trimmed");
+    assert_eq!(store.append(of_then(sized(one, 2, 0, 81))).await, Err(StoreError::PostIdReused));
     assert_eq!(store.append(post(one, 8, 0)).await, Err(StoreError::KeyTurned));
     assert_eq!(store.append(post(one, 8, 1)).await, Ok(8));
 
@@ -134,6 +142,18 @@ async fn version_1_opens() {
         store.create(crate::store::NewMailbox { token: token(4), ..new_mailbox(4, &[1]) }).await,
         Ok(())
     );
+
+    // Ids without a time are of no time that is now: they leave memory like others, and are recognised.
+    let old = of_then(sized(one, 9, 0, 80));
+    assert!(matches!(store.append(old.clone()).await, Err(StoreError::PostIdTime { .. })));
+    f.clock.pass(10_000);
+    expect(store.expire().await);
+    assert_eq!(store.stats().posts, 0);
+    for n in 1..=5 {
+        let again = of_then(sized(one, n, 0, 40 * usize::from(n)));
+        assert_eq!(store.append(again).await, Ok(u64::from(n)));
+    }
+    assert!(matches!(store.append(old).await, Err(StoreError::PostIdTime { .. })));
 }
 
 /// A folder of version 1 to which a later version added something.

@@ -71,6 +71,7 @@ impl Engine for OnFolder {
 /// earlier moment.
 struct OnSim {
     disk: SimDisk,
+    past: SimDisk,
     index: tempfile::TempDir,
     rng: StdRng,
     restarts: u32,
@@ -79,7 +80,8 @@ struct OnSim {
 impl OnSim {
     fn new() -> Self {
         let index = quick_dir();
-        Self { disk: SimDisk::default(), index, rng: StdRng::seed_from_u64(3), restarts: 0 }
+        let (disk, past) = Default::default();
+        Self { disk, past, index, rng: StdRng::seed_from_u64(3), restarts: 0 }
     }
 
     fn path(&self) -> PathBuf {
@@ -92,22 +94,29 @@ impl Engine for OnSim {
         Box::pin(async move {
             if self.restarts > 0 {
                 self.disk = self.disk.power_cut(&mut self.rng);
+                self.past = self.past.power_cut(&mut self.rng);
                 if self.rng.random_range(0..3) == 0 {
                     let _ = std::fs::remove_dir_all(self.path());
                 }
             }
             self.restarts += 1;
             Arc::new(Unplugged {
-                store: open_on(&self.disk, Some(self.path()), setup),
-                disk: self.disk.clone(),
+                store: open_with((&self.disk, &self.past), Some(self.path()), setup),
+                disks: [self.disk.clone(), self.past.clone()],
             }) as Arc<dyn Store>
         })
     }
 }
 
+/// On a disk, without a past.
 fn open_on(disk: &SimDisk, index: Option<PathBuf>, setup: &Setup) -> EmbeddedStore {
+    open_with((disk, &SimDisk::default()), index, setup)
+}
+
+fn open_with((disk, past): (&SimDisk, &SimDisk), index: Option<PathBuf>, setup: &Setup) -> EmbeddedStore {
     let life = Life { incarnation: Incarnation([9; 16]), start: 0, is_new: false, is_damaged: false };
-    let site = Site { disk: Arc::new(disk.clone()), index, life, folder: None, restored: false };
+    let (disk, past) = (Arc::new(disk.clone()), Arc::new(past.clone()));
+    let site = Site { disk, past, slice: 5, index, life, folder: None, restored: false };
     let mut rng = StdRng::seed_from_u64(11);
     EmbeddedStore::open_at(
         site,
@@ -123,12 +132,12 @@ fn open_on(disk: &SimDisk, index: Option<PathBuf>, setup: &Setup) -> EmbeddedSto
 /// A store that is not closed: when it is dropped, the disk has already stopped.
 struct Unplugged {
     store: EmbeddedStore,
-    disk: SimDisk,
+    disks: [SimDisk; 2],
 }
 
 impl Drop for Unplugged {
     fn drop(&mut self) {
-        self.disk.stop_after(1);
+        self.disks.iter().for_each(|disk| disk.stop_after(1));
     }
 }
 

@@ -46,8 +46,7 @@ fn memory_of_a_full_relay() {
     let place = (std::num::NonZeroU32::MIN, 0, 0);
     let name =
         |n: u64| std::array::from_fn(|at| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (at % 8 * 8)) as u8);
-    let policy =
-        StorePolicy { mailboxes: 1 << 40, posts: 1 << 40, total_bytes: 1 << 50, ..StorePolicy::default() };
+    let policy = StorePolicy { mailboxes: 1 << 40, total_bytes: 1 << 50, ..StorePolicy::default() };
     let mut ledger: Ledger<Small> = Ledger::new(policy, [1, 2]);
     let key = KeyHash([1; 32]);
     let start = resident();
@@ -64,7 +63,7 @@ fn memory_of_a_full_relay() {
     for n in 0..1_000_000 {
         let append = Append {
             mailbox: MailboxId(name(n % 2000)),
-            post_id: PostId(name(n)),
+            post_id: PostId::at(2000, std::array::from_fn(|at| name(n)[at])),
             post_key: key,
             envelope: Bytes::from_static(&[7; 256]),
             turn: None,

@@ -8,7 +8,7 @@ use posthorn_proto::{BlobId, DeviceId, KeyHash, MailboxId, PostId, Reader, Reade
 
 use crate::directory::change::DirectoryChange;
 use crate::mailbox::change::MailboxChange;
-use crate::store::ledger::{Change, Command, Keep, Ledger, Outcome, Rebuild, Record};
+use crate::store::ledger::{Change, Command, Forget, Keep, Ledger, Outcome, Rebuild, Record};
 use crate::store::{
     Advance, Append, NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader, OpeningNumber, StoreError,
     StorePolicy,
@@ -75,7 +75,7 @@ impl Journaled {
 
     fn post(&mut self, n: u8, turn: Option<Turn>) {
         let (append, envelope) = (turn.map(|turn| (key(200), turn)), Bytes::from(vec![n; 10]));
-        let post_id = PostId([n; 16]);
+        let post_id = PostId::at(NOW, [n; 12]);
         let fingerprint = Fingerprint([n; 32]);
         self.run(Command::Append(Append {
             mailbox: MAILBOX,
@@ -164,6 +164,10 @@ fn a_trimmed_post_leaves_a_mark_until_it_is_forgotten() {
     let later = NOW + StorePolicy::default().post_id_seconds as u64;
     let decision = all.ledger.decide(Command::Expire, later).expect("expiry");
     decision.records.iter().for_each(|record| all.ledger.apply(record, 77, &mut |_, _| ()));
+    let decision = all.ledger.decide(Command::Expire, later).expect("what is past");
+    let Outcome::Expired { past, .. } = decision.outcome else { panic!("an expiry") };
+    let decision = all.ledger.decide(Command::Forget(Forget::all(&past)), later).expect("forgets");
+    decision.records.iter().for_each(|record| all.ledger.apply(record, 78, &mut |_, _| ()));
     assert_eq!(all.keep(at, 0), drop_it(), "a later post names the head");
     let head = at + 1;
     assert_eq!(written(&all.keep(head, 0)), ["snapshot"], "nothing else names the head");
@@ -330,7 +334,10 @@ fn copies_of_an_old_life_do_not_reach_a_new_one() {
     assert_eq!(missing, []);
     let all = crate::store::ReadRange { from: 0, to: 9, bytes: 999 };
     let held = ledger.read(&MAILBOX, all).expect("it exists");
-    assert_eq!(held.iter().map(|held| (held.seq, held.post_id)).collect::<Vec<_>>(), [(1, PostId([2; 16]))]);
+    assert_eq!(
+        held.iter().map(|held| (held.seq, held.post_id)).collect::<Vec<_>>(),
+        [(1, PostId::at(NOW, [2; 12]))]
+    );
     assert_eq!(ledger.stats().posts, 1);
 }
 

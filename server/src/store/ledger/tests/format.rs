@@ -222,7 +222,7 @@ proptest! {
     /// Rows come from an index that may be torn in any way.
     #[test]
     fn noise_is_no_row(tag in 0..13u8, name in vec(any::<u8>(), 0..40), value in vec(any::<u8>(), 0..200)) {
-        let mut rebuild = Rebuild::<Nowhere>::new(StorePolicy { posts: 100, ..StorePolicy::default() }, [1, 2]);
+        let mut rebuild = Rebuild::<Nowhere>::new(StorePolicy::default(), [1, 2]);
         let key = [&[tag], &name[..]].concat();
         let _ = rebuild.import(&key, &value);
         let _ = rebuild.import(&key, &[&[1], &value[..]].concat());

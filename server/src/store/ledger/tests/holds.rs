@@ -9,7 +9,7 @@ use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId, PostId, Reader, Reade
 use crate::directory::change::DirectoryChange;
 use crate::mailbox::retention::CUT_AT_ONCE;
 use crate::store::effort::taken;
-use crate::store::ledger::{Change, Command, Ledger, Listing, Outcome, Record, RowKey, Rows};
+use crate::store::ledger::{Change, Command, Forget, Ledger, Listing, Outcome, Record, RowKey, Rows};
 use crate::store::{Advance, Append, NewAccount, NewMailbox, OpenReader, OpeningNumber, StorePolicy};
 
 const NOW: u64 = 1_700_000_000;
@@ -48,7 +48,7 @@ impl Held {
     fn new(readers: u64) -> Self {
         let policy = StorePolicy {
             total_bytes: 1 << 40,
-            post_id_seconds: EXPIRY,
+            fresh_seconds: EXPIRY,
             tokens_per_device: 1 << 20,
             ..StorePolicy::default()
         };
@@ -120,7 +120,7 @@ impl Held {
     fn post_to(&mut self, mailbox: MailboxId, n: u64, turn: Option<Turn>) {
         self.run(Command::Append(Append {
             mailbox,
-            post_id: PostId(name(n)),
+            post_id: PostId::at(self.now, std::array::from_fn(|at| name(n)[at])),
             post_key: key(100),
             envelope: Bytes::from_static(&[7; 10]),
             turn: turn.map(|turn| (key(200), turn)),
@@ -150,9 +150,19 @@ impl Held {
         self.run(Command::Advance(Advance { mailbox: MAILBOX, reader, opening, seq }));
     }
 
-    /// Expires until there is no more. Returns how many commands that took.
+    /// Expires until there is no more, and forgets what may be forgotten. Returns how many expiries that
+    /// took.
     fn expire(&mut self) -> u64 {
-        (1..).find(|_| self.run(Command::Expire) == Outcome::Expired { more: false }).expect("it ends")
+        for commands in 1.. {
+            let Outcome::Expired { more, past } = self.run(Command::Expire) else { panic!("an expiry") };
+            if !past.is_empty() {
+                assert!(past.len() as u64 <= CUT_AT_ONCE);
+                self.run(Command::Forget(Forget::all(&past)));
+            } else if !more {
+                return commands;
+            }
+        }
+        unreachable!("it ends")
     }
 
     fn stored(&self) -> (u64, u64) {
@@ -273,13 +283,14 @@ fn many_mailboxes_that_are_due() {
 #[test]
 fn mailboxes_that_use_up_a_command_exactly() {
     let mut held = Held::new(1);
-    // Each costs 8 for looking, 1 for what is trimmed and 1 for what is forgotten.
+    // Each costs 8 for looking, and 2 for what is trimmed.
     let count = (CUT_AT_ONCE - 8) / 10 + 1;
     for n in 0..count {
         held.create(n);
         held.post_to(MailboxId(name(n)), n, None);
+        held.post_to(MailboxId(name(n)), count + n, None);
     }
-    assert_eq!((held.stored().0, (CUT_AT_ONCE - 8) % 10), (count, 0));
+    assert_eq!((held.stored().0, (CUT_AT_ONCE - 8) % 10), (2 * count, 0));
     held.now += u64::from(EXPIRY) + 60;
     held.expire();
     assert_eq!(held.stored(), (0, 0));

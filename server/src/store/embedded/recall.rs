@@ -1,0 +1,104 @@
+//! Posts and the past: those whose ids are no longer of now leave the ledger, and a repeat of one is looked
+//! up where they went (rule 2).
+//!
+//! A post is written down before the ledger forgets it, and a post that the ledger does not hold can be of
+//! now no more: whatever comes first, a repeat finds it in one of the two, and what is in neither never was.
+
+use std::sync::Arc;
+
+use posthorn_proto::{MailboxId, PostId};
+
+use super::EmbeddedStore;
+use super::past::{Search, Unread};
+use crate::mailbox::change::ShortFingerprint;
+use crate::mailbox::short;
+use crate::store::ledger::{Command, Forget, Outcome, Past};
+use crate::store::{Append, StoreError};
+
+/// Posts that leave the ledger at once, from which on they are not gathered any more: their ids cost one
+/// sync.
+const AT_ONCE: usize = 16_384;
+
+/// What tells a post from another.
+pub(super) struct Asked {
+    mailbox: MailboxId,
+    post_id: PostId,
+    fingerprint: ShortFingerprint,
+}
+
+impl Asked {
+    pub(super) fn of(append: &Append) -> Self {
+        let fingerprint = short(&append.fingerprint.0);
+        Self { mailbox: append.mailbox, post_id: append.post_id, fingerprint }
+    }
+}
+
+impl EmbeddedStore {
+    /// Drops what has expired, and lets go of what need not be in memory.
+    pub(super) async fn expire_all(&self) -> Result<(), StoreError> {
+        loop {
+            let (mut again, mut all) = (true, Vec::new());
+            while again && all.len() < AT_ONCE {
+                let Outcome::Expired { more, past } = self.run(Command::Expire).await? else {
+                    unreachable!("an expiry is answered with what is left of it")
+                };
+                again = more;
+                all.extend(past);
+            }
+            let forgot = !all.is_empty() && self.pass(all).await?;
+            if !again && !forgot {
+                return self.tidy().await;
+            }
+        }
+    }
+
+    /// Looks a post up that the ledger does not hold. An id that is not of now is never stored any more, so
+    /// there is nothing left to decide.
+    pub(super) async fn recall(&self, asked: &Asked, now: u64) -> Result<u64, StoreError> {
+        let Asked { mailbox, post_id, fingerprint } = *asked;
+        let life = self.shared.ledger.read().life(&mailbox);
+        let known = match self.shared.past.search(&mailbox, life, &post_id) {
+            Search::Over(known) => known,
+            Search::In(slices) => {
+                let _permit = self.searches.acquire().await.map_err(|_| StoreError::Stopped)?;
+                let shared = Arc::clone(&self.shared);
+                let find = move || shared.past.find(&slices, &mailbox, life, &post_id);
+                let found = tokio::task::spawn_blocking(find).await.map_err(|_| StoreError::Stopped)?;
+                found.map_err(|Unread| StoreError::Unavailable)?
+            }
+        };
+        match known {
+            Some((seq, known)) if known == fingerprint => Ok(seq),
+            Some(_) => Err(StoreError::PostIdReused),
+            None => Err(StoreError::PostIdTime { now }),
+        }
+    }
+
+    /// Writes posts down that the ledger need not hold, and lets it forget them. Returns whether it did.
+    async fn pass(&self, past: Vec<Past>) -> Result<bool, StoreError> {
+        let (forgets, now) = (Forget::all(&past), self.shared.now(self.clock.as_ref()).posts);
+        let shared = Arc::clone(&self.shared);
+        let written = tokio::task::spawn_blocking(move || shared.past.write(&past, now)).await;
+        match written.map_err(|_| StoreError::Stopped)? {
+            Ok(()) => self.run(Command::Forget(forgets)).await.map(|_| true),
+            Err(error) => {
+                tracing::warn!(%error, "post ids cannot be written down: they stay in memory for now");
+                Ok(false)
+            }
+        }
+    }
+
+    /// Drops what is over of the past.
+    async fn tidy(&self) -> Result<(), StoreError> {
+        let now = self.shared.now(self.clock.as_ref()).posts;
+        if !self.shared.past.is_untidy(now) {
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.shared);
+        let tidied = tokio::task::spawn_blocking(move || shared.past.tidy(now)).await;
+        if let Err(error) = tidied.map_err(|_| StoreError::Stopped)? {
+            tracing::warn!(%error, "old post ids cannot be removed for now");
+        }
+        Ok(())
+    }
+}
