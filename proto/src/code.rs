@@ -73,7 +73,7 @@ codes! {
     PostIdReused = 17 "POST_ID_REUSED" Never,
     /// The turn contradicts the mailbox's readers or their limit.
     BadTurn = 18 "BAD_TURN" Never,
-    /// The creation token was never drawn, or is spent.
+    /// The token was never drawn for this, is spent, or is void.
     TokenUnknown = 19 "TOKEN_UNKNOWN" Never,
     /// Unknown, used up or expired invite.
     InviteInvalid = 20 "INVITE_INVALID" Never,

@@ -50,7 +50,7 @@ impl<L> Blob<L> {
     }
 
     /// Whether this creation would have made it. What was paid and for how long it was to be kept does not
-    /// matter: whoever knows its holder's key has made it.
+    /// matter: whoever names its length and its holder has made it.
     pub(crate) fn is_as_created(&self, new: &NewBlob) -> bool {
         self.held.length == new.length && self.check_holder(&new.holder).is_ok()
     }

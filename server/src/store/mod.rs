@@ -121,7 +121,8 @@ pub struct OpenReader {
     pub claim: Option<KeyHash>,
 }
 
-/// The number of an opening: of two openings of one reader, the later one has the higher number.
+/// The number of an opening: of two openings of one reader, the later one has the higher number, unless the
+/// store was started between the two before the former had moved the cursor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OpeningNumber(pub u64);
 
@@ -282,7 +283,9 @@ pub enum StoreError {
     #[error("the turn contradicts the readers: {0}")]
     BadTurn(&'static str),
     /// See [`ErrorCode::TokenUnknown`].
-    #[error("the token was never drawn, or is spent")]
+    #[error(
+        "the token was never drawn, or for something else, is spent, or is older than 7 days: draw another"
+    )]
     TokenUnknown,
     /// See [`ErrorCode::InviteInvalid`].
     #[error("the invite is unknown, used up or expired: ask the relay's host for a new one")]

@@ -170,8 +170,8 @@ pub(crate) async fn the_evicted_may_come_back(mut f: Fixture) {
     assert_eq!(f.view(m, 2).await, Ok((3, 3, 2, None)), "it is a reader like any other");
 }
 
-/// Turns cannot fill memory with evicted readers: at most as many are kept as there may be readers.
-/// However many may be in the mailbox: the number is no matter of configuration.
+/// Turns cannot fill memory with evicted readers: so many are kept, however many readers there may be. The
+/// number is no matter of configuration.
 pub(crate) async fn the_newest_evicted_are_kept(mut f: Fixture) {
     const KEPT: u16 = 4096;
     f.set_policy(StorePolicy { readers: 20_000, readers_per_mailbox: 10_000, ..small_policy() });

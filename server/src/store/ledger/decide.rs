@@ -1,6 +1,6 @@
 //! Commands against the present state: one function for each, which says what would change, and changes
 //! nothing. So a command may be decided as often as one likes, and by any process that has applied the same
-//! records.
+//! records (which differ only in what no record says: day counts, and numbers of openings).
 
 use bytes::Bytes;
 use posthorn_proto::frame::TokenPurpose;
