@@ -200,17 +200,20 @@ impl PastIds {
         if self.is_ripe(&state, now) {
             state.close_log(self.disk.as_ref())?;
         }
+        let mut removed = false;
         while let Some(first) = state
             .slices
             .first()
             .filter(|first| self.is_over(&first.header, now) || state.bytes() > self.bounds.bytes)
         {
             let (name, ended) = (slice::name(first.number), first.header.ended);
-            self.disk.unlink(&name)?;
+            gone(self.disk.unlink(&name))?;
             state.lost = state.lost.max(ended);
             state.slices.remove(0);
+            removed = true;
         }
-        Ok(())
+        // Or a power cut could bring it back.
+        if removed { self.disk.sync_dir() } else { Ok(()) }
     }
 
     /// Drops everything: it belongs to another life of the store.
@@ -334,10 +337,15 @@ impl State {
         (self.log, self.recent) = (None, Recent::default());
         self.next += 1;
         // If that fails, the next start passes it over.
-        match disk.unlink(&name) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        gone(disk.unlink(&name))
+    }
+}
+
+/// What was to be removed may be missing.
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
 }
 

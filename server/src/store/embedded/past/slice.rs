@@ -14,7 +14,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::super::journal::disk::{Disk, DiskFile};
-use super::{ENTRY, Key, Known, Salt};
+use super::{ENTRY, Key, Known, Salt, gone};
 
 /// What the names of slices end in.
 pub(super) const END: &str = ".ids";
@@ -145,10 +145,7 @@ fn read_page(file: &dyn DiskFile, page: u64) -> io::Result<[u8; PAGE]> {
 
 /// Begins a file that gets its name once it is whole, in place of what an earlier try left.
 pub(super) fn begin(disk: &dyn Disk, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-    match disk.unlink(name) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    gone(disk.unlink(name))?;
     disk.create(name)
 }
 

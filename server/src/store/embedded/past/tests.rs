@@ -212,6 +212,11 @@ fn what_is_over_goes_and_so_does_what_is_too_much() {
     ids.tidy(NOW + 12_000).expect("tidied");
     assert_eq!((is_found(&ids, &all[0]), ids.numbers(), disk.used()), (false, (NOW, 0), 0));
     ids.write(&all[1..2], NOW + 12_000).expect("written");
+    ids.tidy(NOW + 13_000).expect("it is a slice now");
+    disk.unlink(&slice::name(2)).expect("there");
+    ids.tidy(NOW + 24_000).expect("that one is missing stops nothing");
+    assert_eq!((counts(&ids), ids.numbers().0), ((0, 0), NOW + 12_000));
+    ids.write(&all[1..2], NOW + 24_000).expect("written");
     ids.clear().expect("cleared");
     assert_eq!((is_found(&ids, &all[1]), disk.used()), (false, 0));
 }
