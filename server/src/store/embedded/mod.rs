@@ -96,6 +96,8 @@ const SEARCHES: usize = 4;
 const QUEUE_COMMANDS: usize = 8192;
 /// The unit in which the queue's bytes are counted, in bytes.
 const QUEUE_GRAIN: usize = 1024;
+/// The least room that there is, in these units.
+const LEAST_ROOM: usize = 4096;
 
 /// How an embedded store is set up.
 #[derive(Debug, Clone)]
@@ -185,7 +187,9 @@ pub struct EmbeddedStore {
     /// Held by the first of them. It is fair, so they keep their order.
     turn: tokio::sync::Mutex<()>,
     /// How many look-ups in the past may begin.
-    searches: Semaphore,
+    searches: Arc<Semaphore>,
+    /// How many are under way or wait for that.
+    recalling: AtomicUsize,
     policy: StorePolicy,
     committer: Option<JoinHandle<()>>,
     folder: Option<Arc<Folder>>,
@@ -193,7 +197,8 @@ pub struct EmbeddedStore {
 
 /// A command's share of the queue's room.
 fn units_of(command: &Command) -> u32 {
-    size_of(command).div_ceil(QUEUE_GRAIN) as u32
+    // What takes more than all the room would wait for ever; it comes alone.
+    size_of(command).div_ceil(QUEUE_GRAIN).min(LEAST_ROOM) as u32
 }
 
 /// Says where it was that the past could not be read or removed.
@@ -330,7 +335,7 @@ impl EmbeddedStore {
         let checkpointer = started.index.map(|index| Checkpointer::start(index, Arc::clone(&shared)));
         let checkpointer = checkpointer.transpose().map_err(no_thread)?;
         let (queue, requests) = mpsc::channel(QUEUE_COMMANDS);
-        let room = Arc::new(Semaphore::new((config.queue_bytes / QUEUE_GRAIN).max(4096)));
+        let room = Arc::new(Semaphore::new((config.queue_bytes / QUEUE_GRAIN).max(LEAST_ROOM)));
         let committer = Committer {
             shared: Arc::clone(&shared),
             upkeep: Upkeep::after_start(&started.journal),
@@ -361,7 +366,8 @@ impl EmbeddedStore {
             queue: Some(queue),
             waiting: AtomicUsize::new(0),
             turn: tokio::sync::Mutex::new(()),
-            searches: Semaphore::new(SEARCHES),
+            searches: Arc::new(Semaphore::new(SEARCHES)),
+            recalling: AtomicUsize::new(0),
             policy: config.policy,
             room,
             committer: Some(thread.map_err(no_thread)?),

@@ -5,11 +5,12 @@
 //! now no more: whatever comes first, a repeat finds it in one of the two, and what is in neither never was.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use posthorn_proto::{MailboxId, PostId};
 
-use super::EmbeddedStore;
 use super::past::{Search, Unread};
+use super::{EmbeddedStore, Waiting};
 use crate::mailbox::change::ShortFingerprint;
 use crate::mailbox::short;
 use crate::store::ledger::{Command, Forget, Outcome, Past};
@@ -18,6 +19,10 @@ use crate::store::{Append, StoreError};
 /// Posts that leave the ledger at once, from which on they are not gathered any more: their ids cost one
 /// sync.
 const AT_ONCE: usize = 16_384;
+
+/// Look-ups under way and waiting; whoever asks for one more is told to come again. (Anybody may ask: it is
+/// before any key.)
+const SEARCHES_ASKED: usize = 256;
 
 /// What tells a post from another.
 pub(super) struct Asked {
@@ -56,18 +61,23 @@ impl EmbeddedStore {
     /// there is nothing left to decide.
     pub(super) async fn recall(&self, asked: &Asked, now: u64) -> Result<u64, StoreError> {
         let Asked { mailbox, post_id, fingerprint } = *asked;
+        if self.recalling.load(Ordering::SeqCst) >= SEARCHES_ASKED {
+            return Err(StoreError::Busy);
+        }
+        let _one_more = Waiting::count(&self.recalling);
         let life = self.shared.ledger.read().life(&mailbox);
-        let known = match self.shared.past.search(&mailbox, life, &post_id) {
-            Search::Over(known) => known,
-            Search::In(slices) => {
-                let _permit = self.searches.acquire().await.map_err(|_| StoreError::Stopped)?;
-                let shared = Arc::clone(&self.shared);
-                let find = move || shared.past.find(&slices, &mailbox, life, &post_id);
-                let found = tokio::task::spawn_blocking(find).await.map_err(|_| StoreError::Stopped)?;
-                found.map_err(|Unread| StoreError::Unavailable)?
+        let permit = Arc::clone(&self.searches).acquire_owned().await.map_err(|_| StoreError::Stopped)?;
+        let shared = Arc::clone(&self.shared);
+        let find = move || {
+            // Whoever asked may be gone meanwhile; the disk is not.
+            let _permit = permit;
+            match shared.past.search(&mailbox, life, &post_id) {
+                Search::Over(known) => Ok(known),
+                Search::In(slices) => shared.past.find(&slices, &mailbox, life, &post_id),
             }
         };
-        match known {
+        let found = tokio::task::spawn_blocking(find).await.map_err(|_| StoreError::Stopped)?;
+        match found.map_err(|Unread| StoreError::Unavailable)? {
             Some((seq, known)) if known == fingerprint => Ok(seq),
             Some(_) => Err(StoreError::PostIdReused),
             None => Err(StoreError::PostIdTime { now }),

@@ -65,7 +65,10 @@ impl Bounds {
 pub(super) struct PastIds {
     disk: Arc<dyn Disk>,
     bounds: Bounds,
+    /// Held while the disk is written to and synced: not for those who must not wait for that.
     state: Mutex<State>,
+    /// What is told of it: since when posts are recognised, and the bytes of all files.
+    told: Mutex<(u64, u64)>,
 }
 
 struct State {
@@ -145,7 +148,8 @@ impl PastIds {
         names.iter().filter(over).for_each(|name| _ = disk.unlink(name));
         state.read_log(disk.as_ref())?;
         state.lost = state.gap();
-        Ok(Self { disk, bounds, state: Mutex::new(state) })
+        let told = Mutex::new((state.lost, state.bytes()));
+        Ok(Self { disk, bounds, state: Mutex::new(state), told })
     }
 
     /// The time up to which it has been written to, by the clock of post ids, unix seconds. 0 = never.
@@ -156,8 +160,11 @@ impl PastIds {
 
     /// Since when posts are recognised (unix seconds, 0 = since ever), and the bytes of all files.
     pub(super) fn numbers(&self) -> (u64, u64) {
-        let state = self.state.lock();
-        (state.lost, state.bytes())
+        *self.told.lock()
+    }
+
+    fn tell(&self, state: &State) {
+        *self.told.lock() = (state.lost, state.bytes());
     }
 
     /// Writes these, at this time of the clock of post ids, unix seconds. Once it has returned, they are
@@ -181,10 +188,12 @@ impl PastIds {
         }
         recent.entries.extend(entries);
         recent.header = header;
-        if recent.entries.len() >= self.bounds.entries {
-            state.close_log(self.disk.as_ref())?;
-        }
-        Ok(())
+        let closed = match recent.entries.len() >= self.bounds.entries {
+            true => state.close_log(self.disk.as_ref()),
+            false => Ok(()),
+        };
+        self.tell(&state);
+        closed
     }
 
     /// Whether [`PastIds::tidy`] has something to do.
@@ -212,6 +221,7 @@ impl PastIds {
             state.slices.remove(0);
             removed = true;
         }
+        self.tell(&state);
         // Or a power cut could bring it back.
         if removed { self.disk.sync_dir() } else { Ok(()) }
     }
@@ -221,6 +231,7 @@ impl PastIds {
         let mut state = self.state.lock();
         (state.log, state.recent) = (None, Recent::default());
         state.slices.clear();
+        self.tell(&state);
         for name in self.disk.list()? {
             if [slice::END, log::END].iter().any(|end| name.ends_with(end)) {
                 self.disk.unlink(&name)?;
@@ -270,6 +281,7 @@ impl PastIds {
         if state.slices.len() < before {
             give_up(&slice::name(slice.number), error);
             state.lost = state.lost.max(slice.header.ended);
+            self.tell(&state);
         }
     }
 

@@ -220,3 +220,24 @@ fn what_is_over_goes_and_so_does_what_is_too_much() {
     ids.clear().expect("cleared");
     assert_eq!((is_found(&ids, &all[1]), disk.used()), (false, 0));
 }
+
+/// Health was told only once the disk had answered, and by a thread that serves connections.
+#[test]
+fn numbers_are_told_while_the_disk_hangs() {
+    let disk = SimDisk::default();
+    let ids = open(&disk, bounds(1000));
+    ids.write(&[past(1, NOW)], NOW + 400).expect("written");
+    let before = ids.numbers();
+    disk.hold_syncs(true);
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(|| ids.write(&[past(2, NOW)], NOW + 400));
+        while ids.state.try_lock().is_some() && !writing.is_finished() {
+            std::thread::yield_now();
+        }
+        let told = ids.numbers();
+        disk.hold_syncs(false);
+        writing.join().expect("no panic").expect("written");
+        assert_eq!(told, before);
+    });
+    assert!(ids.numbers().1 > before.1);
+}

@@ -769,3 +769,11 @@ async fn an_interrupted_emptying_multiplies_nothing() {
     // A post may stand there beside its mark while its segment is being emptied.
     assert!(last[&10] + last[&11] < posts + 40, "{last:?}");
 }
+
+/// A command that took more room than the smallest queue has would wait for ever, and everybody behind it.
+#[test]
+fn no_command_needs_more_room_than_there_is() {
+    let forget = crate::store::ledger::Forget { mailbox: mailbox(1), life: 1, to: 1 };
+    let command = crate::store::ledger::Command::Forget(vec![forget; 20_000]);
+    assert!(super::super::units_of(&command) as usize <= super::super::LEAST_ROOM);
+}
