@@ -306,7 +306,8 @@ pub const KEYS: &[Key] = &[
         "seconds",
         10,
         3600,
-        "How old the id of a new post may be. Ids are in memory for so long, 75 bytes each, and then on disk.",
+        "How old the id of a new post may be. Ids are in memory for so long, 75 bytes each, and then on disk. \
+         Do not raise it while clients may repeat older posts: for once such a repeat could be stored again.",
     ),
     number(
         "store.post_id_bytes",
