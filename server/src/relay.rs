@@ -48,7 +48,6 @@ pub struct Relay {
     desk: Arc<Desk>,
     drain: watch::Sender<bool>,
     certificates: Option<Arc<Certificates>>,
-    parts: Arc<dyn Parts>,
     /// The listener, which owns the connections.
     listener: JoinSet<()>,
     /// Expiry and the admin socket.
@@ -125,7 +124,9 @@ impl Relay {
         });
 
         let (drain, draining) = watch::channel(false);
-        let parts = open_parts(&config)?;
+        let parts = open_parts(&config, context.store.stats().blobs)?;
+        // What it finds is told by the log, and by whoever asks what is refused.
+        let _ = parts.look().await;
         let gate = Listener::new(
             tcp,
             &config,
@@ -143,6 +144,7 @@ impl Relay {
             context: context.clone(),
             doors: gate.doors(),
             clock,
+            parts: parts.clone(),
             url,
             rng: Mutex::new(rng),
         });
@@ -156,7 +158,7 @@ impl Relay {
         upkeep.spawn(sweep(context.store.clone(), parts.clone()));
         let mut listener = JoinSet::new();
         listener.spawn(gate.run());
-        Ok(Self { address, desk, drain, certificates, parts, listener, upkeep })
+        Ok(Self { address, desk, drain, certificates, listener, upkeep })
     }
 
     /// Where it listens.
@@ -193,7 +195,7 @@ impl Relay {
     /// Removes what is left of blobs that are gone, which it does by itself, within some five minutes.
     pub async fn sweep(&self) {
         // What fails is told by the log, and is tried again.
-        let _ = Sweep::default().all(self.desk.context.store.as_ref(), self.parts.as_ref()).await;
+        let _ = Sweep::default().all(self.desk.context.store.as_ref(), self.desk.parts.as_ref()).await;
     }
 
     /// Reads the TLS certificate again, if there is one. New connections get it; if it cannot be used, that
@@ -273,13 +275,22 @@ fn identity(config: &Config, has_accounts: bool, rng: &mut StdRng) -> Result<Rel
     RelaySecret::load_or_create(&config.data, rng)
 }
 
-fn open_parts(config: &Config) -> Result<Arc<dyn Parts>, StartError> {
+/// Opens where the parts lie of so many blobs.
+fn open_parts(config: &Config, blobs: u64) -> Result<Arc<dyn Parts>, StartError> {
     if config.engine == Engine::Memory {
         return Ok(Arc::new(MemoryParts::default()));
     }
+    let folder = config.data.join(parts::folder::NAME);
+    if blobs > 0 && !folder.exists() {
+        tracing::error!(
+            blobs,
+            "the folder blobs/ is missing, and with it what was put of these blobs, which is answered PART_MISSING: \
+             if there is a copy of the folder, stop the relay and put it back"
+        );
+    }
     // Whatever the disk has left is the journal's: blobs stop before it does.
     let headroom = config.store.headroom_bytes.saturating_mul(2);
-    let failed = |error| StartError::Data(config.data.join(parts::folder::NAME), error);
+    let failed = |error| StartError::Data(folder.clone(), error);
     Ok(Arc::new(FolderParts::open(&config.data, headroom).map_err(failed)?))
 }
 
@@ -292,6 +303,7 @@ async fn sweep(store: Arc<dyn Store>, parts: Arc<dyn Parts>) {
     let _ = sweep.all(store.as_ref(), parts.as_ref()).await;
     loop {
         interval.tick().await;
+        let _ = parts.look().await;
         let _ = sweep.step(store.as_ref(), parts.as_ref()).await;
     }
 }

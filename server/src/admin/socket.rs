@@ -19,6 +19,7 @@ use super::invite::{self, Invite};
 use crate::clock::SystemClock;
 use crate::command::Context;
 use crate::gateway::doors::Doors;
+use crate::parts::Parts;
 use crate::store::{Clock as _, NewInvite, Stats, StoreError};
 
 /// Longest request that is read, in bytes.
@@ -93,6 +94,8 @@ pub struct Numbers {
     pub blobs: u64,
     #[serde(default)]
     pub blob_bytes: u64,
+    #[serde(default)]
+    pub blobs_refused: bool,
     pub disk_bytes: u64,
     pub expiry_paused: bool,
     pub damaged: u64,
@@ -107,6 +110,7 @@ pub(crate) struct Desk {
     pub(crate) context: Arc<Context>,
     pub(crate) doors: Arc<Doors>,
     pub(crate) clock: SystemClock,
+    pub(crate) parts: Arc<dyn Parts>,
     /// The URL that clients connect to.
     pub(crate) url: String,
     /// Makes invite codes.
@@ -175,6 +179,7 @@ impl Desk {
             accounts,
             blobs,
             blob_bytes,
+            blobs_refused: self.parts.refusal().is_some(),
             disk_bytes,
             expiry_paused,
             damaged,

@@ -328,7 +328,7 @@ pub const KEYS: &[Key] = &[
         "store.headroom_bytes",
         "bytes",
         0,
-        TIB,
+        1024 * TIB,
         "While less than this is free on the disk, only what makes room is carried out; blobs leave twice as much.",
     ),
     number(

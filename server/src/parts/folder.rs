@@ -152,10 +152,8 @@ impl Shared {
         }
     }
 
-    fn begin(self: &Arc<Self>, place: Place) -> Result<Box<dyn Arriving>, PartError> {
-        if self.broken.load(Ordering::Relaxed) {
-            return Err(PartError::Failed);
-        }
+    /// Whether there is room for parts. Only a change is told.
+    fn look(&self) -> Result<(), PartError> {
         let stat = rustix::fs::statvfs(&self.path).map_err(|error| self.failed(&error.into()))?;
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
         let is_full = free < self.headroom;
@@ -169,9 +167,19 @@ impl Shared {
             (true, false) => tracing::info!("there is room for blobs again"),
             _ => {}
         }
-        if is_full {
-            return Err(PartError::Full);
+        self.refusal().map_or(Ok(()), Err)
+    }
+
+    fn refusal(&self) -> Option<PartError> {
+        match (self.broken.load(Ordering::Relaxed), self.full.load(Ordering::Relaxed)) {
+            (true, _) => Some(PartError::Failed),
+            (false, true) => Some(PartError::Full),
+            (false, false) => None,
         }
+    }
+
+    fn begin(self: &Arc<Self>, place: Place) -> Result<Box<dyn Arriving>, PartError> {
+        self.look()?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.path.join(INCOMING).join(number.to_string());
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
@@ -260,6 +268,14 @@ fn owner(name: &str) -> Option<Owner> {
 }
 
 impl Parts for FolderParts {
+    fn look(&self) -> Soon<'_, ()> {
+        self.work(Shared::look)
+    }
+
+    fn refusal(&self) -> Option<PartError> {
+        self.0.refusal()
+    }
+
     fn begin(&self, place: Place) -> Soon<'_, Box<dyn Arriving>> {
         on_disk(self.0.clone(), move |shared| shared.begin(place))
     }

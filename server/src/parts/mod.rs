@@ -70,6 +70,17 @@ impl PartError {
 
 /// An engine.
 pub(crate) trait Parts: Send + Sync + 'static {
+    /// Looks whether parts can be stored, which [`Parts::refusal`] says from then on. The relay looks every
+    /// second, so what was missing is noticed to be back although nobody puts anything.
+    fn look(&self) -> Soon<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Why no part is stored just now, as far as is known.
+    fn refusal(&self) -> Option<PartError> {
+        None
+    }
+
     /// Makes room for a part that is about to arrive. `place` is dropped when nothing is done for it any
     /// more, which may be later than the end of whoever asked.
     fn begin(&self, place: Place) -> Soon<'_, Box<dyn Arriving>>;

@@ -171,6 +171,37 @@ async fn parts_are_removed_by_and_by() {
     }
 }
 
+/// What cannot be removed keeps nothing else from being removed, in no order.
+#[tokio::test]
+async fn the_sweep_goes_past_a_bad_folder() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let parts = FolderParts::open(folder.path(), 0).expect("opened");
+    let mut rng = StdRng::seed_from_u64(1);
+    let store =
+        MemoryStore::new(StorePolicy::default(), Arc::new(SystemClock::start()), Arc::new(Unheard), &mut rng);
+    let stray = |shelf: u8, n: u8| Owner {
+        blob: BlobId(std::array::from_fn(|at| if at == 0 { shelf } else { n })),
+        life: 1,
+    };
+    let bad = stray(7, 8);
+    for owner in [stray(7, 1), bad, stray(7, 0xff), stray(9, 1)] {
+        expect(put(&parts, owner, 0, b"x").await);
+    }
+    let name = format!("blobs/07/{}-1", data_encoding::HEXLOWER.encode(&bad.blob.0));
+    // A folder where a part should be: it is no file, and is not removed as one.
+    fs::create_dir_all(folder.path().join(&name).join("1/within")).expect("made");
+    assert_eq!(Sweep::default().all(&store, &parts).await, Err(PartError::Failed));
+    assert_eq!(parts.shelf(7).await, Ok(vec![bad]), "the others of its shelf are gone");
+    assert_eq!(parts.shelf(9).await, Ok(vec![]), "and those of later ones");
+    // One after the other, too: every shelf has its turn.
+    expect(put(&parts, stray(9, 2), 0, b"x").await);
+    let mut sweep = Sweep::default();
+    for _ in 0..SHELVES {
+        let _ = sweep.step(&store, &parts).await;
+    }
+    assert_eq!(parts.shelf(9).await, Ok(vec![]));
+}
+
 fn incoming(data: &Path) -> usize {
     fs::read_dir(data.join("blobs/incoming")).expect("it is there").count()
 }
@@ -194,6 +225,9 @@ async fn a_start_keeps_parts_and_drops_what_was_arriving() {
 async fn no_part_is_taken_while_the_disk_is_nearly_full() {
     let folder = tempfile::tempdir().expect("a folder");
     let parts = FolderParts::open(folder.path(), u64::MAX).expect("opened");
+    assert_eq!(parts.refusal(), None, "nobody has looked");
+    assert_eq!(parts.look().await, Err(PartError::Full));
+    assert_eq!(parts.refusal(), Some(PartError::Full));
     assert_eq!(parts.begin(Box::new(())).await.err(), Some(PartError::Full));
 }
 

@@ -69,6 +69,11 @@ impl Desk {
             window: Duration::from_secs(blobs.slow_seconds.into()),
         }
     }
+
+    /// Whether parts are refused just now.
+    pub(super) fn refuses(&self) -> bool {
+        self.parts.refusal().is_some()
+    }
 }
 
 /// What a path below [`BLOB_PATH`] names.
@@ -192,6 +197,10 @@ impl Call<'_> {
         let holder = KeyHash(secret(text(headers, HOLDER)?, "Posthorn-Blob-Holder")?);
         let seconds = self.lease(headers)?;
         let new = NewBlob { blob, token, holder, length, seconds };
+        // Before the token is spent: what cannot be put is of no use.
+        if let Some(why) = self.desk.parts.refusal() {
+            return Err(why.into());
+        }
         let view = self.context.store.create_blob(new).await?;
         Ok(told(empty(StatusCode::CREATED), &view))
     }

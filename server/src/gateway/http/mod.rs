@@ -148,7 +148,7 @@ impl Guest<'_> {
             return Err(Box::new(full()));
         }
         if request.uri().path() != PATH {
-            return Ok((page(request, self.context), None));
+            return Ok((self.page(request), None));
         }
         let answer = upgrade(request, self.context)?;
         if is_forwarded && !self.visitor.count(address) {
@@ -156,22 +156,25 @@ impl Guest<'_> {
         }
         Ok((answer, Some(address)))
     }
-}
 
-fn page(request: &Request<Incoming>, context: &Context) -> Answer {
-    if request.method() != Method::GET && request.method() != Method::HEAD {
-        return plain(StatusCode::METHOD_NOT_ALLOWED, "this relay answers GET only\n");
-    }
-    match request.uri().path() {
-        "/" => with(StatusCode::OK, "text/html; charset=utf-8", PAGE),
-        "/health" if context.is_draining() => {
-            with(StatusCode::SERVICE_UNAVAILABLE, "application/json", "{\"status\":\"stopping\"}\n")
+    fn page(&self, request: &Request<Incoming>) -> Answer {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            return plain(StatusCode::METHOD_NOT_ALLOWED, "this relay answers GET only\n");
         }
-        "/health" => with(StatusCode::OK, "application/json", health(&context.store.stats())),
-        _ => plain(
-            StatusCode::NOT_FOUND,
-            "there is nothing here; WebSocket is spoken at /v1/ws, and blobs are below /v1/blob\n",
-        ),
+        match request.uri().path() {
+            "/" => with(StatusCode::OK, "text/html; charset=utf-8", PAGE),
+            "/health" if self.context.is_draining() => {
+                with(StatusCode::SERVICE_UNAVAILABLE, "application/json", "{\"status\":\"stopping\"}\n")
+            }
+            "/health" => {
+                let health = health(&self.context.store.stats(), self.blobs.refuses());
+                with(StatusCode::OK, "application/json", health)
+            }
+            _ => plain(
+                StatusCode::NOT_FOUND,
+                "there is nothing here; WebSocket is spoken at /v1/ws, and blobs are below /v1/blob\n",
+            ),
+        }
     }
 }
 
@@ -243,14 +246,14 @@ fn plain(status: StatusCode, text: &'static str) -> Answer {
 }
 
 /// Says what an operator has to do something about. Whoever can be served is, so the status code is the same.
-fn health(stats: &Stats) -> String {
+fn health(stats: &Stats, blobs_refused: bool) -> String {
     let Stats { full, damaged, expiry_paused, stalled_seconds, .. } = *stats;
     let stalled = stalled_seconds >= STALLED;
-    if !full && damaged == 0 && !expiry_paused && !stalled {
+    if !full && damaged == 0 && !expiry_paused && !stalled && !blobs_refused {
         return "{\"status\":\"ok\"}\n".to_owned();
     }
     format!(
-        "{{\"status\":\"degraded\",\"disk_full\":{full},\"damaged\":{damaged},\"expiry_paused\":{expiry_paused},\"stalled_seconds\":{stalled_seconds}}}\n"
+        "{{\"status\":\"degraded\",\"disk_full\":{full},\"damaged\":{damaged},\"expiry_paused\":{expiry_paused},\"stalled_seconds\":{stalled_seconds},\"blobs_refused\":{blobs_refused}}}\n"
     )
 }
 
@@ -320,19 +323,22 @@ mod tests {
 
     #[test]
     fn health_is_json_and_names_what_is_wrong() {
-        assert_eq!(health(&Stats::default()), "{\"status\":\"ok\"}\n");
-        for stats in [
-            Stats { full: true, ..Stats::default() },
-            Stats { damaged: 3, ..Stats::default() },
-            Stats { expiry_paused: true, ..Stats::default() },
-            Stats { stalled_seconds: 7, ..Stats::default() },
+        assert_eq!(health(&Stats::default(), false), "{\"status\":\"ok\"}\n");
+        for (stats, blobs_refused) in [
+            (Stats { full: true, ..Stats::default() }, false),
+            (Stats { damaged: 3, ..Stats::default() }, false),
+            (Stats { expiry_paused: true, ..Stats::default() }, false),
+            (Stats { stalled_seconds: 7, ..Stats::default() }, false),
+            (Stats::default(), true),
         ] {
-            let json: serde_json::Value = serde_json::from_str(&health(&stats)).expect("JSON");
+            let text = health(&stats, blobs_refused);
+            let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
             assert_eq!(json["status"], "degraded");
             assert_eq!(json["disk_full"], stats.full);
             assert_eq!(json["damaged"], stats.damaged);
             assert_eq!(json["expiry_paused"], stats.expiry_paused);
             assert_eq!(json["stalled_seconds"], stats.stalled_seconds);
+            assert_eq!(json["blobs_refused"], blobs_refused);
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::sockets::{PATIENCE, Wire, relay};
+use super::sockets::{PATIENCE, Wire, heard, relay};
 use super::support::registration;
 use crate::config::{Config, Engine, Networks};
 use crate::relay::Relay;
@@ -148,12 +148,17 @@ fn bytes(length: usize) -> Vec<u8> {
 /// A relay with a folder, and the folder.
 async fn on_disk(change: impl FnOnce(&mut Config)) -> (Relay, tempfile::TempDir) {
     let dir = tempfile::tempdir().expect("a folder");
+    (reopened(&dir, change).await, dir)
+}
+
+/// A relay on this folder.
+async fn reopened(dir: &tempfile::TempDir, change: impl FnOnce(&mut Config)) -> Relay {
     let relay = relay(|config| {
         (config.engine, config.data) = (Engine::Embedded, dir.path().to_owned());
         config.store.headroom_bytes = 0;
         change(config);
     });
-    (relay.await, dir)
+    relay.await
 }
 
 #[tokio::test]
@@ -471,4 +476,86 @@ async fn a_transfer_that_is_under_way_ends_before_the_relay_does() {
     assert_eq!(http.more().await, None, "and then it is closed");
     drop(idle);
     stopping.join_all().await.pop().expect("one").expect("closed");
+}
+
+/// While the disk has no room for blobs, nobody spends a token on one, and the operator can see why.
+#[tokio::test]
+async fn who_cannot_put_is_told_before_paying() {
+    let (relay, dir) = on_disk(|_| {}).await;
+    draw(&relay).await;
+    assert!(!relay.numbers().blobs_refused);
+    relay.shutdown().await.expect("closed");
+    let stat = rustix::fs::statvfs(dir.path()).expect("a file system");
+    let free = stat.f_bavail * stat.f_frsize;
+    // Enough for the journal, and not for blobs, which leave twice as much.
+    let nearly = reopened(&dir, |config| config.store.headroom_bytes = free / 3 * 2).await;
+    let mut http = Http::to(&nearly).await;
+    let refused = create(&mut http, 1, 5).await;
+    assert_eq!((refused.status, refused.code()), (503, "STORE_UNAVAILABLE".to_owned()));
+    let health = http.get("/health", None).await;
+    let health = String::from_utf8_lossy(&health.body);
+    assert!(health.contains("degraded") && health.contains("\"blobs_refused\":true"), "{health}");
+    let numbers = nearly.numbers();
+    assert_eq!((numbers.blobs_refused, numbers.disk_full), (true, false), "{numbers:?}");
+    nearly.shutdown().await.expect("closed");
+    let relay = reopened(&dir, |_| {}).await;
+    let mut http = Http::to(&relay).await;
+    assert_eq!(create(&mut http, 1, 5).await.status, 201, "the token is unspent");
+}
+
+#[test]
+fn a_start_says_that_parts_are_missing() {
+    let mut dir = None;
+    let told = heard(async {
+        let (relay, folder) = on_disk(|_| {}).await;
+        draw(&relay).await;
+        assert_eq!(create(&mut Http::to(&relay).await, 1, 5).await.status, 201);
+        relay.shutdown().await.expect("closed");
+        drop(reopened(&folder, |_| {}).await);
+        dir = Some(folder);
+    });
+    assert!(!told.contains("blobs/ is missing"), "{told}");
+    let dir = dir.expect("made");
+    std::fs::remove_dir_all(dir.path().join("blobs")).expect("removed");
+    let told = heard(async {
+        let relay = reopened(&dir, |_| {}).await;
+        let missing = Http::to(&relay).await.get(&path(1), None).await;
+        assert_eq!((missing.status, missing.code()), (404, "PART_MISSING".to_owned()));
+    });
+    assert!(told.contains("blobs/ is missing") && told.contains("blobs=1"), "{told}");
+    assert!(!heard(async { drop(reopened(&dir, |_| {}).await) }).contains("blobs/ is missing"), "said once");
+}
+
+/// A blob that was deleted and made anew under its name is another one to whoever goes on with a download.
+#[tokio::test]
+async fn a_blob_in_another_life_has_another_tag() {
+    let relay = relay(|_| {}).await;
+    draw(&relay).await;
+    let mut http = Http::to(&relay).await;
+    let mut tags = Vec::new();
+    for (nth, body) in [b"12345", b"abcde"].into_iter().enumerate() {
+        let holder = HEXLOWER.encode(&HolderKey::from_bytes(HOLDER).hash().0);
+        let headers = [
+            ("Authorization", &bearer(token(nth as u8 + 1).expose())[..]),
+            ("Posthorn-Blob-Length", "5"),
+            ("Posthorn-Blob-Holder", &holder),
+            ("Posthorn-Blob-Lease", "600"),
+        ];
+        assert_eq!(http.ask("POST", &path(1), &headers, b"").await.status, 201);
+        assert_eq!(http.put(&(path(1) + "/0"), body).await.status, 201);
+        for part in ["", "/0"] {
+            let got = http.get(&(path(1) + part), None).await;
+            assert_eq!(got.body, body);
+            tags.push(got.header("etag").expect("a tag").to_owned());
+        }
+        if nth == 0 {
+            let key = [("Authorization", &bearer(&HOLDER)[..])];
+            assert_eq!(http.ask("DELETE", &path(1), &key, b"").await.status, 204);
+        }
+    }
+    assert_eq!((&tags[0], &tags[2]), (&tags[1], &tags[3]), "of one life");
+    assert_ne!(tags[0], tags[2]);
+    let on = [("Range", "bytes=3-"), ("If-Range", &tags[0][..])];
+    let again = http.ask("GET", &path(1), &on, b"").await;
+    assert_eq!((again.status, &again.body[..]), (200, &b"abcde"[..]), "from its beginning");
 }

@@ -347,36 +347,44 @@ impl Write for Ears {
     }
 }
 
-/// R8: everything that a busy session says is searched for in the log at the default level.
-#[test]
-fn the_log_gives_nothing_away() {
+/// What is logged at the default level while this is done.
+pub(super) fn heard(work: impl Future<Output = ()>) -> String {
     let ears = Ears::default();
     let writer = ears.clone();
     let log = tracing_subscriber::fmt()
         .with_env_filter(Config::default().log.level)
+        .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
     tracing::subscriber::with_default(log, || {
-        tracing::info!("listening");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(async {
-            let relay = relay(|_| {}).await;
-            let (mut wire, hello) = Wire::connect(relay.address()).await.expect("connected");
-            wire.ask(registration(&hello, 1, "alice-of-log", "")).await;
-            wire.ask(authentication(1, posthorn_proto::auth::Proof([0x77; 32]))).await;
-            let token = Token::from_bytes([9; 32]);
-            wire.ask(Request::creation_tokens(vec![token.hash()])).await;
-            wire.ask(creation(token)).await;
-            wire.ask(open(READER, READ_KEY, 1)).await;
-            wire.ask(now(&hello, post(1, b"secret words"))).await;
-            wire.ask(now(&hello, post(1, b"other words"))).await;
-            wire.ask(Request::Ping).await;
-            wire.socket.send(Message::binary(vec![0xff; 9])).await.expect("sent");
-            wire.closing().await;
-            relay.shutdown().await.expect("closed");
-        });
+        runtime.block_on(work);
     });
-    let heard = String::from_utf8_lossy(&ears.0.lock()).to_lowercase();
+    let heard = ears.0.lock();
+    String::from_utf8_lossy(&heard).into_owned()
+}
+
+/// R8: everything that a busy session says is searched for in the log at the default level.
+#[test]
+fn the_log_gives_nothing_away() {
+    let heard = heard(async {
+        tracing::info!("listening");
+        let relay = relay(|_| {}).await;
+        let (mut wire, hello) = Wire::connect(relay.address()).await.expect("connected");
+        wire.ask(registration(&hello, 1, "alice-of-log", "")).await;
+        wire.ask(authentication(1, posthorn_proto::auth::Proof([0x77; 32]))).await;
+        let token = Token::from_bytes([9; 32]);
+        wire.ask(Request::creation_tokens(vec![token.hash()])).await;
+        wire.ask(creation(token)).await;
+        wire.ask(open(READER, READ_KEY, 1)).await;
+        wire.ask(now(&hello, post(1, b"secret words"))).await;
+        wire.ask(now(&hello, post(1, b"other words"))).await;
+        wire.ask(Request::Ping).await;
+        wire.socket.send(Message::binary(vec![0xff; 9])).await.expect("sent");
+        wire.closing().await;
+        relay.shutdown().await.expect("closed");
+    });
+    let heard = heard.to_lowercase();
     assert!(heard.contains("listening"), "the log is heard: {heard}");
     let hex = |byte: u8| format!("{byte:02x}").repeat(3);
     let hidden = [0xaa, 0x11, 0x22, 0x33, 0x01, 0x77].map(hex);
