@@ -130,19 +130,24 @@ impl BareBlob {
         bytes
     }
 
-    fn held(&self) -> (&'static str, String) {
+    /// What shows that one is its holder.
+    pub fn held(&self) -> (&'static str, String) {
         ("Authorization", format!("Bearer {}", hex(self.key.expose())))
     }
 
-    /// Creates it, for an hour.
-    pub async fn create(&self, http: &mut Http, token: &Token) -> anyhow::Result<Answer> {
-        let headers = [
+    /// The headers that create it, for an hour.
+    pub fn creation(&self, token: &Token) -> [(&'static str, String); 4] {
+        [
             ("Authorization", format!("Bearer {}", hex(token.expose()))),
             ("Posthorn-Blob-Length", self.length.to_string()),
             ("Posthorn-Blob-Holder", hex(&self.key.hash().0)),
             ("Posthorn-Blob-Lease", "3600".to_owned()),
-        ];
-        http.ask("POST", &self.path(), &headers, b"").await
+        ]
+    }
+
+    /// Creates it, for an hour.
+    pub async fn create(&self, http: &mut Http, token: &Token) -> anyhow::Result<Answer> {
+        http.ask("POST", &self.path(), &self.creation(token), b"").await
     }
 
     /// Puts a part.

@@ -8,7 +8,7 @@ use anyhow::bail;
 use bytes::Bytes;
 use posthorn_proto::auth::AccountKey;
 use posthorn_proto::frame::{
-    Ack, Authenticate, Create, Open, OpenState, Opening, Post, Register, Request, ServerBody,
+    Ack, Authenticate, Create, Hello, Open, OpenState, Opening, Post, Register, Request, ServerBody,
 };
 use posthorn_proto::{
     DeviceId, Handle, MailboxId, PostId, PostKey, ReadKey, Reader, ReaderId, Token, Turn, TurnKey,
@@ -51,9 +51,15 @@ impl BareDevice {
         Self { id: DeviceId::random(rng), secret: StaticSecret::from(secret) }
     }
 
-    /// Registers an account on this connection.
-    pub async fn register(&self, wire: &mut Wire, handle: &str, invite: &str) -> anyhow::Result<()> {
-        let key = AccountKey::of_device(&self.secret, &wire.hello().challenge)?;
+    /// The request that registers an account on a connection that began so, and the key that checks the
+    /// answer.
+    pub fn registration(
+        &self,
+        hello: &Hello,
+        handle: &str,
+        invite: &str,
+    ) -> anyhow::Result<(Request, AccountKey)> {
+        let key = AccountKey::of_device(&self.secret, &hello.challenge)?;
         let request = Request::Register(Register {
             invite: invite.to_owned(),
             handle: Handle::parse(handle)?,
@@ -62,6 +68,12 @@ impl BareDevice {
             device_key: PublicKey::from(&self.secret).to_bytes(),
             proof: key.device_proof(),
         });
+        Ok((request, key))
+    }
+
+    /// Registers an account on this connection.
+    pub async fn register(&self, wire: &mut Wire, handle: &str, invite: &str) -> anyhow::Result<()> {
+        let (request, key) = self.registration(wire.hello(), handle, invite)?;
         match wire.ask(request).await? {
             ServerBody::Registered(proof) => Ok(key.check_relay(&proof)?),
             other => bail!("registering {handle}: {other:?}"),

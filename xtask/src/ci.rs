@@ -52,7 +52,11 @@ fn thorough(steps: &mut Steps) -> anyhow::Result<()> {
         || face::run(&FaceArguments { write: false }),
     )?;
     steps.call("wasm tools", "install rustup's wasm target and clang by hand, then run again", wasm_tools)?;
-    steps.call("proxies", "install nginx and haproxy by hand, then run again", proxies)?;
+    steps.call(
+        "proxies and browsers",
+        "install nginx, haproxy, chromium and firefox-esr by hand, then run again",
+        neighbours,
+    )?;
     let mut wasm =
         cargo("build --package posthorn-proto --package posthorn-client --no-default-features --target");
     // The result is never run, and optimizing it would be the longest part of the step.
@@ -86,7 +90,7 @@ fn thorough(steps: &mut Steps) -> anyhow::Result<()> {
     steps.run(
         "faults",
         "run the program that failed alone, with the seed that it printed: `cargo xtask faults <program> --seed <seed>`",
-        Command::new(built.join("faults")).args(["kill", "power", "descriptors", "corrupt", "blobs", "proxy", "soak"]).current_dir(root()),
+        Command::new(built.join("faults")).args(["kill", "power", "descriptors", "corrupt", "blobs", "proxy", "browser", "soak"]).current_dir(root()),
     )?;
     let mut demo = Command::new(built.join("posthorn"));
     steps.run(
@@ -112,19 +116,18 @@ fn wasm_tools() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes sure that the proxies are there that `faults proxy` puts before the relay.
-fn proxies() -> anyhow::Result<()> {
-    let is_there = |program: &str| {
-        let asked = Command::new(program).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        asked.is_ok_and(|status| status.success())
-    };
-    if ["nginx", "haproxy"].into_iter().all(is_there) {
+/// Makes sure that the proxies and browsers are there that `faults` puts before the relay.
+fn neighbours() -> anyhow::Result<()> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = |program: &str| std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    if ["nginx", "haproxy", "chromium", "firefox-esr"].into_iter().all(is_there) {
         return Ok(());
     }
     must(Command::new("apt-get").args(["update", "-qq"]))?;
-    let install = ["install", "-y", "-qq", "--no-install-recommends", "nginx-light", "haproxy"];
+    let install = ["install", "-y", "-qq", "--no-install-recommends"];
+    let packages = ["nginx-light", "haproxy", "chromium", "firefox-esr"];
     // Debian starts what it installs; not at this run level.
-    must(Command::new("apt-get").env("RUNLEVEL", "1").args(install))
+    must(Command::new("apt-get").env("RUNLEVEL", "1").args(install).args(packages))
 }
 
 fn must(command: &mut Command) -> anyhow::Result<()> {

@@ -47,6 +47,8 @@ enum Program {
     Hostile,
     /// Real proxies before the relay.
     Proxy,
+    /// A page in real browsers.
+    Browser,
     /// A steady load.
     Soak,
 }

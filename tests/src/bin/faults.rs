@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use posthorn_tests::faults::{
-    Run, Tally, blobs, corrupt, descriptors, disk, hostile, kill, power, proxy, soak,
+    Run, Tally, blobs, browser, corrupt, descriptors, disk, hostile, kill, power, proxy, soak,
 };
 
 /// Breaks relays on purpose, and looks at what became of what they had answered.
@@ -45,6 +45,8 @@ enum Program {
     Hostile,
     /// Real proxies before the relay.
     Proxy,
+    /// A page in real browsers.
+    Browser,
     /// A steady load.
     Soak,
 }
@@ -76,6 +78,7 @@ async fn main() -> ExitCode {
             Program::Blobs => blobs::run(&run, &mut tally).await,
             Program::Hostile => hostile::run(&run, &mut tally).await,
             Program::Proxy => proxy::run(&run, &mut tally).await,
+            Program::Browser => browser::run(&run, &mut tally).await,
             Program::Soak => soak::run(&run, &mut tally).await,
         }
     }

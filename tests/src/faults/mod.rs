@@ -7,7 +7,8 @@
 //! power goes, which [`image`] makes from a record of what the process did), [`disk`] (full, failing,
 //! read-only), [`descriptors`] (files that do not open), [`corrupt`] (damaged files), [`blobs`] (kills and a
 //! full disk while blobs are put), [`hostile`] (peers that mean harm, in large numbers), [`proxy`] (real
-//! proxies in front) and [`soak`] (steady load, flat disk and memory). [`shim`], preloaded into the relay,
+//! proxies in front), [`browser`] (a page in real browsers) and [`soak`] (steady load, flat disk and
+//! memory). [`shim`], preloaded into the relay,
 //! records file operations and makes them fail.
 //!
 //! Invariant: the relay is the real program, in a process of its own. Whatever is random comes from a seed,
@@ -15,6 +16,7 @@
 
 pub mod blobs;
 pub mod book;
+pub mod browser;
 pub mod corrupt;
 pub mod descriptors;
 pub mod disk;

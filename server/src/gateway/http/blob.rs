@@ -146,6 +146,11 @@ impl Call<'_> {
     }
 
     async fn carry_out(&self, request: &Parts, upload: &mut Upload) -> Result<Answer, Refused> {
+        if request.method == Method::OPTIONS {
+            // Before anything that may be refused: of what follows a preflight that failed, a page learns
+            // nothing at all. It costs no more than a refusal.
+            return Ok(preflight());
+        }
         let target = Target::parse(request.uri.path()).ok_or_else(|| {
             Refused::new(ErrorCode::BadRequest, "a blob is named by 32 hexadecimal digits")
                 .with(StatusCode::NOT_FOUND)
@@ -159,7 +164,6 @@ impl Call<'_> {
         }
         let headers = &request.headers;
         match (&request.method, &target) {
-            (&Method::OPTIONS, _) => Ok(preflight()),
             (&Method::POST, Target::Blob(blob)) => {
                 upload.check_empty()?;
                 self.create(*blob, headers).await

@@ -418,6 +418,10 @@ async fn pages_of_other_origins_may_ask() {
     assert!(list("access-control-allow-headers").contains("authorization"), "{allowed:?}");
     let refused = http.get(&path(1), None).await;
     assert_eq!(refused.header("access-control-allow-origin"), Some("*"), "errors can be read, too");
+    let nameless = http.ask("OPTIONS", "/v1/blob/nothing", &asked, b"").await;
+    assert_eq!(nameless.status, 204, "else a page could not read why it is refused");
+    let health = http.get("/health", None).await;
+    assert_eq!(health.header("access-control-allow-origin"), Some("*"));
 }
 
 #[tokio::test]

@@ -14,21 +14,22 @@ use super::super::now;
 use crate::wire::PATIENCE;
 
 /// The certificate of the relay's own tests, and its key.
-pub(super) const CERTIFICATE: &str = include_str!("../../../../server/src/gateway/tests/tls/certificate.pem");
-pub(super) const KEY: &str = include_str!("../../../../server/src/gateway/tests/tls/key.pem");
+pub(in crate::faults) const CERTIFICATE: &str =
+    include_str!("../../../../server/src/gateway/tests/tls/certificate.pem");
+pub(in crate::faults) const KEY: &str = include_str!("../../../../server/src/gateway/tests/tls/key.pem");
 
 const NGINX: &str = include_str!("../../../../docs/nginx.conf");
 const HAPROXY: &str = include_str!("../../../../docs/haproxy.cfg");
 
 /// Which program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::faults) enum Kind {
     Nginx,
     Haproxy,
 }
 
 impl Kind {
-    pub(super) fn program(self) -> &'static str {
+    pub(in crate::faults) fn program(self) -> &'static str {
         match self {
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
@@ -36,7 +37,7 @@ impl Kind {
     }
 
     /// Whether it is installed.
-    pub(super) fn is_there(self) -> bool {
+    pub(in crate::faults) fn is_there(self) -> bool {
         let mut asked = std::process::Command::new(self.program());
         asked.arg("-v").stdout(Stdio::null()).stderr(Stdio::null());
         asked.status().is_ok_and(|status| status.success())
@@ -44,19 +45,23 @@ impl Kind {
 }
 
 /// A change of a documented configuration: what stands there, and what stands there instead.
-pub(super) type Change = (&'static str, &'static str);
+pub(in crate::faults) type Change = (&'static str, &'static str);
 
 /// A running proxy.
-pub(super) struct Front {
+pub(in crate::faults) struct Front {
     kind: Kind,
     child: Child,
-    pub(super) address: SocketAddr,
+    pub(in crate::faults) address: SocketAddr,
     folder: TempDir,
 }
 
 impl Front {
     /// Starts a proxy before a relay, and waits until it listens.
-    pub(super) async fn start(kind: Kind, relay: SocketAddr, changes: &[Change]) -> anyhow::Result<Self> {
+    pub(in crate::faults) async fn start(
+        kind: Kind,
+        relay: SocketAddr,
+        changes: &[Change],
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let path = |name: &str| folder.path().join(name).display().to_string();
         std::fs::write(path("certificate.pem"), CERTIFICATE)?;
@@ -122,7 +127,7 @@ impl Front {
     }
 
     /// Changes the configuration, and makes the proxy read it again.
-    pub(super) async fn reload(&self, changes: &[Change]) -> anyhow::Result<()> {
+    pub(in crate::faults) async fn reload(&self, changes: &[Change]) -> anyhow::Result<()> {
         let path = self.folder.path().join("config");
         let mut text = std::fs::read_to_string(&path)?;
         for (from, to) in changes {
@@ -144,7 +149,7 @@ impl Front {
     }
 
     /// What it printed.
-    pub(super) fn log(&self) -> String {
+    pub(in crate::faults) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 

@@ -8,7 +8,7 @@
 //! has 127.0.0.1.
 
 mod client;
-mod front;
+pub(super) mod front;
 mod others;
 
 use std::net::Ipv4Addr;
