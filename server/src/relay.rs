@@ -30,7 +30,7 @@ use crate::parts::sweep::Sweep;
 use crate::secret::{RelaySecret, SecretError};
 use crate::store::embedded::{self, EmbeddedStore};
 use crate::store::memory::MemoryStore;
-use crate::store::{Clock, Store, StoreError};
+use crate::store::{Blobs, Clock, Store, StoreError};
 
 /// How often what has expired is dropped. Each mailbox has its turn once a minute, so that what there is to
 /// do is spread over the minute.
@@ -111,6 +111,9 @@ impl Relay {
         let mut seed = [0; 32];
         rng.fill_bytes(&mut seed);
         let context = Context::new(ContextParts {
+            mailboxes: store.clone(),
+            directory: store.clone(),
+            blobs: store.clone(),
             store,
             hub,
             limits: config.announced(),
@@ -155,7 +158,7 @@ impl Relay {
             upkeep.spawn(desk.clone().run(socket));
         }
         upkeep.spawn(every_second(context.store.clone(), certificates.clone()));
-        upkeep.spawn(sweep(context.store.clone(), parts.clone()));
+        upkeep.spawn(sweep(context.blobs.clone(), parts.clone()));
         let mut listener = JoinSet::new();
         listener.spawn(gate.run());
         Ok(Self { address, desk, drain, certificates, listener, upkeep })
@@ -195,7 +198,7 @@ impl Relay {
     /// Removes what is left of blobs that are gone, which it does by itself, within some five minutes.
     pub async fn sweep(&self) {
         // What fails is told by the log, and is tried again.
-        let _ = Sweep::default().all(self.desk.context.store.as_ref(), self.desk.parts.as_ref()).await;
+        let _ = Sweep::default().all(self.desk.context.blobs.as_ref(), self.desk.parts.as_ref()).await;
     }
 
     /// Reads the TLS certificate again, if there is one. New connections get it; if it cannot be used, that
@@ -295,16 +298,16 @@ fn open_parts(config: &Config, blobs: u64) -> Result<Arc<dyn Parts>, StartError>
 }
 
 /// Removes what is left of blobs: everything at the start, then a shelf every second.
-async fn sweep(store: Arc<dyn Store>, parts: Arc<dyn Parts>) {
+async fn sweep(blobs: Arc<dyn Blobs>, parts: Arc<dyn Parts>) {
     let mut sweep = Sweep::default();
     let mut interval = tokio::time::interval(SWEEP_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     // What fails is told by the log, and is tried again.
-    let _ = sweep.all(store.as_ref(), parts.as_ref()).await;
+    let _ = sweep.all(blobs.as_ref(), parts.as_ref()).await;
     loop {
         interval.tick().await;
         let _ = parts.look().await;
-        let _ = sweep.step(store.as_ref(), parts.as_ref()).await;
+        let _ = sweep.step(blobs.as_ref(), parts.as_ref()).await;
     }
 }
 

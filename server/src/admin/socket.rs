@@ -122,7 +122,7 @@ impl Desk {
     pub(crate) async fn mint(&self, uses: u32, days: u32) -> Result<Invite, StoreError> {
         let code = invite::random(&mut *self.rng.lock());
         let expires = self.clock.unix_seconds() + u64::from(days) * 24 * 3600;
-        self.context.store.mint_invite(NewInvite { hash: invite::hash(&code), uses, expires }).await?;
+        self.context.directory.mint_invite(NewInvite { hash: invite::hash(&code), uses, expires }).await?;
         Ok(Invite { code, uses, expires })
     }
 
@@ -137,7 +137,7 @@ impl Desk {
             }
             Ask::RemoveAccount { handle } => {
                 let handle = Handle::parse(&handle).map_err(|error| format!("{handle}: {error}"))?;
-                self.context.store.remove_account(handle).await.map_err(|error| error.to_string())?;
+                self.context.directory.remove_account(handle).await.map_err(|error| error.to_string())?;
                 Ok(Answer::Done)
             }
             Ask::Stats => Ok(Answer::Stats(self.numbers())),

@@ -25,7 +25,7 @@ pub(super) fn ack(call: Call, asked: Asked, ack: Ack) -> Option<Work> {
             asked.answer(reply.map(|()| ServerBody::Done).map_err(Refusal::from));
         })),
         (Some(_), Ok(to)) => {
-            call.context.store.advance_soon(to);
+            call.context.mailboxes.advance_soon(to);
             None
         }
         (opening, Err(code)) => {
@@ -37,7 +37,7 @@ pub(super) fn ack(call: Call, asked: Asked, ack: Ack) -> Option<Work> {
 }
 
 async fn advance(call: &Call, opening: &Opening, to: Advance) -> Result<(), StoreError> {
-    match call.context.store.advance(to).await {
+    match call.context.mailboxes.advance(to).await {
         // The store forgets the cursor of an evicted reader, which may still be reading what it is owed.
         Err(StoreError::ReaderUnknown) if opening.is_evicted() => Ok(()),
         // Another opening took over where this relay could not see it.

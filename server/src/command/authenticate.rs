@@ -8,7 +8,7 @@ use super::{Call, Reply};
 use crate::store::StoreError;
 
 pub(super) async fn authenticate(call: Call, ask: Authenticate) -> Reply {
-    let record = match call.context.store.device(ask.device).await {
+    let record = match call.context.directory.device(ask.device).await {
         Ok(record) => record,
         Err(StoreError::DeviceUnknown) => return Err(refuse(&call)),
         Err(error) => return Err(error.into()),

@@ -12,7 +12,7 @@ use crate::config::Rates;
 use crate::live::Hub;
 use crate::outbox::Budget;
 use crate::secret::{Ephemerals, RelaySecret};
-use crate::store::Store;
+use crate::store::{Blobs, Directory, Mailboxes, Store};
 
 /// Readers that fell behind are served from the store by so many at once; each holds one batch.
 const READS: usize = 64;
@@ -24,7 +24,13 @@ const HOUR: u32 = 3600;
 
 /// What a [`Context`] is made of.
 pub struct ContextParts {
-    /// Where mailboxes and the directory live. It must publish to `hub`.
+    /// Where mailboxes live. It must publish to `hub`.
+    pub mailboxes: Arc<dyn Mailboxes>,
+    /// Where accounts, cards, key packages, tokens and invites live.
+    pub directory: Arc<dyn Directory>,
+    /// Where it is known which blobs there are.
+    pub blobs: Arc<dyn Blobs>,
+    /// All of these together.
     pub store: Arc<dyn Store>,
     /// Who has what open.
     pub hub: Arc<Hub>,
@@ -48,6 +54,10 @@ pub struct ContextParts {
 
 /// One relay as its commands see it. Shared by all sessions.
 pub struct Context {
+    pub(crate) mailboxes: Arc<dyn Mailboxes>,
+    pub(crate) directory: Arc<dyn Directory>,
+    pub(crate) blobs: Arc<dyn Blobs>,
+    /// What concerns all of these. What one role can do is asked of that.
     pub(crate) store: Arc<dyn Store>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) limits: Limits,
@@ -101,6 +111,9 @@ impl Context {
                 requests_of_address: by_address(together, 1, together.saturating_mul(4)),
                 connects: by_address(connects, 60, connects),
             },
+            mailboxes: parts.mailboxes,
+            directory: parts.directory,
+            blobs: parts.blobs,
             store: parts.store,
             hub: parts.hub,
             limits: parts.limits,

@@ -24,6 +24,6 @@ pub(super) async fn create(call: Call, create: Create) -> Reply {
         expiry: create.expiry,
         quota,
     };
-    call.context.store.create(new).await?;
+    call.context.mailboxes.create(new).await?;
     Ok(ServerBody::Created)
 }

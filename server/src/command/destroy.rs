@@ -6,6 +6,6 @@ use posthorn_proto::{MailboxId, TurnKey};
 use super::{Call, Reply};
 
 pub(super) async fn destroy(call: Call, mailbox: MailboxId, turn_key: TurnKey) -> Reply {
-    call.context.store.destroy(mailbox, turn_key.hash()).await?;
+    call.context.mailboxes.destroy(mailbox, turn_key.hash()).await?;
     Ok(ServerBody::Done)
 }

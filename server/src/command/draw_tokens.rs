@@ -10,6 +10,6 @@ pub(super) async fn draw_tokens(call: Call, purpose: TokenPurpose, hashes: Vec<K
     if purpose == TokenPurpose::UploadBlob && call.context.limits.blob_bytes == 0 {
         return Err(Refusal::new(ErrorCode::BadRequest, "this relay keeps no blobs"));
     }
-    let accepted = call.context.store.draw_tokens(device, purpose, hashes).await?;
+    let accepted = call.context.directory.draw_tokens(device, purpose, hashes).await?;
     Ok(ServerBody::TokensDrawn(accepted))
 }

@@ -85,14 +85,14 @@ async fn open_one(call: &Call, opening: &Opening, look_first: bool) -> Result<(S
         claim: opening.claim.as_ref().map(|claim| claim.hash()),
     };
     if look_first {
-        call.context.store.may_open(ask.clone()).await?;
+        call.context.mailboxes.may_open(ask.clone()).await?;
     }
     let outbox = Arc::clone(&call.peer.outbox);
     let seat = hub.listen(opening.mailbox, opening.reader, outbox, opening.credit);
-    let mut view = call.context.store.open(ask.clone()).await?;
+    let mut view = call.context.mailboxes.open(ask.clone()).await?;
     if hub.take_over(&seat.opening) {
         // The displaced opening may have acknowledged since.
-        view = call.context.store.open(ask).await?;
+        view = call.context.mailboxes.open(ask).await?;
     }
     Ok((seat, view))
 }

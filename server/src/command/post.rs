@@ -22,9 +22,9 @@ pub(super) fn post(call: Call, asked: Asked, post: Post) -> Option<Work> {
     let ticket = Ticket::new(move |posted| {
         asked.answer_from_afar(posted.map(|seq| ServerBody::Posted { seq }).map_err(Refusal::from))
     });
-    let (append, ticket) = call.context.store.append_soon(append, ticket)?;
+    let (append, ticket) = call.context.mailboxes.append_soon(append, ticket)?;
     Some(Box::pin(async move {
-        let posted = call.context.store.append(append).await;
+        let posted = call.context.mailboxes.append(append).await;
         // Not needed where the driver asks itself, but it has taken the waker.
         ticket.tell(posted).into_iter().for_each(Waker::wake);
     }))

@@ -7,6 +7,6 @@ use super::{Call, Reply, within};
 pub(super) async fn publish_card(call: Call, publish: PublishCard) -> Reply {
     let device = call.peer.authenticated()?;
     within("card in bytes", publish.card.len(), call.context.limits.card_bytes)?;
-    call.context.store.publish_card(device, publish.version, publish.card).await?;
+    call.context.directory.publish_card(device, publish.version, publish.card).await?;
     Ok(ServerBody::Done)
 }

@@ -10,6 +10,6 @@ pub(super) async fn publish_key_packages(call: Call, publish: PublishKeyPackages
         within("key package in bytes", package.len(), call.context.limits.key_package_bytes)?;
     }
     let stock =
-        call.context.store.publish_key_packages(device, publish.one_time, publish.last_resort).await?;
+        call.context.directory.publish_key_packages(device, publish.one_time, publish.last_resort).await?;
     Ok(ServerBody::KeyPackageStock { one_time: stock.one_time, last_resort_since: stock.last_resort_since })
 }

@@ -25,7 +25,7 @@ pub(super) async fn register(call: Call, register: Register) -> Reply {
         device: register.device,
         device_key: register.device_key,
     };
-    call.context.store.register(new).await?;
+    call.context.directory.register(new).await?;
     succeed(&call, register.device)?;
     Ok(ServerBody::Registered(key.relay_proof()))
 }

@@ -9,10 +9,10 @@ use super::{Call, Reply, rate_limited};
 pub(super) async fn take_key_packages(call: Call, handle: Handle) -> Reply {
     let asker = call.peer.authenticated()?;
     // The operator may have removed the account since.
-    call.context.store.device(asker).await?;
+    call.context.directory.device(asker).await?;
     let rates = &call.context.rates;
     // Before anything is remembered of a target: there are more names than can be remembered.
-    let known = call.context.store.card(handle.clone()).await;
+    let known = call.context.directory.card(handle.clone()).await;
     if let Err(error) = known {
         rates.takes_by_asker.take(asker, call.now).map_err(rate_limited)?;
         return Err(error.into());
@@ -21,7 +21,7 @@ pub(super) async fn take_key_packages(call: Call, handle: Handle) -> Reply {
     rates.takes_by_asker_of_target.take((asker, &handle), call.now).map_err(rate_limited)?;
     rates.takes_by_asker.take(asker, call.now).map_err(rate_limited)?;
     rates.takes_of_target.take(&handle, call.now).map_err(rate_limited)?;
-    let taken = call.context.store.take_key_packages(handle).await?;
+    let taken = call.context.directory.take_key_packages(handle).await?;
     let packages = taken
         .into_iter()
         .map(|taken| KeyPackage {

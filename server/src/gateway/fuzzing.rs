@@ -48,8 +48,12 @@ pub fn session(input: &[u8]) {
     let (hub, clock) = (Hub::new(), Arc::new(Ticks::default()));
     let store =
         MemoryStore::new(StorePolicy::default(), clock.clone(), hub.clone(), &mut StdRng::from_seed([1; 32]));
+    let store = Arc::new(store);
     let context = Context::new(ContextParts {
-        store: Arc::new(store),
+        mailboxes: store.clone(),
+        directory: store.clone(),
+        blobs: store.clone(),
+        store,
         hub: hub.clone(),
         limits: Limits { requests_in_flight: 8, openings_per_connection: 4, ..Limits::default() },
         rates: Rates::default(),

@@ -177,7 +177,8 @@ impl Session {
         let (context, peer) = (self.context.clone(), self.peer.clone());
         Some(Box::pin(async move {
             let _running = running;
-            catch_up(&*context.store, &context.reads, &peer.outbox, |mailbox| peer.opening(mailbox)).await;
+            catch_up(&*context.mailboxes, &context.reads, &peer.outbox, |mailbox| peer.opening(mailbox))
+                .await;
         }))
     }
 

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::opening::Opening;
 use crate::outbox::Outbox;
-use crate::store::{Store, StoreError};
+use crate::store::{Mailboxes, StoreError};
 
 /// Most envelopes that are read at once, in bytes; one larger envelope may exceed it.
 const BATCH_BYTES: usize = 64 * 1024;
@@ -19,7 +19,7 @@ const BATCH_BYTES: usize = 64 * 1024;
 /// Serves the openings that are behind, until all have caught up or the outbox is full enough. Reads while
 /// it holds a permit of `reads`.
 pub(crate) async fn catch_up(
-    store: &dyn Store,
+    mailboxes: &dyn Mailboxes,
     reads: &Semaphore,
     outbox: &Outbox,
     find: impl Fn(&MailboxId) -> Option<Arc<Opening>> + Send,
@@ -29,7 +29,7 @@ pub(crate) async fn catch_up(
     while let Some((mailbox, room)) = outbox.take_behind() {
         let Some(opening) = find(&mailbox) else { continue };
         let Some(range) = opening.wants(room.min(BATCH_BYTES)) else { continue };
-        match store.read(mailbox, range).await {
+        match mailboxes.read(mailbox, range).await {
             Ok(batch) => opening.fill(range, &batch),
             // What is damaged is lost: its reader is told so, and gets the rest. (Only the first envelope of
             // a range is reported as damaged.)

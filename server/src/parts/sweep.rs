@@ -19,7 +19,7 @@ impl Sweep {
     /// was done.
     pub(crate) async fn step(
         &mut self,
-        store: &(impl Blobs + ?Sized),
+        blobs: &(impl Blobs + ?Sized),
         parts: &dyn Parts,
     ) -> Result<bool, PartError> {
         let (mut removed, mut result) = (0, Ok(()));
@@ -28,7 +28,7 @@ impl Sweep {
             Vec::new()
         });
         for owner in owners {
-            if is_there(store, owner).await.unwrap_or(true) {
+            if is_there(blobs, owner).await.unwrap_or(true) {
                 continue;
             }
             match parts.remove(owner, PARTS).await {
@@ -50,13 +50,13 @@ impl Sweep {
     /// last error.
     pub(crate) async fn all(
         &mut self,
-        store: &(impl Blobs + ?Sized),
+        blobs: &(impl Blobs + ?Sized),
         parts: &dyn Parts,
     ) -> Result<(), PartError> {
         self.shelf = 0;
         let mut result = Ok(());
         loop {
-            match self.step(store, parts).await {
+            match self.step(blobs, parts).await {
                 Ok(true) => return result,
                 Ok(false) => continue,
                 Err(error) => result = Err(error),
@@ -69,8 +69,8 @@ impl Sweep {
 }
 
 /// Whether the blob is there in this life.
-async fn is_there(store: &(impl Blobs + ?Sized), owner: Owner) -> Result<bool, StoreError> {
-    match store.blob(owner.blob).await {
+async fn is_there(blobs: &(impl Blobs + ?Sized), owner: Owner) -> Result<bool, StoreError> {
+    match blobs.blob(owner.blob).await {
         Ok(view) => Ok(view.life == owner.life),
         Err(StoreError::BlobUnknown) => Ok(false),
         Err(error) => Err(error),

@@ -17,7 +17,7 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::store::conformance::names::{UPLOAD, account, blob, device, expect, holder, new_blob, token};
 use crate::store::memory::MemoryStore;
-use crate::store::{Blobs as _, Store as _, StorePolicy, Unheard};
+use crate::store::{Blobs as _, Directory as _, StorePolicy, Unheard};
 
 const OWNER: Owner = Owner { blob: BlobId([0xab; 16]), life: 7 };
 /// How long its blob is: it has three parts, of which the last has 5 bytes.

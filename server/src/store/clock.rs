@@ -1,6 +1,16 @@
 //! What time it is: whether the clock can be believed (rule 20), and by which time post ids are judged (rule
 //! 2). Both engines ask once a batch.
 
+/// The relay's clock. Only the engines read it, once a batch; replay reads none.
+pub trait Clock: Send + Sync + 'static {
+    /// The wall clock, in unix seconds.
+    fn unix_seconds(&self) -> u64;
+    /// Seconds since some fixed point, on a clock that never steps, so that jumps of the other are noticed.
+    /// It should count the time that the machine sleeps (`CLOCK_BOOTTIME`), or else waking up looks like a
+    /// jump.
+    fn monotonic_seconds(&self) -> u64;
+}
+
 /// A jump, in seconds: what the wall clock may at most stray from the steady one, and may at most be behind
 /// the newest record at start. Clocks that are only corrected a little stay well below it.
 const JUMP_SECONDS: u64 = 3600;

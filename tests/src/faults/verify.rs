@@ -11,7 +11,7 @@ use futures_util::FutureExt as _;
 use posthorn_proto::frame::{Delivery, Refusal, Request, ServerBody};
 use posthorn_proto::{DeviceId, ErrorCode, PostId};
 use posthorn_server::store::embedded::EmbeddedStore;
-use posthorn_server::store::{OpenReader, ReadRange, Store, StoreError};
+use posthorn_server::store::{Directory as _, Mailboxes as _, OpenReader, ReadRange, StoreError};
 use rand::Rng as _;
 use rand_chacha::ChaCha20Rng;
 

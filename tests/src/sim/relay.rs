@@ -14,7 +14,7 @@ use posthorn_server::gateway::session::{Now, Session};
 use posthorn_server::live::Hub;
 use posthorn_server::secret::RelaySecret;
 use posthorn_server::store::memory::{MemoryImage, MemoryStore};
-use posthorn_server::store::{Clock, Store, StorePolicy};
+use posthorn_server::store::{Clock, StorePolicy};
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngCore as _};
 
@@ -67,7 +67,10 @@ impl SimRelay {
         rng: &mut StdRng,
     ) -> Self {
         let context = Context::new(ContextParts {
-            store: store.clone() as Arc<dyn Store>,
+            mailboxes: store.clone(),
+            directory: store.clone(),
+            blobs: store.clone(),
+            store: store.clone(),
             hub,
             limits: Limits::default(),
             outbox_bytes: 1 << 20,

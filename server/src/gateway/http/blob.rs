@@ -176,7 +176,7 @@ impl Call<'_> {
             (&Method::PUT, Target::Lease(blob)) => self.extend(*blob, headers).await,
             (&Method::DELETE, Target::Blob(blob)) => {
                 let holder = holder(headers)?;
-                self.context.store.delete_blob(*blob, holder).await?;
+                self.context.blobs.delete_blob(*blob, holder).await?;
                 Ok(empty(StatusCode::NO_CONTENT))
             }
             _ => {
@@ -205,13 +205,13 @@ impl Call<'_> {
         if let Some(why) = self.desk.parts.refusal() {
             return Err(why.into());
         }
-        let view = self.context.store.create_blob(new).await?;
+        let view = self.context.blobs.create_blob(new).await?;
         Ok(told(empty(StatusCode::CREATED), &view))
     }
 
     async fn extend(&self, blob: BlobId, headers: &HeaderMap) -> Result<Answer, Refused> {
         let (holder, seconds) = (holder(headers)?, self.lease(headers)?);
-        let view = self.context.store.extend_blob(blob, holder, seconds).await?;
+        let view = self.context.blobs.extend_blob(blob, holder, seconds).await?;
         Ok(told(empty(StatusCode::OK), &view))
     }
 
@@ -243,7 +243,7 @@ impl Call<'_> {
         upload: &mut Upload,
     ) -> Result<Answer, Refused> {
         let holder = holder(headers)?;
-        let view = self.context.store.blob(blob).await?;
+        let view = self.context.blobs.blob(blob).await?;
         view.check_holder(&holder)?;
         let span = parts::span(view.length, part).ok_or_else(|| {
             let parts = parts::count(view.length);
@@ -254,14 +254,14 @@ impl Call<'_> {
         upload.write_to(arriving.as_mut()).await?;
         arriving.store(Owner { blob, life: view.life }, part).await?;
         // Deleted meanwhile, it is of no use to anybody, and is swept.
-        match self.context.store.blob(blob).await? {
+        match self.context.blobs.blob(blob).await? {
             now if now.life == view.life => Ok(told(empty(StatusCode::CREATED), &now)),
             _ => Err(Refused::new(ErrorCode::BlobUnknown, "the blob was deleted meanwhile")),
         }
     }
 
     async fn get(&self, blob: BlobId, part: Option<u32>, request: &Parts) -> Result<Answer, Refused> {
-        let view = self.context.store.blob(blob).await?;
+        let view = self.context.blobs.blob(blob).await?;
         let span = match part {
             None => 0..view.length,
             Some(part) => parts::span(view.length, part)

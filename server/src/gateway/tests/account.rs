@@ -97,7 +97,7 @@ fn the_device_of_a_removed_account_is_nobodys() {
     let (mut alice, mut bob) = (relay.connect(), relay.connect());
     alice.register(1, "alice", "");
     bob.register(2, "bob", "");
-    let removed = relay.context.store.remove_account(handle("alice"));
+    let removed = relay.context.directory.remove_account(handle("alice"));
     assert_eq!(removed.now_or_never(), Some(Ok(())));
     let card = PublishCard { version: 1, card: Bytes::from_static(b"card") };
     for request in [

@@ -95,8 +95,12 @@ fn prepared() -> Vec<(u8, Request)> {
     let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::from_seed([1; 32]);
     let store =
         MemoryStore::new(StorePolicy::default(), Arc::new(TestClock::default()), hub.clone(), &mut rng);
+    let store = Arc::new(store);
     let context = Context::new(ContextParts {
-        store: Arc::new(store),
+        mailboxes: store.clone(),
+        directory: store.clone(),
+        blobs: store.clone(),
+        store,
         hub,
         limits: Limits::default(),
         rates: Rates::off(),

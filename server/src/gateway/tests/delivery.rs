@@ -380,8 +380,10 @@ fn what_all_clients_hold_is_bounded_and_those_who_take_are_served() {
 
 #[test]
 fn a_lost_envelope_is_told_and_passed_over() {
-    let relay =
-        TestRelay::new(Setup { wrap: |store| Arc::new(Held(store, Trouble::Lost(2))), ..Setup::default() });
+    let relay = TestRelay::new(Setup {
+        wrap: |mailboxes| Arc::new(Held(mailboxes, Trouble::Lost(2))),
+        ..Setup::default()
+    });
     let mut poster = relay.connect();
     poster.create();
     for id in 1..=4 {

@@ -1,14 +1,12 @@
-//! A store whose appends wait until they are let through, or one of whose envelopes does not read back: the
+//! Mailboxes whose appends wait until they are let through, or one of whose envelopes does not read back: the
 //! disk of a busy relay, and a failing one.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use posthorn_proto::frame::TokenPurpose;
-use posthorn_proto::{BlobId, DeviceId, Handle, Incarnation, KeyHash, MailboxId, PostId};
+use posthorn_proto::{KeyHash, MailboxId, PostId};
 use tokio::sync::Semaphore;
 
 use crate::store::*;
@@ -31,24 +29,9 @@ pub(super) enum Trouble {
 }
 
 /// Delegates everything that has no trouble.
-pub(super) struct Held(pub(super) Arc<dyn Store>, pub(super) Trouble);
+pub(super) struct Held(pub(super) Arc<dyn Mailboxes>, pub(super) Trouble);
 
-impl Blobs for Held {
-    fn create_blob(&self, new: NewBlob) -> Later<'_, BlobView, StoreError> {
-        self.0.create_blob(new)
-    }
-    fn blob(&self, blob: BlobId) -> Later<'_, BlobView, StoreError> {
-        self.0.blob(blob)
-    }
-    fn extend_blob(&self, blob: BlobId, holder: KeyHash, seconds: u32) -> Later<'_, BlobView, StoreError> {
-        self.0.extend_blob(blob, holder, seconds)
-    }
-    fn delete_blob(&self, blob: BlobId, holder: KeyHash) -> Later<'_, (), StoreError> {
-        self.0.delete_blob(blob, holder)
-    }
-}
-
-impl Store for Held {
+impl Mailboxes for Held {
     fn append(&self, append: Append) -> Later<'_, u64, StoreError> {
         Box::pin(async move {
             if matches!(self.1, Trouble::Busy) {
@@ -60,16 +43,6 @@ impl Store for Held {
             }
             self.0.append(append).await
         })
-    }
-
-    fn incarnation(&self) -> Incarnation {
-        self.0.incarnation()
-    }
-    fn renew(&self, next: Incarnation) -> Later<'_, (), StoreError> {
-        self.0.renew(next)
-    }
-    fn failed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        self.0.failed()
     }
     fn create(&self, new: NewMailbox) -> Later<'_, (), StoreError> {
         self.0.create(new)
@@ -103,54 +76,5 @@ impl Store for Held {
     }
     fn destroy(&self, mailbox: MailboxId, turn_key: KeyHash) -> Later<'_, (), StoreError> {
         self.0.destroy(mailbox, turn_key)
-    }
-    fn expire(&self) -> Later<'_, (), StoreError> {
-        self.0.expire()
-    }
-    fn confirm_clock(&self) -> Later<'_, (), StoreError> {
-        self.0.confirm_clock()
-    }
-    fn mint_invite(&self, invite: NewInvite) -> Later<'_, (), StoreError> {
-        self.0.mint_invite(invite)
-    }
-    fn register(&self, new: NewAccount) -> Later<'_, (), StoreError> {
-        self.0.register(new)
-    }
-    fn remove_account(&self, handle: Handle) -> Later<'_, (), StoreError> {
-        self.0.remove_account(handle)
-    }
-    fn device(&self, device: DeviceId) -> Later<'_, DeviceRecord, StoreError> {
-        self.0.device(device)
-    }
-    fn publish_card(&self, device: DeviceId, version: u64, card: Bytes) -> Later<'_, (), StoreError> {
-        self.0.publish_card(device, version, card)
-    }
-    fn publish_key_packages(
-        &self,
-        device: DeviceId,
-        one_time: Vec<Bytes>,
-        last_resort: Option<Bytes>,
-    ) -> Later<'_, KeyPackageStock, StoreError> {
-        self.0.publish_key_packages(device, one_time, last_resort)
-    }
-    fn card(&self, handle: Handle) -> Later<'_, CardRecord, StoreError> {
-        self.0.card(handle)
-    }
-    fn take_key_packages(&self, handle: Handle) -> Later<'_, Vec<TakenKeyPackage>, StoreError> {
-        self.0.take_key_packages(handle)
-    }
-    fn draw_tokens(
-        &self,
-        device: DeviceId,
-        purpose: TokenPurpose,
-        hashes: Vec<KeyHash>,
-    ) -> Later<'_, u32, StoreError> {
-        self.0.draw_tokens(device, purpose, hashes)
-    }
-    fn stats(&self) -> Stats {
-        self.0.stats()
-    }
-    fn close(&self) -> Later<'_, (), StoreError> {
-        self.0.close()
     }
 }

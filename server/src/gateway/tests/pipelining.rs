@@ -14,7 +14,7 @@ fn requests_overtake_a_post_that_waits_and_posts_keep_their_order() {
     let limits = Limits { requests_in_flight: 4, ..Limits::default() };
     let relay = TestRelay::new(Setup {
         limits,
-        wrap: |store| Arc::new(Held(store, Trouble::Busy)),
+        wrap: |mailboxes| Arc::new(Held(mailboxes, Trouble::Busy)),
         ..Setup::default()
     });
     let mut client = relay.connect();
@@ -40,8 +40,10 @@ fn requests_overtake_a_post_that_waits_and_posts_keep_their_order() {
 /// Whoever may open nothing costs the store's writer nothing. But a turn that waits may admit them.
 #[test]
 fn an_opening_that_will_be_refused_does_not_reach_the_writer() {
-    let relay =
-        TestRelay::new(Setup { wrap: |store| Arc::new(Held(store, Trouble::Hung)), ..Setup::default() });
+    let relay = TestRelay::new(Setup {
+        wrap: |mailboxes| Arc::new(Held(mailboxes, Trouble::Hung)),
+        ..Setup::default()
+    });
     let mut client = relay.connect();
     client.create();
     let stranger = ReaderId([7; 16]);

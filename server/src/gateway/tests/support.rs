@@ -27,7 +27,7 @@ use crate::gateway::session::{Now, Session, Work};
 use crate::live::Hub;
 use crate::secret::RelaySecret;
 use crate::store::memory::MemoryStore;
-use crate::store::{Clock, NewInvite, Store, StorePolicy};
+use crate::store::{Clock, Mailboxes, NewInvite, StorePolicy};
 
 /// A clock that stands until told.
 #[derive(Default)]
@@ -50,8 +50,8 @@ pub(super) struct Setup {
     pub(super) outbox_bytes: usize,
     pub(super) memory_bytes: usize,
     pub(super) open_registration: bool,
-    /// Puts something between the session and the memory engine.
-    pub(super) wrap: fn(Arc<dyn Store>) -> Arc<dyn Store>,
+    /// Puts something between the session and the mailboxes of the memory engine.
+    pub(super) wrap: fn(Arc<dyn Mailboxes>) -> Arc<dyn Mailboxes>,
 }
 
 impl Default for Setup {
@@ -62,7 +62,7 @@ impl Default for Setup {
             outbox_bytes: 64 * 1024,
             memory_bytes: 64 << 20,
             open_registration: true,
-            wrap: |store| store,
+            wrap: |mailboxes| mailboxes,
         }
     }
 }
@@ -78,8 +78,12 @@ impl TestRelay {
         let clock = Arc::new(TestClock::default());
         let mut rng = StdRng::from_seed([3; 32]);
         let store = MemoryStore::new(StorePolicy::default(), clock.clone(), hub.clone(), &mut rng);
+        let store = Arc::new(store);
         let context = Context::new(ContextParts {
-            store: (setup.wrap)(Arc::new(store)),
+            mailboxes: (setup.wrap)(store.clone()),
+            directory: store.clone(),
+            blobs: store.clone(),
+            store,
             hub,
             limits: setup.limits,
             rates: setup.rates,
@@ -119,7 +123,7 @@ impl TestRelay {
 
     pub(super) fn mint(&self, code: &str, uses: u32) {
         let new = NewInvite { hash: invite::hash(code), uses, expires: 1_900_000_000 };
-        self.context.store.mint_invite(new).now_or_never().expect("at once").expect("minted");
+        self.context.directory.mint_invite(new).now_or_never().expect("at once").expect("minted");
     }
 }
 

@@ -26,12 +26,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use posthorn_proto::frame::TokenPurpose;
-use posthorn_proto::{BlobId, MailboxId, ReaderId};
+use posthorn_proto::{MailboxId, ReaderId};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 
+use super::memory::MemoryStore;
 use super::{
-    BlobView, Blobs, Clock, NewInvite, NewMailbox, Published, ReadRange, Standing, Store, StoreError,
-    StorePolicy, Stored,
+    Clock, NewInvite, NewMailbox, Published, ReadRange, Standing, Store, StoreError, StorePolicy, Stored,
+    Unheard,
 };
 use names::{CREATE, account, expect, handle_of, invite, mailbox, post_key, reader, token, turn_key};
 
@@ -195,7 +197,10 @@ impl Fixture {
 
     /// Ends the store and opens it again on what is durable.
     pub(crate) async fn restart(&mut self) {
-        self.store = Arc::new(Gone);
+        // Stands in, so that nobody holds the former one while it is opened again.
+        let mut rng = StdRng::seed_from_u64(0);
+        let policy = self.setup.policy;
+        self.store = Arc::new(MemoryStore::new(policy, self.clock.clone(), Arc::new(Unheard), &mut rng));
         self.store = self.engine.open(&self.setup).await;
     }
 
@@ -325,69 +330,3 @@ macro_rules! conformance {
     };
 }
 pub(crate) use conformance;
-
-/// Stands in while a store is restarted, so that the old one can be dropped.
-struct Gone;
-
-macro_rules! gone {
-    ($($name:ident($($arg:ty),*) -> $answer:ty;)*) => {
-        impl Store for Gone {
-            fn incarnation(&self) -> posthorn_proto::Incarnation {
-                unreachable!("the store is being restarted")
-            }
-            fn stats(&self) -> super::Stats {
-                unreachable!("the store is being restarted")
-            }
-            fn failed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-                unreachable!("the store is being restarted")
-            }
-            fn advance_soon(&self, _: super::Advance) {
-                unreachable!("the store is being restarted")
-            }
-            $(fn $name(&self, $(_: $arg),*) -> super::Later<'_, $answer, StoreError> {
-                unreachable!("the store is being restarted")
-            })*
-        }
-    };
-}
-
-macro_rules! gone_blobs {
-    ($($name:ident($($arg:ty),*) -> $answer:ty;)*) => {
-        impl Blobs for Gone {
-            $(fn $name(&self, $(_: $arg),*) -> super::Later<'_, $answer, StoreError> {
-                unreachable!("the store is being restarted")
-            })*
-        }
-    };
-}
-
-gone_blobs! {
-    create_blob(super::NewBlob) -> BlobView;
-    blob(BlobId) -> BlobView;
-    extend_blob(BlobId, posthorn_proto::KeyHash, u32) -> BlobView;
-    delete_blob(BlobId, posthorn_proto::KeyHash) -> ();
-}
-
-gone! {
-    renew(posthorn_proto::Incarnation) -> ();
-    create(NewMailbox) -> ();
-    append(super::Append) -> u64;
-    may_open(super::OpenReader) -> ();
-    open(super::OpenReader) -> super::ReaderView;
-    read(MailboxId, ReadRange) -> Vec<Stored>;
-    advance(super::Advance) -> ();
-    signal(MailboxId, posthorn_proto::KeyHash, bytes::Bytes) -> usize;
-    destroy(MailboxId, posthorn_proto::KeyHash) -> ();
-    expire() -> ();
-    confirm_clock() -> ();
-    mint_invite(NewInvite) -> ();
-    register(super::NewAccount) -> ();
-    remove_account(posthorn_proto::Handle) -> ();
-    device(posthorn_proto::DeviceId) -> super::DeviceRecord;
-    publish_card(posthorn_proto::DeviceId, u64, bytes::Bytes) -> ();
-    publish_key_packages(posthorn_proto::DeviceId, Vec<bytes::Bytes>, Option<bytes::Bytes>) -> super::KeyPackageStock;
-    card(posthorn_proto::Handle) -> super::CardRecord;
-    take_key_packages(posthorn_proto::Handle) -> Vec<super::TakenKeyPackage>;
-    draw_tokens(posthorn_proto::DeviceId, TokenPurpose, Vec<posthorn_proto::KeyHash>) -> u32;
-    close() -> ();
-}

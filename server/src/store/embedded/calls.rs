@@ -16,9 +16,9 @@ use super::shared::State;
 use super::{EmbeddedStore, units_of};
 use crate::store::ledger::{Command, Ledger, Outcome};
 use crate::store::{
-    Advance, Append, BlobView, Blobs, CardRecord, DeviceRecord, KeyPackageStock, Later, NewAccount, NewBlob,
-    NewInvite, NewMailbox, OpenReader, ReadRange, ReaderView, Stats, Store, StoreError, Stored,
-    TakenKeyPackage, Ticket,
+    Advance, Append, BlobView, Blobs, CardRecord, DeviceRecord, Directory, KeyPackageStock, Later, Mailboxes,
+    NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader, ReadRange, ReaderView, Stats, Store, StoreError,
+    Stored, TakenKeyPackage, Ticket,
 };
 
 impl EmbeddedStore {
@@ -50,35 +50,7 @@ impl Blobs for EmbeddedStore {
     }
 }
 
-impl Store for EmbeddedStore {
-    fn incarnation(&self) -> Incarnation {
-        *self.incarnation.lock()
-    }
-
-    fn renew(&self, next: Incarnation) -> Later<'_, (), StoreError> {
-        Box::pin(async move {
-            self.run(Command::Restored).await?;
-            if let Some(folder) = self.folder.clone() {
-                let start = self.start;
-                let written = tokio::task::spawn_blocking(move || folder.write(next, start)).await;
-                written.map_err(|_| StoreError::Stopped)?.map_err(|error| {
-                    tracing::error!(%error, "the new incarnation cannot be written");
-                    StoreError::Unavailable
-                })?;
-            }
-            *self.incarnation.lock() = next;
-            Ok(())
-        })
-    }
-
-    fn failed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(async move {
-            if self.shared.stopped().await != State::Failed {
-                std::future::pending::<()>().await;
-            }
-        })
-    }
-
+impl Mailboxes for EmbeddedStore {
     fn create(&self, new: NewMailbox) -> Later<'_, (), StoreError> {
         self.quiet(Command::Create(new))
     }
@@ -163,15 +135,9 @@ impl Store for EmbeddedStore {
     fn destroy(&self, mailbox: MailboxId, turn_key: KeyHash) -> Later<'_, (), StoreError> {
         self.quiet(Command::Destroy { mailbox, turn_key })
     }
+}
 
-    fn expire(&self) -> Later<'_, (), StoreError> {
-        Box::pin(self.expire_all())
-    }
-
-    fn confirm_clock(&self) -> Later<'_, (), StoreError> {
-        self.quiet(Command::ConfirmClock)
-    }
-
+impl Directory for EmbeddedStore {
     fn mint_invite(&self, invite: NewInvite) -> Later<'_, (), StoreError> {
         self.quiet(Command::MintInvite(invite))
     }
@@ -231,6 +197,44 @@ impl Store for EmbeddedStore {
                 _ => unreachable!("a drawing is answered with a count"),
             }
         })
+    }
+}
+
+impl Store for EmbeddedStore {
+    fn incarnation(&self) -> Incarnation {
+        *self.incarnation.lock()
+    }
+
+    fn renew(&self, next: Incarnation) -> Later<'_, (), StoreError> {
+        Box::pin(async move {
+            self.run(Command::Restored).await?;
+            if let Some(folder) = self.folder.clone() {
+                let start = self.start;
+                let written = tokio::task::spawn_blocking(move || folder.write(next, start)).await;
+                written.map_err(|_| StoreError::Stopped)?.map_err(|error| {
+                    tracing::error!(%error, "the new incarnation cannot be written");
+                    StoreError::Unavailable
+                })?;
+            }
+            *self.incarnation.lock() = next;
+            Ok(())
+        })
+    }
+
+    fn failed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            if self.shared.stopped().await != State::Failed {
+                std::future::pending::<()>().await;
+            }
+        })
+    }
+
+    fn expire(&self) -> Later<'_, (), StoreError> {
+        Box::pin(self.expire_all())
+    }
+
+    fn confirm_clock(&self) -> Later<'_, (), StoreError> {
+        self.quiet(Command::ConfirmClock)
     }
 
     fn stats(&self) -> Stats {

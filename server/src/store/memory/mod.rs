@@ -16,9 +16,9 @@ use rand::CryptoRng;
 use super::clock::{Clocks, Now};
 use super::ledger::{Command, Forget, Ledger, Outcome, Past, Rebuild, Record};
 use super::{
-    Advance, Append, BlobView, Blobs, CardRecord, Clock, DeviceRecord, KeyPackageStock, Later, NewAccount,
-    NewBlob, NewInvite, NewMailbox, OpenReader, Published, ReadRange, ReaderView, Stats, Store, StoreError,
-    StorePolicy, Stored, TakenKeyPackage,
+    Advance, Append, BlobView, Blobs, CardRecord, Clock, DeviceRecord, Directory, KeyPackageStock, Later,
+    Mailboxes, NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader, Published, ReadRange, ReaderView,
+    Stats, Store, StoreError, StorePolicy, Stored, TakenKeyPackage,
 };
 use crate::mailbox::change::ShortFingerprint;
 use crate::mailbox::short;
@@ -216,19 +216,7 @@ impl Blobs for MemoryStore {
     }
 }
 
-impl Store for MemoryStore {
-    fn incarnation(&self) -> Incarnation {
-        *self.incarnation.lock()
-    }
-
-    fn renew(&self, next: Incarnation) -> Later<'_, (), StoreError> {
-        ready(self.run(Command::Restored).map(|_| *self.incarnation.lock() = next))
-    }
-
-    fn failed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(std::future::pending())
-    }
-
+impl Mailboxes for MemoryStore {
     fn create(&self, new: NewMailbox) -> Later<'_, (), StoreError> {
         self.quiet(Command::Create(new))
     }
@@ -291,35 +279,9 @@ impl Store for MemoryStore {
     fn destroy(&self, mailbox: MailboxId, turn_key: KeyHash) -> Later<'_, (), StoreError> {
         self.quiet(Command::Destroy { mailbox, turn_key })
     }
+}
 
-    fn expire(&self) -> Later<'_, (), StoreError> {
-        let mut state = self.state.lock();
-        if !state.open {
-            return ready(Err(StoreError::Stopped));
-        }
-        loop {
-            match self.run_locked(&mut state, Command::Expire) {
-                Ok(Outcome::Expired { more: false, past }) if past.is_empty() => break,
-                Ok(Outcome::Expired { past, .. }) => {
-                    if let Err(error) = self.pass(&mut state, &past) {
-                        return ready(Err(error));
-                    }
-                }
-                Ok(_) => unreachable!("an expiry is answered with what is left of it"),
-                Err(error) => return ready(Err(error)),
-            }
-        }
-        let (now, kept) = (self.now(&mut state).posts, u64::from(self.policy.post_id_seconds));
-        state.past.retain(|_, (.., at)| *at + kept > now);
-        ready(Ok(()))
-    }
-
-    fn confirm_clock(&self) -> Later<'_, (), StoreError> {
-        let mut state = self.state.lock();
-        state.clocks.confirm(self.clock.unix_seconds(), self.clock.monotonic_seconds());
-        ready(self.run_locked(&mut state, Command::ConfirmClock).map(drop))
-    }
-
+impl Directory for MemoryStore {
     fn mint_invite(&self, invite: NewInvite) -> Later<'_, (), StoreError> {
         self.quiet(Command::MintInvite(invite))
     }
@@ -387,6 +349,48 @@ impl Store for MemoryStore {
             Outcome::Drawn(accepted) => accepted,
             _ => unreachable!("a drawing is answered with a count"),
         }))
+    }
+}
+
+impl Store for MemoryStore {
+    fn incarnation(&self) -> Incarnation {
+        *self.incarnation.lock()
+    }
+
+    fn renew(&self, next: Incarnation) -> Later<'_, (), StoreError> {
+        ready(self.run(Command::Restored).map(|_| *self.incarnation.lock() = next))
+    }
+
+    fn failed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn expire(&self) -> Later<'_, (), StoreError> {
+        let mut state = self.state.lock();
+        if !state.open {
+            return ready(Err(StoreError::Stopped));
+        }
+        loop {
+            match self.run_locked(&mut state, Command::Expire) {
+                Ok(Outcome::Expired { more: false, past }) if past.is_empty() => break,
+                Ok(Outcome::Expired { past, .. }) => {
+                    if let Err(error) = self.pass(&mut state, &past) {
+                        return ready(Err(error));
+                    }
+                }
+                Ok(_) => unreachable!("an expiry is answered with what is left of it"),
+                Err(error) => return ready(Err(error)),
+            }
+        }
+        let (now, kept) = (self.now(&mut state).posts, u64::from(self.policy.post_id_seconds));
+        state.past.retain(|_, (.., at)| *at + kept > now);
+        ready(Ok(()))
+    }
+
+    fn confirm_clock(&self) -> Later<'_, (), StoreError> {
+        let mut state = self.state.lock();
+        state.clocks.confirm(self.clock.unix_seconds(), self.clock.monotonic_seconds());
+        ready(self.run_locked(&mut state, Command::ConfirmClock).map(drop))
     }
 
     fn stats(&self) -> Stats {

@@ -19,7 +19,7 @@ use super::journal::JournalConfig;
 use super::journal::sim::SimDisk;
 use super::{EmbeddedConfig, EmbeddedStore, Site};
 use crate::store::conformance::{Engine, Opening, Setup, conformance};
-use crate::store::{Append, Later, Store, StoreError, Ticket};
+use crate::store::{Append, Directory, Later, Mailboxes, Store, StoreError, Ticket};
 
 /// Sizes so small that every test ends, empties and removes segments.
 const SMALL: JournalConfig = JournalConfig { segment_bytes: 4096, step_bytes: 2048, open_files: 2 };
@@ -142,63 +142,39 @@ impl Drop for Unplugged {
 }
 
 macro_rules! delegate {
-    ($($name:ident($($arg:ident: $type:ty),*) -> $answer:ty;)*) => {
-        impl Store for Unplugged {
-            fn incarnation(&self) -> Incarnation {
-                self.store.incarnation()
-            }
-            fn stats(&self) -> crate::store::Stats {
-                self.store.stats()
-            }
-            fn failed(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-                self.store.failed()
-            }
-            fn advance_soon(&self, to: crate::store::Advance) {
-                self.store.advance_soon(to);
-            }
-            fn append_soon(&self, append: Append, ticket: Ticket) -> Option<(Append, Ticket)> {
-                self.store.append_soon(append, ticket)
-            }
-            /// As connections do it: told, and not waiting in the store.
-            fn append(&self, append: Append) -> Later<'_, u64, StoreError> {
-                Box::pin(async move {
-                    let (tell, told) = oneshot::channel();
-                    let ticket = Ticket::new(move |posted| {
-                        let _ = tell.send(posted);
-                        None
-                    });
-                    if let Some((append, ticket)) = self.store.append_soon(append, ticket) {
-                        ticket.tell(self.store.append(append).await);
-                    }
-                    told.await.unwrap_or(Err(StoreError::Damaged))
-                })
-            }
+    ($role:ident { $($more:tt)* } $($name:ident($($arg:ident: $type:ty),*) -> $answer:ty;)*) => {
+        impl crate::store::$role for Unplugged {
+            $($more)*
             $(fn $name(&self, $($arg: $type),*) -> crate::store::Later<'_, $answer, crate::store::StoreError> {
                 self.store.$name($($arg),*)
             })*
         }
     };
-}
-
-macro_rules! delegate_blobs {
-    ($($name:ident($($arg:ident: $type:ty),*) -> $answer:ty;)*) => {
-        impl crate::store::Blobs for Unplugged {
-            $(fn $name(&self, $($arg: $type),*) -> crate::store::Later<'_, $answer, crate::store::StoreError> {
-                self.store.$name($($arg),*)
-            })*
-        }
-    };
-}
-
-delegate_blobs! {
-    create_blob(new: crate::store::NewBlob) -> crate::store::BlobView;
-    blob(blob: posthorn_proto::BlobId) -> crate::store::BlobView;
-    extend_blob(blob: posthorn_proto::BlobId, holder: posthorn_proto::KeyHash, seconds: u32) -> crate::store::BlobView;
-    delete_blob(blob: posthorn_proto::BlobId, holder: posthorn_proto::KeyHash) -> ();
 }
 
 delegate! {
-    renew(next: Incarnation) -> ();
+    Mailboxes {
+        fn advance_soon(&self, to: crate::store::Advance) {
+            self.store.advance_soon(to);
+        }
+        fn append_soon(&self, append: Append, ticket: Ticket) -> Option<(Append, Ticket)> {
+            self.store.append_soon(append, ticket)
+        }
+        /// As connections do it: told, and not waiting in the store.
+        fn append(&self, append: Append) -> Later<'_, u64, StoreError> {
+            Box::pin(async move {
+                let (tell, told) = oneshot::channel();
+                let ticket = Ticket::new(move |posted| {
+                    let _ = tell.send(posted);
+                    None
+                });
+                if let Some((append, ticket)) = self.store.append_soon(append, ticket) {
+                    ticket.tell(self.store.append(append).await);
+                }
+                told.await.unwrap_or(Err(StoreError::Damaged))
+            })
+        }
+    }
     create(new: crate::store::NewMailbox) -> ();
     may_open(open: crate::store::OpenReader) -> ();
     open(open: crate::store::OpenReader) -> crate::store::ReaderView;
@@ -206,8 +182,10 @@ delegate! {
     advance(to: crate::store::Advance) -> ();
     signal(mailbox: posthorn_proto::MailboxId, post_key: posthorn_proto::KeyHash, payload: bytes::Bytes) -> usize;
     destroy(mailbox: posthorn_proto::MailboxId, turn_key: posthorn_proto::KeyHash) -> ();
-    expire() -> ();
-    confirm_clock() -> ();
+}
+
+delegate! {
+    Directory {}
     mint_invite(invite: crate::store::NewInvite) -> ();
     register(new: crate::store::NewAccount) -> ();
     remove_account(handle: posthorn_proto::Handle) -> ();
@@ -219,6 +197,31 @@ delegate! {
     take_key_packages(handle: posthorn_proto::Handle) -> Vec<crate::store::TakenKeyPackage>;
     draw_tokens(device: posthorn_proto::DeviceId, purpose: posthorn_proto::frame::TokenPurpose, hashes: Vec<posthorn_proto::KeyHash>)
         -> u32;
+}
+
+delegate! {
+    Blobs {}
+    create_blob(new: crate::store::NewBlob) -> crate::store::BlobView;
+    blob(blob: posthorn_proto::BlobId) -> crate::store::BlobView;
+    extend_blob(blob: posthorn_proto::BlobId, holder: posthorn_proto::KeyHash, seconds: u32) -> crate::store::BlobView;
+    delete_blob(blob: posthorn_proto::BlobId, holder: posthorn_proto::KeyHash) -> ();
+}
+
+delegate! {
+    Store {
+        fn incarnation(&self) -> Incarnation {
+            self.store.incarnation()
+        }
+        fn stats(&self) -> crate::store::Stats {
+            self.store.stats()
+        }
+        fn failed(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+            self.store.failed()
+        }
+    }
+    renew(next: Incarnation) -> ();
+    expire() -> ();
+    confirm_clock() -> ();
     close() -> ();
 }
 
