@@ -418,7 +418,11 @@ fn serve(config: Config, print_invite: Option<u32>) -> anyhow::Result<()> {
         match print_invite {
             Some(uses) => say(&format!("invite: {}", relay.mint_invite(uses.max(1), 7).await?.code))?,
             None if is_in_memory => say("first invite: start again with --print-invite")?,
-            None => say(&format!("first invite: posthorn-server invite --data {data}"))?,
+            None => {
+                // Who has an account has used one.
+                let which = if relay.numbers().accounts == 0 { "first invite" } else { "another invite" };
+                say(&format!("{which}: posthorn-server invite --data {data}"))?;
+            }
         }
         tracing::info!("started");
         loop {

@@ -6,7 +6,10 @@ use std::process::{Command, Stdio};
 
 use common::relay_program;
 use posthorn_proto::frame::{Request, ServerBody};
+use posthorn_tests::mailbox::BareDevice;
 use posthorn_tests::relay::RelayProcess;
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha20Rng;
 use rustix::process::Signal;
 
 fn relay(arguments: &[&str]) -> String {
@@ -52,6 +55,24 @@ async fn a_mistake_gets_one_line() -> anyhow::Result<()> {
         );
     }
     running.alive()
+}
+
+/// What it says at a start is true: once somebody has an account, the first invite was used.
+#[tokio::test]
+async fn the_first_invite_is_spoken_of_until_it_is_used() -> anyhow::Result<()> {
+    let mut relay = RelayProcess::start(&relay_program(), &[]).await?;
+    relay.stop().await?;
+    relay.restart().await?;
+    let mut wire = relay.connect().await?;
+    assert!(relay.said().contains("\nfirst invite: "), "{}", relay.said());
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    BareDevice::new(&mut rng).register(&mut wire, "alice", relay.invite()).await?;
+    relay.stop().await?;
+    relay.restart().await?;
+    relay.connect().await?.close().await;
+    let said = relay.said();
+    assert!(said.contains("\nanother invite: ") && !said.contains("first invite"), "{said}");
+    relay.stop().await
 }
 
 fn posthorn_server(arguments: &[&str]) -> std::process::Output {

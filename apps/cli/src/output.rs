@@ -116,8 +116,8 @@ pub(crate) fn adding_text(adding: &[String]) -> Option<String> {
     (!adding.is_empty()).then(|| format!("inviting {}", plain_line(&adding.join(", "))))
 }
 
-/// Why a conversation is suspended, for people.
-pub(crate) fn suspended_text(cause: Cause) -> String {
+/// Why a conversation is suspended, for people. `another` is what to type for another one with somebody.
+pub(crate) fn suspended_text(cause: Cause, another: &str) -> String {
     let why = match cause {
         Cause::ChainMismatch => "the relay showed its members different histories",
         Cause::Gap => "the relay left something out",
@@ -138,7 +138,12 @@ pub(crate) fn suspended_text(cause: Cause) -> String {
         Cause::Internal => "something went wrong in this program",
         _ => "something is wrong with it",
     };
-    format!("suspended, because {why} ({cause}); what you write is kept until it goes on")
+    let way_out = match cause {
+        Cause::RelayRolledBack | Cause::KeyMismatch => format!("; if it stays so, start another: {another}"),
+        Cause::Lapsed => "; have a member remove this device and add you again".to_owned(),
+        _ => String::new(),
+    };
+    format!("suspended, because {why} ({cause}); what you write is kept until it goes on{way_out}")
 }
 
 /// Who says it, for people.

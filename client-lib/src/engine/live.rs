@@ -55,6 +55,8 @@ pub(super) struct Live {
     pub(super) paused: BTreeMap<MailboxId, u64>,
     /// Kinds of requests that the relay refuses for now, until when.
     pub(super) held_back: BTreeMap<HeldBack, Waiting>,
+    /// Mailboxes of ours of which it was told that the relay calls an opening malformed.
+    pub(super) malformed: BTreeSet<MailboxId>,
     /// The relay's clock less ours, milliseconds, once it greeted us.
     pub(super) skew: i64,
     /// That it is wrong was told.

@@ -752,6 +752,19 @@ fn a_suspended_conversation_says_why_and_what_becomes_of_what_is_written() {
     assert!(text.contains("[suspended: MAILBOX_GONE]"), "{text}");
     assert!(text.contains("the relay no longer has it") && text.contains("is kept until it"), "{text}");
     assert!(matches!(&enter(&mut app, "later")[..], [Order::Send { .. }]));
+    // Where waiting may not help, it says what does, as docs/causes.md.
+    let mut list = app.conversations.clone();
+    let cause = Cause::RelayRolledBack;
+    list[0].state = ConversationState::Suspended(Suspension {
+        cause,
+        since: NOW,
+        seq: 7,
+        chain: [0; 32],
+        leaving: false,
+    });
+    app.on(Happening::Conversations(list));
+    let text = shown(&mut app, 90, 24);
+    assert!(text.contains("/new NAME --again"), "{text}");
 }
 
 #[test]

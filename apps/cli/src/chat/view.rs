@@ -216,7 +216,7 @@ fn notes(app: &App, width: usize) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     if let Some(ConversationState::Suspended(why)) = app.current().map(|current| &current.state) {
         let style = Style::new().fg(Color::Yellow);
-        let rows = wrap(&suspended_text(why.cause), width.saturating_sub(2));
+        let rows = wrap(&suspended_text(why.cause, "/new NAME --again"), width.saturating_sub(2));
         lines.extend(rows.into_iter().take(NOTE_ROWS).map(|row| Line::styled(format!(" {row}"), style)));
     }
     for text in &app.alarms {

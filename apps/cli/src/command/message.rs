@@ -273,7 +273,7 @@ impl<'a> Waiting<'a> {
             Ok(ConversationState::Suspended(why)) => {
                 let message = format!(
                     "the conversation is {}: do not send it again",
-                    crate::output::suspended_text(why.cause)
+                    crate::output::suspended_text(why.cause, &crate::advice::command("start NAME --again"))
                 );
                 Err(Problem::new(why.cause.name(), message))
             }

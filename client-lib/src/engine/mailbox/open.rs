@@ -179,6 +179,9 @@ impl Step<'_> {
                 (Cause::OpenedElsewhere, "this device is online twice: a copied profile must not be used")
             }
             _ => {
+                if why.code == Some(ErrorCode::BadRequest) {
+                    self.tell_malformed(mailbox, &reading, &why);
+                }
                 // Busy or unknown: the next connection tries again.
                 self.back_off(id, &why);
                 self.live.openings_dirty = true;
@@ -194,6 +197,17 @@ impl Step<'_> {
                 self.live.look_again(at);
                 self.inbox_alarm(None, cause, text)
             }
+        }
+    }
+
+    /// One of the two has an error, which does not pass by waiting: a person should know, and once is enough.
+    fn tell_malformed(&mut self, mailbox: &MailboxId, reading: &Reading, why: &Refusal) {
+        if self.live.malformed.insert(*mailbox) {
+            let text = format!(
+                "the relay calls what this program asks of a mailbox malformed, and it is asked again: {}",
+                why.message
+            );
+            self.alarm(reading.purpose.conversation(), Cause::Internal, None, text);
         }
     }
 

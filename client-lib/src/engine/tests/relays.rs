@@ -451,6 +451,25 @@ fn a_hole_before_a_removal_is_a_removal() {
     }
 }
 
+/// A relay that ends an opening as malformed is asked again and again, and a person hears of it once.
+#[test]
+fn an_opening_that_is_called_malformed_is_told_once() {
+    let mut desk = open_here();
+    let id = link(Link::Mailboxes);
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        let reason = Refusal::new(ErrorCode::BadRequest, "seq is missing");
+        let closed = ServerFrame::push(ServerBody::Closed { mailbox: HERE.1, reason });
+        told.extend(alarms(&desk.frames(&id, vec![closed])));
+        assert!(!desk.open_on(&id).contains(&HERE.1));
+        desk.now += 60_000;
+        let effects = desk.tick();
+        told.extend(alarms(&opened(&mut desk, &effects, 0, 0)));
+        assert!(desk.open_on(&id).contains(&HERE.1), "it is asked again");
+    }
+    assert_eq!((told, suspended(&mut desk)), (vec![Cause::Internal], None));
+}
+
 /// A relay that skips an envelope each time it is asked is told once, and asked ever more seldom.
 #[test]
 fn a_gap_that_stays_is_one_suspension() {

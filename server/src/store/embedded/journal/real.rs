@@ -28,6 +28,14 @@ impl RealDisk {
     /// Opens the folder, making it (durably) if it is missing.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         if !path.is_dir() {
+            if let Ok(target) = fs::read_link(path) {
+                // Such as one to a disk that is not mounted, which would hide a folder that was made there.
+                return Err(io::Error::other(format!(
+                    "it is a link to {}, where no folder is: mount the disk that has it, or make the link right, \
+                     and start again",
+                    target.display()
+                )));
+            }
             fs::create_dir_all(path)?;
             if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
                 File::open(parent)?.sync_all()?;
@@ -174,6 +182,20 @@ mod tests {
         let mut buf = [1; 5];
         file.read_at(&mut buf, 0).expect("read");
         assert_eq!((&buf, file.len().expect("len")), (b"hello", 200_000));
+    }
+
+    #[test]
+    fn a_link_to_nowhere_is_not_followed() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let (link, there) = (dir.path().join("journal"), dir.path().join("unmounted"));
+        std::os::unix::fs::symlink(&there, &link).expect("linked");
+        let error = RealDisk::open(&link).map(drop).expect_err("nobody knows what is there").to_string();
+        assert!(
+            error.contains("unmounted") && error.contains("mount the disk") && !there.exists(),
+            "{error}"
+        );
+        fs::create_dir(&there).expect("made");
+        RealDisk::open(&link).expect("it is there now");
     }
 
     #[test]
