@@ -133,17 +133,14 @@ async fn register_online(
     let mut why = String::new();
     let unreachable = async {
         loop {
-            match events.next().await {
-                Some(Event::Disconnected { reason, .. }) => return reason,
-                Some(Event::Waiting(waiting)) => {
-                    let refusal = wait::in_words(&waiting);
-                    if refusal != why {
-                        wait::tell_people(&format!("{refusal}; still trying (ctrl-c stops the waiting)"));
-                    }
-                    why = refusal;
+            let Some(event) = events.next().await else { std::future::pending().await };
+            match why_it_waits(event, !why.is_empty()) {
+                Ok(Some(now)) if now != why => {
+                    wait::tell_people(&format!("{now}; still trying (ctrl-c stops the waiting)"));
+                    why = now;
                 }
-                Some(_) => {}
-                None => std::future::pending().await,
+                Ok(_) => {}
+                Err(reason) => return reason,
             }
         }
     };
@@ -164,6 +161,19 @@ async fn register_online(
             let text = format!("not registered within {} s: {why}; {GOES_ON}", patience.seconds());
             Err(Failure::passing(Problem::new("NOT_YET", text)))
         }
+    }
+}
+
+/// Why a registration waits, if this event says so; or why it ends. A relay that has made us wait is where it
+/// should be, and may be starting again, with more room.
+fn why_it_waits(event: Event, was_there: bool) -> Result<Option<String>, String> {
+    match event {
+        Event::Disconnected { reason, .. } if was_there => {
+            Ok(Some(format!("the relay is gone ({})", plain_line(&reason))))
+        }
+        Event::Disconnected { reason, .. } => Err(reason),
+        Event::Waiting(waiting) => Ok(Some(wait::in_words(&waiting))),
+        _ => Ok(None),
     }
 }
 
@@ -269,6 +279,15 @@ mod tests {
         assert_eq!(url("ftp://relay.example"), Err("BAD_RELAY".to_owned()));
         assert_eq!(url(""), Err("BAD_RELAY".to_owned()));
         assert_eq!(url("wss://"), Err("BAD_RELAY".to_owned()));
+    }
+
+    #[test]
+    fn a_relay_that_made_us_wait_is_waited_for_when_it_goes() {
+        let gone = || Event::Disconnected { reason: "GOING_AWAY".to_owned(), retry_in_ms: 1000 };
+        assert_eq!(why_it_waits(gone(), false), Err("GOING_AWAY".to_owned()), "the address may be wrong");
+        let waits = why_it_waits(gone(), true).expect("it waits").expect("for a reason");
+        assert!(waits.contains("is gone") && waits.contains("GOING_AWAY"), "{waits}");
+        assert_eq!(why_it_waits(Event::Connected, true), Ok(None));
     }
 
     #[test]
