@@ -4,6 +4,7 @@ use posthorn_proto::frame::{Create, ServerBody};
 
 use super::{Call, Reply, too_large, within};
 use crate::store::NewMailbox;
+use crate::store::paying::create_mailbox;
 
 pub(super) async fn create(call: Call, create: Create) -> Reply {
     let limits = &call.context.limits;
@@ -24,6 +25,6 @@ pub(super) async fn create(call: Call, create: Create) -> Reply {
         expiry: create.expiry,
         quota,
     };
-    call.context.mailboxes.create(new).await?;
+    create_mailbox((&*call.context.directory, &*call.context.mailboxes), new).await?;
     Ok(ServerBody::Created)
 }

@@ -4,7 +4,7 @@
 //! It owns the format of its own fields only: what comes before them in a record is the ledger's.
 
 use bytes::Bytes;
-use posthorn_proto::{DeviceId, Handle, KeyHash};
+use posthorn_proto::{BlobId, DeviceId, Handle, KeyHash, MailboxId};
 
 use crate::store::codec::{BadRecord, Parser, Writer};
 
@@ -33,17 +33,22 @@ pub(crate) enum DirectoryChange {
     LastResort { device: DeviceId, key_package: Bytes },
     /// One-time key packages below this number are gone.
     KeyPackagesTaken { device: DeviceId, first: u64 },
-    /// These creation tokens may be spent. The day is unix seconds / 86,400.
+    /// These creation tokens may be spent. The day is unix seconds / 86,400. (Of one that was spent it says
+    /// that it was given back.)
     TokensDrawn { day: u32, hashes: Vec<KeyHash> },
     /// A tombstone: copied forward from `Created` while a draw of this token may still stand in an older
     /// segment.
     TokenSpent { token: KeyHash },
+    /// This creation token, which was drawn on that day, is spent on this mailbox, which is not created yet.
+    TokenSpentOn { day: u32, token: KeyHash, mailbox: MailboxId },
     /// Tokens of either purpose that were drawn before this day are void.
     TokensExpired { before: u32 },
     /// These upload tokens may be spent.
     UploadTokensDrawn { day: u32, hashes: Vec<KeyHash> },
     /// The same tombstone for an upload token.
     UploadTokenSpent { token: KeyHash },
+    /// Likewise an upload token, which is spent on this blob.
+    UploadTokenSpentOn { day: u32, token: KeyHash, blob: BlobId },
     /// An invite exists with this many uses.
     InviteMinted { hash: KeyHash, uses: u32, expires: u64 },
     /// The invite is gone.
@@ -68,6 +73,8 @@ impl DirectoryChange {
             Self::InviteGone { .. } => 44,
             Self::UploadTokensDrawn { .. } => 45,
             Self::UploadTokenSpent { .. } => 46,
+            Self::TokenSpentOn { .. } => 47,
+            Self::UploadTokenSpentOn { .. } => 48,
         }
     }
 
@@ -89,7 +96,9 @@ impl DirectoryChange {
             self,
             Self::KeyPackagesTaken { .. }
                 | Self::TokenSpent { .. }
+                | Self::TokenSpentOn { .. }
                 | Self::UploadTokenSpent { .. }
+                | Self::UploadTokenSpentOn { .. }
                 | Self::TokensExpired { .. }
                 | Self::InviteGone { .. }
         )
@@ -134,6 +143,12 @@ impl DirectoryChange {
             }
             Self::TokenSpent { token } | Self::UploadTokenSpent { token } => {
                 w.fixed(token);
+            }
+            Self::TokenSpentOn { day, token, mailbox } => {
+                w.number(u64::from(*day)).fixed(token).fixed(mailbox);
+            }
+            Self::UploadTokenSpentOn { day, token, blob } => {
+                w.number(u64::from(*day)).fixed(token).fixed(blob);
             }
             Self::TokensExpired { before } => {
                 w.number(u64::from(*before));
@@ -183,6 +198,8 @@ impl DirectoryChange {
             44 => Self::InviteGone { hash: p.key()? },
             45 => Self::UploadTokensDrawn { day: p.small()?, hashes: p.keys()? },
             46 => Self::UploadTokenSpent { token: p.key()? },
+            47 => Self::TokenSpentOn { day: p.small()?, token: p.key()?, mailbox: MailboxId(p.array()?) },
+            48 => Self::UploadTokenSpentOn { day: p.small()?, token: p.key()?, blob: BlobId(p.array()?) },
             _ => return Err(BadRecord("an unknown kind")),
         })
     }

@@ -14,16 +14,18 @@ use crate::store::tables::Map;
 /// must not use up what all have together.
 pub(crate) const TOKEN_DAYS: u32 = 7;
 
-/// What is known of how a token was drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What is known of a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Drawn {
     /// Version of the record that says so.
     pub(crate) version: u64,
     /// The day, as unix seconds / 86,400.
     pub(crate) day: u32,
+    /// The name of what it is spent on, which is not created yet. (In a box, because few are.)
+    pub(crate) on: Option<Box<[u8; 16]>>,
 }
 
-/// All unspent tokens, and today's counts.
+/// All tokens that have not paid for anything yet, and today's counts.
 #[derive(Debug)]
 pub(crate) struct Tokens {
     unspent: Map<KeyHash, Drawn>,
@@ -44,14 +46,14 @@ impl Tokens {
         Self { unspent, keyed, void_before: 0, sweeping: None, today, day: 0 }
     }
 
-    /// All tokens that may be spent, and perhaps void ones.
+    /// All tokens that have not paid yet, and perhaps void ones.
     pub(crate) fn all(&self) -> &Map<KeyHash, Drawn> {
         &self.unspent
     }
 
-    /// When this token was drawn, if it may be spent.
-    pub(crate) fn get(&self, token: &KeyHash) -> Option<Drawn> {
-        self.unspent.get(token).copied().filter(|drawn| drawn.day >= self.void_before)
+    /// What is known of this token, if it is good.
+    pub(crate) fn get(&self, token: &KeyHash) -> Option<&Drawn> {
+        self.unspent.get(token).filter(|drawn| drawn.day >= self.void_before)
     }
 
     /// The day before which tokens are void.
@@ -102,15 +104,16 @@ impl Tokens {
         }
     }
 
-    /// Adds a token that may be spent.
+    /// A record says this of a token. What an older record says is passed over.
     pub(crate) fn enter(&mut self, token: KeyHash, drawn: Drawn) {
-        if drawn.day >= self.void_before {
+        let is_news = self.unspent.get(&token).is_none_or(|known| known.version <= drawn.version);
+        if drawn.day >= self.void_before && is_news {
             self.unspent.insert(token, drawn);
         }
     }
 
-    /// The record of this version says that the token is spent.
-    pub(crate) fn spend(&mut self, token: &KeyHash, version: u64) {
+    /// The record of this version says that the token has paid.
+    pub(crate) fn paid(&mut self, token: &KeyHash, version: u64) {
         if self.get(token).is_some_and(|drawn| drawn.version < version) {
             self.unspent.remove(token);
         }
@@ -148,12 +151,16 @@ impl Tokens {
 mod tests {
     use super::*;
 
+    fn drawn(day: u32) -> Drawn {
+        Drawn { version: 1, day, on: None }
+    }
+
     #[test]
     fn memory_follows_what_is_unspent() {
         let mut tokens = Tokens::new(Keyed::new([1, 2]));
         let hash = |n: u32| KeyHash(std::array::from_fn(|at| n.to_le_bytes()[at % 4]));
-        (0..10_000).for_each(|n| tokens.enter(hash(n), Drawn { version: 1, day: 1 }));
-        (0..9_900).for_each(|n| tokens.spend(&hash(n), 2));
+        (0..10_000).for_each(|n| tokens.enter(hash(n), drawn(1)));
+        (0..9_900).for_each(|n| tokens.paid(&hash(n), 2));
         assert!(tokens.unspent.capacity() < 2_000, "{}", tokens.unspent.capacity());
         assert!((9_900..10_000).all(|n| tokens.get(&hash(n)).is_some()));
     }
@@ -162,7 +169,7 @@ mod tests {
     fn void_tokens_are_void_at_once_and_go_by_and_by() {
         let mut tokens = Tokens::new(Keyed::new([1, 2]));
         let hash = |n: u32| KeyHash(std::array::from_fn(|at| n.to_le_bytes()[at % 4]));
-        (0..10_000).for_each(|n| tokens.enter(hash(n), Drawn { version: 1, day: n % 2 + 1 }));
+        (0..10_000).for_each(|n| tokens.enter(hash(n), drawn(n % 2 + 1)));
         tokens.void(2);
         assert!((0..10_000).all(|n| tokens.get(&hash(n)).is_some() == (n % 2 == 1)));
         let mut steps = Vec::new();
@@ -171,7 +178,7 @@ mod tests {
         }
         assert_eq!((steps.iter().sum::<usize>(), tokens.unspent.len()), (5_000, 5_000));
         assert!(steps.iter().all(|step| *step < 600), "{steps:?}");
-        tokens.enter(hash(0), Drawn { version: 1, day: 1 });
+        tokens.enter(hash(0), drawn(1));
         assert_eq!(tokens.get(&hash(0)), None, "a late copy of its record brings none back");
     }
 }

@@ -17,6 +17,7 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::store::conformance::names::{UPLOAD, account, blob, device, expect, holder, new_blob, token};
 use crate::store::memory::MemoryStore;
+use crate::store::paying::create_blob;
 use crate::store::{Blobs as _, Directory as _, StorePolicy, Unheard};
 
 const OWNER: Owner = Owner { blob: BlobId([0xab; 16]), life: 7 };
@@ -242,7 +243,7 @@ async fn the_sweep_leaves_what_belongs_to_a_blob() {
         expect(store.draw_tokens(device(1), UPLOAD, vec![token(1), token(2)]).await);
         let mut owners = Vec::new();
         for n in [1, 2] {
-            let life = expect(store.create_blob(new_blob(n)).await).life;
+            let life = expect(create_blob((&store, &store), new_blob(n)).await).life;
             owners.push(Owner { blob: blob(n), life });
         }
         let strays = [Owner { life: owners[0].life + 1, ..owners[0] }, Owner { blob: blob(200), life: 1 }];

@@ -3,7 +3,7 @@
 
 use posthorn_proto::{BlobId, KeyHash};
 
-use super::{Later, StoreError};
+use super::{Later, Spent, StoreError};
 
 /// A blob to be created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,10 +35,15 @@ pub struct BlobView {
 
 /// What is known of blobs, whose bytes lie elsewhere (rule 35).
 pub trait Blobs: Send + Sync + 'static {
-    /// Creates a blob and spends the upload token, both or neither. The same again (name, holder, length) is
-    /// answered with what is there, and spends nothing. Refuses with `BlobExists`, `TokenUnknown`, `Quota`
-    /// (blobs are counted by the length that was declared), in this order.
-    fn create_blob(&self, new: NewBlob) -> Later<'_, BlobView, StoreError>;
+    /// What is there, if it is as [`Blobs::create_blob`] would make it (name, holder, length); `None` if that
+    /// would make it as things stand, whatever pays for it. Refuses with `BlobExists`, `Quota` (blobs are
+    /// counted by the length that was declared), in this order. `None` promises nothing.
+    fn may_create_blob(&self, new: NewBlob) -> Later<'_, Option<BlobView>, StoreError>;
+
+    /// Creates a blob with what its upload token was spent as. The same again is answered with what is there.
+    /// Refuses as [`Blobs::may_create_blob`] does, and then with `TokenUnknown` as
+    /// [`Mailboxes::create`](super::Mailboxes::create) does.
+    fn create_blob(&self, new: NewBlob, spent: Spent) -> Later<'_, BlobView, StoreError>;
 
     /// What is known of a blob (`BlobUnknown`).
     fn blob(&self, blob: BlobId) -> Later<'_, BlobView, StoreError>;

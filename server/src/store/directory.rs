@@ -5,7 +5,8 @@ use posthorn_proto::frame::TokenPurpose;
 use posthorn_proto::{DeviceId, Handle, KeyHash};
 
 use super::{
-    CardRecord, DeviceRecord, KeyPackageStock, Later, NewAccount, NewInvite, StoreError, TakenKeyPackage,
+    CardRecord, DeviceRecord, KeyPackageStock, Later, NewAccount, NewInvite, Spent, SpentOn, StoreError,
+    TakenKeyPackage,
 };
 
 /// Who is at this relay: what an authenticated device may ask for, and what the operator does about it.
@@ -54,4 +55,15 @@ pub trait Directory: Send + Sync + 'static {
         purpose: TokenPurpose,
         hashes: Vec<KeyHash>,
     ) -> Later<'_, u32, StoreError>;
+
+    /// Spends a token on this, and on nothing else from then on (`TokenUnknown`). The same again gives the
+    /// same, so that whoever was cut off can go on, until it has paid, is given back, or is as old as a token
+    /// may be.
+    ///
+    /// See [`paying`](super::paying) for who calls this, and how it is kept by more than one machine.
+    fn spend(&self, token: KeyHash, on: SpentOn) -> Later<'_, Spent, StoreError>;
+
+    /// The token may be spent again, on anything, because what this was to pay for was refused. Nothing
+    /// happens if it has paid, or was given back before.
+    fn give_back(&self, spent: Spent) -> Later<'_, (), StoreError>;
 }

@@ -4,16 +4,23 @@ use bytes::Bytes;
 use posthorn_proto::{KeyHash, MailboxId};
 
 use super::{
-    Advance, Append, Later, NewMailbox, OpenReader, ReadRange, ReaderView, StoreError, Stored, Ticket,
+    Advance, Append, Later, NewMailbox, OpenReader, ReadRange, ReaderView, Spent, StoreError, Stored, Ticket,
 };
 
 /// Mailboxes: ordered logs of envelopes, their locks and their readers.
 pub trait Mailboxes: Send + Sync + 'static {
-    /// Creates a mailbox and spends the token, both or neither. The identical call again (readers in any
-    /// order) is `Ok` while the mailbox is still as it was created: nothing posted, no key claimed. Refuses
-    /// with `MailboxExists`, `BadTurn` if a reader is named twice or there are too many, `TokenUnknown`,
-    /// `Quota`, in this order.
-    fn create(&self, new: NewMailbox) -> Later<'_, (), StoreError>;
+    /// Whether [`Mailboxes::create`] would make this mailbox as things stand, whatever pays for it; `false`
+    /// if it is there, as this would make it. Refuses with `MailboxExists`, `BadTurn` if a reader is named
+    /// twice or there are too many, `Quota`, in this order. `true` promises nothing.
+    fn may_create(&self, new: NewMailbox) -> Later<'_, bool, StoreError>;
+
+    /// Creates a mailbox with what its token was spent as. The identical call again (readers in any order) is
+    /// `Ok` while the mailbox is still as it was created: nothing posted, no key claimed. Refuses as
+    /// [`Mailboxes::may_create`] does, and then with `TokenUnknown` if this pays for something else, has paid
+    /// before, even for a mailbox that is gone, or was given back.
+    ///
+    /// See [`paying`](super::paying) for who calls this, and how it is kept by more than one machine.
+    fn create(&self, new: NewMailbox, spent: Spent) -> Later<'_, (), StoreError>;
 
     /// Appends, and turns the lock if asked to, atomically; returns the seq, from 1 on, without holes. The
     /// order of the checks: post id (a repeat gets the old seq, rule 2; a different post under the same id

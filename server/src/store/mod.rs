@@ -29,6 +29,7 @@ pub(crate) mod keyed;
 pub(crate) mod ledger;
 mod mailboxes;
 pub mod memory;
+pub mod paying;
 mod policy;
 mod published;
 pub(crate) mod tables;
@@ -51,7 +52,7 @@ pub use self::policy::StorePolicy;
 pub use self::published::{Published, Standing, Ticket, Unheard};
 pub use self::words::{
     Advance, Append, CardRecord, DeviceRecord, KeyPackageStock, NewAccount, NewInvite, NewMailbox,
-    OpenReader, OpeningNumber, ReadRange, ReaderView, Stats, Stored, TakenKeyPackage,
+    OpenReader, OpeningNumber, ReadRange, ReaderView, Spent, SpentOn, Stats, Stored, TakenKeyPackage,
 };
 
 /// What a store method returns: engines may need the disk or a network.

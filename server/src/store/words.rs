@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use posthorn_proto::chain::Fingerprint;
-use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId, PostId, Reader, ReaderId, Turn};
+use posthorn_proto::frame::TokenPurpose;
+use posthorn_proto::{BlobId, DeviceId, Handle, KeyHash, MailboxId, PostId, Reader, ReaderId, Turn};
 
 /// A mailbox to be created.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,44 @@ pub struct NewMailbox {
     pub expiry: u32,
     /// Its quota in bytes, already within the relay's limit.
     pub quota: u64,
+}
+
+/// What a token is spent on. What it was drawn for must be that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SpentOn {
+    /// A mailbox that is to be created.
+    Mailbox(MailboxId),
+    /// A blob that is to be created.
+    Blob(BlobId),
+}
+
+impl SpentOn {
+    /// What the token must have been drawn for.
+    pub(crate) fn purpose(self) -> TokenPurpose {
+        match self {
+            Self::Mailbox(_) => TokenPurpose::CreateMailbox,
+            Self::Blob(_) => TokenPurpose::UploadBlob,
+        }
+    }
+
+    /// Its name.
+    pub(crate) fn name(self) -> [u8; 16] {
+        match self {
+            Self::Mailbox(mailbox) => mailbox.0,
+            Self::Blob(blob) => blob.0,
+        }
+    }
+}
+
+/// A token that is spent on one thing, which its holder may make with this. Only a directory makes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spent {
+    /// Hash of the token.
+    pub(in crate::store) token: KeyHash,
+    /// What it is spent on.
+    pub(in crate::store) on: SpentOn,
+    /// Tells it from an earlier time that the token was spent and given back.
+    pub(in crate::store) number: u64,
 }
 
 /// An append, with the hashes of the keys that were presented.

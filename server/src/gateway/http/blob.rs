@@ -33,6 +33,7 @@ use crate::command::neighbourhood::AddressBuckets;
 use crate::config::Config;
 use crate::gateway::doors::{Doors, Visitor};
 use crate::parts::{self, Owner};
+use crate::store::paying::create_blob;
 use crate::store::{BlobView, NewBlob};
 
 const LENGTH: HeaderName = HeaderName::from_static("posthorn-blob-length");
@@ -205,7 +206,7 @@ impl Call<'_> {
         if let Some(why) = self.desk.parts.refusal() {
             return Err(why.into());
         }
-        let view = self.context.blobs.create_blob(new).await?;
+        let view = create_blob((&*self.context.directory, &*self.context.blobs), new).await?;
         Ok(told(empty(StatusCode::CREATED), &view))
     }
 

@@ -44,8 +44,11 @@ impl Mailboxes for Held {
             self.0.append(append).await
         })
     }
-    fn create(&self, new: NewMailbox) -> Later<'_, (), StoreError> {
-        self.0.create(new)
+    fn may_create(&self, new: NewMailbox) -> Later<'_, bool, StoreError> {
+        self.0.may_create(new)
+    }
+    fn create(&self, new: NewMailbox, spent: Spent) -> Later<'_, (), StoreError> {
+        self.0.create(new, spent)
     }
     fn may_open(&self, open: OpenReader) -> Later<'_, (), StoreError> {
         self.0.may_open(open)

@@ -124,15 +124,15 @@ pub(crate) async fn tokens_expire(mut f: Fixture) {
     f.tokens(2).await;
     f.clock.pass(6 * DAY);
     expect(f.store.expire().await);
-    expect(f.store.create(new_mailbox(1, &[1])).await);
+    expect(f.create(new_mailbox(1, &[1])).await);
     assert_eq!(f.store.draw_tokens(super::names::device(1), CREATE, vec![token(3)]).await, Ok(1));
     f.clock.pass(2 * DAY);
     expect(f.store.expire().await);
     for _ in 0..2 {
-        assert_eq!(f.store.create(new_mailbox(2, &[1])).await, Err(StoreError::TokenUnknown));
+        assert_eq!(f.create(new_mailbox(2, &[1])).await, Err(StoreError::TokenUnknown));
         f.restart().await;
     }
-    expect(f.store.create(new_mailbox(3, &[1])).await);
+    expect(f.create(new_mailbox(3, &[1])).await);
 }
 
 /// More mailboxes than an engine may look at in one step.
@@ -153,7 +153,7 @@ pub(crate) async fn many_mailboxes_expire(mut f: Fixture) {
     assert_eq!(f.store.draw_tokens(super::names::device(1), CREATE, hashes.clone()).await, Ok(2100));
     for (n, token) in (0..).zip(hashes) {
         let mailbox = posthorn_proto::MailboxId(name(n));
-        expect(f.store.create(crate::store::NewMailbox { mailbox, token, ..new_mailbox(1, &[1]) }).await);
+        expect(f.create(crate::store::NewMailbox { mailbox, token, ..new_mailbox(1, &[1]) }).await);
         if n % 2 == 0 {
             expect(f.store.append(post(mailbox, n, 0)).await);
         }

@@ -30,7 +30,7 @@ pub(crate) async fn a_new_life_knows_nothing_of_the_old(mut f: Fixture) {
     expect(f.store.append(turning(post(m, 1, 0), 0, &[3], &[2])).await);
     expect(f.store.append(post(m, 2, 1)).await);
     expect(f.store.destroy(m, turn_key(1)).await);
-    expect(f.store.create(NewMailbox { mailbox: m, ..new_mailbox(2, &[1]) }).await);
+    expect(f.create(NewMailbox { mailbox: m, ..new_mailbox(2, &[1]) }).await);
     for _ in 0..2 {
         assert_eq!(f.view(m, 1).await, Ok((0, 1, 0, None)));
         for gone in [2, 3] {
@@ -83,8 +83,8 @@ pub(crate) async fn a_closed_store_says_so(mut f: Fixture) {
 pub(crate) async fn first_readers_are_checked(f: Fixture) {
     f.tokens(1).await;
     for readers in [&[1, 1][..], &[1, 2, 3, 4, 5]] {
-        let refused = f.store.create(new_mailbox(1, readers)).await;
+        let refused = f.create(new_mailbox(1, readers)).await;
         assert!(matches!(refused, Err(StoreError::BadTurn(_))), "{readers:?}");
     }
-    expect(f.store.create(new_mailbox(1, &[1, 2, 3, 4])).await);
+    expect(f.create(new_mailbox(1, &[1, 2, 3, 4])).await);
 }

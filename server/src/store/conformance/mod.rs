@@ -31,9 +31,10 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
 use super::memory::MemoryStore;
+use super::paying::{create_blob, create_mailbox};
 use super::{
-    Clock, NewInvite, NewMailbox, Published, ReadRange, Standing, Store, StoreError, StorePolicy, Stored,
-    Unheard,
+    BlobView, Clock, NewBlob, NewInvite, NewMailbox, Published, ReadRange, Standing, Store, StoreError,
+    StorePolicy, Stored, Unheard,
 };
 use names::{CREATE, account, expect, handle_of, invite, mailbox, post_key, reader, token, turn_key};
 
@@ -229,8 +230,18 @@ impl Fixture {
         if n == 1 {
             self.tokens(8).await;
         }
-        expect(self.store.create(new_mailbox(n, readers)).await);
+        expect(self.create(new_mailbox(n, readers)).await);
         mailbox(n)
+    }
+
+    /// Spends the token and creates the mailbox.
+    pub(crate) async fn create(&self, new: NewMailbox) -> Result<(), StoreError> {
+        create_mailbox((&*self.store, &*self.store), new).await
+    }
+
+    /// Spends the upload token and creates the blob.
+    pub(crate) async fn create_blob(&self, new: NewBlob) -> Result<BlobView, StoreError> {
+        create_blob((&*self.store, &*self.store), new).await
     }
 
     /// What reader `n` finds: head, oldest, its cursor, and how far it may read if it was evicted.
@@ -302,7 +313,9 @@ macro_rules! conformance {
                 a_blob_goes_with_its_lease only_its_holder_changes_a_blob a_name_may_be_used_again
                 upload_tokens_are_drawn_for_themselves }
             tokens { a_token_pays_once creating_again_is_harmless a_different_mailbox_is_refused draws_are_limited
-                draws_may_be_repeated a_clock_that_was_ahead_leaves_tokens_to_draw }
+                draws_may_be_repeated a_clock_that_was_ahead_leaves_tokens_to_draw
+                a_spent_token_is_for_one_name a_spent_token_is_given_back a_spent_token_ends_as_others_do
+                whoever_was_cut_off_goes_on }
             lifecycle { destroying_needs_the_turn_key a_new_life_knows_nothing_of_the_old the_incarnation_stays
                 a_renewed_store_is_another
                 a_closed_store_says_so first_readers_are_checked }

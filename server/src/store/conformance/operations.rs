@@ -17,7 +17,7 @@ use super::names::{
 use super::{Engine, Fixture, new_mailbox};
 use crate::store::{
     Advance, Append, BlobView, NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader, OpeningNumber,
-    ReadRange, ReaderView, StoreError, StorePolicy,
+    ReadRange, ReaderView, Spent, SpentOn, StoreError, StorePolicy,
 };
 
 /// One thing done to a store. Numbers name mailboxes, readers, posts and generations of keys as in [`names`].
@@ -128,6 +128,24 @@ pub(crate) enum Op {
         blob: u8,
         holder: u8,
     },
+    /// A token is spent on the mailbox or the blob of this number.
+    Spend {
+        token: u8,
+        blob: bool,
+        name: u8,
+    },
+    /// That is made with what the token was last spent as.
+    Make {
+        token: u8,
+        blob: bool,
+        name: u8,
+    },
+    /// The token is given back, as what it was last spent as.
+    GiveBack {
+        token: u8,
+        blob: bool,
+        name: u8,
+    },
     Restart,
 }
 
@@ -179,6 +197,9 @@ fn ops() -> impl Strategy<Value = Op> {
         2 => (1..3u8, vec(1..9u8, 0..5), proptest::option::of(1..4u8))
             .prop_map(|(device, packages, last_resort)| Op::Publish { device, packages, last_resort }),
         2 => (1..4u8).prop_map(|account| Op::Take { account }),
+        2 => (1..12u8, any::<bool>(), 1..3u8).prop_map(|(token, blob, name)| Op::Spend { token, blob, name }),
+        2 => (1..12u8, any::<bool>(), 1..3u8).prop_map(|(token, blob, name)| Op::Make { token, blob, name }),
+        2 => (1..12u8, any::<bool>(), 1..3u8).prop_map(|(token, blob, name)| Op::GiveBack { token, blob, name }),
         3 => Just(Op::Restart),
     ]
 }
@@ -228,6 +249,8 @@ struct Pair {
     generations: [u8; 4],
     /// The numbers of the openings of each mailbox and reader since the start, in order.
     openings: BTreeMap<(u8, u8), Vec<OpeningNumber>>,
+    /// What each token was last spent as on each thing: the store's word, and the number of the spending.
+    spent: BTreeMap<(u8, SpentOn), (Spent, u64)>,
     /// When the id of each post was made, unix seconds; of others when they are first posted.
     made: BTreeMap<u16, u64>,
 }
@@ -260,6 +283,54 @@ impl Pair {
         alike(self.fixture.store.advance(to).await, answer)
     }
 
+    /// Spends on both sides. Two spendings are the same for the store if they are one for the model.
+    async fn spend(&mut self, n: u8, on: SpentOn) -> Result<(), String> {
+        let (real, answer) = (self.fixture.store.spend(token(n), on).await, self.model.spend(token(n), on));
+        if let (Ok(spent), Ok(number)) = (real, answer)
+            && let Some((former, known)) = self.spent.insert((n, on), (spent, number))
+            && (former == spent) != (known == number)
+        {
+            return Err(format!("spent as {former:?} first, then as {spent:?}"));
+        }
+        alike(real.map(drop), answer.map(drop))
+    }
+
+    async fn step_of_token(&mut self, op: &Op) -> Result<(), String> {
+        let (Op::Spend { token: n, blob: is_blob, name }
+        | Op::Make { token: n, blob: is_blob, name }
+        | Op::GiveBack { token: n, blob: is_blob, name }) = op
+        else {
+            return Err(format!("not about a token: {op:?}"));
+        };
+        let on = if *is_blob { SpentOn::Blob(blob(*name)) } else { SpentOn::Mailbox(mailbox(*name)) };
+        let Some((spent, number)) = self.spent.get(&(*n, on)).copied() else {
+            return self.spend(*n, on).await;
+        };
+        let (store, model) = (self.fixture.store.clone(), &mut self.model);
+        match (op, on) {
+            (Op::Spend { .. }, _) => self.spend(*n, on).await,
+            (Op::GiveBack { .. }, _) => {
+                model.give_back(token(*n), on, number);
+                alike(store.give_back(spent).await, Ok(()))
+            }
+            (_, SpentOn::Mailbox(_)) => {
+                let new =
+                    NewMailbox { token: token(*n), expiry: 500, quota: 4_000, ..new_mailbox(*name, &[1]) };
+                let answer = model.make(new.clone(), number);
+                if answer == Ok(()) && model.check_post_key(new.mailbox, post_key(0)).is_ok() {
+                    self.generations[usize::from(*name)] = 0;
+                }
+                alike(store.create(new, spent).await, answer)
+            }
+            (_, SpentOn::Blob(blob)) => {
+                let new = NewBlob { blob, token: token(*n), holder: holder(1), length: 0, seconds: 5_000 };
+                let answer = model.make_blob(new, number);
+                let view = |view: BlobView| BlobView { life: 0, ..view };
+                alike(store.create_blob(new, spent).await.map(view), answer)
+            }
+        }
+    }
+
     fn generation(&self, mailbox: u8, generation: Gen) -> u8 {
         match generation {
             Gen::Current => self.generations[usize::from(mailbox)],
@@ -285,6 +356,7 @@ impl Pair {
             Op::CreateBlob { .. } | Op::ExtendBlob { .. } | Op::DeleteBlob { .. } => {
                 self.step_of_blob(op).await?
             }
+            Op::Spend { .. } | Op::Make { .. } | Op::GiveBack { .. } => self.step_of_token(op).await?,
             Op::Name { post, made } => {
                 self.made.insert(*post, self.model.now.saturating_add_signed(*made));
             }
@@ -325,7 +397,7 @@ impl Pair {
                 if answer == Ok(()) && model.check_post_key(new.mailbox, post_key(0)).is_ok() {
                     self.generations[usize::from(*mailbox)] = 0;
                 }
-                alike(store.create(new).await, answer)
+                alike(self.fixture.create(new).await, answer)
             }
             Op::Post { mailbox: m, post, generation, len } => {
                 let append = names::sized(mailbox(*m), *post, self.generation(*m, *generation), *len);
@@ -420,7 +492,7 @@ impl Pair {
                 let new =
                     NewBlob { blob: blob(*n), token: token(*paid), holder: holder(*by), length, seconds };
                 let answer = model.create_blob(new);
-                alike(store.create_blob(new).await.map(view), answer)
+                alike(self.fixture.create_blob(new).await.map(view), answer)
             }
             Op::ExtendBlob { blob: n, holder: by, seconds } => {
                 let answer = model.extend_blob(blob(*n), holder(*by), *seconds);
@@ -451,6 +523,9 @@ impl Pair {
         for account in 1..4 {
             self.step(&Op::LookUp { account }).await?;
         }
+        for (token, is_blob) in (1..12).flat_map(|token| [(token, false), (token, true)]) {
+            self.step(&Op::Spend { token, blob: is_blob, name: 1 }).await?;
+        }
         Ok(())
     }
 }
@@ -462,8 +537,14 @@ fn run(engine: Box<dyn Engine>, ops: &[Op]) -> Result<(), String> {
     runtime.block_on(async {
         let fixture = Fixture::boxed(engine, tiny_policy()).await;
         let model = Model::new(tiny_policy());
-        let mut pair =
-            Pair { fixture, model, generations: [0; 4], openings: BTreeMap::new(), made: BTreeMap::new() };
+        let mut pair = Pair {
+            fixture,
+            model,
+            generations: [0; 4],
+            openings: BTreeMap::new(),
+            spent: BTreeMap::new(),
+            made: BTreeMap::new(),
+        };
         let begin = [
             Op::Register { account: 1, invite: None, variant: false },
             Op::Draw { device: 1, upload: false, tokens: vec![1, 2, 3, 4] },

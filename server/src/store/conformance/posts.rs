@@ -167,7 +167,7 @@ pub(crate) async fn ids_are_of_one_life(mut f: Fixture) {
     expect(f.store.expire().await);
     expect(f.store.destroy(m, super::names::turn_key(0)).await);
     assert_eq!(f.store.append(post(m, 1, 0)).await, Err(StoreError::MailboxUnknown));
-    expect(f.store.create(super::NewMailbox { token: super::token(2), ..super::new_mailbox(1, &[1]) }).await);
+    expect(f.create(super::NewMailbox { token: super::token(2), ..super::new_mailbox(1, &[1]) }).await);
     for _ in 0..2 {
         assert_eq!(f.store.append(post(m, 1, 0)).await, not_of_now(&f), "that was another mailbox");
         f.restart().await;
@@ -178,7 +178,7 @@ pub(crate) async fn what_is_stored_is_recognised_for_ever(mut f: Fixture) {
     f.tokens(1).await;
     let new = crate::store::NewMailbox { expiry: 200_000, ..super::new_mailbox(1, &[1]) };
     let m = new.mailbox;
-    expect(f.store.create(new).await);
+    expect(f.create(new).await);
     expect(f.store.append(post(m, 1, 0)).await);
     f.clock.pass(REMEMBERED * 4);
     expect(f.store.expire().await);

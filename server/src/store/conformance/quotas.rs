@@ -109,18 +109,18 @@ pub(crate) async fn mailboxes_are_bounded(mut f: Fixture) {
     f.restart().await;
     let one = f.mailbox(1, &[1]).await;
     f.mailbox(2, &[1]).await;
-    assert_eq!(f.store.create(new_mailbox(3, &[1])).await, Err(StoreError::Quota("mailboxes")));
-    assert_eq!(f.store.create(new_mailbox(2, &[1])).await, Ok(()), "a repeat needs no room");
+    assert_eq!(f.create(new_mailbox(3, &[1])).await, Err(StoreError::Quota("mailboxes")));
+    assert_eq!(f.create(new_mailbox(2, &[1])).await, Ok(()), "a repeat needs no room");
     expect(f.store.destroy(one, super::names::turn_key(0)).await);
     f.restart().await;
-    assert_eq!(f.store.create(new_mailbox(3, &[1])).await, Ok(()), "the refusal did not spend the token");
+    assert_eq!(f.create(new_mailbox(3, &[1])).await, Ok(()), "the refusal did not spend the token");
 }
 
 pub(crate) async fn readers_are_bounded(mut f: Fixture) {
     f.set_policy(StorePolicy { readers: 3, ..small_policy() });
     f.restart().await;
     let m = f.mailbox(1, &[1, 2]).await;
-    assert_eq!(f.store.create(new_mailbox(2, &[1, 2])).await, Err(StoreError::Quota("readers")));
+    assert_eq!(f.create(new_mailbox(2, &[1, 2])).await, Err(StoreError::Quota("readers")));
     assert_eq!(
         f.store.append(turning(post(m, 1, 0), 0, &[3, 4], &[])).await,
         Err(StoreError::Quota("readers"))
@@ -168,7 +168,7 @@ pub(crate) async fn stats_count(mut f: Fixture) {
     assert_eq!((stats.mailboxes, stats.envelopes, stats.envelope_bytes, stats.posts), (1, 0, 0, 3));
     let fits = NewMailbox { quota: 0, ..new_mailbox(3, &[1]) };
     let m = fits.mailbox;
-    expect(f.store.create(fits).await);
+    expect(f.create(fits).await);
     let refused = finger(Append { ..turning(post(m, 1, 0), 0, &[], &[]) });
     assert_eq!(
         f.store.append(refused).await,

@@ -181,7 +181,7 @@ pub(crate) async fn the_newest_evicted_are_kept(mut f: Fixture) {
     let readers = (0..=KEPT).map(|n| Reader { id: id(n), key_hash: read_key(1) }).collect();
     let new = NewMailbox { readers, quota: 1 << 20, ..new_mailbox(1, &[]) };
     let m = new.mailbox;
-    expect(f.store.create(new).await);
+    expect(f.create(new).await);
     let evicting = |n: u16, evict: Vec<ReaderId>| {
         let mut append = turning(post(m, n + 1, n as u8), n as u8, &[], &[]);
         append.turn.as_mut().expect("it turns").1.evict = evict;

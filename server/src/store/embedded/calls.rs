@@ -17,8 +17,8 @@ use super::{EmbeddedStore, units_of};
 use crate::store::ledger::{Command, Ledger, Outcome};
 use crate::store::{
     Advance, Append, BlobView, Blobs, CardRecord, DeviceRecord, Directory, KeyPackageStock, Later, Mailboxes,
-    NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader, ReadRange, ReaderView, Stats, Store, StoreError,
-    Stored, TakenKeyPackage, Ticket,
+    NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader, ReadRange, ReaderView, Spent, SpentOn, Stats,
+    Store, StoreError, Stored, TakenKeyPackage, Ticket,
 };
 
 impl EmbeddedStore {
@@ -33,8 +33,12 @@ impl EmbeddedStore {
 }
 
 impl Blobs for EmbeddedStore {
-    fn create_blob(&self, new: NewBlob) -> Later<'_, BlobView, StoreError> {
-        self.of_blob(Command::CreateBlob(new))
+    fn may_create_blob(&self, new: NewBlob) -> Later<'_, Option<BlobView>, StoreError> {
+        Box::pin(async move { self.shared.look_whether(|ledger| ledger.may_create_blob(&new)).await })
+    }
+
+    fn create_blob(&self, new: NewBlob, spent: Spent) -> Later<'_, BlobView, StoreError> {
+        self.of_blob(Command::CreateBlob(new, spent))
     }
 
     fn blob(&self, blob: BlobId) -> Later<'_, BlobView, StoreError> {
@@ -51,8 +55,15 @@ impl Blobs for EmbeddedStore {
 }
 
 impl Mailboxes for EmbeddedStore {
-    fn create(&self, new: NewMailbox) -> Later<'_, (), StoreError> {
-        self.quiet(Command::Create(new))
+    fn may_create(&self, new: NewMailbox) -> Later<'_, bool, StoreError> {
+        Box::pin(async move {
+            let there = |ledger: &Ledger<_>| Ok((!ledger.may_create(&new)?).then_some(()));
+            Ok(self.shared.look_whether(there).await?.is_none())
+        })
+    }
+
+    fn create(&self, new: NewMailbox, spent: Spent) -> Later<'_, (), StoreError> {
+        self.quiet(Command::Create(new, spent))
     }
 
     fn append(&self, append: Append) -> Later<'_, u64, StoreError> {
@@ -89,15 +100,8 @@ impl Mailboxes for EmbeddedStore {
 
     fn may_open(&self, open: OpenReader) -> Later<'_, (), StoreError> {
         Box::pin(async move {
-            let (answer, newest) = {
-                let ledger = self.shared.ledger.read();
-                (ledger.may_open(&open), self.shared.newest())
-            };
-            // That it may be opened discloses nothing; asking to open it does, and waits.
-            match answer {
-                Ok(()) => Ok(()),
-                Err(error) => self.shared.until(0, newest).await.and(Err(error)),
-            }
+            let refused = |ledger: &Ledger<_>| ledger.may_open(&open).map(|()| None::<()>);
+            self.shared.look_whether(refused).await.map(drop)
         })
     }
 
@@ -197,6 +201,19 @@ impl Directory for EmbeddedStore {
                 _ => unreachable!("a drawing is answered with a count"),
             }
         })
+    }
+
+    fn spend(&self, token: KeyHash, on: SpentOn) -> Later<'_, Spent, StoreError> {
+        Box::pin(async move {
+            match self.run(Command::Spend { token, on }).await? {
+                Outcome::Spent(spent) => Ok(spent),
+                _ => unreachable!("a spending is answered with what was spent"),
+            }
+        })
+    }
+
+    fn give_back(&self, spent: Spent) -> Later<'_, (), StoreError> {
+        self.quiet(Command::GiveBack(spent))
     }
 }
 

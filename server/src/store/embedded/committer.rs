@@ -481,6 +481,7 @@ impl Committer {
             Outcome::Opened(view) => Outcome::Opened(view),
             Outcome::Stock(stock) => Outcome::Stock(stock),
             Outcome::Drawn(accepted) => Outcome::Drawn(accepted),
+            Outcome::Spent(spent) => Outcome::Spent(spent),
             Outcome::Blob(view) => Outcome::Blob(view),
             Outcome::Expired { more, past } => Outcome::Expired { more, past },
         }
@@ -547,14 +548,15 @@ pub(super) fn posted<P>(reply: Result<Outcome<P>, StoreError>) -> Result<u64, St
 /// Whether a command would take space, so that it is refused while the disk is nearly full.
 fn takes_space(command: &Command) -> bool {
     match command {
-        Command::Create(_)
+        Command::Create(..)
         | Command::Append(_)
         | Command::MintInvite(_)
         | Command::Register(_)
         | Command::PublishCard { .. }
         | Command::PublishKeyPackages { .. }
         | Command::DrawTokens { .. }
-        | Command::CreateBlob(_)
+        | Command::Spend { .. }
+        | Command::CreateBlob(..)
         | Command::ExtendBlob { .. } => true,
         Command::Open(_)
         | Command::Advance(_)
@@ -564,6 +566,7 @@ fn takes_space(command: &Command) -> bool {
         | Command::ConfirmClock
         | Command::RemoveAccount(_)
         | Command::TakeKeyPackages(_)
+        | Command::GiveBack(_)
         | Command::DeleteBlob { .. }
         | Command::Restored => false,
     }
@@ -573,7 +576,7 @@ fn takes_space(command: &Command) -> bool {
 pub(super) fn size_of(command: &Command) -> usize {
     RECORD_BYTES
         + match command {
-            Command::Create(new) => 48 * new.readers.len(),
+            Command::Create(new, _) => 48 * new.readers.len(),
             Command::Append(append) => {
                 let turn =
                     append.turn.as_ref().map_or(0, |(_, turn)| 48 * turn.admit.len() + 16 * turn.evict.len());

@@ -286,6 +286,22 @@ impl Shared {
         answer
     }
 
+    /// The same for whether something may be done: if so, and nothing is found (`None`), that discloses
+    /// nothing and waits for nothing. Doing it waits.
+    pub(super) async fn look_whether<T>(
+        &self,
+        question: impl FnOnce(&Ledger<Location>) -> Result<Option<T>, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        let (answer, newest) = {
+            let ledger = self.ledger.read();
+            (question(&ledger), self.newest())
+        };
+        if !matches!(answer, Ok(None)) {
+            self.until(0, newest).await?;
+        }
+        answer
+    }
+
     /// The same for something of one mailbox, without waiting for changes to others.
     pub(super) async fn look_into<T>(
         &self,

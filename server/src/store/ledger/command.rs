@@ -8,14 +8,14 @@ use super::Record;
 use crate::mailbox::change::ShortFingerprint;
 use crate::store::{
     Advance, Append, BlobView, KeyPackageStock, NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader,
-    OpeningNumber, ReaderView,
+    OpeningNumber, ReaderView, Spent, SpentOn,
 };
 
-/// A request that may change something. Each is a method of [`Store`](crate::store::Store), where it is
+/// A request that may change something. Each is a method of a [`Store`](crate::store::Store), where it is
 /// documented.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Command {
-    Create(NewMailbox),
+    Create(NewMailbox, Spent),
     Append(Append),
     Open(OpenReader),
     Advance(Advance),
@@ -46,7 +46,12 @@ pub(crate) enum Command {
         purpose: TokenPurpose,
         hashes: Vec<KeyHash>,
     },
-    CreateBlob(NewBlob),
+    Spend {
+        token: KeyHash,
+        on: SpentOn,
+    },
+    GiveBack(Spent),
+    CreateBlob(NewBlob, Spent),
     ExtendBlob {
         blob: BlobId,
         holder: KeyHash,
@@ -106,6 +111,8 @@ pub(crate) enum Outcome<L> {
     Taken(Vec<Taken<L>>),
     /// To `DrawTokens`: how many hashes were accepted, from the front.
     Drawn(u32),
+    /// To `Spend`.
+    Spent(Spent),
     /// To `CreateBlob` and `ExtendBlob`.
     Blob(BlobView),
     /// To `Expire`, which does a bounded amount of work; with `more` it must be asked again. The ledger would

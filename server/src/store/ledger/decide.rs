@@ -9,12 +9,15 @@ use posthorn_proto::{BlobId, DeviceId, Handle, KeyHash, MailboxId};
 use super::{Change, Command, Decision, Forget, Ledger, Outcome, Past, Record, Taken, Unrecorded};
 use crate::blob::change::{BlobChange, Held};
 use crate::directory::change::DirectoryChange;
+use crate::directory::tokens::Drawn;
 use crate::mailbox::change::MailboxChange;
 use crate::mailbox::log::Entry;
 use crate::mailbox::retention::{CUT_AT_ONCE, Expiry, turn_cost};
 use crate::mailbox::{Mailbox, Verdict, check_first_readers, day};
 use crate::store::clock::Now;
-use crate::store::{Append, NewAccount, NewBlob, NewInvite, NewMailbox, OpeningNumber, StoreError};
+use crate::store::{
+    Append, BlobView, NewAccount, NewBlob, NewInvite, NewMailbox, OpeningNumber, Spent, SpentOn, StoreError,
+};
 use posthorn_proto::limits::POST_OVERHEAD_BYTES;
 
 /// What looking at one mailbox costs of what one `Expire` may do, in entries that it could trim instead.
@@ -32,7 +35,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
         let at = at.into();
         let now = at.time;
         match command {
-            Command::Create(new) => self.decide_create(new, now),
+            Command::Create(new, spent) => self.decide_create(new, &spent, now),
             Command::Append(append) => self.decide_append(&append, at),
             Command::Open(open) => {
                 // Above what was given out since the start, and what was given out before it.
@@ -65,7 +68,9 @@ impl<L: Clone + PartialEq> Ledger<L> {
             }
             Command::TakeKeyPackages(handle) => self.decide_take(&handle, now),
             Command::DrawTokens { device, purpose, hashes } => self.decide_draw(device, purpose, hashes, now),
-            Command::CreateBlob(new) => self.decide_create_blob(&new, now),
+            Command::Spend { token, on } => self.decide_spend(token, on, now),
+            Command::GiveBack(spent) => Ok(self.decide_give_back(&spent, now)),
+            Command::CreateBlob(new, spent) => self.decide_create_blob(&new, &spent, now),
             Command::ExtendBlob { blob, holder, seconds } => {
                 self.decide_extend_blob(blob, &holder, seconds, now)
             }
@@ -106,17 +111,24 @@ impl<L: Clone + PartialEq> Ledger<L> {
         changes.into_iter().map(|change| Change::Mailbox { mailbox, life, change }).collect()
     }
 
-    fn decide_create(&self, new: NewMailbox, now: u64) -> Decided<L> {
+    /// Whether this mailbox would be made; `false` if it is there, as this would make it.
+    pub(crate) fn may_create(&self, new: &NewMailbox) -> Result<bool, StoreError> {
         if let Some(present) = self.mailboxes.get(&new.mailbox) {
-            let same = present.is_as_created(&new);
-            return if same { Ok(self.done([], now)) } else { Err(StoreError::MailboxExists) };
+            return if present.is_as_created(new) { Ok(false) } else { Err(StoreError::MailboxExists) };
         }
         check_first_readers(&new.readers, self.policy.readers_per_mailbox)?;
-        self.tokens.get(&new.token).ok_or(StoreError::TokenUnknown)?;
         if self.mailboxes.len() as u64 >= self.policy.mailboxes {
             return Err(StoreError::Quota("mailboxes"));
         }
         self.check_room_for_readers(new.readers.len())?;
+        Ok(true)
+    }
+
+    fn decide_create(&self, new: NewMailbox, spent: &Spent, now: u64) -> Decided<L> {
+        if !self.may_create(&new)? {
+            return Ok(self.done([], now));
+        }
+        self.check_spent(spent, &new.token, SpentOn::Mailbox(new.mailbox))?;
         let NewMailbox { mailbox, token, post_key, turn_key, readers, expiry, quota } = new;
         Ok(self.done([Change::Created { mailbox, token, post_key, turn_key, readers, expiry, quota }], now))
     }
@@ -346,20 +358,67 @@ impl<L: Clone + PartialEq> Ledger<L> {
         Ok(Decision { unrecorded, ..decision })
     }
 
-    fn decide_create_blob(&self, new: &NewBlob, now: u64) -> Decided<L> {
+    fn decide_spend(&self, token: KeyHash, on: SpentOn, now: u64) -> Decided<L> {
+        let drawn = self.tokens(on.purpose()).get(&token).ok_or(StoreError::TokenUnknown)?;
+        let (day, number) = (drawn.day, self.newest.version + 1);
+        let (number, change) = match (&drawn.on, on) {
+            (Some(name), _) if **name == on.name() => (drawn.version, None),
+            (Some(_), _) => return Err(StoreError::TokenUnknown),
+            (None, SpentOn::Mailbox(mailbox)) => {
+                (number, Some(DirectoryChange::TokenSpentOn { day, token, mailbox }))
+            }
+            (None, SpentOn::Blob(blob)) => {
+                (number, Some(DirectoryChange::UploadTokenSpentOn { day, token, blob }))
+            }
+        };
+        let spent = Outcome::Spent(Spent { token, on, number });
+        Ok(self.decided(spent, change.map(Change::Directory), now))
+    }
+
+    fn decide_give_back(&self, spent: &Spent, now: u64) -> Decision<L> {
+        let change = self.good(spent).map(|drawn| {
+            let (day, hashes) = (drawn.day, vec![spent.token]);
+            match spent.on {
+                SpentOn::Mailbox(_) => DirectoryChange::TokensDrawn { day, hashes },
+                SpentOn::Blob(_) => DirectoryChange::UploadTokensDrawn { day, hashes },
+            }
+        });
+        self.done(change.map(Change::Directory), now)
+    }
+
+    /// The token, if it is spent as this, and has not paid yet.
+    fn good(&self, spent: &Spent) -> Option<&Drawn> {
+        let drawn = self.tokens(spent.on.purpose()).get(&spent.token)?;
+        let is_on = drawn.on.as_deref() == Some(&spent.on.name());
+        (is_on && drawn.version == spent.number).then_some(drawn)
+    }
+
+    /// Whether this token is spent as this, on what is to be created.
+    fn check_spent(&self, spent: &Spent, token: &KeyHash, on: SpentOn) -> Result<(), StoreError> {
+        let pays = (spent.token, spent.on) == (*token, on) && self.good(spent).is_some();
+        if pays { Ok(()) } else { Err(StoreError::TokenUnknown) }
+    }
+
+    /// The blob, if it is there as this would make it; `None` if it would be made.
+    pub(crate) fn may_create_blob(&self, new: &NewBlob) -> Result<Option<BlobView>, StoreError> {
         if let Some(present) = self.blobs.get(&new.blob) {
-            return match present.is_as_created(new) {
-                true => Ok(self.decided(Outcome::Blob(present.view()), [], now)),
-                false => Err(StoreError::BlobExists),
-            };
+            let same = present.is_as_created(new);
+            return if same { Ok(Some(present.view())) } else { Err(StoreError::BlobExists) };
         }
-        self.uploads.get(&new.token).ok_or(StoreError::TokenUnknown)?;
         if self.blobs.all().len() as u64 >= self.policy.blobs {
             return Err(StoreError::Quota("blobs"));
         }
         if self.blobs.bytes().saturating_add(new.length) > self.policy.blob_bytes {
             return Err(StoreError::Quota("bytes of blobs"));
         }
+        Ok(None)
+    }
+
+    fn decide_create_blob(&self, new: &NewBlob, spent: &Spent, now: u64) -> Decided<L> {
+        if let Some(present) = self.may_create_blob(new)? {
+            return Ok(self.decided(Outcome::Blob(present), [], now));
+        }
+        self.check_spent(spent, &new.token, SpentOn::Blob(new.blob))?;
         let held = Held { length: new.length, holder: new.holder, until: ends(new.seconds, now) };
         let created = BlobChange::Created { blob: new.blob, token: new.token, held };
         let life = self.newest.version + 1;

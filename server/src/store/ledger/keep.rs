@@ -156,6 +156,21 @@ impl<L: Clone + PartialEq> Ledger<L> {
             DirectoryChange::KeyPackagesTaken { device, first } => {
                 Keep::copy_if(self.packages.get(device).is_some_and(|packages| packages.first == *first))
             }
+            DirectoryChange::InviteMinted { hash, .. } => {
+                let Some(invite) = self.invites.get(hash) else { return Keep::DROP };
+                Keep::write(self.state_of_invite(*hash, invite))
+            }
+            DirectoryChange::InviteGone { .. } => tombstone,
+            tokens => self.keep_of_tokens(tokens, record, tombstone),
+        }
+    }
+
+    fn keep_of_tokens(&self, change: &DirectoryChange, record: &Record, tombstone: Keep) -> Keep {
+        let about = |change| Record { change: Change::Directory(change), ..*record };
+        let is_said_here = |tokens: &Tokens, token: &KeyHash| {
+            Keep::copy_if(tokens.get(token).is_some_and(|drawn| drawn.version == record.version))
+        };
+        match change {
             DirectoryChange::TokensDrawn { day, hashes } => {
                 match unspent(&self.tokens, hashes, record.version) {
                     hashes if hashes.is_empty() => Keep::DROP,
@@ -168,16 +183,14 @@ impl<L: Clone + PartialEq> Ledger<L> {
                     hashes => Keep::write(about(DirectoryChange::UploadTokensDrawn { day: *day, hashes })),
                 }
             }
+            // What has changed since says so itself, and buries the drawing.
+            DirectoryChange::TokenSpentOn { token, .. } => is_said_here(&self.tokens, token),
+            DirectoryChange::UploadTokenSpentOn { token, .. } => is_said_here(&self.uploads, token),
             DirectoryChange::TokensExpired { before } => {
                 Keep::copy_if(tombstone.copy && self.tokens.void_before() == *before)
             }
-            DirectoryChange::InviteMinted { hash, .. } => {
-                let Some(invite) = self.invites.get(hash) else { return Keep::DROP };
-                Keep::write(self.state_of_invite(*hash, invite))
-            }
-            DirectoryChange::TokenSpent { .. }
-            | DirectoryChange::UploadTokenSpent { .. }
-            | DirectoryChange::InviteGone { .. } => tombstone,
+            DirectoryChange::TokenSpent { .. } | DirectoryChange::UploadTokenSpent { .. } => tombstone,
+            _ => Keep::DROP,
         }
     }
 
@@ -265,7 +278,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
     }
 }
 
-/// Which of the tokens that the record of this version says are drawn may still be spent.
+/// The tokens of which the record of this version still says how they are.
 fn unspent(tokens: &Tokens, hashes: &[KeyHash], version: u64) -> Vec<KeyHash> {
     let drawn = |hash: &&KeyHash| tokens.get(hash).is_some_and(|drawn| drawn.version == version);
     hashes.iter().filter(drawn).copied().collect()

@@ -21,6 +21,7 @@
 
 mod command;
 mod decide;
+mod directory;
 mod keep;
 mod rebuild;
 mod record;
@@ -47,13 +48,11 @@ use super::{
 };
 use crate::blob::change::BlobChange;
 use crate::blob::{Blob, Blobs};
-use crate::directory::accounts::{Account, Accounts};
-use crate::directory::cards::{Cards, StoredCard};
-use crate::directory::change::DirectoryChange;
-use crate::directory::digest;
-use crate::directory::invites::{Invite, Invites};
-use crate::directory::key_packages::{KeyPackages, LastResort, OneTime, package_digest};
-use crate::directory::tokens::{Drawn, Tokens};
+use crate::directory::accounts::Accounts;
+use crate::directory::cards::Cards;
+use crate::directory::invites::Invites;
+use crate::directory::key_packages::KeyPackages;
+use crate::directory::tokens::Tokens;
 use crate::mailbox::change::MailboxChange;
 use crate::mailbox::log::{Freed, Log};
 use crate::mailbox::retention::CUT_AT_ONCE;
@@ -244,13 +243,6 @@ impl<L: Clone + PartialEq> Ledger<L> {
         self.totals.envelope_bytes + self.totals.posts * mark + others
     }
 
-    fn tokens_for(&mut self, purpose: TokenPurpose) -> &mut Tokens {
-        match purpose {
-            TokenPurpose::CreateMailbox => &mut self.tokens,
-            TokenPurpose::UploadBlob => &mut self.uploads,
-        }
-    }
-
     /// Notes what no record says of a decision that was carried out.
     pub(crate) fn carried_out(&mut self, unrecorded: &Unrecorded) {
         match unrecorded {
@@ -290,8 +282,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
         match &record.change {
             Change::Clock => self.believe(at),
             Change::Created { mailbox, token, post_key, turn_key, readers, expiry, quota } => {
-                self.tokens.spend(token, at.version);
-                self.mark(|| RowKey::Token(*token));
+                self.paid(TokenPurpose::CreateMailbox, token, at.version);
                 let new = NewMailbox {
                     mailbox: *mailbox,
                     token: *token,
@@ -333,8 +324,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
         let stated = at.version;
         let id = match change {
             BlobChange::Created { blob, token, held } => {
-                self.uploads.spend(token, stated);
-                self.mark(|| RowKey::UploadToken(*token));
+                self.paid(TokenPurpose::UploadBlob, token, stated);
                 self.blobs.put(*blob, Blob { life: stated, stated, held: *held, place });
                 blob
             }
@@ -457,123 +447,10 @@ impl<L: Clone + PartialEq> Ledger<L> {
         }
     }
 
-    fn apply_directory(&mut self, change: &DirectoryChange, at: At, place: L, freed: Freed<'_, L>) {
-        let (added, mut gone) = (change.body().map_or(0, bytes::Bytes::len) as u64, 0);
-        let freed = &mut |place, bytes| {
-            gone += u64::from(bytes);
-            freed(place, bytes);
-        };
-        match change {
-            DirectoryChange::Registered { handle, identity_key, device, device_key, invite } => {
-                let (identity_key, devices) = (*identity_key, vec![(*device, *device_key)]);
-                let account = Account { identity_key, devices, place: Some(place) };
-                self.accounts.enter(handle, account);
-                self.mark(|| RowKey::Account(handle.clone()));
-                if let Some((hash, left)) = invite {
-                    self.invites.left(hash, *left, at.version);
-                    self.mark(|| RowKey::Invite(*hash));
-                }
-            }
-            DirectoryChange::AccountRemoved { handle, devices } => {
-                for device in devices {
-                    self.accounts.remove(*device, place.clone());
-                    self.packages.remove(device, freed);
-                    self.mark_all([RowKey::Gone(*device), RowKey::Packages(*device)]);
-                }
-                let card = self.cards.remove(handle, at.version);
-                card.into_iter().for_each(|card| freed(card.place, card.bytes));
-                self.mark_all([RowKey::Account(handle.clone()), RowKey::Card(handle.clone())]);
-            }
-            DirectoryChange::CardPublished { handle, card_version, card } => {
-                let (version, stated, digest, bytes) =
-                    (*card_version, at.version, digest(card), card.len() as u32);
-                let old = self.cards.put(handle, StoredCard { version, stated, digest, bytes, place });
-                old.into_iter().for_each(|old| freed(old.place, old.bytes));
-                self.mark(|| RowKey::Card(handle.clone()));
-            }
-            DirectoryChange::KeyPackageAdded { device, .. }
-            | DirectoryChange::KeyPackageMark { device, .. }
-            | DirectoryChange::LastResort { device, .. }
-            | DirectoryChange::KeyPackagesTaken { device, .. }
-                if self.accounts.gone(device).is_some() =>
-            {
-                freed(place, u32::try_from(added).unwrap_or(u32::MAX));
-            }
-            DirectoryChange::KeyPackageAdded { device, number, key_package } => {
-                let place = Some((place, key_package.len() as u32));
-                let package = OneTime { digest: package_digest(key_package), place };
-                self.packages.of(*device).enter(*number, package, freed);
-                self.mark(|| RowKey::Packages(*device));
-            }
-            DirectoryChange::KeyPackageMark { device, number, digest } => {
-                let package = OneTime { digest: *digest, place: None };
-                self.packages.of(*device).enter(*number, package, freed);
-                self.mark(|| RowKey::Packages(*device));
-            }
-            DirectoryChange::LastResort { device, key_package } => {
-                let (digest, bytes) = (package_digest(key_package), key_package.len() as u32);
-                let package = LastResort { version: at.version, since: at.time, digest, bytes, place };
-                self.packages.of(*device).put_last_resort(package, freed);
-                self.mark(|| RowKey::Packages(*device));
-            }
-            DirectoryChange::KeyPackagesTaken { device, first } => {
-                self.packages.of(*device).taken(*first, freed);
-                self.mark(|| RowKey::Packages(*device));
-            }
-            DirectoryChange::TokensDrawn { .. }
-            | DirectoryChange::TokenSpent { .. }
-            | DirectoryChange::UploadTokensDrawn { .. }
-            | DirectoryChange::UploadTokenSpent { .. }
-            | DirectoryChange::TokensExpired { .. } => {
-                self.apply_tokens(change, at);
-            }
-            DirectoryChange::InviteMinted { hash, uses, expires } => {
-                self.invites.put(*hash, Invite { uses: *uses, expires: *expires, version: at.version });
-                self.mark(|| RowKey::Invite(*hash));
-            }
-            DirectoryChange::InviteGone { hash } => {
-                self.invites.remove(hash, at.version);
-                self.mark(|| RowKey::Invite(*hash));
-            }
-        }
-        // A start counts again once all is there; until then this may be anything.
-        self.directory_bytes = self.directory_bytes.wrapping_add(added).wrapping_sub(gone);
-    }
-
     /// What counts towards the relay's bytes: envelopes, posts that are remembered, cards, key packages.
     fn held_bytes(&self) -> u64 {
         let Totals { envelope_bytes, posts, .. } = self.totals;
         envelope_bytes + posts * POST_OVERHEAD_BYTES + self.directory_bytes
-    }
-
-    fn apply_tokens(&mut self, change: &DirectoryChange, at: At) {
-        match change {
-            DirectoryChange::TokensDrawn { day, hashes } => {
-                for hash in hashes {
-                    self.tokens.enter(*hash, Drawn { version: at.version, day: *day });
-                    self.mark(|| RowKey::Token(*hash));
-                }
-            }
-            DirectoryChange::TokenSpent { token } => {
-                self.tokens.spend(token, at.version);
-                self.mark(|| RowKey::Token(*token));
-            }
-            DirectoryChange::UploadTokensDrawn { day, hashes } => {
-                for hash in hashes {
-                    self.uploads.enter(*hash, Drawn { version: at.version, day: *day });
-                    self.mark(|| RowKey::UploadToken(*hash));
-                }
-            }
-            DirectoryChange::UploadTokenSpent { token } => {
-                self.uploads.spend(token, at.version);
-                self.mark(|| RowKey::UploadToken(*token));
-            }
-            DirectoryChange::TokensExpired { before } => {
-                self.tokens.void(*before);
-                self.uploads.void(*before);
-            }
-            _ => {}
-        }
     }
 }
 

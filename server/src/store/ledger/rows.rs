@@ -8,10 +8,10 @@
 //! | 4, handle | identity key, devices, perhaps the place of its record |
 //! | 5, handle | card: version, digest, length, place, version of its record |
 //! | 6, device 16 | key packages |
-//! | 7, token hash 32 | version, day |
+//! | 7, token hash 32 | version, day, perhaps the mailbox that it is spent on |
 //! | 8, invite hash 32 | uses, expiry, version |
 //! | 9, device 16 | of a removed account: the place of the record that says so |
-//! | 10, upload token hash 32 | version, day |
+//! | 10, upload token hash 32 | version, day, perhaps the blob that it is spent on |
 //! | 11, blob 16 | life, version and place of its record, length, holder's key hash, end of the lease |
 //!
 //! Rows 4 and 5 of earlier versions lack what comes last, and so do their snapshots (the openings).
@@ -21,6 +21,7 @@
 use std::hash::Hash;
 
 use bytes::Bytes;
+use posthorn_proto::frame::TokenPurpose;
 use posthorn_proto::{BlobId, DeviceId, Handle, KeyHash, MailboxId, PostId};
 
 use super::{Ledger, Rebuild};
@@ -85,6 +86,14 @@ pub(super) fn remaining_chunks(id: MailboxId, forgotten: u64, head: u64) -> impl
 }
 
 impl RowKey {
+    /// The row of a token that was drawn for this.
+    pub(super) fn of_token(purpose: TokenPurpose, token: KeyHash) -> Self {
+        match purpose {
+            TokenPurpose::CreateMailbox => Self::Token(token),
+            TokenPurpose::UploadBlob => Self::UploadToken(token),
+        }
+    }
+
     /// The row that holds this post.
     pub(super) fn chunk_of(id: MailboxId, seq: u64) -> Self {
         Self::Chunk(id, seq / CHUNK)
@@ -335,12 +344,17 @@ impl<L: Place> Ledger<L> {
     }
 }
 
-fn put_token(drawn: Drawn, w: &mut Writer<'_>) {
+fn put_token(drawn: &Drawn, w: &mut Writer<'_>) {
     w.number(drawn.version).number(u64::from(drawn.day));
+    if let Some(name) = &drawn.on {
+        w.fixed(**name);
+    }
 }
 
 fn take_token(p: &mut Parser) -> Result<Drawn, BadRecord> {
-    Ok(Drawn { version: p.number()?, day: p.small()? })
+    let (version, day) = (p.number()?, p.small()?);
+    let on = if p.end().is_ok() { None } else { Some(Box::new(p.array()?)) };
+    Ok(Drawn { version, day, on })
 }
 
 fn put_packages<L: Place>(packages: &Packages<L>, w: &mut Writer<'_>) {

@@ -18,7 +18,7 @@ use super::ledger::{Command, Forget, Ledger, Outcome, Past, Rebuild, Record};
 use super::{
     Advance, Append, BlobView, Blobs, CardRecord, Clock, DeviceRecord, Directory, KeyPackageStock, Later,
     Mailboxes, NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader, Published, ReadRange, ReaderView,
-    Stats, Store, StoreError, StorePolicy, Stored, TakenKeyPackage,
+    Spent, SpentOn, Stats, Store, StoreError, StorePolicy, Stored, TakenKeyPackage,
 };
 use crate::mailbox::change::ShortFingerprint;
 use crate::mailbox::short;
@@ -199,8 +199,12 @@ impl MemoryStore {
 }
 
 impl Blobs for MemoryStore {
-    fn create_blob(&self, new: NewBlob) -> Later<'_, BlobView, StoreError> {
-        self.of_blob(Command::CreateBlob(new))
+    fn may_create_blob(&self, new: NewBlob) -> Later<'_, Option<BlobView>, StoreError> {
+        ready(self.ask(|ledger| ledger.may_create_blob(&new)))
+    }
+
+    fn create_blob(&self, new: NewBlob, spent: Spent) -> Later<'_, BlobView, StoreError> {
+        self.of_blob(Command::CreateBlob(new, spent))
     }
 
     fn blob(&self, blob: BlobId) -> Later<'_, BlobView, StoreError> {
@@ -217,8 +221,12 @@ impl Blobs for MemoryStore {
 }
 
 impl Mailboxes for MemoryStore {
-    fn create(&self, new: NewMailbox) -> Later<'_, (), StoreError> {
-        self.quiet(Command::Create(new))
+    fn may_create(&self, new: NewMailbox) -> Later<'_, bool, StoreError> {
+        ready(self.ask(|ledger| ledger.may_create(&new)))
+    }
+
+    fn create(&self, new: NewMailbox, spent: Spent) -> Later<'_, (), StoreError> {
+        self.quiet(Command::Create(new, spent))
     }
 
     fn append(&self, append: Append) -> Later<'_, u64, StoreError> {
@@ -349,6 +357,17 @@ impl Directory for MemoryStore {
             Outcome::Drawn(accepted) => accepted,
             _ => unreachable!("a drawing is answered with a count"),
         }))
+    }
+
+    fn spend(&self, token: KeyHash, on: SpentOn) -> Later<'_, Spent, StoreError> {
+        ready(self.run(Command::Spend { token, on }).map(|outcome| match outcome {
+            Outcome::Spent(spent) => spent,
+            _ => unreachable!("a spending is answered with what was spent"),
+        }))
+    }
+
+    fn give_back(&self, spent: Spent) -> Later<'_, (), StoreError> {
+        self.quiet(Command::GiveBack(spent))
     }
 }
 

@@ -129,7 +129,7 @@ async fn version_1_opens() {
     let view = expect(store.open(OpenReader { key: read_key(8), ..open(two, 1) }).await);
     assert_eq!((view.head, view.cursor, view.post_key), (3, 1, post_key(0)));
     assert_eq!(store.append(post(mailbox(3), 1, 0)).await, Err(StoreError::MailboxUnknown), "destroyed");
-    assert_eq!(store.create(new_mailbox(3, &[1])).await, Err(StoreError::TokenUnknown), "its token is spent");
+    assert_eq!(f.create(new_mailbox(3, &[1])).await, Err(StoreError::TokenUnknown), "its token is spent");
 
     assert_eq!(expect(store.device(device(1)).await).device_key, account(1).device_key);
     let card = expect(store.card(handle_of(1)).await);
@@ -138,10 +138,7 @@ async fn version_1_opens() {
     assert_eq!(taken[0].key_package, envelope(2, 50), "the first was given out before");
     let invited = crate::store::NewAccount { invite: Some(invite(7)), ..account(2) };
     assert_eq!(store.register(invited).await, Ok(()));
-    assert_eq!(
-        store.create(crate::store::NewMailbox { token: token(4), ..new_mailbox(4, &[1]) }).await,
-        Ok(())
-    );
+    assert_eq!(f.create(crate::store::NewMailbox { token: token(4), ..new_mailbox(4, &[1]) }).await, Ok(()));
 
     // Ids without a time are of no time that is now: they leave memory like others, and are recognised.
     let old = of_then(sized(one, 9, 0, 80));

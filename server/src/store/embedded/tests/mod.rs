@@ -175,7 +175,8 @@ delegate! {
             })
         }
     }
-    create(new: crate::store::NewMailbox) -> ();
+    may_create(new: crate::store::NewMailbox) -> bool;
+    create(new: crate::store::NewMailbox, spent: crate::store::Spent) -> ();
     may_open(open: crate::store::OpenReader) -> ();
     open(open: crate::store::OpenReader) -> crate::store::ReaderView;
     read(mailbox: posthorn_proto::MailboxId, range: crate::store::ReadRange) -> Vec<crate::store::Stored>;
@@ -197,11 +198,14 @@ delegate! {
     take_key_packages(handle: posthorn_proto::Handle) -> Vec<crate::store::TakenKeyPackage>;
     draw_tokens(device: posthorn_proto::DeviceId, purpose: posthorn_proto::frame::TokenPurpose, hashes: Vec<posthorn_proto::KeyHash>)
         -> u32;
+    spend(token: posthorn_proto::KeyHash, on: crate::store::SpentOn) -> crate::store::Spent;
+    give_back(spent: crate::store::Spent) -> ();
 }
 
 delegate! {
     Blobs {}
-    create_blob(new: crate::store::NewBlob) -> crate::store::BlobView;
+    may_create_blob(new: crate::store::NewBlob) -> Option<crate::store::BlobView>;
+    create_blob(new: crate::store::NewBlob, spent: crate::store::Spent) -> crate::store::BlobView;
     blob(blob: posthorn_proto::BlobId) -> crate::store::BlobView;
     extend_blob(blob: posthorn_proto::BlobId, holder: posthorn_proto::KeyHash, seconds: u32) -> crate::store::BlobView;
     delete_blob(blob: posthorn_proto::BlobId, holder: posthorn_proto::KeyHash) -> ();

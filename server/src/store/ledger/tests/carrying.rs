@@ -10,13 +10,15 @@ use crate::directory::change::DirectoryChange;
 use crate::mailbox::change::MailboxChange;
 use crate::store::ledger::{Change, Command, Forget, Keep, Ledger, Outcome, Rebuild, Record};
 use crate::store::{
-    Advance, Append, NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader, OpeningNumber, StoreError,
-    StorePolicy,
+    Advance, Append, NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader, OpeningNumber, Spent, SpentOn,
+    StoreError, StorePolicy,
 };
 
 const NOW: u64 = 1_700_000_000;
 const MAILBOX: MailboxId = MailboxId([1; 16]);
 const DEVICE: DeviceId = DeviceId([2; 16]);
+/// The life of the mailbox that [`Journaled::new`] makes.
+const LIFE: u64 = 4;
 
 fn key(n: u8) -> KeyHash {
     KeyHash([n; 32])
@@ -53,7 +55,7 @@ impl Journaled {
     }
 
     fn create(&mut self, token: u8) {
-        self.run(Command::Create(NewMailbox {
+        let new = NewMailbox {
             mailbox: MAILBOX,
             token: key(token),
             post_key: key(100),
@@ -61,7 +63,16 @@ impl Journaled {
             readers: vec![reader(1), reader(2)],
             expiry: 1000,
             quota: 1 << 20,
-        }));
+        };
+        let spent = self.spend(token, SpentOn::Mailbox(MAILBOX));
+        self.run(Command::Create(new, spent));
+    }
+
+    fn spend(&mut self, token: u8, on: SpentOn) -> Spent {
+        match self.run(Command::Spend { token: key(token), on }) {
+            Outcome::Spent(spent) => spent,
+            other => panic!("not spent: {other:?}"),
+        }
     }
 
     fn run(&mut self, command: Command) -> Outcome<u32> {
@@ -221,7 +232,7 @@ fn the_record_that_names_the_opening_is_kept_with_the_newest_cursor() {
         opening: Some(OpeningNumber(8)),
     };
     let restated = keep.write[0].clone();
-    assert_eq!(restated.change, Change::Mailbox { mailbox: MAILBOX, life: 3, change });
+    assert_eq!(restated.change, Change::Mailbox { mailbox: MAILBOX, life: LIFE, change });
     all.advance_by(9, 1, 3);
     assert_eq!(all.keep(named, 0), drop_it(), "a later opening owns the reader");
     assert_eq!(all.ledger.keep(&restated, &9, 0), drop_it());
@@ -239,7 +250,7 @@ fn of_many_cuts_one_is_kept() {
         time: NOW as u32,
         change: Change::Mailbox {
             mailbox: MAILBOX,
-            life: 3,
+            life: LIFE,
             change: MailboxChange::Cut { oldest, forgotten },
         },
     };
@@ -252,7 +263,7 @@ fn of_many_cuts_one_is_kept() {
     assert_eq!(written(&keep(&all, 0)), ["snapshot"]);
     all.ledger.apply(&cuts[2], 0, &mut |_, _| ());
     assert_eq!([keep(&all, 0), keep(&all, 1), keep(&all, 2)], [drop_it(), drop_it(), copy_it()]);
-    all.ledger.apply(&all.ledger.keep(&all.journal[2], &2, 0).write[0].clone(), 0, &mut |_, _| ());
+    all.ledger.apply(&all.ledger.keep(&all.journal[3], &3, 0).write[0].clone(), 0, &mut |_, _| ());
     assert_eq!(keep(&all, 2), drop_it(), "the snapshot says it");
 }
 
@@ -271,7 +282,8 @@ fn tombstones_stay_while_an_older_segment_may_hold_their_victim() {
     assert_eq!(all.keep(removed, version), drop_it());
     assert_eq!(written(&all.keep(created, 0)), ["spent"], "the draw of its token may still stand somewhere");
     assert_eq!(all.keep(created, version), drop_it());
-    let drawn = created - 1;
+    assert_eq!(all.keep(created - 1, 0), drop_it(), "what it paid for says that it is spent");
+    let drawn = created - 2;
     assert_eq!(written(&all.keep(drawn, 0)), ["drawn"]);
     assert_eq!(
         all.keep(drawn, 0).write[0].change,
@@ -286,7 +298,7 @@ fn the_last_opening_is_copied() {
     let opened = |day, version| Record {
         version,
         time: NOW as u32,
-        change: Change::Mailbox { mailbox: MAILBOX, life: 3, change: MailboxChange::Opened { day } },
+        change: Change::Mailbox { mailbox: MAILBOX, life: LIFE, change: MailboxChange::Opened { day } },
     };
     let today = (NOW / 86_400) as u32;
     let records = [opened(today + 1, 10), opened(today + 2, 11)];
@@ -372,7 +384,7 @@ fn a_removed_mailbox_leaves_no_rows() {
     let about = |change, version| Record {
         version,
         time: NOW as u32,
-        change: Change::Mailbox { mailbox: MAILBOX, life: 3, change },
+        change: Change::Mailbox { mailbox: MAILBOX, life: LIFE, change },
     };
     all.ledger.apply(&about(MailboxChange::Cut { oldest: 3, forgotten: 2 }, 11), 0, &mut |_, _| ());
     all.ledger.take_dirty();
@@ -480,8 +492,9 @@ fn one_record_of_a_blob_is_kept() {
     let mut all = Journaled::new();
     all.run(Command::DrawTokens { device: DEVICE, purpose: TokenPurpose::UploadBlob, hashes: vec![key(30)] });
     let (blob, holder) = (BlobId([5; 16]), key(31));
+    let spent = all.spend(30, SpentOn::Blob(blob));
     let created = all.journal.len();
-    all.run(Command::CreateBlob(NewBlob { blob, token: key(30), holder, length: 7, seconds: 100 }));
+    all.run(Command::CreateBlob(NewBlob { blob, token: key(30), holder, length: 7, seconds: 100 }, spent));
     assert_eq!(all.keep(created, u64::MAX), Keep { copy: true, write: vec![] });
     all.run(Command::ExtendBlob { blob, holder, seconds: 200 });
     let spent = |keep: Keep| {
@@ -506,4 +519,39 @@ fn one_record_of_a_blob_is_kept() {
         rebuild.apply(record, place);
     }
     assert_eq!(rebuild.finish().0.blob(&blob), Err(StoreError::BlobUnknown));
+}
+
+/// Whether a token is spent on something stands in one record, the newest that says how the token is.
+#[test]
+fn one_record_says_what_a_token_is_spent_on() {
+    let mut all = Journaled::new();
+    let (on, drawn) = (SpentOn::Mailbox(MailboxId([7; 16])), 1);
+    let spent = all.spend(8, on);
+    let spending = all.last();
+    assert_eq!(all.keep(spending, u64::MAX), copy_it(), "it stays for as long as it is so");
+    assert_eq!(all.keep(drawn, 0), drop_it(), "none of these can be spent any more");
+    all.run(Command::GiveBack(spent));
+    let returned = all.last();
+    all.run(Command::ConfirmClock);
+    assert_eq!(all.keep(spending, 0), drop_it());
+    assert_eq!(written(&all.keep(returned, u64::MAX)), ["drawn"]);
+    let second = all.spend(8, on);
+    assert_ne!(second, spent);
+    // Whatever was copied when, and is read before or behind the rest: the newest record counts.
+    for order in [[drawn, spending, returned], [returned, spending, drawn], [spending, drawn, returned]] {
+        let mut rebuild = Rebuild::new(StorePolicy::default(), [3, 4]);
+        for at in order {
+            rebuild.apply(&all.journal[at], at as u32);
+        }
+        rebuild.apply(&all.journal[all.last()], 0);
+        for at in order {
+            rebuild.apply(&all.journal[at], at as u32);
+        }
+        let ledger = rebuild.finish().0;
+        let again = ledger.decide(Command::Spend { token: key(8), on }, NOW).expect("it is spent on this");
+        assert_eq!((again.outcome, again.records), (Outcome::Spent(second), vec![]));
+        let other = SpentOn::Mailbox(MailboxId([6; 16]));
+        let refused = ledger.decide(Command::Spend { token: key(8), on: other }, NOW);
+        assert_eq!(refused.map(drop), Err(StoreError::TokenUnknown));
+    }
 }

@@ -160,6 +160,12 @@ fn directory_change() -> impl Strategy<Value = DirectoryChange> {
         (any::<u32>(), vec(hash(), 0..5))
             .prop_map(|(day, hashes)| DirectoryChange::UploadTokensDrawn { day, hashes }),
         hash().prop_map(|token| DirectoryChange::UploadTokenSpent { token }),
+        (any::<u32>(), hash(), any::<[u8; 16]>()).prop_map(|(day, token, name)| {
+            DirectoryChange::TokenSpentOn { day, token, mailbox: MailboxId(name) }
+        }),
+        (any::<u32>(), hash(), any::<[u8; 16]>()).prop_map(|(day, token, name)| {
+            DirectoryChange::UploadTokenSpentOn { day, token, blob: BlobId(name) }
+        }),
         any::<u32>().prop_map(|before| DirectoryChange::TokensExpired { before }),
         (hash(), any::<u32>(), any::<u64>())
             .prop_map(|(hash, uses, expires)| DirectoryChange::InviteMinted { hash, uses, expires }),
@@ -292,6 +298,21 @@ fn format_1_is_fixed() {
     assert_eq!(hex, format!("01230100{}09", "dd".repeat(16)));
     let (blob, held) = (BlobId([0xee; 16]), Held { length: 300, holder: KeyHash([0xff; 32]), until: 7 });
     let (id, key, token) = ("ee".repeat(16), "ff".repeat(32), "aa".repeat(32));
+    let (day, mailbox) = (300, MailboxId([0xdd; 16]));
+    for (change, expected) in [
+        (
+            DirectoryChange::TokenSpentOn { day, token: KeyHash([0xaa; 32]), mailbox },
+            format!("012f0801ac02{token}{}", "dd".repeat(16)),
+        ),
+        (
+            DirectoryChange::UploadTokenSpentOn { day, token: KeyHash([0xaa; 32]), blob },
+            format!("01300801ac02{token}{id}"),
+        ),
+    ] {
+        let record = Record { version: 8, time: 1, change: Change::Directory(change) };
+        let hex: String = encoded(&record).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, expected);
+    }
     for (change, expected) in [
         (
             BlobChange::Created { blob, token: KeyHash([0xaa; 32]), held },

@@ -10,7 +10,9 @@ use crate::directory::change::DirectoryChange;
 use crate::mailbox::retention::CUT_AT_ONCE;
 use crate::store::effort::taken;
 use crate::store::ledger::{Change, Command, Forget, Ledger, Listing, Outcome, Record, RowKey, Rows};
-use crate::store::{Advance, Append, NewAccount, NewMailbox, OpenReader, OpeningNumber, StorePolicy};
+use crate::store::{
+    Advance, Append, NewAccount, NewMailbox, OpenReader, OpeningNumber, SpentOn, StorePolicy,
+};
 
 const NOW: u64 = 1_700_000_000;
 const EXPIRY: u32 = 1000;
@@ -67,7 +69,9 @@ impl Held {
             purpose: TokenPurpose::CreateMailbox,
             hashes: vec![key(9)],
         });
-        held.run(Command::Create(NewMailbox {
+        let spend = Command::Spend { token: key(9), on: SpentOn::Mailbox(MAILBOX) };
+        let Outcome::Spent(spent) = held.run(spend) else { panic!("it is drawn") };
+        let new = NewMailbox {
             mailbox: MAILBOX,
             token: key(9),
             post_key: key(100),
@@ -75,7 +79,8 @@ impl Held {
             readers: (0..readers).map(reader).collect(),
             expiry: EXPIRY,
             quota: 1 << 36,
-        }));
+        };
+        held.run(Command::Create(new, spent));
         held
     }
 

@@ -1,18 +1,19 @@
 //! An independent model of a store: a few maps, written as directly as the trait's documentation reads,
 //! without a thought of speed. All that it shares with the ledger are the types of the trait.
 
+mod blobs;
+mod directory;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use posthorn_proto::frame::TokenPurpose;
 use posthorn_proto::limits::{ENVELOPE_BYTES, POST_OVERHEAD_BYTES};
 use posthorn_proto::{BlobId, DeviceId, Handle, KeyHash, MailboxId, Reader, ReaderId, Turn};
 
 use super::START;
 use crate::store::{
-    Advance, Append, BlobView, CardRecord, KeyPackageStock, NewAccount, NewBlob, NewInvite, NewMailbox,
-    OpenReader, OpeningNumber, ReadRange, ReaderView, Stats, StoreError, StorePolicy, Stored,
-    TakenKeyPackage,
+    Advance, Append, NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader, OpeningNumber, ReadRange,
+    ReaderView, SpentOn, Stats, StoreError, StorePolicy, Stored,
 };
 
 const DAY: u64 = 86_400;
@@ -57,13 +58,22 @@ struct ModelDevice {
     last_resort: Option<(Bytes, u64)>,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct ModelToken {
+    day: u64,
+    /// What it is spent on, and which spending that was.
+    spent: Option<(SpentOn, u64)>,
+}
+
 /// A store as the documentation of the trait describes it.
 pub(crate) struct Model {
     policy: StorePolicy,
     pub(crate) now: u64,
     mailboxes: BTreeMap<MailboxId, ModelMailbox>,
-    tokens: BTreeMap<KeyHash, u64>,
-    uploads: BTreeMap<KeyHash, u64>,
+    tokens: BTreeMap<KeyHash, ModelToken>,
+    uploads: BTreeMap<KeyHash, ModelToken>,
+    /// How often a token was spent.
+    spendings: u64,
     drawn: BTreeMap<(DeviceId, bool, u64), usize>,
     /// Each as it was created, and when its lease ends.
     blobs: BTreeMap<BlobId, (NewBlob, u64)>,
@@ -167,6 +177,7 @@ impl Model {
             mailboxes: BTreeMap::new(),
             tokens: BTreeMap::new(),
             uploads: BTreeMap::new(),
+            spendings: 0,
             drawn: BTreeMap::new(),
             blobs: BTreeMap::new(),
             invites: BTreeMap::new(),
@@ -183,7 +194,8 @@ impl Model {
         self.mailboxes.values().map(|mailbox| mailbox.readers.len() as u64).sum()
     }
 
-    pub(crate) fn create(&mut self, new: NewMailbox) -> Result<(), StoreError> {
+    /// Whether this mailbox would be made.
+    fn may_create(&self, new: &NewMailbox) -> Result<bool, StoreError> {
         if let Some(mailbox) = self.mailboxes.get(&new.mailbox) {
             let claimed = new.readers.iter().any(|new| {
                 !mailbox.readers.iter().any(|reader| reader.id == new.id && reader.key == new.key_hash)
@@ -193,15 +205,12 @@ impl Model {
                 new.readers.sort_by_key(|reader| reader.id);
                 new
             };
-            let same = as_set(&mailbox.created) == as_set(&new) && mailbox.posts.is_empty() && !claimed;
-            return if same { Ok(()) } else { Err(StoreError::MailboxExists) };
+            let same = as_set(&mailbox.created) == as_set(new) && mailbox.posts.is_empty() && !claimed;
+            return if same { Ok(false) } else { Err(StoreError::MailboxExists) };
         }
         let ids: BTreeSet<_> = new.readers.iter().map(|reader| reader.id).collect();
         if ids.len() < new.readers.len() || ids.len() > self.policy.readers_per_mailbox {
             return Err(StoreError::BadTurn("any"));
-        }
-        if !self.tokens.contains_key(&new.token) {
-            return Err(StoreError::TokenUnknown);
         }
         if self.mailboxes.len() as u64 >= self.policy.mailboxes {
             return Err(StoreError::Quota("mailboxes"));
@@ -209,7 +218,24 @@ impl Model {
         if !new.readers.is_empty() && self.all_readers() + new.readers.len() as u64 > self.policy.readers {
             return Err(StoreError::Quota("readers"));
         }
-        self.tokens.remove(&new.token);
+        Ok(true)
+    }
+
+    /// Spends the token and makes the mailbox.
+    pub(crate) fn create(&mut self, new: NewMailbox) -> Result<(), StoreError> {
+        if !self.may_create(&new)? {
+            return Ok(());
+        }
+        let number = self.spend(new.token, SpentOn::Mailbox(new.mailbox))?;
+        self.make(new, number)
+    }
+
+    /// Makes the mailbox with what was spent under this number.
+    pub(crate) fn make(&mut self, new: NewMailbox, number: u64) -> Result<(), StoreError> {
+        if !self.may_create(&new)? {
+            return Ok(());
+        }
+        self.pay(new.token, SpentOn::Mailbox(new.mailbox), number)?;
         let readers = new.readers.iter().map(|reader| ModelReader::new(reader, 0));
         let mailbox = ModelMailbox {
             post_key: new.post_key,
@@ -362,48 +388,9 @@ impl Model {
             }
         }
         self.invites.retain(|_, invite| now < invite.expires);
-        self.tokens.retain(|_, day| *day + 7 >= now / DAY);
-        self.uploads.retain(|_, day| *day + 7 >= now / DAY);
+        self.tokens.retain(|_, token| token.day + 7 >= now / DAY);
+        self.uploads.retain(|_, token| token.day + 7 >= now / DAY);
         self.blobs.retain(|_, (_, until)| now < *until);
-    }
-
-    pub(crate) fn mint_invite(&mut self, invite: NewInvite) {
-        self.invites.insert(invite.hash, invite);
-    }
-
-    pub(crate) fn register(&mut self, new: NewAccount) -> Result<(), StoreError> {
-        let without_invite = |account: &NewAccount| NewAccount { invite: None, ..account.clone() };
-        let same =
-            |device: &ModelDevice| device.account.as_ref().map(without_invite) == Some(without_invite(&new));
-        if self.accounts.get(&new.handle).is_some_and(same) {
-            return Ok(());
-        }
-        if let Some(hash) = new.invite {
-            let invite =
-                self.invites.get(&hash).filter(|invite| invite.uses > 0 && self.now < invite.expires);
-            invite.ok_or(StoreError::InviteInvalid)?;
-        }
-        if self.accounts.contains_key(&new.handle) {
-            return Err(StoreError::HandleTaken);
-        }
-        if self.device(new.device).is_ok() || self.gone.contains(&new.device) {
-            return Err(StoreError::DeviceTaken);
-        }
-        if self.accounts.len() as u64 >= self.policy.accounts {
-            return Err(StoreError::Quota("accounts"));
-        }
-        if let Some(invite) = new.invite.and_then(|hash| self.invites.get_mut(&hash)) {
-            invite.uses -= 1;
-        }
-        self.accounts
-            .insert(new.handle.clone(), ModelDevice { account: Some(new), ..ModelDevice::default() });
-        Ok(())
-    }
-
-    pub(crate) fn remove_account(&mut self, handle: &Handle) -> Result<(), StoreError> {
-        let account = self.accounts.remove(handle).ok_or(StoreError::HandleUnknown)?.account;
-        self.gone.extend(account.map(|account| account.device));
-        Ok(())
     }
 
     /// What counts towards the relay's bytes.
@@ -415,173 +402,6 @@ impl Model {
         };
         self.mailboxes.values().map(ModelMailbox::used).sum::<u64>()
             + self.accounts.values().map(of).sum::<u64>()
-    }
-
-    fn device(&mut self, device: DeviceId) -> Result<&mut ModelDevice, StoreError> {
-        let mut all = self.accounts.values_mut();
-        let found = all.find(|found| found.account.as_ref().is_some_and(|account| account.device == device));
-        found.ok_or(StoreError::DeviceUnknown)
-    }
-
-    pub(crate) fn publish_card(
-        &mut self,
-        device: DeviceId,
-        version: u64,
-        card: Bytes,
-    ) -> Result<(), StoreError> {
-        let held = self.held();
-        let total = self.policy.total_bytes;
-        let device = self.device(device)?;
-        let new = Some((version, card));
-        if new == device.card {
-            return Ok(());
-        }
-        if version <= device.card.as_ref().map_or(0, |(version, _)| *version) {
-            return Err(StoreError::CardStale);
-        }
-        if held + new.as_ref().map_or(0, |(_, card)| card.len() as u64) > total {
-            return Err(StoreError::Quota("bytes"));
-        }
-        device.card = new;
-        Ok(())
-    }
-
-    pub(crate) fn card(&mut self, handle: &Handle) -> Result<CardRecord, StoreError> {
-        let device = self.accounts.get(handle).ok_or(StoreError::HandleUnknown)?;
-        let (version, card) = device.card.clone().unwrap_or_default();
-        let identity_key = device.account.as_ref().map_or([0; 32], |account| account.identity_key);
-        Ok(CardRecord { identity_key, version, card })
-    }
-
-    pub(crate) fn publish_key_packages(
-        &mut self,
-        device: DeviceId,
-        one_time: Vec<Bytes>,
-        last_resort: Option<Bytes>,
-    ) -> Result<KeyPackageStock, StoreError> {
-        let (limit, now) = (self.policy.key_packages_per_device, self.now);
-        let (held, total) = (self.held(), self.policy.total_bytes);
-        let device = self.device(device)?;
-        let mut fresh = Vec::new();
-        for package in one_time {
-            if ![&device.packages, &device.taken, &fresh].into_iter().any(|known| known.contains(&package)) {
-                fresh.push(package);
-            }
-        }
-        fresh.drain(..fresh.len().saturating_sub(limit));
-        let last = device.last_resort.as_ref().map(|(package, _)| package);
-        let new = fresh.iter().chain(last_resort.iter().filter(|new| Some(*new) != last));
-        let new: usize = new.map(Bytes::len).sum();
-        if new > 0 && held + new as u64 > total {
-            return Err(StoreError::Quota("bytes"));
-        }
-        device.packages.extend(fresh);
-        let surplus = device.packages.len().saturating_sub(limit);
-        device.taken.extend(device.packages.drain(..surplus));
-        device.taken.drain(..device.taken.len().saturating_sub(100));
-        if last_resort.is_some()
-            && last_resort != device.last_resort.as_ref().map(|(package, _)| package.clone())
-        {
-            device.last_resort = last_resort.map(|package| (package, now));
-        }
-        let last_resort_since = device.last_resort.as_ref().map_or(0, |(_, since)| *since);
-        Ok(KeyPackageStock { one_time: device.packages.len() as u32, last_resort_since })
-    }
-
-    pub(crate) fn take_key_packages(&mut self, handle: &Handle) -> Result<Vec<TakenKeyPackage>, StoreError> {
-        let found = self.accounts.get_mut(handle).ok_or(StoreError::HandleUnknown)?;
-        let device = found.account.as_ref().map(|account| account.device).ok_or(StoreError::HandleUnknown)?;
-        if !found.packages.is_empty() {
-            let key_package = found.packages.remove(0);
-            found.taken.push(key_package.clone());
-            found.taken.drain(..found.taken.len().saturating_sub(100));
-            return Ok(vec![TakenKeyPackage { device, key_package, last_resort: false }]);
-        }
-        let (key_package, _) = found.last_resort.clone().ok_or(StoreError::NoKeyPackage)?;
-        Ok(vec![TakenKeyPackage { device, key_package, last_resort: true }])
-    }
-
-    pub(crate) fn draw_tokens(
-        &mut self,
-        device: DeviceId,
-        purpose: TokenPurpose,
-        hashes: Vec<KeyHash>,
-    ) -> Result<u32, StoreError> {
-        self.device(device)?;
-        let day = self.now / DAY;
-        let upload = purpose == TokenPurpose::UploadBlob;
-        let (tokens, limit) = match upload {
-            true => (&mut self.uploads, self.policy.upload_tokens_per_device),
-            false => (&mut self.tokens, self.policy.tokens_per_device),
-        };
-        let mut accepted = 0;
-        for hash in hashes {
-            let drawn = self.drawn.entry((device, upload, day)).or_default();
-            if !tokens.contains_key(&hash) {
-                if *drawn >= limit {
-                    break;
-                }
-                if tokens.len() as u64 >= self.policy.tokens {
-                    return if accepted == 0 { Err(StoreError::Quota("tokens")) } else { Ok(accepted) };
-                }
-                *drawn += 1;
-                tokens.insert(hash, day);
-            }
-            accepted += 1;
-        }
-        Ok(accepted)
-    }
-
-    pub(crate) fn create_blob(&mut self, new: NewBlob) -> Result<BlobView, StoreError> {
-        if let Some((present, _)) = self.blobs.get(&new.blob) {
-            let same = (present.holder, present.length) == (new.holder, new.length);
-            return if same { self.blob(new.blob) } else { Err(StoreError::BlobExists) };
-        }
-        if !self.uploads.contains_key(&new.token) {
-            return Err(StoreError::TokenUnknown);
-        }
-        if self.blobs.len() as u64 >= self.policy.blobs {
-            return Err(StoreError::Quota("blobs"));
-        }
-        if self.blob_bytes() + new.length > self.policy.blob_bytes {
-            return Err(StoreError::Quota("bytes of blobs"));
-        }
-        self.uploads.remove(&new.token);
-        self.blobs.insert(new.blob, (new, self.now + u64::from(new.seconds)));
-        self.blob(new.blob)
-    }
-
-    fn blob_bytes(&self) -> u64 {
-        self.blobs.values().map(|(blob, _)| blob.length).sum()
-    }
-
-    /// Its life is the store's own affair: here it is 0.
-    pub(crate) fn blob(&self, blob: BlobId) -> Result<BlobView, StoreError> {
-        let (present, until) = self.blobs.get(&blob).ok_or(StoreError::BlobUnknown)?;
-        Ok(BlobView { life: 0, length: present.length, holder: present.holder, until: *until })
-    }
-
-    fn held_blob(&mut self, blob: BlobId, holder: KeyHash) -> Result<&mut (NewBlob, u64), StoreError> {
-        let present = self.blobs.get_mut(&blob).ok_or(StoreError::BlobUnknown)?;
-        if present.0.holder == holder { Ok(present) } else { Err(StoreError::HolderKeyWrong) }
-    }
-
-    pub(crate) fn extend_blob(
-        &mut self,
-        blob: BlobId,
-        holder: KeyHash,
-        seconds: u32,
-    ) -> Result<BlobView, StoreError> {
-        let until = self.now + u64::from(seconds);
-        let present = self.held_blob(blob, holder)?;
-        present.1 = present.1.max(until);
-        self.blob(blob)
-    }
-
-    pub(crate) fn delete_blob(&mut self, blob: BlobId, holder: KeyHash) -> Result<(), StoreError> {
-        self.held_blob(blob, holder)?;
-        self.blobs.remove(&blob);
-        Ok(())
     }
 
     /// Forgets what a store holds in memory only.
