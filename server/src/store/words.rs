@@ -95,8 +95,7 @@ pub struct OpenReader {
     pub claim: Option<KeyHash>,
 }
 
-/// The number of an opening: of two openings of one reader, the later one has the higher number, unless the
-/// store was started between the two before the former had moved the cursor.
+/// The number of an opening: of two openings of one reader, the later one has the higher number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OpeningNumber(pub u64);
 

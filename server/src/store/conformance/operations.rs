@@ -247,7 +247,7 @@ struct Pair {
     model: Model,
     /// The current generation of each mailbox's keys.
     generations: [u8; 4],
-    /// The numbers of the openings of each mailbox and reader since the start, in order.
+    /// The numbers of the openings of each mailbox and reader, in order.
     openings: BTreeMap<(u8, u8), Vec<OpeningNumber>>,
     /// What each token was last spent as on each thing: the store's word, and the number of the spending.
     spent: BTreeMap<(u8, SpentOn), (Spent, u64)>,
@@ -371,7 +371,6 @@ impl Pair {
             Op::Restart => {
                 self.fixture.restart().await;
                 self.model.restart();
-                self.openings.clear();
                 // A list may let more than a week pass without a record, as if the relay had been off.
                 if self.fixture.store.stats().expiry_paused {
                     alike(self.fixture.store.confirm_clock().await, Ok(()))?;

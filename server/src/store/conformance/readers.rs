@@ -22,12 +22,15 @@ pub(crate) async fn opening_tells_the_state(mut f: Fixture) {
         post_key: post_key(0),
         turn_key: turn_key(0),
     };
+    let mut newest = OpeningNumber::default();
     for _ in 0..2 {
-        let mut newest = OpeningNumber::default();
         for (n, cursor) in [(1, 2), (2, 1), (1, 2)] {
             let found = expect(f.store.open(open(m, n)).await);
             assert_eq!(found, ReaderView { cursor, opening: found.opening, ..view });
-            assert!(found.opening > newest, "each is numbered above those before it");
+            assert!(
+                found.opening > newest,
+                "each is numbered above those before it, also those before a start"
+            );
             newest = found.opening;
         }
         f.restart().await;

@@ -305,7 +305,9 @@ impl EmbeddedStore {
             policy: config.policy,
             time: Time { incarnation: incarnation.0, start },
         };
-        let started = ground.start(rng)?;
+        let mut started = ground.start(rng)?;
+        // Each start begins a segment, and that is durable by now.
+        started.ledger.number_openings(started.journal.position().segment);
         let folder = site.folder.as_ref().map(Folder::path);
         let known = Known::of(folder)?;
         started.report(folder, &known);

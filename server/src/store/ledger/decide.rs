@@ -16,7 +16,7 @@ use crate::mailbox::retention::{CUT_AT_ONCE, Expiry, turn_cost};
 use crate::mailbox::{Mailbox, Verdict, check_first_readers, day};
 use crate::store::clock::Now;
 use crate::store::{
-    Append, BlobView, NewAccount, NewBlob, NewInvite, NewMailbox, OpeningNumber, Spent, SpentOn, StoreError,
+    Append, BlobView, NewAccount, NewBlob, NewInvite, NewMailbox, Spent, SpentOn, StoreError,
 };
 use posthorn_proto::limits::POST_OVERHEAD_BYTES;
 
@@ -38,9 +38,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
             Command::Create(new, spent) => self.decide_create(new, &spent, now),
             Command::Append(append) => self.decide_append(&append, at),
             Command::Open(open) => {
-                // Above what was given out since the start, and what was given out before it.
-                let newest = self.newest_opening.max(OpeningNumber(self.newest.version));
-                let (view, changes) = self.mailbox(&open.mailbox)?.open(&open, newest, now)?;
+                let (view, changes) = self.mailbox(&open.mailbox)?.open(&open, self.newest_opening, now)?;
                 let decision = self.decided(Outcome::Opened(view), self.about(open.mailbox, changes), now);
                 Ok(Decision { unrecorded: Unrecorded::Opened(view.opening), ..decision })
             }

@@ -92,7 +92,7 @@ pub(crate) struct Ledger<L> {
     uploads: Tokens,
     blobs: Blobs<L>,
     invites: Invites,
-    /// The newest number that was given to an opening since the start. In memory only.
+    /// The newest number that was given to an opening, or may have been in an earlier start. In memory only.
     newest_opening: OpeningNumber,
     /// The rows that differ from the last checkpoint; `None` if nobody makes checkpoints.
     dirty: Option<Map<RowKey, ()>>,
@@ -123,6 +123,12 @@ impl<L: Clone + PartialEq> Ledger<L> {
             newest_opening: OpeningNumber::default(),
             dirty: None,
         }
+    }
+
+    /// Numbers openings above all that earlier starts of the store may have numbered. A later start has a
+    /// higher number.
+    pub(crate) fn number_openings(&mut self, start: u32) {
+        self.newest_opening = OpeningNumber(u64::from(start) << 32);
     }
 
     /// How names are hashed that strangers choose.

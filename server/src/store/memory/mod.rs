@@ -47,6 +47,8 @@ struct State {
     past: Remembered,
     /// All records, if this store is to be restarted: the journal of a store without a disk.
     journal: Option<Vec<Record>>,
+    /// How often it was started.
+    starts: u32,
     open: bool,
 }
 
@@ -60,6 +62,8 @@ pub struct MemoryImage {
     incarnation: Incarnation,
     journal: Vec<Record>,
     past: Remembered,
+    /// How often a store was opened on it.
+    starts: u32,
 }
 
 impl MemoryStore {
@@ -71,7 +75,7 @@ impl MemoryStore {
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Self {
         let ledger = Ledger::new(policy, [rng.next_u64(), rng.next_u64()]);
-        Self::with(ledger, None, (Incarnation::random(rng), Remembered::new()), policy, clock, published)
+        Self::with(ledger, None, (Incarnation::random(rng), Remembered::new(), 1), policy, clock, published)
     }
 
     /// An empty store that keeps all its records, so that [`MemoryStore::image`] works. Its memory only
@@ -83,7 +87,7 @@ impl MemoryStore {
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Self {
         let incarnation = Incarnation::random(rng);
-        let image = MemoryImage { incarnation, journal: Vec::new(), past: Remembered::new() };
+        let image = MemoryImage { incarnation, journal: Vec::new(), past: Remembered::new(), starts: 0 };
         Self::reopen(image, policy, clock, published, rng)
     }
 
@@ -101,21 +105,23 @@ impl MemoryStore {
         }
         let (ledger, missing) = rebuild.finish();
         debug_assert!(missing.is_empty(), "a journal in memory has no gaps");
-        Self::with(ledger, Some(image.journal), (image.incarnation, image.past), policy, clock, published)
+        let life = (image.incarnation, image.past, image.starts + 1);
+        Self::with(ledger, Some(image.journal), life, policy, clock, published)
     }
 
     fn with(
-        ledger: Ledger<Body>,
+        mut ledger: Ledger<Body>,
         journal: Option<Vec<Record>>,
-        (incarnation, past): (Incarnation, Remembered),
+        (incarnation, past, starts): (Incarnation, Remembered, u32),
         policy: StorePolicy,
         clock: Arc<dyn Clock>,
         published: Arc<dyn Published>,
     ) -> Self {
+        ledger.number_openings(starts);
         let newest = past.values().map(|(.., at)| *at).max().unwrap_or(0);
         let (wall, steady) = (clock.unix_seconds(), clock.monotonic_seconds());
         let clocks = Clocks::new(wall, steady, ledger.latest(), newest);
-        let state = Mutex::new(State { ledger, clocks, past, journal, open: true });
+        let state = Mutex::new(State { ledger, clocks, past, journal, starts, open: true });
         Self { incarnation: Mutex::new(incarnation), policy, clock, published, state }
     }
 
@@ -123,7 +129,7 @@ impl MemoryStore {
     pub fn image(&self) -> Option<MemoryImage> {
         let state = self.state.lock();
         let (journal, past) = (state.journal.clone()?, state.past.clone());
-        Some(MemoryImage { incarnation: self.incarnation(), journal, past })
+        Some(MemoryImage { incarnation: self.incarnation(), journal, past, starts: state.starts })
     }
 
     /// Runs a command: decide, apply, publish.

@@ -233,7 +233,9 @@ fn essence(rows: &Rows) -> Rows {
 impl Engine for Compacted {
     fn open<'a>(&'a mut self, setup: &'a Setup) -> Opening<'a> {
         let before = self.last.take().map(|last| {
-            let life = (last.incarnation(), last.state.lock().past.clone());
+            let state = last.state.lock();
+            let life = (last.incarnation(), state.past.clone(), state.starts + 1);
+            drop(state);
             (self.end(&last), life)
         });
         for _ in 0..self.rng.random_range(0..4) {
@@ -272,7 +274,7 @@ impl Engine for Compacted {
         let journal: Vec<_> = (0..self.journal.len()).filter_map(|at| self.record(at)).collect();
         self.known = journal.len();
         let life = before.map(|(_, life)| life);
-        let life = life.unwrap_or_else(|| (Incarnation::random(&mut self.rng), Remembered::new()));
+        let life = life.unwrap_or_else(|| (Incarnation::random(&mut self.rng), Remembered::new(), 1));
         let (clock, heard) = (setup.clock.clone(), setup.heard.clone());
         let store = Arc::new(MemoryStore::with(ledger, Some(journal), life, setup.policy, clock, heard));
         self.last = Some(store.clone());
