@@ -14,7 +14,7 @@ use super::journal::Position;
 use super::recall::Asked;
 use super::shared::State;
 use super::{EmbeddedStore, units_of};
-use crate::store::ledger::{Command, Ledger, Outcome};
+use crate::store::ledger::{Command, Ledger};
 use crate::store::{
     Advance, Append, BlobView, Blobs, CardRecord, DeviceRecord, Directory, KeyPackageStock, Later, Mailboxes,
     NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader, ReadRange, ReaderView, Spent, SpentOn, Stats,
@@ -23,12 +23,7 @@ use crate::store::{
 
 impl EmbeddedStore {
     fn of_blob(&self, command: Command) -> Later<'_, BlobView, StoreError> {
-        Box::pin(async move {
-            match self.run(command).await? {
-                Outcome::Blob(view) => Ok(view),
-                _ => unreachable!("what is done to a blob is answered with how it is"),
-            }
-        })
+        Box::pin(async move { Ok(self.run(command).await?.blob()) })
     }
 }
 
@@ -106,12 +101,7 @@ impl Mailboxes for EmbeddedStore {
     }
 
     fn open(&self, open: OpenReader) -> Later<'_, ReaderView, StoreError> {
-        Box::pin(async move {
-            match self.run(Command::Open(open)).await? {
-                Outcome::Opened(view) => Ok(view),
-                _ => unreachable!("an opening is answered with a view"),
-            }
-        })
+        Box::pin(async move { Ok(self.run(Command::Open(open)).await?.opened()) })
     }
 
     fn read(&self, mailbox: MailboxId, range: ReadRange) -> Later<'_, Vec<Stored>, StoreError> {
@@ -169,10 +159,7 @@ impl Directory for EmbeddedStore {
         last_resort: Option<Bytes>,
     ) -> Later<'_, KeyPackageStock, StoreError> {
         Box::pin(async move {
-            match self.run(Command::PublishKeyPackages { device, one_time, last_resort }).await? {
-                Outcome::Stock(stock) => Ok(stock),
-                _ => unreachable!("a publication is answered with the stock"),
-            }
+            Ok(self.run(Command::PublishKeyPackages { device, one_time, last_resort }).await?.stock())
         })
     }
 
@@ -182,9 +169,7 @@ impl Directory for EmbeddedStore {
 
     fn take_key_packages(&self, handle: Handle) -> Later<'_, Vec<TakenKeyPackage>, StoreError> {
         Box::pin(async move {
-            let Outcome::Taken(all) = self.run(Command::TakeKeyPackages(handle)).await? else {
-                unreachable!("a taking is answered with what was taken")
-            };
+            let all = self.run(Command::TakeKeyPackages(handle)).await?.taken();
             self.shared.key_packages(all).await
         })
     }
@@ -195,21 +180,11 @@ impl Directory for EmbeddedStore {
         purpose: TokenPurpose,
         hashes: Vec<KeyHash>,
     ) -> Later<'_, u32, StoreError> {
-        Box::pin(async move {
-            match self.run(Command::DrawTokens { device, purpose, hashes }).await? {
-                Outcome::Drawn(accepted) => Ok(accepted),
-                _ => unreachable!("a drawing is answered with a count"),
-            }
-        })
+        Box::pin(async move { Ok(self.run(Command::DrawTokens { device, purpose, hashes }).await?.drawn()) })
     }
 
     fn spend(&self, token: KeyHash, on: SpentOn) -> Later<'_, Spent, StoreError> {
-        Box::pin(async move {
-            match self.run(Command::Spend { token, on }).await? {
-                Outcome::Spent(spent) => Ok(spent),
-                _ => unreachable!("a spending is answered with what was spent"),
-            }
-        })
+        Box::pin(async move { Ok(self.run(Command::Spend { token, on }).await?.spent()) })
     }
 
     fn give_back(&self, spent: Spent) -> Later<'_, (), StoreError> {

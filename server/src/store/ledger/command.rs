@@ -120,6 +120,30 @@ pub(crate) enum Outcome<L> {
     Expired { more: bool, past: Vec<Past> },
 }
 
+/// What an outcome says, for whoever gave the command that is answered so.
+macro_rules! answers {
+    ($($answer:ident: $kind:ident($said:ty);)*) => {
+        impl<L> Outcome<L> {
+            $(pub(crate) fn $answer(self) -> $said {
+                match self {
+                    Self::$kind(said) => said,
+                    _ => unreachable!(concat!("the command is answered with ", stringify!($kind))),
+                }
+            })*
+        }
+    };
+}
+
+answers! {
+    posted: Posted(u64);
+    opened: Opened(ReaderView);
+    stock: Stock(KeyPackageStock);
+    taken: Taken(Vec<Taken<L>>);
+    drawn: Drawn(u32);
+    spent: Spent(Spent);
+    blob: Blob(BlobView);
+}
+
 /// A post that is trimmed, and whose id is no longer that of a new post: its repeats are answered without the
 /// ledger from now on (rule 2).
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use posthorn_proto::{BlobId, DeviceId, Handle, Incarnation, KeyHash, MailboxId, 
 use rand::CryptoRng;
 
 use super::clock::{Clocks, Now};
-use super::ledger::{Command, Forget, Ledger, Outcome, Past, Rebuild, Record};
+use super::ledger::{Command, Forget, Ledger, Outcome, Past, Rebuild, Record, Taken};
 use super::{
     Advance, Append, BlobView, Blobs, CardRecord, Clock, DeviceRecord, Directory, KeyPackageStock, Later,
     Mailboxes, NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader, Published, ReadRange, ReaderView,
@@ -197,10 +197,7 @@ fn ready<T: Send + 'static>(result: Result<T, StoreError>) -> Later<'static, T, 
 
 impl MemoryStore {
     fn of_blob(&self, command: Command) -> Later<'_, BlobView, StoreError> {
-        ready(self.run(command).map(|outcome| match outcome {
-            Outcome::Blob(view) => view,
-            _ => unreachable!("what is done to a blob is answered with how it is"),
-        }))
+        ready(self.run(command).map(Outcome::blob))
     }
 }
 
@@ -239,8 +236,7 @@ impl Mailboxes for MemoryStore {
         let mut state = self.state.lock();
         let (mailbox, post_id, fingerprint) = (append.mailbox, append.post_id, short(&append.fingerprint.0));
         ready(match self.run_locked(&mut state, Command::Append(append)) {
-            Ok(Outcome::Posted(seq)) => Ok(seq),
-            Ok(_) => unreachable!("an append is answered with its seq"),
+            Ok(outcome) => Ok(outcome.posted()),
             Err(StoreError::PostIdTime { now }) => {
                 match state.past.get(&(mailbox, state.ledger.life(&mailbox), post_id)) {
                     Some((seq, known, _)) if *known == fingerprint => Ok(*seq),
@@ -257,10 +253,7 @@ impl Mailboxes for MemoryStore {
     }
 
     fn open(&self, open: OpenReader) -> Later<'_, ReaderView, StoreError> {
-        ready(self.run(Command::Open(open)).map(|outcome| match outcome {
-            Outcome::Opened(view) => view,
-            _ => unreachable!("an opening is answered with a view"),
-        }))
+        ready(self.run(Command::Open(open)).map(Outcome::opened))
     }
 
     fn read(&self, mailbox: MailboxId, range: ReadRange) -> Later<'_, Vec<Stored>, StoreError> {
@@ -323,10 +316,7 @@ impl Directory for MemoryStore {
         last_resort: Option<Bytes>,
     ) -> Later<'_, KeyPackageStock, StoreError> {
         let command = Command::PublishKeyPackages { device, one_time, last_resort };
-        ready(self.run(command).map(|outcome| match outcome {
-            Outcome::Stock(stock) => stock,
-            _ => unreachable!("a publication is answered with the stock"),
-        }))
+        ready(self.run(command).map(Outcome::stock))
     }
 
     fn card(&self, handle: Handle) -> Later<'_, CardRecord, StoreError> {
@@ -338,19 +328,13 @@ impl Directory for MemoryStore {
     }
 
     fn take_key_packages(&self, handle: Handle) -> Later<'_, Vec<TakenKeyPackage>, StoreError> {
-        ready(self.run(Command::TakeKeyPackages(handle)).map(|outcome| {
-            match outcome {
-                Outcome::Taken(all) => all
-                    .into_iter()
-                    .map(|taken| TakenKeyPackage {
-                        device: taken.device,
-                        key_package: taken.place.bytes,
-                        last_resort: taken.last_resort,
-                    })
-                    .collect(),
-                _ => unreachable!("a taking is answered with what was taken"),
-            }
-        }))
+        let read = |Taken { device, last_resort, place }: Taken<Body>| TakenKeyPackage {
+            device,
+            key_package: place.bytes,
+            last_resort,
+        };
+        let taken = self.run(Command::TakeKeyPackages(handle)).map(Outcome::taken);
+        ready(taken.map(|all| all.into_iter().map(read).collect()))
     }
 
     fn draw_tokens(
@@ -359,17 +343,11 @@ impl Directory for MemoryStore {
         purpose: TokenPurpose,
         hashes: Vec<KeyHash>,
     ) -> Later<'_, u32, StoreError> {
-        ready(self.run(Command::DrawTokens { device, purpose, hashes }).map(|outcome| match outcome {
-            Outcome::Drawn(accepted) => accepted,
-            _ => unreachable!("a drawing is answered with a count"),
-        }))
+        ready(self.run(Command::DrawTokens { device, purpose, hashes }).map(Outcome::drawn))
     }
 
     fn spend(&self, token: KeyHash, on: SpentOn) -> Later<'_, Spent, StoreError> {
-        ready(self.run(Command::Spend { token, on }).map(|outcome| match outcome {
-            Outcome::Spent(spent) => spent,
-            _ => unreachable!("a spending is answered with what was spent"),
-        }))
+        ready(self.run(Command::Spend { token, on }).map(Outcome::spent))
     }
 
     fn give_back(&self, spent: Spent) -> Later<'_, (), StoreError> {
