@@ -60,9 +60,10 @@ use self::checkpointer::Checkpointer;
 use self::committer::{Ask, Asker, Committer, Queue, Reply, Request, size_of};
 use self::damage::Known;
 use self::folder::{Folder, FolderError, Life, fresh};
+use self::index::Index;
 use self::journal::disk::{Disk, is_full};
 use self::journal::real::RealDisk;
-use self::journal::{JournalConfig, OpenError, Time, any_segment, last_start};
+use self::journal::{Journal, JournalConfig, OpenError, Time, any_segment, last_start};
 use self::past::PastIds;
 use self::shared::{Shared, State};
 use self::start::{Ground, no_thread};
@@ -244,6 +245,13 @@ struct Renewal {
 }
 
 impl Renewal {
+    /// If there is any reason for it.
+    fn due(as_told: bool, reasons: [Option<String>; 2]) -> Option<Self> {
+        let told = as_told.then(|| "restored, as the operator says".to_owned());
+        let reasons: Vec<String> = [told].into_iter().chain(reasons).flatten().collect();
+        (!reasons.is_empty()).then(|| Self { as_told, why: reasons.join("; ") })
+    }
+
     fn tell(&self) {
         let what = "the store begins a new incarnation and discards one-time key packages";
         match self.as_told {
@@ -324,7 +332,6 @@ impl EmbeddedStore {
         let past = PastIds::open(site.past, bounds, rng).map_err(past_failed(folder))?;
         let (wall, steady) = (clock.unix_seconds(), clock.monotonic_seconds());
         let clocks = Clocks::new(wall, steady, started.ledger.latest(), past.newest());
-        let keyed = started.ledger.keyed();
         // What was replayed is durable: where that was not certain, the journal has written it again.
         let shared = Arc::new(Shared::new(
             started.ledger,
@@ -334,21 +341,54 @@ impl EmbeddedStore {
             clocks,
         ));
         shared.now(clock.as_ref());
-        let checkpointer = started.index.map(|index| Checkpointer::start(index, Arc::clone(&shared)));
+        let rest = (started.journal, started.index, started.replayed_bytes);
+        let life = (incarnation, start, site.folder.map(Arc::new));
+        let mut store = Self::set_going(config, shared, rest, (clock, published), life)?;
+        // A journal without its incarnation is not a whole data folder: somebody restored it. (A disk without
+        // a folder has no life of its own that could disagree.) And where any record may be lost, the store
+        // is in the state of a restored one: keys may be those from before a turn, and a package may be given
+        // out again.
+        let torn_apart = store.folder.as_ref().and_then(|_| site.life.contradiction(seen));
+        let renewal = Renewal::due(
+            site.restored,
+            [
+                torn_apart.filter(|_| !is_empty || !site.life.is_new),
+                lost_unknown.then(|| "records may be lost".to_owned()),
+            ],
+        );
+        store.begin_life(&site.life, renewal.as_ref(), rng)?;
+        // This comes last: if the power goes before, the next start does all of it again.
+        if let Err(error) = store.shared.damage.add(losses) {
+            let folder = store.folder.as_ref().map(|folder| folder.path().join("damage"));
+            return Err(StartError::Damage(folder.unwrap_or_default(), error));
+        }
+        Ok(store)
+    }
+
+    /// The store with its threads, of what a start has found.
+    fn set_going(
+        config: &EmbeddedConfig,
+        shared: Arc<Shared>,
+        (journal, index, replayed_bytes): (Journal, Option<Index>, u64),
+        (clock, published): (Arc<dyn Clock>, Arc<dyn Published>),
+        (incarnation, start, folder): (Incarnation, u32, Option<Arc<Folder>>),
+    ) -> Result<Self, StartError> {
+        let keyed = shared.ledger.read().keyed();
+        let checkpointer = index.map(|index| Checkpointer::start(index, Arc::clone(&shared)));
         let checkpointer = checkpointer.transpose().map_err(no_thread)?;
         let (queue, requests) = mpsc::channel(QUEUE_COMMANDS);
         let room = Arc::new(Semaphore::new((config.queue_bytes / QUEUE_GRAIN).max(LEAST_ROOM)));
         let committer = Committer {
             shared: Arc::clone(&shared),
-            upkeep: Upkeep::after_start(&started.journal),
-            journal: started.journal,
+            upkeep: Upkeep::after_start(&journal),
+            journal,
             queue: Queue { requests, room: Arc::clone(&room) },
             clock: Arc::clone(&clock),
             published: Arc::clone(&published),
             checkpointer,
             headroom: config.headroom_bytes,
             checkpoint_every: config.checkpoint_bytes,
-            since_checkpoint: started.replayed_bytes,
+            since_checkpoint: replayed_bytes,
             waiting: VecDeque::new(),
             clearing: false,
             settling: Noted::new(keyed),
@@ -359,7 +399,7 @@ impl EmbeddedStore {
             wakers: Vec::new(),
         };
         let thread = std::thread::Builder::new().name("committer".to_owned()).spawn(move || committer.run());
-        let mut store = Self {
+        Ok(Self {
             incarnation: Mutex::new(incarnation),
             start,
             shared,
@@ -373,29 +413,8 @@ impl EmbeddedStore {
             policy: config.policy,
             room,
             committer: Some(thread.map_err(no_thread)?),
-            folder: site.folder.map(Arc::new),
-        };
-        // A journal without its incarnation is not a whole data folder: somebody restored it. (A disk without
-        // a folder has no life of its own that could disagree.) And where any record may be lost, the store
-        // is in the state of a restored one: keys may be those from before a turn, and a package may be given
-        // out again.
-        let torn_apart = store.folder.as_ref().and_then(|_| site.life.contradiction(seen));
-        let torn_apart = torn_apart.filter(|_| !is_empty || !site.life.is_new);
-        let reasons = [
-            site.restored.then(|| "restored, as the operator says".to_owned()),
-            torn_apart,
-            lost_unknown.then(|| "records may be lost".to_owned()),
-        ];
-        let reasons: Vec<String> = reasons.into_iter().flatten().collect();
-        let renewal =
-            (!reasons.is_empty()).then(|| Renewal { as_told: site.restored, why: reasons.join("; ") });
-        store.begin_life(&site.life, renewal.as_ref(), rng)?;
-        // This comes last: if the power goes before, the next start does all of it again.
-        if let Err(error) = store.shared.damage.add(losses) {
-            let folder = store.folder.as_ref().map(|folder| folder.path().join("damage"));
-            return Err(StartError::Damage(folder.unwrap_or_default(), error));
-        }
-        Ok(store)
+            folder,
+        })
     }
 
     /// Makes another store of it if it has to be one, and writes down which it is and that it was started.
