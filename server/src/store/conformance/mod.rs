@@ -16,6 +16,7 @@ pub(crate) mod operations;
 pub(crate) mod posts;
 pub(crate) mod quotas;
 pub(crate) mod readers;
+mod reproductions;
 pub(crate) mod tokens;
 pub(crate) mod turns;
 
