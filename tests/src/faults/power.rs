@@ -95,7 +95,7 @@ async fn all(run: &Run, generations: u64, moments: usize) -> anyhow::Result<Stri
 }
 
 /// A folder for images, in memory if the machine has one, because nothing here is about its disk.
-fn folder() -> anyhow::Result<tempfile::TempDir> {
+pub fn folder() -> anyhow::Result<tempfile::TempDir> {
     Ok(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?)
 }
 

@@ -38,6 +38,7 @@ struct control {
     volatile uint32_t syncs;        /* syncs of files so far */
     volatile uint32_t failed;       /* operations that were made to fail so far */
     volatile uint32_t open_errno;   /* not 0: every opening of a file fails with this */
+    volatile uint32_t fail_folder_sync_in; /* as the first, for syncs of folders */
 };
 
 struct head {
@@ -164,14 +165,12 @@ static int synced(int fd, int (*real)(int)) {
     if (!path_of(fd, path) || fstat(fd, &stat)) return real(fd);
     int dir = S_ISDIR(stat.st_mode);
     if (refused()) return -1;
-    if (!dir) {
-        __sync_fetch_and_add(&control->syncs, 1);
-        uint32_t left = control->fail_sync_in;
-        if (left && __sync_fetch_and_sub(&control->fail_sync_in, 1) == 1) {
-            __sync_fetch_and_add(&control->failed, 1);
-            errno = EIO;
-            return -1;
-        }
+    if (!dir) __sync_fetch_and_add(&control->syncs, 1);
+    volatile uint32_t *fail_in = dir ? &control->fail_folder_sync_in : &control->fail_sync_in;
+    if (*fail_in && __sync_fetch_and_sub(fail_in, 1) == 1) {
+        __sync_fetch_and_add(&control->failed, 1);
+        errno = EIO;
+        return -1;
     }
     record(dir ? DIR_BEGIN : SYNC_BEGIN, path, NULL, 0, dir ? 0 : (uint64_t)stat.st_size, NULL, 0);
     if (control->sync_micros) usleep(control->sync_micros);

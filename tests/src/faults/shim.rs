@@ -36,6 +36,7 @@ enum Control {
     Syncs = 12,
     Failed = 16,
     OpenErrno = 20,
+    FailFolderSyncIn = 24,
 }
 
 /// One relay's shim.
@@ -108,6 +109,11 @@ impl Shim {
     /// Makes the `n`-th sync of a file from now fail without doing anything; none if `n` is 0.
     pub fn fail_sync_in(&self, n: u32) -> anyhow::Result<()> {
         self.set(Control::FailSyncIn, n)
+    }
+
+    /// Makes the `n`-th sync of a folder from now fail without doing anything; none if `n` is 0.
+    pub fn fail_folder_sync_in(&self, n: u32) -> anyhow::Result<()> {
+        self.set(Control::FailFolderSyncIn, n)
     }
 
     /// Makes everything that changes a file fail with this error number; nothing if it is 0.
