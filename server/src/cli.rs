@@ -446,7 +446,8 @@ fn serve(config: Config, print_invite: Option<u32>) -> anyhow::Result<()> {
 
 /// To standard error. If the program that we are part of has a log already, that one is used.
 fn start_log(config: &Config) {
-    let filter = tracing_subscriber::EnvFilter::new(&config.log.level);
+    // Of what goes on with S3 the relay tells itself what matters, once.
+    let filter = tracing_subscriber::EnvFilter::new(format!("object_store=error,{}", config.log.level));
     let colour = std::io::stderr().is_terminal();
     let log =
         tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr);

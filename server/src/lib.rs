@@ -19,6 +19,8 @@ pub mod config;
 mod descriptors;
 pub mod directory;
 pub mod gateway;
+#[cfg(test)]
+mod heard;
 pub mod live;
 pub mod mailbox;
 pub mod outbox;

@@ -17,16 +17,16 @@ use tokio::task::JoinSet;
 use crate::admin::{self, Desk, Invite};
 use crate::clock::SystemClock;
 use crate::command::{Context, ContextParts};
-use crate::config::{Config, ConfigError, Engine};
+use crate::config::{BlobsIn, Config, ConfigError, Engine};
 use crate::descriptors;
 use crate::gateway::listener::{self, Listener};
 use crate::gateway::{Certificates, TlsError};
 use crate::live::Hub;
 use crate::parts;
-use crate::parts::Parts;
 use crate::parts::folder::FolderParts;
 use crate::parts::memory::MemoryParts;
 use crate::parts::sweep::Sweep;
+use crate::parts::{PartError, Parts};
 use crate::secret::{RelaySecret, SecretError};
 use crate::store::embedded::{self, EmbeddedStore};
 use crate::store::memory::MemoryStore;
@@ -78,6 +78,9 @@ pub enum StartError {
     /// The admin socket cannot be made.
     #[error("the admin socket in {0} cannot be made: {1}")]
     Admin(PathBuf, io::Error),
+    /// Blobs cannot be kept where the configuration says.
+    #[error("{0}")]
+    Blobs(String),
     /// A defect: opening the store panicked.
     #[error("opening the store failed: this is a defect")]
     Defect,
@@ -127,7 +130,7 @@ impl Relay {
         });
 
         let (drain, draining) = watch::channel(false);
-        let parts = open_parts(&config, context.store.stats().blobs)?;
+        let parts = open_parts(&config, context.identity(), context.store.stats().blobs)?;
         // What it finds is told by the log, and by whoever asks what is refused.
         let _ = parts.look().await;
         let gate = Listener::new(
@@ -279,10 +282,28 @@ fn identity(config: &Config, has_accounts: bool, rng: &mut StdRng) -> Result<Rel
 }
 
 /// Opens where the parts lie of so many blobs.
-fn open_parts(config: &Config, blobs: u64) -> Result<Arc<dyn Parts>, StartError> {
-    if config.engine == Engine::Memory {
-        return Ok(Arc::new(MemoryParts::default()));
+fn open_parts(config: &Config, identity: RelayIdentity, blobs: u64) -> Result<Arc<dyn Parts>, StartError> {
+    match (config.engine, config.blobs.store) {
+        (Engine::Memory, _) => Ok(Arc::new(MemoryParts::default())),
+        (Engine::Embedded, BlobsIn::Folder) => in_folder(config, blobs),
+        (Engine::Embedded, BlobsIn::S3) => in_bucket(config, identity, blobs),
     }
+}
+
+#[cfg(feature = "s3")]
+fn in_bucket(config: &Config, identity: RelayIdentity, blobs: u64) -> Result<Arc<dyn Parts>, StartError> {
+    let parts = parts::s3::S3Parts::new(&config.s3, identity, blobs);
+    Ok(Arc::new(parts.map_err(|error| StartError::Blobs(error.to_string()))?))
+}
+
+#[cfg(not(feature = "s3"))]
+fn in_bucket(_: &Config, _: RelayIdentity, _: u64) -> Result<Arc<dyn Parts>, StartError> {
+    let text =
+        "blobs.store is s3, which this program was built without: build it with --features s3, or set folder";
+    Err(StartError::Blobs(text.to_owned()))
+}
+
+fn in_folder(config: &Config, blobs: u64) -> Result<Arc<dyn Parts>, StartError> {
     let folder = config.data.join(parts::folder::NAME);
     if blobs > 0 && !folder.exists() {
         tracing::error!(
@@ -297,17 +318,23 @@ fn open_parts(config: &Config, blobs: u64) -> Result<Arc<dyn Parts>, StartError>
     Ok(Arc::new(FolderParts::open(&config.data, headroom).map_err(failed)?))
 }
 
-/// Removes what is left of blobs: everything at the start, then a shelf every second.
+/// Removes what is left of blobs: everything at the start, then a shelf every second, or as seldom as the
+/// engine wants it.
 async fn sweep(blobs: Arc<dyn Blobs>, parts: Arc<dyn Parts>) {
     let mut sweep = Sweep::default();
     let mut interval = tokio::time::interval(SWEEP_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    // What fails is told by the log, and is tried again.
-    let _ = sweep.all(blobs.as_ref(), parts.as_ref()).await;
-    loop {
+    let mut is_start = true;
+    for second in 1u64.. {
         interval.tick().await;
+        // What fails is told by the log, and is tried again.
         let _ = parts.look().await;
-        let _ = sweep.step(blobs.as_ref(), parts.as_ref()).await;
+        if is_start {
+            // As soon as they can be reached at all.
+            is_start = sweep.all(blobs.as_ref(), parts.as_ref()).await == Err(PartError::Away);
+        } else if second.is_multiple_of(parts.seconds_per_shelf()) {
+            let _ = sweep.step(blobs.as_ref(), parts.as_ref()).await;
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
+use crate::conformance::{self, Outcome};
 use crate::face::{self, FaceArguments};
 use crate::pty;
 use crate::sim::SimArguments;
@@ -57,6 +58,10 @@ fn thorough(steps: &mut Steps) -> anyhow::Result<()> {
         "install nginx, haproxy, chromium and firefox-esr by hand, then run again",
         neighbours,
     )?;
+    steps.call("s3", "run it alone: `cargo xtask conformance s3`", || match conformance::s3()? {
+        Outcome::Played(0) => Ok(()),
+        _ => bail!("the tests above failed"),
+    })?;
     let mut wasm =
         cargo("build --package posthorn-proto --package posthorn-client --no-default-features --target");
     // The result is never run, and optimizing it would be the longest part of the step.

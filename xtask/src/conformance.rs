@@ -1,5 +1,6 @@
-//! Conformance: suites that others wrote, against the relay's own code. `websocket` is Autobahn's, the suite
-//! by which WebSocket implementations are compared; docs/testing.md has its result.
+//! Conformance: suites that others wrote, against the relay's own code, and the relay's own against what
+//! others wrote. `websocket` is Autobahn's, the suite by which WebSocket implementations are compared;
+//! docs/testing.md has its result. `s3` is what every engine of parts promises, against a real S3 server.
 //!
 //! Autobahn's suite needs Python 2.7, which hardly a machine has any more: it is no part of CI, and whoever
 //! has none is told what to install.
@@ -29,6 +30,8 @@ pub(crate) struct ConformanceArguments {
 enum Suite {
     /// Autobahn's, against an echo on the relay's own decoder.
     Websocket,
+    /// The relay's own for where parts of blobs lie, against SeaweedFS, which pip fetches.
+    S3,
 }
 
 /// What came of a suite.
@@ -39,9 +42,28 @@ pub(crate) enum Outcome {
     Missing(String),
 }
 
-/// Builds the echo, plays the suite, and prints its table. The last line is `N passed, M failed`.
+/// Plays the suite. The last line is `N passed, M failed`.
 pub(crate) fn run(arguments: &ConformanceArguments) -> anyhow::Result<Outcome> {
-    let Suite::Websocket = arguments.suite;
+    match arguments.suite {
+        Suite::Websocket => websocket(),
+        Suite::S3 => s3(),
+    }
+}
+
+/// Starts a server and plays what the relay's tests have for it.
+pub(crate) fn s3() -> anyhow::Result<Outcome> {
+    // The whole workspace, as CI builds it: with S3.
+    let mut build = cargo("build --quiet --workspace --bin test-s3");
+    ensure!(build.status()?.success(), "the server's starter does not build");
+    let server = Server::start(&target_directory()?.join("debug/test-s3"))?;
+    let mut tests = cargo("test --workspace --lib -- parts:: --include-ignored");
+    let status = tests.env("POSTHORN_TEST_S3", &server.told).status()?;
+    println!("{}", if status.success() { "1 passed, 0 failed" } else { "0 passed, 1 failed" });
+    Ok(Outcome::Played(usize::from(!status.success())))
+}
+
+/// Builds the echo, plays the suite, and prints its table.
+fn websocket() -> anyhow::Result<Outcome> {
     let Some(python) = python() else {
         return Ok(Outcome::Missing(format!(
             "Autobahn's suite needs Python 2.7 with pip: install it (such as by `pyenv install 2.7.18`), and name it in \
@@ -53,12 +75,12 @@ pub(crate) fn run(arguments: &ConformanceArguments) -> anyhow::Result<Outcome> {
     let site = install(&python, &folder)?;
     let mut build = cargo("build --quiet --package posthorn-server --example websocket_echo");
     ensure!(build.status()?.success(), "the echo does not build");
-    let echo = Echo::start(&target.join("debug/examples/websocket_echo"))?;
+    let echo = Server::start(&target.join("debug/examples/websocket_echo"))?;
     let reports = folder.join("reports");
     if reports.exists() {
         std::fs::remove_dir_all(&reports).context("the former reports cannot be removed")?;
     }
-    play(&python, &site, &reports, &echo.address)?;
+    play(&python, &site, &reports, &echo.told)?;
     tell(&reports)
 }
 
@@ -136,29 +158,29 @@ fn tell(reports: &Path) -> anyhow::Result<Outcome> {
     Ok(Outcome::Played(failed))
 }
 
-/// The echo; it ends when this is dropped.
-struct Echo {
+/// A server that says in one line where it listens, and ends when its standard input does.
+struct Server {
     child: Child,
-    address: String,
+    told: String,
 }
 
-impl Echo {
+impl Server {
     fn start(program: &Path) -> anyhow::Result<Self> {
-        let mut child = Command::new(program).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let mut child = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         let out = child.stdout.take().context("stdout is piped")?;
         BufReader::new(out).read_line(&mut line)?;
         if line.trim().is_empty() {
-            bail!("the echo does not listen");
+            bail!("{} does not listen", program.display());
         }
-        Ok(Self { child, address: line.trim().to_owned() })
+        Ok(Self { child, told: line.trim().to_owned() })
     }
 }
 
-impl Drop for Echo {
+impl Drop for Server {
     fn drop(&mut self) {
+        drop(self.child.stdin.take());
         // It may have ended by itself.
-        let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }

@@ -345,6 +345,11 @@ pub const KEYS: &[Key] = &[
         16 << 30,
         "Most bytes of requests that wait to be written; callers beyond wait.",
     ),
+    text(
+        "blobs.store",
+        "folder or s3",
+        "Where the parts of blobs lie: in the data folder, or in a bucket of a server that speaks S3 (docs/storage.md, \"Blobs in S3\").",
+    ),
     number(
         "blobs.bytes",
         "bytes",
@@ -373,6 +378,19 @@ pub const KEYS: &[Key] = &[
         1,
         3600,
         "A transfer in which less than 16 KiB moves while the relay waits for the client for this long is ended.",
+    ),
+    text("s3.endpoint", "URL", "The S3 server: `https://s3.example`. Without it Amazon's, by the region."),
+    text("s3.region", "region", "The bucket's region, which requests are signed for."),
+    text("s3.bucket", "bucket", "The bucket that blobs lie in. It must be there."),
+    text(
+        "s3.prefix",
+        "path",
+        "What the names of all objects begin with. Each relay has one of its own, where nothing else lies.",
+    ),
+    text(
+        "s3.credentials",
+        "path",
+        "File with the lines `aws_access_key_id = …` and `aws_secret_access_key = …`. Without it the environment says them: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, if there is one, `AWS_SESSION_TOKEN`.",
     ),
     text(
         "log.level",

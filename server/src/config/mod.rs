@@ -45,6 +45,7 @@ pub struct Config {
     pub rates: Rates,
     pub store: StoreConfig,
     pub blobs: BlobsConfig,
+    pub s3: S3Config,
     pub log: Log,
 }
 
@@ -162,11 +163,34 @@ pub struct StoreConfig {
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "see KEYS")]
 pub struct BlobsConfig {
+    pub store: BlobsIn,
     pub bytes: u64,
     pub count: u64,
     pub transfers: u32,
     pub transfers_per_address: u32,
     pub slow_seconds: u32,
+}
+
+/// Where the parts of blobs lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BlobsIn {
+    /// In the data folder.
+    Folder,
+    /// In a bucket, on a server that speaks S3.
+    S3,
+}
+
+/// The bucket, if blobs lie in one. Who asks for it stands in a file or in the environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "see KEYS")]
+pub struct S3Config {
+    pub endpoint: Option<String>,
+    pub region: String,
+    pub bucket: String,
+    pub prefix: String,
+    pub credentials: Option<PathBuf>,
 }
 
 /// What is logged, and how.
@@ -263,11 +287,19 @@ impl Default for Config {
                 queue_bytes: embedded.queue_bytes as u64,
             },
             blobs: BlobsConfig {
+                store: BlobsIn::Folder,
                 bytes: policy.blob_bytes,
                 count: policy.blobs,
                 transfers: 128,
                 transfers_per_address: 16,
                 slow_seconds: 10,
+            },
+            s3: S3Config {
+                endpoint: None,
+                region: "us-east-1".to_owned(),
+                bucket: String::new(),
+                prefix: "posthorn".to_owned(),
+                credentials: None,
             },
             log: Log { level: "info".to_owned(), format: LogFormat::Text },
         }
@@ -372,6 +404,20 @@ impl Config {
             && !(url.starts_with("ws://") || url.starts_with("wss://"))
         {
             return contradiction("public_url must begin with ws:// or wss://");
+        }
+        let s3 = &self.s3;
+        if self.blobs.store == BlobsIn::S3 && s3.bucket.is_empty() {
+            return contradiction("s3.bucket must name a bucket, because blobs.store is s3");
+        }
+        if s3.endpoint.as_ref().is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://"))
+        {
+            return contradiction("s3.endpoint must begin with https:// or http://");
+        }
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        if !s3.prefix.split('/').all(|step| !matches!(step, "" | "." | "..") && step.bytes().all(is_plain)) {
+            return contradiction(
+                "s3.prefix must be made of letters, digits, -, _ and ., with / between: such as posthorn",
+            );
         }
         let is_filter = self.log.level.parse::<tracing_subscriber::filter::EnvFilter>().is_ok();
         // A word that is no level would be taken for a module of which everything is logged, and nothing

@@ -18,9 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
-use posthorn_proto::BlobId;
 
 use super::{Arriving, Owner, PartError, Parts, Place, Soon, span};
 use crate::store::embedded::journal::disk::passes;
@@ -128,7 +126,7 @@ impl Shared {
     }
 
     fn folder(&self, owner: Owner) -> PathBuf {
-        self.shelf(owner.blob.0[0]).join(format!("{}-{}", HEXLOWER.encode(&owner.blob.0), owner.life))
+        self.shelf(owner.blob.0[0]).join(owner.name())
     }
 
     fn part(&self, owner: Owner, part: u32) -> PathBuf {
@@ -260,13 +258,6 @@ fn are_equal(one: &File, other: &Path, length: u64) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Whose folder has this name.
-fn owner(name: &str) -> Option<Owner> {
-    let (id, life) = name.split_once('-')?;
-    let blob = BlobId(HEXLOWER.decode(id.as_bytes()).ok()?.try_into().ok()?);
-    Some(Owner { blob, life: life.parse().ok()? })
-}
-
 impl Parts for FolderParts {
     fn look(&self) -> Soon<'_, ()> {
         self.work(Shared::look)
@@ -316,7 +307,7 @@ impl Parts for FolderParts {
             };
             for entry in entries {
                 let name = entry.map_err(failed)?.file_name();
-                owners.extend(name.to_str().and_then(owner));
+                owners.extend(name.to_str().and_then(Owner::of_name));
             }
             Ok(owners)
         })

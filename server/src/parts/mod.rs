@@ -6,11 +6,13 @@
 //! - **Whole or not at all.** A part that did not arrive as a whole is nowhere.
 //! - **Stored once.** The same bytes again are stored; others are refused, and the first ones stay.
 //!
-//! [`folder`] is the durable default, [`memory`] the readable one. What belongs to no blob (any more) is
-//! removed by [`sweep`].
+//! [`folder`] is the durable default, [`memory`] the readable one; `s3`, a bucket elsewhere, is built in with
+//! the feature of this name. What belongs to no blob (any more) is removed by [`sweep`].
 
 pub(crate) mod folder;
 pub(crate) mod memory;
+#[cfg(feature = "s3")]
+pub(crate) mod s3;
 pub(crate) mod sweep;
 #[cfg(test)]
 mod tests;
@@ -20,6 +22,7 @@ use std::ops::Range;
 use std::pin::Pin;
 
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use posthorn_proto::limits::BLOB_PART_BYTES;
 use posthorn_proto::{BlobId, ErrorCode};
 
@@ -39,6 +42,20 @@ pub(crate) struct Owner {
     pub(crate) life: u64,
 }
 
+impl Owner {
+    /// Its name where its parts lie.
+    fn name(self) -> String {
+        format!("{}-{}", HEXLOWER.encode(&self.blob.0), self.life)
+    }
+
+    /// Whose name this is.
+    fn of_name(name: &str) -> Option<Self> {
+        let (id, life) = name.split_once('-')?;
+        let blob = BlobId(HEXLOWER.decode(id.as_bytes()).ok()?.try_into().ok()?);
+        Some(Self { blob, life: life.parse().ok()? })
+    }
+}
+
 /// Why a part is not stored, or not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PartError {
@@ -54,6 +71,9 @@ pub(crate) enum PartError {
     /// See [`ErrorCode::Internal`].
     #[error("the relay's disk failed: try again later")]
     Failed,
+    /// See [`ErrorCode::StoreUnavailable`].
+    #[error("where the relay keeps blobs cannot be reached just now: try again later")]
+    Away,
 }
 
 impl PartError {
@@ -62,7 +82,7 @@ impl PartError {
         match self {
             Self::Missing => ErrorCode::PartMissing,
             Self::Differs => ErrorCode::PartDiffers,
-            Self::Full => ErrorCode::StoreUnavailable,
+            Self::Full | Self::Away => ErrorCode::StoreUnavailable,
             Self::Failed => ErrorCode::Internal,
         }
     }
@@ -91,11 +111,21 @@ pub(crate) trait Parts: Send + Sync + 'static {
     /// Bytes of one part, all of those that are asked for.
     fn read(&self, owner: Owner, part: u32, range: Range<u32>) -> Soon<'_, Bytes>;
 
+    /// How many bytes are best read at once.
+    fn read_at_once(&self) -> u32 {
+        64 * 1024
+    }
+
     /// Removes parts, `most` at once. Returns whether there may be more.
     fn remove(&self, owner: Owner, most: usize) -> Soon<'_, bool>;
 
     /// Whose parts stand on a shelf, in any order; below [`SHELVES`].
     fn shelf(&self, shelf: u8) -> Soon<'_, Vec<Owner>>;
+
+    /// How often the sweep may look at a shelf.
+    fn seconds_per_shelf(&self) -> u64 {
+        1
+    }
 }
 
 /// A part that is arriving. Dropped, it is nowhere.

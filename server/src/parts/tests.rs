@@ -24,11 +24,21 @@ const OWNER: Owner = Owner { blob: BlobId([0xab; 16]), life: 7 };
 /// How long its blob is: it has three parts, of which the last has 5 bytes.
 const LENGTH: u64 = 2 * BLOB_PART_BYTES as u64 + 5;
 
-/// Each engine, and whatever it lives in.
-fn engines() -> Vec<(Box<dyn Parts>, Option<tempfile::TempDir>)> {
+/// Each engine, and whatever it lives in. S3 is one of them if there is a server: `cargo xtask conformance
+/// s3` starts one.
+async fn engines() -> Vec<(Box<dyn Parts>, Option<tempfile::TempDir>)> {
     let folder = tempfile::tempdir().expect("a folder");
     let parts = FolderParts::open(folder.path(), 0).expect("opened");
-    vec![(Box::new(MemoryParts::default()), None), (Box::new(parts), Some(folder))]
+    #[allow(unused_mut, reason = "not without the feature s3")]
+    let mut engines: Vec<(Box<dyn Parts>, _)> =
+        vec![(Box::new(MemoryParts::default()), None), (Box::new(parts), Some(folder))];
+    #[cfg(feature = "s3")]
+    if let Some(config) = s3::tests::server() {
+        let parts = s3::tests::parts(&config);
+        expect(parts.look().await);
+        engines.push((Box::new(parts), None));
+    }
+    engines
 }
 
 async fn put(parts: &dyn Parts, owner: Owner, part: u32, bytes: &[u8]) -> Result<(), PartError> {
@@ -54,7 +64,7 @@ fn a_blob_is_divided() {
 
 #[tokio::test]
 async fn what_is_put_is_read() {
-    for (parts, _folder) in engines() {
+    for (parts, _folder) in engines().await {
         let parts = parts.as_ref();
         let len = BLOB_PART_BYTES;
         let bytes = some(1, len as usize);
@@ -75,7 +85,7 @@ async fn what_is_put_is_read() {
 
 #[tokio::test]
 async fn a_part_is_stored_once() {
-    for (parts, _folder) in engines() {
+    for (parts, _folder) in engines().await {
         let parts = parts.as_ref();
         let bytes = some(1, 200_000);
         for _ in 0..2 {
@@ -104,7 +114,7 @@ async fn a_part_that_was_cut_is_missing() {
 /// Whoever hangs up does not give the place back while the disk is still busy with what was sent.
 #[tokio::test]
 async fn a_place_is_taken_until_the_disk_is_done() {
-    for (parts, _folder) in engines() {
+    for (parts, _folder) in engines().await {
         let place = Arc::new(());
         let mut arriving = parts.begin(Box::new(place.clone())).await.expect("room");
         let mut writing = arriving.write(some(1, 10));
@@ -122,7 +132,7 @@ async fn a_place_is_taken_until_the_disk_is_done() {
 
 #[tokio::test]
 async fn of_two_at_once_one_stays() {
-    for (parts, _folder) in engines() {
+    for (parts, _folder) in engines().await {
         let parts: Arc<dyn Parts> = parts.into();
         let mut tasks = tokio::task::JoinSet::new();
         for n in 0..16u8 {
@@ -139,7 +149,7 @@ async fn of_two_at_once_one_stays() {
 
 #[tokio::test]
 async fn what_did_not_arrive_as_a_whole_is_nowhere() {
-    for (parts, folder) in engines() {
+    for (parts, folder) in engines().await {
         let mut arriving = parts.begin(Box::new(())).await.expect("room");
         arriving.write(some(1, 10)).await.expect("written");
         drop(arriving);
@@ -154,7 +164,7 @@ async fn what_did_not_arrive_as_a_whole_is_nowhere() {
 
 #[tokio::test]
 async fn parts_are_removed_by_and_by() {
-    for (parts, _folder) in engines() {
+    for (parts, _folder) in engines().await {
         let parts = parts.as_ref();
         for part in 0..5 {
             expect(put(parts, OWNER, part, b"x").await);
@@ -234,7 +244,7 @@ async fn no_part_is_taken_while_the_disk_is_nearly_full() {
 
 #[tokio::test]
 async fn the_sweep_leaves_what_belongs_to_a_blob() {
-    for (parts, _folder) in engines() {
+    for (parts, _folder) in engines().await {
         let parts = parts.as_ref();
         let mut rng = StdRng::seed_from_u64(1);
         let clock = Arc::new(SystemClock::start());

@@ -21,7 +21,7 @@ use super::refusal::Refused;
 use crate::gateway::doors::Visitor;
 use crate::parts::{Arriving, Owner, PartError, Parts};
 
-/// So much is written or read at once.
+/// So much is written at once.
 const CHUNK: usize = 64 * 1024;
 
 /// A body that goes out.
@@ -39,7 +39,9 @@ pub(super) fn download(
         async move {
             let part_bytes = u64::from(BLOB_PART_BYTES);
             let (part, start) = (bytes.start / part_bytes, bytes.start % part_bytes);
-            let end = part_bytes.min(start + CHUNK as u64).min(start + bytes.end.saturating_sub(bytes.start));
+            let end = part_bytes
+                .min(start + u64::from(parts.read_at_once()))
+                .min(start + bytes.end.saturating_sub(bytes.start));
             if end <= start {
                 return None;
             }

@@ -11,9 +11,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::sockets::{PATIENCE, Wire, heard, relay};
+use super::sockets::{PATIENCE, Wire, relay};
 use super::support::registration;
 use crate::config::{Config, Engine, Networks};
+use crate::heard::heard;
 use crate::relay::Relay;
 
 const MIB: usize = 1 << 20;

@@ -1,6 +1,5 @@
 //! What only real sockets show: handshakes, caps, close codes, shutdown, the log, the admin socket.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +7,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
-use parking_lot::Mutex;
 use posthorn_proto::frame::{ClientFrame, Hello, Request, ServerBody, ServerFrame};
 use posthorn_proto::{CLOSE_IDLE, PATH, PostId, SUBPROTOCOL, Token};
 use rustls_pki_types::pem::PemObject as _;
@@ -26,6 +24,7 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 use super::support::*;
 use crate::admin::{Answer, Ask, AskError, ask};
 use crate::config::{Config, Engine, Tls};
+use crate::heard::heard;
 use crate::relay::Relay;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -330,38 +329,6 @@ async fn shutdown_answers_what_was_asked_and_says_goodbye() {
     again.shutdown().await.expect("closed");
     let gone = ask(dir.path(), &Ask::Stats).expect_err("nobody is there").to_string();
     assert!(gone.starts_with("no relay is running on"), "{gone}");
-}
-
-/// Gathers a log.
-#[derive(Clone, Default)]
-struct Ears(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Ears {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// What is logged at the default level while this is done.
-pub(super) fn heard(work: impl Future<Output = ()>) -> String {
-    let ears = Ears::default();
-    let writer = ears.clone();
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(Config::default().log.level)
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    tracing::subscriber::with_default(log, || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(work);
-    });
-    let heard = ears.0.lock();
-    String::from_utf8_lossy(&heard).into_owned()
 }
 
 /// R8: everything that a busy session says is searched for in the log at the default level.

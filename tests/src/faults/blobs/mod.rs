@@ -1,11 +1,13 @@
 //! Blobs: SIGKILL at random instants while many parts are being put, power cuts, a disk that runs full or
-//! fails to sync. Every part that was answered reads back, what was not answered can be put again, what was
-//! deleted stays deleted, and nothing is left that belongs to no blob.
+//! fails to sync; and the same with an S3 server, which is killed as well. Every part that was answered reads
+//! back, what was not answered can be put again, what was deleted stays deleted, and nothing is left that
+//! belongs to no blob.
 //!
-//! [`book`] has what was asked and the rules, [`power`] the images of cut disks.
+//! [`book`] has what was asked and the rules, [`power`] the images of cut disks, [`s3`] the other machine.
 
 mod book;
 mod power;
+mod s3;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -43,6 +45,7 @@ pub async fn run(run: &Run, tally: &mut Tally) {
     tally.count(&name, power::cuts(run, generations, moments).await);
     tally.count("blobs: the disk is full", full(run).await);
     tally.count("blobs: a sync fails", unsynced(run).await);
+    s3::run(run, tally).await;
 }
 
 /// Waits until nothing is on the disk that belongs to nobody.
