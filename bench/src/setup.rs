@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::bail;
 use posthorn_proto::auth::AccountKey;
-use posthorn_proto::frame::{ClientFrame, Create, Register, Request, ServerBody};
+use posthorn_proto::frame::{ClientFrame, Create, Register, Request, ServerBody, TokenPurpose};
 use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId, PostKey, ReadKey, Reader, Token, TurnKey};
 use rand::{RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha20Rng;
@@ -60,6 +60,11 @@ pub(crate) async fn expiring(
     Ok(mailboxes)
 }
 
+/// Draws tokens that pay for this many blobs, by a device of its own.
+pub(crate) async fn upload_tokens(host: &Host, count: usize) -> anyhow::Result<Vec<Token>> {
+    draw(&host.door(), TokenPurpose::UploadBlob, count, &mut ChaCha20Rng::from_os_rng()).await
+}
+
 /// What all mailboxes have in common.
 struct Form {
     door: Door,
@@ -82,7 +87,8 @@ impl Form {
             if left == 0 {
                 return Ok(mailboxes);
             }
-            let tokens = draw(&self.door, left.min(TOKENS), &mut rng).await?;
+            let purpose = TokenPurpose::CreateMailbox;
+            let tokens = draw(&self.door, purpose, left.min(TOKENS), &mut rng).await?;
             let expected = mailboxes.len() + tokens.len();
             for token in tokens {
                 let mailbox = MailboxId::random(&mut rng);
@@ -116,7 +122,12 @@ impl Form {
 }
 
 /// Registers a device and draws tokens.
-async fn draw(door: &Door, count: usize, rng: &mut ChaCha20Rng) -> anyhow::Result<Vec<Token>> {
+async fn draw(
+    door: &Door,
+    purpose: TokenPurpose,
+    count: usize,
+    rng: &mut ChaCha20Rng,
+) -> anyhow::Result<Vec<Token>> {
     let mut account = Socket::connect(door, 4096).await?;
     let ServerBody::Hello(hello) = hear(&mut account).await? else { bail!("no hello") };
     let mut secret = [0; 32];
@@ -135,7 +146,8 @@ async fn draw(door: &Door, count: usize, rng: &mut ChaCha20Rng) -> anyhow::Resul
         other => bail!("registering: {other:?}"),
     }
     let tokens: Vec<Token> = (0..count).map(|_| Token::random(rng)).collect();
-    match ask(&mut account, 2, Request::creation_tokens(tokens.iter().map(Token::hash).collect())).await? {
+    let hashes = tokens.iter().map(Token::hash).collect();
+    match ask(&mut account, 2, Request::DrawTokens { purpose, hashes }).await? {
         ServerBody::TokensDrawn(accepted) if accepted as usize == count => {}
         other => bail!("drawing {count} tokens: {other:?}"),
     }

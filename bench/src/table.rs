@@ -40,8 +40,12 @@ impl Row {
     }
 
     pub(crate) fn with(mut self, kind: Kind, value: f64) -> Self {
-        self.values.insert(kind, value);
+        self.set(kind, value);
         self
+    }
+
+    pub(crate) fn set(&mut self, kind: Kind, value: f64) {
+        self.values.insert(kind, value);
     }
 
     /// Adds the values of all servers, and the ratio to the target's column, from rounds in which the servers

@@ -10,7 +10,7 @@ use crate::step::{cargo, root, target_directory};
 /// What to measure.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArguments {
-    /// w1, w1p, w2, w3, w4, w5, w6, w7 or w9; several are possible [default: all]
+    /// w1, w1p, w2, w3, w4, w5, w6, w7, w8, w9 or w10; several are possible [default: all]
     workloads: Vec<String>,
     /// Use smaller sizes: all workloads take less than seven minutes on two cores
     #[arg(long)]

@@ -2,11 +2,12 @@
 //!
 //! Reading guide: [`socket`] is a WebSocket client over a TCP stream that encodes into one buffer and decodes
 //! in place; [`speaker`] is what all protocols have in common; [`posthorn`], [`limit`], [`mqtt`] and [`nats`]
-//! are one protocol each; [`mod@line`] puts a speaker on a socket.
+//! are one protocol each; [`mod@line`] puts a speaker on a socket. [`blob`] is HTTP, for blobs.
 //!
 //! Invariant: a client verifies what it counts. A payload that is missing, repeated, out of order or changed
-//! ends the run.
+//! ends the run. (Of a blob it counts the bytes.)
 
+pub(crate) mod blob;
 pub(crate) mod limit;
 pub(crate) mod line;
 pub(crate) mod mqtt;

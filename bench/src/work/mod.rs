@@ -3,6 +3,7 @@
 //! Owns which servers take part, and sees to it that nothing runs for ever.
 
 mod arena;
+mod blobs;
 mod fan_out;
 mod forgetting;
 mod groups;
@@ -44,6 +45,8 @@ pub(crate) enum Workload {
     W6,
     /// W1p while as much expires and is forgotten as comes.
     W7,
+    /// W1p beside blobs that are put and got.
+    W8,
     /// 2,000 small groups, everybody of whom acknowledges everything at once.
     W9,
     /// One pair, one message at a time.
@@ -51,7 +54,7 @@ pub(crate) enum Workload {
 }
 
 impl Workload {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::W1,
         Self::W1p,
         Self::W2,
@@ -60,6 +63,7 @@ impl Workload {
         Self::W5,
         Self::W6,
         Self::W7,
+        Self::W8,
         Self::W9,
         Self::W10,
     ];
@@ -93,6 +97,7 @@ impl Bench {
             Workload::W5 => bounded(patience, storm::run(self)).await,
             Workload::W6 => bounded(patience, growth::run(self)).await,
             Workload::W7 => bounded(patience, forgetting::run(self)).await,
+            Workload::W8 => bounded(patience, blobs::run(self)).await,
             Workload::W9 => bounded(patience, groups::run(self)).await,
             Workload::W10 => bounded(patience, single::run(self)).await,
         };
