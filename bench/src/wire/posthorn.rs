@@ -13,7 +13,7 @@ use posthorn_proto::{MailboxId, PostId, ReadKey, ReaderId};
 
 use super::socket::{Socket, begin_message, message};
 use super::speaker::{Heard, Speaker};
-use crate::clock::now;
+use crate::clock::{now, unix_seconds};
 
 /// The post key of every mailbox.
 pub(crate) const POST_KEY: [u8; 32] = [1; 32];
@@ -50,7 +50,8 @@ pub(crate) struct Poster {
 impl Poster {
     /// A poster to mailboxes that have `before` envelopes each.
     pub(crate) fn new(mailboxes: Vec<MailboxId>, before: u64, name: u64) -> Self {
-        let (greeted, ahead) = ((0, now()), BTreeSet::new());
+        // Until it is greeted, if it ever is: a pacer only writes.
+        let (greeted, ahead) = ((unix_seconds(), now()), BTreeSet::new());
         Self { mailboxes, before, name, greeted, sent: 0, answered: 0, ahead }
     }
 
