@@ -49,6 +49,16 @@ pub(crate) struct Mailbox<L> {
     opened: u32,
     /// When the ledger will look at it next, unix seconds. Only the ledger writes it.
     pub(crate) scheduled: u32,
+    /// Only the ledger writes it.
+    pub(crate) noted: Noted,
+}
+
+/// Which rows of a mailbox were noted last for a checkpoint: of which checkpoint (0 = none yet), and the low
+/// bits of the number of a row of posts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Noted {
+    pub(crate) checkpoint: u32,
+    pub(crate) posts: Option<u32>,
 }
 
 /// What becomes of an append.
@@ -92,6 +102,7 @@ impl<L: Clone + PartialEq> Mailbox<L> {
             expiry: new.expiry,
             opened: day(u64::from(at.time)),
             scheduled: u32::MAX,
+            noted: Noted::default(),
         }
     }
 
@@ -107,7 +118,7 @@ impl<L: Clone + PartialEq> Mailbox<L> {
     /// is part of the contract: post id, keys, turn, quota.
     pub(crate) fn append(
         &self,
-        append: &Append,
+        append: Append,
         now: u64,
         keyed: &Keyed,
         policy: &StorePolicy,
@@ -124,22 +135,24 @@ impl<L: Clone + PartialEq> Mailbox<L> {
         self.lock.check(&append.post_key, append.turn.as_ref().map(|(key, _)| key))?;
         let seq = self.log.head() + 1;
         let mut oldest = self.log.oldest();
-        if let Some((_, turn)) = &append.turn {
+        let Append { post_id, turn, envelope, .. } = append;
+        let turn = turn.map(|(_, turn)| turn);
+        if let Some(turn) = &turn {
             check_reader_changes(turn, &self.readers, policy.readers_per_mailbox)?;
             oldest = self.at_once(self.readers.settle_after(turn, seq, oldest));
         }
-        let bytes = stored_bytes(append.envelope.len(), append.turn.as_ref().map(|(_, turn)| turn));
-        let room = if append.turn.is_some() { self.quota } else { self.quota - reserve(self.quota) };
+        let bytes = stored_bytes(envelope.len(), turn.as_ref());
+        let room = if turn.is_some() { self.quota } else { self.quota - reserve(self.quota) };
         if self.log.cost() + POST_OVERHEAD_BYTES + u64::from(bytes) > room {
             return Err(StoreError::MailboxFull);
         }
         Ok(Verdict::Accepted(MailboxChange::Posted {
             seq,
             oldest,
-            post_id: append.post_id,
+            post_id,
             fingerprint,
-            turn: append.turn.as_ref().map(|(_, turn)| Arc::new(turn.clone())),
-            envelope: append.envelope.clone(),
+            turn: turn.map(Arc::new),
+            envelope,
         }))
     }
 
@@ -271,6 +284,7 @@ impl<L: Clone + PartialEq> Mailbox<L> {
             expiry: snapshot.expiry,
             opened: snapshot.opened,
             scheduled: u32::MAX,
+            noted: Noted::default(),
         }
     }
 

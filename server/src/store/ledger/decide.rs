@@ -36,7 +36,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
         let now = at.time;
         match command {
             Command::Create(new, spent) => self.decide_create(new, &spent, now),
-            Command::Append(append) => self.decide_append(&append, at),
+            Command::Append(append) => self.decide_append(append, at),
             Command::Open(open) => {
                 let (view, changes) = self.mailbox(&open.mailbox)?.open(&open, self.newest_opening, now)?;
                 let decision = self.decided(Outcome::Opened(view), self.about(open.mailbox, changes), now);
@@ -104,9 +104,13 @@ impl<L: Clone + PartialEq> Ledger<L> {
     }
 
     /// Changes to the mailbox in its present life.
-    fn about(&self, mailbox: MailboxId, changes: impl IntoIterator<Item = MailboxChange>) -> Vec<Change> {
-        let life = self.mailboxes.get(&mailbox).map_or(0, |present| present.life);
-        changes.into_iter().map(|change| Change::Mailbox { mailbox, life, change }).collect()
+    fn about<C: IntoIterator<Item = MailboxChange>>(
+        &self,
+        mailbox: MailboxId,
+        changes: C,
+    ) -> impl Iterator<Item = Change> + use<C, L> {
+        let life = self.life(&mailbox);
+        changes.into_iter().map(move |change| Change::Mailbox { mailbox, life, change })
     }
 
     /// Whether this mailbox would be made; `false` if it is there, as this would make it.
@@ -141,19 +145,22 @@ impl<L: Clone + PartialEq> Ledger<L> {
         if more == 0 || fits { Ok(()) } else { Err(StoreError::Quota("bytes")) }
     }
 
-    fn decide_append(&self, append: &Append, at: Now) -> Decided<L> {
-        let (mailbox, now) = (self.mailbox(&append.mailbox)?, at.time);
-        let change = match mailbox.append(append, at.posts, &self.keyed, &self.policy)? {
+    fn decide_append(&self, append: Append, at: Now) -> Decided<L> {
+        let (mailbox, now) = (append.mailbox, at.time);
+        let present = self.mailbox(&mailbox)?;
+        let change = match present.append(append, at.posts, &self.keyed, &self.policy)? {
             Verdict::Repeated(seq) => return Ok(self.decided(Outcome::Posted(seq), [], now)),
             Verdict::Accepted(change) => change,
         };
-        let MailboxChange::Posted { seq, .. } = &change else { return Err(StoreError::Damaged) };
-        let seq = *seq;
-        let turn = append.turn.as_ref().map(|(_, turn)| turn);
-        let bytes = append.envelope.len() as u64 + POST_OVERHEAD_BYTES + turn.map_or(0, turn_cost);
+        let MailboxChange::Posted { seq, turn, envelope, .. } = &change else {
+            return Err(StoreError::Damaged);
+        };
+        let (seq, turn) = (*seq, turn.as_deref());
+        let bytes = envelope.len() as u64 + POST_OVERHEAD_BYTES + turn.map_or(0, turn_cost);
         self.check_room_for_bytes(bytes)?;
         self.check_room_for_readers(turn.map_or(0, |turn| turn.admit.len()))?;
-        Ok(self.decided(Outcome::Posted(seq), self.about(append.mailbox, [change]), now))
+        let life = present.life;
+        Ok(self.decided(Outcome::Posted(seq), [Change::Mailbox { mailbox, life, change }], now))
     }
 
     /// Looks at the mailboxes that are due, at invites and at tokens, as far as one command may go. While the

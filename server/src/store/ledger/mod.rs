@@ -39,6 +39,7 @@ pub(crate) use self::command::{Command, Decision, Forget, Held, HeldCard, Outcom
 pub(crate) use self::keep::Keep;
 pub(crate) use self::rebuild::{Missing, Rebuild};
 pub(crate) use self::record::{Change, News, Record};
+use self::rows::Dirty;
 pub(crate) use self::rows::{Listing, Place, RowKey, Rows};
 use super::clock::OFF_SECONDS;
 use super::keyed::Keyed;
@@ -95,7 +96,7 @@ pub(crate) struct Ledger<L> {
     /// The newest number that was given to an opening, or may have been in an earlier start. In memory only.
     newest_opening: OpeningNumber,
     /// The rows that differ from the last checkpoint; `None` if nobody makes checkpoints.
-    dirty: Option<Map<RowKey, ()>>,
+    dirty: Option<Dirty>,
 }
 
 impl<L: Clone + PartialEq> Ledger<L> {
@@ -355,23 +356,22 @@ impl<L: Clone + PartialEq> Ledger<L> {
         place: L,
         freed: Freed<'_, L>,
     ) -> Stray<L> {
-        let known = self.mailboxes.get(&id).map_or(0, |mailbox| mailbox.life);
         match change {
-            MailboxChange::Removed if known == life => self.remove_mailbox(&id, freed),
-            MailboxChange::Snapshot(snapshot) if known < life => {
+            MailboxChange::Removed if self.life(&id) == life => self.remove_mailbox(&id, freed),
+            MailboxChange::Snapshot(snapshot) if self.life(&id) < life => {
                 self.remove_mailbox(&id, freed);
                 self.insert_mailbox(id, Mailbox::restore(snapshot, life, at.version));
             }
-            _ if known == life => {
+            _ => {
                 let keyed = self.keyed;
-                if let MailboxChange::Posted { seq, .. } | MailboxChange::Mark { seq, .. } = change {
-                    self.mark(|| RowKey::chunk_of(id, *seq));
-                }
-                let is_cut = matches!(change, MailboxChange::Cut { .. });
+                let post = match change {
+                    MailboxChange::Posted { seq, .. } | MailboxChange::Mark { seq, .. } => Some(*seq),
+                    _ => None,
+                };
+                let renews = matches!(change, MailboxChange::Cut { .. });
                 let apply = |mailbox: &mut Mailbox<L>| mailbox.apply(change, at, place, &keyed, freed);
-                return self.change_and(&id, is_cut, apply).flatten();
+                return self.change_in(&id, Within { life: Some(life), post, renews }, apply).flatten();
             }
-            _ => {}
         }
         None
     }
@@ -379,29 +379,34 @@ impl<L: Clone + PartialEq> Ledger<L> {
     /// Changes a mailbox, and keeps the totals and the schedule right. Usually a mailbox is looked at too
     /// early rather than scheduled anew each time that something goes.
     fn change<T>(&mut self, id: &MailboxId, change: impl FnOnce(&mut Mailbox<L>) -> T) -> Option<T> {
-        self.change_and(id, false, change)
+        self.change_in(id, Within::default(), change)
     }
 
-    /// The same; `renewed` = the time at which it is looked at is found anew.
-    fn change_and<T>(
+    /// The same. Whatever is to be known of the mailbox is found by one look-up.
+    fn change_in<T>(
         &mut self,
         id: &MailboxId,
-        renewed: bool,
+        Within { life, post, renews }: Within,
         change: impl FnOnce(&mut Mailbox<L>) -> T,
     ) -> Option<T> {
         let mailbox = self.mailboxes.get_mut(id)?;
+        if life.is_some_and(|life| mailbox.life != life) {
+            return None;
+        }
         let before = Totals::of(mailbox);
         let forgotten = mailbox.log.forgotten();
         let result = change(mailbox);
         self.totals.replace(before, Totals::of(mailbox));
-        let due = due(id, mailbox, &self.policy, u64::from(self.newest.time), renewed);
-        if due < mailbox.scheduled || renewed {
+        let due = due(id, mailbox, &self.policy, u64::from(self.newest.time), renews);
+        if due < mailbox.scheduled || renews {
             self.due.remove(&(mailbox.scheduled, *id));
             self.due.insert((due, *id));
             mailbox.scheduled = due;
         }
         let kept = mailbox.log.forgotten();
-        self.mark(|| RowKey::Mailbox(*id));
+        if let Some(dirty) = &mut self.dirty {
+            dirty.note(id, &mut mailbox.noted, post);
+        }
         self.mark_all(rows::forgotten_chunks(*id, forgotten, kept));
         Some(result)
     }
@@ -458,6 +463,17 @@ impl<L: Clone + PartialEq> Ledger<L> {
         let Totals { envelope_bytes, posts, .. } = self.totals;
         envelope_bytes + posts * POST_OVERHEAD_BYTES + self.directory_bytes
     }
+}
+
+/// What a change to a mailbox is about.
+#[derive(Default)]
+struct Within {
+    /// Which life of the mailbox, if not whichever it is in.
+    life: Option<u64>,
+    /// The post of this seq.
+    post: Option<u64>,
+    /// The time at which it is looked at next is found anew.
+    renews: bool,
 }
 
 /// When a mailbox is to be looked at next. Posts that leave memory wait for its turn, unless it has just had

@@ -32,7 +32,7 @@ use crate::directory::cards::StoredCard;
 use crate::directory::invites::Invite;
 use crate::directory::key_packages::{LastResort, OneTime, Packages};
 use crate::directory::tokens::Drawn;
-use crate::mailbox::At;
+use crate::mailbox::{At, Noted};
 use crate::mailbox::change::Snapshot;
 use crate::mailbox::log::{Entry, Log};
 use crate::store::codec::{BadRecord, Parser, Writer};
@@ -145,6 +145,41 @@ impl RowKey {
     }
 }
 
+/// The rows that have changed since a checkpoint was begun.
+#[derive(Debug)]
+pub(super) struct Dirty {
+    rows: Map<RowKey, ()>,
+    /// Which checkpoint they are noted for, counted from 1.
+    checkpoint: u32,
+}
+
+impl Dirty {
+    fn new(keyed: Keyed) -> Self {
+        Self { rows: only_meta(keyed), checkpoint: 1 }
+    }
+
+    /// Notes a mailbox's row, and the one that holds a post. Which these were the last time the mailbox
+    /// itself says, so that a post finds out by a comparison, and not by two look-ups, that they are noted.
+    pub(super) fn note(&mut self, id: &MailboxId, noted: &mut Noted, post: Option<u64>) {
+        if noted.checkpoint != self.checkpoint {
+            *noted = Noted { checkpoint: self.checkpoint, posts: None };
+            self.rows.insert(RowKey::Mailbox(*id), ());
+        }
+        if let Some(seq) = post {
+            let chunk = Some((seq / CHUNK) as u32);
+            if noted.posts != chunk {
+                noted.posts = chunk;
+                self.rows.insert(RowKey::chunk_of(*id, seq), ());
+            }
+        }
+    }
+
+    fn take(&mut self, keyed: Keyed) -> Map<RowKey, ()> {
+        self.checkpoint += 1;
+        std::mem::replace(&mut self.rows, only_meta(keyed))
+    }
+}
+
 fn only_meta(keyed: Keyed) -> Map<RowKey, ()> {
     let mut rows = Map::new(keyed);
     rows.insert(RowKey::Meta, ());
@@ -180,32 +215,32 @@ fn take_option<T>(
 impl<L: Clone + PartialEq> Ledger<L> {
     /// Notes from now on which rows change.
     pub(crate) fn track(&mut self) {
-        self.dirty.get_or_insert_with(|| only_meta(self.keyed));
+        self.dirty.get_or_insert_with(|| Dirty::new(self.keyed));
     }
 
     pub(super) fn mark(&mut self, key: impl FnOnce() -> RowKey) {
         if let Some(dirty) = &mut self.dirty {
-            dirty.insert(key(), ());
+            dirty.rows.insert(key(), ());
         }
     }
 
     pub(super) fn mark_all(&mut self, keys: impl IntoIterator<Item = RowKey>) {
         if let Some(dirty) = &mut self.dirty {
             for key in keys {
-                dirty.insert(key, ());
+                dirty.rows.insert(key, ());
             }
         }
     }
 
     /// How many rows may have changed since they were last taken.
     pub(crate) fn dirty(&self) -> usize {
-        self.dirty.as_ref().map_or(0, Map::len)
+        self.dirty.as_ref().map_or(0, |dirty| dirty.rows.len())
     }
 
     /// The rows that may have changed since the last call, in any order, and always the meta row.
     pub(crate) fn take_dirty(&mut self) -> Map<RowKey, ()> {
-        let next = only_meta(self.keyed);
-        self.dirty.as_mut().map_or(only_meta(self.keyed), |dirty| std::mem::replace(dirty, next))
+        let keyed = self.keyed;
+        self.dirty.as_mut().map_or_else(|| only_meta(keyed), |dirty| dirty.take(keyed))
     }
 
     /// Lists rows, from where a listing has come: those of at most some hundred mailboxes or other things.

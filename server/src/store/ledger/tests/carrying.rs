@@ -8,7 +8,7 @@ use posthorn_proto::{BlobId, DeviceId, KeyHash, MailboxId, PostId, Reader, Reade
 
 use crate::directory::change::DirectoryChange;
 use crate::mailbox::change::MailboxChange;
-use crate::store::ledger::{Change, Command, Forget, Keep, Ledger, Outcome, Rebuild, Record};
+use crate::store::ledger::{Change, Command, Forget, Keep, Ledger, Outcome, Rebuild, Record, RowKey};
 use crate::store::{
     Advance, Append, NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader, OpeningNumber, Spent, SpentOn,
     StoreError, StorePolicy,
@@ -389,7 +389,35 @@ fn a_removed_mailbox_leaves_no_rows() {
     all.ledger.apply(&about(MailboxChange::Cut { oldest: 3, forgotten: 2 }, 11), 0, &mut |_, _| ());
     all.ledger.take_dirty();
     all.ledger.apply(&about(MailboxChange::Removed, 12), 0, &mut |_, _| ());
-    assert!(all.ledger.take_dirty().get(&crate::store::ledger::RowKey::Chunk(MAILBOX, 0)).is_some());
+    assert!(all.ledger.take_dirty().get(&RowKey::Chunk(MAILBOX, 0)).is_some());
+}
+
+/// Which rows were noted last the mailbox says itself, and that must not outlast a checkpoint.
+#[test]
+fn what_changes_is_noted_for_each_checkpoint_anew() {
+    let mut all = Journaled::new();
+    all.ledger.track();
+    let noted = |all: &mut Journaled| {
+        let rows = all.ledger.take_dirty();
+        let of = [RowKey::Mailbox(MAILBOX), RowKey::Chunk(MAILBOX, 0), RowKey::Chunk(MAILBOX, 1)];
+        of.map(|row| rows.get(&row).is_some())
+    };
+    assert_eq!(noted(&mut all), [false; 3]);
+    (1..=2).for_each(|n| all.post(n, None));
+    assert_eq!(noted(&mut all), [true, true, false]);
+    all.advance_by(1, 1, 1);
+    assert_eq!(noted(&mut all), [true, false, false]);
+    all.post(3, None);
+    assert_eq!(noted(&mut all), [true, true, false]);
+    (4..=64).for_each(|n| all.post(n, None));
+    assert_eq!(noted(&mut all), [true; 3]);
+    assert_eq!(noted(&mut all), [false; 3]);
+    // Copies of posts, in any order.
+    let posts: Vec<Record> = all.journal.iter().filter(|record| record.stored().is_some()).cloned().collect();
+    for at in [0, 63, 1] {
+        all.ledger.apply(&posts[at], 1000 + at as u32, &mut |_, _| ());
+    }
+    assert_eq!(noted(&mut all), [true; 3]);
 }
 
 /// Posts whose mailbox the journal no longer mentions are reported as missing, too.
