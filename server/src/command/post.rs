@@ -2,9 +2,7 @@
 
 use std::task::Waker;
 
-use posthorn_proto::chain::Fingerprint;
 use posthorn_proto::frame::{Post, Refusal, ServerBody};
-use posthorn_proto::turn::TurnHash;
 
 use super::peer::Asked;
 use super::{Call, Work, within};
@@ -39,15 +37,7 @@ fn check(call: &Call, post: Post) -> Result<Append, Refusal> {
     }
     let post_key = post.post_key.hash();
     let turn = post.turn.map(|request| (request.key.hash(), request.turn));
-    let turn_hash = TurnHash::of(turn.as_ref().map(|(_, turn)| turn));
-    let fingerprint =
-        Fingerprint::of(&post_key, turn.as_ref().map(|(key, _)| key), &turn_hash, &post.envelope);
-    Ok(Append {
-        mailbox: post.mailbox,
-        post_id: post.post_id,
-        post_key,
-        envelope: post.envelope,
-        turn,
-        fingerprint,
-    })
+    let (mailbox, post_id, envelope) = (post.mailbox, post.post_id, post.envelope);
+    let append = Append { mailbox, post_id, post_key, envelope, turn, fingerprint: Default::default() };
+    Ok(append.fingered())
 }

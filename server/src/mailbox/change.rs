@@ -12,8 +12,7 @@ use super::readers::{Active, Evicted};
 use crate::store::OpeningNumber;
 use crate::store::codec::{BadRecord, Parser, Writer};
 
-/// The first 16 bytes of a post's fingerprint, which is all that is kept of it: enough that no two posts
-/// share one.
+/// By what the repeat of a post is recognised.
 pub(crate) type ShortFingerprint = [u8; 16];
 
 /// What a record says about a mailbox.

@@ -20,7 +20,7 @@ use posthorn_proto::limits::POST_OVERHEAD_BYTES;
 use posthorn_proto::{KeyHash, Reader, Turn};
 
 use self::access::{Lock, check_reader_changes};
-use self::change::{MailboxChange, ShortFingerprint, Snapshot};
+use self::change::{MailboxChange, Snapshot};
 use self::log::{Entry, Freed, Log};
 use self::readers::{Moved, Readers};
 use self::retention::{DAY, reserve, turn_cost};
@@ -123,9 +123,8 @@ impl<L: Clone + PartialEq> Mailbox<L> {
         keyed: &Keyed,
         policy: &StorePolicy,
     ) -> Result<Verdict, StoreError> {
-        let fingerprint = short(&append.fingerprint.0);
         if let Some((seq, entry)) = self.log.find(&append.post_id, keyed) {
-            let same = entry.fingerprint == fingerprint;
+            let same = append.is_known_as(&entry.fingerprint);
             return if same { Ok(Verdict::Repeated(seq)) } else { Err(StoreError::PostIdReused) };
         }
         // An id that is of now is held in memory if there was a post with it.
@@ -135,7 +134,7 @@ impl<L: Clone + PartialEq> Mailbox<L> {
         self.lock.check(&append.post_key, append.turn.as_ref().map(|(key, _)| key))?;
         let seq = self.log.head() + 1;
         let mut oldest = self.log.oldest();
-        let Append { post_id, turn, envelope, .. } = append;
+        let Append { post_id, turn, envelope, fingerprint, .. } = append;
         let turn = turn.map(|(_, turn)| turn);
         if let Some(turn) = &turn {
             check_reader_changes(turn, &self.readers, policy.readers_per_mailbox)?;
@@ -324,11 +323,6 @@ pub(crate) fn stored_bytes(envelope: usize, turn: Option<&Turn>) -> u32 {
 /// The day, in unix seconds / 86,400, of a time in unix seconds.
 pub(crate) fn day(now: u64) -> u32 {
     u32::try_from(now / DAY).unwrap_or(u32::MAX)
-}
-
-/// The part of a fingerprint that is kept.
-pub(crate) fn short(fingerprint: &[u8; 32]) -> ShortFingerprint {
-    std::array::from_fn(|at| fingerprint[at])
 }
 
 /// Checks the first readers of a mailbox: each only once, and within the limit.

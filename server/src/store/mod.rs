@@ -24,6 +24,7 @@ mod directory;
 pub(crate) mod effort;
 pub mod embedded;
 mod error;
+mod fingerprint;
 pub mod fuzzing;
 pub(crate) mod keyed;
 pub(crate) mod ledger;

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use posthorn_proto::chain::Fingerprint;
 use posthorn_proto::frame::TokenPurpose;
 use posthorn_proto::{BlobId, DeviceId, Handle, KeyHash, MailboxId, PostId, Reader, ReaderId, Turn};
 
@@ -79,7 +78,7 @@ pub struct Append {
     /// Hash of the turn key presented, and the turn, which happens with the append or not at all (R5).
     pub turn: Option<(KeyHash, Turn)>,
     /// What the post consists of, so that a repeat is recognised (rule 2).
-    pub fingerprint: Fingerprint,
+    pub fingerprint: [u8; 16],
 }
 
 /// Opens a mailbox as a reader.

@@ -2,9 +2,7 @@
 //! read.
 
 use bytes::Bytes;
-use posthorn_proto::chain::Fingerprint;
 use posthorn_proto::frame::TokenPurpose;
-use posthorn_proto::turn::TurnHash;
 use posthorn_proto::{BlobId, DeviceId, Handle, KeyHash, MailboxId, PostId, Reader, ReaderId, Turn};
 
 use super::START;
@@ -146,7 +144,7 @@ pub(crate) fn sized(mailbox: MailboxId, n: u16, generation: u8, len: usize) -> A
         post_key: post_key(generation),
         envelope: envelope(n as u8, len),
         turn: None,
-        fingerprint: Fingerprint([0; 32]),
+        fingerprint: [0; 16],
     })
 }
 
@@ -164,10 +162,5 @@ pub(crate) fn turning(append: Append, generation: u8, admit: &[u8], evict: &[u8]
 
 /// The append with the fingerprint that it should have.
 pub(crate) fn finger(append: Append) -> Append {
-    let (key, turn) = match &append.turn {
-        Some((key, turn)) => (Some(key), Some(turn)),
-        None => (None, None),
-    };
-    let fingerprint = Fingerprint::of(&append.post_key, key, &TurnHash::of(turn), &append.envelope);
-    Append { fingerprint, ..append }
+    append.fingered()
 }

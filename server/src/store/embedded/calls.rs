@@ -11,7 +11,6 @@ use posthorn_proto::{BlobId, DeviceId, Handle, Incarnation, KeyHash, MailboxId};
 use super::acknowledged::Acknowledgement;
 use super::committer::{Ask, Asker, Request, posted};
 use super::journal::Position;
-use super::recall::Asked;
 use super::shared::State;
 use super::{EmbeddedStore, units_of};
 use crate::store::ledger::{Command, Ledger};
@@ -63,7 +62,7 @@ impl Mailboxes for EmbeddedStore {
 
     fn append(&self, append: Append) -> Later<'_, u64, StoreError> {
         Box::pin(async move {
-            let asked = Asked::of(&append);
+            let asked = append.clone();
             match posted(self.run(Command::Append(append)).await) {
                 Err(StoreError::PostIdTime { now }) => self.recall(&asked, now).await,
                 posted => posted,

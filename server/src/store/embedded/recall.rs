@@ -7,12 +7,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use posthorn_proto::{MailboxId, PostId};
-
 use super::past::{Search, Unread};
 use super::{EmbeddedStore, Waiting};
-use crate::mailbox::change::ShortFingerprint;
-use crate::mailbox::short;
 use crate::store::ledger::{Command, Forget, Outcome, Past};
 use crate::store::{Append, StoreError};
 
@@ -23,20 +19,6 @@ const AT_ONCE: usize = 16_384;
 /// Look-ups under way and waiting; whoever asks for one more is told to come again. (Anybody may ask: it is
 /// before any key.)
 const SEARCHES_ASKED: usize = 256;
-
-/// What tells a post from another.
-pub(super) struct Asked {
-    mailbox: MailboxId,
-    post_id: PostId,
-    fingerprint: ShortFingerprint,
-}
-
-impl Asked {
-    pub(super) fn of(append: &Append) -> Self {
-        let fingerprint = short(&append.fingerprint.0);
-        Self { mailbox: append.mailbox, post_id: append.post_id, fingerprint }
-    }
-}
 
 impl EmbeddedStore {
     /// Drops what has expired, and lets go of what need not be in memory.
@@ -59,8 +41,8 @@ impl EmbeddedStore {
 
     /// Looks a post up that the ledger does not hold. An id that is not of now is never stored any more, so
     /// there is nothing left to decide.
-    pub(super) async fn recall(&self, asked: &Asked, now: u64) -> Result<u64, StoreError> {
-        let Asked { mailbox, post_id, fingerprint } = *asked;
+    pub(super) async fn recall(&self, asked: &Append, now: u64) -> Result<u64, StoreError> {
+        let Append { mailbox, post_id, .. } = *asked;
         if self.recalling.load(Ordering::SeqCst) >= SEARCHES_ASKED {
             return Err(StoreError::Busy);
         }
@@ -78,7 +60,7 @@ impl EmbeddedStore {
         };
         let found = tokio::task::spawn_blocking(find).await.map_err(|_| StoreError::Stopped)?;
         match found.map_err(|Unread| StoreError::Unavailable)? {
-            Some((seq, known)) if known == fingerprint => Ok(seq),
+            Some((seq, known)) if asked.is_known_as(&known) => Ok(seq),
             Some(_) => Err(StoreError::PostIdReused),
             None => Err(StoreError::PostIdTime { now }),
         }

@@ -21,7 +21,6 @@ use super::{
     Spent, SpentOn, Stats, Store, StoreError, StorePolicy, Stored, TakenKeyPackage,
 };
 use crate::mailbox::change::ShortFingerprint;
-use crate::mailbox::short;
 
 /// A body in RAM, with the turn if it is an envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -234,12 +233,12 @@ impl Mailboxes for MemoryStore {
 
     fn append(&self, append: Append) -> Later<'_, u64, StoreError> {
         let mut state = self.state.lock();
-        let (mailbox, post_id, fingerprint) = (append.mailbox, append.post_id, short(&append.fingerprint.0));
-        ready(match self.run_locked(&mut state, Command::Append(append)) {
+        let (mailbox, post_id) = (append.mailbox, append.post_id);
+        ready(match self.run_locked(&mut state, Command::Append(append.clone())) {
             Ok(outcome) => Ok(outcome.posted()),
             Err(StoreError::PostIdTime { now }) => {
                 match state.past.get(&(mailbox, state.ledger.life(&mailbox), post_id)) {
-                    Some((seq, known, _)) if *known == fingerprint => Ok(*seq),
+                    Some((seq, known, _)) if append.is_known_as(known) => Ok(*seq),
                     Some(_) => Err(StoreError::PostIdReused),
                     None => Err(StoreError::PostIdTime { now }),
                 }

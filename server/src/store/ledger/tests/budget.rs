@@ -1,7 +1,6 @@
 //! What the ledger costs in memory: the sizes that its bounds are computed from.
 
 use bytes::Bytes;
-use posthorn_proto::chain::Fingerprint;
 use posthorn_proto::{KeyHash, MailboxId, PostId, Reader, ReaderId};
 
 use crate::mailbox::Mailbox;
@@ -67,7 +66,7 @@ fn memory_of_a_full_relay() {
             post_key: key,
             envelope: Bytes::from_static(&[7; 256]),
             turn: None,
-            fingerprint: Fingerprint([1; 32]),
+            fingerprint: [1; 16],
         };
         let decision = ledger.decide(Command::Append(append), 2000).expect("there is room");
         decision.records.iter().for_each(|record| ledger.apply(record, place, &mut |_, _| ()));

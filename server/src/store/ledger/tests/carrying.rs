@@ -2,7 +2,6 @@
 //! tests.)
 
 use bytes::Bytes;
-use posthorn_proto::chain::Fingerprint;
 use posthorn_proto::frame::TokenPurpose;
 use posthorn_proto::{BlobId, DeviceId, KeyHash, MailboxId, PostId, Reader, ReaderId, Turn};
 
@@ -87,7 +86,7 @@ impl Journaled {
     fn post(&mut self, n: u8, turn: Option<Turn>) {
         let (append, envelope) = (turn.map(|turn| (key(200), turn)), Bytes::from(vec![n; 10]));
         let post_id = PostId::at(NOW, [n; 12]);
-        let fingerprint = Fingerprint([n; 32]);
+        let fingerprint = [n; 16];
         self.run(Command::Append(Append {
             mailbox: MAILBOX,
             post_id,

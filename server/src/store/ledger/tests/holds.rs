@@ -2,7 +2,6 @@
 //! decided and applied is counted, in ledgers where much could be touched, and is bounded.
 
 use bytes::Bytes;
-use posthorn_proto::chain::Fingerprint;
 use posthorn_proto::frame::TokenPurpose;
 use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId, PostId, Reader, ReaderId, Turn};
 
@@ -129,7 +128,7 @@ impl Held {
             post_key: key(100),
             envelope: Bytes::from_static(&[7; 10]),
             turn: turn.map(|turn| (key(200), turn)),
-            fingerprint: Fingerprint([1; 32]),
+            fingerprint: [1; 16],
         }));
     }
 
