@@ -18,6 +18,7 @@ mod handshakes;
 mod http;
 pub(crate) mod listener;
 mod origin;
+mod recycled;
 pub mod session;
 mod socket;
 mod tls;

@@ -10,6 +10,8 @@
 
 use bytes::Bytes;
 
+use super::recycled;
+
 /// Longest header of a client's frame: two bytes, eight of length, four of mask.
 const HEADER_BYTES: usize = 14;
 /// Longest payload of a control frame (RFC 6455, section 5.5): none has a longer form of length.
@@ -121,6 +123,9 @@ impl Decoder {
                 },
             };
             let buffer = if frame.kind.is_control() { &mut self.control } else { &mut self.message };
+            if buffer.capacity() == 0 && frame.left <= input.len() {
+                *buffer = recycled::buffer(frame.left);
+            }
             frame.take(input, buffer);
             if frame.left > 0 {
                 self.frame = Some(frame);
@@ -131,7 +136,7 @@ impl Decoder {
                     self.is_text |= frame.kind == Kind::Text;
                     self.fragmented = !frame.last;
                     if frame.last {
-                        let message = std::mem::take(&mut self.message).into();
+                        let message = recycled::message(std::mem::take(&mut self.message));
                         let is_text = std::mem::take(&mut self.is_text);
                         return Ok(Some(if is_text { Event::Text(message) } else { Event::Binary(message) }));
                     }
