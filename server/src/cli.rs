@@ -8,10 +8,11 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::{self, Answer, Ask, AskError};
@@ -403,9 +404,7 @@ impl Settings {
 fn serve(config: Config, print_invite: Option<u32>) -> anyhow::Result<()> {
     start_log(&config);
     crate::descriptors::raise();
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
-    runtime.block_on(async {
+    threads()?.block_on(async {
         // Before starting, so that no signal finds the relay without a handler.
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut hangup = signal(SignalKind::hangup())?;
@@ -442,6 +441,15 @@ fn serve(config: Config, print_invite: Option<u32>) -> anyhow::Result<()> {
         tracing::info!("stopped");
         Ok(())
     })
+}
+
+/// The runtime. Where the system has no thread for it, tokio panics, which tells nobody what to do.
+fn threads() -> anyhow::Result<Runtime> {
+    let built = std::panic::catch_unwind(|| Builder::new_multi_thread().enable_all().build());
+    let Ok(runtime) = built else {
+        bail!("the system has no more threads: raise TasksMax= of systemd or `ulimit -u`, and start again")
+    };
+    runtime.context("cannot start threads")
 }
 
 /// To standard error. If the program that we are part of has a log already, that one is used.

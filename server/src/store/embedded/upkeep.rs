@@ -123,10 +123,17 @@ impl Upkeep {
         let current = journal.position().segment;
         for at in (0..self.leaving.len()).rev() {
             let (segment, said) = self.leaving[at];
-            if said == current && !shared.is_pinned(segment) {
-                journal.unlink(segment)?;
-                self.leaving.swap_remove(at);
-                tracing::debug!(segment, "a journal segment was emptied and removed");
+            if said != current || shared.is_pinned(segment) {
+                continue;
+            }
+            match journal.unlink(segment) {
+                Ok(()) => {
+                    self.leaving.swap_remove(at);
+                    tracing::debug!(segment, "a journal segment was emptied and removed");
+                }
+                // It is looked at again after the next round.
+                Err(BeginError::Later(_)) => {}
+                Err(BeginError::Fatal(fatal)) => return Err(fatal),
             }
         }
         Ok(())

@@ -298,14 +298,15 @@ impl Journal {
         Ok(())
     }
 
-    /// Ends the current segment and begins another with room for `need` bytes. All space is taken first, so
-    /// that `Full` means that nothing has changed.
+    /// Ends the current segment and begins another with room for `need` bytes. That one is there, whole,
+    /// before the current one is touched, so that `Later` means that nothing has changed.
     fn roll(&mut self, need: usize) -> Result<(), BeginError> {
         let number = self.current.ident.segment + 1;
         let ident = Ident { segment: number, marker: self.rng.next_u64() };
         let all = self.segments.keys().chain(&self.lost).copied();
         let roster = roster(ident, self.next_batch, all, &self.carried);
-        let next = match self.prepare(SEGMENT_HEADER + roster.buf.len() + need) {
+        let begin = [&self.header(ident).encode()[..], &roster.buf].concat();
+        let next = match self.prepare(number, &begin, need) {
             Ok(next) => next,
             Err(error) if passes(&error) => {
                 // Gives back what it took of the last space; if that fails, the next attempt does it.
@@ -314,15 +315,34 @@ impl Journal {
             }
             Err(error) => return Err(self.fatal("begin a segment", error).into()),
         };
-        self.switch(next, ident, roster).map_err(|error| self.fatal("end a segment", error).into())
+        let end = begin.len() as u32;
+        self.switch(next, ident, end).map_err(|error| self.fatal("end a segment", error).into())
     }
 
-    fn prepare(&mut self, bytes: usize) -> io::Result<(Arc<dyn DiskFile>, u64)> {
+    /// The first bytes of the next segment.
+    fn header(&self, ident: Ident) -> SegmentHeader {
+        SegmentHeader {
+            segment: ident.segment,
+            incarnation: self.time.incarnation,
+            marker: ident.marker,
+            prev_segment: self.current.ident.segment,
+            prev_end: self.current.end,
+            first_batch: self.next_batch,
+            stamp: self.stamp,
+            start: self.time.start,
+        }
+    }
+
+    /// Writes the next segment. Until it has its name it is nothing: whatever fails, another begins anew.
+    fn prepare(&mut self, number: u32, begin: &[u8], need: usize) -> io::Result<(Arc<dyn DiskFile>, u64)> {
         if self.disk.list()?.iter().any(|name| name == UNFINISHED) {
             self.disk.unlink(UNFINISHED)?;
         }
         let file = self.disk.create(UNFINISHED)?;
-        let allocated = grow(file.as_ref(), self.config, bytes as u64, 0)?;
+        let allocated = grow(file.as_ref(), self.config, (begin.len() + need) as u64, 0)?;
+        file.write_at(begin, 0)?;
+        file.sync()?;
+        self.disk.rename(UNFINISHED, &name_of(number))?;
         Ok((file, allocated))
     }
 
@@ -332,32 +352,16 @@ impl Journal {
         &mut self,
         (file, allocated): (Arc<dyn DiskFile>, u64),
         ident: Ident,
-        roster: Batch,
+        end: u32,
     ) -> io::Result<()> {
-        let old = &self.current;
-        let header = SegmentHeader {
-            segment: ident.segment,
-            incarnation: self.time.incarnation,
-            marker: ident.marker,
-            prev_segment: old.ident.segment,
-            prev_end: old.end,
-            first_batch: self.next_batch,
-            stamp: self.stamp,
-            start: self.time.start,
-        };
-        let begin = [&header.encode()[..], &roster.buf].concat();
-        file.write_at(&begin, 0)?;
-        file.sync()?;
-        self.disk.rename(UNFINISHED, &name_of(header.segment))?;
         self.disk.sync_dir()?;
         let current = &mut self.current;
         seal(current.file.as_ref(), current.ident, current.end, self.next_batch - 1)?;
         current.allocated = u64::from(current.end) + BATCH_HEADER as u64;
         self.note_length();
         self.next_batch += 1;
-        let end = begin.len() as u32;
         self.current = Current { ident, file, first: end, end, allocated };
-        self.segments.insert(header.segment, Usage { len: allocated, stamp: self.stamp, ..Usage::default() });
+        self.segments.insert(ident.segment, Usage { len: allocated, stamp: self.stamp, ..Usage::default() });
         Ok(())
     }
 
@@ -392,16 +396,18 @@ impl Journal {
     /// Removes a segment. What is needed of it, and the record that it may be gone, without which the next
     /// start would miss it, must be on stable storage; the latter in the current segment, because a start
     /// reads it only there.
-    pub(crate) fn unlink(&mut self, segment: u32) -> Result<(), Fatal> {
+    pub(crate) fn unlink(&mut self, segment: u32) -> Result<(), BeginError> {
         self.check()?;
         assert!(segment != self.current.ident.segment, "the current segment is never removed");
         self.reader.forget(segment);
-        if let Err(error) = self.disk.unlink(&name_of(segment)) {
-            return Err(self.fatal("remove a segment", error));
+        match self.disk.unlink(&name_of(segment)) {
+            Ok(()) => {}
+            Err(error) if passes(&error) => return Err(BeginError::Later(error)),
+            Err(error) => return Err(self.fatal("remove a segment", error).into()),
         }
         self.segments.remove(&segment);
         self.carried.remove(&segment);
-        self.disk.sync_dir().map_err(|error| self.fatal("sync the folder", error))
+        self.disk.sync_dir().map_err(|error| self.fatal("sync the folder", error).into())
     }
 
     /// A batch for the number of one segment. If there is no other space, it takes what the batch before left

@@ -57,6 +57,8 @@ struct State {
     bytes_read: usize,
     /// While it is closed, syncs of files wait.
     gate: Gate,
+    /// Whether there is no memory for a change of names.
+    starved: bool,
     /// How many bytes all files together may take.
     capacity: Option<usize>,
 }
@@ -81,6 +83,10 @@ impl State {
     fn operate(&mut self) -> io::Result<()> {
         self.operations += 1;
         if self.stop_at.is_some_and(|stop| self.operations >= stop) { Err(gone()) } else { Ok(()) }
+    }
+
+    fn rename(&mut self) -> io::Result<()> {
+        if self.starved { Err(io::ErrorKind::OutOfMemory.into()) } else { self.operate() }
     }
 
     fn used(&self) -> usize {
@@ -116,6 +122,11 @@ impl SimDisk {
         let gate = Arc::clone(&self.0.lock().gate);
         *gate.0.lock() = hold;
         gate.1.notify_all();
+    }
+
+    /// Makes every change of an existing name fail for want of memory from now on, or not any more.
+    pub(crate) fn starve(&self, starve: bool) {
+        self.0.lock().starved = starve;
     }
 
     /// Limits the bytes of all files together.
@@ -247,7 +258,7 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.0.lock();
-        state.operate()?;
+        state.rename()?;
         let inode = state.seen.remove(from).ok_or(io::ErrorKind::NotFound)?;
         state.seen.insert(to.to_owned(), inode);
         state.pending.push(NameChange::Renamed { from: from.to_owned(), to: to.to_owned(), inode });
@@ -256,7 +267,7 @@ impl Disk for SimDisk {
 
     fn unlink(&self, name: &str) -> io::Result<()> {
         let mut state = self.0.lock();
-        state.operate()?;
+        state.rename()?;
         state.seen.remove(name).ok_or(io::ErrorKind::NotFound)?;
         state.pending.push(NameChange::Gone(name.to_owned()));
         Ok(())

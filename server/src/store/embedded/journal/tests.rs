@@ -325,6 +325,37 @@ fn a_full_disk_refuses_before_anything_is_decided_and_recovers() {
     assert_eq!(found, written);
 }
 
+/// A segment that cannot get its name, or cannot be removed, for want of memory is waited for.
+#[test]
+fn names_that_cannot_be_changed_for_now_are_waited_for() {
+    let disk = SimDisk::default();
+    let (mut journal, ..) = open(&disk);
+    let (mut written, mut seed) = (Vec::new(), StdRng::seed_from_u64(1));
+    let first = journal.position().segment;
+    for starved in [true, false, true, false] {
+        disk.starve(starved);
+        let begun = journal.position().segment;
+        loop {
+            let batch = payloads(&mut seed, 3);
+            match append(&mut journal, &batch) {
+                Ok(_) => written.extend(batch),
+                Err(BeginError::Later(_)) => break assert!(starved),
+                Err(BeginError::Fatal(fatal)) => panic!("{fatal}"),
+            }
+            if journal.position().segment > begun {
+                break assert!(!starved);
+            }
+        }
+    }
+    let found: Vec<_> = open(&disk.power_cut(&mut seed)).1.into_iter().map(|record| record.2).collect();
+    assert_eq!(found, written);
+    journal.say_removed(first).expect("said");
+    disk.starve(true);
+    assert!(matches!(journal.unlink(first), Err(BeginError::Later(_))), "not now");
+    disk.starve(false);
+    journal.unlink(first).expect("now");
+}
+
 #[test]
 fn a_clean_end_leaves_nothing_to_rewrite_and_replay_starts_where_asked() {
     let disk = SimDisk::default();
