@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use posthorn_proto::limits;
 
 use super::Config;
+use crate::store::embedded::LEAST_PAST_BYTES;
 
 /// What is known of one key.
 #[derive(Debug, Clone, Copy)]
@@ -307,14 +308,15 @@ pub const KEYS: &[Key] = &[
         10,
         3600,
         "How old the id of a new post may be. Ids are in memory for so long, 75 bytes each, and then on disk. \
-         Do not raise it while clients may repeat older posts: for once such a repeat could be stored again.",
+         What is on disk already stays old if it is raised.",
     ),
     number(
         "store.post_id_bytes",
         "bytes",
-        MIB,
+        LEAST_PAST_BYTES,
         1024 * TIB,
-        "Most bytes of post ids on disk, 40 each; beyond it the oldest are forgotten before their time.",
+        "Most bytes of post ids on disk, 40 each; beyond it the oldest are forgotten before their time, some \
+         131,000 at once.",
     ),
     number(
         "store.unopened_seconds",

@@ -75,6 +75,7 @@ fn mistakes_are_told_with_the_key() {
         (&[("colour", "red")], "colour"),
         (&[("limits.idle_seconds", "1")], "limits.idle_seconds is 1: it must be 5 to 90"),
         (&[("limits.idle_seconds", "soon")], "idle_seconds"),
+        (&[("store.post_id_bytes", "5000000")], "16777216"),
         (&[("tls.key", "/k")], "tls.certificate"),
         (&[("public_url", "https://x")], "public_url"),
         (&[("limits.frame_bytes", "8192")], "frame_bytes"),

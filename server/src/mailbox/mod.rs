@@ -26,7 +26,7 @@ use self::readers::{Moved, Readers};
 use self::retention::{DAY, reserve, turn_cost};
 use crate::store::keyed::Keyed;
 use crate::store::{
-    Advance, Append, NewMailbox, OpenReader, OpeningNumber, ReaderView, StoreError, StorePolicy,
+    Advance, Append, NewIds, NewMailbox, OpenReader, OpeningNumber, ReaderView, StoreError, StorePolicy,
 };
 
 /// A mailbox, with bodies at places `L`.
@@ -114,12 +114,12 @@ impl<L: Clone + PartialEq> Mailbox<L> {
             && self.readers == Readers::new(&new.readers)
     }
 
-    /// Whether an append may be made, by the time `now` by which post ids are judged. The order of the checks
-    /// is part of the contract: post id, keys, turn, quota.
+    /// Whether an append may be made. The order of the checks is part of the contract: post id, keys, turn,
+    /// quota.
     pub(crate) fn append(
         &self,
         append: Append,
-        now: u64,
+        new_ids: &NewIds,
         keyed: &Keyed,
         policy: &StorePolicy,
     ) -> Result<Verdict, StoreError> {
@@ -127,10 +127,8 @@ impl<L: Clone + PartialEq> Mailbox<L> {
             let same = append.is_known_as(&entry.fingerprint);
             return if same { Ok(Verdict::Repeated(seq)) } else { Err(StoreError::PostIdReused) };
         }
-        // An id that is of now is held in memory if there was a post with it.
-        if !policy.is_of_now(&append.post_id, now) {
-            return Err(StoreError::PostIdTime { now });
-        }
+        // An id that a new post may have is held in memory if there was a post with it.
+        new_ids.check(&append.post_id)?;
         self.lock.check(&append.post_key, append.turn.as_ref().map(|(key, _)| key))?;
         let seq = self.log.head() + 1;
         let mut oldest = self.log.oldest();

@@ -75,12 +75,15 @@ impl<L: Clone + PartialEq> Mailbox<L> {
         Expiry::Keep { oldest }
     }
 
-    /// The first posts that need not be held in memory: they are trimmed, and their ids are no longer those
-    /// of new posts by the time `now`; prefixes only.
+    /// The first posts that need not be held in memory: they are trimmed, and their ids are old by the time
+    /// `now`; prefixes only. An id that is ahead (the clock was, or it is from before ids had a time) could
+    /// be that of a new post later, and is held for as long as repeats are to be recognised.
     pub(crate) fn past(&self, now: u64, policy: &StorePolicy) -> impl Iterator<Item = (u64, &Entry<L>)> {
-        let oldest = self.log.oldest();
-        let is_past =
-            move |(seq, entry): &(u64, &Entry<L>)| *seq < oldest && !policy.is_of_now(&entry.post_id, now);
+        let (oldest, kept) = (self.log.oldest(), u64::from(policy.post_id_seconds));
+        let is_past = move |(seq, entry): &(u64, &Entry<L>)| {
+            let is_over = u64::from(entry.time) + kept <= now;
+            *seq < oldest && (policy.is_old(entry.post_id.seconds(), now) || is_over)
+        };
         self.log.from(self.log.forgotten() + 1).take_while(is_past)
     }
 

@@ -50,6 +50,9 @@ pub trait Mailboxes: Send + Sync + 'static {
         Some((append, ticket))
     }
 
+    /// The time by which post ids are judged, unix seconds. It never goes back, whatever the clock does.
+    fn posts_time(&self) -> u64;
+
     /// Whether [`Mailboxes::open`] would be refused as things stand, with the same error; cheaper than asking
     /// that. `Ok` promises nothing.
     fn may_open(&self, open: OpenReader) -> Later<'_, (), StoreError>;

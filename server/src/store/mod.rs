@@ -49,6 +49,7 @@ pub use self::clock::Clock;
 pub use self::directory::Directory;
 pub use self::error::StoreError;
 pub use self::mailboxes::Mailboxes;
+pub(crate) use self::policy::NewIds;
 pub use self::policy::StorePolicy;
 pub use self::published::{Published, Standing, Ticket, Unheard};
 pub use self::words::{

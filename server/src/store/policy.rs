@@ -2,6 +2,8 @@
 
 use posthorn_proto::{MailboxId, PostId};
 
+use super::StoreError;
+
 /// The bounds and durations that all engines keep to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StorePolicy {
@@ -54,12 +56,38 @@ impl StorePolicy {
 const AHEAD_SECONDS: u64 = 300;
 
 impl StorePolicy {
-    /// Whether a new post may have this id: it was made in the last minutes, as far as it says. As the time
-    /// by which that is judged never goes back, what is no longer of now never is again. `now` is that time,
-    /// unix seconds.
-    pub(crate) fn is_of_now(&self, post_id: &PostId, now: u64) -> bool {
-        let made = post_id.seconds();
-        made + u64::from(self.fresh_seconds) > now && made <= now + AHEAD_SECONDS
+    /// Whether an id that was made then is not of the last minutes any more. As the time `now` by which that
+    /// is judged never goes back (unix seconds), what is old stays so.
+    pub(crate) fn is_old(&self, made: u64, now: u64) -> bool {
+        made + u64::from(self.fresh_seconds) <= now
+    }
+
+    /// The ids that new posts may have at the time `now`, where ids made at `passed` have left memory as old.
+    pub(crate) fn new_ids(&self, passed: u64, now: u64) -> NewIds {
+        let old = now.checked_sub(self.fresh_seconds.into());
+        NewIds { first: old.map_or(passed, |old| old.max(passed)) + 1, now }
+    }
+}
+
+/// The ids that new posts may have. They are of the last minutes, which the policy says, and of what has left
+/// memory none is among them, whatever the policy was then: so whoever knows nothing of such an id in memory
+/// knows that there was no post with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NewIds {
+    /// When the oldest was made, and what time it is now, unix seconds.
+    first: u64,
+    now: u64,
+}
+
+impl NewIds {
+    /// Whether this one is among them, as far as it says when it was made.
+    pub(crate) fn contain(&self, post_id: &PostId) -> bool {
+        (self.first..=self.now + AHEAD_SECONDS).contains(&post_id.seconds())
+    }
+
+    /// Refuses any other.
+    pub(crate) fn check(&self, post_id: &PostId) -> Result<(), StoreError> {
+        if self.contain(post_id) { Ok(()) } else { Err(StoreError::PostIdTime { now: self.now }) }
     }
 }
 

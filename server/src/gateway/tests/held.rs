@@ -44,6 +44,9 @@ impl Mailboxes for Held {
             self.0.append(append).await
         })
     }
+    fn posts_time(&self) -> u64 {
+        self.0.posts_time()
+    }
     fn may_create(&self, new: NewMailbox) -> Later<'_, bool, StoreError> {
         self.0.may_create(new)
     }

@@ -286,7 +286,9 @@ macro_rules! conformance {
         $crate::store::conformance::conformance! { @each $engine;
             posts { seqs_have_no_holes a_repeat_gets_its_old_seq an_id_stands_for_one_post
                 new_ids_are_of_now ids_are_remembered_long_enough old_ids_stand_for_one_post
+                another_age_of_new_ids_forgets_nothing
                 ids_are_of_one_life what_is_stored_is_recognised_for_ever a_step_back_forgets_nothing
+                a_step_back_keeps_nothing_in_memory ids_of_a_clock_that_was_ahead_are_not_new_twice
                 a_flood_is_forgotten_and_recognised
                 events_come_in_order ids_are_per_mailbox many_posts_are_found
                 concurrent_posts_get_seqs_of_their_own no_answer_is_older_than_one_before_it }

@@ -8,7 +8,7 @@ use super::names::{
     at, device, envelope, expect, finger, handle_of, open, post, post_id, post_key, sized, turning, upto,
 };
 use super::{Clock as _, EXPIRY, Event, Fixture, START};
-use crate::store::{Append, ReadRange, StoreError, Stored};
+use crate::store::{Append, ReadRange, StoreError, StorePolicy, Stored};
 
 pub(crate) async fn seqs_have_no_holes(mut f: Fixture) {
     let m = f.mailbox(1, &[1]).await;
@@ -144,6 +144,7 @@ pub(crate) async fn old_ids_stand_for_one_post(mut f: Fixture) {
     expect(f.store.expire().await);
     for _ in 0..2 {
         assert_eq!(f.store.stats().posts, 0);
+        assert_eq!(f.store.stats().past_since, 0, "nothing is missing");
         for n in &all {
             assert_eq!(
                 f.store.append(sized(m, *n, 0, 10)).await,
@@ -161,6 +162,31 @@ pub(crate) async fn old_ids_stand_for_one_post(mut f: Fixture) {
         }
         f.restart().await;
     }
+}
+
+/// Whatever the operator sets: an id that has left memory as old is new no more.
+pub(crate) async fn another_age_of_new_ids_forgets_nothing(mut f: Fixture) {
+    let m = f.mailbox(1, &[1]).await;
+    expect(f.store.append(post(m, 1, 0)).await);
+    f.clock.pass(10);
+    let later = f.now(post(m, 2, 0));
+    expect(f.store.append(later.clone()).await);
+    expect(f.store.advance(upto(m, 1, 2)).await);
+    f.clock.pass(FRESH - 10);
+    expect(f.store.expire().await);
+    assert_eq!(f.store.stats().posts, 1);
+    for fresh_seconds in [3 * FRESH, FRESH / 2, 2 * FRESH] {
+        f.set_policy(StorePolicy { fresh_seconds: fresh_seconds as u32, ..f.policy() });
+        for round in 0..2 {
+            f.restart().await;
+            assert_eq!(f.store.append(post(m, 1, 0)).await, Ok(1), "{fresh_seconds}, round {round}");
+            assert_eq!(f.store.append(later.clone()).await, Ok(2), "{fresh_seconds}, round {round}");
+            assert_eq!(f.store.append(post(m, 3, 0)).await, not_of_now(&f), "it may have been here");
+            expect(f.store.expire().await);
+        }
+    }
+    let next = at(post(m, 3, 0), START + 11);
+    assert_eq!(f.store.append(next).await, Ok(3), "the age that is set now counts");
 }
 
 pub(crate) async fn ids_are_of_one_life(mut f: Fixture) {
@@ -215,6 +241,7 @@ pub(crate) async fn a_step_back_forgets_nothing(mut f: Fixture) {
             panic!("an id that may have left memory is not new, round {round}")
         };
         assert!(now >= was, "clients are told a time that will do: {now}, it was {was}");
+        assert_eq!(f.store.posts_time(), now, "at once");
         assert_eq!(f.store.append(of_then.clone()).await, Ok(2), "round {round}");
         assert_eq!(f.store.append(at(post(m, 4 + round, 0), now)).await, Ok(3 + u64::from(round)));
         f.restart().await;
@@ -229,6 +256,48 @@ pub(crate) async fn a_step_back_forgets_nothing(mut f: Fixture) {
     expect(f.store.expire().await);
     assert_eq!(f.store.append(unknown).await, not_of_now(&f));
     assert_eq!(f.store.stats().posts, 0);
+}
+
+/// Nor does it keep anything in memory, or refuse anything: what matters to posts goes by their own clock.
+pub(crate) async fn a_step_back_keeps_nothing_in_memory(mut f: Fixture) {
+    let m = f.mailbox(1, &[1]).await;
+    expect(f.store.append(post(m, 1, 0)).await);
+    expect(f.store.advance(upto(m, 1, 1)).await);
+    f.clock.jump(-30 * 86_400);
+    expect(f.store.confirm_clock().await);
+    for round in 0..2 {
+        assert!(f.store.posts_time() >= START, "round {round}");
+        let new = at(post(m, 2 + round, 0), f.store.posts_time());
+        assert_eq!(f.store.append(new).await, Ok(2 + u64::from(round)));
+        expect(f.store.advance(upto(m, 1, 2 + u64::from(round))).await);
+        f.clock.pass(10);
+        f.restart().await;
+    }
+    f.clock.pass(2 * FRESH);
+    expect(f.store.expire().await);
+    assert_eq!(f.store.stats().posts, 0);
+    assert_eq!(f.store.append(post(m, 1, 0)).await, Ok(1));
+}
+
+/// The clock was ahead, and was set right while the relay was off: when the time comes that it had shown, the
+/// ids from then are not new again.
+pub(crate) async fn ids_of_a_clock_that_was_ahead_are_not_new_twice(mut f: Fixture) {
+    let m = f.mailbox(1, &[1]).await;
+    expect(f.store.append(post(m, 1, 0)).await);
+    expect(f.store.append(at(post(m, 2, 0), START + 300)).await);
+    f.clock.jump(-25_000);
+    expect(f.store.confirm_clock().await);
+    f.restart().await;
+    expect(f.store.advance(upto(m, 1, 2)).await);
+    for round in 0..30 {
+        expect(f.store.expire().await);
+        assert_eq!(f.store.append(post(m, 1, 0)).await, Ok(1), "round {round}");
+        assert_eq!(f.store.append(at(post(m, 2, 0), START + 300)).await, Ok(2), "round {round}");
+        f.clock.pass(1000);
+        if round % 7 == 0 {
+            f.restart().await;
+        }
+    }
 }
 
 /// Memory stays as it is however much comes, and nothing is refused for what is no longer held.

@@ -70,10 +70,15 @@ impl Mailboxes for EmbeddedStore {
         })
     }
 
+    fn posts_time(&self) -> u64 {
+        self.shared.now(self.clock.as_ref()).posts
+    }
+
     fn append_soon(&self, append: Append, ticket: Ticket) -> Option<(Append, Ticket)> {
-        // Whoever has to look it up waits. (If it is of now as yet, the ledger still holds what it knows of
+        // Whoever has to look it up waits. (If it may be new as yet, the ledger still holds what it knows of
         // it when its turn comes: to be forgotten it would first have to be asked for, behind this.)
-        if !self.policy.is_of_now(&append.post_id, self.shared.posts_time()) {
+        let new_ids = self.policy.new_ids(self.shared.past.made(), self.shared.posts_time());
+        if !new_ids.contain(&append.post_id) {
             return Some((append, ticket));
         }
         let command = Command::Append(append);

@@ -218,8 +218,13 @@ mod tests {
         let nowhere = Location { segment: 0, offset: 0, len: 0 };
         ledger.apply(&Record { version: 1, time: 1, change }, nowhere, &mut |_, _| ());
         let known = Known::of(None).expect("there is no file");
-        let bounds = Bounds { seconds: 0, bytes: 0, entries: 1 };
-        let past = PastIds::open(Arc::new(SimDisk::default()), bounds, &mut StdRng::seed_from_u64(1));
+        let bounds = Bounds { seconds: 0, fresh: 0, bytes: 0, entries: 1 };
+        let past = PastIds::open(
+            Arc::new(SimDisk::default()),
+            bounds,
+            Default::default(),
+            &mut StdRng::seed_from_u64(1),
+        );
         let (past, clocks) = (past.expect("opens"), Clocks::new(0, 0, 0, 0));
         let at = (journal.reader(), journal.position());
         let shared = Arc::new(Shared::new(ledger, at, known, past, clocks));

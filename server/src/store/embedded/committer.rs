@@ -562,7 +562,7 @@ fn takes_space(command: &Command) -> bool {
         | Command::Advance(_)
         | Command::Destroy { .. }
         | Command::Expire
-        | Command::Forget(_)
+        | Command::Forget { .. }
         | Command::ConfirmClock
         | Command::RemoveAccount(_)
         | Command::TakeKeyPackages(_)
@@ -587,7 +587,7 @@ pub(super) fn size_of(command: &Command) -> usize {
                 one_time.iter().chain(last_resort).map(|package| package.len() + RECORD_BYTES).sum()
             }
             Command::DrawTokens { hashes, .. } => 32 * hashes.len(),
-            Command::Forget(forgets) => RECORD_BYTES * forgets.len(),
+            Command::Forget { posts, .. } => RECORD_BYTES * posts.len(),
             _ => 0,
         }
 }

@@ -90,6 +90,9 @@ const MARK_BYTES: u64 = 88;
 
 /// Entries of a slice of the past: 5 MiB, and 10 MiB of memory until it is written.
 const SLICE: usize = 1 << 17;
+/// Fewest bytes that the past may take: two slices and a full log fit, or each slice would go at once.
+pub(crate) const LEAST_PAST_BYTES: u64 = 16 << 20;
+const _: () = assert!(LEAST_PAST_BYTES >= 3 * 41 * SLICE as u64);
 /// Look-ups in the past that may wait for the disk at once.
 const SEARCHES: usize = 4;
 
@@ -326,12 +329,15 @@ impl EmbeddedStore {
         let lost_unknown = !known.knows(started.unknown_losses().iter());
         let bounds = past::Bounds {
             seconds: u64::from(config.policy.post_id_seconds),
+            fresh: u64::from(config.policy.fresh_seconds),
             bytes: config.past_bytes,
             entries: site.slice,
         };
-        let past = PastIds::open(site.past, bounds, rng).map_err(past_failed(folder))?;
+        let past =
+            PastIds::open(site.past, bounds, started.ledger.passed(), rng).map_err(past_failed(folder))?;
+        started.ledger.found_passed(past.passed());
         let (wall, steady) = (clock.unix_seconds(), clock.monotonic_seconds());
-        let clocks = Clocks::new(wall, steady, started.ledger.latest(), past.newest());
+        let clocks = Clocks::new(wall, steady, started.ledger.latest(), started.ledger.posts_clock());
         // What was replayed is durable: where that was not certain, the journal has written it again.
         let shared = Arc::new(Shared::new(
             started.ledger,
@@ -426,8 +432,10 @@ impl EmbeddedStore {
     ) -> Result<(), StartError> {
         if let Some(renewal) = renewal {
             // What is told apart by another life's seqs would be told wrong.
-            self.shared.past.clear().map_err(past_failed(self.folder.as_deref().map(Folder::path)))?;
+            let cleared = self.shared.past.clear(self.shared.now(self.clock.as_ref()).posts);
+            let passed = cleared.map_err(past_failed(self.folder.as_deref().map(Folder::path)))?;
             self.blocking(Command::Restored).map_err(StartError::Renewal)?;
+            self.blocking(Command::Forget { posts: Vec::new(), passed }).map_err(StartError::Renewal)?;
             renewal.tell();
             if !life.is_new {
                 *self.incarnation.get_mut() = fresh(rng);

@@ -68,11 +68,11 @@ impl EmbeddedStore {
 
     /// Writes posts down that the ledger need not hold, and lets it forget them. Returns whether it did.
     async fn pass(&self, past: Vec<Past>) -> Result<bool, StoreError> {
-        let (forgets, now) = (Forget::all(&past), self.shared.now(self.clock.as_ref()).posts);
+        let (posts, now) = (Forget::all(&past), self.shared.now(self.clock.as_ref()).posts);
         let shared = Arc::clone(&self.shared);
         let written = tokio::task::spawn_blocking(move || shared.past.write(&past, now)).await;
         match written.map_err(|_| StoreError::Stopped)? {
-            Ok(()) => self.run(Command::Forget(forgets)).await.map(|_| true),
+            Ok(passed) => self.run(Command::Forget { posts, passed }).await.map(|_| true),
             Err(error) => {
                 tracing::warn!(%error, "post ids cannot be written down: they stay in memory for now");
                 Ok(false)
@@ -88,9 +88,12 @@ impl EmbeddedStore {
         }
         let shared = Arc::clone(&self.shared);
         let tidied = tokio::task::spawn_blocking(move || shared.past.tidy(now)).await;
-        if let Err(error) = tidied.map_err(|_| StoreError::Stopped)? {
-            tracing::warn!(%error, "old post ids cannot be removed for now");
+        match tidied.map_err(|_| StoreError::Stopped)? {
+            Ok(passed) => self.run(Command::Forget { posts: Vec::new(), passed }).await.map(drop),
+            Err(error) => {
+                tracing::warn!(%error, "old post ids cannot be removed for now");
+                Ok(())
+            }
         }
-        Ok(())
     }
 }

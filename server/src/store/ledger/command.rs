@@ -24,8 +24,11 @@ pub(crate) enum Command {
         turn_key: KeyHash,
     },
     Expire,
-    /// These posts can be recognised without the ledger: it forgets them.
-    Forget(Vec<Forget>),
+    /// These posts can be recognised without the ledger: it forgets them, and notes how far they have gone.
+    Forget {
+        posts: Vec<Forget>,
+        passed: Passed,
+    },
     ConfirmClock,
     MintInvite(NewInvite),
     Register(NewAccount),
@@ -89,7 +92,8 @@ pub(crate) enum Unrecorded {
     },
     /// This number was given to an opening. Most openings come and go without a record.
     Opened(OpeningNumber),
-    /// These mailboxes were looked at for expiry at this time, unix seconds, and had nothing to drop.
+    /// These mailboxes were looked at for expiry at this time of the clock of post ids, unix seconds, and had
+    /// nothing to drop.
     Idle {
         mailboxes: Vec<MailboxId>,
         now: u64,
@@ -154,6 +158,24 @@ pub(crate) struct Past {
     pub(crate) seq: u64,
     pub(crate) post_id: PostId,
     pub(crate) fingerprint: ShortFingerprint,
+}
+
+/// How far posts have left the ledger. It becomes durable together with the forgetting, and after what it
+/// says: so what is missing of it was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Passed {
+    /// The newest time, unix seconds, in an id that was old when its post left. An id from then or before is
+    /// that of no new post, whatever the policy is by now.
+    pub(crate) made: u64,
+    /// When posts left last, by the clock of post ids, unix seconds.
+    pub(crate) at: u64,
+    /// Since when posts that have left are recognised, by that clock, unix seconds; 0 = since ever.
+    pub(crate) since: u64,
+    /// Where they are kept in numbered parts: from which on all are there, the one that is being filled, and
+    /// how many posts are in that.
+    pub(crate) first: u64,
+    pub(crate) number: u64,
+    pub(crate) entries: u64,
 }
 
 /// The posts of a mailbox up to this seq are to be forgotten.

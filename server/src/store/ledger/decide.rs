@@ -6,7 +6,7 @@ use bytes::Bytes;
 use posthorn_proto::frame::TokenPurpose;
 use posthorn_proto::{BlobId, DeviceId, Handle, KeyHash, MailboxId};
 
-use super::{Change, Command, Decision, Forget, Ledger, Outcome, Past, Record, Taken, Unrecorded};
+use super::{Change, Command, Decision, Forget, Ledger, Outcome, Passed, Past, Record, Taken, Unrecorded};
 use crate::blob::change::{BlobChange, Held};
 use crate::directory::change::DirectoryChange;
 use crate::directory::tokens::Drawn;
@@ -51,7 +51,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
                 Ok(self.done(self.about(mailbox, [MailboxChange::Removed]), now))
             }
             Command::Expire => Ok(self.decide_expire(at)),
-            Command::Forget(forgets) => Ok(self.decide_forget(&forgets, now)),
+            Command::Forget { posts, passed } => Ok(self.decide_forget(&posts, passed, now)),
             Command::ConfirmClock => Ok(self.done([Change::Clock], now)),
             Command::MintInvite(invite) => Ok(self.decide_mint(invite, now)),
             Command::Register(new) => self.decide_register(new, now),
@@ -148,7 +148,8 @@ impl<L: Clone + PartialEq> Ledger<L> {
     fn decide_append(&self, append: Append, at: Now) -> Decided<L> {
         let (mailbox, now) = (append.mailbox, at.time);
         let present = self.mailbox(&mailbox)?;
-        let change = match present.append(append, at.posts, &self.keyed, &self.policy)? {
+        let new_ids = self.policy.new_ids(self.passed().made, at.posts);
+        let change = match present.append(append, &new_ids, &self.keyed, &self.policy)? {
             Verdict::Repeated(seq) => return Ok(self.decided(Outcome::Posted(seq), [], now)),
             Verdict::Accepted(change) => change,
         };
@@ -168,7 +169,8 @@ impl<L: Clone + PartialEq> Ledger<L> {
     fn decide_expire(&self, now: Now) -> Decision<L> {
         let (mut changes, mut idle, mut past) = (Vec::new(), Vec::new(), Vec::new());
         let mut left = CUT_AT_ONCE;
-        let mut due = self.due.iter().take_while(|(at, _)| u64::from(*at) <= now.time).peekable();
+        // By the clock that never goes back, or what is to leave memory would wait for the other to catch up.
+        let mut due = self.due.iter().take_while(|(at, _)| u64::from(*at) <= now.posts).peekable();
         // Something must be left for what is found: whatever was looked at counts as dealt with.
         while left > LOOK
             && let Some((_, id)) = due.next()
@@ -209,13 +211,13 @@ impl<L: Clone + PartialEq> Ledger<L> {
         let has_cut = changes.iter().any(|change| matches!(change, Change::Mailbox { .. }));
         let outcome = Outcome::Expired { more: more || has_cut || left <= LOOK, past };
         // Applying a cut finds the mailbox's next time; nothing else would move the others out of the way.
-        let unrecorded = Unrecorded::Idle { mailboxes: idle, now: now.time };
+        let unrecorded = Unrecorded::Idle { mailboxes: idle, now: now.posts };
         Decision { unrecorded, ..self.decided(outcome, changes, now.time) }
     }
 
     /// The posts that a mailbox need not hold, at most so many.
     fn past(&self, id: MailboxId, mailbox: &Mailbox<L>, now: Now, most: u64) -> Vec<Past> {
-        if mailbox.past_due(&self.policy).is_none_or(|due| due > now.time) {
+        if mailbox.past_due(&self.policy).is_none_or(|due| due > now.posts) {
             return Vec::new();
         }
         let life = mailbox.life;
@@ -250,9 +252,12 @@ impl<L: Clone + PartialEq> Ledger<L> {
 
     /// Forgets posts whose repeats are recognised elsewhere. What is stored, or stood in an earlier life of
     /// its mailbox, is not concerned.
-    fn decide_forget(&self, forgets: &[Forget], now: u64) -> Decision<L> {
-        let mut changes = Vec::new();
-        for Forget { mailbox, life, to } in forgets {
+    fn decide_forget(&self, posts: &[Forget], passed: Passed, now: u64) -> Decision<L> {
+        // What has left stays old, whoever says late how far that had come.
+        let passed = Passed { made: passed.made.max(self.passed().made), ..passed };
+        let mut changes: Vec<Change> =
+            (passed != self.passed()).then_some(Change::Passed(passed)).into_iter().collect();
+        for Forget { mailbox, life, to } in posts {
             let Some(present) = self.mailboxes.get(mailbox).filter(|present| present.life == *life) else {
                 continue;
             };

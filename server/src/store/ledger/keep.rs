@@ -53,6 +53,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
         let tombstone = Keep::copy_if(record.version > floor || record.version == self.newest.version);
         match &record.change {
             Change::Clock => Keep::copy_if(record.version == self.believed.version),
+            Change::Passed(_) => Keep::copy_if(record.version == self.passed.0),
             Change::Created { mailbox, token, .. } => {
                 let present = self.mailboxes.get(mailbox).filter(|present| present.life == record.version);
                 let mut keep = Keep::DROP;

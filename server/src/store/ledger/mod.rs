@@ -35,7 +35,9 @@ use posthorn_proto::frame::TokenPurpose;
 use posthorn_proto::limits::POST_OVERHEAD_BYTES;
 use posthorn_proto::{BlobId, DeviceId, Handle, KeyHash, MailboxId};
 
-pub(crate) use self::command::{Command, Decision, Forget, Held, HeldCard, Outcome, Past, Taken, Unrecorded};
+pub(crate) use self::command::{
+    Command, Decision, Forget, Held, HeldCard, Outcome, Passed, Past, Taken, Unrecorded,
+};
 pub(crate) use self::keep::Keep;
 pub(crate) use self::rebuild::{Missing, Rebuild};
 pub(crate) use self::record::{Change, News, Record};
@@ -77,6 +79,8 @@ pub(crate) struct Ledger<L> {
     newest: At,
     /// Version and time of the newest `Clock` record: the last time that was certainly believed.
     believed: At,
+    /// How far posts have left, and the version of the record that says so.
+    passed: (u64, Passed),
     mailboxes: Map<MailboxId, Box<Mailbox<L>>>,
     /// When each mailbox will be looked at for expiry: exactly one entry for each, and later than needed by
     /// at most what the policy allows.
@@ -109,6 +113,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
             keyed,
             newest: At { version: 0, time: 0 },
             believed: At { version: 0, time: 0 },
+            passed: (0, Passed::default()),
             mailboxes: Map::new(keyed),
             due: BTreeSet::new(),
             buried: Vec::new(),
@@ -148,6 +153,24 @@ impl<L: Clone + PartialEq> Ledger<L> {
     pub(crate) fn latest(&self) -> u64 {
         let (newest, believed) = (u64::from(self.newest.time), u64::from(self.believed.time));
         if self.believed.version > 0 && newest > believed + OFF_SECONDS { believed } else { newest }
+    }
+
+    /// How far posts have left.
+    pub(crate) fn passed(&self) -> Passed {
+        self.passed.1
+    }
+
+    /// Notes how far posts had left at a start, as they say where they are: that may be further than the
+    /// records do.
+    pub(crate) fn found_passed(&mut self, passed: Passed) {
+        self.passed.1 = passed;
+    }
+
+    /// What the clock of post ids is known to have shown, unix seconds: it never goes back.
+    pub(crate) fn posts_clock(&self) -> u64 {
+        let newest = |mailbox: &Mailbox<L>| mailbox.log.from(0).map(|(_, entry)| entry.time).max();
+        let posted = self.mailboxes.iter().filter_map(|(_, mailbox)| newest(mailbox)).max();
+        self.passed().at.max(posted.unwrap_or(0).into())
     }
 
     /// Version of the newest record about the mailbox; 0 = no such mailbox. What was read of the mailbox may
@@ -288,6 +311,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
         self.know(at);
         match &record.change {
             Change::Clock => self.believe(at),
+            Change::Passed(passed) => self.note_passed(at.version, *passed),
             Change::Created { mailbox, token, post_key, turn_key, readers, expiry, quota } => {
                 self.paid(TokenPurpose::CreateMailbox, token, at.version);
                 let new = NewMailbox {
@@ -324,6 +348,13 @@ impl<L: Clone + PartialEq> Ledger<L> {
     fn believe(&mut self, at: At) {
         if at.version > self.believed.version {
             self.believed = at;
+        }
+    }
+
+    /// Notes how far posts have left, as the record of this version says.
+    fn note_passed(&mut self, version: u64, passed: Passed) {
+        if version > self.passed.0 {
+            self.passed = (version, passed);
         }
     }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use hashbrown::HashMap;
 use posthorn_proto::{MailboxId, PostId};
 
-use super::{Change, Ledger, Record, RowKey};
+use super::{Change, Ledger, Passed, Record, RowKey};
 use crate::mailbox::change::{MailboxChange, Snapshot};
 use crate::mailbox::log::{Entry, Log};
 use crate::mailbox::{At, Mailbox, stored_bytes};
@@ -96,11 +96,12 @@ impl<L: Clone + PartialEq> Rebuild<L> {
         }
     }
 
-    /// Takes over the newest version and time, those that were last believed, and the day before which tokens
-    /// are void.
-    pub(super) fn import_meta(&mut self, newest: At, believed: At, void_before: u32) {
+    /// Takes over the newest version and time, those that were last believed, the day before which tokens are
+    /// void, and how far posts have left.
+    pub(super) fn import_meta(&mut self, newest: At, believed: At, void_before: u32, passed: (u64, Passed)) {
         self.ledger.know(newest);
         self.ledger.believe(believed);
+        self.ledger.note_passed(passed.0, passed.1);
         self.ledger.tokens.void(void_before);
         self.ledger.uploads.void(void_before);
     }

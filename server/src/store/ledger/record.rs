@@ -12,6 +12,7 @@
 use bytes::Bytes;
 use posthorn_proto::{KeyHash, MailboxId, Reader};
 
+use super::Passed;
 use crate::blob::change::BlobChange;
 use crate::directory::change::DirectoryChange;
 use crate::mailbox::change::MailboxChange;
@@ -37,6 +38,8 @@ pub(crate) struct Record {
 pub(crate) enum Change {
     /// Only that this was the time.
     Clock,
+    /// How far posts have left the ledger.
+    Passed(Passed),
     /// A mailbox exists; its life is the record's version. The token is spent.
     Created {
         mailbox: MailboxId,
@@ -111,7 +114,7 @@ impl Record {
     /// kind: the next cursor, the next day.
     pub(crate) fn is_lasting(&self) -> bool {
         match &self.change {
-            Change::Clock => false,
+            Change::Clock | Change::Passed(_) => false,
             Change::Created { .. } => true,
             Change::Mailbox { change, .. } => change.is_lasting(),
             Change::Blob(change) => change.is_lasting(),
@@ -140,6 +143,7 @@ impl Record {
         w.number(self.version).number(u64::from(self.time));
         match &self.change {
             Change::Clock => {}
+            Change::Passed(passed) => passed.encode(&mut w),
             Change::Created { mailbox, token, post_key, turn_key, readers, expiry, quota } => {
                 w.fixed(mailbox).fixed(token).fixed(post_key).fixed(turn_key).readers(readers);
                 w.number(u64::from(*expiry)).number(*quota);
@@ -168,12 +172,25 @@ impl Record {
     }
 }
 
+impl Passed {
+    pub(super) fn encode(&self, w: &mut Writer<'_>) {
+        w.number(self.made).number(self.at).number(self.since);
+        w.number(self.first).number(self.number).number(self.entries);
+    }
+
+    pub(super) fn decode(p: &mut Parser) -> Result<Self, BadRecord> {
+        let (made, at, since) = (p.number()?, p.number()?, p.number()?);
+        Ok(Self { made, at, since, first: p.number()?, number: p.number()?, entries: p.number()? })
+    }
+}
+
 /// The stable number of each kind of record: 10 to 18 are a mailbox's, 20 to 22 a blob's, those from 30 on
 /// the directory's. A number is never reused.
 fn kind(change: &Change) -> u8 {
     match change {
         Change::Clock => 1,
         Change::Created { .. } => 2,
+        Change::Passed(_) => 3,
         Change::Mailbox { change, .. } => change.kind(),
         Change::Blob(change) => change.kind(),
         Change::Directory(change) => change.kind(),
@@ -192,6 +209,7 @@ fn decode_change(kind: u8, p: &mut Parser) -> Result<Change, BadRecord> {
             expiry: p.small()?,
             quota: p.number()?,
         },
+        3 => Change::Passed(Passed::decode(p)?),
         10..=18 => Change::Mailbox {
             mailbox: MailboxId(p.array()?),
             life: p.number()?,

@@ -2,7 +2,7 @@
 //!
 //! | key: tag, name | value |
 //! |---|---|
-//! | 1 | meta: newest version and time, version and time last believed, day before which tokens are void |
+//! | 1 | meta: newest version and time, version and time last believed, day before which tokens are void; how far posts have left, with the version of its record |
 //! | 2, mailbox 16 | life, version, stated, [`Snapshot`] |
 //! | 3, mailbox 16, chunk u64 BE | life, first seq, entries: the remembered posts with seqs in chunk × 64 .. + 63 |
 //! | 4, handle | identity key, devices, perhaps the place of its record |
@@ -14,7 +14,7 @@
 //! | 10, upload token hash 32 | version, day, perhaps the blob that it is spent on |
 //! | 11, blob 16 | life, version and place of its record, length, holder's key hash, end of the lease |
 //!
-//! Rows 4 and 5 of earlier versions lack what comes last, and so do their snapshots (the openings).
+//! Rows 1, 4 and 5 of earlier versions lack what comes last, and so do their snapshots (the openings).
 //!
 //! Every value begins with the format byte. In order of keys, a mailbox comes before its chunks.
 
@@ -24,7 +24,7 @@ use bytes::Bytes;
 use posthorn_proto::frame::TokenPurpose;
 use posthorn_proto::{BlobId, DeviceId, Handle, KeyHash, MailboxId, PostId};
 
-use super::{Ledger, Rebuild};
+use super::{Ledger, Passed, Rebuild};
 use crate::blob::Blob;
 use crate::blob::change::Held;
 use crate::directory::accounts::Account;
@@ -325,6 +325,8 @@ impl<L: Place> Ledger<L> {
                     w.number(at.version).number(u64::from(at.time));
                 }
                 w.number(u64::from(self.tokens.void_before()));
+                w.number(self.passed.0);
+                self.passed.1.encode(&mut w);
             }
             RowKey::Mailbox(id) => {
                 let mailbox = self.mailboxes.get(id)?;
@@ -446,7 +448,12 @@ impl<L: Place> Rebuild<L> {
             RowKey::Meta => {
                 let newest = At { version: p.number()?, time: p.small()? };
                 let believed = At { version: p.number()?, time: p.small()? };
-                self.import_meta(newest, believed, p.small()?);
+                let void_before = p.small()?;
+                let passed = match p.end() {
+                    Ok(()) => (0, Passed::default()),
+                    Err(_) => (p.number()?, Passed::decode(&mut p)?),
+                };
+                self.import_meta(newest, believed, void_before, passed);
             }
             RowKey::Mailbox(id) => {
                 let (life, version, stated) = (p.number()?, p.number()?, p.number()?);

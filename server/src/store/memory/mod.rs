@@ -14,7 +14,7 @@ use posthorn_proto::{BlobId, DeviceId, Handle, Incarnation, KeyHash, MailboxId, 
 use rand::CryptoRng;
 
 use super::clock::{Clocks, Now};
-use super::ledger::{Command, Forget, Ledger, Outcome, Past, Rebuild, Record, Taken};
+use super::ledger::{Command, Forget, Ledger, Outcome, Passed, Past, Rebuild, Record, Taken};
 use super::{
     Advance, Append, BlobView, Blobs, CardRecord, Clock, DeviceRecord, Directory, KeyPackageStock, Later,
     Mailboxes, NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader, Published, ReadRange, ReaderView,
@@ -117,9 +117,8 @@ impl MemoryStore {
         published: Arc<dyn Published>,
     ) -> Self {
         ledger.number_openings(starts);
-        let newest = past.values().map(|(.., at)| *at).max().unwrap_or(0);
         let (wall, steady) = (clock.unix_seconds(), clock.monotonic_seconds());
-        let clocks = Clocks::new(wall, steady, ledger.latest(), newest);
+        let clocks = Clocks::new(wall, steady, ledger.latest(), ledger.posts_clock());
         let state = Mutex::new(State { ledger, clocks, past, journal, starts, open: true });
         Self { incarnation: Mutex::new(incarnation), policy, clock, published, state }
     }
@@ -164,11 +163,15 @@ impl MemoryStore {
 
     /// Notes posts elsewhere, and lets the ledger forget them (rule 2).
     fn pass(&self, state: &mut State, past: &[Past]) -> Result<(), StoreError> {
-        let (forgets, now) = (Forget::all(past), self.now(state).posts);
+        let (posts, now) = (Forget::all(past), self.now(state).posts);
+        let old =
+            past.iter().map(|past| past.post_id.seconds()).filter(|made| self.policy.is_old(*made, now));
+        let before = state.ledger.passed();
+        let passed = Passed { made: old.fold(before.made, u64::max), at: now, ..before };
         for Past { mailbox, life, seq, post_id, fingerprint } in past {
             state.past.insert((*mailbox, *life, *post_id), (*seq, *fingerprint, now));
         }
-        self.run_locked(state, Command::Forget(forgets)).map(drop)
+        self.run_locked(state, Command::Forget { posts, passed }).map(drop)
     }
 
     /// Runs a command whose answer is only that it is done.
@@ -245,6 +248,10 @@ impl Mailboxes for MemoryStore {
             }
             Err(error) => Err(error),
         })
+    }
+
+    fn posts_time(&self) -> u64 {
+        self.now(&mut self.state.lock()).posts
     }
 
     fn may_open(&self, open: OpenReader) -> Later<'_, (), StoreError> {

@@ -53,8 +53,9 @@ struct State {
     /// How many syncs there were, and below the one that fails.
     syncs: u64,
     fail_sync: Option<u64>,
-    /// How many bytes were read.
+    /// How many bytes were read, and whether nothing can be read.
     bytes_read: usize,
+    fail_reads: bool,
     /// While it is closed, syncs of files wait.
     gate: Gate,
     /// Whether there is no memory for a change of names.
@@ -134,6 +135,11 @@ impl SimDisk {
         self.0.lock().capacity = bytes;
     }
 
+    /// Makes all reads fail, as of a disk that is broken or not there, or none.
+    pub(crate) fn fail_reads(&self, fail: bool) {
+        self.0.lock().fail_reads = fail;
+    }
+
     /// How many bytes were read so far.
     pub(crate) fn bytes_read(&self) -> usize {
         self.0.lock().bytes_read
@@ -175,6 +181,7 @@ impl SimDisk {
     pub(crate) fn restart(&self) -> Self {
         let mut state = self.0.lock().clone();
         (state.stop_at, state.fail_sync, state.gate) = (None, None, Gate::default());
+        state.fail_reads = false;
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -294,6 +301,9 @@ impl DiskFile for SimFile {
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         let mut state = self.state.lock();
+        if state.fail_reads {
+            return Err(rustix::io::Errno::IO.into());
+        }
         state.bytes_read += buf.len();
         let from = offset as usize;
         let bytes =

@@ -6,10 +6,13 @@
 //! <data>/past/0000000008.log   the newest entries, as they came; they are held in memory, too (`log`)
 //! ```
 //! What is written here is synced before the ledger forgets it, so a post is always found in one of the two.
+//! How far that has come ([`Passed`]) stands in the ledger from then on: so what is missing here is noticed,
+//! and no id that was here is taken for that of a new post, even if all of this is lost.
 //! Once there are enough entries, or they are old enough, the log is written as a slice and the next is
 //! begun. Slices go when the time for which posts are remembered has passed, or all of them take too many
-//! bytes: the oldest first. One that cannot be read goes as well, and the relay goes on: of the posts in it,
-//! it only no longer knows.
+//! bytes: the oldest first. One that is damaged goes as well, for good, and the relay goes on: of the posts
+//! in it, it only no longer knows. What cannot be read for another reason is not lost: whoever asks is told
+//! to come again.
 //!
 //! The disk is only touched by [`PastIds::write`], [`PastIds::tidy`] and [`PastIds::find`], which may wait
 //! for it.
@@ -20,6 +23,7 @@ mod slice;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use posthorn_proto::{MailboxId, PostId};
@@ -29,9 +33,9 @@ use sha2::{Digest as _, Sha256};
 
 use self::log::Log;
 use self::slice::{Header, Slice};
-use super::journal::disk::{Disk, passes};
+use super::journal::disk::Disk;
 use crate::mailbox::change::ShortFingerprint;
-use crate::store::ledger::Past;
+use crate::store::ledger::{Passed, Past};
 
 /// How the entries of a slice are hashed, so that nobody chooses names that lie side by side in it.
 type Salt = [u8; 16];
@@ -48,6 +52,8 @@ const ENTRY: usize = 40;
 pub(super) struct Bounds {
     /// How long a post is remembered, seconds.
     pub(super) seconds: u64,
+    /// How old the id of a new post may be, seconds.
+    pub(super) fresh: u64,
     /// Most bytes of all files together.
     pub(super) bytes: u64,
     /// Entries of a slice.
@@ -69,6 +75,8 @@ pub(super) struct PastIds {
     state: Mutex<State>,
     /// What is told of it: since when posts are recognised, and the bytes of all files.
     told: Mutex<(u64, u64)>,
+    /// [`Passed::made`], for who must not wait for the disk.
+    made: AtomicU64,
 }
 
 struct State {
@@ -78,9 +86,14 @@ struct State {
     log: Option<Log>,
     /// What the log says, or will say once it is begun again.
     recent: Recent,
+    /// The number from which on all slices should be there.
+    first: u64,
     /// The number of the log, and of the slice that it becomes. Each is one more than that before, so that
     /// what is missing is noticed.
     next: u64,
+    /// The newest time in an id that was old when it came in, and when something came in last, unix seconds.
+    made: u64,
+    at: u64,
     /// Up to this time something was given up, unix seconds.
     lost: u64,
     rng: StdRng,
@@ -116,46 +129,34 @@ fn key(salt: &Salt, mailbox: &MailboxId, life: u64, post: &PostId) -> Key {
 }
 
 impl PastIds {
-    /// Reads what there is. What cannot be read is given up.
-    pub(super) fn open(disk: Arc<dyn Disk>, bounds: Bounds, rng: &mut dyn RngCore) -> io::Result<Self> {
-        let mut state = State {
-            slices: Vec::new(),
-            log: None,
-            recent: Recent::default(),
-            next: 1,
-            lost: 0,
-            rng: StdRng::seed_from_u64(rng.next_u64()),
-        };
+    /// Reads what there is, where the ledger knows that there should be so much. What is missing or damaged
+    /// is given up.
+    pub(super) fn open(
+        disk: Arc<dyn Disk>,
+        bounds: Bounds,
+        known: Passed,
+        rng: &mut dyn RngCore,
+    ) -> io::Result<Self> {
         let mut names = disk.list()?;
         names.sort_unstable();
-        for name in &names {
-            let number = |end| name.strip_suffix(end).and_then(|number: &str| number.parse::<u64>().ok());
-            if let Some(number) = number(slice::END) {
-                state.next = state.next.max(number + 1);
-                match Slice::open(disk.as_ref(), number) {
-                    Ok(slice) => state.slices.push(slice),
-                    Err(error) if passes(&error) => return Err(error),
-                    Err(error) => give_up(name, &error),
-                }
-            } else if let Some(number) = number(log::END) {
-                state.next = state.next.max(number);
-            }
-        }
+        let state = State::read(disk.as_ref(), &names, known, StdRng::seed_from_u64(rng.next_u64()))?;
         // What is left of a log that became a slice, and of what was not finished. If that fails, it stays.
         let log = log::name(state.next);
         let over =
             |name: &&String| name.ends_with(slice::UNFINISHED) || name.ends_with(log::END) && **name != log;
         names.iter().filter(over).for_each(|name| _ = disk.unlink(name));
-        state.read_log(disk.as_ref())?;
-        state.lost = state.gap();
-        let told = Mutex::new((state.lost, state.bytes()));
-        Ok(Self { disk, bounds, state: Mutex::new(state), told })
+        let (told, made) = (Mutex::new((state.lost, state.bytes())), AtomicU64::new(state.made));
+        Ok(Self { disk, bounds, state: Mutex::new(state), told, made })
     }
 
-    /// The time up to which it has been written to, by the clock of post ids, unix seconds. 0 = never.
-    pub(super) fn newest(&self) -> u64 {
-        let state = self.state.lock();
-        state.slices.iter().map(|slice| slice.header.ended).fold(state.recent.header.ended, u64::max)
+    /// How far posts have come here.
+    pub(super) fn passed(&self) -> Passed {
+        self.state.lock().passed()
+    }
+
+    /// [`Passed::made`], without waiting for the disk.
+    pub(super) fn made(&self) -> u64 {
+        self.made.load(Ordering::Acquire)
     }
 
     /// Since when posts are recognised (unix seconds, 0 = since ever), and the bytes of all files.
@@ -165,35 +166,43 @@ impl PastIds {
 
     fn tell(&self, state: &State) {
         *self.told.lock() = (state.lost, state.bytes());
+        self.made.store(state.made, Ordering::Release);
     }
 
     /// Writes these, at this time of the clock of post ids, unix seconds. Once it has returned, they are
-    /// durable.
-    pub(super) fn write(&self, past: &[Past], now: u64) -> io::Result<()> {
+    /// durable. Returns how far posts have come here.
+    pub(super) fn write(&self, past: &[Past], now: u64) -> io::Result<Passed> {
         let mut state = self.state.lock();
         state.begin_log(self.disk.as_ref())?;
         let State { log, recent, .. } = &mut *state;
-        let Some(open) = log else { return Ok(()) };
+        let Some(open) = log else { return Ok(state.passed()) };
         let entry = |past: &Past| {
-            (key(&recent.salt, &past.mailbox, past.life, &past.post_id), (past.seq, past.fingerprint))
+            let key = key(&recent.salt, &past.mailbox, past.life, &past.post_id);
+            // What came before is here, and the ledger has not forgotten it: that had failed.
+            let is_new = !recent.entries.contains_key(&key);
+            is_new.then_some((past.post_id.seconds(), (key, (past.seq, past.fingerprint))))
         };
-        let entries: Vec<(Key, Known)> = past.iter().map(entry).collect();
-        let made = past.iter().map(|past| past.post_id.seconds());
-        let mut header = recent.header;
-        header.note(made, now);
-        if let Err(error) = open.append(&entries, &header) {
-            // Nobody knows what of it is on the disk. What is in memory begins the next.
-            *log = None;
-            return Err(error);
+        let (made, entries): (Vec<u64>, Vec<(Key, Known)>) = past.iter().filter_map(entry).unzip();
+        let old = made.iter().filter(|made| **made + self.bounds.fresh <= now).max().copied();
+        if !entries.is_empty() {
+            let mut header = recent.header;
+            header.note(made.into_iter(), now);
+            if let Err(error) = open.append(&entries, &header) {
+                // Nobody knows what of it is on the disk. What is in memory begins the next.
+                *log = None;
+                return Err(error);
+            }
+            recent.entries.extend(entries);
+            recent.header = header;
+            state.made = old.map_or(state.made, |old| old.max(state.made));
+            state.at = state.at.max(now);
         }
-        recent.entries.extend(entries);
-        recent.header = header;
-        let closed = match recent.entries.len() >= self.bounds.entries {
+        let closed = match state.recent.entries.len() >= self.bounds.entries {
             true => state.close_log(self.disk.as_ref()),
             false => Ok(()),
         };
         self.tell(&state);
-        closed
+        closed.map(|()| state.passed())
     }
 
     /// Whether [`PastIds::tidy`] has something to do.
@@ -203,8 +212,8 @@ impl PastIds {
         goes || state.bytes() > self.bounds.bytes && !state.slices.is_empty() || self.is_ripe(&state, now)
     }
 
-    /// Ends a log that is old enough, and drops what is over, or too much.
-    pub(super) fn tidy(&self, now: u64) -> io::Result<()> {
+    /// Ends a log that is old enough, and drops what is over, or too much. Returns how far posts have come.
+    pub(super) fn tidy(&self, now: u64) -> io::Result<Passed> {
         let mut state = self.state.lock();
         if self.is_ripe(&state, now) {
             state.close_log(self.disk.as_ref())?;
@@ -215,29 +224,36 @@ impl PastIds {
             .first()
             .filter(|first| self.is_over(&first.header, now) || state.bytes() > self.bounds.bytes)
         {
-            let (name, ended) = (slice::name(first.number), first.header.ended);
-            gone(self.disk.unlink(&name))?;
-            state.lost = state.lost.max(ended);
+            let (number, ended) = (first.number, first.header.ended);
+            gone(self.disk.unlink(&slice::name(number)))?;
+            (state.first, state.lost) = (state.first.max(number + 1), state.lost.max(ended));
             state.slices.remove(0);
             removed = true;
         }
         self.tell(&state);
-        // Or a power cut could bring it back.
-        if removed { self.disk.sync_dir() } else { Ok(()) }
+        if removed {
+            // Or a power cut could bring it back.
+            self.disk.sync_dir()?;
+        }
+        Ok(state.passed())
     }
 
-    /// Drops everything: it belongs to another life of the store.
-    pub(super) fn clear(&self) -> io::Result<()> {
+    /// Drops everything at this time of the clock of post ids, unix seconds: it belongs to another life of
+    /// the store. Returns how far posts have come.
+    pub(super) fn clear(&self, now: u64) -> io::Result<Passed> {
         let mut state = self.state.lock();
         (state.log, state.recent) = (None, Recent::default());
         state.slices.clear();
+        state.next += 1;
+        (state.first, state.lost) = (state.next, state.lost.max(now));
         self.tell(&state);
         for name in self.disk.list()? {
             if [slice::END, log::END].iter().any(|end| name.ends_with(end)) {
                 self.disk.unlink(&name)?;
             }
         }
-        self.disk.sync_dir()
+        self.disk.sync_dir()?;
+        Ok(state.passed())
     }
 
     /// Begins to look for a post.
@@ -267,20 +283,25 @@ impl PastIds {
             match slice.find(self.disk.as_ref(), &key(&slice.salt, mailbox, life, post)) {
                 Ok(None) => {}
                 Ok(found) => return Ok(found),
-                Err(error) if passes(&error) => return Err(Unread),
-                Err(error) => self.lose(slice, &error),
+                Err(error) if is_lost(&error) => self.lose(slice, &error),
+                Err(error) => {
+                    let name = slice::name(slice.number);
+                    tracing::warn!(name, %error, "post ids cannot be read for now");
+                    return Err(Unread);
+                }
             }
         }
         Ok(None)
     }
 
+    /// Gives a slice up for good, unless that was over and is gone.
     fn lose(&self, slice: &Slice, error: &io::Error) {
         let mut state = self.state.lock();
         let before = state.slices.len();
         state.slices.retain(|present| present.number != slice.number);
         if state.slices.len() < before {
-            give_up(&slice::name(slice.number), error);
-            state.lost = state.lost.max(slice.header.ended);
+            give_up(self.disk.as_ref(), &slice::name(slice.number), error);
+            state.miss();
             self.tell(&state);
         }
     }
@@ -301,29 +322,79 @@ impl State {
             + self.log.as_ref().map_or(0, Log::bytes)
     }
 
-    /// Since when there is no gap among the slices: what is missing before the first of them was given up.
-    fn gap(&self) -> u64 {
-        let mut numbers = 1..;
-        let mut lost = 0;
-        for slice in &self.slices {
-            if numbers.next() != Some(slice.number) {
-                lost = slice.header.begun;
-                numbers = slice.number + 1..;
+    /// Reads what there is, where there should be so much.
+    fn read(disk: &dyn Disk, names: &[String], known: Passed, rng: StdRng) -> io::Result<Self> {
+        let Passed { made, at, since, first, number, entries } = known;
+        let mut state = Self {
+            slices: Vec::new(),
+            log: None,
+            recent: Recent::default(),
+            first: first.max(1),
+            next: number.max(1),
+            made,
+            at,
+            lost: since,
+            rng,
+        };
+        for name in names {
+            let number = |end| name.strip_suffix(end).and_then(|number: &str| number.parse::<u64>().ok());
+            if let Some(number) = number(slice::END) {
+                state.next = state.next.max(number + 1);
+                state.slices.extend(read(disk, name, || Slice::open(disk, number))?);
+            } else if let Some(number) = number(log::END) {
+                state.next = state.next.max(number);
             }
         }
-        lost
+        // A log is written anew before anything is appended: what is behind its end was never durable.
+        let log = log::name(state.next);
+        if let Some((salt, entries, header)) = read(disk, &log, || Log::read(disk, state.next))?.flatten() {
+            state.recent = Recent { salt, entries, header };
+        }
+        let headers = state.slices.iter().map(|slice| &slice.header).chain([&state.recent.header]);
+        // What came in before `at` the ledger knows better.
+        for header in headers.filter(|header| header.ended > at) {
+            state.made = state.made.max(header.newest_old());
+            state.at = state.at.max(header.ended);
+        }
+        let is_short = number == state.next && (state.recent.entries.len() as u64) < entries;
+        if is_short {
+            state.lost = state.lost.max(state.at);
+        }
+        state.miss();
+        if state.lost > since {
+            tracing::warn!(
+                since = state.lost,
+                "remembered post ids are missing: repeats of posts from before get POST_ID_TIME, unix seconds"
+            );
+        }
+        Ok(state)
     }
 
-    /// Takes what the last log says. Its file is written anew before anything is appended: what is behind its
-    /// end was never durable.
-    fn read_log(&mut self, disk: &dyn Disk) -> io::Result<()> {
-        match Log::read(disk, self.next) {
-            Ok(Some((salt, entries, header))) => self.recent = Recent { salt, entries, header },
-            Ok(None) => {}
-            Err(error) if passes(&error) => return Err(error),
-            Err(error) => give_up(&log::name(self.next), &error),
+    /// How far posts have come here.
+    fn passed(&self) -> Passed {
+        Passed {
+            made: self.made,
+            at: self.at,
+            since: self.lost,
+            first: self.first,
+            number: self.next,
+            entries: self.recent.entries.len() as u64,
         }
-        Ok(())
+    }
+
+    /// Gives up what is missing of the slices that should be there, and of what came before.
+    fn miss(&mut self) {
+        let (first, mut next) = (self.first, self.first);
+        for slice in self.slices.iter().filter(|slice| slice.number >= first) {
+            if slice.number > next {
+                (self.first, self.lost) = (slice.number, self.lost.max(slice.header.begun));
+            }
+            next = slice.number + 1;
+        }
+        if next < self.next {
+            let since = if self.recent.entries.is_empty() { self.at } else { self.recent.header.begun };
+            (self.first, self.lost) = (self.next, self.lost.max(since));
+        }
     }
 
     /// Makes sure that there is a log to write to, which holds what is in memory.
@@ -361,7 +432,33 @@ fn gone(removed: io::Result<()>) -> io::Result<()> {
     }
 }
 
-fn give_up(name: &str, error: &io::Error) {
+/// Whether what was to be read is lost: only bytes that were read and do not check are damage.
+fn is_lost(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    matches!(error.kind(), InvalidData | NotFound | UnexpectedEof)
+}
+
+/// Reads a file, which is given up if it is damaged. What merely cannot be read is none of the past that
+/// could be done without.
+fn read<T>(disk: &dyn Disk, name: &str, read: impl FnOnce() -> io::Result<T>) -> io::Result<Option<T>> {
+    match read() {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if is_lost(&error) => {
+            give_up(disk, name, &error);
+            Ok(None)
+        }
+        Err(error) => {
+            let what = format!("{name} cannot be read: {error}: remove it to give up the post ids in it");
+            Err(io::Error::new(error.kind(), what))
+        }
+    }
+}
+
+/// Removes what is lost, so that it stays so.
+fn give_up(disk: &dyn Disk, name: &str, error: &io::Error) {
+    if let Err(error) = gone(disk.unlink(name)).and_then(|()| disk.sync_dir()) {
+        tracing::warn!(name, %error, "a file of post ids that is damaged cannot be removed");
+    }
     tracing::warn!(
         name,
         %error,

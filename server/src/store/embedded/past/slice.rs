@@ -55,6 +55,12 @@ impl Header {
         self.ended = self.ended.max(now);
     }
 
+    /// The newest time in an id that was certainly old when it came in, as far as the header tells: ids from
+    /// before they had a time may say any.
+    pub(super) fn newest_old(&self) -> u64 {
+        u64::from(self.newest).min(self.ended)
+    }
+
     /// Whether an id that was made then can be in it.
     pub(super) fn covers(&self, made: u64) -> bool {
         (u64::from(self.oldest)..=u64::from(self.newest)).contains(&made)
@@ -205,11 +211,7 @@ impl Slice {
 
     /// Looks for an entry.
     pub(super) fn find(&self, disk: &dyn Disk, key: &Key) -> io::Result<Option<Known>> {
-        let file: Arc<dyn DiskFile> = match disk.open(&name(self.number)) {
-            // It was over, and was removed meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened?,
-        };
+        let file = disk.open(&name(self.number))?;
         let (mut low, mut high) = (0, self.header.pages());
         let mut at = self.place(key);
         for looked in 0.. {

@@ -778,6 +778,7 @@ async fn an_interrupted_emptying_multiplies_nothing() {
 #[test]
 fn no_command_needs_more_room_than_there_is() {
     let forget = crate::store::ledger::Forget { mailbox: mailbox(1), life: 1, to: 1 };
-    let command = crate::store::ledger::Command::Forget(vec![forget; 20_000]);
+    let command =
+        crate::store::ledger::Command::Forget { posts: vec![forget; 20_000], passed: Default::default() };
     assert!(super::super::units_of(&command) as usize <= super::super::LEAST_ROOM);
 }

@@ -3,6 +3,7 @@
 
 mod faults;
 mod format;
+mod past;
 mod pins;
 mod told;
 
@@ -113,10 +114,20 @@ fn open_on(disk: &SimDisk, index: Option<PathBuf>, setup: &Setup) -> EmbeddedSto
     open_with((disk, &SimDisk::default()), index, setup)
 }
 
-fn open_with((disk, past): (&SimDisk, &SimDisk), index: Option<PathBuf>, setup: &Setup) -> EmbeddedStore {
+fn open_with(disks: (&SimDisk, &SimDisk), index: Option<PathBuf>, setup: &Setup) -> EmbeddedStore {
+    open_as(disks, index, false, setup)
+}
+
+/// The same; `restored` = as the operator says.
+fn open_as(
+    (disk, past): (&SimDisk, &SimDisk),
+    index: Option<PathBuf>,
+    restored: bool,
+    setup: &Setup,
+) -> EmbeddedStore {
     let life = Life { incarnation: Incarnation([9; 16]), start: 0, is_new: false, is_damaged: false };
     let (disk, past) = (Arc::new(disk.clone()), Arc::new(past.clone()));
-    let site = Site { disk, past, slice: 5, index, life, folder: None, restored: false };
+    let site = Site { disk, past, slice: 5, index, life, folder: None, restored };
     let mut rng = StdRng::seed_from_u64(11);
     EmbeddedStore::open_at(
         site,
@@ -154,6 +165,9 @@ macro_rules! delegate {
 
 delegate! {
     Mailboxes {
+        fn posts_time(&self) -> u64 {
+            self.store.posts_time()
+        }
         fn advance_soon(&self, to: crate::store::Advance) {
             self.store.advance_soon(to);
         }

@@ -7,7 +7,7 @@ use posthorn_proto::{BlobId, DeviceId, KeyHash, MailboxId, PostId, Reader, Reade
 
 use crate::directory::change::DirectoryChange;
 use crate::mailbox::change::MailboxChange;
-use crate::store::ledger::{Change, Command, Forget, Keep, Ledger, Outcome, Rebuild, Record, RowKey};
+use crate::store::ledger::{Change, Command, Forget, Keep, Ledger, Outcome, Passed, Rebuild, Record, RowKey};
 use crate::store::{
     Advance, Append, NewAccount, NewBlob, NewInvite, NewMailbox, OpenReader, OpeningNumber, Spent, SpentOn,
     StoreError, StorePolicy,
@@ -176,11 +176,37 @@ fn a_trimmed_post_leaves_a_mark_until_it_is_forgotten() {
     decision.records.iter().for_each(|record| all.ledger.apply(record, 77, &mut |_, _| ()));
     let decision = all.ledger.decide(Command::Expire, later).expect("what is past");
     let Outcome::Expired { past, .. } = decision.outcome else { panic!("an expiry") };
-    let decision = all.ledger.decide(Command::Forget(Forget::all(&past)), later).expect("forgets");
+    let forget =
+        Command::Forget { posts: Forget::all(&past), passed: Passed { made: 7, ..Passed::default() } };
+    let decision = all.ledger.decide(forget, later).expect("forgets");
     decision.records.iter().for_each(|record| all.ledger.apply(record, 78, &mut |_, _| ()));
     assert_eq!(all.keep(at, 0), drop_it(), "a later post names the head");
     let head = at + 1;
     assert_eq!(written(&all.keep(head, 0)), ["snapshot"], "nothing else names the head");
+}
+
+/// Or a start would not know what should be there, and take ids for new that are not.
+#[test]
+fn how_far_posts_have_left_is_carried() {
+    let mut all = Journaled::new();
+    all.post(1, None);
+    let mut records = Vec::new();
+    for (made, place) in [(7, 60), (8, 61)] {
+        let passed = Passed { made, ..Passed::default() };
+        let forget = Command::Forget { posts: Vec::new(), passed };
+        let decision = all.ledger.decide(forget.clone(), NOW).expect("noted");
+        decision.records.iter().for_each(|record| all.ledger.apply(record, place, &mut |_, _| ()));
+        assert_eq!(all.ledger.passed(), passed);
+        assert_eq!(all.ledger.decide(forget, NOW).expect("noted").records, [], "it says so already");
+        records.extend(decision.records);
+    }
+    let late = Command::Forget { posts: Vec::new(), passed: Passed { made: 5, ..Passed::default() } };
+    assert_eq!(all.ledger.decide(late, NOW).expect("noted").records, [], "what has left stays old");
+    all.post(2, None);
+    let kept = records.iter().map(|record| all.ledger.keep(record, &60, u64::MAX));
+    assert_eq!(kept.collect::<Vec<_>>(), [drop_it(), copy_it()]);
+    all.ledger.apply(&records[0], 62, &mut |_, _| ());
+    assert_eq!(all.ledger.passed().made, 8, "a copy that comes late");
 }
 
 #[test]

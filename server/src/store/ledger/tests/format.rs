@@ -9,7 +9,7 @@ use crate::blob::change::{BlobChange, Held};
 use crate::directory::change::DirectoryChange;
 use crate::mailbox::change::{MailboxChange, Snapshot};
 use crate::store::codec::{Parser, Writer};
-use crate::store::ledger::{Change, Place, Rebuild, Record, RowKey};
+use crate::store::ledger::{Change, Passed, Place, Rebuild, Record, RowKey};
 use crate::store::{OpeningNumber, StorePolicy};
 
 fn body() -> impl Strategy<Value = Bytes> {
@@ -99,6 +99,9 @@ fn mailbox_change() -> impl Strategy<Value = MailboxChange> {
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         Just(Change::Clock),
+        any::<[u64; 6]>().prop_map(|[made, at, since, first, number, entries]| {
+            Change::Passed(Passed { made, at, since, first, number, entries })
+        }),
         (any::<[u8; 16]>(), hash(), hash(), hash(), readers(), any::<u32>(), any::<u64>()).prop_map(
             |(mailbox, token, post_key, turn_key, readers, expiry, quota)| Change::Created {
                 mailbox: MailboxId(mailbox),
@@ -296,6 +299,10 @@ fn format_1_is_fixed() {
     };
     let hex: String = encoded(&taken).iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(hex, format!("01230100{}09", "dd".repeat(16)));
+    let passed = Passed { made: 300, at: 2, since: 3, first: 4, number: 5, entries: 6 };
+    let record = Record { version: 1, time: 0, change: Change::Passed(passed) };
+    let hex: String = encoded(&record).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, "01030100ac020203040506");
     let (blob, held) = (BlobId([0xee; 16]), Held { length: 300, holder: KeyHash([0xff; 32]), until: 7 });
     let (id, key, token) = ("ee".repeat(16), "ff".repeat(32), "aa".repeat(32));
     let (day, mailbox) = (300, MailboxId([0xdd; 16]));
@@ -335,6 +342,12 @@ fn other_formats_are_refused() {
     assert!(Record::decode(bytes.into()).is_err());
     let key = RowKey::Meta.bytes();
     let mut rebuild = Rebuild::<Nowhere>::new(StorePolicy::default(), [1, 2]);
-    assert!(rebuild.import(&key, &[1, 0, 0, 0, 0, 0]).is_ok());
+    assert!(rebuild.import(&key, &[1, 0, 0, 0, 0, 0]).is_ok(), "as it was before posts left");
+    assert!(rebuild.import(&key, &[1, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7]).is_ok());
+    assert_eq!(
+        rebuild.finish().0.passed(),
+        Passed { made: 2, at: 3, since: 4, first: 5, number: 6, entries: 7 }
+    );
+    let mut rebuild = Rebuild::<Nowhere>::new(StorePolicy::default(), [1, 2]);
     assert!(rebuild.import(&key, &[2, 0, 0, 0, 0, 0]).is_err());
 }

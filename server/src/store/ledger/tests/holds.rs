@@ -161,7 +161,7 @@ impl Held {
             let Outcome::Expired { more, past } = self.run(Command::Expire) else { panic!("an expiry") };
             if !past.is_empty() {
                 assert!(past.len() as u64 <= CUT_AT_ONCE);
-                self.run(Command::Forget(Forget::all(&past)));
+                self.run(Command::Forget { posts: Forget::all(&past), passed: Default::default() });
             } else if !more {
                 return commands;
             }
