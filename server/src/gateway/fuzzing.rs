@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite;
 use tungstenite::Message;
 use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 
-use super::session::{Now, Session};
+use super::session::Session;
 use super::websocket::{Decoder, Event, Fault};
 use crate::command::{Context, ContextParts};
 use crate::config::Rates;
@@ -64,8 +64,7 @@ pub fn session(input: &[u8]) {
         seed: [3; 32],
         software: String::new(),
     });
-    let now = Now { unix_seconds: 1_800_000_000, millis: 0 };
-    let mut sessions = [0, 1].map(|_| Session::new(context.clone(), None, now));
+    let mut sessions = [0, 1].map(|_| Session::new(context.clone(), None, 0));
     let mut rest = input;
     while let [step, high, low, after @ ..] = rest {
         let length = usize::from(u16::from_be_bytes([*high, *low])).min(after.len());

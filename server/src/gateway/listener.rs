@@ -22,13 +22,12 @@ use super::handshakes::{Handshake, Handshakes};
 use super::http::blob::Desk;
 use super::http::{self, Guest, TurnedAway};
 use super::origin::{Origin, Trust, Unreadable};
-use super::session::{Now, Session};
+use super::session::Session;
 use super::tls::Certificates;
 use crate::clock::SystemClock;
 use crate::command::Context;
 use crate::config::{Config, Connections};
 use crate::parts::Parts;
-use crate::store::Clock as _;
 
 /// A pause after the system refused a connection (too many open files): trying at once would only spin.
 const BREATHER: Duration = Duration::from_millis(100);
@@ -236,8 +235,8 @@ where
         (&*shared.context, &shared.trust, &shared.blobs, shared.handshake());
     let guest = Guest { context, trust, origin, visitor, clock, blobs, patience, handshake };
     let upgraded = http::serve(stream, guest, shared.drain.clone()).await?;
-    let now = Now { unix_seconds: clock.unix_seconds(), millis: clock.millis() };
-    let session = Session::new(shared.context.clone(), visitor.limited(upgraded.address), now);
+    let address = visitor.limited(upgraded.address);
+    let session = Session::new(shared.context.clone(), address, clock.millis());
     visitor.enroll(session.shared_outbox());
     Some(Box::pin(Connection::new(upgraded.io, upgraded.read, session, surroundings)))
 }

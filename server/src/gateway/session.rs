@@ -34,15 +34,6 @@ use crate::outbox::{Behind, Ending, Outbox};
 
 pub use crate::command::Work;
 
-/// A moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Now {
-    /// The wall clock, unix seconds.
-    pub unix_seconds: u64,
-    /// The steady clock, milliseconds.
-    pub millis: u64,
-}
-
 /// One client's conversation. Dropping it ends all its openings.
 pub struct Session {
     context: Arc<Context>,
@@ -64,16 +55,16 @@ impl Drop for CatchingUp {
 
 impl Session {
     /// A new connection, which limits by address count for `address`, if for any. Its `Hello` is in the
-    /// outbox.
-    pub fn new(context: Arc<Context>, address: Option<IpAddr>, now: Now) -> Self {
-        let (ephemeral, nonce) = context.ephemerals.draw(now.millis);
+    /// outbox. `now` is steady milliseconds.
+    pub fn new(context: Arc<Context>, address: Option<IpAddr>, now: u64) -> Self {
+        let (ephemeral, nonce) = context.ephemerals.draw(now);
         let challenge = Challenge { relay_identity: context.identity(), ephemeral: ephemeral.public, nonce };
         let hello = Hello {
             version: VERSION,
             challenge,
             incarnation: context.store.incarnation(),
             limits: context.limits,
-            time: now.unix_seconds,
+            time: context.mailboxes.posts_time(),
             software: context.software.clone(),
         };
         let budget = context.budget.clone();

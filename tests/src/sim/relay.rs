@@ -10,7 +10,7 @@ use posthorn_proto::Limits;
 use posthorn_proto::frame::ClientFrame;
 use posthorn_server::command::{Context, ContextParts};
 use posthorn_server::config::Rates;
-use posthorn_server::gateway::session::{Now, Session};
+use posthorn_server::gateway::session::Session;
 use posthorn_server::live::Hub;
 use posthorn_server::secret::RelaySecret;
 use posthorn_server::store::memory::{MemoryImage, MemoryStore};
@@ -99,8 +99,7 @@ impl SimRelay {
 
     pub(super) fn connect(&mut self, wire: &Wire) {
         let millis = self.clock.0.load(Ordering::Relaxed);
-        let now = Now { unix_seconds: millis / 1000, millis };
-        self.sessions.insert(wire.clone(), Session::new(self.context.clone(), None, now));
+        self.sessions.insert(wire.clone(), Session::new(self.context.clone(), None, millis));
     }
 
     pub(super) fn disconnect(&mut self, wire: &Wire) {

@@ -1,5 +1,7 @@
 //! Bad input, limits and rates: a code or a closed connection, never growth (R7, R9).
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use posthorn_proto::frame::{Open, Opening, Request, ServerBody, Signal};
 use posthorn_proto::{ErrorCode, Limits, MailboxId, PostId, PostKey, ReadKey, Reader, ReaderId};
@@ -19,6 +21,23 @@ fn hello_comes_first_and_says_what_is_accepted() {
     assert_eq!(one.challenge.ephemeral, two.challenge.ephemeral);
     assert_ne!(one.challenge.nonce, two.challenge.nonce);
     assert_eq!(first.ask(Request::Ping), ServerBody::Done);
+}
+
+/// The machine's clock was set back: a post with an id of the time that is told is taken all the same.
+#[test]
+fn hello_tells_the_time_by_which_ids_are_judged() {
+    let relay = TestRelay::new(Setup::default());
+    relay.connect().create();
+    relay.pass(3_600_000);
+    assert_eq!(relay.connect().hello().time, 1_800_003_600);
+    relay.clock.1.store(48 * 3600, Ordering::Relaxed);
+    relay.pass(60_000);
+    let mut client = relay.connect();
+    let time = client.hello().time;
+    assert_eq!(time, 1_800_003_660, "the relay does not believe such a step");
+    let Request::Post(mut new) = post(1, b"envelope") else { unreachable!("it is a post") };
+    new.post_id = PostId::at(time, [1; 12]);
+    assert_eq!(client.ask(Request::Post(new)), ServerBody::Posted { seq: 1 });
 }
 
 #[test]

@@ -12,7 +12,7 @@ use tokio::time::{interval, timeout};
 use super::support::*;
 use crate::clock::SystemClock;
 use crate::gateway::connection::{Connection, Surroundings};
-use crate::gateway::session::{Now, Session};
+use crate::gateway::session::Session;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const STALLED: Duration = Duration::from_millis(400);
@@ -23,8 +23,7 @@ const BEAT: Duration = Duration::from_millis(40);
 fn serve(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> JoinSet<()> {
     let context = TestRelay::new(Setup::default()).context;
     let clock = SystemClock::start();
-    let session =
-        Session::new(context.clone(), None, Now { unix_seconds: 1_800_000_000, millis: clock.millis() });
+    let session = Session::new(context.clone(), None, clock.millis());
     let surroundings = Arc::new(Surroundings {
         clock,
         budget: context.budget.clone(),

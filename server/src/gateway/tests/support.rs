@@ -23,19 +23,20 @@ use x25519_dalek::{PublicKey, StaticSecret};
 use crate::admin::invite;
 use crate::command::{Context, ContextParts};
 use crate::config::Rates;
-use crate::gateway::session::{Now, Session, Work};
+use crate::gateway::session::{Session, Work};
 use crate::live::Hub;
 use crate::secret::RelaySecret;
 use crate::store::memory::MemoryStore;
 use crate::store::{Clock, Mailboxes, NewInvite, StorePolicy};
 
-/// A clock that stands until told.
+/// A clock that stands until told: milliseconds since the start, and by how many seconds the wall clock was
+/// set back.
 #[derive(Default)]
-pub(super) struct TestClock(pub(super) AtomicU64);
+pub(super) struct TestClock(pub(super) AtomicU64, pub(super) AtomicU64);
 
 impl Clock for TestClock {
     fn unix_seconds(&self) -> u64 {
-        1_800_000_000 + self.0.load(Ordering::Relaxed) / 1000
+        1_800_000_000 + self.monotonic_seconds() - self.1.load(Ordering::Relaxed)
     }
 
     fn monotonic_seconds(&self) -> u64 {
@@ -103,8 +104,7 @@ impl TestRelay {
 
     pub(super) fn connect_from(&self, address: Option<IpAddr>) -> Client {
         let now = self.clock.0.load(Ordering::Relaxed);
-        let session =
-            Session::new(self.context.clone(), address, Now { unix_seconds: 1_800_000_000, millis: now });
+        let session = Session::new(self.context.clone(), address, now);
         let mut client = Client {
             session,
             clock: self.clock.clone(),
