@@ -95,7 +95,7 @@ fn thorough(steps: &mut Steps) -> anyhow::Result<()> {
     steps.run(
         "faults",
         "run the program that failed alone, with the seed that it printed: `cargo xtask faults <program> --seed <seed>`",
-        Command::new(built.join("faults")).args(["kill", "power", "descriptors", "corrupt", "blobs", "proxy", "browser", "soak"]).current_dir(root()),
+        Command::new(built.join("faults")).args(["kill", "power", "descriptors", "memory", "corrupt", "blobs", "proxy", "browser", "soak"]).current_dir(root()),
     )?;
     let mut demo = Command::new(built.join("posthorn"));
     steps.run(

@@ -39,6 +39,8 @@ enum Program {
     Disk,
     /// Files that do not open, because descriptors or memory have run out.
     Descriptors,
+    /// Calls that fail, because memory, descriptors, buffers or threads have run out.
+    Memory,
     /// Damaged files.
     Corrupt,
     /// Kills and a full disk while blobs are put.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use posthorn_tests::faults::{
-    Run, Tally, blobs, browser, corrupt, descriptors, disk, hostile, kill, power, proxy, soak,
+    Run, Tally, blobs, browser, corrupt, descriptors, disk, hostile, kill, memory, power, proxy, soak,
 };
 
 /// Breaks relays on purpose, and looks at what became of what they had answered.
@@ -37,6 +37,8 @@ enum Program {
     Disk,
     /// Files that do not open, because descriptors or memory have run out.
     Descriptors,
+    /// Calls that fail, because memory, descriptors, buffers or threads have run out.
+    Memory,
     /// Damaged files.
     Corrupt,
     /// Kills and a full disk while blobs are put.
@@ -74,6 +76,7 @@ async fn main() -> ExitCode {
             Program::Power => power::run(&run, &mut tally).await,
             Program::Disk => disk::run(&run, &mut tally).await,
             Program::Descriptors => descriptors::run(&run, &mut tally).await,
+            Program::Memory => memory::run(&run, &mut tally).await,
             Program::Corrupt => corrupt::run(&run, &mut tally).await,
             Program::Blobs => blobs::run(&run, &mut tally).await,
             Program::Hostile => hostile::run(&run, &mut tally).await,

@@ -115,7 +115,7 @@ async fn ends_well(
 }
 
 /// The number of the newest segment in a data folder.
-fn newest(data: &Path) -> anyhow::Result<u64> {
+pub(super) fn newest(data: &Path) -> anyhow::Result<u64> {
     let mut newest = 0;
     for entry in std::fs::read_dir(data.join("journal"))? {
         let name = entry?.file_name().into_string().unwrap_or_default();
@@ -125,7 +125,8 @@ fn newest(data: &Path) -> anyhow::Result<u64> {
     Ok(newest)
 }
 
-async fn until_newest(relay: &mut RelayProcess, data: &Path, number: u64) -> anyhow::Result<()> {
+/// Waits for a segment.
+pub(super) async fn until_newest(relay: &mut RelayProcess, data: &Path, number: u64) -> anyhow::Result<()> {
     let until = now() + PATIENCE;
     while newest(data)? < number {
         relay.alive()?;

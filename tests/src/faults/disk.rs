@@ -279,8 +279,9 @@ impl Shimmed {
         Ok(Self { shim, relay, root, book, rng: ChaCha20Rng::seed_from_u64(run.seed), _data: data })
     }
 
-    /// Runs a load. When something fails, the relay must end by itself and say why. If it goes on, the fault
-    /// is asked for again, because it may have hit the index, which is then thrown away and begun anew.
+    /// Runs a load. When something fails, the relay must end by itself and say why. If it goes on after that,
+    /// the fault is asked for again, because it may have hit the index, which is then thrown away and begun
+    /// anew.
     async fn load_until_it_ends(
         &mut self,
         seed: u64,
@@ -295,12 +296,16 @@ impl Shimmed {
         }
         let until = now() + PATIENCE;
         while self.relay.alive().is_ok() {
-            ensure!(now() < until, "the relay does not end");
+            let failed = self.shim.failed()?;
             fail(&self.shim)?;
-            let again = now() + Duration::from_secs(2);
+            let (mut came, mut again) = (false, until);
             while now() < again && self.relay.alive().is_ok() {
+                if !came && self.shim.failed()? > failed {
+                    (came, again) = (true, now() + Duration::from_secs(2));
+                }
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
+            ensure!(now() < until || self.relay.alive().is_err(), "the relay does not end");
         }
         let (status, said) = self.relay.ended().await?;
         load::finish(load).await?;

@@ -5,11 +5,11 @@
 //! [`book`], which holds the rules by which all programs judge; [`verify`] looks at a relay or at a store.
 //! The programs are [`kill`] (SIGKILL at any instant), [`power`] (the images that a disk may leave when the
 //! power goes, which [`image`] makes from a record of what the process did), [`disk`] (full, failing,
-//! read-only), [`descriptors`] (files that do not open), [`corrupt`] (damaged files), [`blobs`] (kills and a
-//! full disk while blobs are put), [`hostile`] (peers that mean harm, in large numbers), [`proxy`] (real
-//! proxies in front), [`browser`] (a page in real browsers) and [`soak`] (steady load, flat disk and
-//! memory). [`shim`], preloaded into the relay,
-//! records file operations and makes them fail.
+//! read-only), [`descriptors`] (files that do not open), [`memory`] (every call that may say that something
+//! has run out), [`corrupt`] (damaged files), [`blobs`] (kills and a full disk while blobs are put),
+//! [`hostile`] (peers that mean harm, in large numbers), [`proxy`] (real proxies in front), [`browser`] (a
+//! page in real browsers) and [`soak`] (steady load, flat disk and memory). [`shim`], preloaded into the
+//! relay, records file operations and makes them fail.
 //!
 //! Invariant: the relay is the real program, in a process of its own. Whatever is random comes from a seed,
 //! which is printed and replays it.
@@ -24,6 +24,7 @@ pub mod hostile;
 pub mod image;
 pub mod kill;
 pub mod load;
+pub mod memory;
 pub mod power;
 pub mod proxy;
 pub mod shim;

@@ -13,6 +13,7 @@
  * have begun before it never end.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -23,13 +24,39 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 enum { WRITE = 1, SYNC_BEGIN, SYNC_END, CUT, CREATE, RENAME, UNLINK, MAKE_DIR, REMOVE_DIR, DIR_BEGIN, DIR_END, START };
+
+/* Calls in which the kernel may say that something has run out, as bits. Those on files, and only on files of the folder: */
+enum {
+    OPENS = 1,
+    READS = 2,
+    WRITES = 4,
+    SYNCS = 8,
+    CUTS = 16,
+    RENAMES = 32,
+    UNLINKS = 64,
+    MAKES = 128,
+    LISTS = 256,
+    LOOKS = 512,
+    /* and of the process: */
+    DOUBLES = 1024, /* of a descriptor */
+    ACCEPTS = 2048,
+    WATCHES = 4096, /* a socket is added to epoll */
+    RECEIVES = 8192,
+    SENDS = 16384,
+    THREADS = 32768,
+    SOCKETS = 65536,
+    EVENTS = 131072, /* epoll_create1, eventfd */
+};
 
 struct control {
     volatile uint32_t fail_sync_in; /* counts down at each sync of a file; at 1 it fails with EIO and does nothing */
@@ -39,6 +66,9 @@ struct control {
     volatile uint32_t failed;       /* operations that were made to fail so far */
     volatile uint32_t open_errno;   /* not 0: every opening of a file fails with this */
     volatile uint32_t fail_folder_sync_in; /* as the first, for syncs of folders */
+    volatile uint32_t denied;       /* these calls fail */
+    volatile uint32_t denied_errno; /* with this */
+    volatile uint32_t denied_times; /* so many times (counts down); UINT32_MAX: until it is said otherwise */
 };
 
 struct head {
@@ -129,6 +159,16 @@ static int fails(uint32_t error) {
     return 1;
 }
 
+static int denied(uint32_t call) {
+    if (!(control->denied & call)) return 0;
+    uint32_t left;
+    do {
+        left = control->denied_times;
+        if (!left) return 0;
+    } while (left != UINT32_MAX && !__sync_bool_compare_and_swap(&control->denied_times, left, left - 1));
+    return fails(control->denied_errno);
+}
+
 static int refused(void) { return fails(control->write_errno); }
 
 #define REAL(type, name, ...)                                              \
@@ -139,7 +179,7 @@ ssize_t pwrite64(int fd, const void *data, size_t len, off64_t offset) {
     char path[PATH_MAX];
     REAL(ssize_t, "pwrite64", int, const void *, size_t, off64_t);
     if (!path_of(fd, path)) return real(fd, data, len, offset);
-    if (refused()) return -1;
+    if (refused() || denied(WRITES)) return -1;
     ssize_t done = real(fd, data, len, offset);
     if (done > 0) record(WRITE, path, NULL, offset, size_of(fd), data, done);
     return done;
@@ -151,7 +191,7 @@ ssize_t write(int fd, const void *data, size_t len) {
     char path[PATH_MAX];
     REAL(ssize_t, "write", int, const void *, size_t);
     if (!path_of(fd, path)) return real(fd, data, len);
-    if (refused()) return -1;
+    if (refused() || denied(WRITES)) return -1;
     off64_t offset = lseek64(fd, 0, SEEK_CUR);
     if (fcntl(fd, F_GETFL) & O_APPEND) offset = size_of(fd);
     ssize_t done = real(fd, data, len);
@@ -164,7 +204,7 @@ static int synced(int fd, int (*real)(int)) {
     struct stat stat;
     if (!path_of(fd, path) || fstat(fd, &stat)) return real(fd);
     int dir = S_ISDIR(stat.st_mode);
-    if (refused()) return -1;
+    if (refused() || denied(SYNCS)) return -1;
     if (!dir) __sync_fetch_and_add(&control->syncs, 1);
     volatile uint32_t *fail_in = dir ? &control->fail_folder_sync_in : &control->fail_sync_in;
     if (*fail_in && __sync_fetch_and_sub(fail_in, 1) == 1) {
@@ -193,7 +233,7 @@ int ftruncate64(int fd, off64_t len) {
     char path[PATH_MAX];
     REAL(int, "ftruncate64", int, off64_t);
     if (!path_of(fd, path)) return real(fd, len);
-    if (refused()) return -1;
+    if (refused() || denied(CUTS)) return -1;
     int done = real(fd, len);
     if (!done) record(CUT, path, NULL, 0, len, NULL, 0);
     return done;
@@ -205,7 +245,7 @@ static int opened(int dir, const char *name, int flags, mode_t mode, int (*real)
     char path[PATH_MAX];
     struct stat stat;
     if (!full_path(dir, name, path)) return real(dir, name, flags, mode);
-    if (fails(control->open_errno)) return -1;
+    if (fails(control->open_errno) || denied(OPENS)) return -1;
     if (!(flags & (O_CREAT | O_TRUNC))) return real(dir, name, flags, mode);
     int there = !fstatat(dir, name, &stat, 0);
     if ((!there || flags & O_TRUNC) && refused()) return -1;
@@ -240,7 +280,7 @@ OPEN(open, AT_FDCWD, (const char *name, int flags, ...))
 static int renamed(int dir, const char *name, int to_dir, const char *to, int (*act)(int, const char *, int, const char *)) {
     char path[PATH_MAX], other[PATH_MAX];
     if (!full_path(dir, name, path) || !full_path(to_dir, to, other)) return act(dir, name, to_dir, to);
-    if (refused()) return -1;
+    if (refused() || denied(RENAMES)) return -1;
     int done = act(dir, name, to_dir, to);
     if (!done) record(RENAME, path, other, 0, 0, NULL, 0);
     return done;
@@ -259,7 +299,7 @@ int renameat(int dir, const char *name, int to_dir, const char *to) {
 int unlinkat(int dir, const char *name, int flags) {
     char path[PATH_MAX];
     int known = full_path(dir, name, path);
-    if (known && refused()) return -1;
+    if (known && (refused() || denied(UNLINKS))) return -1;
     int done = syscall(SYS_unlinkat, dir, name, flags);
     if (known && !done) record(flags & AT_REMOVEDIR ? REMOVE_DIR : UNLINK, path, NULL, 0, 0, NULL, 0);
     return done;
@@ -272,7 +312,7 @@ int rmdir(const char *name) { return unlinkat(AT_FDCWD, name, AT_REMOVEDIR); }
 int mkdirat(int dir, const char *name, mode_t mode) {
     char path[PATH_MAX];
     int known = full_path(dir, name, path);
-    if (known && refused()) return -1;
+    if (known && (refused() || denied(MAKES))) return -1;
     int done = syscall(SYS_mkdirat, dir, name, mode);
     if (known && !done) record(MAKE_DIR, path, NULL, 0, 0, NULL, 0);
     return done;
@@ -291,4 +331,87 @@ ssize_t sendfile64(int to, int from, off64_t *at, size_t len) {
     (void)to, (void)from, (void)at, (void)len;
     errno = ENOSYS;
     return -1;
+}
+
+/* What follows is only made to fail: it changes no file. */
+
+ssize_t pread64(int fd, void *data, size_t len, off64_t offset) {
+    char path[PATH_MAX];
+    REAL(ssize_t, "pread64", int, void *, size_t, off64_t);
+    if (control->denied & READS && path_of(fd, path) && denied(READS)) return -1;
+    return real(fd, data, len, offset);
+}
+
+ssize_t pread(int fd, void *data, size_t len, off_t offset) { return pread64(fd, data, len, offset); }
+
+ssize_t read(int fd, void *data, size_t len) {
+    char path[PATH_MAX];
+    REAL(ssize_t, "read", int, void *, size_t);
+    if (control->denied & READS && path_of(fd, path) && denied(READS)) return -1;
+    return real(fd, data, len);
+}
+
+DIR *opendir(const char *name) {
+    char path[PATH_MAX];
+    REAL(DIR *, "opendir", const char *);
+    return full_path(AT_FDCWD, name, path) && denied(LISTS) ? NULL : real(name);
+}
+
+struct dirent64 *readdir64(DIR *dir) {
+    char path[PATH_MAX];
+    REAL(struct dirent64 *, "readdir64", DIR *);
+    return control->denied & LISTS && path_of(dirfd(dir), path) && denied(LISTS) ? NULL : real(dir);
+}
+
+int statx(int dir, const char *name, int flags, unsigned mask, struct statx *out) {
+    char path[PATH_MAX];
+    /* Without a name it is asked whether there is such a call. (The header says that there always is one.) */
+    const char *volatile given = name;
+    if (given && control->denied & LOOKS && full_path(dir, name, path) && denied(LOOKS)) return -1;
+    return syscall(SYS_statx, dir, name, flags, mask, out);
+}
+
+int fcntl64(int fd, int command, ...) {
+    REAL(int, "fcntl64", int, int, ...);
+    va_list rest;
+    va_start(rest, command);
+    void *argument = va_arg(rest, void *);
+    va_end(rest);
+    int doubles = command == F_DUPFD || command == F_DUPFD_CLOEXEC;
+    return doubles && denied(DOUBLES) ? -1 : real(fd, command, argument);
+}
+
+int fcntl(int fd, int command, ...) {
+    va_list rest;
+    va_start(rest, command);
+    void *argument = va_arg(rest, void *);
+    va_end(rest);
+    return fcntl64(fd, command, argument);
+}
+
+/* A function that fails when it is told to. */
+#define DENIED(call, type, failed, function, parameters, types, ...) \
+    type function parameters {                                       \
+        REAL(type, #function, types);                                \
+        return denied(call) ? failed : real(__VA_ARGS__);            \
+    }
+#define TYPES(...) __VA_ARGS__
+
+DENIED(ACCEPTS, int, -1, accept4, (int fd, struct sockaddr *from, socklen_t *len, int flags),
+       TYPES(int, struct sockaddr *, socklen_t *, int), fd, from, len, flags)
+DENIED(RECEIVES, ssize_t, -1, recv, (int fd, void *data, size_t len, int flags), TYPES(int, void *, size_t, int), fd, data, len,
+       flags)
+DENIED(SENDS, ssize_t, -1, send, (int fd, const void *data, size_t len, int flags), TYPES(int, const void *, size_t, int), fd,
+       data, len, flags)
+DENIED(SENDS, ssize_t, -1, writev, (int fd, const struct iovec *parts, int count), TYPES(int, const struct iovec *, int), fd,
+       parts, count)
+DENIED(SOCKETS, int, -1, socket, (int domain, int type, int protocol), TYPES(int, int, int), domain, type, protocol)
+DENIED(EVENTS, int, -1, epoll_create1, (int flags), TYPES(int), flags)
+DENIED(EVENTS, int, -1, eventfd, (unsigned start, int flags), TYPES(unsigned, int), start, flags)
+DENIED(THREADS, int, errno, pthread_create, (pthread_t * thread, const pthread_attr_t *how, void *(*run)(void *), void *argument),
+       TYPES(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *), thread, how, run, argument)
+
+int epoll_ctl(int epoll, int command, int fd, struct epoll_event *event) {
+    REAL(int, "epoll_ctl", int, int, int, struct epoll_event *);
+    return command == EPOLL_CTL_ADD && denied(WATCHES) ? -1 : real(epoll, command, fd, event);
 }

@@ -14,7 +14,11 @@ use tempfile::TempDir;
 
 use crate::relay::RelayProgram;
 
-/// The error number of Linux for an I/O error.
+/// The error number of Linux for what may work later, such as another thread.
+pub const EAGAIN: u32 = 11;
+/// The error number for no buffers.
+pub const ENOBUFS: u32 = 105;
+/// The error number for an I/O error.
 pub const EIO: u32 = 5;
 /// The error number for no memory.
 pub const ENOMEM: u32 = 12;
@@ -37,6 +41,36 @@ enum Control {
     Failed = 16,
     OpenErrno = 20,
     FailFolderSyncIn = 24,
+    Denied = 28,
+    DeniedErrno = 32,
+    DeniedTimes = 36,
+}
+
+/// Calls in which the kernel may say that something has run out; the bits of `shim.c`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Calls(u32);
+
+#[allow(missing_docs, reason = "shim.c says what each is")]
+impl Calls {
+    pub const NONE: Self = Self(0);
+    pub const OPENS: Self = Self(1);
+    pub const READS: Self = Self(1 << 1);
+    pub const WRITES: Self = Self(1 << 2);
+    pub const SYNCS: Self = Self(1 << 3);
+    pub const CUTS: Self = Self(1 << 4);
+    pub const RENAMES: Self = Self(1 << 5);
+    pub const UNLINKS: Self = Self(1 << 6);
+    pub const MAKES: Self = Self(1 << 7);
+    pub const LISTS: Self = Self(1 << 8);
+    pub const LOOKS: Self = Self(1 << 9);
+    pub const DOUBLES: Self = Self(1 << 10);
+    pub const ACCEPTS: Self = Self(1 << 11);
+    pub const WATCHES: Self = Self(1 << 12);
+    pub const RECEIVES: Self = Self(1 << 13);
+    pub const SENDS: Self = Self(1 << 14);
+    pub const THREADS: Self = Self(1 << 15);
+    pub const SOCKETS: Self = Self(1 << 16);
+    pub const EVENTS: Self = Self(1 << 17);
 }
 
 /// One relay's shim.
@@ -124,6 +158,16 @@ impl Shim {
     /// Makes every opening of a file fail with this error number; none if it is 0.
     pub fn fail_opens(&self, errno: u32) -> anyhow::Result<()> {
         self.set(Control::OpenErrno, errno)
+    }
+
+    /// Makes these calls fail with this error number, so many times; until it is said otherwise if that is
+    /// `u32::MAX`.
+    pub fn deny(&self, calls: Calls, errno: u32, times: u32) -> anyhow::Result<()> {
+        // What counts down comes last, and is nothing while the rest changes.
+        self.set(Control::DeniedTimes, 0)?;
+        self.set(Control::Denied, calls.0)?;
+        self.set(Control::DeniedErrno, errno)?;
+        self.set(Control::DeniedTimes, times)
     }
 
     /// Makes every sync take this much longer.

@@ -20,6 +20,8 @@ use crate::wire::{Heard, Wire};
 const PAIRS: usize = 8;
 /// Posts of each pair, per second.
 const RATE: u64 = 25;
+/// How long a reader that acknowledges nothing is silent.
+const SILENCE: Duration = Duration::from_secs(10);
 /// Length of an envelope, in bytes.
 const ENVELOPE: usize = 1024;
 /// Expiry of the mailboxes, in seconds. What nobody acknowledges does expire, in every fourth pair.
@@ -112,7 +114,7 @@ async fn talk(
     // The ticks are the load that is asked for; nothing is waited for.
     let mut ticks = tokio::time::interval(Duration::from_millis(1000 / RATE));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut seq = 0;
+    let (mut seq, mut said) = (0, now());
     while !*stopped.borrow() {
         ticks.tick().await;
         seq = mailbox.append(&mut poster, post_id(&mut rng), vec![3; ENVELOPE]).await?;
@@ -124,8 +126,9 @@ async fn talk(
         }
         if !forgetful && seq % 5 == 0 {
             acknowledge(&mailbox, &mut reader, seq).await?;
-        } else if seq % (10 * RATE) == 0 {
+        } else if said.elapsed() > SILENCE {
             // A connection that says nothing would be taken for gone.
+            said = now();
             ensure!(matches!(reader.ask(Request::Ping).await?, ServerBody::Done), "a ping is answered");
         }
     }

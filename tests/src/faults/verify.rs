@@ -230,7 +230,10 @@ async fn repeated(
                 (sent.seq, sent.fate) = (Some(seq), answered);
                 page.generation = page.generation.max(sent.turned_to.unwrap_or(0));
             }
-            ServerBody::Error(Refusal { code: Some(ErrorCode::KeyTurned), .. }) => {
+            // In a long run on a busy machine its id may be too old by now.
+            ServerBody::Error(Refusal {
+                code: Some(ErrorCode::KeyTurned | ErrorCode::PostIdTime), ..
+            }) => {
                 ensure!(
                     sent.seq.is_none(),
                     "what was answered {:?} is refused when it is asked again",
@@ -239,8 +242,11 @@ async fn repeated(
                 sent.fate = Fate::Refused;
                 refused.push(id);
             }
-            // The disk is full: what was stored is answered, and what was not cannot be.
-            ServerBody::Error(Refusal { code: Some(ErrorCode::StoreUnavailable), .. }) => {
+            // The disk or the mailbox is full: what was stored is answered, and what was not cannot be.
+            ServerBody::Error(Refusal {
+                code: Some(ErrorCode::StoreUnavailable | ErrorCode::MailboxFull),
+                ..
+            }) => {
                 ensure!(
                     sent.seq.is_none(),
                     "what was answered {:?} is refused when it is asked again",
