@@ -1,5 +1,5 @@
 //! Hashes over posts: the chain by which clients detect what a relay drops, reorders or forks (C4, rule 12),
-//! and the fingerprint by which a relay recognises a repeated post (rule 2).
+//! and the fingerprint by which a relay recognises the repeat of a post that it took at first (rule 2).
 
 use sha2::{Digest, Sha256};
 

@@ -131,8 +131,11 @@ impl Relay {
 
         let (drain, draining) = watch::channel(false);
         let parts = open_parts(&config, context.identity(), context.store.stats().blobs)?;
-        // What it finds is told by the log, and by whoever asks what is refused.
-        let _ = parts.look().await;
+        // What it finds is told by the log, and by whoever asks what is refused. A server elsewhere may be
+        // long about it, and no message waits for that: there the sweep is the first that looks.
+        if config.blobs.store == BlobsIn::Folder {
+            let _ = parts.look().await;
+        }
         let gate = Listener::new(
             tcp,
             &config,
@@ -298,18 +301,18 @@ fn in_bucket(config: &Config, identity: RelayIdentity, blobs: u64) -> Result<Arc
 
 #[cfg(not(feature = "s3"))]
 fn in_bucket(_: &Config, _: RelayIdentity, _: u64) -> Result<Arc<dyn Parts>, StartError> {
-    let text =
-        "blobs.store is s3, which this program was built without: build it with --features s3, or set folder";
-    Err(StartError::Blobs(text.to_owned()))
+    Err(StartError::Blobs("this program was built without s3".to_owned()))
 }
 
 fn in_folder(config: &Config, blobs: u64) -> Result<Arc<dyn Parts>, StartError> {
     let folder = config.data.join(parts::folder::NAME);
-    if blobs > 0 && !folder.exists() {
+    // Each start has made it, so without it this is another folder, such as where a disk is not mounted.
+    if blobs > 0 && !folder.join(parts::folder::INCOMING).exists() {
         tracing::error!(
             blobs,
-            "the folder blobs/ is missing, and with it what was put of these blobs, which is answered PART_MISSING: \
-             if there is a copy of the folder, stop the relay and put it back"
+            "the folder blobs/ is missing, or is not the one that was there, and with it what was put of these blobs, \
+             which is answered PART_MISSING: stop the relay, and mount the disk that has it, put a copy back, or set \
+             blobs.store as it was"
         );
     }
     // Whatever the disk has left is the journal's: blobs stop before it does.

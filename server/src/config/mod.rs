@@ -391,6 +391,11 @@ impl Config {
             }
         }
         let contradiction = |text: &str| Err(ConfigError::Contradiction(text.to_owned()));
+        if self.blobs.store == BlobsIn::S3 && !cfg!(feature = "s3") {
+            return contradiction(
+                "blobs.store is s3, which this program was built without: build it with --features s3, or set folder",
+            );
+        }
         if self.tls.certificate.is_some() != self.tls.key.is_some() {
             return contradiction("tls.certificate and tls.key go together: set both or none");
         }

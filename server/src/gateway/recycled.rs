@@ -17,8 +17,8 @@ thread_local! {
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// An empty buffer for a message of which all bytes have come. It has at most twice the room, so that what is
-/// charged for messages is what they take.
+/// An empty buffer for a message of which all bytes have come. It has at most twice the room, so that
+/// messages take at most twice what is charged for them.
 pub(super) fn buffer(len: usize) -> Vec<u8> {
     let spare = if KEPT.contains(&len) { SPARE.with_borrow_mut(Vec::pop) } else { None };
     match spare {

@@ -77,9 +77,10 @@ impl<L: Clone + PartialEq> Mailbox<L> {
 
     /// The first posts that need not be held in memory: they are trimmed, and their ids are old by the time
     /// `now`; prefixes only. An id that is ahead (the clock was, or it is from before ids had a time) could
-    /// be that of a new post later, and is held for as long as repeats are to be recognised.
+    /// be that of a new post later, and is held for as long as repeats are to be recognised, and as it could
+    /// be one.
     pub(crate) fn past(&self, now: u64, policy: &StorePolicy) -> impl Iterator<Item = (u64, &Entry<L>)> {
-        let (oldest, kept) = (self.log.oldest(), u64::from(policy.post_id_seconds));
+        let (oldest, kept) = (self.log.oldest(), policy.held_seconds());
         let is_past = move |(seq, entry): &(u64, &Entry<L>)| {
             let is_over = u64::from(entry.time) + kept <= now;
             *seq < oldest && (policy.is_old(entry.post_id.seconds(), now) || is_over)

@@ -25,7 +25,7 @@ use crate::store::embedded::journal::disk::passes;
 
 /// The folder of blobs in a data folder.
 pub(crate) const NAME: &str = "blobs";
-const INCOMING: &str = "incoming";
+pub(crate) const INCOMING: &str = "incoming";
 /// Two files are compared so many bytes at a time.
 const COMPARED: usize = 64 * 1024;
 

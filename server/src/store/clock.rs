@@ -115,7 +115,8 @@ impl ClockGuard {
 
 /// The time by which post ids are judged. It never goes back, so that what is no longer of now never is
 /// again, and its memory may go. When the guarded clock goes back, this one goes on at half the speed until
-/// the other has caught up: clients follow, and forgetting goes on.
+/// the other has caught up: clients follow, and forgetting goes on. While the clock is in doubt it goes on by
+/// itself: followed to a time that is decades ahead, it would stay there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct PostClock {
     /// What it showed when the steady clock showed `steady`.
@@ -124,9 +125,12 @@ struct PostClock {
 }
 
 impl PostClock {
-    fn now(&mut self, guarded: u64, steady: u64) -> u64 {
-        let half = steady.saturating_sub(self.steady) / 2;
-        if guarded >= self.at + half {
+    fn now(&mut self, guarded: u64, is_doubted: bool, steady: u64) -> u64 {
+        let passed = steady.saturating_sub(self.steady);
+        let half = passed / 2;
+        if is_doubted {
+            *self = Self { at: self.at + passed, steady };
+        } else if guarded >= self.at + half {
             *self = Self { at: guarded, steady };
         } else {
             // What was too little to count as a second counts the next time.
@@ -165,13 +169,18 @@ impl Clocks {
     /// At start: the clocks' readings, the time of the newest record (0 = none), and what the clock of post
     /// ids is known to have shown, all in seconds.
     pub(crate) fn new(wall: u64, steady: u64, latest: u64, posts: u64) -> Self {
-        Self { guard: ClockGuard::new(wall, steady, latest), posts: PostClock { at: posts, steady } }
+        let guard = ClockGuard::new(wall, steady, latest);
+        // What was never shown cannot be gone on from. Of two times that differ, the earlier one is taken: it
+        // can be followed to the later.
+        let at = if posts == 0 && guard.paused() { wall.min(latest) } else { posts };
+        Self { guard, posts: PostClock { at, steady } }
     }
 
     /// What time it is. Notices jumps.
     pub(crate) fn now(&mut self, wall: u64, steady: u64) -> Now {
         let time = self.guard.now(wall, steady);
-        Now { time, posts: self.posts.now(time, steady), paused: self.guard.paused() }
+        let paused = self.guard.paused();
+        Now { time, posts: self.posts.now(time, paused, steady), paused }
     }
 
     /// The operator vouches for the wall clock.
@@ -205,6 +214,27 @@ mod tests {
         // A start with a clock that stands before what it had shown.
         let mut clocks = Clocks::new(NOW, 0, 0, NOW + 7200);
         assert_eq!([0, 1, 2, 3600].map(|at| clocks.now(NOW + at, at).posts - NOW), [7200, 7200, 7201, 9000]);
+    }
+
+    /// A start with a clock that is wrong by decades, for seconds, must not leave anything behind.
+    #[test]
+    fn a_doubted_clock_is_not_followed_by_that_of_post_ids() {
+        const CENTURY: u64 = 100 * 365 * 86_400;
+        let mut clocks = Clocks::new(NOW + CENTURY, 0, NOW - 60, NOW - 600);
+        for second in 0..=8 {
+            let now = clocks.now(NOW + CENTURY + second, second);
+            assert_eq!((now.posts, now.paused), (NOW - 600 + second, true));
+        }
+        assert_eq!(clocks.now(NOW + 9, 9), Now::from(NOW + 9), "it is set right");
+        // What was stamped meanwhile makes the right time look wrong at the next start, until confirmed.
+        let mut clocks = Clocks::new(NOW + 60, 0, NOW + CENTURY, NOW + 9);
+        let now = clocks.now(NOW + 70, 10);
+        assert_eq!((now.posts, now.paused), (NOW + 19, true));
+        assert_eq!(clocks.confirm(NOW + 80, 20), Now::from(NOW + 80));
+        // Nothing was ever shown.
+        for (wall, latest) in [(NOW + CENTURY, NOW), (NOW, NOW + CENTURY)] {
+            assert_eq!(Clocks::new(wall, 0, latest, 0).now(wall + 5, 5).posts, NOW + 5);
+        }
     }
 
     const NOW: u64 = 1_800_000_000;

@@ -1,12 +1,12 @@
 //! By what the repeat of a post is recognised (rule 2): 16 bytes that stand for the keys that were presented,
 //! the envelope and the turn. They never leave the relay.
 //!
-//! What has to be excluded is that a post is taken for the repeat of another. The post id is 16 random bytes
-//! of the poster's, so only who knows it, and repeats it, gets as far as this comparison. Whoever does not
-//! have the post key cannot make what fits, because the hash is keyed with it; and whoever has it gains
-//! nothing but that the relay takes two posts of theirs, which they made for that, for one. So this need not
-//! be a hash in which nobody finds two posts alike, as SHA-256 is, which costs three times as much, and was
-//! a twelfth of what a message costs altogether.
+//! What has to be excluded is that a post is taken for the repeat of another. Of the post id 12 bytes are
+//! the poster's random ones, so only who knows it, and repeats it, gets as far as this comparison.
+//! Whoever does not have the post key cannot make what fits, because the hash is keyed with it; and
+//! whoever has it gains nothing but that the relay takes two posts of theirs, which they made for that,
+//! for one. So this need not be a hash in which nobody finds two posts alike, as SHA-256 is, which costs
+//! three times as much, and was a twelfth of what a message costs altogether.
 
 use std::hash::Hasher;
 

@@ -71,7 +71,8 @@ pub trait Store: Mailboxes + Directory + Blobs {
     fn renew(&self, next: Incarnation) -> Later<'_, (), StoreError>;
 
     /// Resolves when the store has failed: it answers nothing any more, and only a new start mends that (rule
-    /// 19). What was answered is still there then.
+    /// 19). What was answered is still there then, and of what was not, the next start finds out by what is
+    /// stored whether it has happened: nothing is written again under another version.
     fn failed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
     /// Drops what has expired by now: envelopes (prefixes only, rule 20), mailboxes that nobody opened (their
@@ -87,7 +88,7 @@ pub trait Store: Mailboxes + Directory + Blobs {
     /// The operator vouches for the clock: expiry goes on.
     fn confirm_clock(&self) -> Later<'_, (), StoreError>;
 
-    /// Numbers for the operator.
+    /// Numbers for the operator: of the whole store, whichever relay is asked.
     fn stats(&self) -> Stats;
 
     /// Answers what has been asked, writes what makes the next start fast, and stops. Later calls get

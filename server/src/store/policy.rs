@@ -62,6 +62,11 @@ impl StorePolicy {
         made + u64::from(self.fresh_seconds) <= now
     }
 
+    /// How long a post is held in memory whose id is not old yet.
+    pub(crate) fn held_seconds(&self) -> u64 {
+        u64::from(self.post_id_seconds).max(AHEAD_SECONDS + u64::from(self.fresh_seconds))
+    }
+
     /// The ids that new posts may have at the time `now`, where ids made at `passed` have left memory as old.
     pub(crate) fn new_ids(&self, passed: u64, now: u64) -> NewIds {
         let old = now.checked_sub(self.fresh_seconds.into());

@@ -360,3 +360,27 @@ fn the_log_gives_nothing_away() {
         assert!(!heard.contains(secret.as_str()), "the log says {secret}: {heard}");
     }
 }
+
+/// The relay speaks before it knows whether blobs can be put. (Asked for afterwards, nobody has run yet who
+/// would have connected.)
+#[cfg(feature = "s3")]
+#[tokio::test]
+async fn a_start_asks_nothing_of_the_server_of_blobs() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let credentials = dir.path().join("credentials");
+    std::fs::write(&credentials, "aws_access_key_id = me\naws_secret_access_key = secret\n")
+        .expect("written");
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    silent.set_nonblocking(true).expect("set");
+    let relay = relay(|config| {
+        (config.engine, config.data) = (Engine::Embedded, dir.path().join("data"));
+        config.store.headroom_bytes = 0;
+        config.blobs.store = crate::config::BlobsIn::S3;
+        config.s3.endpoint = Some(format!("http://{}", silent.local_addr().expect("bound")));
+        config.s3.bucket = "blobs".to_owned();
+        config.s3.credentials = Some(credentials);
+    })
+    .await;
+    assert_eq!(silent.accept().map(|_| ()).map_err(|e| e.kind()), Err(std::io::ErrorKind::WouldBlock));
+    relay.shutdown().await.expect("closed");
+}

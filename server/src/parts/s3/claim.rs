@@ -102,8 +102,8 @@ impl Shared {
                 bucket = self.name,
                 prefix = self.prefix,
                 blobs = self.blobs,
-                "the prefix is new, and what was put of these blobs is not there and is answered PART_MISSING: if it \
-                 lies elsewhere, stop the relay, and copy it or set blobs.store, s3.bucket and s3.prefix as they were"
+                "the prefix is new: what was put of these blobs is answered PART_MISSING unless it was copied there; if \
+                 it was not, stop the relay, and copy it or set blobs.store, s3.bucket and s3.prefix as they were"
             );
         }
         if self.told.lock().take().is_some() {

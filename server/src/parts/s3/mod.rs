@@ -32,6 +32,7 @@ use object_store::{
 };
 use parking_lot::Mutex;
 use posthorn_proto::RelayIdentity;
+use posthorn_proto::limits::BLOB_PART_BYTES;
 
 use self::claim::Doubt;
 pub(crate) use self::connect::S3Error;
@@ -128,7 +129,13 @@ impl Shared {
     }
 
     async fn get(&self, path: &Path, range: Option<Range<u64>>) -> Result<Bytes, Error> {
-        self.bucket.get_opts(path, GetOptions::new().with_range(range)).await?.bytes().await
+        let got = self.bucket.get_opts(path, GetOptions::new().with_range(range)).await?;
+        let bytes = got.range.end - got.range.start;
+        if bytes > u64::from(BLOB_PART_BYTES) {
+            // None of ours is larger, and whatever is taken is held in memory.
+            return Err(Error::Generic { store: "S3", source: format!("an object of {bytes} bytes").into() });
+        }
+        got.bytes().await
     }
 
     async fn store(&self, path: Path, payload: PutPayload) -> Result<(), PartError> {
