@@ -40,7 +40,7 @@ struct Arguments {
     /// What to run [default: all]
     #[arg(ignore_case = true)]
     workloads: Vec<Workload>,
-    /// Use smaller sizes: all workloads take less than seven minutes on two cores
+    /// Use smaller sizes: all workloads take less than ten minutes on two cores
     #[arg(long)]
     quick: bool,
     /// Measure other servers, too; they are installed from the ordinary registries if they are missing

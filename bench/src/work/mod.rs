@@ -11,6 +11,7 @@ mod growth;
 mod idle;
 mod offline;
 mod paced;
+mod remembering;
 mod saturated;
 mod single;
 mod storm;
@@ -25,6 +26,8 @@ use crate::table::Table;
 /// How long a workload may take before it counts as failed: quick, full, and what each peer may add.
 const PATIENCE: [Duration; 3] =
     [Duration::from_secs(150), Duration::from_secs(1800), Duration::from_secs(120)];
+/// What W7m may take beyond that in its full size: it is an hour and more of posts.
+const HOURS: Duration = Duration::from_secs(2 * 3600);
 
 /// What can be run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -45,6 +48,8 @@ pub(crate) enum Workload {
     W6,
     /// W1p while as much expires and is forgotten as comes.
     W7,
+    /// Twenty million posts whose ids are remembered.
+    W7m,
     /// W1p beside blobs that are put and got.
     W8,
     /// 2,000 small groups, everybody of whom acknowledges everything at once.
@@ -54,7 +59,7 @@ pub(crate) enum Workload {
 }
 
 impl Workload {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::W1,
         Self::W1p,
         Self::W2,
@@ -63,6 +68,7 @@ impl Workload {
         Self::W5,
         Self::W6,
         Self::W7,
+        Self::W7m,
         Self::W8,
         Self::W9,
         Self::W10,
@@ -97,6 +103,7 @@ impl Bench {
             Workload::W5 => bounded(patience, storm::run(self)).await,
             Workload::W6 => bounded(patience, growth::run(self)).await,
             Workload::W7 => bounded(patience, forgetting::run(self)).await,
+            Workload::W7m => bounded(patience + HOURS, remembering::run(self)).await,
             Workload::W8 => bounded(patience, blobs::run(self)).await,
             Workload::W9 => bounded(patience, groups::run(self)).await,
             Workload::W10 => bounded(patience, single::run(self)).await,
