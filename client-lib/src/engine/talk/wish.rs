@@ -20,11 +20,17 @@ const UPDATES_APART: u64 = 60_000;
 /// Of several members who could commit somebody's leaving, each waits this much longer than the one before,
 /// milliseconds.
 const LEAVE_STEP: u64 = 2_000;
+/// But none waits longer than this, milliseconds.
+const LEAVE_LATEST: u64 = 10 * 60 * 1000;
 
 /// Whether a wish is not due yet. One that is due later than any wish is made for was made by a clock that
 /// has been put back since.
 pub(super) fn waits(intent: &Intent, now: u64) -> bool {
-    (1..=2 * LEAF_JITTER).contains(&intent.not_before().saturating_sub(now))
+    let latest = match intent {
+        Intent::Remove { .. } => LEAVE_LATEST,
+        _ => 2 * LEAF_JITTER,
+    };
+    (1..=latest).contains(&intent.not_before().saturating_sub(now))
 }
 
 impl Talk<'_, '_> {
@@ -62,7 +68,7 @@ impl Talk<'_, '_> {
 
     /// When to take out somebody who leaves, if `before` others may do it sooner.
     pub(in crate::engine) fn removal_time(&mut self, before: u64) -> u64 {
-        self.step.now + before * LEAVE_STEP + self.step.rng.random_range(0..500)
+        self.step.now + (before * LEAVE_STEP + self.step.rng.random_range(0..500)).min(LEAVE_LATEST)
     }
 
     /// Keeps an intent for somebody who waits.
@@ -148,5 +154,23 @@ impl Step<'_> {
             Waiter::Done(reply) => self.answer(reply, Ok(())),
             Waiter::Started(id, reply) => self.answer(reply, Ok(id)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The clock was put back by hours between the wish and its time: whoever left stayed in for as long.
+    #[test]
+    fn a_clock_that_was_put_back_delays_no_removal() {
+        let (now, hour) = (1_800_000_000_000, 3_600_000);
+        let remove = |not_before| Intent::remove(1, [1; 32], PersonId([2; 32]), not_before);
+        assert!(waits(&remove(now + 1), now) && waits(&remove(now + LEAVE_LATEST), now));
+        for later in [0, LEAVE_LATEST + 1, hour, 20 * hour] {
+            assert!(!waits(&remove(now + later), now), "{later}");
+        }
+        let update = |not_before| Intent::Update { not_before };
+        assert!(waits(&update(now + 20 * hour), now) && !waits(&update(now + 72 * hour), now));
     }
 }
