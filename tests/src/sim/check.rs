@@ -78,7 +78,9 @@ fn same_group(world: &World, id: &GroupId, views: &[View]) -> Result<(), String>
     let members = names(&first.summary);
     in_it.sort_unstable();
     if in_it != members {
-        return Err(format!("{id}: members are {members:?}, in are {in_it:?}"));
+        let states = views.iter().map(|v| (&world.devices[v.device].name, &v.summary.state, v.summary.epoch));
+        let states: Vec<_> = states.collect();
+        return Err(format!("{id}: members are {members:?}, in are {in_it:?}: {states:?}"));
     }
     Ok(())
 }

@@ -14,6 +14,8 @@ pub(super) struct Device {
     path: PathBuf,
     engine: Option<Engine>,
     rng: StdRng,
+    /// By how much its clock is ahead of the world's, milliseconds.
+    ahead: i64,
     /// What is to be done since it began.
     begun: Vec<Effect>,
     /// Every alarm of its life, crashes included.
@@ -40,22 +42,38 @@ impl<T: Send + 'static> Slot<T> {
 }
 
 impl Device {
-    pub(super) fn new(name: &str, folder: &std::path::Path, now: u64, rng: &mut StdRng) -> Self {
+    pub(super) fn new(
+        name: &str,
+        folder: &std::path::Path,
+        (now, ahead): (u64, i64),
+        rng: &mut StdRng,
+    ) -> Self {
         let mut rng = StdRng::seed_from_u64(rng.next_u64());
         let path = folder.join(format!("{name}.db"));
         let passphrase = Passphrase::new("simulated");
         let database = Database::create(Location::File(&path), &passphrase, KdfCost::CHEAP, &mut rng)
             .expect("a fresh folder takes a database");
         let mut device =
-            Self { name: name.to_owned(), path, engine: None, rng, begun: vec![], alarms: vec![] };
+            Self { name: name.to_owned(), path, engine: None, rng, ahead, begun: vec![], alarms: vec![] };
         device.begin(database, now);
         device
     }
 
+    /// What its clock shows at this time of the world.
+    fn shows(&self, now: u64) -> u64 {
+        now.saturating_add_signed(self.ahead)
+    }
+
+    /// Somebody sets its clock.
+    pub(super) fn set_clock(&mut self, ahead: i64) {
+        self.ahead = ahead;
+    }
+
     fn begin(&mut self, database: Database, now: u64) {
         let rng = StdRng::seed_from_u64(self.rng.next_u64());
-        self.engine =
-            Some(Engine::open(database, Box::new(rng), now).map_err(|failed| failed.0).expect("opens"));
+        self.engine = Some(
+            Engine::open(database, Box::new(rng), self.shows(now)).map_err(|failed| failed.0).expect("opens"),
+        );
         // What consent is about stands in the engine's own tests.
         self.begun = self.handle(Input::Command(Command::Consent(Consent::Everybody, Reply::ignore())), now);
     }
@@ -98,13 +116,15 @@ impl Device {
         let path = self.path.with_extension("copy");
         copy_database(&self.path, &path);
         let rng = StdRng::seed_from_u64(rng.next_u64());
-        let mut device = Self { name, path, engine: None, rng, begun: vec![], alarms: vec![] };
+        let mut device =
+            Self { name, path, engine: None, rng, ahead: self.ahead, begun: vec![], alarms: vec![] };
         device.crash(now);
         device
     }
 
     /// Handles an input; events are noted, and what concerns connections is returned.
     pub(super) fn handle(&mut self, input: Input, now: u64) -> Vec<Effect> {
+        let now = self.shows(now);
         let engine = self.engine.as_mut().expect("is running");
         let effects = engine
             .handle([input], now)
@@ -123,8 +143,10 @@ impl Device {
         rest
     }
 
+    /// When it wants to do something, in the world's time.
     pub(super) fn wake_at(&self) -> Option<u64> {
-        self.engine.as_ref().and_then(Engine::wake_at)
+        let at = self.engine.as_ref().and_then(Engine::wake_at)?;
+        Some(at.saturating_add_signed(-self.ahead))
     }
 
     /// Gives a command; its answer, if any, comes later.

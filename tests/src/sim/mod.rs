@@ -1,6 +1,7 @@
 //! Deterministic simulation: real engines of several devices, a real relay (its sessions, hub and rules,
 //! without sockets), and between them a network and a clock that a seed drives. Connections break, frames are
-//! late, devices and the relay crash; the same seed plays the same schedule again (C5).
+//! late, devices and the relay crash, clocks are hours off and are set; the same seed plays the same schedule
+//! again (C5).
 //!
 //! `world` is the network and the schedule, `device` a device with its database on disk, `relay` the relay,
 //! `scenario` what the people do, `check` what must be true when everything has settled, `watch` what must be

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -14,29 +14,35 @@ use posthorn_server::gateway::session::Session;
 use posthorn_server::live::Hub;
 use posthorn_server::secret::RelaySecret;
 use posthorn_server::store::memory::{MemoryImage, MemoryStore};
-use posthorn_server::store::{Clock, StorePolicy};
+use posthorn_server::store::{Clock, Later, Store, StoreError, StorePolicy};
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngCore as _};
 
 use super::world::Wire;
 
-/// Time as the world has it, milliseconds.
+/// How often the relay looks for what is over, milliseconds.
+const EXPIRY_EVERY: u64 = 10_000;
+
+/// Time as the world has it, and by how much the relay's clock is ahead of that, milliseconds.
 #[derive(Default)]
-pub(super) struct SimClock(AtomicU64);
+pub(super) struct SimClock {
+    world: AtomicU64,
+    ahead: AtomicI64,
+}
 
 impl SimClock {
-    pub(super) fn set(&self, now: u64) {
-        self.0.store(now, Ordering::Relaxed);
+    fn millis(&self) -> u64 {
+        self.world.load(Ordering::Relaxed)
     }
 }
 
 impl Clock for SimClock {
     fn unix_seconds(&self) -> u64 {
-        self.0.load(Ordering::Relaxed) / 1000
+        self.millis().saturating_add_signed(self.ahead.load(Ordering::Relaxed)) / 1000
     }
 
     fn monotonic_seconds(&self) -> u64 {
-        self.unix_seconds()
+        self.millis() / 1000
     }
 }
 
@@ -51,7 +57,7 @@ pub(super) struct SimRelay {
 impl SimRelay {
     pub(super) fn new(now: u64, rng: &mut StdRng) -> Self {
         let clock = Arc::new(SimClock::default());
-        clock.set(now);
+        clock.world.store(now, Ordering::Relaxed);
         let hub = Hub::new();
         let store = MemoryStore::restartable(StorePolicy::default(), clock.clone(), hub.clone(), rng);
         let mut identity = [0; 32];
@@ -93,12 +99,28 @@ impl SimRelay {
         *self = Self::with(self.clock.clone(), Arc::new(store), hub, self.identity, rng);
     }
 
+    /// Time passes. What is over goes, and old post ids leave memory.
     pub(super) fn set_time(&self, now: u64) {
-        self.clock.set(now);
+        let before = self.clock.world.swap(now, Ordering::Relaxed);
+        if before / EXPIRY_EVERY != now / EXPIRY_EVERY {
+            self.done(self.store.expire());
+        }
+    }
+
+    /// Somebody sets the relay's clock, and perhaps vouches for it.
+    pub(super) fn set_clock(&self, ahead: i64, confirmed: bool) {
+        self.clock.ahead.store(ahead, Ordering::Relaxed);
+        if confirmed {
+            self.done(self.store.confirm_clock());
+        }
+    }
+
+    fn done(&self, done: Later<'_, (), StoreError>) {
+        done.now_or_never().expect("the memory engine answers at once").expect("it is running");
     }
 
     pub(super) fn connect(&mut self, wire: &Wire) {
-        let millis = self.clock.0.load(Ordering::Relaxed);
+        let millis = self.clock.millis();
         self.sessions.insert(wire.clone(), Session::new(self.context.clone(), None, millis));
     }
 
@@ -109,7 +131,7 @@ impl SimRelay {
     /// Gives a frame to its session.
     pub(super) fn take(&mut self, wire: &Wire, frame: Bytes) {
         let Some(session) = self.sessions.get_mut(wire) else { return };
-        let millis = self.clock.0.load(Ordering::Relaxed);
+        let millis = self.clock.millis();
         if let Some(work) = session.on_frame(ClientFrame::decode(frame), millis) {
             work.now_or_never().expect("the memory engine answers at once");
         }

@@ -48,15 +48,20 @@ pub(super) struct Faults {
     pub(super) relay_crash: u32,
     /// A connection cannot be made.
     pub(super) refused: u32,
+    /// Somebody sets a clock: a device's, or the relay's.
+    pub(super) clock: u32,
 }
+
+/// How far clocks are off at most where they are, milliseconds: hours.
+const SKEW: i64 = 20 * 3_600_000;
 
 impl Faults {
     /// Nothing goes wrong.
     pub(super) const NONE: Self =
-        Self { cut: 0, device_crash: 0, effects_lost: 0, relay_crash: 0, refused: 0 };
+        Self { cut: 0, device_crash: 0, effects_lost: 0, relay_crash: 0, refused: 0, clock: 0 };
     /// Much goes wrong.
     pub(super) const MANY: Self =
-        Self { cut: 12, device_crash: 4, effects_lost: 4, relay_crash: 2, refused: 200 };
+        Self { cut: 12, device_crash: 4, effects_lost: 4, relay_crash: 2, refused: 200, clock: 3 };
 }
 
 pub(super) struct World {
@@ -64,6 +69,8 @@ pub(super) struct World {
     pub(super) now: u64,
     pub(super) devices: Vec<Device>,
     pub(super) faults: Faults,
+    /// Whether clocks differ from the beginning.
+    pub(super) is_skewed: bool,
     pub(super) tamper: Option<Tamper>,
     pub(super) patch: Option<Patch>,
     relay: SimRelay,
@@ -90,6 +97,7 @@ impl World {
             now,
             devices: Vec::new(),
             faults: Faults::NONE,
+            is_skewed: false,
             tamper: None,
             patch: None,
             wires: BTreeMap::new(),
@@ -101,7 +109,8 @@ impl World {
     }
 
     pub(super) fn add_device(&mut self, name: &str) -> usize {
-        let device = Device::new(name, self.folder.path(), self.now, &mut self.rng);
+        let ahead = if self.is_skewed { self.rng.random_range(-SKEW..=SKEW) } else { 0 };
+        let device = Device::new(name, self.folder.path(), (self.now, ahead), &mut self.rng);
         self.devices.push(device);
         self.devices.len() - 1
     }
@@ -323,6 +332,21 @@ impl World {
         }
         if self.happens(faults.relay_crash) {
             self.crash_relay();
+        }
+        if self.happens(faults.clock) {
+            self.set_a_clock();
+        }
+    }
+
+    /// Sets the clock of a device or of the relay, which may be told to believe it.
+    fn set_a_clock(&mut self) {
+        let ahead = self.rng.random_range(-SKEW..=SKEW);
+        match self.rng.random_range(0..=self.devices.len()) {
+            device if device < self.devices.len() => {
+                self.devices[device].set_clock(ahead);
+                self.input_tick(device);
+            }
+            _ => self.relay.set_clock(ahead, self.rng.random()),
         }
     }
 
