@@ -124,7 +124,16 @@ async fn away(run: &Run, program: &Path) -> anyhow::Result<String> {
     let tokens = draw(&relay, "alice", &mut rng).await?;
     let mut http = Http::connect(relay.address()).await?;
     let blob = BareBlob::new(3 << 20, &mut rng);
-    ensure!(blob.create(&mut http, &tokens[0]).await?.status == 201, "it is created");
+    // The relay speaks before it has looked whether the server is there.
+    let mut created = blob.create(&mut http, &tokens[0]).await?;
+    for _ in 0..200 {
+        if created.status != 503 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        created = blob.create(&mut http, &tokens[0]).await?;
+    }
+    ensure!(created.status == 201, "it is created: {}", created.words());
     ensure!(blob.put(&mut http, 0).await?.status == 201, "it is put");
     server.kill().await?;
     let refused = |answer: &crate::http::Answer, what: &str| {
