@@ -130,7 +130,7 @@ async fn away(run: &Run, program: &Path) -> anyhow::Result<String> {
         if created.status != 503 {
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
         created = blob.create(&mut http, &tokens[0]).await?;
     }
     ensure!(created.status == 201, "it is created: {}", created.words());
@@ -153,6 +153,12 @@ async fn away(run: &Run, program: &Path) -> anyhow::Result<String> {
     relay.restart().await?;
     let answer = relay.connect().await?.ask(Request::Ping).await?;
     ensure!(answer == ServerBody::Done, "messages go on: {answer:?}");
+    for _ in 0..200 {
+        if relay.said().contains("s3.endpoint") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     ensure!(relay.said().contains("s3.endpoint"), "the log says what to do: {}", relay.said());
     server.restart().await?;
     back(relay.address()).await?;
