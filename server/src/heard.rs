@@ -24,6 +24,14 @@ impl Write for Ears {
 
 /// What is logged at the default level while this is done.
 pub(crate) fn heard(work: impl Future<Output = ()>) -> String {
+    heard_of(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(work);
+    })
+}
+
+/// The same of what needs no runtime.
+pub(crate) fn heard_of(work: impl FnOnce()) -> String {
     let ears = Ears::default();
     let writer = ears.clone();
     let log = tracing_subscriber::fmt()
@@ -31,10 +39,7 @@ pub(crate) fn heard(work: impl Future<Output = ()>) -> String {
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
-    tracing::subscriber::with_default(log, || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(work);
-    });
+    tracing::subscriber::with_default(log, work);
     let heard = ears.0.lock();
     String::from_utf8_lossy(&heard).into_owned()
 }

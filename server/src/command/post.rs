@@ -39,5 +39,5 @@ fn check(call: &Call, post: Post) -> Result<Append, Refusal> {
     let turn = post.turn.map(|request| (request.key.hash(), request.turn));
     let (mailbox, post_id, envelope) = (post.mailbox, post.post_id, post.envelope);
     let append = Append { mailbox, post_id, post_key, envelope, turn, fingerprint: Default::default() };
-    Ok(append.fingered())
+    Ok(append.with_fingerprint())
 }

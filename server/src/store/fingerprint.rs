@@ -20,7 +20,7 @@ use crate::mailbox::change::ShortFingerprint;
 
 impl Append {
     /// The append with its fingerprint, for whoever hands it to the store.
-    pub(crate) fn fingered(self) -> Self {
+    pub(crate) fn with_fingerprint(self) -> Self {
         let (turn_key, turn_hash) = self.hashes();
         let (key, rest) = self.post_key.0.split_first_chunk().expect("a hash is longer than 16 bytes");
         let mut hasher = SipHasher13::new_with_key(key);
@@ -68,7 +68,7 @@ mod tests {
             turn: Some((key(2), turn(7))),
             fingerprint: [0; 16],
         };
-        let of = |append: &Append| append.clone().fingered().fingerprint;
+        let of = |append: &Append| append.clone().with_fingerprint().fingerprint;
         assert_eq!(of(&base), of(&Append { fingerprint: [9; 16], ..base.clone() }));
         let mut others = vec![
             Append { turn: None, ..base.clone() },
@@ -88,8 +88,8 @@ mod tests {
         }
         for other in others {
             assert_ne!(of(&base), of(&other), "{other:?}");
-            assert!(!other.clone().fingered().is_known_as(&of(&base)));
-            assert!(!other.fingered().is_known_as(&base.first_form()));
+            assert!(!other.clone().with_fingerprint().is_known_as(&of(&base)));
+            assert!(!other.with_fingerprint().is_known_as(&base.first_form()));
         }
         // As it stands in journals (computed by another implementation).
         let stands = 0xaf43_ea7d_0a9d_9884_0664_dc5f_a4e3_a42c_u128;

@@ -162,5 +162,5 @@ pub(crate) fn turning(append: Append, generation: u8, admit: &[u8], evict: &[u8]
 
 /// The append with the fingerprint that it should have.
 pub(crate) fn finger(append: Append) -> Append {
-    append.fingered()
+    append.with_fingerprint()
 }

@@ -63,6 +63,24 @@ async fn swept(data: &Path, book: &Book) -> anyhow::Result<()> {
     }
 }
 
+/// Many who put, get and delete at once, until what is expected ends them.
+async fn crowd(
+    run: &Run,
+    relay: &RelayProcess,
+    book: &Arc<Book>,
+    cycle: u64,
+    expected: Expected,
+) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
+    let mut workers = JoinSet::new();
+    for worker in 0..WORKERS {
+        let seed = run.seed.wrapping_mul(1000) + cycle * WORKERS + worker;
+        let mut rng = ChaCha20Rng::seed_from_u64(seed);
+        let tokens = draw(relay, &format!("w{cycle}x{worker}"), &mut rng).await?;
+        workers.spawn(work(relay.address(), Arc::clone(book), tokens, seed, LARGEST, expected));
+    }
+    Ok(workers)
+}
+
 async fn kills(run: &Run, cycles: u64) -> anyhow::Result<String> {
     let mut rng = ChaCha20Rng::seed_from_u64(run.seed);
     let mut relay = RelayProcess::start(&RelayProgram::new(&run.relay), SMALL).await?;
@@ -70,14 +88,7 @@ async fn kills(run: &Run, cycles: u64) -> anyhow::Result<String> {
     let (mut compared, mut thinned) = (0, 0);
     for cycle in 1..=cycles {
         let context = || format!("kill {cycle} of {cycles}");
-        let mut workers = JoinSet::new();
-        for worker in 0..WORKERS {
-            let name = format!("w{cycle}x{worker}");
-            let tokens = draw(&relay, &name, &mut rng).await.with_context(context)?;
-            let seed = run.seed.wrapping_mul(1000) + cycle * WORKERS + worker;
-            let (address, book) = (relay.address(), Arc::clone(&book));
-            workers.spawn(work(address, book, tokens, seed, LARGEST, Expected::End));
-        }
+        let workers = crowd(run, &relay, &book, cycle, Expected::End).await.with_context(context)?;
         // How long this sleeps is the fault that is injected; nothing is waited for.
         tokio::time::sleep(Duration::from_micros(rng.random_range(0..700_000))).await;
         relay.kill().await?;

@@ -10,10 +10,9 @@ use anyhow::{Context as _, ensure};
 use posthorn_proto::frame::{Request, ServerBody};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha20Rng;
-use tokio::task::JoinSet;
 
-use super::book::{Book, Expected, compare, draw, strays, thin_out, work};
-use super::{KEPT, LARGEST, Run, SWEPT, Tally, WORKERS, now};
+use super::book::{Book, Expected, compare, draw, strays, thin_out};
+use super::{KEPT, Run, SWEPT, Tally, crowd, now};
 use crate::faults::kill::SMALL;
 use crate::http::{BareBlob, Http};
 use crate::relay::{RelayProcess, RelayProgram};
@@ -41,6 +40,8 @@ async fn both(run: &Run, program: &Path) -> anyhow::Result<(Seaweed, RelayProces
     let settings = server.options(PREFIX);
     let options: Vec<&str> = SMALL.iter().copied().chain(settings.iter().map(String::as_str)).collect();
     let relay = RelayProcess::start(&RelayProgram::new(&run.relay), &options).await?;
+    // The relay speaks before it has looked at the server.
+    back(relay.address()).await?;
     Ok((server, relay))
 }
 
@@ -49,12 +50,22 @@ async fn health(relay: SocketAddr) -> anyhow::Result<String> {
     Ok(Http::connect(relay).await?.ask("GET", "/health", &[], b"").await?.words())
 }
 
-/// Waits until the relay has noticed that the server is back.
+/// Waits until the relay has noticed that the server is there.
 async fn back(relay: SocketAddr) -> anyhow::Result<()> {
     let begun = now();
     while health(relay).await?.contains("\"blobs_refused\":true") {
-        ensure!(begun.elapsed() < PATIENCE, "the server is back, and blobs are not");
+        ensure!(begun.elapsed() < PATIENCE, "the server is there, and blobs are refused");
         // It looks every second, and tells nobody.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+/// Waits until the log says this: the relay looks at the server by itself, at its start, too.
+async fn told(relay: &RelayProcess, words: &str) -> anyhow::Result<()> {
+    let begun = now();
+    while !relay.said().contains(words) {
+        ensure!(begun.elapsed() < PATIENCE, "the log does not say {words}: {}", relay.said());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Ok(())
@@ -80,14 +91,7 @@ async fn kills(run: &Run, program: &Path, cycles: u64) -> anyhow::Result<String>
     let (mut compared, mut thinned) = (0, 0);
     for cycle in 1..=cycles {
         let context = || format!("kill {cycle} of {cycles}");
-        let mut workers = JoinSet::new();
-        for worker in 0..WORKERS {
-            let name = format!("w{cycle}x{worker}");
-            let tokens = draw(&relay, &name, &mut rng).await.with_context(context)?;
-            let seed = run.seed.wrapping_mul(1000) + cycle * WORKERS + worker;
-            let (address, book) = (relay.address(), Arc::clone(&book));
-            workers.spawn(work(address, book, tokens, seed, LARGEST, Expected::Away));
-        }
+        let workers = crowd(run, &relay, &book, cycle, Expected::Away).await.with_context(context)?;
         // How long this sleeps is the fault that is injected; nothing is waited for.
         tokio::time::sleep(Duration::from_micros(rng.random_range(0..1_500_000))).await;
         let (relay_dies, server_dies) = [(true, false), (false, true), (true, true)][cycle as usize % 3];
@@ -124,16 +128,7 @@ async fn away(run: &Run, program: &Path) -> anyhow::Result<String> {
     let tokens = draw(&relay, "alice", &mut rng).await?;
     let mut http = Http::connect(relay.address()).await?;
     let blob = BareBlob::new(3 << 20, &mut rng);
-    // The relay speaks before it has looked whether the server is there.
-    let mut created = blob.create(&mut http, &tokens[0]).await?;
-    for _ in 0..200 {
-        if created.status != 503 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        created = blob.create(&mut http, &tokens[0]).await?;
-    }
-    ensure!(created.status == 201, "it is created: {}", created.words());
+    ensure!(blob.create(&mut http, &tokens[0]).await?.status == 201, "it is created");
     ensure!(blob.put(&mut http, 0).await?.status == 201, "it is put");
     server.kill().await?;
     let refused = |answer: &crate::http::Answer, what: &str| {
@@ -153,16 +148,10 @@ async fn away(run: &Run, program: &Path) -> anyhow::Result<String> {
     relay.restart().await?;
     let answer = relay.connect().await?.ask(Request::Ping).await?;
     ensure!(answer == ServerBody::Done, "messages go on: {answer:?}");
-    for _ in 0..200 {
-        if relay.said().contains("s3.endpoint") {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    ensure!(relay.said().contains("s3.endpoint"), "the log says what to do: {}", relay.said());
+    told(&relay, "s3.endpoint").await?;
     server.restart().await?;
     back(relay.address()).await?;
-    ensure!(relay.said().contains("blobs are taken again"), "and that it is over: {}", relay.said());
+    told(&relay, "blobs are taken again").await?;
     let mut http = Http::connect(relay.address()).await?;
     for part in 0..3 {
         ensure!(blob.put(&mut http, part).await?.status == 201, "part {part} can be put");

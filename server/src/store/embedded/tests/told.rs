@@ -1,10 +1,8 @@
 //! What the operator is told by a start, and what not.
 
 use std::fs;
-use std::io::Write;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -12,33 +10,10 @@ use super::super::Time;
 use super::super::damage::{Known, envelope};
 use super::super::start::{Ground, Started};
 use super::*;
+use crate::heard::heard_of;
 use crate::store::conformance::names::{account, mailbox};
 use crate::store::conformance::small_policy;
 use crate::store::ledger::Missing;
-
-/// What is logged, as text.
-#[derive(Clone, Default)]
-struct Ears(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Ears {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-fn heard(work: impl FnOnce()) -> String {
-    let ears = Ears::default();
-    let writer = ears.clone();
-    let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    tracing::subscriber::with_default(log, work);
-    let heard = ears.0.lock();
-    String::from_utf8_lossy(&heard).into_owned()
-}
 
 /// Every start told of lost envelopes, long after the operator had dealt with them.
 #[test]
@@ -55,7 +30,7 @@ fn what_is_forgotten_is_no_error_any_more() {
     let missing = (1..=3).map(|seq| Missing { mailbox: mailbox(1), seq }).collect();
     let mut started = Started { missing, ..started };
     let known = Known::of(Some(dir.path())).expect("readable");
-    let report = |started: &Started, known: &Known| heard(|| started.report(Some(dir.path()), known));
+    let report = |started: &Started, known: &Known| heard_of(|| started.report(Some(dir.path()), known));
     let told = report(&started, &known);
     assert!(told.contains("ERROR") && told.contains("envelopes=3") && told.contains("stands in"), "{told}");
     known.add(started.losses()).expect("written");
@@ -77,7 +52,7 @@ fn a_new_incarnation_is_told_with_its_reason() {
     let (path, config) = (dir.path().join("data"), config(dir.path().join("data"), &setup));
     let rng = || StdRng::seed_from_u64(1);
     let start = || {
-        let told = heard(|| {
+        let told = heard_of(|| {
             drop(EmbeddedStore::open(&config, setup.clock.clone(), setup.heard.clone(), &mut rng()));
         });
         told.lines().find(|line| line.contains("new incarnation")).unwrap_or_default().to_owned()
@@ -96,7 +71,7 @@ fn a_new_incarnation_is_told_with_its_reason() {
     assert_eq!((start(), start()), (String::new(), String::new()));
     fs::write(path.join("incarnation"), old).expect("written");
     is_error(start(), "packages: the journal ends at start 7, incarnation names 5");
-    let told = heard(|| {
+    let told = heard_of(|| {
         EmbeddedStore::renew_incarnation(&config, setup.clock.clone(), &mut rng()).expect("renewed");
     });
     let line = told.lines().find(|line| line.contains("new incarnation")).expect("told");
@@ -117,7 +92,7 @@ fn a_start_says_what_it_cannot_read() {
     open().expect("opens");
     let _ = fs::remove_dir_all(path.join("index"));
     fs::write(path.join("index"), "").expect("a file is no folder");
-    let told = heard(|| open().expect("the index is only a shortcut"));
+    let told = heard_of(|| open().expect("the index is only a shortcut"));
     assert!(told.contains("WARN") && told.contains("index cannot be read"), "{told}");
     let entries = fs::read_dir(path.join("journal")).expect("there");
     let last = entries.map(|entry| entry.expect("readable").path()).max().expect("a segment");
