@@ -9,8 +9,11 @@
 mod glibc {
     use std::sync::Mutex;
 
-    /// How much must come back for it to be worth holding anybody up, in bytes.
-    const WORTH_IT: usize = 64 << 20;
+    /// How much must come back for it to be worth holding anybody up, in bytes, and as a part of what there
+    /// is: so what lies idle stays a small part on a small machine, too.
+    const WORTH_IT: (usize, usize) = (8 << 20, 16);
+    /// Below this there is not so much, in bytes.
+    const SMALL: usize = 32 << 20;
     /// The most calls that are passed over after some that brought nothing back.
     const LONGEST_REST: u32 = 15;
 
@@ -28,7 +31,8 @@ mod glibc {
     impl Trims {
         fn call(&mut self, resident: impl Fn() -> usize, trim: impl FnOnce()) {
             let before = resident();
-            if before < WORTH_IT {
+            let worth_it = WORTH_IT.0.max(before / WORTH_IT.1);
+            if before < SMALL {
                 return;
             }
             if self.rest > 0 {
@@ -36,7 +40,7 @@ mod glibc {
                 return;
             }
             trim();
-            let was_worth_it = resident() + WORTH_IT <= before;
+            let was_worth_it = resident() + worth_it <= before;
             self.next = if was_worth_it { 0 } else { (2 * self.next + 1).min(LONGEST_REST) };
             self.rest = self.next;
         }
@@ -68,9 +72,10 @@ mod glibc {
 
         #[test]
         fn what_brings_little_is_tried_ever_less_often() {
+            const FULL: usize = 512 << 20;
             let mut trims = Trims { rest: 0, next: 0 };
             let count = |trims: &mut Trims, left: usize| {
-                let (resident, mut done) = (std::cell::Cell::new(4 * WORTH_IT), 0);
+                let (resident, mut done) = (std::cell::Cell::new(FULL), 0);
                 (0..64).for_each(|_| {
                     trims.call(
                         || resident.get(),
@@ -79,20 +84,20 @@ mod glibc {
                             resident.set(left);
                         },
                     );
-                    resident.set(4 * WORTH_IT);
+                    resident.set(FULL);
                 });
                 done
             };
-            assert_eq!(count(&mut trims, 4 * WORTH_IT - 1), 7, "after 1, 3, 7, then 15 calls");
-            assert!(count(&mut trims, WORTH_IT) > 48, "what brings much is tried each time");
-            trims.call(|| WORTH_IT - 1, || panic!("there is not so much"));
+            assert_eq!(count(&mut trims, FULL - FULL / WORTH_IT.1 + 1), 7, "after 1, 3, 7, then 15 calls");
+            assert!(count(&mut trims, FULL / 2) > 48, "what brings much is tried each time");
+            trims.call(|| SMALL - 1, || panic!("there is not so much"));
         }
     }
 }
 
-/// Gives back what can be given back, where the process is larger than 64 MiB and lately that much came back.
-/// That takes up to some 25 ms for 100 MB, and holds up whoever allocates from the same arena meanwhile. Does
-/// nothing where the C library is not glibc.
+/// Gives back what can be given back, where the process is larger than 32 MiB and lately a sixteenth of that
+/// came back. That takes up to some 25 ms for 100 MB, and holds up whoever allocates from the same arena
+/// meanwhile. Does nothing where the C library is not glibc.
 pub fn trim() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     glibc::trim();

@@ -363,6 +363,7 @@ impl Committer {
         command: Command,
         round: &mut Round,
     ) -> Result<Result<Outcome<Location>, StoreError>, Fatal> {
+        self.upkeep.notice(&command);
         match &command {
             // The reader is not given again what it has acknowledged.
             Command::Open(OpenReader { mailbox, reader, .. }) => {

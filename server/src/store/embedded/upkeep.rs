@@ -11,8 +11,13 @@
 //! cannot know (a carried cursor that was superseded, a post that was forgotten) is found by counting
 //! segments again: while nobody asks for anything, or when the journal is much longer than what the ledger
 //! holds.
+//!
+//! What is half needed now may be needed no more in a moment, when readers have acknowledged it. So upkeep is
+//! patient ([`Journal::worst_segment`]), unless space is short, the journal is long, or nothing but
+//! [`Command::Expire`] is asked for any more, which the relay does every second.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -21,15 +26,12 @@ use super::journal::compact::{Carried, CompactError, Compaction, Effort, Livenes
 use super::journal::{Batch, BeginError, Damage, Fatal, Journal, Location};
 use super::shared::Shared;
 use super::{KIND_MARK, KIND_RECORD, MARK_BYTES, read_record};
-use crate::store::ledger::{Keep, Record};
+use crate::store::ledger::{Command, Keep, Record};
 
-/// The most that may be needed of a segment that is emptied, in percent: carrying forward is then at most
-/// half of what is written.
-const LIVE_PERCENT: u64 = 50;
 /// Segments that are counted again for each that is begun, while the journal is too long.
 const RECOUNT_AT_ONCE: usize = 4;
-/// When the journal is long: it has more than so many times what the ledger holds, and more than so many
-/// segments.
+/// When the journal is long, so that upkeep is no longer patient: it has more than so many times what the
+/// ledger holds, and more than so many segments.
 const LONG: (u64, u64) = (2, 4);
 /// When it is so long that counting does not wait for an idle moment.
 const TOO_LONG: (u64, u64) = (3, 8);
@@ -43,8 +45,8 @@ pub(super) struct Upkeep {
     /// The segments that are emptied and not yet removed, each with the segment in which it was last said
     /// that it may be gone.
     leaving: Vec<(u32, u32)>,
-    /// The segment that is being counted, and how much of it is needed so far, in bytes.
-    counting: Option<(Compaction, u64)>,
+    /// The segment that is being counted.
+    counting: Option<Compaction>,
     /// Segments to count again while nobody waits.
     recount: VecDeque<u32>,
     /// The journal's current segment when upkeep last looked.
@@ -58,7 +60,12 @@ pub(super) struct Upkeep {
     again: bool,
     /// Segments that could not be read, which are tried again when one is begun.
     set_aside: BTreeSet<u32>,
+    /// How often nothing but what has expired was asked for, one time after the other.
+    calm: u32,
 }
+
+/// How often nothing but what has expired must be asked for until nobody seems to be there.
+const CALM: u32 = 2;
 
 /// Records that must be written before a compaction that found no space is tried again.
 const RETRY_RECORDS: u64 = 64;
@@ -68,7 +75,12 @@ impl Upkeep {
     pub(super) fn after_start(journal: &Journal) -> Self {
         let current = journal.position().segment;
         let recount = journal.segments().keys().copied().filter(|segment| *segment != current).collect();
-        Self { recount, current, ..Self::default() }
+        Self { recount, current, calm: CALM, ..Self::default() }
+    }
+
+    /// Notes what was asked of the store.
+    pub(super) fn notice(&mut self, command: &Command) {
+        self.calm = if matches!(command, Command::Expire) { self.calm.saturating_add(1) } else { 0 };
     }
 
     /// Whether there is something to do without anybody asking.
@@ -212,16 +224,16 @@ impl Upkeep {
                 return Ok(());
             }
             match journal.start_compaction(segment) {
-                Ok(work) => self.counting = Some((work, 0)),
+                Ok(work) => self.counting = Some(work),
                 Err(error) => return self.failed(shared, error),
             }
         }
-        let Some((mut work, mut live)) = self.counting.take() else { return Ok(()) };
+        let Some(mut work) = self.counting.take() else { return Ok(()) };
         let mut owner = Owner::new(journal, shared, work.segment());
-        match journal.count(&mut work, &mut owner, &mut live, Effort::beside(0, 0)) {
+        match journal.count(&mut work, &mut owner, Effort::beside(0, 0)) {
             Ok(true) => Ok(()),
             Ok(false) => {
-                self.counting = Some((work, live));
+                self.counting = Some(work);
                 Ok(())
             }
             Err(error) => self.failed(shared, error),
@@ -253,7 +265,9 @@ impl Upkeep {
     fn choose(&mut self, journal: &mut Journal, shared: &Shared) -> Result<Option<Compaction>, Fatal> {
         let gone = self.leaving.iter().map(|(segment, _)| *segment);
         let passed_over = self.set_aside.iter().copied().chain(gone).collect();
-        let Some(segment) = journal.worst_segment(LIVE_PERCENT, &passed_over) else { return Ok(None) };
+        let hurry =
+            self.calm >= CALM || shared.full.load(Ordering::Relaxed) || is_longer(journal, shared, LONG);
+        let Some(segment) = journal.worst_segment(!hurry, &passed_over) else { return Ok(None) };
         match journal.start_compaction(segment) {
             Ok(work) => Ok(Some(work)),
             Err(error) => {
@@ -328,6 +342,11 @@ impl Liveness for Owner<'_> {
         let copied = if keep.copy { Batch::cost(payload.len()) } else { 0 };
         self.asked = Some((record, keep));
         self.written.len() + self.ends.len() * Batch::cost(0) + copied
+    }
+
+    fn is_rest(&self) -> bool {
+        let rest_of = |(record, keep): &(Record, Keep)| !record.is_mark() && keep.is_a_mark();
+        self.asked.as_ref().is_some_and(rest_of)
     }
 
     fn carry(&mut self, _: Location, kind: u8, payload: &Bytes, put: &mut dyn FnMut(u8, &[u8]) -> Location) {

@@ -18,7 +18,7 @@ use super::format::{
     BATCH_HEADER, BatchHeader, CARRIED, Ident, REMOVED, SEAL, SEGMENT_HEADER, frame, is_own,
 };
 use super::segment::{load, marker_of, name_of};
-use super::{Batch, BeginError, FRAME_HEADER, Fatal, Journal, Location};
+use super::{Batch, BeginError, FRAME_HEADER, Fatal, Journal, Location, Usage};
 
 /// The owner of the live state, asked about each record of a segment in order.
 pub(crate) trait Liveness {
@@ -26,12 +26,22 @@ pub(crate) trait Liveness {
     /// nothing, and may be asked again about the same record if there was no space.
     fn cost(&mut self, at: Location, kind: u8, payload: &Bytes) -> usize;
 
+    /// Whether what was just counted is no more than what is left of the record, which is not needed
+    /// otherwise.
+    fn is_rest(&self) -> bool;
+
     /// Writes what [`Liveness::cost`] has just counted, and notes where it lies from now on, which the next
     /// question already sees. It is not durable yet, and what depends on these places must not be disclosed
     /// before it is.
     fn carry(&mut self, at: Location, kind: u8, payload: &Bytes, put: &mut dyn FnMut(u8, &[u8]) -> Location);
 }
 
+/// The most that may be needed of a segment that is emptied, in percent: carrying forward is then at most
+/// half of what is written.
+const LIVE_PERCENT: u64 = 50;
+/// The most that may be needed of one beside the rests of its own records, while there is no hurry, in
+/// percent: rests are carried once for the sake of the segment, and little else is carried with them.
+const RIPE_PERCENT: u64 = 12;
 /// How much of a segment is read at a time, in bytes, unless a record is longer: little, because somebody may
 /// wait, and small enough for the processor's cache.
 const WINDOW: usize = 64 << 10;
@@ -119,6 +129,9 @@ pub(crate) struct Compaction {
     ended: bool,
     /// What begins before this offset was carried forward earlier.
     skip: u32,
+    /// What was counted so far: see [`Usage`].
+    live: u64,
+    rests: u64,
 }
 
 /// How far a batch has been read.
@@ -137,16 +150,22 @@ impl Within {
 }
 
 impl Journal {
-    /// The segment most worth emptying, if there is one of which at most `live_percent` are needed. Never the
-    /// current segment, and never a damaged one or one that is set aside.
-    pub(crate) fn worst_segment(&self, live_percent: u64, set_aside: &BTreeSet<u32>) -> Option<u32> {
-        let permille = |live: u64, len: u64| live * 1000 / len.max(1);
+    /// The segment most worth emptying, if there is one of which at most [`LIVE_PERCENT`] are needed. Never
+    /// the current segment, and never a damaged one or one that is set aside. Who is `patient` leaves those
+    /// alone that will be worth more, unless their emptying has begun.
+    pub(crate) fn worst_segment(&self, patient: bool, set_aside: &BTreeSet<u32>) -> Option<u32> {
+        let permille = |part: u64, len: u64| part * 1000 / len.max(1);
         let current = self.current.ident.segment;
+        let is_ripe = |number: &u32, usage: &Usage| {
+            let needed = usage.live.saturating_sub(usage.rests);
+            self.carried.contains_key(number) || permille(needed, usage.len) <= RIPE_PERCENT * 10
+        };
         self.segments
             .iter()
             .filter(|(number, usage)| **number != current && !usage.damaged && !set_aside.contains(number))
+            .filter(|(number, usage)| !patient || is_ripe(number, usage))
             .map(|(number, usage)| (permille(usage.live, usage.len), *number))
-            .filter(|(live, _)| *live <= live_percent * 10)
+            .filter(|(live, _)| *live <= LIVE_PERCENT * 10)
             .min()
             .map(|(_, number)| number)
     }
@@ -271,20 +290,20 @@ impl Journal {
         });
     }
 
-    /// Goes on counting what the owner needs of a whole segment, in bytes, and adds it to `live`. Returns
-    /// `true` once all of it is counted.
+    /// Goes on counting what the owner needs of a whole segment. Returns `true` once all of it is counted.
     pub(crate) fn count(
         &mut self,
         work: &mut Compaction,
         owner: &mut dyn Liveness,
-        live: &mut u64,
         mut effort: Effort,
     ) -> Result<bool, CompactError> {
         loop {
             match work.look() {
                 Look::Record(at, kind, payload) => {
                     if at.offset >= work.skip {
-                        *live += owner.cost(at, kind, &payload) as u64;
+                        let cost = owner.cost(at, kind, &payload) as u64;
+                        work.live += cost;
+                        work.rests += if owner.is_rest() { cost } else { 0 };
                     }
                     work.pass();
                     if !effort.spend(payload.len()) {
@@ -296,7 +315,7 @@ impl Journal {
             }
         }
         if let Some(usage) = self.segments.get_mut(&work.segment()) {
-            usage.live = *live;
+            (usage.live, usage.rests) = (work.live, work.rests);
         }
         Ok(true)
     }
@@ -331,8 +350,21 @@ impl Compaction {
         let len = file.len()?;
         let head = load(file.as_ref(), (SEGMENT_HEADER + BATCH_HEADER) as u64)?;
         let ident = Ident { segment, marker: marker_of(&head, segment).ok_or(Unread::Damaged)? };
-        let (at, window) = (SEGMENT_HEADER as u32, Bytes::new());
-        Ok(Self { ident, file, len, window, base: at, at, batch: None, next: None, ended: false, skip })
+        let at = SEGMENT_HEADER as u32;
+        Ok(Self {
+            ident,
+            file,
+            len,
+            window: Bytes::new(),
+            base: at,
+            at,
+            batch: None,
+            next: None,
+            ended: false,
+            skip,
+            live: 0,
+            rests: 0,
+        })
     }
 
     /// The number of the segment.

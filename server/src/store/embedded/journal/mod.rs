@@ -162,6 +162,8 @@ pub(crate) struct Usage {
     pub(crate) len: u64,
     /// Bytes of records that are still needed, according to the owner.
     pub(crate) live: u64,
+    /// How many of these are what is left of records that are not needed otherwise.
+    pub(crate) rests: u64,
     /// The owner's stamp when it was begun, or a lower one.
     pub(crate) stamp: u64,
     /// Whether part of it is damaged. Then it is kept for the operator, and never removed.
@@ -254,7 +256,9 @@ impl Journal {
     /// it is counted again.
     pub(crate) fn note_dead(&mut self, at: Location, rest: u64) {
         if let Some(usage) = self.segments.get_mut(&at.segment) {
-            usage.live = usage.live.saturating_sub(at.footprint().saturating_sub(rest));
+            let rest = rest.min(at.footprint());
+            usage.live = usage.live.saturating_sub(at.footprint() - rest);
+            usage.rests += rest;
         }
     }
 

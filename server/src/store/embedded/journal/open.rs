@@ -421,13 +421,13 @@ impl Tail {
     /// Cuts and seals this segment, which is now the last but one.
     fn finish(&self) -> Result<Usage, OpenError> {
         let Some(marker) = self.found.marker else {
-            return Ok(Usage { len: self.found.len, live: 0, stamp: 0, damaged: true });
+            return Ok(Usage { len: self.found.len, damaged: true, ..Usage::default() });
         };
         // A seal that is there already is written again, because it may be in the page cache only.
         let last = self.last_batch() - u64::from(self.rewrite.is_some());
         seal(self.found.file.as_ref(), Ident { segment: self.found.number, marker }, self.cut, last)?;
         let (len, stamp) = (self.found.file.len()?, self.found.stamp());
-        Ok(Usage { len, live: 0, stamp, damaged: self.is_damaged() })
+        Ok(Usage { len, stamp, damaged: self.is_damaged(), ..Usage::default() })
     }
 
     /// Replays everything but the batch that was rewritten.

@@ -63,6 +63,10 @@ fn a_key_package_stays_until_whoever_asked_has_read_it() {
                 let seq = expect(store.append(sized(to, next, 0, 400)).await);
                 expect(store.advance(upto(to, 1, seq)).await);
             }
+            // As the relay does every second.
+            for _ in 0..20 {
+                expect(store.expire().await);
+            }
         };
         churn(300).await;
         assert!(is_there(), "its segment was emptied, but somebody is about to read from it");
