@@ -106,6 +106,9 @@ pub(crate) fn why(relay: &str, reason: &str) -> String {
     let reason = reason.trim_start_matches("cannot reach ");
     let reason = reason.strip_prefix(relay).unwrap_or(reason).trim_start_matches([':', ' ']);
     let reason = reason.trim_start_matches("IO error: ");
+    if let Some(fault) = reason.strip_prefix("invalid peer certificate: ") {
+        return of_certificate(fault);
+    }
     match relay.split_once("://") {
         // What rustls says of an answer that is no TLS.
         Some(("wss", rest)) if reason.contains("InvalidContentType") => {
@@ -118,6 +121,36 @@ pub(crate) fn why(relay: &str, reason: &str) -> String {
         // The operating system's number for it tells people nothing.
         _ => reason.split(" (os error").next().unwrap_or(reason).to_owned(),
     }
+}
+
+/// What rustls finds wrong with a certificate, and what that needs.
+fn of_certificate(fault: &str) -> String {
+    if let Some((_, names)) = fault.split_once("is only valid for ") {
+        let mut names = names.to_owned();
+        for frame in ["DnsName(\"", "IpAddress(", "\")", ")"] {
+            names = names.replace(frame, "");
+        }
+        return format!("its certificate is for {names}, and not for the name in this address");
+    }
+    let words = match fault {
+        _ if fault.contains("CaUsedAsEndEntity") => {
+            "its certificate is that of an authority, which is none for a relay: whoever runs it makes one with \
+             basicConstraints=CA:FALSE"
+        }
+        // A self-signed one whose name is also that of an authority is taken for a forgery of it.
+        "UnknownIssuer" | "BadSignature" => {
+            "nobody whom this machine trusts has signed its certificate; if it is your own, name its file in \
+             SSL_CERT_FILE"
+        }
+        _ if fault.starts_with("certificate expired") => {
+            "its certificate has expired, or the clock of this machine is ahead"
+        }
+        _ if fault.starts_with("certificate not valid yet") => {
+            "its certificate is not valid yet, or the clock of this machine is behind"
+        }
+        _ => return format!("its certificate is refused: {fault}"),
+    };
+    words.to_owned()
 }
 
 /// The database, as the person who typed the command sees it.

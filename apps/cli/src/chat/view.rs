@@ -113,7 +113,9 @@ fn draw_header(frame: &mut Frame<'_>, app: &App, area: Rect) {
 
 /// What is wrong with the connection in a few words: without the relay's name, which stands beside it.
 fn short_reason(reason: &str, relay: &str) -> String {
-    plain_line(&why(relay, reason)).to_lowercase()
+    let reason = plain_line(&why(relay, reason));
+    let mut letters = reason.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
 /// Two rows for each conversation: name with time or count, and the newest entry.
