@@ -32,13 +32,15 @@ struct Arguments {
     #[command(subcommand)]
     task: Option<Task>,
     #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
     settings: Settings,
 }
 
 #[derive(Debug, Subcommand)]
 enum Task {
     /// Run the relay (the default).
-    Serve,
+    Serve(Settings),
     /// Mint an invite code at the running relay.
     Invite {
         /// How many accounts it may make.
@@ -88,50 +90,62 @@ enum Task {
         json: bool,
     },
     /// Check the configuration without starting.
-    CheckConfig,
+    CheckConfig {
+        #[command(flatten)]
+        settings: Settings,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
+/// Where the relay is, and what is set: every command needs that.
 #[derive(Debug, Args)]
-struct Settings {
+struct Place {
     /// Configuration file [default: posthorn.toml in the data folder, if it is there]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Data folder [default: $XDG_DATA_HOME/posthorn-server or ~/.local/share/posthorn-server]
     #[arg(long, global = true, value_name = "FOLDER")]
     data: Option<PathBuf>,
-    /// Address and port to listen on [default: 127.0.0.1:4100]
-    #[arg(long, global = true, value_name = "ADDRESS:PORT")]
-    listen: Option<String>,
-    /// What clients should connect to, such as wss://relay.example
-    #[arg(long, global = true, value_name = "URL")]
-    public_url: Option<String>,
-    /// Let anybody register, without an invite
-    #[arg(long, global = true)]
-    open_registration: bool,
-    /// embedded, or memory (which forgets everything)
-    #[arg(long, global = true)]
-    engine: Option<String>,
-    /// TLS certificate chain, PEM
-    #[arg(long, global = true, value_name = "FILE")]
-    tls_certificate: Option<PathBuf>,
-    /// TLS private key, PEM
-    #[arg(long, global = true, value_name = "FILE")]
-    tls_key: Option<PathBuf>,
-    /// error, warn, info, debug or trace
-    #[arg(long, global = true)]
-    log_level: Option<String>,
-    /// text or json
-    #[arg(long, global = true)]
-    log_format: Option<String>,
-    /// Limit no rates, and nothing by address: for measurements
-    #[arg(long, global = true)]
-    no_rates: bool,
-    /// Mint an invite for this many accounts at start, and print it
-    #[arg(long, global = true, value_name = "USES", num_args = 0..=1, default_missing_value = "1")]
-    print_invite: Option<u32>,
     /// Set any key of the configuration, such as limits.idle_seconds=30
     #[arg(long, global = true, value_name = "KEY=VALUE")]
     set: Vec<String>,
+}
+
+/// What matters to a relay that is started, or about to be.
+#[derive(Debug, Args)]
+struct Settings {
+    /// Address and port to listen on [default: 127.0.0.1:4100]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// What clients should connect to, such as wss://relay.example
+    #[arg(long, value_name = "URL")]
+    public_url: Option<String>,
+    /// Let anybody register, without an invite
+    #[arg(long)]
+    open_registration: bool,
+    /// embedded, or memory (which forgets everything)
+    #[arg(long)]
+    engine: Option<String>,
+    /// TLS certificate chain, PEM
+    #[arg(long, value_name = "FILE")]
+    tls_certificate: Option<PathBuf>,
+    /// TLS private key, PEM
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// error, warn, info, debug or trace
+    #[arg(long)]
+    log_level: Option<String>,
+    /// text or json
+    #[arg(long)]
+    log_format: Option<String>,
+    /// Limit no rates, and nothing by address: for measurements
+    #[arg(long)]
+    no_rates: bool,
+    /// Mint an invite for this many accounts at start, and print it
+    #[arg(long, value_name = "USES", num_args = 0..=1, default_missing_value = "1")]
+    print_invite: Option<u32>,
 }
 
 /// Runs the program with these arguments, the first of which is its name. Makes its own runtime.
@@ -190,9 +204,10 @@ fn print_error(code: &str, message: &str, json: bool) {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let config = arguments.settings.load()?;
-    match arguments.task.as_ref().unwrap_or(&Task::Serve) {
-        Task::Serve => serve(config, arguments.settings.print_invite),
+    let config = arguments.load()?;
+    let Some(task) = &arguments.task else { return serve(config, arguments.settings.print_invite) };
+    match task {
+        Task::Serve(settings) => serve(config, settings.print_invite.or(arguments.settings.print_invite)),
         Task::Invite { uses, days, json } => match ask(&config, &Ask::Invite { uses: *uses, days: *days })? {
             Answer::Invited { invite, relay } if *json => {
                 let (code, uses, expires) = (invite.code, invite.uses, invite.expires);
@@ -229,7 +244,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
         Task::Restored { .. } => restored(&config),
         Task::ForgetDamage { yes, .. } => forget_damage(&config, *yes),
-        Task::CheckConfig => check(&config),
+        Task::CheckConfig { json, .. } => check(&config, *json),
     }
 }
 
@@ -290,40 +305,47 @@ fn restored(config: &Config) -> anyhow::Result<()> {
 }
 
 /// What starting would find wrong, without starting.
-fn check(config: &Config) -> anyhow::Result<()> {
+fn check(config: &Config, json: bool) -> anyhow::Result<()> {
     Certificates::load(&config.tls)?;
+    if json {
+        return print_json(&serde_json::json!({"good": true, "warnings": warnings(config)}));
+    }
     warn(config);
     say("the configuration is good")
 }
 
-/// Tells of what is allowed and hardly meant, in a line each.
 fn warn(config: &Config) {
+    warnings(config).iter().for_each(|warning| eprintln!("posthorn-server: warning: {warning}"));
+}
+
+/// What is allowed and hardly meant, in a line each.
+fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
     if config.trusted_proxies.names_everybody() {
-        eprintln!(
-            "posthorn-server: warning: trusted_proxies names every address, so that any client can choose the one that limits \
-             count: name the proxy's alone"
-        );
+        let text = "trusted_proxies names every address, so that any client can choose the one that limits count: \
+                    name the proxy's alone";
+        warnings.push(text.to_owned());
     }
     let behind_proxy = config.public_url.as_ref().is_some_and(|url| url.starts_with("wss://"));
     if config.tls.certificate.is_some() {
-        return;
+        return warnings;
     }
     // Whoever is between reads nothing that is encrypted end to end, but sees the rest, and can take the
     // relay's place.
     if !config.listen.ip().is_loopback() && !behind_proxy {
-        eprintln!(
-            "posthorn-server: warning: {} is open to the network without TLS: set tls.certificate and tls.key, or listen on \
-             127.0.0.1 behind a TLS proxy and set public_url to its wss:// address",
+        warnings.push(format!(
+            "{} is open to the network without TLS: set tls.certificate and tls.key, or listen on 127.0.0.1 \
+             behind a TLS proxy and set public_url to its wss:// address",
             config.listen
-        );
+        ));
     }
     if behind_proxy && config.trusted_proxies.is_empty() {
-        eprintln!(
-            "posthorn-server: warning: public_url is wss:// and there is no certificate, so there is a proxy, but \
-             trusted_proxies names none: all clients count as one address and share its limits; set trusted_proxies to the \
-             proxy's address, such as [\"127.0.0.1\"]"
-        );
+        let text = "public_url is wss:// and there is no certificate, so there is a proxy, but trusted_proxies names \
+                    none: all clients count as one address and share its limits; set trusted_proxies to the \
+                    proxy's address, such as [\"127.0.0.1\"]";
+        warnings.push(text.to_owned());
     }
+    warnings
 }
 
 /// Why the relay does not start, with what to do about the commonest.
@@ -338,7 +360,9 @@ fn not_started(error: StartError) -> anyhow::Error {
                 "this machine has no such address: choose one of its own, or 0.0.0.0 for all of them"
             }
             ErrorKind::PermissionDenied => {
-                "ports below 1024 are for privileged programs: choose a higher one with --listen ADDRESS:PORT"
+                "ports below 1024 are for privileged programs: choose a higher one with --listen ADDRESS:PORT, or allow \
+                 this one (AmbientCapabilities=CAP_NET_BIND_SERVICE in its systemd unit, or `sudo setcap \
+                 cap_net_bind_service=+ep` and the program's file)"
             }
             _ => return error.into(),
         },
@@ -362,22 +386,29 @@ fn say(line: &str) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
+/// A value of the configuration as text, under its key. Quoted, or a folder named 42 would be a number.
+type Flag = (String, String);
+
+fn flag(key: &str, value: Option<String>) -> Option<Flag> {
+    value.map(|value| (key.to_owned(), toml::Value::String(value).to_string()))
+}
+
+fn path(path: &Option<PathBuf>) -> Option<String> {
+    path.as_ref().map(|path| path.display().to_string())
+}
+
 impl Settings {
-    fn load(&self) -> anyhow::Result<Config> {
-        let mut flags = Vec::new();
-        // Paths are quoted, or a folder named 42 would be a number.
-        let mut text = |key: &str, value: Option<String>| {
-            flags.extend(value.map(|value| (key.to_owned(), toml::Value::String(value).to_string())));
-        };
-        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
-        text("data", path(&self.data));
-        text("listen", self.listen.clone());
-        text("public_url", self.public_url.clone());
-        text("engine", self.engine.clone());
-        text("tls.certificate", path(&self.tls_certificate));
-        text("tls.key", path(&self.tls_key));
-        text("log.level", self.log_level.clone());
-        text("log.format", self.log_format.clone());
+    fn flags(&self) -> Vec<Flag> {
+        let texts = [
+            flag("listen", self.listen.clone()),
+            flag("public_url", self.public_url.clone()),
+            flag("engine", self.engine.clone()),
+            flag("tls.certificate", path(&self.tls_certificate)),
+            flag("tls.key", path(&self.tls_key)),
+            flag("log.level", self.log_level.clone()),
+            flag("log.format", self.log_format.clone()),
+        ];
+        let mut flags: Vec<Flag> = texts.into_iter().flatten().collect();
         if self.open_registration {
             flags.push(("open_registration".to_owned(), "true".to_owned()));
         }
@@ -388,16 +419,28 @@ impl Settings {
             flags.extend(off.map(|key| (key.name.to_owned(), "0".to_owned())));
             flags.push(("rates.exempt".to_owned(), "[\"0.0.0.0/0\", \"::/0\"]".to_owned()));
         }
-        for set in &self.set {
+        flags
+    }
+}
+
+impl Arguments {
+    fn load(&self) -> anyhow::Result<Config> {
+        let mut flags = self.settings.flags();
+        // They may stand before the command as well as behind it.
+        if let Some(Task::Serve(settings) | Task::CheckConfig { settings, .. }) = &self.task {
+            flags.extend(settings.flags());
+        }
+        flags.extend(flag("data", path(&self.place.data)));
+        for set in &self.place.set {
             let (key, value) =
                 set.split_once('=').with_context(|| format!("--set {set}: write KEY=VALUE"))?;
             flags.push((key.trim().to_owned(), value.trim().to_owned()));
         }
         let data = default_data(|name| std::env::var_os(name));
         let data = data
-            .or_else(|| self.data.clone())
+            .or_else(|| self.place.data.clone())
             .context("neither HOME nor XDG_DATA_HOME is set: use --data")?;
-        Ok(Config::load(&Sources { file: self.config.clone(), flags }, data)?)
+        Ok(Config::load(&Sources { file: self.place.config.clone(), flags }, data)?)
     }
 }
 
@@ -469,6 +512,34 @@ fn start_log(config: &Config) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_for_the_privileged_can_be_allowed() {
+        let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let told = not_started(StartError::Listen(([0, 0, 0, 0], 443).into(), denied)).to_string();
+        assert!(told.contains("CAP_NET_BIND_SERVICE") && told.contains("setcap"), "{told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
+    }
+
+    #[test]
+    fn a_command_has_the_flags_that_mean_something_to_it() {
+        let parsed = |words: &[&str]| Arguments::try_parse_from([&["posthorn-server"], words].concat());
+        for command in ["invite", "stats", "confirm-clock", "remove-account", "restored", "forget-damage"] {
+            let help = parsed(&[command, "--help"]).expect_err("help").to_string();
+            assert!(help.contains("--data <FOLDER>") && help.contains("--set <KEY=VALUE>"), "{help}");
+            assert!(!help.contains("--listen") && !help.contains("--no-rates"), "{help}");
+        }
+        assert!(parsed(&["invite", "--listen", "127.0.0.1:1"]).is_err());
+        let listens = |words: &[&str]| {
+            let config = parsed(words).expect("words").load().expect("a configuration");
+            config.listen.to_string()
+        };
+        let [one, two] = ["127.0.0.1:1", "127.0.0.1:2"];
+        assert_eq!(listens(&["--listen", one]), one);
+        assert_eq!(listens(&["--listen", one, "serve"]), one);
+        assert_eq!(listens(&["--listen", one, "check-config", "--listen", two]), two);
+        assert_eq!(listens(&["serve", "--listen", one, "--set", "listen=127.0.0.1:2"]), two);
+    }
 
     #[test]
     fn where_there_is_no_store_the_way_out_is_that_of_the_command() {

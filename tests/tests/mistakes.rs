@@ -33,6 +33,9 @@ async fn a_mistake_gets_one_line() -> anyhow::Result<()> {
     let mut running = RelayProcess::start(&relay_program(), &[]).await?;
     let port_in_use = running.address().to_string();
     let data_in_use = running.data().display().to_string();
+    let folder = tempfile::tempdir()?;
+    let torn = folder.path().join("posthorn.toml").display().to_string();
+    std::fs::write(&torn, "# The end is missing.\n[limits\n")?;
     let mistakes: &[(&[&str], &str)] = &[
         (&["--listen", &port_in_use], &port_in_use),
         (&["--listen", "127.0.0.1:0", "--data", &data_in_use], "in use"),
@@ -43,6 +46,7 @@ async fn a_mistake_gets_one_line() -> anyhow::Result<()> {
         (&["--set", "limits.idle_seconds=-1"], "idle_seconds"),
         (&["--set", "novalue"], "KEY=VALUE"),
         (&["--config", "no/such/file.toml"], "no/such/file.toml"),
+        (&["--config", &torn, "check-config"], "at line 2, column 8: unclosed"),
         (&["--tls-certificate", "no/such.pem"], "tls"),
         (&["--tls-certificate", "no/such.pem", "--tls-key", "no/such.key", "check-config"], "no/such.pem"),
         (&["invite"], "relay"),
@@ -130,6 +134,10 @@ fn what_is_allowed_and_hardly_meant_is_warned_of() {
     assert!(warning.contains("warning") && warning.contains("TLS"), "{warning}");
     assert_eq!(warning.trim_end().lines().count(), 1, "{warning}");
     assert_eq!(warned(&["--listen", "127.0.0.1:4100"]), "");
+    let output = posthorn_server(&["check-config", "--json", "--listen", "0.0.0.0:4100"]);
+    let checked: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one object");
+    assert_eq!((&checked["good"], &output.stderr[..]), (&true.into(), &b""[..]), "{checked}");
+    assert!(checked["warnings"][0].as_str().is_some_and(|text| text.contains("without TLS")), "{checked}");
     let behind = ["--listen", "0.0.0.0:4100", "--public-url", "wss://relay.example"];
     let warning = warned(&behind);
     assert!(warning.contains("warning") && warning.contains("trusted_proxies"), "{warning}");

@@ -11,7 +11,7 @@ const LIST: &str = ": write a list, such as [\"127.0.0.1\", \"172.16.0.0/12\"]";
 pub(super) fn in_one_line(error: &figment::Error) -> String {
     let words = match &error.kind {
         Kind::UnknownField(found, siblings) => unknown(found, siblings, &error.path),
-        kind => kind.to_string().split_whitespace().collect::<Vec<_>>().join(" "),
+        kind => without_picture(&kind.to_string()),
     };
     let hint = match &error.path[..] {
         [only] if only == "listen" => {
@@ -31,6 +31,15 @@ pub(super) fn in_one_line(error: &figment::Error) -> String {
         _ => String::new(),
     };
     format!("{key}{words}{hint}{place}")
+}
+
+/// TOML's parser draws the line with a mark below it, which one line has no room for: it leaves where that
+/// is, and what is wrong.
+fn without_picture(text: &str) -> String {
+    let is_drawn =
+        |line: &&str| line.trim_start().trim_start_matches(char::is_numeric).trim_start().starts_with('|');
+    let lines = text.lines().filter(|line| !is_drawn(line)).map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join(": ")
 }
 
 /// There is no such key; which one is near, or where it stands.

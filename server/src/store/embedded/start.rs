@@ -179,12 +179,15 @@ impl Started {
         if let Some(torn) = &self.torn {
             tracing::info!(%torn, "the relay was stopped while it wrote; what nobody was answered for was cut off");
         }
-        tracing::info!(
-            records = self.replayed,
-            bytes = self.replayed_bytes,
-            from_index = self.index.as_ref().is_some_and(Index::is_whole),
-            "the journal was replayed"
-        );
+        // A new store, or one that was closed well, has nothing to tell.
+        if self.replayed > 0 {
+            tracing::info!(
+                records = self.replayed,
+                bytes = self.replayed_bytes,
+                from_index = self.index.as_ref().is_some_and(Index::is_whole),
+                "the journal was replayed"
+            );
+        }
     }
 }
 
