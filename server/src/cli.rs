@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -96,6 +96,16 @@ enum Task {
         /// Print one JSON object.
         #[arg(long)]
         json: bool,
+    },
+    /// Print what a shell needs to complete the words of this program.
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages of this program into a folder.
+    Man {
+        /// Where to: such as man1 in a folder of MANPATH.
+        folder: PathBuf,
     },
 }
 
@@ -204,6 +214,11 @@ fn print_error(code: &str, message: &str, json: bool) {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    match &arguments.task {
+        Some(Task::Completions { shell }) => return completions(*shell),
+        Some(Task::Man { folder }) => return man(folder),
+        _ => {}
+    }
     let config = arguments.load()?;
     let Some(task) = &arguments.task else { return serve(config, arguments.settings.print_invite) };
     match task {
@@ -245,7 +260,22 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Task::Restored { .. } => restored(&config),
         Task::ForgetDamage { yes, .. } => forget_damage(&config, *yes),
         Task::CheckConfig { json, .. } => check(&config, *json),
+        Task::Completions { .. } | Task::Man { .. } => Ok(()),
     }
+}
+
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "posthorn-server", &mut script);
+    say(String::from_utf8_lossy(&script).trim_end())
+}
+
+/// A page for the program, and one for each command.
+fn man(folder: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder)
+        .and_then(|()| clap_mangen::generate_to(Arguments::command(), folder))
+        .with_context(|| format!("no pages were written to {}", folder.display()))?;
+    say(&format!("the pages are in {}: begin with posthorn-server.1", folder.display()))
 }
 
 /// Asks before something that cannot be undone.
@@ -283,7 +313,7 @@ fn forget_damage(config: &Config, yes: bool) -> anyhow::Result<()> {
 }
 
 /// The data folder, if there is a store in it; else the error says what to do.
-fn needs_store<'a>(config: &'a Config, what_to_do: &str) -> anyhow::Result<&'a std::path::Path> {
+fn needs_store<'a>(config: &'a Config, what_to_do: &str) -> anyhow::Result<&'a Path> {
     let data = &config.data;
     if config.engine == Engine::Memory || !data.join("journal").is_dir() {
         let data = data.display();

@@ -149,6 +149,18 @@ fn what_is_allowed_and_hardly_meant_is_warned_of() {
 }
 
 #[test]
+fn shells_and_the_manual_know_its_commands() -> anyhow::Result<()> {
+    let script = String::from_utf8(posthorn_server(&["completions", "bash"]).stdout)?;
+    let folder = tempfile::tempdir()?;
+    assert!(posthorn_server(&["man", &folder.path().display().to_string()]).status.success());
+    for command in ["serve", "invite", "stats", "remove-account", "check-config"] {
+        let page = std::fs::read_to_string(folder.path().join(format!("posthorn-server-{command}.1")))?;
+        assert!(script.contains(command) && page.contains("\\-\\-config"), "{command}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_mistake() {
     let mut command = Command::new(relay_program().program);
     let (reader, writer) = std::io::pipe().expect("a pipe");

@@ -92,6 +92,10 @@ pub(crate) enum What {
     Chat(Chat),
     /// A tour on this machine: a relay, five people, a crash; ends with a table of checks
     Demo,
+    /// Print what a shell needs to complete the words of this program
+    Completions(Completions),
+    /// Write the manual pages of this program into a folder
+    Man(Man),
 }
 
 /// `register`.
@@ -324,6 +328,20 @@ pub(crate) struct Whom {
 pub(crate) struct Chat {
     /// Open this one: its id, the beginning of its id, its name, or the handle of its only other member
     pub(crate) conversation: Option<String>,
+}
+
+/// `completions`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Completions {
+    /// For which shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `man`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Man {
+    /// Where to: such as man1 in a folder of MANPATH
+    pub(crate) folder: PathBuf,
 }
 
 #[cfg(test)]

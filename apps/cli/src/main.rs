@@ -5,7 +5,7 @@
 //! the client library; `name` finds what a person means by "family" or "bob"; `output` is what it looks like
 //! for people, `invitation` what an invitation means, and `print` writes it; `problem` is every way to fail,
 //! `signal` what ends a command from outside, `advice` what to type next. `chat/` is the full-screen program,
-//! `demo` starts the tour.
+//! `demo` starts the tour, `manual` writes what shells and `man` know of all that.
 //!
 //! Invariants: nothing here knows cryptography, the wire or the database; text that came from others is
 //! printed only through [`plain`], so that nobody's message can drive somebody else's terminal.
@@ -19,6 +19,7 @@ mod demo;
 mod disk;
 mod invitation;
 mod keyring;
+mod manual;
 mod name;
 mod output;
 mod passphrase;
@@ -69,8 +70,14 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<ExitCode, Problem> {
-    if matches!(args.what, What::Demo) {
-        return demo::run();
+    match &args.what {
+        What::Demo => return demo::run(),
+        What::Completions(arguments) => {
+            manual::completions(arguments);
+            return Ok(ExitCode::SUCCESS);
+        }
+        What::Man(arguments) => return manual::man(arguments).map(|()| ExitCode::SUCCESS),
+        _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -77,7 +77,14 @@ async fn one(global: &Global, session: &Session, what: &What) -> Result<(), Prob
         What::Send(send) => message::send(session, json, send).await,
         What::React(react) => message::react(session, json, react).await,
         What::History(history) => message::history(session, json, history).await,
-        What::Register(_) | What::Passphrase(_) | What::Chat(_) | What::Listen(_) | What::Demo => Ok(()),
+        // They need no session, or more than one command does.
+        What::Register(_)
+        | What::Passphrase(_)
+        | What::Chat(_)
+        | What::Listen(_)
+        | What::Demo
+        | What::Completions(_)
+        | What::Man(_) => Ok(()),
     }
 }
 
