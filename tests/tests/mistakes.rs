@@ -160,6 +160,22 @@ fn shells_and_the_manual_know_its_commands() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The unit for systemd in the documentation starts a relay that takes those arguments.
+#[test]
+fn the_documented_service_starts_a_relay() -> anyhow::Result<()> {
+    let unit = include_str!("../../docs/posthorn-server.service");
+    let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("it starts something");
+    let mut words = line.split_whitespace();
+    assert!(words.next().is_some_and(|program| program.ends_with("/posthorn-server")), "{line}");
+    // The folder of the service is not there.
+    let data = tempfile::tempdir()?.path().display().to_string();
+    let here = words.map(|word| if word.starts_with("/var/") { &data } else { word });
+    let output = posthorn_server(&["check-config"].into_iter().chain(here).collect::<Vec<_>>());
+    assert!(output.status.success(), "{output:?}");
+    assert!(unit.contains("StateDirectory=posthorn-server") && line.contains("/var/lib/posthorn-server"));
+    Ok(())
+}
+
 #[test]
 fn a_reader_that_goes_away_is_no_mistake() {
     let mut command = Command::new(relay_program().program);
