@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::super::journal::disk::{Disk, DiskFile};
 use super::slice::{Header, UNFINISHED, begin, damaged, entry, put_entry};
-use super::{ENTRY, Key, Known, Salt};
+use super::{ENTRY, Key, Known, Recent, Salt};
 
 /// What the names of logs end in.
 pub(super) const END: &str = ".log";
@@ -29,9 +29,6 @@ const HEADER: usize = 8 + 4 * 4;
 pub(super) fn name(number: u64) -> String {
     format!("{number:010}{END}")
 }
-
-/// What a log says.
-type Said = (Salt, BTreeMap<Key, Known>, Header);
 
 /// A log that is written to.
 pub(super) struct Log {
@@ -79,26 +76,26 @@ impl Log {
         Ok(())
     }
 
-    /// What a log says that was left; `None` if there is none.
-    pub(super) fn read(disk: &dyn Disk, number: u64) -> io::Result<Option<Said>> {
+    /// What a log says that was left, and its length in bytes; `None` if there is none.
+    pub(super) fn read(disk: &dyn Disk, number: u64) -> io::Result<Option<(Recent, u64)>> {
         let file = match disk.open(&name(number)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened?,
         };
-        let len = usize::try_from(file.len()?).map_err(|_| damaged("it is too long"))?;
-        let mut bytes = vec![0; len];
+        let len = file.len()?;
+        let mut bytes = vec![0; usize::try_from(len).map_err(|_| damaged("it is too long"))?];
         file.read_at(&mut bytes, 0)?;
         let begin = bytes.split_at_checked(BEGIN).and_then(|(begin, batches)| {
             let (salt, _) = begin.strip_prefix(LABEL)?.split_first_chunk()?;
             Some((*salt, batches))
         });
         let (salt, mut rest) = begin.ok_or_else(|| damaged("it is no log of this version"))?;
-        let (mut all, mut newest) = (BTreeMap::new(), Header::default());
+        let mut recent = Recent { salt, ..Recent::default() };
         while let Some((header, entries, behind)) = batch(rest) {
-            all.extend(entries.chunks(ENTRY).filter_map(entry));
-            (newest, rest) = (header, behind);
+            recent.entries.extend(entries.chunks(ENTRY).filter_map(entry));
+            (recent.header, rest) = (header, behind);
         }
-        Ok(Some((salt, all, newest)))
+        Ok(Some((recent, len)))
     }
 }
 

@@ -86,6 +86,8 @@ struct State {
     log: Option<Log>,
     /// What the log says, or will say once it is begun again.
     recent: Recent,
+    /// Bytes of the log that is there and is not written to, because a start has found it or a write failed.
+    left: u64,
     /// The number from which on all slices should be there.
     first: u64,
     /// The number of the log, and of the slice that it becomes. Each is one more than that before, so that
@@ -174,7 +176,7 @@ impl PastIds {
     pub(super) fn write(&self, past: &[Past], now: u64) -> io::Result<Passed> {
         let mut state = self.state.lock();
         state.begin_log(self.disk.as_ref())?;
-        let State { log, recent, .. } = &mut *state;
+        let State { log, recent, left, .. } = &mut *state;
         let Some(open) = log else { return Ok(state.passed()) };
         let entry = |past: &Past| {
             let key = key(&recent.salt, &past.mailbox, past.life, &past.post_id);
@@ -189,7 +191,7 @@ impl PastIds {
             header.note(made.into_iter(), now);
             if let Err(error) = open.append(&entries, &header) {
                 // Nobody knows what of it is on the disk. What is in memory begins the next.
-                *log = None;
+                (*left, *log) = (open.bytes(), None);
                 return Err(error);
             }
             recent.entries.extend(entries);
@@ -242,7 +244,7 @@ impl PastIds {
     /// the store. Returns how far posts have come.
     pub(super) fn clear(&self, now: u64) -> io::Result<Passed> {
         let mut state = self.state.lock();
-        (state.log, state.recent) = (None, Recent::default());
+        (state.log, state.recent, state.left) = (None, Recent::default(), 0);
         state.slices.clear();
         state.next += 1;
         (state.first, state.lost) = (state.next, state.lost.max(now));
@@ -319,7 +321,7 @@ impl PastIds {
 impl State {
     fn bytes(&self) -> u64 {
         self.slices.iter().map(|slice| slice.header.bytes()).sum::<u64>()
-            + self.log.as_ref().map_or(0, Log::bytes)
+            + self.log.as_ref().map_or(self.left, Log::bytes)
     }
 
     /// Reads what there is, where there should be so much.
@@ -329,6 +331,7 @@ impl State {
             slices: Vec::new(),
             log: None,
             recent: Recent::default(),
+            left: 0,
             first: first.max(1),
             next: number.max(1),
             made,
@@ -347,8 +350,8 @@ impl State {
         }
         // A log is written anew before anything is appended: what is behind its end was never durable.
         let log = log::name(state.next);
-        if let Some((salt, entries, header)) = read(disk, &log, || Log::read(disk, state.next))?.flatten() {
-            state.recent = Recent { salt, entries, header };
+        if let Some(said) = read(disk, &log, || Log::read(disk, state.next))?.flatten() {
+            (state.recent, state.left) = said;
         }
         let headers = state.slices.iter().map(|slice| &slice.header).chain([&state.recent.header]);
         // What came in before `at` the ledger knows better.
@@ -364,7 +367,7 @@ impl State {
         if state.lost > since {
             tracing::warn!(
                 since = state.lost,
-                "remembered post ids are missing: repeats of posts from before get POST_ID_TIME, unix seconds"
+                "remembered post ids are missing: repeats of posts from before that time (unix seconds) get POST_ID_TIME"
             );
         }
         Ok(state)
@@ -417,7 +420,7 @@ impl State {
         let slice = Slice::write(disk, self.next, salt, entries, *header)?;
         let name = log::name(slice.number);
         self.slices.push(slice);
-        (self.log, self.recent) = (None, Recent::default());
+        (self.log, self.recent, self.left) = (None, Recent::default(), 0);
         self.next += 1;
         // If that fails, the next start passes it over.
         gone(disk.unlink(&name))

@@ -69,8 +69,10 @@ fn what_was_written_is_found_and_nothing_else() {
     let ids = open(&disk, bounds(1000));
     assert_eq!((ids.passed().at, ids.numbers()), (0, (0, 0)));
     let all = fill(&ids, 5_500);
+    let bytes = ids.numbers().1;
     for ids in [ids, open(&disk.restart(), bounds(1000))] {
         assert!(counts(&ids).0 >= 5 && counts(&ids).1 > 0);
+        assert_eq!(ids.numbers().1, bytes, "what a start has found counts");
         let newest = NOW + 400 + 550;
         assert!((newest - 10..=newest).contains(&ids.passed().at) && ids.numbers().0 == 0);
         assert_eq!((ids.passed().made, ids.made()), (NOW + 550, NOW + 550));
