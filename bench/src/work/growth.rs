@@ -180,7 +180,14 @@ async fn mailboxes(bench: &mut Bench) -> anyhow::Result<()> {
     let after = host.process.memory_at_rest().await?;
     host.process.kill()?;
     let start = host.restart().await?.as_secs_f64();
-    let each = after.max(host.process.memory_at_rest().await?).saturating_sub(before) as f64 / count as f64;
+    let restarted = host.process.memory_at_rest().await?;
+    eprintln!(
+        "  {count} mailboxes: RSS {} MiB before, {} MiB then, {} MiB after the start",
+        before >> 20,
+        after >> 20,
+        restarted >> 20
+    );
+    let each = after.max(restarted).saturating_sub(before) as f64 / count as f64;
     let mut row = |figure: String, target, value| {
         bench.table.push(Row::new("W6", figure, target).with(Kind::Posthorn, value));
     };

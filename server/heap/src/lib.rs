@@ -9,8 +9,8 @@
 mod glibc {
     use std::sync::Mutex;
 
-    /// How much must come back for it to be worth holding anybody up, in bytes, and as a part of what there
-    /// is: so what lies idle stays a small part on a small machine, too.
+    /// How much must come back for it to be worth holding anybody up: so many bytes, and such a part of what
+    /// there is.
     const WORTH_IT: (usize, usize) = (8 << 20, 16);
     /// Below this there is not so much, in bytes.
     const SMALL: usize = 32 << 20;
@@ -91,11 +91,17 @@ mod glibc {
             assert_eq!(count(&mut trims, FULL - FULL / WORTH_IT.1 + 1), 7, "after 1, 3, 7, then 15 calls");
             assert!(count(&mut trims, FULL / 2) > 48, "what brings much is tried each time");
             trims.call(|| SMALL - 1, || panic!("there is not so much"));
+            // Of little, 8 MiB are worth it.
+            for (left, next) in [(32 << 20, 0), (33 << 20, 1)] {
+                let (mut trims, resident) = (Trims { rest: 0, next: 0 }, std::cell::Cell::new(40 << 20));
+                trims.call(|| resident.get(), || resident.set(left));
+                assert_eq!(trims.next, next, "{left}");
+            }
         }
     }
 }
 
-/// Gives back what can be given back, where the process is larger than 32 MiB and lately a sixteenth of that
+/// Gives back what can be given back, where the process is larger than 32 MiB and lately 8 MiB and a sixteenth
 /// came back. That takes up to some 25 ms for 100 MB, and holds up whoever allocates from the same arena
 /// meanwhile. Does nothing where the C library is not glibc.
 pub fn trim() {

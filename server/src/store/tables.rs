@@ -122,20 +122,21 @@ impl<T> Tables<T> {
         if place < tables { place } else { place - whole / 2 }
     }
 
-    /// Makes one more table, of what belongs there of the one that is next to be split.
+    /// Makes one more table, of what belongs there of the one that is next to be split. What is dear about it
+    /// is hashing.
     fn split(&mut self, hash_of: impl Fn(&T) -> u64) {
         let new = self.tables.len();
         let old = split_from(new);
         self.tables.push(HashTable::new());
-        let mut table = std::mem::take(&mut self.tables[old]);
-        touched(table.len());
-        let moves = |value: &T| self.place(hash_of(value)) == new;
-        let moved: Vec<T> = table.extract_if(|value| moves(value)).collect();
-        table.shrink_to(table.len(), &hash_of);
-        self.tables[old] = table;
-        self.tables[new].reserve(moved.len(), &hash_of);
-        for value in moved {
-            self.tables[new].insert_unique(hash_of(&value), value, &hash_of);
+        let values = std::mem::take(&mut self.tables[old]).into_iter();
+        let hashed: Vec<(u64, T)> = values.map(|value| (hash_of(&value), value)).collect();
+        touched(hashed.len());
+        let moved = hashed.iter().filter(|(hash, _)| self.place(*hash) == new).count();
+        self.tables[old].reserve(hashed.len() - moved, &hash_of);
+        self.tables[new].reserve(moved, &hash_of);
+        for (hash, value) in hashed {
+            let place = self.place(hash);
+            self.tables[place].insert_unique(hash, value, &hash_of);
         }
     }
 }

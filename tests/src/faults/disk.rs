@@ -350,6 +350,8 @@ async fn syncs(run: &Run, rounds: u32) -> anyhow::Result<String> {
         }
         all.relay.restart().await.with_context(context)?;
         verify::on_wire(&all.relay.url(), &all.book, &mut all.rng).await.with_context(context)?;
+        let told = std::fs::read_to_string(all.root.join("damage")).unwrap_or_default();
+        ensure!(told.is_empty(), "{}: a start found damage: {told}", context());
         let mark = (all.shim.mark())();
         let record = Record::read(&all.shim.record(), &all.root)?;
         let ops = record.ops.iter().take_while(|op| op.end <= mark).count();

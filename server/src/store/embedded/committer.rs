@@ -108,6 +108,8 @@ pub(super) struct Committer {
     /// never steps.
     pub(super) settling: Noted,
     pub(super) settled: u64,
+    /// The present second of that clock.
+    pub(super) second: u64,
     /// The records of one command up to their bodies, encoded one behind the other, and where each ends.
     pub(super) heads: Vec<u8>,
     pub(super) ends: Vec<usize>,
@@ -181,6 +183,7 @@ impl Committer {
             if !self.gather(&mut drained) {
                 return Ok(None);
             }
+            self.second = self.clock.monotonic_seconds();
             self.take_acknowledgements();
             let has_to_write = self.upkeep.has_to_write() || !self.settling.is_empty();
             if (!self.waiting.is_empty() || has_to_write)
@@ -193,7 +196,7 @@ impl Committer {
             self.clearing = self.shared.ledger.write().clear(note);
             self.checkpoint_if_due()?;
             let is_idle = self.queue.requests.is_empty() && self.waiting.is_empty();
-            self.upkeep.plan(&mut self.journal, &self.shared, is_idle)?;
+            self.upkeep.plan(&mut self.journal, &self.shared, is_idle, self.second)?;
         }
     }
 
@@ -273,9 +276,8 @@ impl Committer {
 
     /// Takes the acknowledgements of the last second or so.
     fn take_acknowledgements(&mut self) {
-        let now = self.clock.monotonic_seconds();
-        if self.settling.is_empty() && now != self.settled {
-            (self.settling, self.settled) = (self.shared.acknowledged.take_all(), now);
+        if self.settling.is_empty() && self.second != self.settled {
+            (self.settling, self.settled) = (self.shared.acknowledged.take_all(), self.second);
         }
     }
 
@@ -363,7 +365,8 @@ impl Committer {
         command: Command,
         round: &mut Round,
     ) -> Result<Result<Outcome<Location>, StoreError>, Fatal> {
-        self.upkeep.notice(&command);
+        let forgets = matches!(&command, Command::Forget { .. });
+        let is_own = forgets || matches!(&command, Command::Expire);
         match &command {
             // The reader is not given again what it has acknowledged.
             Command::Open(OpenReader { mailbox, reader, .. }) => {
@@ -420,11 +423,17 @@ impl Committer {
             if record.is_lasting() {
                 self.journal.note_live(place);
             }
+            if let Some(mailbox) = record.turned() {
+                self.journal.note_needed(place, ledger.statement_bytes(mailbox));
+            }
             ledger.apply(record, place, &mut |freed, _| self.journal.note_dead(freed, MARK_BYTES));
             self.shared.applied(place);
             round.news.extend(record.news());
         }
         ledger.carried_out(&unrecorded);
+        drop(ledger);
+        self.upkeep.forgot |= forgets;
+        self.upkeep.busy = if is_own { self.upkeep.busy } else { Some(self.second) };
         self.since_checkpoint += cost as u64;
         Ok(Ok(outcome))
     }

@@ -86,7 +86,7 @@ fn read_record(kind: u8, payload: Bytes) -> Option<Record> {
 }
 
 /// What remembering a post takes of the journal once its envelope is gone, roughly, in bytes.
-const MARK_BYTES: u64 = 88;
+const MARK_BYTES: u64 = 76;
 
 /// Entries of a slice of the past: 5 MiB, and 10 MiB of memory until it is written.
 const SLICE: usize = 1 << 17;
@@ -399,6 +399,7 @@ impl EmbeddedStore {
             clearing: false,
             settling: Noted::new(keyed),
             settled: 0,
+            second: 0,
             heads: Vec::new(),
             ends: Vec::new(),
             lists: (Vec::new(), Vec::new()),

@@ -13,8 +13,8 @@
 //! holds.
 //!
 //! What is half needed now may be needed no more in a moment, when readers have acknowledged it. So upkeep is
-//! patient ([`Journal::worst_segment`]), unless space is short, the journal is long, or nothing but
-//! [`Command::Expire`] is asked for any more, which the relay does every second.
+//! patient ([`Journal::worst_segment`]), unless space is short, the journal is long, or nothing has been written
+//! for anybody for some seconds. (The relay itself wakes the store every second.)
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
@@ -22,16 +22,16 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::damage::stretch;
-use super::journal::compact::{Carried, CompactError, Compaction, Effort, Liveness};
+use super::journal::compact::{Carried, CompactError, Compaction, Count, Effort, Liveness};
 use super::journal::{Batch, BeginError, Damage, Fatal, Journal, Location};
 use super::shared::Shared;
 use super::{KIND_MARK, KIND_RECORD, MARK_BYTES, read_record};
-use crate::store::ledger::{Command, Keep, Record};
+use crate::store::ledger::{Keep, Record};
 
 /// Segments that are counted again for each that is begun, while the journal is too long.
 const RECOUNT_AT_ONCE: usize = 4;
-/// When the journal is long, so that upkeep is no longer patient: it has more than so many times what the
-/// ledger holds, and more than so many segments.
+/// When the journal is long, so that upkeep is no longer patient and counts again: it has more than so many
+/// times what the ledger holds, and more than so many segments.
 const LONG: (u64, u64) = (2, 4);
 /// When it is so long that counting does not wait for an idle moment.
 const TOO_LONG: (u64, u64) = (3, 8);
@@ -46,7 +46,7 @@ pub(super) struct Upkeep {
     /// that it may be gone.
     leaving: Vec<(u32, u32)>,
     /// The segment that is being counted.
-    counting: Option<Compaction>,
+    counting: Option<Count>,
     /// Segments to count again while nobody waits.
     recount: VecDeque<u32>,
     /// The journal's current segment when upkeep last looked.
@@ -60,13 +60,18 @@ pub(super) struct Upkeep {
     again: bool,
     /// Segments that could not be read, which are tried again when one is begun.
     set_aside: BTreeSet<u32>,
-    /// How often nothing but what has expired was asked for, one time after the other.
-    calm: u32,
+    /// When something was last written because somebody asked for it, in seconds of the clock that never
+    /// steps; `None` = not yet.
+    pub(super) busy: Option<u64>,
+    /// Whether posts were forgotten since all segments were last counted, and when that was.
+    pub(super) forgot: bool,
+    counted_all: Option<u64>,
 }
 
-/// How often nothing but what has expired must be asked for until nobody seems to be there.
-const CALM: u32 = 2;
-
+/// After how many seconds in which nothing was written for anybody upkeep is no longer patient.
+const CALM_SECONDS: u64 = 2;
+/// The fewest seconds between two counts of all segments.
+const COUNT_SECONDS: u64 = 60;
 /// Records that must be written before a compaction that found no space is tried again.
 const RETRY_RECORDS: u64 = 64;
 
@@ -75,12 +80,7 @@ impl Upkeep {
     pub(super) fn after_start(journal: &Journal) -> Self {
         let current = journal.position().segment;
         let recount = journal.segments().keys().copied().filter(|segment| *segment != current).collect();
-        Self { recount, current, calm: CALM, ..Self::default() }
-    }
-
-    /// Notes what was asked of the store.
-    pub(super) fn notice(&mut self, command: &Command) {
-        self.calm = if matches!(command, Command::Expire) { self.calm.saturating_add(1) } else { 0 };
+        Self { recount, current, ..Self::default() }
     }
 
     /// Whether there is something to do without anybody asking.
@@ -183,14 +183,20 @@ impl Upkeep {
         journal: &mut Journal,
         shared: &Shared,
         is_idle: bool,
+        second: u64,
     ) -> Result<(), Fatal> {
         self.notice_new_segment(journal, shared);
+        let is_full = shared.full.load(Ordering::Relaxed);
+        let is_calm = self.busy.is_none_or(|busy| second >= busy + CALM_SECONDS);
+        if self.forgot && (is_full || is_calm) {
+            self.count_all(journal, shared, is_full, second);
+        }
         if self.stuck.is_some_and(|version| shared.ledger.read().version() >= version + RETRY_RECORDS) {
             self.stuck = None;
         }
         if self.work.is_none() && self.stuck.is_none() {
             self.again = false;
-            self.work = self.choose(journal, shared)?;
+            self.work = self.choose(journal, shared, is_full || is_calm)?;
         }
         self.again &= self.stuck.is_none();
         let rests = self.work.is_none() || self.stuck.is_some();
@@ -224,16 +230,23 @@ impl Upkeep {
                 return Ok(());
             }
             match journal.start_compaction(segment) {
-                Ok(work) => self.counting = Some(work),
+                Ok(work) => self.counting = Some(Count::of(work)),
                 Err(error) => return self.failed(shared, error),
             }
         }
-        let Some(mut work) = self.counting.take() else { return Ok(()) };
-        let mut owner = Owner::new(journal, shared, work.segment());
-        match journal.count(&mut work, &mut owner, Effort::beside(0, 0)) {
-            Ok(true) => Ok(()),
+        let Some(mut count) = self.counting.take() else { return Ok(()) };
+        let mut owner = Owner::new(journal, shared, count.segment());
+        match journal.count(&mut count, &mut owner, Effort::beside(0, 0)) {
+            Ok(true) => {
+                // It may be worth emptying now, and need less space than what there is none for.
+                self.again = true;
+                if self.stuck.take().is_some() {
+                    (self.work, self.least) = (None, 0);
+                }
+                Ok(())
+            }
             Ok(false) => {
-                self.counting = Some(work);
+                self.counting = Some(count);
                 Ok(())
             }
             Err(error) => self.failed(shared, error),
@@ -261,12 +274,28 @@ impl Upkeep {
         }
     }
 
+    /// Counts all segments again, if that may bring space back: nobody says where what remembered a post lies
+    /// when it is forgotten.
+    fn count_all(&mut self, journal: &Journal, shared: &Shared, is_full: bool, second: u64) {
+        let rests = self.recount.is_empty() && self.counting.is_none();
+        let is_early = self.counted_all.is_some_and(|last| second < last + COUNT_SECONDS);
+        if rests && !is_early && (is_full || is_longer(journal, shared, LONG)) {
+            let sealed = journal.segments().keys().copied().filter(|segment| *segment != self.current);
+            self.recount.extend(sealed);
+            (self.forgot, self.counted_all) = (false, Some(second));
+        }
+    }
+
     /// A segment that is worth emptying, if there is one.
-    fn choose(&mut self, journal: &mut Journal, shared: &Shared) -> Result<Option<Compaction>, Fatal> {
+    fn choose(
+        &mut self,
+        journal: &mut Journal,
+        shared: &Shared,
+        hurry: bool,
+    ) -> Result<Option<Compaction>, Fatal> {
         let gone = self.leaving.iter().map(|(segment, _)| *segment);
         let passed_over = self.set_aside.iter().copied().chain(gone).collect();
-        let hurry =
-            self.calm >= CALM || shared.full.load(Ordering::Relaxed) || is_longer(journal, shared, LONG);
+        let hurry = hurry || is_longer(journal, shared, LONG);
         let Some(segment) = journal.worst_segment(!hurry, &passed_over) else { return Ok(None) };
         match journal.start_compaction(segment) {
             Ok(work) => Ok(Some(work)),
@@ -342,11 +371,6 @@ impl Liveness for Owner<'_> {
         let copied = if keep.copy { Batch::cost(payload.len()) } else { 0 };
         self.asked = Some((record, keep));
         self.written.len() + self.ends.len() * Batch::cost(0) + copied
-    }
-
-    fn is_rest(&self) -> bool {
-        let rest_of = |(record, keep): &(Record, Keep)| !record.is_mark() && keep.is_a_mark();
-        self.asked.as_ref().is_some_and(rest_of)
     }
 
     fn carry(&mut self, _: Location, kind: u8, payload: &Bytes, put: &mut dyn FnMut(u8, &[u8]) -> Location) {

@@ -31,11 +31,6 @@ impl Keep {
     const DROP: Self = Self { copy: false, write: Vec::new() };
     const COPY: Self = Self { copy: true, write: Vec::new() };
 
-    /// Whether it is only to be remembered that there was a post.
-    pub(crate) fn is_a_mark(&self) -> bool {
-        !self.copy && matches!(&self.write[..], [record] if record.is_mark())
-    }
-
     fn copy_if(copy: bool) -> Self {
         Self { copy, write: Vec::new() }
     }

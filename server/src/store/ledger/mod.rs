@@ -61,6 +61,10 @@ use crate::mailbox::log::{Freed, Log};
 use crate::mailbox::retention::CUT_AT_ONCE;
 use crate::mailbox::{At, Mailbox, Stray};
 
+/// What a record takes for a mailbox without readers, and for each reader, in bytes.
+const MAILBOX_BYTES: u64 = 256;
+const READER_BYTES: u64 = 64;
+
 /// Sums over all mailboxes, kept up to date so that checking a quota costs nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Totals {
@@ -262,15 +266,21 @@ impl<L: Clone + PartialEq> Ledger<L> {
         }
     }
 
-    /// Roughly what everything but key packages and cards takes as records, in bytes, where a post that is
-    /// only remembered takes `mark` bytes.
+    /// Roughly what everything takes as records, in bytes, where a post that is only remembered takes `mark`
+    /// bytes.
     pub(crate) fn recorded_bytes(&self, mark: u64) -> u64 {
         /// Sizes of the records of a mailbox without readers, an account, a reader, and a blob, in bytes.
-        const OTHERS: [u64; 4] = [256, 256, 64, 128];
+        const OTHERS: [u64; 4] = [MAILBOX_BYTES, 256, READER_BYTES, 128];
         let (mailboxes, accounts) = (self.mailboxes.len() as u64, self.accounts.len() as u64);
         let counts = [mailboxes, accounts, self.totals.readers, self.blobs.all().len() as u64];
         let others: u64 = OTHERS.iter().zip(counts).map(|(bytes, count)| bytes * count).sum();
-        self.totals.envelope_bytes + self.totals.posts * mark + others
+        self.totals.envelope_bytes + self.totals.posts * mark + self.directory_bytes + others
+    }
+
+    /// Roughly what a record takes that states all of a mailbox but its posts, in bytes.
+    pub(crate) fn statement_bytes(&self, mailbox: &MailboxId) -> u64 {
+        let readers = self.mailboxes.get(mailbox).map_or(0, |present| present.readers.count() as u64);
+        MAILBOX_BYTES + readers * READER_BYTES
     }
 
     /// Notes what no record says of a decision that was carried out.

@@ -122,6 +122,16 @@ impl Record {
         }
     }
 
+    /// The mailbox of which it turns the key.
+    pub(crate) fn turned(&self) -> Option<&MailboxId> {
+        match &self.change {
+            Change::Mailbox { mailbox, change: MailboxChange::Posted { turn: Some(_), .. }, .. } => {
+                Some(mailbox)
+            }
+            _ => None,
+        }
+    }
+
     /// Whether it only remembers a post whose envelope is gone. Applying it again to a log that remembers the
     /// post changes nothing.
     pub(crate) fn is_mark(&self) -> bool {

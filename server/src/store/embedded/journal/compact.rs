@@ -26,10 +26,6 @@ pub(crate) trait Liveness {
     /// nothing, and may be asked again about the same record if there was no space.
     fn cost(&mut self, at: Location, kind: u8, payload: &Bytes) -> usize;
 
-    /// Whether what was just counted is no more than what is left of the record, which is not needed
-    /// otherwise.
-    fn is_rest(&self) -> bool;
-
     /// Writes what [`Liveness::cost`] has just counted, and notes where it lies from now on, which the next
     /// question already sees. It is not durable yet, and what depends on these places must not be disclosed
     /// before it is.
@@ -39,8 +35,8 @@ pub(crate) trait Liveness {
 /// The most that may be needed of a segment that is emptied, in percent: carrying forward is then at most
 /// half of what is written.
 const LIVE_PERCENT: u64 = 50;
-/// The most that may be needed of one beside the rests of its own records, while there is no hurry, in
-/// percent: rests are carried once for the sake of the segment, and little else is carried with them.
+/// The most that may be needed of one, not counting what is left of its own records, while there is no hurry,
+/// in percent.
 const RIPE_PERCENT: u64 = 12;
 /// How much of a segment is read at a time, in bytes, unless a record is longer: little, because somebody may
 /// wait, and small enough for the processor's cache.
@@ -129,9 +125,25 @@ pub(crate) struct Compaction {
     ended: bool,
     /// What begins before this offset was carried forward earlier.
     skip: u32,
-    /// What was counted so far: see [`Usage`].
+}
+
+/// A segment being counted, and what was counted so far.
+pub(crate) struct Count {
+    work: Compaction,
     live: u64,
-    rests: u64,
+    leftover: u64,
+}
+
+impl Count {
+    /// Begins to count a segment.
+    pub(crate) fn of(work: Compaction) -> Self {
+        Self { work, live: 0, leftover: 0 }
+    }
+
+    /// The number of the segment.
+    pub(crate) fn segment(&self) -> u32 {
+        self.work.segment()
+    }
 }
 
 /// How far a batch has been read.
@@ -157,7 +169,7 @@ impl Journal {
         let permille = |part: u64, len: u64| part * 1000 / len.max(1);
         let current = self.current.ident.segment;
         let is_ripe = |number: &u32, usage: &Usage| {
-            let needed = usage.live.saturating_sub(usage.rests);
+            let needed = usage.live.saturating_sub(usage.leftover);
             self.carried.contains_key(number) || permille(needed, usage.len) <= RIPE_PERCENT * 10
         };
         self.segments
@@ -293,17 +305,19 @@ impl Journal {
     /// Goes on counting what the owner needs of a whole segment. Returns `true` once all of it is counted.
     pub(crate) fn count(
         &mut self,
-        work: &mut Compaction,
+        count: &mut Count,
         owner: &mut dyn Liveness,
         mut effort: Effort,
     ) -> Result<bool, CompactError> {
+        let Count { work, live, leftover } = count;
         loop {
             match work.look() {
                 Look::Record(at, kind, payload) => {
                     if at.offset >= work.skip {
-                        let cost = owner.cost(at, kind, &payload) as u64;
-                        work.live += cost;
-                        work.rests += if owner.is_rest() { cost } else { 0 };
+                        let cost = owner.cost(at, kind, &payload);
+                        let is_shorter = cost < Batch::cost(payload.len());
+                        *live += cost as u64;
+                        *leftover += if is_shorter { cost as u64 } else { 0 };
                     }
                     work.pass();
                     if !effort.spend(payload.len()) {
@@ -315,7 +329,7 @@ impl Journal {
             }
         }
         if let Some(usage) = self.segments.get_mut(&work.segment()) {
-            (usage.live, usage.rests) = (work.live, work.rests);
+            (usage.live, usage.leftover) = (*live, *leftover);
         }
         Ok(true)
     }
@@ -362,8 +376,6 @@ impl Compaction {
             next: None,
             ended: false,
             skip,
-            live: 0,
-            rests: 0,
         })
     }
 

@@ -162,8 +162,8 @@ pub(crate) struct Usage {
     pub(crate) len: u64,
     /// Bytes of records that are still needed, according to the owner.
     pub(crate) live: u64,
-    /// How many of these are what is left of records that are not needed otherwise.
-    pub(crate) rests: u64,
+    /// How many of these are what is left of longer records, as when only the id of a post is needed.
+    pub(crate) leftover: u64,
     /// The owner's stamp when it was begun, or a lower one.
     pub(crate) stamp: u64,
     /// Whether part of it is damaged. Then it is kept for the operator, and never removed.
@@ -251,6 +251,14 @@ impl Journal {
         }
     }
 
+    /// Notes that carrying forward what this record leads to may take so many bytes, if that is more than the
+    /// record itself takes.
+    pub(crate) fn note_needed(&mut self, at: Location, bytes: u64) {
+        if let Some(usage) = self.segments.get_mut(&at.segment) {
+            usage.live += bytes.saturating_sub(at.footprint());
+        }
+    }
+
     /// Notes that the owner no longer needs this record, but for `rest` bytes, which is what carrying it
     /// forward will take when its segment goes. An estimate: after a start everything counts as needed until
     /// it is counted again.
@@ -258,7 +266,7 @@ impl Journal {
         if let Some(usage) = self.segments.get_mut(&at.segment) {
             let rest = rest.min(at.footprint());
             usage.live = usage.live.saturating_sub(at.footprint() - rest);
-            usage.rests += rest;
+            usage.leftover += rest;
         }
     }
 

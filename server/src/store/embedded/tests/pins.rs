@@ -63,8 +63,9 @@ fn a_key_package_stays_until_whoever_asked_has_read_it() {
                 let seq = expect(store.append(sized(to, next, 0, 400)).await);
                 expect(store.advance(upto(to, 1, seq)).await);
             }
-            // As the relay does every second.
+            // The relay keeps house every second.
             for _ in 0..20 {
+                f.clock.pass(1);
                 expect(store.expire().await);
             }
         };
