@@ -101,9 +101,9 @@ mod glibc {
     }
 }
 
-/// Gives back what can be given back, where the process is larger than 32 MiB and lately 8 MiB and a sixteenth
-/// came back. That takes up to some 25 ms for 100 MB, and holds up whoever allocates from the same arena
-/// meanwhile. Does nothing where the C library is not glibc.
+/// Gives back what can be given back, where the process is larger than 32 MiB and lately 8 MiB and a
+/// sixteenth came back. That takes up to some 25 ms for 100 MB, and holds up whoever allocates from the same
+/// arena meanwhile. Does nothing where the C library is not glibc.
 pub fn trim() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     glibc::trim();

@@ -13,8 +13,8 @@
 //! holds.
 //!
 //! What is half needed now may be needed no more in a moment, when readers have acknowledged it. So upkeep is
-//! patient ([`Journal::worst_segment`]), unless space is short, the journal is long, or nothing has been written
-//! for anybody for some seconds. (The relay itself wakes the store every second.)
+//! patient ([`Journal::worst_segment`]), unless space is short, the journal is long, or nothing has been
+//! written for anybody for some seconds. (The relay itself wakes the store every second.)
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
