@@ -337,6 +337,7 @@ fn restored(config: &Config) -> anyhow::Result<()> {
 /// What starting would find wrong, without starting.
 fn check(config: &Config, json: bool) -> anyhow::Result<()> {
     Certificates::load(&config.tls)?;
+    crate::relay::check_blobs(config)?;
     if json {
         return print_json(&serde_json::json!({"good": true, "warnings": warnings(config)}));
     }
@@ -581,5 +582,26 @@ mod tests {
         assert!(restored.contains("put the backup there"), "{restored}");
         assert!(forgetting.ends_with("name the damaged one's folder with --data"), "{forgetting}");
         assert!(!dir.path().join("journal").exists(), "nothing is made");
+    }
+
+    /// What a start would refuse, without asking anybody.
+    #[cfg(feature = "s3")]
+    #[test]
+    fn credentials_for_s3_are_looked_at() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let file = dir.path().join("credentials");
+        let credentials = file.display().to_string();
+        let flags = [("blobs.store", "s3"), ("s3.bucket", "messages"), ("s3.credentials", &credentials)];
+        let flags = flags.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
+        let sources = Sources { file: None, flags };
+        let config = Config::load(&sources, dir.path().to_owned()).expect("by itself it is good");
+        let refused = || check(&config, false).expect_err("they are no good").to_string();
+        let told = refused();
+        assert!(told.contains(&credentials) && told.contains("cannot be read"), "{told}");
+        std::fs::write(&file, "aws_access_key_id = me\n").expect("written");
+        let told = refused();
+        assert!(told.contains(&credentials) && told.contains("two lines"), "{told}");
+        std::fs::write(&file, "aws_access_key_id = me\naws_secret_access_key = hidden\n").expect("written");
+        check(&config, false).expect("they may be good");
     }
 }

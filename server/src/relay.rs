@@ -111,23 +111,7 @@ impl Relay {
         let hub = Hub::new();
         let store = open_store(&config, clock.clone(), hub.clone(), &mut rng).await?;
         let identity = identity(&config, store.stats().accounts > 0, &mut rng)?;
-        let mut seed = [0; 32];
-        rng.fill_bytes(&mut seed);
-        let context = Context::new(ContextParts {
-            mailboxes: store.clone(),
-            directory: store.clone(),
-            blobs: store.clone(),
-            store,
-            hub,
-            limits: config.announced(),
-            rates: config.rates.clone(),
-            outbox_bytes: config.connections.outbox_bytes as usize,
-            memory_bytes: usize::try_from(config.connections.memory_bytes).unwrap_or(usize::MAX),
-            open_registration: config.open_registration,
-            identity,
-            seed,
-            software: concat!("posthorn-server ", env!("CARGO_PKG_VERSION")).to_owned(),
-        });
+        let context = context(&config, store, hub, identity, &mut rng);
 
         let (drain, draining) = watch::channel(false);
         let parts = open_parts(&config, context.identity(), context.store.stats().blobs)?;
@@ -270,6 +254,33 @@ async fn open_store(
     }
 }
 
+/// What requests are answered with.
+fn context(
+    config: &Config,
+    store: Arc<dyn Store>,
+    hub: Arc<Hub>,
+    identity: RelaySecret,
+    rng: &mut StdRng,
+) -> Arc<Context> {
+    let mut seed = [0; 32];
+    rng.fill_bytes(&mut seed);
+    Context::new(ContextParts {
+        mailboxes: store.clone(),
+        directory: store.clone(),
+        blobs: store.clone(),
+        store,
+        hub,
+        limits: config.announced(),
+        rates: config.rates.clone(),
+        outbox_bytes: config.connections.outbox_bytes as usize,
+        memory_bytes: usize::try_from(config.connections.memory_bytes).unwrap_or(usize::MAX),
+        open_registration: config.open_registration,
+        identity,
+        seed,
+        software: concat!("posthorn-server ", env!("CARGO_PKG_VERSION")).to_owned(),
+    })
+}
+
 /// The relay's own key: the one in the data folder, or a new one.
 fn identity(config: &Config, has_accounts: bool, rng: &mut StdRng) -> Result<RelaySecret, SecretError> {
     if config.engine == Engine::Memory {
@@ -283,6 +294,9 @@ fn identity(config: &Config, has_accounts: bool, rng: &mut StdRng) -> Result<Rel
     }
     RelaySecret::load_or_create(&config.data, rng)
 }
+
+#[cfg(not(feature = "s3"))]
+const WITHOUT_S3: &str = "this program was built without s3";
 
 /// Opens where the parts lie of so many blobs.
 fn open_parts(config: &Config, identity: RelayIdentity, blobs: u64) -> Result<Arc<dyn Parts>, StartError> {
@@ -301,13 +315,37 @@ fn in_bucket(config: &Config, identity: RelayIdentity, blobs: u64) -> Result<Arc
 
 #[cfg(not(feature = "s3"))]
 fn in_bucket(_: &Config, _: RelayIdentity, _: u64) -> Result<Arc<dyn Parts>, StartError> {
-    Err(StartError::Blobs("this program was built without s3".to_owned()))
+    Err(StartError::Blobs(WITHOUT_S3.to_owned()))
+}
+
+/// Refuses what is wrong about where blobs are to be kept, as far as that is seen without asking anybody.
+pub(crate) fn check_blobs(config: &Config) -> Result<(), StartError> {
+    match (config.engine, config.blobs.store) {
+        (Engine::Embedded, BlobsIn::S3) => check_bucket(config),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(feature = "s3")]
+fn check_bucket(config: &Config) -> Result<(), StartError> {
+    parts::s3::check(&config.s3).map_err(|error| StartError::Blobs(error.to_string()))
+}
+
+#[cfg(not(feature = "s3"))]
+fn check_bucket(_: &Config) -> Result<(), StartError> {
+    Err(StartError::Blobs(WITHOUT_S3.to_owned()))
 }
 
 fn in_folder(config: &Config, blobs: u64) -> Result<Arc<dyn Parts>, StartError> {
     let folder = config.data.join(parts::folder::NAME);
+    // Whatever the disk has left is the journal's: blobs stop before it does.
+    let headroom = config.store.headroom_bytes.saturating_mul(2);
     // Each start has made it, so without it this is another folder, such as where a disk is not mounted.
-    if blobs > 0 && !folder.join(parts::folder::INCOMING).exists() {
+    let is_another = blobs > 0 && !folder.join(parts::folder::INCOMING).exists();
+    let unusable =
+        |error| StartError::Blobs(format!("the folder {} cannot be used: {error}", folder.display()));
+    let parts = FolderParts::open(&config.data, headroom).map_err(unusable)?;
+    if is_another {
         tracing::error!(
             blobs,
             "the folder blobs/ is missing, or is not the one that was there, and with it what was put of these blobs, \
@@ -315,10 +353,7 @@ fn in_folder(config: &Config, blobs: u64) -> Result<Arc<dyn Parts>, StartError> 
              blobs.store as it was"
         );
     }
-    // Whatever the disk has left is the journal's: blobs stop before it does.
-    let headroom = config.store.headroom_bytes.saturating_mul(2);
-    let failed = |error| StartError::Data(folder.clone(), error);
-    Ok(Arc::new(FolderParts::open(&config.data, headroom).map_err(failed)?))
+    Ok(Arc::new(parts))
 }
 
 /// Removes what is left of blobs: everything at the start, then a shelf every second, or as seldom as the

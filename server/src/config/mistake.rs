@@ -1,7 +1,7 @@
 //! Mistakes in a configuration, each in one line: what is wrong, with which key, where it stands, and what
 //! may be meant.
 
-use figment::error::Kind;
+use figment::error::{Kind, OneOf};
 
 use super::KEYS;
 
@@ -11,6 +11,8 @@ const LIST: &str = ": write a list, such as [\"127.0.0.1\", \"172.16.0.0/12\"]";
 pub(super) fn in_one_line(error: &figment::Error) -> String {
     let words = match &error.kind {
         Kind::UnknownField(found, siblings) => unknown(found, siblings, &error.path),
+        // figment puts quotes around the quotes of its list.
+        Kind::UnknownVariant(found, known) => format!("there is no `{found}`: write {}", OneOf(known)),
         kind => without_picture(&kind.to_string()),
     };
     let hint = match &error.path[..] {

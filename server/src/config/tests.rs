@@ -75,6 +75,8 @@ fn mistakes_are_told_with_the_key() {
         (&[("colour", "red")], "colour"),
         (&[("limits.idle_seconds", "1")], "limits.idle_seconds is 1: it must be 5 to 90"),
         (&[("limits.idle_seconds", "soon")], "idle_seconds"),
+        (&[("blobs.store", "tape")], "blobs.store: there is no `tape`: write `folder` or `s3`"),
+        (&[("engine", "diesel")], "engine: there is no `diesel`: write `embedded` or `memory`"),
         (&[("store.post_id_bytes", "5000000")], "16777216"),
         (&[("tls.key", "/k")], "tls.certificate"),
         (&[("public_url", "https://x")], "public_url"),

@@ -1,8 +1,8 @@
 //! Parts as files of the data folder.
 //!
 //! ```text
-//! blobs/incoming/<number>                      what is arriving; emptied by each start
-//! blobs/<2 hex digits>/<id>-<life>/<part>      a part, as it was put: the shelf, the blob in its life, a number
+//! blobs/incoming/<number>                    what is arriving; emptied by each start
+//! blobs/<2 hex digits>/<id>-<life>/<part>    a part, as it was put: the shelf, the blob in its life, a number
 //! ```
 //!
 //! A part arrives in a file of its own, is synced, gets its name, and then the name is synced, with that of
@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 
 use super::{Arriving, Owner, PartError, Parts, Place, Soon, span};
 use crate::store::embedded::journal::disk::passes;
+use crate::store::embedded::journal::real::leads_somewhere;
 
 /// The folder of blobs in a data folder.
 pub(crate) const NAME: &str = "blobs";
@@ -77,6 +78,7 @@ impl FolderParts {
     /// missing. What was arriving when the relay ended is removed.
     pub(crate) fn open(data: &Path, headroom: u64) -> io::Result<Self> {
         let path = data.join(NAME);
+        leads_somewhere(&path)?;
         make(&path)?;
         // Also if it was there: whoever made it may not have come so far.
         sync(data)?;

@@ -155,11 +155,15 @@ async fn on_disk(change: impl FnOnce(&mut Config)) -> (Relay, tempfile::TempDir)
 /// A relay on this folder.
 async fn reopened(dir: &tempfile::TempDir, change: impl FnOnce(&mut Config)) -> Relay {
     let relay = relay(|config| {
-        (config.engine, config.data) = (Engine::Embedded, dir.path().to_owned());
-        config.store.headroom_bytes = 0;
+        in_folder(config, dir);
         change(config);
     });
     relay.await
+}
+
+fn in_folder(config: &mut Config, dir: &tempfile::TempDir) {
+    (config.engine, config.data) = (Engine::Embedded, dir.path().to_owned());
+    config.store.headroom_bytes = 0;
 }
 
 #[tokio::test]
@@ -529,6 +533,33 @@ fn a_start_says_that_parts_are_missing() {
     });
     assert!(told.contains("blobs/ is missing") && told.contains("blobs=1"), "{told}");
     assert!(!heard(async { drop(reopened(&dir, |_| {}).await) }).contains("blobs/ is missing"), "said once");
+}
+
+/// Such as one to a disk that is not mounted.
+#[test]
+fn a_link_to_no_folder_of_blobs_is_refused_and_nothing_else_is_said() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (blobs, away) = (dir.path().join("blobs"), dir.path().join("away"));
+    let start = async || {
+        let mut config = Config::for_tests();
+        in_folder(&mut config, &dir);
+        Relay::start(config).await
+    };
+    let told = heard(async {
+        let relay = reopened(&dir, |_| {}).await;
+        draw(&relay).await;
+        assert_eq!(create(&mut Http::to(&relay).await, 1, 5).await.status, 201);
+        relay.shutdown().await.expect("closed");
+        std::fs::rename(&blobs, &away).expect("moved");
+        std::os::unix::fs::symlink(dir.path().join("unmounted"), &blobs).expect("linked");
+        let refused = start().await.err().expect("refused").to_string();
+        assert!(refused.contains("blobs cannot be used: it is a link to"), "{refused}");
+        assert!(refused.contains("unmounted") && refused.contains("mount the disk"), "{refused}");
+        std::fs::remove_file(&blobs).expect("removed");
+        std::os::unix::fs::symlink(&away, &blobs).expect("linked");
+        drop(start().await.expect("it is there"));
+    });
+    assert!(!told.contains("blobs/ is missing"), "{told}");
 }
 
 /// A blob that was deleted and made anew under its name is another one to whoever goes on with a download.

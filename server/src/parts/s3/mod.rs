@@ -72,6 +72,11 @@ struct InMemory {
     _place: Place,
 }
 
+/// Refuses what [`S3Parts::new`] would.
+pub(crate) fn check(config: &S3Config) -> Result<(), S3Error> {
+    connect::bucket(config).map(drop)
+}
+
 impl S3Parts {
     /// Gets ready to talk to the server, which nothing is asked of yet: nothing can be put before somebody
     /// has looked. `blobs` is how many the store knows.

@@ -28,20 +28,25 @@ impl RealDisk {
     /// Opens the folder, making it (durably) if it is missing.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         if !path.is_dir() {
-            if let Ok(target) = fs::read_link(path) {
-                // Such as one to a disk that is not mounted, which would hide a folder that was made there.
-                return Err(io::Error::other(format!(
-                    "it is a link to {}, where no folder is: mount the disk that has it, or make the link right, \
-                     and start again",
-                    target.display()
-                )));
-            }
+            leads_somewhere(path)?;
             fs::create_dir_all(path)?;
             if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
                 File::open(parent)?.sync_all()?;
             }
         }
         Ok(Self { path: path.to_owned(), folder: File::open(path)? })
+    }
+}
+
+/// Refuses a link to where no folder is, such as one to a disk that is not mounted, which would hide a folder
+/// that was made there.
+pub(crate) fn leads_somewhere(path: &Path) -> io::Result<()> {
+    match fs::read_link(path) {
+        Ok(target) if !path.is_dir() => Err(io::Error::other(format!(
+            "it is a link to {}, where no folder is: mount the disk that has it, or make the link right, and start again",
+            target.display()
+        ))),
+        _ => Ok(()),
     }
 }
 
