@@ -25,6 +25,6 @@ pub(super) async fn create(call: Call, create: Create) -> Reply {
         expiry: create.expiry,
         quota,
     };
-    create_mailbox((&*call.context.directory, &*call.context.mailboxes), new).await?;
+    create_mailbox(&*call.context.directory, &*call.context.mailboxes, new).await?;
     Ok(ServerBody::Created)
 }

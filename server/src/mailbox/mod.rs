@@ -50,13 +50,13 @@ pub(crate) struct Mailbox<L> {
     /// When the ledger will look at it next, unix seconds. Only the ledger writes it.
     pub(crate) scheduled: u32,
     /// Only the ledger writes it.
-    pub(crate) noted: Noted,
+    pub(crate) noted: NotedRows,
 }
 
 /// Which rows of a mailbox were noted last for a checkpoint: of which checkpoint (0 = none yet), and the low
 /// bits of the number of a row of posts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Noted {
+pub(crate) struct NotedRows {
     pub(crate) checkpoint: u32,
     pub(crate) posts: Option<u32>,
 }
@@ -102,7 +102,7 @@ impl<L: Clone + PartialEq> Mailbox<L> {
             expiry: new.expiry,
             opened: day(u64::from(at.time)),
             scheduled: u32::MAX,
-            noted: Noted::default(),
+            noted: NotedRows::default(),
         }
     }
 
@@ -281,7 +281,7 @@ impl<L: Clone + PartialEq> Mailbox<L> {
             expiry: snapshot.expiry,
             opened: snapshot.opened,
             scheduled: u32::MAX,
-            noted: Noted::default(),
+            noted: NotedRows::default(),
         }
     }
 

@@ -253,7 +253,7 @@ async fn the_sweep_leaves_what_belongs_to_a_blob() {
         expect(store.draw_tokens(device(1), UPLOAD, vec![token(1), token(2)]).await);
         let mut owners = Vec::new();
         for n in [1, 2] {
-            let life = expect(create_blob((&store, &store), new_blob(n)).await).life;
+            let life = expect(create_blob(&store, &store, new_blob(n)).await).life;
             owners.push(Owner { blob: blob(n), life });
         }
         let strays = [Owner { life: owners[0].life + 1, ..owners[0] }, Owner { blob: blob(200), life: 1 }];

@@ -21,7 +21,8 @@ use super::{BlobView, Blobs, Directory, Mailboxes, NewBlob, NewMailbox, SpentOn,
 /// still as it was created, and spends nothing. Refuses with `MailboxExists`, `BadTurn`, `Quota`,
 /// `TokenUnknown`, in this order.
 pub async fn create_mailbox(
-    (directory, mailboxes): (&(impl Directory + ?Sized), &(impl Mailboxes + ?Sized)),
+    directory: &(impl Directory + ?Sized),
+    mailboxes: &(impl Mailboxes + ?Sized),
     new: NewMailbox,
 ) -> Result<(), StoreError> {
     if !mailboxes.may_create(new.clone()).await? {
@@ -39,7 +40,8 @@ pub async fn create_mailbox(
 /// The same for a blob. Returns what is there. Refuses with `BlobExists`, `Quota`, `TokenUnknown`, in this
 /// order.
 pub async fn create_blob(
-    (directory, blobs): (&(impl Directory + ?Sized), &(impl Blobs + ?Sized)),
+    directory: &(impl Directory + ?Sized),
+    blobs: &(impl Blobs + ?Sized),
     new: NewBlob,
 ) -> Result<BlobView, StoreError> {
     if let Some(present) = blobs.may_create_blob(new).await? {

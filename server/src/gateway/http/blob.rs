@@ -206,7 +206,7 @@ impl Call<'_> {
         if let Some(why) = self.desk.parts.refusal() {
             return Err(why.into());
         }
-        let view = create_blob((&*self.context.directory, &*self.context.blobs), new).await?;
+        let view = create_blob(&*self.context.directory, &*self.context.blobs, new).await?;
         Ok(told(empty(StatusCode::CREATED), &view))
     }
 

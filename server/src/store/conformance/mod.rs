@@ -237,12 +237,12 @@ impl Fixture {
 
     /// Spends the token and creates the mailbox.
     pub(crate) async fn create(&self, new: NewMailbox) -> Result<(), StoreError> {
-        create_mailbox((&*self.store, &*self.store), new).await
+        create_mailbox(&*self.store, &*self.store, new).await
     }
 
     /// Spends the upload token and creates the blob.
     pub(crate) async fn create_blob(&self, new: NewBlob) -> Result<BlobView, StoreError> {
-        create_blob((&*self.store, &*self.store), new).await
+        create_blob(&*self.store, &*self.store, new).await
     }
 
     /// What reader `n` finds: head, oldest, its cursor, and how far it may read if it was evicted.

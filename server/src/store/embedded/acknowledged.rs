@@ -21,9 +21,9 @@ pub(super) struct Acknowledgement {
 }
 
 /// Acknowledgements of different readers: the latest opening of each, its highest seq, and the version.
-pub(super) struct Noted(HashMap<(MailboxId, ReaderId), (OpeningNumber, u64, u64), Keyed>);
+pub(super) struct Acknowledgements(HashMap<(MailboxId, ReaderId), (OpeningNumber, u64, u64), Keyed>);
 
-impl Noted {
+impl Acknowledgements {
     /// None.
     pub(super) fn new(keyed: Keyed) -> Self {
         Self(HashMap::with_hasher(keyed))
@@ -64,14 +64,14 @@ fn told(((mailbox, reader), (opening, seq, version)): Entry) -> Acknowledgement 
 
 /// Those that the committer has yet to take. Connections write it.
 pub(super) struct Acknowledged {
-    noted: Mutex<Noted>,
+    noted: Mutex<Acknowledgements>,
     keyed: Keyed,
 }
 
 impl Acknowledged {
     /// None yet.
     pub(super) fn new(keyed: Keyed) -> Self {
-        Self { noted: Mutex::new(Noted::new(keyed)), keyed }
+        Self { noted: Mutex::new(Acknowledgements::new(keyed)), keyed }
     }
 
     /// Notes one.
@@ -85,8 +85,8 @@ impl Acknowledged {
     }
 
     /// Takes all of them.
-    pub(super) fn take_all(&self) -> Noted {
-        std::mem::replace(&mut *self.noted.lock(), Noted::new(self.keyed))
+    pub(super) fn take_all(&self) -> Acknowledgements {
+        std::mem::replace(&mut *self.noted.lock(), Acknowledgements::new(self.keyed))
     }
 }
 

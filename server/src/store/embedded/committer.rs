@@ -14,7 +14,7 @@ use std::task::Waker;
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::acknowledged::{Acknowledgement, Noted};
+use super::acknowledged::{Acknowledgement, Acknowledgements};
 use super::checkpointer::Checkpointer;
 use super::journal::{Batch, BeginError, Fatal, Journal, Location, Resume};
 use super::shared::{Pinned, Shared, State};
@@ -106,7 +106,7 @@ pub(super) struct Committer {
     pub(super) clearing: bool,
     /// Acknowledgements that nobody waits for, and when they were last taken, in seconds of the clock that
     /// never steps.
-    pub(super) settling: Noted,
+    pub(super) settling: Acknowledgements,
     pub(super) settled: u64,
     /// The present second of that clock.
     pub(super) second: u64,

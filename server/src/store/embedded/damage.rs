@@ -1,8 +1,8 @@
 //! What is known of damage: a count for the operator, and a file in the data folder that remembers.
 //!
 //! ```text
-//! <data>/damage    one line for each stretch of the journal and each envelope that is lost, under a few words on what to do;
-//!                  with `forgotten: ` before it once the operator has dealt with it
+//! <data>/damage    one line for each stretch of the journal and each envelope that is lost, under a few words
+//!                  on what to do; with `forgotten: ` before it once the operator has dealt with it
 //! ```
 //! Owns that file. It is there so that damage is acted upon once and not at every start, and so that the
 //! names of mailboxes, which the log must not tell, are written down somewhere. Deleting it does no harm:
@@ -77,14 +77,14 @@ impl Known {
     /// Whether all of these lines are known.
     pub(super) fn knows<'a>(&self, mut lines: impl Iterator<Item = &'a String>) -> bool {
         let (known, forgotten) = (self.lines.lock(), self.forgotten.lock());
-        let noted = Noted::new(vec![&known, &forgotten]);
+        let noted = Lines::new(vec![&known, &forgotten]);
         lines.all(|line| noted.has(line))
     }
 
     /// Those of all that is lost which the operator has not dealt with.
     pub(super) fn not_forgotten<'a, T>(&self, all: &'a [T], line: fn(&T) -> String) -> Vec<&'a T> {
         let forgotten = self.forgotten.lock();
-        let noted = Noted::new(vec![&forgotten]);
+        let noted = Lines::new(vec![&forgotten]);
         all.iter().filter(|one| !noted.has(&line(one))).collect()
     }
 
@@ -102,7 +102,7 @@ impl Known {
     pub(super) fn add(&self, lines: impl IntoIterator<Item = String>) -> io::Result<()> {
         let mut known = self.lines.lock();
         let forgotten = self.forgotten.lock();
-        let noted = Noted::new(vec![&known, &forgotten]);
+        let noted = Lines::new(vec![&known, &forgotten]);
         let fresh: Vec<String> = lines.into_iter().filter(|line| !noted.has(line)).collect();
         let Some(path) = self.path.as_ref().filter(|_| !fresh.is_empty()) else {
             known.extend(fresh);
@@ -160,13 +160,13 @@ impl Known {
 
 /// Lines, and what they say of records. A record may be noted by whoever reads it and, later, by a start that
 /// reads the whole journal, to which neighbours are one stretch: what is covered is no news.
-struct Noted<'a> {
+struct Lines<'a> {
     lines: Vec<&'a BTreeSet<String>>,
     /// Segment, offset and end of each stretch of records, in order; made when it is first needed.
     records: OnceCell<Vec<(&'a str, u64, u64)>>,
 }
 
-impl<'a> Noted<'a> {
+impl<'a> Lines<'a> {
     fn new(lines: Vec<&'a BTreeSet<String>>) -> Self {
         Self { lines, records: OnceCell::new() }
     }

@@ -55,7 +55,7 @@ use posthorn_proto::Incarnation;
 use rand::{CryptoRng, RngCore};
 use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot};
 
-use self::acknowledged::Noted;
+use self::acknowledged::Acknowledgements;
 use self::checkpointer::Checkpointer;
 use self::committer::{Ask, Asker, Committer, Queue, Reply, Request, size_of};
 use self::damage::Known;
@@ -397,7 +397,7 @@ impl EmbeddedStore {
             since_checkpoint: replayed_bytes,
             waiting: VecDeque::new(),
             clearing: false,
-            settling: Noted::new(keyed),
+            settling: Acknowledgements::new(keyed),
             settled: 0,
             second: 0,
             heads: Vec::new(),

@@ -34,7 +34,7 @@ use crate::directory::key_packages::{LastResort, OneTime, Packages};
 use crate::directory::tokens::Drawn;
 use crate::mailbox::change::Snapshot;
 use crate::mailbox::log::{Entry, Log};
-use crate::mailbox::{At, Noted};
+use crate::mailbox::{At, NotedRows};
 use crate::store::codec::{BadRecord, Parser, Writer};
 use crate::store::keyed::Keyed;
 use crate::store::tables::Map;
@@ -160,9 +160,9 @@ impl Dirty {
 
     /// Notes a mailbox's row, and the one that holds a post. Which these were the last time the mailbox
     /// itself says, so that a post finds out by a comparison, and not by two look-ups, that they are noted.
-    pub(super) fn note(&mut self, id: &MailboxId, noted: &mut Noted, post: Option<u64>) {
+    pub(super) fn note(&mut self, id: &MailboxId, noted: &mut NotedRows, post: Option<u64>) {
         if noted.checkpoint != self.checkpoint {
-            *noted = Noted { checkpoint: self.checkpoint, posts: None };
+            *noted = NotedRows { checkpoint: self.checkpoint, posts: None };
             self.rows.insert(RowKey::Mailbox(*id), ());
         }
         if let Some(seq) = post {

@@ -644,7 +644,7 @@ async fn damage_can_be_forgotten() {
     let device = crate::store::conformance::names::device(1);
     expect(store.register(crate::store::conformance::names::account(1)).await);
     expect(store.draw_tokens(device, CREATE, vec![token(1)]).await);
-    expect(create_mailbox((&store, &store), new_mailbox(1, &[1])).await);
+    expect(create_mailbox(&store, &store, new_mailbox(1, &[1])).await);
     for n in 1..=40 {
         expect(store.append(sized(mailbox(1), n, 0, 500)).await);
     }
@@ -763,7 +763,7 @@ async fn an_interrupted_emptying_multiplies_nothing() {
         expect(store.register(crate::store::conformance::names::account(n)).await);
         let device = crate::store::conformance::names::device(n);
         expect(store.draw_tokens(device, CREATE, vec![token(n)]).await);
-        expect(create_mailbox((&store, &store), new_mailbox(n, &[1])).await);
+        expect(create_mailbox(&store, &store, new_mailbox(n, &[1])).await);
         for post in 1..=4 {
             expect(store.append(sized(mailbox(n), post, 0, 60)).await);
         }
