@@ -75,8 +75,9 @@ impl Mailboxes for EmbeddedStore {
     }
 
     fn append_soon(&self, append: Append, ticket: Ticket) -> Option<(Append, Ticket)> {
-        // Whoever has to look it up waits. (If it may be new as yet, the ledger still holds what it knows of
-        // it when its turn comes: to be forgotten it would first have to be asked for, behind this.)
+        // Whoever has to look it up waits. If it may be new as yet, the ledger still holds what it knows of
+        // it when its turn comes: it is asked to forget only behind this.
+        let _asking = self.forgetting.read();
         let new_ids = self.policy.new_ids(self.shared.past.made(), self.shared.posts_time());
         if !new_ids.contain(&append.post_id) {
             return Some((append, ticket));

@@ -50,7 +50,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use posthorn_proto::Incarnation;
 use rand::{CryptoRng, RngCore};
 use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot};
@@ -194,6 +194,9 @@ pub struct EmbeddedStore {
     searches: Arc<Semaphore>,
     /// How many are under way or wait for that.
     recalling: AtomicUsize,
+    /// Held for reading by whoever asks the ledger about an id that may be new as yet. Between the look and
+    /// the asking nobody asks it to forget.
+    forgetting: RwLock<()>,
     policy: StorePolicy,
     committer: Option<JoinHandle<()>>,
     folder: Option<Arc<Folder>>,
@@ -417,6 +420,7 @@ impl EmbeddedStore {
             turn: tokio::sync::Mutex::new(()),
             searches: Arc::new(Semaphore::new(SEARCHES)),
             recalling: AtomicUsize::new(0),
+            forgetting: RwLock::new(()),
             policy: config.policy,
             room,
             committer: Some(thread.map_err(no_thread)?),

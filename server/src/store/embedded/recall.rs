@@ -72,7 +72,11 @@ impl EmbeddedStore {
         let shared = Arc::clone(&self.shared);
         let written = tokio::task::spawn_blocking(move || shared.past.write(&past, now)).await;
         match written.map_err(|_| StoreError::Stopped)? {
-            Ok(passed) => self.run(Command::Forget { posts, passed }).await.map(|_| true),
+            Ok(passed) => {
+                // Whoever has taken one of these ids for new just now asks first; from here on nobody does.
+                drop(self.forgetting.write());
+                self.run(Command::Forget { posts, passed }).await.map(|_| true)
+            }
             Err(error) => {
                 tracing::warn!(%error, "post ids cannot be written down: they stay in memory for now");
                 Ok(false)

@@ -20,7 +20,7 @@ use super::journal::JournalConfig;
 use super::journal::sim::SimDisk;
 use super::{EmbeddedConfig, EmbeddedStore, Site};
 use crate::store::conformance::{Engine, Opening, Setup, conformance};
-use crate::store::{Append, Directory, Later, Mailboxes, Store, StoreError, Ticket};
+use crate::store::{Append, Clock, Directory, Later, Mailboxes, Store, StoreError, Ticket};
 
 /// Sizes so small that every test ends, empties and removes segments.
 const SMALL: JournalConfig = JournalConfig { segment_bytes: 4096, step_bytes: 2048, open_files: 2 };
@@ -125,19 +125,23 @@ fn open_as(
     restored: bool,
     setup: &Setup,
 ) -> EmbeddedStore {
+    open_by((disk, past), index, restored, setup, setup.clock.clone())
+}
+
+/// The same by a clock of its own.
+fn open_by(
+    (disk, past): (&SimDisk, &SimDisk),
+    index: Option<PathBuf>,
+    restored: bool,
+    setup: &Setup,
+    clock: Arc<dyn Clock>,
+) -> EmbeddedStore {
     let life = Life { incarnation: Incarnation([9; 16]), start: 0, is_new: false, is_damaged: false };
     let (disk, past) = (Arc::new(disk.clone()), Arc::new(past.clone()));
     let site = Site { disk, past, slice: 5, index, life, folder: None, restored };
     let mut rng = StdRng::seed_from_u64(11);
-    EmbeddedStore::open_at(
-        site,
-        &config("", setup),
-        SMALL,
-        setup.clock.clone(),
-        setup.heard.clone(),
-        &mut rng,
-    )
-    .expect("start-up never fails after a power cut")
+    EmbeddedStore::open_at(site, &config("", setup), SMALL, clock, setup.heard.clone(), &mut rng)
+        .expect("start-up never fails after a power cut")
 }
 
 /// A store that is not closed: when it is dropped, the disk has already stopped.

@@ -1,11 +1,16 @@
 //! What is lost of the posts that left memory, and what else may go wrong there: a repeat is recognised or
 //! refused, and never appended again (R4).
 
+use std::cell::RefCell;
+use std::sync::mpsc;
+use std::thread;
+
 use super::super::journal::disk::Disk;
 use super::*;
-use crate::store::conformance::names::{expect, mailbox, post, sized, upto};
-use crate::store::conformance::{Fixture, START, small_policy};
-use crate::store::{Clock as _, StorePolicy};
+use crate::store::conformance::names::{CREATE, account, expect, mailbox, post, sized, token, upto};
+use crate::store::conformance::{Fixture, ManualClock, START, new_mailbox, small_policy};
+use crate::store::paying::create_mailbox;
+use crate::store::{Clock, StorePolicy};
 
 /// How long an id is that of a new post, in seconds (`small_policy`).
 const FRESH: u64 = 10_000;
@@ -108,4 +113,76 @@ async fn what_cannot_be_read_for_now_is_asked_for_again() {
     assert_eq!(f.store.append(repeat(0)).await, Ok(1));
     assert_eq!(f.store.append(sized(mailbox(1), 0, 0, 7)).await, Err(StoreError::PostIdReused));
     assert_eq!(f.store.stats().past_since, 0);
+}
+
+thread_local! {
+    /// What happens when this thread looks at the clock next.
+    static NEXT: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+}
+
+/// A clock at which something may happen in the moment when somebody looks.
+#[derive(Debug)]
+struct Interrupting(Arc<ManualClock>);
+
+impl Clock for Interrupting {
+    fn unix_seconds(&self) -> u64 {
+        self.0.unix_seconds()
+    }
+
+    fn monotonic_seconds(&self) -> u64 {
+        if let Some(happen) = NEXT.take() {
+            happen();
+        }
+        self.0.monotonic_seconds()
+    }
+}
+
+/// In the moment between the look at the id, which may be new as yet, and the asking, the post leaves memory.
+/// (It used to be answered `PostIdTime`, although it was there.)
+#[test]
+fn a_repeat_is_recognised_at_the_moment_when_its_post_leaves_memory() {
+    let setup = Setup::new(small_policy());
+    let (disks, m) = (<[SimDisk; 2]>::default(), mailbox(1));
+    let clock = Arc::new(Interrupting(setup.clock.clone()));
+    let store = Arc::new(open_by((&disks[0], &disks[1]), None, false, &setup, clock));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(async {
+        expect(store.register(account(1)).await);
+        expect(store.draw_tokens(account(1).device, CREATE, vec![token(1)]).await);
+        expect(create_mailbox(&*store, &*store, new_mailbox(1, &[1])).await);
+        expect(store.append(post(m, 1, 0)).await);
+        expect(store.advance(upto(m, 1, 1)).await);
+        setup.clock.pass(FRESH - 1);
+        expect(store.expire().await);
+        let (posts, time) = (store.stats().posts, store.posts_time());
+        assert_eq!((posts, time), (1, START + FRESH - 1), "new for one second more");
+    });
+    let (begin, begun) = mpsc::sync_channel(1);
+    let (forgot, forgotten) = mpsc::sync_channel(1);
+    let forgetting = store.clone();
+    let expiry = thread::spawn(move || {
+        begun.recv().expect("told to");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        expect(runtime.block_on(forgetting.expire()));
+        let _ = forgot.send(());
+    });
+    let (asking, passing) = (store.clone(), setup.clock.clone());
+    NEXT.set(Some(Box::new(move || {
+        passing.pass(1);
+        begin.send(()).expect("it waits");
+        // Until the post is forgotten, or its forgetting waits for this one.
+        while forgotten.try_recv().is_err() && asking.forgetting.try_read().is_some() {
+            thread::yield_now();
+        }
+    })));
+    let (tell, told) = mpsc::sync_channel(1);
+    let ticket = Ticket::new(move |posted| {
+        tell.send(posted).expect("somebody hears");
+        None
+    });
+    assert!(store.append_soon(post(m, 1, 0), ticket).is_none(), "there is room");
+    assert_eq!(told.recv(), Ok(Ok(1)));
+    expiry.join().expect("it ran");
+    assert_eq!(store.stats().posts, 0, "it did leave");
+    assert_eq!(runtime.block_on(store.append(post(m, 1, 0))), Ok(1));
 }
