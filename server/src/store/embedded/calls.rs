@@ -8,11 +8,12 @@ use bytes::Bytes;
 use posthorn_proto::frame::TokenPurpose;
 use posthorn_proto::{BlobId, DeviceId, Handle, Incarnation, KeyHash, MailboxId};
 
+use super::EmbeddedStore;
 use super::acknowledged::Acknowledgement;
-use super::committer::{Ask, Asker, Request, posted};
+use super::committer::posted;
 use super::journal::Position;
+use super::queue::{Ask, Asker, Request, units_of};
 use super::shared::State;
-use super::{EmbeddedStore, units_of};
 use crate::store::ledger::{Command, Ledger};
 use crate::store::{
     Advance, Append, BlobView, Blobs, CardRecord, DeviceRecord, Directory, KeyPackageStock, Later, Mailboxes,

@@ -12,17 +12,18 @@ use std::sync::atomic::Ordering;
 use std::task::Waker;
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::acknowledged::{Acknowledgement, Acknowledgements};
 use super::checkpointer::Checkpointer;
 use super::journal::{Batch, BeginError, Fatal, Journal, Location, Resume};
+use super::queue::{Ask, Asker, Queue, Request};
 use super::shared::{Pinned, Shared, State};
 use super::upkeep::Upkeep;
 use super::{KIND_MARK, KIND_RECORD, MARK_BYTES};
 use crate::store::clock::Now;
 use crate::store::ledger::{Command, Decision, News, Outcome, Taken};
-use crate::store::{Clock, OpenReader, Published, StoreError, Ticket};
+use crate::store::{Clock, OpenReader, Published, StoreError};
 
 /// Most commands in a round.
 const ROUND_COMMANDS: usize = 1024;
@@ -33,58 +34,6 @@ const ROUND_BYTES: usize = 4 << 20;
 /// What a record takes beside the opaque bytes that it carries, in bytes. An estimate, which may turn out too
 /// low.
 const RECORD_BYTES: usize = 256;
-
-/// The answer to a command. Whoever asked reads what lies at the places in it.
-pub(super) type Reply = Result<Outcome<Pinned>, StoreError>;
-
-/// What is asked of the committer.
-pub(super) enum Ask {
-    /// A command of the [`Store`](crate::store::Store) trait.
-    Command(Box<Command>),
-    /// Give up what is damaged.
-    ForgetDamage,
-    /// Answer everything that came before, and end.
-    Close,
-}
-
-/// Where an answer goes.
-pub(super) enum Asker {
-    /// Somebody waits for it.
-    Waits(oneshot::Sender<Reply>),
-    /// Nobody does; it is told.
-    Told(Ticket),
-}
-
-/// What was asked, and by whom.
-pub(super) struct Request {
-    pub(super) ask: Ask,
-    pub(super) asker: Asker,
-    /// This request's share of the queue's room, given back with the answer.
-    pub(super) units: u32,
-}
-
-/// What was asked and not yet taken, and the room for more of it.
-pub(super) struct Queue {
-    pub(super) requests: mpsc::Receiver<Request>,
-    pub(super) room: Arc<Semaphore>,
-}
-
-impl Queue {
-    /// Nothing more is put into it; who waits for room hears of the end.
-    fn close(&mut self) {
-        self.requests.close();
-        self.room.close();
-    }
-}
-
-impl Drop for Queue {
-    /// Whoever is just putting a request into the queue puts it there behind the end. Unless that request is
-    /// dropped, too, it waits for an answer for ever.
-    fn drop(&mut self) {
-        self.close();
-        while self.requests.blocking_recv().is_some() {}
-    }
-}
 
 /// The committer's state, owned by its thread.
 pub(super) struct Committer {
@@ -600,25 +549,4 @@ pub(super) fn size_of(command: &Command) -> usize {
             Command::Forget { posts, .. } => RECORD_BYTES * posts.len(),
             _ => 0,
         }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// (It used to wait for ever: the queue takes what is put in at that moment, and nobody takes it out.)
-    #[test]
-    fn whoever_asks_at_the_moment_of_the_end_hears_of_it() {
-        let (sender, receiver) = mpsc::channel(4);
-        let place = sender.try_reserve().expect("room");
-        let queue = Queue { requests: receiver, room: Arc::new(Semaphore::new(1)) };
-        let ending = std::thread::spawn(move || drop(queue));
-        while !sender.is_closed() {
-            std::thread::yield_now();
-        }
-        let (reply, mut answer) = oneshot::channel();
-        place.send(Request { ask: Ask::Close, asker: Asker::Waits(reply), units: 0 });
-        ending.join().expect("it ends");
-        assert_eq!(answer.try_recv().err(), Some(oneshot::error::TryRecvError::Closed));
-    }
 }

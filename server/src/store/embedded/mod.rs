@@ -2,10 +2,9 @@
 //! measurements.
 //!
 //! ```text
-//! caller --Request--> queue --> committer: decide -> batch -> apply -> sync -> publish -> answer     (one
-//! thread)
-//!                                  |  \-- upkeep: empties mostly dead segments
-//!                                  |--> checkpointer: changed rows -> sled                           (one thread)
+//! caller --Request--> queue --> committer: decide -> batch -> apply -> sync -> publish -> answer
+//!                                  |  \-- upkeep: empties mostly dead segments         (one thread, both)
+//!                                  |--> checkpointer: changed rows -> sled             (one thread)
 //! caller --read--> ledger (in memory) -> wait until durable -> journal segments (pread)
 //! ```
 //!
@@ -13,6 +12,7 @@
 //! |---|---|
 //! | `journal` | segments, batches, checksums, recovery, carrying forward |
 //! | `calls` | the trait, call by call |
+//! | `queue` | how callers reach the committer, and how much of that may wait |
 //! | `committer` | the order of decide, write, sync, publish, answer |
 //! | `shared` | the ledger beside the durable position; reading |
 //! | `acknowledged` | acknowledgements that nobody waits for, until the committer takes them |
@@ -34,6 +34,7 @@ mod folder;
 mod index;
 pub(crate) mod journal;
 mod past;
+mod queue;
 mod recall;
 mod salvage;
 mod shared;
@@ -46,18 +47,18 @@ use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use posthorn_proto::Incarnation;
 use rand::{CryptoRng, RngCore};
-use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc};
 
 use self::acknowledged::Acknowledgements;
 use self::checkpointer::Checkpointer;
-use self::committer::{Ask, Asker, Committer, Queue, Reply, Request, size_of};
+use self::committer::Committer;
 use self::damage::Known;
 use self::folder::{Folder, FolderError, Life, fresh};
 use self::index::Index;
@@ -65,12 +66,13 @@ use self::journal::disk::{Disk, is_full};
 use self::journal::real::RealDisk;
 use self::journal::{Journal, JournalConfig, OpenError, Time, any_segment, last_start};
 use self::past::PastIds;
+use self::queue::{LEAST_ROOM, QUEUE_COMMANDS, QUEUE_GRAIN, Queue, Request};
 use self::shared::{Shared, State};
 use self::start::{Ground, no_thread};
 use self::upkeep::Upkeep;
 use super::clock::Clocks;
 use super::ledger::{Command, Record};
-use super::{Clock, Later, Published, Store, StoreError, StorePolicy};
+use super::{Clock, Published, Store, StoreError, StorePolicy};
 
 /// The kind of journal record that holds a ledger record.
 const KIND_RECORD: u8 = 1;
@@ -95,13 +97,6 @@ pub(crate) const LEAST_PAST_BYTES: u64 = 16 << 20;
 const _: () = assert!(LEAST_PAST_BYTES >= 3 * 41 * SLICE as u64);
 /// Look-ups in the past that may wait for the disk at once.
 const SEARCHES: usize = 4;
-
-/// Most commands that wait for the committer.
-const QUEUE_COMMANDS: usize = 8192;
-/// The unit in which the queue's bytes are counted, in bytes.
-const QUEUE_GRAIN: usize = 1024;
-/// The least room that there is, in these units.
-const LEAST_ROOM: usize = 4096;
 
 /// How an embedded store is set up.
 #[derive(Debug, Clone)]
@@ -139,6 +134,16 @@ impl EmbeddedConfig {
     fn journal(&self) -> JournalConfig {
         let segment_bytes = self.segment_bytes.clamp(1 << 20, 1 << 30);
         JournalConfig { segment_bytes, step_bytes: segment_bytes / 4, ..JournalConfig::default() }
+    }
+
+    /// Bounds of the past, in slices of so many entries.
+    fn past(&self, entries: usize) -> past::Bounds {
+        past::Bounds {
+            seconds: u64::from(self.policy.post_id_seconds),
+            fresh: u64::from(self.policy.fresh_seconds),
+            bytes: self.past_bytes,
+            entries,
+        }
     }
 }
 
@@ -202,32 +207,10 @@ pub struct EmbeddedStore {
     folder: Option<Arc<Folder>>,
 }
 
-/// A command's share of the queue's room.
-fn units_of(command: &Command) -> u32 {
-    // What takes more than all the room would wait for ever; it comes alone.
-    size_of(command).div_ceil(QUEUE_GRAIN).min(LEAST_ROOM) as u32
-}
-
 /// Says where it was that the past could not be read or removed.
 fn past_failed(folder: Option<&Path>) -> impl FnOnce(std::io::Error) -> StartError {
     let path = folder.map(|folder| folder.join("past")).unwrap_or_default();
     move |error| StartError::Folder(path, error)
-}
-
-/// Counts as one waiting caller for as long as it lives.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn count(all: &'a AtomicUsize) -> Self {
-        all.fetch_add(1, Ordering::SeqCst);
-        Self(all)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
 }
 
 /// Where a store is opened: the real folder, or a test's.
@@ -251,10 +234,13 @@ struct Renewal {
 }
 
 impl Renewal {
-    /// If there is any reason for it.
-    fn due(as_told: bool, reasons: [Option<String>; 2]) -> Option<Self> {
+    /// If there is any reason for it. A journal without its incarnation is not a whole data folder: somebody
+    /// restored it. And where any record may be lost, the store is in the state of a restored one: keys may
+    /// be those from before a turn, and a package may be given out again.
+    fn due(as_told: bool, torn_apart: Option<String>, lost: bool) -> Option<Self> {
         let told = as_told.then(|| "restored, as the operator says".to_owned());
-        let reasons: Vec<String> = [told].into_iter().chain(reasons).flatten().collect();
+        let lost = lost.then(|| "records may be lost".to_owned());
+        let reasons: Vec<String> = [told, torn_apart, lost].into_iter().flatten().collect();
         (!reasons.is_empty()).then(|| Self { as_told, why: reasons.join("; ") })
     }
 
@@ -330,12 +316,7 @@ impl EmbeddedStore {
         let losses = started.losses();
         let is_empty = started.ledger.version() == 0;
         let lost_unknown = !known.knows(started.unknown_losses().iter());
-        let bounds = past::Bounds {
-            seconds: u64::from(config.policy.post_id_seconds),
-            fresh: u64::from(config.policy.fresh_seconds),
-            bytes: config.past_bytes,
-            entries: site.slice,
-        };
+        let bounds = config.past(site.slice);
         let past =
             PastIds::open(site.past, bounds, started.ledger.passed(), rng).map_err(past_failed(folder))?;
         started.ledger.found_passed(past.passed());
@@ -353,18 +334,10 @@ impl EmbeddedStore {
         let rest = (started.journal, started.index, started.replayed_bytes);
         let life = (incarnation, start, site.folder.map(Arc::new));
         let mut store = Self::set_going(config, shared, rest, (clock, published), life)?;
-        // A journal without its incarnation is not a whole data folder: somebody restored it. (A disk without
-        // a folder has no life of its own that could disagree.) And where any record may be lost, the store
-        // is in the state of a restored one: keys may be those from before a turn, and a package may be given
-        // out again.
+        // A disk without a folder has no life of its own that could disagree.
         let torn_apart = store.folder.as_ref().and_then(|_| site.life.contradiction(seen));
-        let renewal = Renewal::due(
-            site.restored,
-            [
-                torn_apart.filter(|_| !is_empty || !site.life.is_new),
-                lost_unknown.then(|| "records may be lost".to_owned()),
-            ],
-        );
+        let torn_apart = torn_apart.filter(|_| !is_empty || !site.life.is_new);
+        let renewal = Renewal::due(site.restored, torn_apart, lost_unknown);
         store.begin_life(&site.life, renewal.as_ref(), rng)?;
         // This comes last: if the power goes before, the next start does all of it again.
         if let Err(error) = store.shared.damage.add(losses) {
@@ -465,75 +438,6 @@ impl EmbeddedStore {
         let site = Site { restored: true, ..Site::of(config, rng)? };
         let heard = Arc::new(super::Unheard);
         Ok(Self::open_at(site, config, config.journal(), clock, heard, rng)?.incarnation())
-    }
-
-    /// Runs a command.
-    async fn run(&self, command: Command) -> Reply {
-        let units = units_of(&command);
-        self.ask(Ask::Command(Box::new(command)), units).await
-    }
-
-    async fn ask(&self, ask: Ask, units: u32) -> Reply {
-        let _unanswered = self.shared.asked(self.clock.as_ref());
-        let (reply, answer) = oneshot::channel();
-        let request = Request { ask, asker: Asker::Waits(reply), units };
-        // If there is room, this must not wait, not even for the sake of other tasks: whoever polls two calls
-        // in an order relies on that order.
-        tokio::task::unconstrained(self.hand_over(request)).await?;
-        // No answer means that the store has failed or closed, and it is not known whether the command
-        // happened.
-        answer.await.unwrap_or(Err(StoreError::Stopped))
-    }
-
-    /// Puts a request into the queue, in the order of the first polls: at once if there is room and nobody is
-    /// waiting for it, else behind those who are.
-    async fn hand_over(&self, request: Request) -> Result<(), StoreError> {
-        let Some(request) = self.hand_over_now(request)? else { return Ok(()) };
-        let _one_more = Waiting::count(&self.waiting);
-        let _turn = self.turn.lock().await;
-        let room = self.room.acquire_many(request.units).await.map_err(|_| StoreError::Stopped)?;
-        let queue = self.queue.as_ref().ok_or(StoreError::Stopped)?;
-        let place = queue.reserve().await.map_err(|_| StoreError::Stopped)?;
-        // The committer gives it back with the answer.
-        room.forget();
-        place.send(request);
-        Ok(())
-    }
-
-    /// The same without waiting. Where that is not possible, the request comes back.
-    fn hand_over_now(&self, request: Request) -> Result<Option<Request>, StoreError> {
-        let queue = self.queue.as_ref().ok_or(StoreError::Stopped)?;
-        if self.waiting.load(Ordering::SeqCst) > 0 {
-            return Ok(Some(request));
-        }
-        let room = match self.room.try_acquire_many(request.units) {
-            Ok(room) => room,
-            Err(TryAcquireError::NoPermits) => return Ok(Some(request)),
-            Err(TryAcquireError::Closed) => return Err(StoreError::Stopped),
-        };
-        match queue.try_send(request) {
-            Ok(()) => {
-                room.forget();
-                Ok(None)
-            }
-            Err(mpsc::error::TrySendError::Full(back)) => Ok(Some(back)),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(StoreError::Stopped),
-        }
-    }
-
-    /// Runs a command before there is a runtime.
-    fn blocking(&self, command: Command) -> Reply {
-        let (reply, answer) = oneshot::channel();
-        let queue = self.queue.as_ref().ok_or(StoreError::Stopped)?;
-        let request = Request { ask: Ask::Command(Box::new(command)), asker: Asker::Waits(reply), units: 0 };
-        // Nobody else asks yet, so the queue has room.
-        queue.try_send(request).map_err(|_| StoreError::Stopped)?;
-        answer.blocking_recv().unwrap_or(Err(StoreError::Stopped))
-    }
-
-    /// Runs a command whose answer is only that it is done.
-    fn quiet(&self, command: Command) -> Later<'_, (), StoreError> {
-        Box::pin(async move { self.run(command).await.map(drop) })
     }
 }
 

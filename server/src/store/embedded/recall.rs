@@ -7,8 +7,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::EmbeddedStore;
 use super::past::{Search, Unread};
-use super::{EmbeddedStore, Waiting};
+use super::queue::Waiting;
 use crate::store::ledger::{Command, Forget, Outcome, Past};
 use crate::store::{Append, StoreError};
 

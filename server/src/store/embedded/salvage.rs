@@ -7,9 +7,10 @@ use std::sync::Arc;
 use rand::CryptoRng;
 use tokio::sync::oneshot;
 
-use super::committer::{Ask, Asker, Committer, Request};
+use super::committer::Committer;
 use super::journal::compact::CompactError;
 use super::journal::{BeginError, Fatal};
+use super::queue::{Ask, Asker, Request};
 use super::upkeep::Owner;
 use super::{EmbeddedConfig, EmbeddedStore, Site, StartError};
 use crate::store::{Clock, StoreError, Unheard};

@@ -119,33 +119,8 @@ impl Journal {
             let usage = finish_and_replay(segment, next, index + 1 == found.len(), from, visit)?;
             segments.insert(segment.number, usage);
         }
-        // The number of a lost segment is not given out again, or its loss would be forgotten.
-        let next_number =
-            tail.as_ref().map_or(1, |tail| tail.found.number.max(lost.last().copied().unwrap_or(0)) + 1);
-        let last_batch = tail.as_ref().map_or(0, Tail::last_batch);
-        let header = SegmentHeader {
-            segment: next_number,
-            incarnation: time.incarnation,
-            marker: rng.next_u64(),
-            prev_segment: tail.as_ref().map_or(0, |tail| tail.found.number),
-            prev_end: tail.as_ref().map_or(0, |tail| tail.cut),
-            first_batch: tail
-                .as_ref()
-                .map_or(1, |tail| tail.rewrite.map_or(last_batch + 1, |span| span.header.number)),
-            // The owner's stamp is known only after the replay. The last known one is lower, which is
-            // allowed.
-            stamp: tail.as_ref().and_then(|tail| tail.found.header).map_or(0, |header| header.stamp),
-            start: time.start,
-        };
-        let stamp = header.stamp;
-        // Where anything is damaged, copies may be what is lost: then all is carried again.
-        let damaged =
-            tail.as_ref().is_none_or(Tail::is_damaged) || segments.values().any(|usage| usage.damaged);
-        let mut carried = match &tail {
-            Some(tail) if lost.is_empty() && !damaged => tail.carried(),
-            _ => BTreeMap::new(),
-        };
-        carried.retain(|segment, _| segments.contains_key(segment));
+        let header = next_header(tail.as_ref(), &lost, time, rng.next_u64());
+        let carried = still_carried(tail.as_ref(), &lost, &segments);
         let all: Vec<u32> =
             segments.keys().chain(tail.iter().map(|tail| &tail.found.number)).chain(&lost).copied().collect();
         let moved = begin_segment(disk.as_ref(), &header, (&all, &removed, &carried), tail.as_ref())?;
@@ -165,7 +140,9 @@ impl Journal {
         let current = moved.replay(visit);
         // The owner has yet to say what is needed; until then nothing is taken for garbage.
         segments.values_mut().for_each(|usage| usage.live = usage.len);
-        segments.insert(next_number, Usage { len: current.allocated, stamp, ..Usage::default() });
+        let usage = Usage { len: current.allocated, stamp: header.stamp, ..Usage::default() };
+        segments.insert(header.segment, usage);
+        let last_batch = tail.as_ref().map_or(0, Tail::last_batch);
         Ok(Self {
             reader: Reader::new(Arc::clone(&disk), config.open_files),
             disk,
@@ -174,7 +151,7 @@ impl Journal {
             rng,
             current,
             next_batch: header.first_batch.max(last_batch) + 1,
-            stamp,
+            stamp: header.stamp,
             segments,
             lost,
             carried,
@@ -460,6 +437,45 @@ impl Tail {
             replay_span(&self.buf, ident, span, visit);
         }
     }
+}
+
+/// The header of the segment that follows `tail`, or of the first one.
+fn next_header(tail: Option<&Tail>, lost: &BTreeSet<u32>, time: Time, marker: u64) -> SegmentHeader {
+    let first = SegmentHeader {
+        segment: 1,
+        incarnation: time.incarnation,
+        marker,
+        prev_segment: 0,
+        prev_end: 0,
+        first_batch: 1,
+        stamp: 0,
+        start: time.start,
+    };
+    let Some(tail) = tail else { return first };
+    SegmentHeader {
+        // The number of a lost segment is not given out again, or its loss would be forgotten.
+        segment: tail.found.number.max(lost.last().copied().unwrap_or(0)) + 1,
+        prev_segment: tail.found.number,
+        prev_end: tail.cut,
+        first_batch: tail.rewrite.map_or(tail.last_batch() + 1, |span| span.header.number),
+        // The owner's stamp is known only after the replay. The last known one is lower, which is allowed.
+        stamp: tail.found.header.map_or(0, |header| header.stamp),
+        ..first
+    }
+}
+
+/// How far the segments that are there were emptied. Where anything is damaged, copies may be what is lost:
+/// then all is carried again.
+fn still_carried(
+    tail: Option<&Tail>,
+    lost: &BTreeSet<u32>,
+    segments: &BTreeMap<u32, Usage>,
+) -> BTreeMap<u32, u32> {
+    let is_damaged = segments.values().any(|usage| usage.damaged);
+    let tail = tail.filter(|tail| lost.is_empty() && !is_damaged && !tail.is_damaged());
+    let mut carried = tail.map(Tail::carried).unwrap_or_default();
+    carried.retain(|segment, _| segments.contains_key(segment));
+    carried
 }
 
 /// The segment that was begun for this start.

@@ -15,6 +15,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::super::journal::disk::Disk;
+use super::super::queue;
 use super::*;
 use crate::store::conformance::names::{
     CREATE, envelope, expect, mailbox, open, post, sized, token, turn_key, upto,
@@ -815,5 +816,5 @@ fn no_command_needs_more_room_than_there_is() {
     let forget = crate::store::ledger::Forget { mailbox: mailbox(1), life: 1, to: 1 };
     let command =
         crate::store::ledger::Command::Forget { posts: vec![forget; 20_000], passed: Default::default() };
-    assert!(super::super::units_of(&command) as usize <= super::super::LEAST_ROOM);
+    assert!(queue::units_of(&command) as usize <= queue::LEAST_ROOM);
 }
