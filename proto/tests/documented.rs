@@ -11,9 +11,15 @@ use posthorn_proto::{
 use x25519_dalek::{PublicKey, StaticSecret};
 
 const DOCS: &str = include_str!("../../docs/protocol.md");
+/// What only the relay computes.
+const STORAGE: &str = include_str!("../../docs/storage.md");
+
+fn row(name: &str, bytes: impl AsRef<[u8]>) -> String {
+    format!("| {name} | `{}` |", HEXLOWER.encode(bytes.as_ref()))
+}
 
 fn documented(name: &str, bytes: impl AsRef<[u8]>) {
-    let row = format!("| {name} | `{}` |", HEXLOWER.encode(bytes.as_ref()));
+    let row = row(name, bytes);
     assert!(DOCS.contains(&row), "docs/protocol.md lacks {row}");
 }
 
@@ -48,10 +54,9 @@ fn the_hashes() {
     documented("chain(1)", first.0);
     documented("chain(2)", first.next(2, &PostId([7; 16]), &turn.hash(), b"commit").0);
     let (post_key, turn_key) = (PostKey::from_bytes([8; 32]).hash(), TurnKey::from_bytes([9; 32]).hash());
-    documented(
-        "fingerprint of post 2",
-        Fingerprint::of(&post_key, Some(&turn_key), &turn.hash(), b"commit").0,
-    );
+    let first = Fingerprint::of(&post_key, Some(&turn_key), &turn.hash(), b"commit");
+    let row = row("first fingerprint", first.0);
+    assert!(STORAGE.contains(&row), "docs/storage.md lacks {row}");
 }
 
 #[test]

@@ -102,7 +102,7 @@ pub struct Hello {
     pub incarnation: Incarnation,
     /// What the relay accepts.
     pub limits: Limits,
-    /// The relay's clock, unix seconds.
+    /// The clock by which the relay judges the times in post ids, unix seconds. It never goes back.
     pub time: u64,
     /// Software name and version.
     pub software: String,

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! segment  = header(72) batch* [seal]
-//! header   = magic(8) version(4) segment(4) incarnation(16) marker(8) prev_segment(4) prev_end(4) first_batch(8) stamp(8) start(4) crc(4)
+//! header   = magic(8) version(4) segment(4) incarnation(16) marker(8) prev_segment(4) prev_end(4)
+//!            first_batch(8) stamp(8) start(4) crc(4)
 //! batch    = batch header(40) frame* zero padding to a multiple of 8
 //! batch header = marker(8) number(8) body_len(4) count(4) flags(4) body_crc(4) offset(4) crc(4)
 //! frame    = len(4) crc(4) kind(1) payload(len)
