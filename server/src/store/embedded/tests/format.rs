@@ -25,7 +25,7 @@ const TIME: Time = Time { incarnation: [7; 16], start: 0 };
 const ALL: ReadRange = ReadRange { from: 0, to: u64::MAX, bytes: usize::MAX };
 
 /// The path of a kept folder.
-fn kept(name: &str) -> PathBuf {
+pub(super) fn kept(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/embedded/tests").join(name)
 }
 
@@ -83,9 +83,16 @@ async fn write_version_1() {
     let dir = engine.dir.path().join("data");
     let mut f = Fixture::new(engine).await;
     fill(&mut f).await;
+    write_fixture(&dir);
+}
+
+/// Writes what is to be kept of a data folder into `$POSTHORN_FIXTURE`.
+pub(super) fn write_fixture(dir: &Path) {
     let target =
         PathBuf::from(std::env::var_os("POSTHORN_FIXTURE").expect("POSTHORN_FIXTURE names a folder"));
-    copy(&dir.join("journal"), &target.join("journal"));
+    for folder in ["journal", "past"] {
+        copy(&dir.join(folder), &target.join(folder));
+    }
     fs::copy(dir.join("incarnation"), target.join("incarnation")).expect("copied");
     // What was only preallocated need not be kept.
     for entry in fs::read_dir(target.join("journal")).expect("there") {

@@ -3,6 +3,7 @@
 
 mod faults;
 mod format;
+mod forms;
 mod past;
 mod pins;
 mod told;
