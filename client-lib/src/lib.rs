@@ -1,6 +1,9 @@
 #![doc = include_str!("../README.md")]
 
 // The face: what an app holds, says and is told. `public-items.txt` lists all of it, and CI compares.
+#[cfg(all(feature = "native", unix))]
+#[doc(inline)]
+pub use client::Share;
 #[cfg(feature = "native")]
 #[doc(inline)]
 pub use client::{Builder, Client, Clock, Conversation, EventStream};

@@ -90,6 +90,8 @@ pub(crate) enum What {
     Status,
     /// Full-screen chat
     Chat(Chat),
+    /// Do what other programs ask, as JSON-RPC on standard input and by a socket in the profile's folder
+    Daemon(Daemon),
     /// A tour on this machine: a relay, five people, a crash; ends with a table of checks
     Demo,
     /// Print what a shell needs to complete the words of this program
@@ -184,6 +186,18 @@ impl What {
     }
 }
 
+impl What {
+    /// Whether it goes on until somebody ends it: other commands cannot wait for that.
+    pub(crate) fn has_no_end(&self) -> bool {
+        match self {
+            Self::Listen(listen) => !listen.until_settled,
+            Self::Daemon(_) => true,
+            Self::Send(send) => send.lines,
+            _ => false,
+        }
+    }
+}
+
 /// `send`.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Send {
@@ -201,6 +215,9 @@ pub(crate) struct Send {
     /// An id of your own choice, 26 random characters of a-z 2-7: the same command again says nothing twice
     #[arg(long, value_name = "ID", conflicts_with = "lines")]
     pub(crate) id: Option<MessageId>,
+    /// It may have been sent before, under this id.
+    #[arg(skip)]
+    pub(crate) may_be_there: bool,
     #[command(flatten)]
     pub(crate) patience: Patience,
 }
@@ -217,6 +234,17 @@ pub(crate) struct Listen {
     /// Do not tell the senders that their messages were read
     #[arg(long)]
     pub(crate) peek: bool,
+    /// Follow every invitation to a relay that is used already: for bots, which answer anybody
+    #[arg(long)]
+    pub(crate) accept: bool,
+}
+
+/// `daemon`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Daemon {
+    /// Leave standard input and output alone, and end by a signal: for service managers
+    #[arg(long)]
+    pub(crate) socket_only: bool,
     /// Follow every invitation to a relay that is used already: for bots, which answer anybody
     #[arg(long)]
     pub(crate) accept: bool,

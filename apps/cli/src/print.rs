@@ -1,6 +1,7 @@
 //! Writing to standard output and standard error.
 
 use std::io::{self, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
@@ -9,8 +10,17 @@ use crate::plain::plain_line;
 /// What shells say of a program whose reader went away: 128 and SIGPIPE.
 const READER_GONE: i32 = 141;
 
+/// Something was printed: a command must not be run again then.
+static PRINTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether anything stands on standard output.
+pub(crate) fn has_printed() -> bool {
+    PRINTED.load(Ordering::Relaxed)
+}
+
 /// Prints a line; a reader that went away (`| head`) is a reason to stop in silence, not to panic.
 pub(crate) fn line(text: &str) {
+    PRINTED.store(true, Ordering::Relaxed);
     let mut out = io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
         Ok(()) => {}

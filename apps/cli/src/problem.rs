@@ -50,6 +50,19 @@ impl Problem {
         Self { signal: Some(signal), ..problem }
     }
 
+    /// The process that has the profile ended while this one asked it. `kept` says what becomes of what was
+    /// asked, if that is known.
+    pub(crate) fn holder_gone(kept: &str) -> Self {
+        let kept = match kept {
+            "" => format!(
+                "whether this was done is not known: see {} before you do it again",
+                advice::command("conversations")
+            ),
+            kept => kept.to_owned(),
+        };
+        Self::new("HOLDER_GONE", format!("the process that had this profile open has ended: {kept}"))
+    }
+
     /// Somebody is to be invited who is there already: oneself.
     pub(crate) fn if_inviting(self) -> Self {
         match self.code.as_str() {
@@ -160,7 +173,7 @@ pub(crate) fn of_store(error: &StoreError, home: &Path) -> Problem {
         StoreError::AlreadyOpen { .. } => Problem::new(
             error.cause(),
             format!(
-                "the profile in {} is in use by another process (a chat or listen?): close that one, or use another --home",
+                "the profile in {} is in use by another process (a chat?), and this needs it alone: close that one, or use another --home",
                 home.display()
             ),
         ),

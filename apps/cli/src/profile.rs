@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use posthorn_client::client::Client;
-use posthorn_client::engine::Account;
+#[cfg(unix)]
+use posthorn_client::client::Share;
+use posthorn_client::engine::{Account, Error};
 use posthorn_client::identity::PersonId;
 use posthorn_client::store::{Database, KdfCost, Location, StoreError};
 use rand::SeedableRng as _;
@@ -14,19 +16,32 @@ use rand::rngs::StdRng;
 
 use crate::args::Global;
 use crate::passphrase::{self, Found};
+use crate::print::tell;
 use crate::problem::{self, Problem};
 use crate::signal::Signal;
 use crate::{advice, disk};
 
-/// How long a command waits for another that has the profile open, unless `--wait` says so.
-pub(crate) const TURN: Duration = Duration::from_secs(5);
+/// How long a command waits for another that has the profile open and does not share it, unless `--wait` says
+/// so: those end by themselves.
+pub(crate) const TURN: Duration = Duration::from_secs(30);
+/// What others have asked of this process gets this long at its end.
+#[cfg(unix)]
+const FAREWELL: Duration = Duration::from_secs(3);
 /// How often it looks whether that has ended.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// Nothing is shared here.
+#[cfg(not(unix))]
+struct Share;
 
 /// A profile that is online, and whose it is.
 pub(crate) struct Session {
     pub(crate) client: Client,
     pub(crate) account: Account,
+    /// Another process has the profile, and does what is asked here.
+    pub(crate) is_guest: bool,
+    /// For other processes, where this one has the profile for long.
+    share: Option<Share>,
     /// What becomes of what was asked, should a signal end the waiting for it; empty while nothing is.
     kept: RefCell<String>,
 }
@@ -37,9 +52,37 @@ impl Session {
         &self.account.person
     }
 
-    /// Ends with the profile closed, so that nothing of used keys stays in its log.
+    /// From now on other processes need not wait until this one has ended. Whoever is a guest leaves that to
+    /// the holder.
+    pub(crate) fn share(&mut self, global: &Global) -> Result<(), Problem> {
+        #[cfg(unix)]
+        if !self.is_guest {
+            let home = home(global)?;
+            match self.client.share(&home) {
+                Ok(share) => self.share = Some(share),
+                Err(error) => tell(&format!("other commands on this profile have to wait: {error}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends with the profile closed, so that nothing of used keys stays in its log; what others have asked is
+    /// answered before, if that is soon.
     pub(crate) async fn close(self) {
+        #[cfg(unix)]
+        if let Some(share) = self.share {
+            share.end(FAREWELL).await;
+        }
         close(self.client).await;
+    }
+
+    /// What a command failed of, where another process has the profile: that it has ended, and what becomes
+    /// of what was asked: `known`, or what the command keeps.
+    pub(crate) fn explained(&self, problem: Problem, known: Option<&str>) -> Problem {
+        match problem.code() {
+            "STOPPED" if self.is_guest => Problem::holder_gone(known.unwrap_or(&self.kept.borrow())),
+            _ => problem,
+        }
     }
 
     /// A command waits from now on, and this is what becomes of what was asked if it is interrupted. An empty
@@ -91,16 +134,22 @@ pub(crate) async fn close(client: Client) {
     let _ = client.close().await;
 }
 
-/// Opens the profile and begins to sync.
+/// Opens the profile and begins to sync; or asks another process to do so, which needs no passphrase.
 pub(crate) async fn open(global: &Global, patience: Duration) -> Result<Session, Problem> {
     let home = home(global)?;
-    if !is_there(&home, patience)? {
-        return Err(Problem::no_profile(&home));
-    }
-    let (database, _) = open_database(global, &home, patience)?;
-    let client = Client::with_database(database)?;
-    match client.account().await? {
-        Some(account) if account.registered => Ok(Session { client, account, kept: RefCell::default() }),
+    disk::remember(&home);
+    let (client, is_guest, account) = loop {
+        let (client, is_guest) = begin(global, &home, patience)?;
+        match client.account().await {
+            // Whoever had the profile has just ended: it is the next one's.
+            Err(Error::Stopped) if is_guest => {}
+            account => break (client, is_guest, account?),
+        }
+    };
+    match account {
+        Some(account) if account.registered => {
+            Ok(Session { client, account, is_guest, share: None, kept: RefCell::default() })
+        }
         Some(account) => {
             close(client).await;
             let (relay, handle) = (account.relay, account.handle);
@@ -115,10 +164,66 @@ pub(crate) async fn open(global: &Global, patience: Duration) -> Result<Session,
     }
 }
 
-/// Whether there is a profile; what was cut off before it was made is none.
+/// A client, and whether it is the guest of another process.
+fn begin(global: &Global, home: &Path, patience: Duration) -> Result<(Client, bool), Problem> {
+    let path = database_path(home);
+    let opened = match turn(home, patience, || Database::exists(Location::File(&path)))? {
+        Turn::Shared(client) => Turn::Shared(client),
+        Turn::Ours(false) => return Err(Problem::no_profile(home)),
+        Turn::Ours(true) => {
+            let open = |found: &Found| {
+                turn(home, patience, || Database::open(Location::File(&path), &found.passphrase()))
+            };
+            passphrase::unlock(global, home, open)?.0
+        }
+    };
+    Ok(match opened {
+        Turn::Ours(database) => (Client::with_database(database)?, false),
+        Turn::Shared(client) => (client, true),
+    })
+}
+
+/// Whose turn it is.
+enum Turn<T> {
+    /// The profile is free, or was until it was opened.
+    Ours(T),
+    /// Another process has it, and does what it is asked.
+    Shared(Client),
+}
+
+/// Waits until the profile is shared by whoever has it, or free.
+fn turn<T>(
+    home: &Path,
+    patience: Duration,
+    mut open: impl FnMut() -> Result<T, StoreError>,
+) -> Result<Turn<T>, Problem> {
+    let turn = in_turn(patience, || match attached(home) {
+        Some(client) => Ok(Turn::Shared(client)),
+        None => open().map(Turn::Ours),
+    });
+    turn.map_err(|error| problem::of_store(&error, home))
+}
+
+/// A client of whoever has the profile and shares it, if somebody does. Whatever else is wrong is told by
+/// opening the profile.
+#[cfg(unix)]
+fn attached(home: &Path) -> Option<Client> {
+    Client::attach(home).ok().flatten()
+}
+
+/// Only Unix sockets are known here.
+#[cfg(not(unix))]
+fn attached(_: &Path) -> Option<Client> {
+    None
+}
+
+/// Whether there is a profile that this process can have for itself; what was cut off before it was made is
+/// none.
 pub(crate) fn is_there(home: &Path, patience: Duration) -> Result<bool, Problem> {
     disk::remember(home);
     let path = database_path(home);
+    // Whoever shares it keeps it for long.
+    let patience = if attached(home).is_some() { Duration::ZERO } else { patience };
     in_turn(patience, || Database::exists(Location::File(&path)))
         .map_err(|error| problem::of_store(&error, home))
 }

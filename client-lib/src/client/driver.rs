@@ -26,8 +26,12 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// What a [`super::Client`] asks of its driver.
 pub(super) enum Ask {
     Command(Box<Command>),
-    /// Tell when the state is like this.
-    Settled(Box<dyn Fn(&SyncState) -> bool + Send>, oneshot::Sender<()>),
+    /// Tell when the state is like this. Whoever asks waits for so long, and then drops `done`.
+    Settled {
+        like: Box<dyn Fn(&SyncState) -> bool + Send>,
+        done: oneshot::Sender<()>,
+        timeout: Duration,
+    },
     Close(oneshot::Sender<()>),
 }
 
@@ -128,7 +132,7 @@ impl Driver {
     fn take(&mut self, ask: Ask, batch: &mut Vec<Input>) -> Option<oneshot::Sender<()>> {
         match ask {
             Ask::Command(command) => batch.push(Input::Command(*command)),
-            Ask::Settled(like, done) => self.settling.push((like, done)),
+            Ask::Settled { like, done, .. } => self.settling.push((like, done)),
             Ask::Close(done) => return Some(done),
         }
         None
@@ -218,7 +222,7 @@ impl Driver {
             while let Ok(ask) = tokio::time::timeout_at(retry, self.asks.recv()).await {
                 match ask {
                     Some(Ask::Command(_)) => {}
-                    Some(Ask::Settled(like, done)) => self.settling.push((like, done)),
+                    Some(Ask::Settled { like, done, .. }) => self.settling.push((like, done)),
                     Some(Ask::Close(done)) => {
                         drop(left);
                         let _ = done.send(());
@@ -348,7 +352,8 @@ mod tests {
         assert!(told(heard.recv().await.expect("an event")));
         // It begins anew, from what is durable: nothing of the command.
         let (told, settled) = oneshot::channel();
-        asks.send(Ask::Settled(Box::new(|_| true), told)).await.expect("runs");
+        let timeout = Duration::from_secs(60);
+        asks.send(Ask::Settled { like: Box::new(|_| true), done: told, timeout }).await.expect("runs");
         settled.await.expect("it is looked at when it has begun anew");
         let (told, answer) = oneshot::channel();
         let account = Command::Account(Reply::new(move |result| drop(told.send(result))));

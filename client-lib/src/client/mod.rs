@@ -3,6 +3,7 @@
 //! A client is cheap to clone, and every clone is the same client. [`Client::conversation`] gives a handle
 //! for one conversation; [`Client::events`] a stream of what happens, which says when it missed something.
 
+mod beside;
 mod builder;
 mod clock;
 mod conversation;
@@ -20,6 +21,8 @@ use crate::engine::{
 };
 use crate::identity::{PersonId, RelayUrl, SafetyNumber};
 use crate::store::Database;
+#[cfg(unix)]
+pub use beside::Share;
 pub use builder::Builder;
 pub use clock::Clock;
 pub use conversation::Conversation;
@@ -28,6 +31,9 @@ pub use events::EventStream;
 
 /// Commands that wait for the driver.
 const ASK_QUEUE: usize = 256;
+/// Whoever has the profile answers a new guest within this time.
+#[cfg(unix)]
+const GREETING: Duration = Duration::from_secs(5);
 /// Events that a slow subscriber may lag behind before it misses some (and is told so). Each may hold a text
 /// of 64 KiB, so that this is up to 64 MiB.
 const EVENT_QUEUE: usize = 1024;
@@ -70,6 +76,55 @@ impl Client {
         })?;
         opened.recv().map_err(|_| Error::Stopped)??;
         Ok(Self { asks, events })
+    }
+
+    /// A client that does nothing itself: the process that has the profile in this folder, and shares it,
+    /// does it all ([`Client::share`]). It asks for no passphrase; only a process of the same user is let in,
+    /// and only one of the same user is taken for the holder. `None` if nobody shares the profile now. Registering
+    /// and [`Client::consent`] are for the holder. When that ends, every call answers [`Error::Stopped`].
+    #[cfg(unix)]
+    pub fn attach(folder: &std::path::Path) -> Result<Option<Self>, Error> {
+        let Some(stream) = beside::connect(folder)? else { return Ok(None) };
+        let (asks, queue) = mpsc::channel(ASK_QUEUE);
+        let (to_events, _) = broadcast::channel(EVENT_QUEUE);
+        let events = to_events.downgrade();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (ready, greeted) = std::sync::mpsc::sync_channel(1);
+        std::thread::Builder::new().name("posthorn-guest".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                let greeting = async {
+                    let (input, output) = beside::guest_stream(stream)?.into_split();
+                    let mut guest = beside::Guest::new(input, output, queue, to_events);
+                    guest.greet().await.map(|()| guest)
+                };
+                let guest = tokio::time::timeout(GREETING, greeting).await;
+                let guest = guest.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
+                // Whoever attaches waits for exactly one of these.
+                let _ = ready.send(guest.is_ok());
+                if let Ok(guest) = guest {
+                    guest.run().await;
+                }
+            });
+        })?;
+        Ok(greeted.recv().unwrap_or(false).then_some(Self { asks, events }))
+    }
+
+    /// Does what other processes of the same user ask who attach to this folder, which is this profile's, by
+    /// a socket in it. To be called inside of a tokio runtime.
+    #[cfg(unix)]
+    pub fn share(&self, folder: &std::path::Path) -> Result<Share, Error> {
+        Ok(beside::share(self.clone(), folder)?)
+    }
+
+    /// Does what is asked on a stream, line by line, as `docs/json-rpc.md` describes: until there is nothing
+    /// more to read and everything is answered, or nobody reads the answers.
+    pub async fn serve(
+        &self,
+        input: impl tokio::io::AsyncRead + Unpin,
+        output: impl tokio::io::AsyncWrite + Unpin,
+    ) -> std::io::Result<()> {
+        let (_lives_on, ended) = tokio::sync::watch::channel(false);
+        beside::serve(self.clone(), input, output, ended).await
     }
 
     /// What happens from now on.
@@ -149,7 +204,7 @@ impl Client {
         let settled =
             |state: &SyncState| state.connected && state.caught_up && state.outbox == 0 && state.intents == 0;
         let (done, wait) = oneshot::channel();
-        self.tell(Ask::Settled(Box::new(settled), done)).await?;
+        self.tell(Ask::Settled { like: Box::new(settled), done, timeout }).await?;
         match tokio::time::timeout(timeout, wait).await {
             Ok(done) => done.map_err(|_| Error::Stopped),
             Err(_) => Err(Error::NotSettled(in_words(&self.state().await?))),

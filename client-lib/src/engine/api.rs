@@ -87,6 +87,12 @@ impl<T: Send + 'static> Reply<T> {
         Self::new(drop)
     }
 
+    /// Answers at once.
+    #[cfg(feature = "native")]
+    pub(crate) fn give(self, result: Result<T, Error>) {
+        self.with(result).give();
+    }
+
     pub(super) fn with(mut self, result: Result<T, Error>) -> Answer {
         let then = self.0.take();
         Answer(Some(Box::new(move |withdrawn| {

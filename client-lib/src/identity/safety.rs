@@ -33,6 +33,17 @@ impl SafetyNumber {
     }
 }
 
+/// From its 60 digits.
+impl<'de> serde::Deserialize<'de> for SafetyNumber {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let digits = <String as serde::Deserialize>::deserialize(deserializer)?;
+        match digits.len() == 10 * GROUPS_PER_SIDE && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            true => Ok(Self(digits)),
+            false => Err(serde::de::Error::custom("a safety number has 60 digits")),
+        }
+    }
+}
+
 impl fmt::Display for SafetyNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, group) in self.groups().enumerate() {

@@ -3,14 +3,15 @@
 //!
 //! Reading guide: [`terminal`] is a terminal with a program in it; a [`stage`] has the relay, the people and
 //! their terminals, and the steps that many cases begin with. The cases: [`walk`] is the README's walk and
-//! what two people do; [`asking`] what is asked before something is done; [`offline`] a relay that is not
-//! there; [`ending`] every way in which the program or its terminal ends; [`poor`] terminals that can do less
-//! than others.
+//! what two people do; [`asking`] what is asked before something is done; [`beside`] other processes beside a
+//! chat; [`offline`] a relay that is not there; [`ending`] every way in which the program or its terminal
+//! ends; [`poor`] terminals that can do less than others.
 //!
 //! Invariant: a case waits for what stands on a screen, never for a length of time; the exceptions are the
 //! pace of typing, and hands that are kept off the keys because *that* is what is tried.
 
 pub mod asking;
+pub mod beside;
 pub mod ending;
 pub mod offline;
 pub mod poor;
@@ -43,6 +44,9 @@ pub async fn run(programs: &Programs, wanted: &str, tally: &mut Tally) {
         walk::a_reaction_is_seen_on_the_other_screen,
         asking::leaving_is_asked_about,
         asking::a_passphrase_is_changed,
+        beside::a_message_is_sent_beside_an_open_chat,
+        beside::a_chat_beside_a_chat,
+        beside::a_command_works_after_a_chat_was_killed,
         offline::what_is_begun_offline_goes_out_later,
         poor::a_qr_code_that_does_not_fit,
         poor::a_terminal_that_answers_nothing,

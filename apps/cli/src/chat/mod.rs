@@ -75,7 +75,8 @@ pub(crate) async fn run(global: &Global, arguments: &Chat) -> Result<ExitCode, P
             ),
         ));
     }
-    let session = profile::open(global, profile::TURN).await?;
+    let mut session = profile::open(global, profile::TURN).await?;
+    session.share(global)?;
     if let Some(wanted) = &arguments.conversation {
         let list = session.client.conversations().await?;
         if let Err(problem) = name::find(&list, session.me(), wanted) {
@@ -86,6 +87,7 @@ pub(crate) async fn run(global: &Global, arguments: &Chat) -> Result<ExitCode, P
     let app =
         App::new(&session.account, clock::local_zone(), clock::now_ms(), arguments.conversation.clone());
     let done = Driver::new(app, session.client.clone()).run().await;
+    let done = done.map_err(|problem| session.explained(problem, Some("start it again")));
     farewell(session).await;
     done.map(ExitCode::from)
 }

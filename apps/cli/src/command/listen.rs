@@ -63,8 +63,13 @@ pub(super) async fn listen(session: &Session, json: bool, arguments: &Listen) ->
         tokio::select! {
             biased;
             event = events.next() => match event {
-                Some(event) => printer.show(&event, arguments.peek).await?,
-                None => break End::Done,
+                Some(event) => {
+                    printer.show(&event, arguments.peek).await?;
+                    if arguments.accept && session.is_guest {
+                        follow(session, &event).await?;
+                    }
+                }
+                None => return Err(Error::Stopped.into()),
             },
             end = &mut over => break end,
             signal = signals.next() => break End::Signal(signal),
@@ -106,16 +111,30 @@ async fn ended(session: &Session, json: bool, end: End) -> Result<ExitCode, Prob
 }
 
 /// Follows invitations to relays that are in use: those that wait, and those that come.
-async fn accept_everybody(session: &Session) -> Result<(), Problem> {
-    session.client.consent(Consent::Everybody).await?;
+pub(super) async fn accept_everybody(session: &Session) -> Result<(), Problem> {
+    if !session.is_guest {
+        session.client.consent(Consent::Everybody).await?;
+    }
     for invited in session.client.conversations().await?.iter().filter(|known| name::is_invitation(known)) {
-        match session.client.conversation(invited.id).accept(false).await {
-            // Those are for a person to decide on; others may have gone meanwhile, or lead nowhere.
-            Err(Error::ForeignRelay(_) | Error::UnknownConversation | Error::Failed { .. }) | Ok(()) => {}
-            Err(error) => return Err(error.into()),
-        }
+        accept(session, invited.id).await?;
     }
     Ok(())
+}
+
+/// What somebody else's process is asked to do about an invitation: its consent is its own.
+pub(super) async fn follow(session: &Session, event: &Event) -> Result<(), Problem> {
+    match event {
+        Event::Invited { conversation, foreign_relay: false, .. } => accept(session, *conversation).await,
+        _ => Ok(()),
+    }
+}
+
+async fn accept(session: &Session, invited: ConversationId) -> Result<(), Problem> {
+    match session.client.conversation(invited).accept(false).await {
+        // Those are for a person to decide on; others may have gone meanwhile, or lead nowhere.
+        Err(Error::ForeignRelay(_) | Error::UnknownConversation | Error::Failed { .. }) | Ok(()) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Why listening ends.

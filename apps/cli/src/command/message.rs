@@ -4,10 +4,12 @@ use std::collections::HashSet;
 use std::io::Read as _;
 use std::time::Duration;
 
-use posthorn_client::client::EventStream;
+use posthorn_client::client::{Conversation, EventStream};
 use posthorn_client::content::{Said, Text};
 use posthorn_client::conversation::{ConversationId, ConversationState, Entry, EntryState, MessageId};
 use posthorn_client::engine::{ConversationSummary, Error, Event, Page};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::time::Instant;
@@ -37,18 +39,14 @@ pub(super) async fn send(session: &Session, json: bool, arguments: &Send) -> Res
     if arguments.lines {
         return send_lines(session, json, arguments, conversation).await;
     }
-    let text = match arguments.text.as_deref() {
-        Some("-") => standard_input()?,
-        text => text.unwrap_or_default().to_owned(),
-    };
-    check_words(&text)?;
     let mut events = session.client.events();
+    let text = arguments.text.as_deref().unwrap_or_default();
     let said = Said::new(Text::new(text)).map_err(Error::from)?;
     let id = session.client.conversation(conversation).send_as(arguments.id, said).await?;
     let mut waiting = Waiting::new(session, json, arguments, conversation);
     waiting.queued.insert(id);
-    // Of what was sent before, under an id of the caller's, nothing more may happen.
-    let before = if arguments.id.is_some() { waiting.look().await?.pop() } else { None };
+    // Of what was sent before nothing more may happen.
+    let before = if arguments.may_be_there { waiting.look().await?.pop() } else { None };
     let state = if let Some((_, state)) = before {
         state
     } else if arguments.no_wait {
@@ -74,8 +72,21 @@ pub(super) async fn send(session: &Session, json: bool, arguments: &Send) -> Res
     fail_if_failed(state)
 }
 
+/// What is done once, before the profile is opened.
+pub(super) fn prepare(arguments: &mut Send) -> Result<(), Problem> {
+    if arguments.text.as_deref() == Some("-") {
+        arguments.text = Some(standard_input()?);
+    }
+    if let Some(text) = &arguments.text {
+        check_words(text)?;
+        arguments.may_be_there = arguments.id.is_some();
+        arguments.id.get_or_insert_with(|| MessageId::random(&mut StdRng::from_os_rng()));
+    }
+    Ok(())
+}
+
 /// Blanks alone are a slip, not a message.
-pub(super) fn check_words(text: &str) -> Result<(), Problem> {
+fn check_words(text: &str) -> Result<(), Problem> {
     match text.trim().is_empty() {
         true => Err(Problem::new("BAD_TEXT", "there is nothing to send: the message is blank")),
         false => Ok(()),
@@ -379,14 +390,27 @@ async fn find_entry(session: &Session, conversation: ConversationId, text: &str)
     Err(Problem::new("UNKNOWN_MESSAGE", message))
 }
 
+/// The newest so many entries before a row, oldest first. A page at a time, for whoever has the profile may
+/// be another process.
+async fn newest(there: &Conversation, before: Option<u64>, limit: usize) -> Result<Vec<Entry>, Error> {
+    let (mut before, mut left, mut pages) = (before, limit, Vec::new());
+    while left > 0 {
+        let limit = left.min(LOOK_BACK);
+        let page = there.history(Page { before, limit, ..Page::default() }).await?;
+        before = page.first().map(|first| first.row);
+        left = if page.len() == limit { left - limit } else { 0 };
+        pages.push(page);
+    }
+    Ok(pages.into_iter().rev().flatten().collect())
+}
+
 /// `history`.
 pub(super) async fn history(session: &Session, json: bool, arguments: &History) -> Result<(), Problem> {
     wait::catch_up(session, json).await;
     let conversation = conversation::find(session, json, &arguments.conversation).await?;
     let zone = clock::local_zone();
     let there = session.client.conversation(conversation.id);
-    let page = Page { before: arguments.before, limit: arguments.limit, ..Page::default() };
-    for entry in there.history(page).await? {
+    for entry in newest(&there, arguments.before, arguments.limit).await? {
         if json {
             object(&json!(entry));
         } else {

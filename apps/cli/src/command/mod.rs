@@ -3,6 +3,7 @@
 
 mod account;
 mod conversation;
+mod daemon;
 mod listen;
 mod message;
 mod people;
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 
 use posthorn_client::{Event, EventStream};
 
-use crate::args::{Add, Global, Send, Start, What};
+use crate::args::{Add, Global, Start, What};
 use crate::plain::plain_line;
 use crate::problem::Problem;
 use crate::profile::{self, Session};
@@ -20,7 +21,7 @@ use crate::{chat, name, print, signal};
 pub(crate) use people::blocked_text;
 
 /// Runs a command to its end, or until the system asks it to end: the profile is closed in any case.
-pub(crate) async fn run(global: &Global, what: What) -> Result<ExitCode, Problem> {
+pub(crate) async fn run(global: &Global, mut what: What) -> Result<ExitCode, Problem> {
     if let What::Register(register) = &what {
         return account::register(global, register).await.map(|()| ExitCode::SUCCESS);
     }
@@ -30,21 +31,80 @@ pub(crate) async fn run(global: &Global, what: What) -> Result<ExitCode, Problem
     if let What::Passphrase(arguments) = &what {
         return account::passphrase(global, arguments).map(|()| ExitCode::SUCCESS);
     }
-    check_before_opening(&what)?;
-    let session = profile::open(global, what.wait().unwrap_or(profile::TURN)).await?;
+    prepare(&mut what)?;
+    let mut tries = TRIES;
+    loop {
+        tries -= 1;
+        match once(global, &what).await {
+            // Another process had the profile and has ended. What is asked goes to whoever has it next, or is
+            // done here.
+            Err(problem)
+                if problem.code() == HOLDER_GONE
+                    && tries > 0
+                    && may_be_repeated(&what)
+                    && !print::has_printed() =>
+            {
+                if let What::Send(send) = &mut what {
+                    send.may_be_there = true;
+                }
+            }
+            done => return done,
+        }
+    }
+}
+
+/// The code of [`Problem::holder_gone`].
+const HOLDER_GONE: &str = "HOLDER_GONE";
+/// How many processes may end while a command asks them, one after the other.
+const TRIES: usize = 8;
+
+/// Whether a command that was perhaps done can be done again, and nothing is twice.
+fn may_be_repeated(what: &What) -> bool {
+    match what {
+        // The message has an id of its own.
+        What::Send(send) => !send.lines,
+        What::Card
+        | What::Status
+        | What::Verify(_)
+        | What::People
+        | What::Conversations
+        | What::Members(_)
+        | What::History(_) => true,
+        _ => false,
+    }
+}
+
+/// Opens the profile, runs a command, and closes it.
+async fn once(global: &Global, what: &What) -> Result<ExitCode, Problem> {
+    let mut session = profile::open(global, what.wait().unwrap_or(profile::TURN)).await?;
+    if what.has_no_end() {
+        session.share(global)?;
+    }
     let mut events = session.client.events();
-    let done = match &what {
+    let done = match what {
         What::Listen(arguments) => listen::listen(&session, global.json, arguments).await,
+        What::Daemon(arguments) => daemon::daemon(&session, arguments).await,
         _ => tokio::select! {
-            done = one(global, &session, &what) => done.map(|()| ExitCode::SUCCESS),
+            done = one(global, &session, what) => done.map(|()| ExitCode::SUCCESS),
             signal = signal::received() => session.interrupted(signal),
         },
     };
-    if !global.json && !matches!(what, What::Listen(_)) {
+    if !global.json && !matches!(what, What::Listen(_) | What::Daemon(_)) {
         tell_alarms(&mut events);
     }
+    let done = done.map_err(|problem| session.explained(problem, known(what)));
     session.close().await;
     done
+}
+
+/// What becomes of what was asked when the process ends that was asked; `None`: the command tells.
+fn known(what: &What) -> Option<&'static str> {
+    match what {
+        What::Listen(_) | What::Daemon(_) => Some("start this again"),
+        // One call: before it is answered, nobody knows.
+        What::Start(_) | What::Add(_) | What::Remove(_) => Some(""),
+        _ => None,
+    }
 }
 
 /// What went wrong beside the command, such as a wrong clock: nothing else would tell it afterwards.
@@ -82,19 +142,21 @@ async fn one(global: &Global, session: &Session, what: &What) -> Result<(), Prob
         | What::Passphrase(_)
         | What::Chat(_)
         | What::Listen(_)
+        | What::Daemon(_)
         | What::Demo
         | What::Completions(_)
         | What::Man(_) => Ok(()),
     }
 }
 
-/// Mistakes that can be told without a passphrase.
-fn check_before_opening(what: &What) -> Result<(), Problem> {
+/// Mistakes that can be told without a passphrase. What is read is read once, and what is sent has an id, so
+/// that it can be said again.
+fn prepare(what: &mut What) -> Result<(), Problem> {
     match what {
         What::Start(Start { members, .. }) | What::Add(Add { members, .. }) => {
             name::contacts(members).map(drop)
         }
-        What::Send(Send { text: Some(text), .. }) => message::check_words(text),
+        What::Send(send) => message::prepare(send),
         _ => Ok(()),
     }
 }

@@ -83,7 +83,10 @@ pub(crate) async fn answer<T>(
     };
     session.keeps(kept);
     let answered = tokio::time::timeout(patience.duration(), watched).await;
-    session.keeps("");
+    // Should the process end that was asked, it is known what was kept.
+    if !matches!(answered, Ok(Err(Error::Stopped))) {
+        session.keeps("");
+    }
     match answered {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(too_late(session, patience, reason.as_deref(), kept)),

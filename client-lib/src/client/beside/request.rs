@@ -1,0 +1,360 @@
+//! Everything that can be asked beside a client, once for both ends: a guest makes a request of a command, a
+//! host a command of the request.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Value, json};
+
+use super::ENTRIES;
+use crate::content::{Kind, Said, SaidError, Target};
+use crate::conversation::{ConversationId, MessageId};
+use crate::engine::{Command, Error, Page, Reply, Who};
+use crate::identity::{PersonId, SafetyNumber};
+
+/// Called once, with the answer.
+pub(super) type Then = Box<dyn FnOnce(Result<Value, Error>) + Send>;
+
+/// A method and its parameters. `docs/json-rpc.md` has an example of each.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "method", content = "params", rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum Request {
+    /// Whose profile it is.
+    Account {},
+    /// How far everything is.
+    State {},
+    /// All conversations, most recent first.
+    Conversations {},
+    /// Everybody who was met.
+    People {},
+    /// The members' devices of a conversation.
+    Members {
+        /// Which.
+        conversation: ConversationId,
+    },
+    /// Entries of a conversation, oldest first.
+    History {
+        /// Which.
+        conversation: ConversationId,
+        /// Entries before this row.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        before: Option<u64>,
+        /// Entries after this row.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<u64>,
+        /// The last so many, or the first so many behind `after`.
+        #[serde(default = "a_page")]
+        limit: usize,
+    },
+    /// Say something.
+    Send {
+        /// Where.
+        conversation: ConversationId,
+        /// What.
+        said: Kind,
+        /// What it alters, if it is a change.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        target: Option<Target>,
+        /// What people are shown whose client does not know the kind.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        fallback: String,
+        /// The caller's own choice, so that a repeat says nothing twice.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<MessageId>,
+    },
+    /// Everything was seen, or everything up to a row.
+    MarkRead {
+        /// Where.
+        conversation: ConversationId,
+        /// Up to here.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        up_to: Option<u64>,
+    },
+    /// Start a conversation.
+    Start {
+        /// With whom.
+        members: Vec<Somebody>,
+        /// Its name.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        name: String,
+        /// Another one, although there is one with this one person.
+        #[serde(default)]
+        again: bool,
+        /// The caller's own choice, so that a repeat begins nothing new.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<ConversationId>,
+    },
+    /// Add people.
+    Add {
+        /// Where.
+        conversation: ConversationId,
+        /// Whom.
+        members: Vec<Somebody>,
+    },
+    /// Remove somebody.
+    Remove {
+        /// Where.
+        conversation: ConversationId,
+        /// Whom.
+        person: PersonId,
+    },
+    /// Leave.
+    Leave {
+        /// What.
+        conversation: ConversationId,
+    },
+    /// Follow an invitation.
+    Accept {
+        /// Which.
+        conversation: ConversationId,
+        /// Also to a relay that is not used yet.
+        #[serde(default)]
+        foreign_relay: bool,
+    },
+    /// Forget an invitation, or a conversation that has ended.
+    Forget {
+        /// Which.
+        conversation: ConversationId,
+    },
+    /// Somebody's invitations leave no trace any more, or wait again.
+    Block {
+        /// Whose.
+        person: PersonId,
+        /// Whether they are blocked from now on.
+        blocked: bool,
+    },
+    /// The safety number with somebody.
+    SafetyNumber {
+        /// With whom.
+        person: PersonId,
+    },
+    /// Answered when everything is sent and read.
+    Settled {
+        /// Or with an error after so many milliseconds.
+        #[serde(default = "a_minute")]
+        timeout_ms: u64,
+    },
+    /// From now on events are told.
+    Subscribe {},
+}
+
+fn a_page() -> usize {
+    100
+}
+
+fn a_minute() -> u64 {
+    60_000
+}
+
+/// The names of all methods.
+pub(super) const METHODS: [&str; 18] = [
+    "account",
+    "state",
+    "conversations",
+    "people",
+    "members",
+    "history",
+    "send",
+    "mark_read",
+    "start",
+    "add",
+    "remove",
+    "leave",
+    "accept",
+    "forget",
+    "block",
+    "safety_number",
+    "settled",
+    "subscribe",
+];
+
+/// Somebody to talk to, as text: a contact link, a handle at our own relay, or the id of somebody who was
+/// met.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Somebody(Who);
+
+impl Serialize for Somebody {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Who::Link(link) => serializer.collect_str(link),
+            Who::Handle(handle) => serializer.collect_str(handle),
+            Who::Person(person) => person.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Somebody {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let who = if text.contains("://") {
+            Who::Link(text.parse().map_err(serde::de::Error::custom)?)
+        } else if let Ok(person) = text.parse() {
+            Who::Person(person)
+        } else {
+            Who::Handle(posthorn_proto::Handle::parse(&text).map_err(serde::de::Error::custom)?)
+        };
+        Ok(Self(who))
+    }
+}
+
+/// What a host does for a request.
+pub(super) enum Doing {
+    /// Gives the command to its engine, which answers.
+    Command(Command),
+    /// Waits until everything is settled, for so long at most.
+    Settle(Duration, Then),
+    /// Tells events from now on.
+    Subscribe(Then),
+}
+
+/// The answer of a command, as JSON.
+fn answer<T: Serialize + Send + 'static>(then: Then) -> Reply<T> {
+    answer_as(then, |answer| json!(answer))
+}
+
+fn answer_as<T: Send + 'static>(then: Then, form: impl FnOnce(T) -> Value + Send + 'static) -> Reply<T> {
+    Reply::new(move |result| then(result.map(form)))
+}
+
+/// What was asked for is not what a client takes.
+fn said(kind: Kind, target: Option<Target>, fallback: &str) -> Result<Said, SaidError> {
+    match target {
+        Some(target) => Said::change(kind, target)?,
+        None => Said::new(kind)?,
+    }
+    .with_fallback(fallback)
+}
+
+fn who(members: Vec<Somebody>) -> Vec<Who> {
+    members.into_iter().map(|somebody| somebody.0).collect()
+}
+
+impl Request {
+    /// What is to be done; the answer goes to `then`, at once if there is nothing to do but to refuse.
+    pub(super) fn doing(self, then: Then) -> Option<Doing> {
+        let command = match self {
+            Self::Account {} => Command::Account(answer(then)),
+            Self::State {} => Command::State(answer(then)),
+            Self::Conversations {} => Command::Conversations(answer(then)),
+            Self::People {} => Command::People(answer(then)),
+            Self::Members { conversation } => Command::Members(conversation, answer(then)),
+            Self::History { conversation, before, after, limit } => {
+                let page = Page { before, after, limit: limit.min(ENTRIES) };
+                Command::History { conversation, page, reply: answer(then) }
+            }
+            Self::Send { conversation, said: kind, target, fallback, id } => {
+                match said(kind, target, &fallback) {
+                    Ok(said) => {
+                        let reply = answer_as(then, |id: MessageId| json!({"id": id}));
+                        Command::Send { conversation, id, said, reply }
+                    }
+                    Err(error) => {
+                        then(Err(error.into()));
+                        return None;
+                    }
+                }
+            }
+            Self::MarkRead { conversation, up_to } => {
+                Command::MarkRead { conversation, up_to, reply: answer(then) }
+            }
+            Self::Start { members, name, again, id } => {
+                let reply = answer_as(then, |id: ConversationId| json!({"conversation": id}));
+                Command::Start { id, name, members: who(members), again, reply }
+            }
+            Self::Add { conversation, members } => {
+                Command::Add { conversation, members: who(members), reply: answer(then) }
+            }
+            Self::Remove { conversation, person } => {
+                Command::Remove { conversation, person, reply: answer(then) }
+            }
+            Self::Leave { conversation } => Command::Leave(conversation, answer(then)),
+            Self::Accept { conversation, foreign_relay } => {
+                Command::Accept { conversation, foreign_relay, reply: answer(then) }
+            }
+            Self::Forget { conversation } => Command::Forget(conversation, answer(then)),
+            Self::Block { person, blocked } => Command::Block { person, blocked, reply: answer(then) },
+            Self::SafetyNumber { person } => {
+                let form = |number: SafetyNumber| {
+                    let groups = number.groups().collect::<Vec<_>>();
+                    json!({"digits": number.digits(), "groups": groups})
+                };
+                Command::SafetyNumber(person, answer_as(then, form))
+            }
+            Self::Settled { timeout_ms } => {
+                return Some(Doing::Settle(Duration::from_millis(timeout_ms), then));
+            }
+            Self::Subscribe {} => return Some(Doing::Subscribe(then)),
+        };
+        Some(Doing::Command(command))
+    }
+
+    /// What a guest asks for a command, and who takes the answer. `None`, with the answer given: it is for
+    /// whoever has the profile alone.
+    pub(super) fn of(command: Command) -> Option<(Self, Then)> {
+        Some(match command {
+            Command::Account(reply) => (Self::Account {}, read(reply)),
+            Command::State(reply) => (Self::State {}, read(reply)),
+            Command::Conversations(reply) => (Self::Conversations {}, read(reply)),
+            Command::People(reply) => (Self::People {}, read(reply)),
+            Command::Members(conversation, reply) => (Self::Members { conversation }, read(reply)),
+            Command::History { conversation, page: Page { before, after, limit }, reply } => {
+                (Self::History { conversation, before, after, limit }, read(reply))
+            }
+            Command::Send { conversation, id, said, reply } => {
+                let (target, fallback) = (said.target(), said.fallback().to_owned());
+                let request = Self::Send { conversation, said: said.read(), target, fallback, id };
+                (request, read_field(reply, "id"))
+            }
+            Command::MarkRead { conversation, up_to, reply } => {
+                (Self::MarkRead { conversation, up_to }, read(reply))
+            }
+            Command::Start { id, name, members, again, reply } => {
+                let members = members.into_iter().map(Somebody).collect();
+                (Self::Start { members, name, again, id }, read_field(reply, "conversation"))
+            }
+            Command::Add { conversation, members, reply } => (
+                Self::Add { conversation, members: members.into_iter().map(Somebody).collect() },
+                read(reply),
+            ),
+            Command::Remove { conversation, person, reply } => {
+                (Self::Remove { conversation, person }, read(reply))
+            }
+            Command::Leave(conversation, reply) => (Self::Leave { conversation }, read(reply)),
+            Command::Accept { conversation, foreign_relay, reply } => {
+                (Self::Accept { conversation, foreign_relay }, read(reply))
+            }
+            Command::Forget(conversation, reply) => (Self::Forget { conversation }, read(reply)),
+            Command::Block { person, blocked, reply } => (Self::Block { person, blocked }, read(reply)),
+            Command::SafetyNumber(person, reply) => {
+                (Self::SafetyNumber { person }, read_field(reply, "digits"))
+            }
+            Command::Register { reply, .. } => return for_the_holder(reply),
+            Command::Consent(_, reply) => return for_the_holder(reply),
+        })
+    }
+}
+
+fn for_the_holder<T: Send + 'static>(reply: Reply<T>) -> Option<(Request, Then)> {
+    let reason = "this is for the process that has the profile: close that one first".to_owned();
+    reply.give(Err(Error::Failed { cause: "PROFILE_IN_USE", reason }));
+    None
+}
+
+/// The answer of a host, read.
+fn read<T: for<'de> Deserialize<'de> + Send + 'static>(reply: Reply<T>) -> Then {
+    read_as(reply, Some)
+}
+
+fn read_field<T: for<'de> Deserialize<'de> + Send + 'static>(reply: Reply<T>, field: &'static str) -> Then {
+    read_as(reply, move |mut answer| answer.get_mut(field).map(Value::take))
+}
+
+fn read_as<T: for<'de> Deserialize<'de> + Send + 'static>(
+    reply: Reply<T>,
+    form: impl FnOnce(Value) -> Option<Value> + Send + 'static,
+) -> Then {
+    Box::new(move |answered: Result<Value, Error>| {
+        let read = |value| form(value).and_then(|value| serde_json::from_value(value).ok());
+        reply.give(answered.and_then(|value| read(value).ok_or(Error::Internal)));
+    })
+}
