@@ -80,8 +80,9 @@ impl Client {
 
     /// A client that does nothing itself: the process that has the profile in this folder, and shares it,
     /// does it all ([`Client::share`]). It asks for no passphrase; only a process of the same user is let in,
-    /// and only one of the same user is taken for the holder. `None` if nobody shares the profile now. Registering
-    /// and [`Client::consent`] are for the holder. When that ends, every call answers [`Error::Stopped`].
+    /// and only one of the same user is taken for the holder. `None` if nobody shares the profile now.
+    /// Registering and [`Client::consent`] are for the holder. When that ends, every call answers
+    /// [`Error::Stopped`].
     #[cfg(unix)]
     pub fn attach(folder: &std::path::Path) -> Result<Option<Self>, Error> {
         let Some(stream) = beside::connect(folder)? else { return Ok(None) };
