@@ -68,15 +68,22 @@ async fn the_first_invite_is_spoken_of_until_it_is_used() -> anyhow::Result<()> 
     relay.stop().await?;
     relay.restart().await?;
     let mut wire = relay.connect().await?;
-    assert!(relay.said().contains("\nfirst invite: "), "{}", relay.said());
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     BareDevice::new(&mut rng).register(&mut wire, "alice", relay.invite()).await?;
-    relay.stop().await?;
+    let said = all_that_it_said(&mut relay).await?;
+    assert!(said.contains("\nfirst invite: "), "{said}");
     relay.restart().await?;
-    relay.connect().await?.close().await;
-    let said = relay.said();
+    let said = all_that_it_said(&mut relay).await?;
     assert!(said.contains("\nanother invite: ") && !said.contains("first invite"), "{said}");
-    relay.stop().await
+    Ok(())
+}
+
+/// Ends a relay.
+async fn all_that_it_said(relay: &mut RelayProcess) -> anyhow::Result<String> {
+    relay.signal(Signal::TERM)?;
+    let (status, said) = relay.ended().await?;
+    anyhow::ensure!(status.success(), "{status}: {said}");
+    Ok(said)
 }
 
 fn posthorn_server(arguments: &[&str]) -> std::process::Output {

@@ -178,6 +178,28 @@ fn lines_are_sent_in_their_order_beside_a_holder() {
     assert_eq!(read, texts);
 }
 
+/// (When a line was ready while the client looked for what it had missed, it never found it, and said after
+/// half a minute that messages were queued which the relay had long taken.)
+#[test]
+fn of_many_lines_each_is_told_to_be_sent() {
+    let two = Two::talking();
+    let mut sending = posthorn(&two.alice, &["send", "bob", "--lines"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("posthorn starts");
+    let mut input = sending.stdin.take().expect("piped");
+    let writing = std::thread::spawn(move || {
+        for n in 0..2500 {
+            writeln!(input, "line {n}").expect("it reads");
+        }
+    });
+    let output = sending.wait_with_output().expect("it ends");
+    writing.join().expect("all is written");
+    assert!(output.status.success(), "{}", errors(&output));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().filter(|line| *line == "sent").count(), 2500);
+}
+
 #[test]
 fn a_daemon_is_asked_on_its_input_and_ends_with_it() {
     let two = Two::talking();

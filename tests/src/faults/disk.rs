@@ -18,6 +18,7 @@ use posthorn_proto::ErrorCode;
 use posthorn_proto::frame::{Refusal, ServerBody};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha20Rng;
+use rustix::process::Signal;
 
 use super::book::{Book, Fate};
 use super::image::{Model, Record};
@@ -339,7 +340,11 @@ async fn syncs(run: &Run, rounds: u32) -> anyhow::Result<String> {
         while all.rng.random_range(0..2) == 0 {
             all.shim.fail_sync_in(all.rng.random_range(1..6))?;
             match all.relay.restart().await {
-                Ok(()) => all.relay.kill().await?,
+                // By itself: SIGKILL may come between an operation and its record, or tear the record.
+                Ok(()) => {
+                    all.relay.signal(Signal::TERM)?;
+                    all.relay.ended().await?;
+                }
                 Err(_) => {
                     failed_starts += 1;
                     let (status, said) = all.relay.ended().await?;

@@ -109,11 +109,9 @@ impl Record {
             if data.end > bytes.len() {
                 break;
             }
-            let Some(act) = small(0).checked_sub(1) else {
-                // Its place is taken, and it is still being written.
-                break;
+            let Some(act) = small(0).checked_sub(1).and_then(|act| ACTS.get(act)) else {
+                bail!("no operation {}", small(0))
             };
-            let Some(act) = ACTS.get(act) else { bail!("no operation {act}") };
             let name = |from: usize, len: usize| {
                 let path = String::from_utf8_lossy(&bytes[from..from + len]).into_owned();
                 path.strip_prefix(root)

@@ -141,6 +141,7 @@ async fn send_lines(
                 None => std::future::pending().await,
             }
         };
+        let mut done = Vec::new();
         tokio::select! {
             line = input.next_line(), if open => match line {
                 Ok(Some(text)) if text.trim().is_empty() => {}
@@ -151,21 +152,34 @@ async fn send_lines(
                 Ok(None) => open = false,
                 Err(error) => return Err(Problem::new("STDIN", format!("cannot read standard input: {error}"))),
             },
-            done = waiting.next(&mut events) => for (id, state) in done? {
-                print_sent(json, conversation, id, state);
-                session.keeps(waiting.kept());
-                failed = failed.or(fail_if_failed(state).err());
-                deadline = None;
-            },
+            heard = waiting.listen(&mut events) => done = waiting.hear(heard).await?,
             () = patience => {
-                return Err(wait::too_late(session, arguments.patience, waiting.offline.as_deref(), &waiting.kept()));
+                done = waiting.look().await?;
+                if done.is_empty() {
+                    let offline = waiting.offline.as_deref();
+                    return Err(wait::too_late(session, arguments.patience, offline, &waiting.kept()));
+                }
             }
+        }
+        for (id, state) in done {
+            print_sent(json, conversation, id, state);
+            session.keeps(waiting.kept());
+            failed = failed.or(fail_if_failed(state).err());
+            deadline = None;
         }
         if !open && deadline.is_none() {
             deadline = Some(tokio::time::Instant::now() + arguments.patience.duration());
         }
     }
     failed.map_or(Ok(()), Err)
+}
+
+/// What was waited for.
+enum Heard {
+    /// An event; `None` = there are no more.
+    Event(Option<Event>),
+    /// For a while there was none.
+    Silence,
 }
 
 /// Our messages that are not sent yet.
@@ -217,17 +231,32 @@ impl<'a> Waiting<'a> {
         tell(Problem::unreachable(&self.session.account.relay, reason, &kept).message());
     }
 
-    /// Waits for an event; returns which of our messages are not queued any more by it.
+    /// Waits for an event; returns which of our messages are not queued any more by it. Not to be dropped
+    /// halfway.
     async fn next(&mut self, events: &mut EventStream) -> Result<Vec<(MessageId, EntryState)>, Problem> {
+        let heard = self.listen(events).await;
+        self.hear(heard).await
+    }
+
+    /// Waits for an event, or until it is time to say that the relay does not answer. If it is dropped,
+    /// nothing is lost.
+    async fn listen(&self, events: &mut EventStream) -> Heard {
         let silence = async {
             match self.tell_at {
                 Some(at) => tokio::time::sleep_until(at).await,
                 None => std::future::pending().await,
             }
         };
-        let event = tokio::select! {
-            event = events.next() => event,
-            () = silence => {
+        tokio::select! {
+            event = events.next() => Heard::Event(event),
+            () = silence => Heard::Silence,
+        }
+    }
+
+    async fn hear(&mut self, heard: Heard) -> Result<Vec<(MessageId, EntryState)>, Problem> {
+        let event = match heard {
+            Heard::Event(event) => event,
+            Heard::Silence => {
                 if self.session.client.state().await?.connected {
                     // It answers, and takes its time.
                     self.tell_at = Some(Instant::now() + SILENCE);
@@ -251,36 +280,52 @@ impl<'a> Waiting<'a> {
                 self.offline = None;
                 Ok(Vec::new())
             }
+            Some(Event::Missed { .. }) => self.look().await,
             // Waiting for a conversation that has ended would never end.
-            Some(Event::Conversation { .. } | Event::Missed { .. }) => self.look().await,
+            Some(Event::Conversation { conversation }) if conversation == self.conversation => {
+                match self.check_goes_on().await {
+                    Ok(()) => Ok(Vec::new()),
+                    Err(_) => self.look().await,
+                }
+            }
             Some(_) => Ok(Vec::new()),
             None => Err(Error::Stopped.into()),
         }
     }
 
-    /// Looks for those that are not queued any more, as far back as they can be.
+    /// Looks for those that are not queued any more, until it has seen all of them.
     async fn look(&mut self) -> Result<Vec<(MessageId, EntryState)>, Problem> {
         let mut done = Vec::new();
         let mut page = Page { limit: LOOK_BACK, ..Page::default() };
         let there = self.session.client.conversation(self.conversation);
-        while !self.queued.is_empty() {
+        let mut unseen = self.queued.len();
+        while unseen > 0 {
             let entries = there.history(page).await?;
-            for entry in entries.iter().filter(|entry| entry.mine) {
-                if entry.state != EntryState::Queued && self.queued.remove(&entry.id) {
+            for entry in entries.iter().filter(|entry| entry.mine && self.queued.contains(&entry.id)) {
+                unseen = unseen.saturating_sub(1);
+                if entry.state != EntryState::Queued {
                     done.push((entry.id, entry.state));
                 }
             }
-            let has_queued = entries.iter().any(|entry| self.queued.contains(&entry.id));
             match entries.first() {
-                Some(first) if entries.len() == LOOK_BACK && !has_queued => page.before = Some(first.row),
+                Some(first) if entries.len() == LOOK_BACK => page.before = Some(first.row),
                 _ => break,
             }
         }
-        if self.queued.is_empty() {
-            return Ok(done);
+        for (id, _) in &done {
+            self.queued.remove(id);
         }
-        match there.summary().await.map(|summary| summary.state) {
-            Ok(ConversationState::Active | ConversationState::Creating) => Ok(done),
+        if !self.queued.is_empty() {
+            self.check_goes_on().await?;
+        }
+        Ok(done)
+    }
+
+    /// Nothing leaves a conversation that has ended or is suspended.
+    async fn check_goes_on(&self) -> Result<(), Problem> {
+        let summary = self.session.client.conversation(self.conversation).summary().await;
+        match summary.map(|summary| summary.state) {
+            Ok(ConversationState::Active | ConversationState::Creating) => Ok(()),
             Ok(ConversationState::Suspended(why)) => {
                 let message = format!(
                     "the conversation is {}: do not send it again",
