@@ -157,22 +157,32 @@ fn a_holder_that_is_killed_takes_nothing_with_it() {
     good(&two.alice, &["send", "bob", "after"]);
 }
 
+/// Sends lines as they are taken. Returns how often that was told to be done.
+fn send_lines(home: &Path, lines: Vec<String>) -> usize {
+    let mut sending = posthorn(home, &["send", "bob", "--lines"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("posthorn starts");
+    let mut input = sending.stdin.take().expect("piped");
+    let writing = std::thread::spawn(move || {
+        for line in lines {
+            writeln!(input, "{line}").expect("it reads");
+        }
+    });
+    let output = sending.wait_with_output().expect("it ends");
+    writing.join().expect("all is written");
+    assert!(output.status.success(), "{}", errors(&output));
+    String::from_utf8_lossy(&output.stdout).lines().filter(|line| *line == "sent").count()
+}
+
 #[test]
 fn lines_are_sent_in_their_order_beside_a_holder() {
     let two = Two::talking();
     let _listening = Holder::start(&two.alice, &["listen"]);
-    let mut sending = posthorn(&two.alice, &["send", "bob", "--lines"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("posthorn starts");
-    let mut input = sending.stdin.take().expect("piped");
     let texts = texts(200);
-    for text in &texts {
-        writeln!(input, "{text}").expect("it reads");
-    }
-    drop(input);
-    assert!(sending.wait_with_output().expect("it ends").status.success());
+    assert_eq!(send_lines(&two.alice, texts.clone()), 200);
     let history = good(&two.bob, &["history", "alice", "--limit", "1000"]);
     let read: Vec<&str> = history.lines().filter_map(|line| line.split("alice: ").nth(1)).collect();
     assert_eq!(read, texts);
@@ -183,21 +193,7 @@ fn lines_are_sent_in_their_order_beside_a_holder() {
 #[test]
 fn of_many_lines_each_is_told_to_be_sent() {
     let two = Two::talking();
-    let mut sending = posthorn(&two.alice, &["send", "bob", "--lines"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("posthorn starts");
-    let mut input = sending.stdin.take().expect("piped");
-    let writing = std::thread::spawn(move || {
-        for n in 0..2500 {
-            writeln!(input, "line {n}").expect("it reads");
-        }
-    });
-    let output = sending.wait_with_output().expect("it ends");
-    writing.join().expect("all is written");
-    assert!(output.status.success(), "{}", errors(&output));
-    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().filter(|line| *line == "sent").count(), 2500);
+    assert_eq!(send_lines(&two.alice, texts(2500)), 2500);
 }
 
 #[test]

@@ -22,7 +22,7 @@ use super::shared::{Pinned, Shared, State};
 use super::upkeep::Upkeep;
 use super::{KIND_MARK, KIND_RECORD, MARK_BYTES};
 use crate::store::clock::Now;
-use crate::store::ledger::{Command, Decision, News, Outcome, Taken};
+use crate::store::ledger::{Command, Decision, News, Outcome, Record, Taken};
 use crate::store::{Clock, OpenReader, Published, StoreError};
 
 /// Most commands in a round.
@@ -347,10 +347,20 @@ impl Committer {
             self.shared.carried_out(&unrecorded);
             return Ok(Ok(outcome));
         }
+        if !self.write(&records, round)? {
+            return Ok(Err(StoreError::Unavailable));
+        }
+        self.shared.carried_out(&unrecorded);
+        self.upkeep.wrote(is_own, forgets, self.second);
+        Ok(Ok(outcome))
+    }
+
+    /// Puts records into the batch and applies them. `false` if there is no space for them.
+    fn write(&mut self, records: &[Record], round: &mut Round) -> Result<bool, Fatal> {
         self.heads.clear();
         self.ends.clear();
         let mut cost = records.len() * Batch::cost(0);
-        for record in &records {
+        for record in records {
             record.encode_head(&mut self.heads);
             cost += record.body().map_or(0, Bytes::len);
             self.ends.push(self.heads.len());
@@ -362,7 +372,7 @@ impl Committer {
             self.flush(round)?;
             round.batch = self.begin(cost)?;
         }
-        let Some(batch) = &mut round.batch else { return Ok(Err(StoreError::Unavailable)) };
+        let Some(batch) = &mut round.batch else { return Ok(false) };
         let mut ledger = self.shared.ledger.write();
         let mut start = 0;
         for (record, end) in records.iter().zip(self.ends.drain(..)) {
@@ -379,12 +389,8 @@ impl Committer {
             self.shared.applied(place);
             round.news.extend(record.news());
         }
-        ledger.carried_out(&unrecorded);
-        drop(ledger);
-        self.upkeep.forgot |= forgets;
-        self.upkeep.busy = if is_own { self.upkeep.busy } else { Some(self.second) };
         self.since_checkpoint += cost as u64;
-        Ok(Ok(outcome))
+        Ok(true)
     }
 
     /// Makes the round durable, then publishes and answers it.

@@ -62,9 +62,9 @@ pub(super) struct Upkeep {
     set_aside: BTreeSet<u32>,
     /// When something was last written because somebody asked for it, in seconds of the clock that never
     /// steps; `None` = not yet.
-    pub(super) busy: Option<u64>,
+    busy: Option<u64>,
     /// Whether posts were forgotten since all segments were last counted, and when that was.
-    pub(super) forgot: bool,
+    forgot: bool,
     counted_all: Option<u64>,
 }
 
@@ -81,6 +81,13 @@ impl Upkeep {
         let current = journal.position().segment;
         let recount = journal.segments().keys().copied().filter(|segment| *segment != current).collect();
         Self { recount, current, ..Self::default() }
+    }
+
+    /// Notes that something was written in this second: whether the relay had asked for it itself, and
+    /// whether that was to forget posts.
+    pub(super) fn wrote(&mut self, is_own: bool, forgets: bool, second: u64) {
+        self.busy = if is_own { self.busy } else { Some(second) };
+        self.forgot |= forgets;
     }
 
     /// Whether there is something to do without anybody asking.

@@ -263,7 +263,7 @@ impl<L: Clone + PartialEq> Ledger<L> {
     }
 
     /// A snapshot of a mailbox as it is now.
-    fn state(&self, id: &MailboxId, mailbox: &Mailbox<L>) -> Record {
+    pub(super) fn state(&self, id: &MailboxId, mailbox: &Mailbox<L>) -> Record {
         let change = MailboxChange::Snapshot(Box::new(mailbox.snapshot()));
         let change = Change::Mailbox { mailbox: *id, life: mailbox.life, change };
         Record { version: mailbox.version, time: self.newest.time, change }

@@ -6,6 +6,7 @@ use posthorn_proto::{KeyHash, MailboxId, PostId, Reader, ReaderId};
 use crate::mailbox::Mailbox;
 use crate::mailbox::log::Entry;
 use crate::mailbox::readers::Active;
+use crate::store::conformance::names::{account, device};
 use crate::store::ledger::{Change, Command, Ledger, Record};
 use crate::store::{Append, StorePolicy};
 
@@ -29,6 +30,42 @@ fn an_idle_mailbox_is_small() {
     let schedule = 20.0 / 0.6;
     let bytes = size_of::<Mailbox<Small>>() as f64 + 2.0 * size_of::<Active>() as f64 + map + schedule;
     assert!(bytes <= 450.0, "{bytes} bytes of memory for a mailbox");
+}
+
+/// Upkeep takes for long a journal that is twice what is held, so everything large that is held must count.
+#[test]
+fn what_is_held_counts_as_what_it_takes() {
+    let place = (std::num::NonZeroU32::MIN, 0, 0);
+    let mut ledger: Ledger<Small> = Ledger::new(StorePolicy::default(), [1, 2]);
+    let card = Bytes::from(vec![7; 5000]);
+    let before = ledger.recorded_bytes(76);
+    for command in
+        [Command::Register(account(1)), Command::PublishCard { device: device(1), version: 1, card }]
+    {
+        let decision = ledger.decide(command, 2000).expect("there is room");
+        decision.records.iter().for_each(|record| ledger.apply(record, place, &mut |_, _| ()));
+    }
+    assert!(ledger.recorded_bytes(76) >= before + 5000, "a card");
+    let (mailbox, key) = (MailboxId([1; 16]), KeyHash([1; 32]));
+    let readers = (0..100).map(|n| Reader { id: ReaderId([n; 16]), key_hash: key }).collect();
+    let change = Change::Created {
+        mailbox,
+        token: key,
+        post_key: key,
+        turn_key: key,
+        readers,
+        expiry: 86_400,
+        quota: 64 << 20,
+    };
+    ledger.apply(&Record { version: ledger.version() + 1, time: 2000, change }, place, &mut |_, _| ());
+    let present = ledger.mailboxes.get(&mailbox).expect("created");
+    let (mut stated, estimate) = (Vec::new(), ledger.statement_bytes(&mailbox));
+    ledger.state(&mailbox, present).encode(&mut stated);
+    assert!(
+        (stated.len() as u64..2 * stated.len() as u64).contains(&estimate),
+        "{estimate}, {}",
+        stated.len()
+    );
 }
 
 /// Resident memory of this process, bytes.
