@@ -231,21 +231,27 @@ async fn post(relay: &RelayProcess, book: &Book, rng: &mut ChaCha20Rng) -> anyho
     Ok(body)
 }
 
+/// Posts until a post is refused, and checks how. A few may be accepted before: a relay on a full disk goes on
+/// making room.
 async fn refused_clearly(relay: &RelayProcess, book: &Book, rng: &mut ChaCha20Rng) -> anyhow::Result<()> {
-    match post(relay, book, rng).await? {
-        ServerBody::Error(Refusal {
-            code: Some(ErrorCode::StoreUnavailable),
-            message,
-            retry_after_ms,
-            ..
-        }) => {
-            ensure!(
-                !message.is_empty() && retry_after_ms > 0,
-                "what to do: {message:?}, {retry_after_ms} ms"
-            );
-            Ok(())
+    let begun = now();
+    loop {
+        match post(relay, book, rng).await? {
+            ServerBody::Error(Refusal {
+                code: Some(ErrorCode::StoreUnavailable),
+                message,
+                retry_after_ms,
+                ..
+            }) => {
+                ensure!(
+                    !message.is_empty() && retry_after_ms > 0,
+                    "what to do: {message:?}, {retry_after_ms} ms"
+                );
+                return Ok(());
+            }
+            ServerBody::Posted { .. } if begun.elapsed() < PATIENCE => {}
+            other => bail!("a post to a full disk: {other:?}"),
         }
-        other => bail!("a post to a full disk: {other:?}"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Other programs beside a client: one process has the profile, and does for others what they ask.
 //!
 //! They speak JSON-RPC 2.0, one object a line; `docs/json-rpc.md` is its description. In reading order:
-//! [`Request`] is everything that can be asked, once for both ends; `message` is what stands around it on a
+//! `request` is everything that can be asked, once for both ends; `message` is what stands around it on a
 //! line; `host` answers on one stream; `guest` is a client that asks instead of having the profile; `socket`
 //! is where they meet, in the profile's folder.
 //!
