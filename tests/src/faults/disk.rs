@@ -231,8 +231,8 @@ async fn post(relay: &RelayProcess, book: &Book, rng: &mut ChaCha20Rng) -> anyho
     Ok(body)
 }
 
-/// Posts until a post is refused, and checks how. A few may be accepted before: a relay on a full disk goes on
-/// making room.
+/// Posts until a post is refused, and checks how. A few may be accepted before: a relay on a full disk goes
+/// on making room.
 async fn refused_clearly(relay: &RelayProcess, book: &Book, rng: &mut ChaCha20Rng) -> anyhow::Result<()> {
     let begun = now();
     loop {
