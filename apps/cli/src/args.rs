@@ -50,7 +50,7 @@ fn seconds() -> RangedU64ValueParser<u64> {
 pub(crate) enum What {
     /// Make an account on a relay, and this profile with it
     Register(Register),
-    /// Change the passphrase of this profile
+    /// Change the passphrase of this profile, or keep it in the keyring, or not any more
     Passphrase(NewPassphrase),
     /// Show my contact link, as text and as a QR code
     Card,
@@ -128,6 +128,12 @@ pub(crate) struct NewPassphrase {
     /// Keep it in the system's keyring, so that it is not asked for again
     #[arg(long)]
     pub(crate) keyring: bool,
+    /// Change nothing, but keep the one that there is in the keyring
+    #[arg(long, conflicts_with_all = ["new_passphrase_file", "keyring"])]
+    pub(crate) remember: bool,
+    /// Change nothing, but take it out of the keyring: from now on it is asked for
+    #[arg(long, conflicts_with_all = ["new_passphrase_file", "keyring", "remember"])]
+    pub(crate) forget: bool,
 }
 
 /// `start`.
@@ -356,6 +362,9 @@ pub(crate) struct Whom {
 pub(crate) struct Chat {
     /// Open this one: its id, the beginning of its id, its name, or the handle of its only other member
     pub(crate) conversation: Option<String>,
+    /// Leave the title of the window as it is, and ring no bell
+    #[arg(long, env = "POSTHORN_QUIET", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) quiet: bool,
 }
 
 /// `completions`.

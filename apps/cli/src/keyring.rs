@@ -24,6 +24,15 @@ pub(crate) fn get(home: &Path) -> Option<Zeroizing<String>> {
     entry(home).and_then(|entry| entry.get_password()).ok().map(Zeroizing::new)
 }
 
+/// Forgets the passphrase; whether it had one. Errors are the keyring's words.
+pub(crate) fn remove(home: &Path) -> Result<bool, String> {
+    match entry(home).and_then(|entry| entry.delete_credential()) {
+        Ok(()) => Ok(true),
+        Err(keyring_core::Error::NoEntry) => Ok(false),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// Keeps the passphrase. Errors are the keyring's words.
 pub(crate) fn set(home: &Path, passphrase: &str) -> Result<(), String> {
     entry(home).and_then(|entry| entry.set_password(passphrase)).map_err(|error| error.to_string())

@@ -4,14 +4,15 @@
 //! Reading guide: [`terminal`] is a terminal with a program in it; a [`stage`] has the relay, the people and
 //! their terminals, and the steps that many cases begin with. The cases: [`walk`] is the README's walk and
 //! what two people do; [`asking`] what is asked before something is done; [`beside`] other processes beside a
-//! chat; [`offline`] a relay that is not there; [`ending`] every way in which the program or its terminal
-//! ends; [`poor`] terminals that can do less than others.
+//! chat; [`beyond`] what else a terminal does; [`offline`] a relay that is not there; [`ending`] every way in
+//! which the program or its terminal ends; [`poor`] terminals that can do less than others.
 //!
 //! Invariant: a case waits for what stands on a screen, never for a length of time; the exceptions are the
 //! pace of typing, and hands that are kept off the keys because *that* is what is tried.
 
 pub mod asking;
 pub mod beside;
+pub mod beyond;
 pub mod ending;
 pub mod offline;
 pub mod poor;
@@ -47,6 +48,9 @@ pub async fn run(programs: &Programs, wanted: &str, tally: &mut Tally) {
         beside::a_message_is_sent_beside_an_open_chat,
         beside::a_chat_beside_a_chat,
         beside::a_command_works_after_a_chat_was_killed,
+        beyond::a_title_and_a_bell,
+        beyond::a_quiet_chat,
+        beyond::a_message_is_copied_and_its_link_can_be_opened,
         offline::what_is_begun_offline_goes_out_later,
         poor::a_qr_code_that_does_not_fit,
         poor::a_terminal_that_answers_nothing,

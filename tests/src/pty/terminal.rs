@@ -60,6 +60,21 @@ impl Key {
     }
 }
 
+/// What the program had the terminal do beyond its screen.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Beyond {
+    /// The title of the window.
+    pub title: String,
+    /// How often the bell rang.
+    pub bells: usize,
+    /// What was put into the clipboard last.
+    pub copied: String,
+    /// Links that were opened, and closed ("").
+    pub links: Vec<String>,
+    /// Titles that were put aside and not taken back.
+    titles: usize,
+}
+
 /// What the program asked of the terminal beyond drawing.
 #[derive(Debug, Default)]
 struct Asked {
@@ -69,6 +84,7 @@ struct Asked {
     answers: Vec<u8>,
     /// To be told when the window is looked at.
     focus: bool,
+    beyond: Beyond,
 }
 
 impl vt100::Callbacks for Asked {
@@ -86,10 +102,34 @@ impl vt100::Callbacks for Asked {
                 self.cursor += 1;
                 self.answers.extend(format!("\x1b[{};{}R", row + 1, column + 1).bytes());
             }
+            (None, [[22], [2]], 't') => self.beyond.titles += 1,
+            (None, [[23], [2]], 't') => {
+                self.beyond.titles = self.beyond.titles.saturating_sub(1);
+                self.beyond.title.clear();
+            }
             (Some(b'?'), parameters, 'h' | 'l') if parameters.contains(&&[1004][..]) => {
                 self.focus = last == 'h';
             }
             _ => {}
+        }
+    }
+
+    fn set_window_title(&mut self, _: &mut vt100::Screen, title: &[u8]) {
+        self.beyond.title = String::from_utf8_lossy(title).into_owned();
+    }
+
+    fn audible_bell(&mut self, _: &mut vt100::Screen) {
+        self.beyond.bells += 1;
+    }
+
+    fn copy_to_clipboard(&mut self, _: &mut vt100::Screen, _: &[u8], data: &[u8]) {
+        let text = data_encoding::BASE64.decode(data).unwrap_or_default();
+        self.beyond.copied = String::from_utf8_lossy(&text).into_owned();
+    }
+
+    fn unhandled_osc(&mut self, _: &mut vt100::Screen, parameters: &[&[u8]]) {
+        if let [b"8", _, link @ ..] = parameters {
+            self.beyond.links.push(String::from_utf8_lossy(&link.join(&b';')).into_owned());
         }
     }
 }
@@ -206,11 +246,19 @@ impl Terminal {
 
     /// Waits until the screen is as it shall be; fails at once if the program ends before that.
     pub async fn wait_until(&self, what: &str, is_so: impl Fn(&vt100::Screen) -> bool) -> anyhow::Result<()> {
+        self.wait_seen(what, |seen| is_so(seen.screen())).await
+    }
+
+    async fn wait_seen(
+        &self,
+        what: &str,
+        is_so: impl Fn(&vt100::Parser<Asked>) -> bool,
+    ) -> anyhow::Result<()> {
         let mut changes = self.view.seen.over.subscribe();
         let waiting = async {
             loop {
                 let over = *changes.borrow_and_update();
-                if is_so(self.view.seen.lock().screen()) {
+                if is_so(&self.view.seen.lock()) {
                     return Ok(());
                 }
                 if over {
@@ -221,6 +269,27 @@ impl Terminal {
         };
         let late = || format!("{}: waited {} s for {what}", self.view.name, PATIENCE.as_secs());
         timeout(PATIENCE, waiting).await.with_context(late)?
+    }
+
+    /// What it was made to do beyond its screen.
+    pub fn beyond(&self) -> Beyond {
+        self.view.seen.lock().callbacks().beyond.clone()
+    }
+
+    /// Waits until that is as it shall be.
+    pub async fn wait_beyond(&self, what: &str, is_so: impl Fn(&Beyond) -> bool) -> anyhow::Result<()> {
+        let waited = self.wait_seen(what, |seen| is_so(&seen.callbacks().beyond)).await;
+        waited.with_context(|| format!("{:?}", self.beyond()))
+    }
+
+    /// Somebody turns to another window; terminals tell that whoever wants to know.
+    pub async fn look_away(&self) -> anyhow::Result<()> {
+        self.send(b"\x1b[O").await
+    }
+
+    /// And comes back.
+    pub async fn look(&self) -> anyhow::Result<()> {
+        self.send(b"\x1b[I").await
     }
 
     /// Waits until what is typed is not shown. A terminal tells nobody that its modes change, so they are
@@ -287,6 +356,7 @@ impl Terminal {
             (screen.hide_cursor(), "the cursor is hidden"),
             (screen.bracketed_paste(), "pastes are marked"),
             (parser.callbacks().focus, "looking at it is told"),
+            (parser.callbacks().beyond.titles > 0, "the title is not its own"),
             (!modes.contains(LocalModes::ICANON), "it is raw"),
             (!modes.contains(LocalModes::ECHO), "it shows nothing that is typed"),
         ];

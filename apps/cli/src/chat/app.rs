@@ -20,6 +20,8 @@ pub(super) const PAGE: usize = 100;
 const NOTE_MS: u64 = 8_000;
 /// Alarms that are kept for the screen; all of them stand in `posthorn listen` too.
 const ALARMS: usize = 3;
+/// The bell rings once in this time, milliseconds, however much comes.
+const BELL_MS: u64 = 2_000;
 
 /// How the relay is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +113,8 @@ pub(super) struct App {
     pub(super) geometry: Geometry,
     placed: Places,
     pub(super) focused: bool,
+    /// When the bell rang last.
+    rung: u64,
     /// Everything that the relay has is here: what comes now comes while somebody looks.
     pub(super) caught_up: bool,
     /// What the person asked to open at the start, until the list is there.
@@ -152,6 +156,7 @@ impl App {
             geometry: Geometry::default(),
             placed: Places::default(),
             focused: true,
+            rung: 0,
             caught_up: false,
             wanted,
         }
@@ -293,6 +298,9 @@ impl App {
                 self.caught_up = false;
             }
             Event::Entry(entry) => {
+                if !entry.mine && entry.said().is_some() {
+                    self.ring(orders);
+                }
                 self.arrived(*entry);
                 orders.push(Order::LoadConversations);
                 if !self.caught_up {
@@ -308,6 +316,7 @@ impl App {
                 self.changed(*entry);
             }
             Event::Invited { inviter, .. } => {
+                self.ring(orders);
                 // Whoever has it before them need not be told.
                 if self.selected.is_some() {
                     self.tell(format!("{} invites you: /accept opens the invitation", inviter.handle));
@@ -339,6 +348,19 @@ impl App {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Entries that nobody has seen yet.
+    pub(super) fn unread(&self) -> u64 {
+        self.conversations.iter().map(|known| known.unread).sum()
+    }
+
+    /// Something came that somebody who looks elsewhere wants to hear of.
+    fn ring(&mut self, orders: &mut Vec<Order>) {
+        if !self.focused && self.now >= self.rung + BELL_MS && !orders.contains(&Order::Ring) {
+            self.rung = self.now;
+            orders.push(Order::Ring);
         }
     }
 

@@ -6,6 +6,7 @@ use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::app::App;
+use super::links::{self, Link};
 use super::palette::{BOLD, DIM, mark, name_style};
 use super::unread::place;
 use super::wrap::{fit, wrap};
@@ -26,6 +27,8 @@ pub(super) struct Rows {
     pub(super) new_at: Option<usize>,
     /// The first row of the entry that was chosen.
     pub(super) chosen_at: Option<usize>,
+    /// What can be opened: rows, and columns of them.
+    pub(super) links: Vec<Link>,
 }
 
 /// All rows of the open conversation, for this many columns.
@@ -33,7 +36,7 @@ pub(super) fn rows(app: &App, width: usize) -> Rows {
     let mut rows = Rows::default();
     let Some(history) = app.history() else { return rows };
     let names = history.entries.iter().map(|entry| shown_name(entry).width()).max().unwrap_or(0).clamp(3, 12);
-    let lines = &mut rows.lines;
+    let Rows { lines, links, new_at, chosen_at } = &mut rows;
     if history.complete && !history.entries.is_empty() {
         lines.push(Line::styled("this is the beginning", DIM).centered());
     }
@@ -48,16 +51,16 @@ pub(super) fn rows(app: &App, width: usize) -> Rows {
             .new_from
             .is_some_and(|new| new <= place(entry) && before.is_none_or(|before| place(before) < new));
         if is_new {
-            rows.new_at = Some(lines.len());
+            *new_at = Some(lines.len());
             lines.push(rule("new", width, Style::new().fg(Color::Yellow).add_modifier(Modifier::BOLD)));
         }
         if app.chosen == Some(entry.row) {
-            rows.chosen_at = Some(lines.len());
+            *chosen_at = Some(lines.len());
         }
         let follows = !new_day && !is_new && before.is_some_and(|before| belongs(before, entry));
         let text = body_text(&entry.body, &app.me);
         match &entry.body {
-            Body::Said(_) => say(lines, app, entry, &text, names, width, follows),
+            Body::Said(_) => say((lines, links), app, entry, &text, names, width, follows),
             Body::Unreadable(_) => {
                 let style = Style::new().fg(Color::Red);
                 let text = format!("! {text}");
@@ -83,7 +86,7 @@ fn belongs(before: &Entry, entry: &Entry) -> bool {
 
 /// What somebody said, with its sender, its time and its mark, and the reactions under it.
 fn say(
-    rows: &mut Vec<Line<'static>>,
+    (rows, links): (&mut Vec<Line<'static>>, &mut Vec<Link>),
     app: &App,
     entry: &Entry,
     text: &str,
@@ -95,6 +98,14 @@ fn say(
     let room = width.saturating_sub(margin + MARK).max(8);
     let texts = wrap(text, room);
     let last = texts.len() - 1;
+    if entry.text().is_some() {
+        let begun = rows.len();
+        links.extend(links::in_rows(text, &texts).into_iter().map(|link| Link {
+            row: begun + link.row,
+            columns: margin + link.columns.start..margin + link.columns.end,
+            ..link
+        }));
+    }
     // What is no text is told in words, and those are not the sender's.
     let style = if entry.text().is_some() { Style::new() } else { DIM.add_modifier(Modifier::ITALIC) };
     let chosen = app.chosen == Some(entry.row);

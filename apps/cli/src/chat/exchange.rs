@@ -96,6 +96,10 @@ pub(super) enum Order {
     ShowSafetyNumber(String),
     ShowMembers(ConversationId),
     Redraw,
+    /// The terminal's bell: somebody looks elsewhere.
+    Ring,
+    /// Into the clipboard of whoever sits at the terminal.
+    Copy(String),
     /// Back to the shell, for a while.
     Suspend,
     Quit,

@@ -7,6 +7,7 @@ use posthorn_client::engine::Who;
 use super::app::App;
 use super::exchange::{Order, Popup};
 use super::slash::{self, Slash};
+use crate::plain::plain;
 use crate::{invitation, name, qr};
 
 /// The keys, for the help.
@@ -15,7 +16,7 @@ const KEYS: &[(&str, &str)] = &[
     ("Tab, Shift+Tab", "next, previous conversation (also Ctrl+N, Ctrl+P)"),
     ("PgUp, PgDn, arrows", "scroll, as the mouse wheel does"),
     ("Ctrl+Home, Ctrl+End", "to the beginning, to the end"),
-    ("Ctrl+Up, Ctrl+Down", "choose a message, for /react"),
+    ("Ctrl+Up, Ctrl+Down", "choose a message, for /react; Ctrl+Y copies it"),
     ("Ctrl+A, Ctrl+E", "to the line's start, end (also Home, End)"),
     ("Ctrl+W, Ctrl+U, Ctrl+K", "delete a word, to the start, to the end"),
     ("Esc", "close, dismiss notes and alarms, go to the end"),
@@ -36,6 +37,7 @@ impl App {
             KeyCode::Char('c' | 'q') if control => orders.push(Order::Quit),
             KeyCode::Char('l') if control => orders.push(Order::Redraw),
             KeyCode::Char('z') if control => orders.push(Order::Suspend),
+            KeyCode::Char('y') if control => self.copy(orders),
             KeyCode::Esc => self.escape(),
             code if self.popup.is_some() => self.popup_key(code),
             KeyCode::F(1) => self.help(),
@@ -58,6 +60,19 @@ impl App {
             KeyCode::Char('j') if control => self.editor().insert("\n"),
             KeyCode::Enter => self.enter(orders),
             _ => self.edit(key, control, alt),
+        }
+    }
+
+    /// Copies the message that was chosen, else the newest, as it is shown.
+    fn copy(&mut self, orders: &mut Vec<Order>) {
+        let texts = self.history().into_iter().flat_map(|history| history.entries.iter().rev());
+        let wanted = |entry: &&Entry| self.chosen.is_none_or(|row| row == entry.row);
+        match texts.filter(wanted).find_map(Entry::text).map(plain) {
+            Some(text) => {
+                self.tell("copied, if this terminal lets programs do that");
+                orders.push(Order::Copy(text));
+            }
+            None => self.complain("there is no text here to copy"),
         }
     }
 

@@ -1,9 +1,9 @@
 //! `chat`: the full-screen program.
 //!
 //! Reading order: `app` is the state (what happens goes in, orders come out: `exchange`) with `keys`, `slash`
-//! and `reading`; `editor`, `unread` and `wrap` are its parts; `view`, `entries`, `invited` and `popup` draw
-//! it, out of the `palette`; this file is the thin driver between terminal, client and state. `screen` gives
-//! the terminal back whatever happens.
+//! and `reading`; `editor`, `unread` and `wrap` are its parts; `view`, `entries`, `links`, `invited` and
+//! `popup` draw it, out of the `palette`; this file is the thin driver between terminal, client and state.
+//! `screen` gives the terminal back whatever happens.
 
 mod app;
 mod editor;
@@ -12,6 +12,7 @@ mod exchange;
 mod invited;
 mod keyboard;
 mod keys;
+mod links;
 mod palette;
 mod popup;
 mod reading;
@@ -86,7 +87,7 @@ pub(crate) async fn run(global: &Global, arguments: &Chat) -> Result<ExitCode, P
     }
     let app =
         App::new(&session.account, clock::local_zone(), clock::now_ms(), arguments.conversation.clone());
-    let done = Driver::new(app, session.client.clone()).run().await;
+    let done = Driver::new(app, session.client.clone(), arguments.quiet).run().await;
     let done = done.map_err(|problem| session.explained(problem, Some("start it again")));
     farewell(session).await;
     done.map(ExitCode::from)
@@ -125,11 +126,13 @@ struct Driver {
     events: EventStream,
     /// Calls that wait for others.
     slow: JoinSet<Happening>,
+    /// Neither a title nor a bell.
+    quiet: bool,
 }
 
 impl Driver {
-    fn new(app: App, client: Client) -> Self {
-        Self { app, events: client.events(), client, slow: JoinSet::new() }
+    fn new(app: App, client: Client, quiet: bool) -> Self {
+        Self { app, events: client.events(), client, slow: JoinSet::new(), quiet }
     }
 
     async fn run(mut self) -> Result<End, Problem> {
@@ -152,6 +155,9 @@ impl Driver {
             screen
                 .draw(|frame| view::draw(frame, &mut self.app))
                 .map_err(|error| terminal_problem(&error))?;
+            if !self.quiet {
+                screen.entitle(self.app.unread());
+            }
             orders = self.app.on(Happening::Drawn);
             if !orders.is_empty() {
                 continue;
@@ -217,6 +223,16 @@ impl Driver {
                     screen.suspend().await.map_err(|error| terminal_problem(&error))?;
                     continue;
                 }
+                Order::Ring => {
+                    if !self.quiet {
+                        screen.ring();
+                    }
+                    continue;
+                }
+                Order::Copy(text) => {
+                    screen.copy(&text);
+                    continue;
+                }
                 Order::AskOnline => {
                     let state = self.client.state().await;
                     // What came before that state is taken before it: once everything is read, what comes is
@@ -278,7 +294,12 @@ impl Driver {
             Order::ShowPeople => client.people().await.map(|list| Happening::Show(people(&list))),
             Order::ShowSafetyNumber(who) => return Some(self.safety_number(&who).await),
             Order::Start { .. } | Order::Add { .. } | Order::Remove { .. } => return self.begin(order),
-            Order::Quit | Order::Redraw | Order::Suspend | Order::AskOnline => return None,
+            Order::Quit
+            | Order::Redraw
+            | Order::Suspend
+            | Order::Ring
+            | Order::Copy(_)
+            | Order::AskOnline => return None,
         };
         Some(happened(done))
     }

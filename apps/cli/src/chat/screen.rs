@@ -12,7 +12,11 @@ use std::time::Duration;
 use crossterm::cursor::Show;
 use crossterm::event::{DisableBracketedPaste, DisableFocusChange, EnableBracketedPaste, EnableFocusChange};
 use crossterm::execute;
-use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use crossterm::style::Print;
+use crossterm::terminal::{
+    EnterAlternateScreen, LeaveAlternateScreen, SetTitle, disable_raw_mode, enable_raw_mode,
+};
+use data_encoding::BASE64;
 use ratatui::backend::CrosstermBackend;
 use ratatui::layout::{Position, Rect};
 use ratatui::{DefaultTerminal, Frame, Terminal};
@@ -25,10 +29,16 @@ use tokio::signal::unix::{SignalKind, signal};
 #[cfg(unix)]
 const NOT_STOPPED: Duration = Duration::from_millis(200);
 
+/// The title of the window is put aside, and taken back (XTWINOPS): it is not ours.
+const KEEP_TITLE: Print<&str> = Print("\x1b[22;2t");
+const TITLE_AS_BEFORE: Print<&str> = Print("\x1b[23;2t");
+
 /// The full screen. Dropping it restores the terminal.
 pub(super) struct Screen {
     /// Its own drop would show the cursor, which [`leave`] does, and panic if the terminal is gone.
     terminal: ManuallyDrop<DefaultTerminal>,
+    /// The number in the title.
+    entitled: Option<u64>,
 }
 
 impl Screen {
@@ -39,7 +49,8 @@ impl Screen {
             hook(info);
         }));
         let terminal = enter_modes().and_then(|()| Terminal::new(CrosstermBackend::new(io::stdout())));
-        let mut screen = Self { terminal: ManuallyDrop::new(terminal.inspect_err(|_| leave())?) };
+        let terminal = ManuallyDrop::new(terminal.inspect_err(|_| leave())?);
+        let mut screen = Self { terminal, entitled: None };
         // Not every terminal gives an empty second screen.
         screen.clear()?;
         Ok(screen)
@@ -47,6 +58,25 @@ impl Screen {
 
     pub(super) fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
         self.terminal.draw(draw).map(drop)
+    }
+
+    /// Puts the number of unread messages into the title of the window; nobody's words ever stand there.
+    pub(super) fn entitle(&mut self, unread: u64) {
+        if self.entitled.replace(unread) != Some(unread) {
+            let title = if unread == 0 { "Posthorn".to_owned() } else { format!("Posthorn ({unread})") };
+            let _ = execute!(io::stdout(), SetTitle(title));
+        }
+    }
+
+    /// The bell.
+    pub(super) fn ring(&mut self) {
+        let _ = execute!(io::stdout(), Print('\x07'));
+    }
+
+    /// Puts a text into the clipboard (OSC 52), over ssh too. Not every terminal allows it, and none says so.
+    pub(super) fn copy(&mut self, text: &str) {
+        let encoded = BASE64.encode(text.as_bytes());
+        let _ = execute!(io::stdout(), Print(format!("\x1b]52;c;{encoded}\x07")));
     }
 
     /// Wipes the screen; the next drawing draws every cell. Not by `Terminal::clear`, which asks for the
@@ -68,6 +98,7 @@ impl Screen {
         // The time counts only while it is not stopped; the signal may take a moment to stop all of it.
         let _ = tokio::time::timeout(NOT_STOPPED, continued.recv()).await;
         enter_modes()?;
+        self.entitled = None;
         self.clear()
     }
 }
@@ -93,11 +124,18 @@ pub(super) fn is_there() -> bool {
 
 fn enter_modes() -> io::Result<()> {
     enable_raw_mode()?;
-    execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste, EnableFocusChange)
+    execute!(io::stdout(), KEEP_TITLE, EnterAlternateScreen, EnableBracketedPaste, EnableFocusChange)
 }
 
 /// Gives the terminal back. A terminal that is gone needs no restoring, so errors are no matter.
 fn leave() {
     let _ = disable_raw_mode();
-    let _ = execute!(io::stdout(), DisableBracketedPaste, DisableFocusChange, LeaveAlternateScreen, Show);
+    let _ = execute!(
+        io::stdout(),
+        DisableBracketedPaste,
+        DisableFocusChange,
+        LeaveAlternateScreen,
+        TITLE_AS_BEFORE,
+        Show
+    );
 }

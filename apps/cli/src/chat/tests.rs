@@ -279,7 +279,7 @@ fn what_comes_while_nobody_looks_is_marked_as_new_and_not_as_read() {
     let mut app = busy();
     app.on(Happening::Focus(false));
     let orders = app.on(new(said(7, 8, "bob", "psst", EntryState::Received)));
-    assert_eq!(orders, [Order::LoadConversations]);
+    assert_eq!(orders, [Order::Ring, Order::LoadConversations]);
     app.on(new(said(7, 9, "bob", "hey", EntryState::Received)));
     assert_eq!(
         app.history().and_then(|history| history.new_from),
@@ -294,6 +294,30 @@ fn what_comes_while_nobody_looks_is_marked_as_new_and_not_as_read() {
     assert_eq!(draw(&mut app, 80, 24).1, [read(7, 9)]);
     app.on(new(said(7, 10, "ann", "yes?", EntryState::Queued)));
     assert_eq!(app.history().and_then(|history| history.new_from), None, "who answers has seen it");
+}
+
+#[test]
+fn the_bell_rings_for_who_looks_elsewhere_and_not_for_each_of_many() {
+    let mut app = busy();
+    let rings = |app: &mut App, entry| app.on(new(entry)).contains(&Order::Ring);
+    assert!(!rings(&mut app, said(8, 2, "bob", "hi", EntryState::Received)), "somebody looks");
+    app.on(Happening::Focus(false));
+    assert!(!rings(&mut app, said(8, 3, "ann", "by another command", EntryState::Sent)));
+    assert!(rings(&mut app, said(8, 4, "bob", "hi", EntryState::Received)));
+    assert!(!rings(&mut app, said(8, 5, "bob", "hi again", EntryState::Received)));
+    app.on(Happening::Time(NOW + 2_000));
+    assert!(rings(&mut app, said(7, 8, "cleo", "and here", EntryState::Received)));
+    assert_eq!(app.unread(), 3, "as the list says");
+}
+
+#[test]
+fn a_message_is_copied_as_it_is_shown() {
+    let mut app = busy();
+    let copied = |app: &mut App| press(app, KeyCode::Char('y'), KeyModifiers::CONTROL);
+    assert_eq!(copied(&mut app), [Order::Copy("Bis später!".to_owned())]);
+    press(&mut app, KeyCode::Up, KeyModifiers::CONTROL);
+    press(&mut app, KeyCode::Up, KeyModifiers::CONTROL);
+    assert_eq!(copied(&mut app), [Order::Copy("␛[31mred?".to_owned())]);
 }
 
 #[test]

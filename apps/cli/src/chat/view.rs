@@ -12,7 +12,7 @@ use unicode_width::UnicodeWidthStr as _;
 use super::app::{App, Connection, Geometry};
 use super::palette::{ALARM, BOLD, DIM};
 use super::wrap::{fit, wrap};
-use super::{entries, invited, popup};
+use super::{entries, invited, links, popup};
 use crate::output::{adding_text, body_text, conversation_state, is_said, sender, suspended_text};
 use crate::plain::plain_line;
 use crate::problem::why;
@@ -69,7 +69,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App) {
         chosen_at: rows.chosen_at,
         input_width,
     });
-    draw_history(frame, app, rows.lines, history);
+    draw_history(frame, app, rows, history);
     frame.render_widget(Paragraph::new(notes), note_area);
     draw_input(frame, app, &input, input_area);
     let keys = " Enter send · Tab next conversation · PgUp/PgDn scroll · /help · Ctrl+C quit";
@@ -203,7 +203,8 @@ fn draw_title(frame: &mut Frame<'_>, app: &App, area: Rect) {
     frame.render_widget(block.title(Line::styled(fit(&line, width), BOLD)), area);
 }
 
-fn draw_history(frame: &mut Frame<'_>, app: &App, rows: Vec<Line<'static>>, area: Rect) {
+fn draw_history(frame: &mut Frame<'_>, app: &App, rows: entries::Rows, area: Rect) {
+    let entries::Rows { lines: rows, links, .. } = rows;
     let height = usize::from(area.height);
     let end = rows.len() - app.scroll.min(rows.len());
     let start = end.saturating_sub(height);
@@ -211,6 +212,13 @@ fn draw_history(frame: &mut Frame<'_>, app: &App, rows: Vec<Line<'static>>, area
     let top = area.height.saturating_sub((end - start) as u16);
     let area = Rect { y: area.y + top, height: area.height - top, ..area };
     frame.render_widget(Paragraph::new(rows[start..end].to_vec()), area);
+    // What stands over a part of a link would not be seen.
+    for link in links.iter().filter(|link| (start..end).contains(&link.row) && app.popup.is_none()) {
+        let x = area.x.saturating_add(link.columns.start as u16);
+        if link.columns.end <= usize::from(area.width) {
+            links::draw(frame.buffer_mut(), Position::new(x, area.y + (link.row - start) as u16), link);
+        }
+    }
 }
 
 /// Why the open conversation does not go on, alarms, and the note, wrapped; each may have a few rows.

@@ -180,10 +180,16 @@ fn why_it_waits(event: Event, was_there: bool) -> Result<Option<String>, String>
 /// `passphrase`.
 pub(super) fn passphrase(global: &Global, arguments: &NewPassphrase) -> Result<(), Problem> {
     let home = profile::home(global)?;
+    if arguments.forget {
+        return forget_passphrase(global, &home);
+    }
     if !profile::is_there(&home, profile::TURN)? {
         return Err(Problem::no_profile(&home));
     }
-    let (mut database, _) = profile::open_database(global, &home, profile::TURN)?;
+    let (mut database, found) = profile::open_database(global, &home, profile::TURN)?;
+    if arguments.remember {
+        return remember_passphrase(global, &home, &found.text);
+    }
     let new = passphrase::other(arguments.new_passphrase_file.as_deref())?;
     database
         .change_passphrase(&new.passphrase(), KdfCost::DEFAULT, &mut StdRng::from_os_rng())
@@ -200,6 +206,36 @@ pub(super) fn passphrase(global: &Global, arguments: &NewPassphrase) -> Result<(
         line(&format!("The keyring did not take the passphrase ({error}): you will be asked for it."));
     }
     Ok(())
+}
+
+/// `passphrase --remember`.
+fn remember_passphrase(global: &Global, home: &Path, text: &str) -> Result<(), Problem> {
+    keyring::set(home, text).map_err(|error| no_keyring(&error))?;
+    told_of_keyring(global, true, "The keyring has the passphrase now: it is not asked for any more.");
+    Ok(())
+}
+
+/// `passphrase --forget`: nobody need know it for that.
+fn forget_passphrase(global: &Global, home: &Path) -> Result<(), Problem> {
+    let text = match keyring::remove(home).map_err(|error| no_keyring(&error))? {
+        true => "The keyring does not have the passphrase any more: it is asked for.",
+        false => "The keyring did not have the passphrase of this profile.",
+    };
+    told_of_keyring(global, false, text);
+    Ok(())
+}
+
+fn told_of_keyring(global: &Global, keyring: bool, text: &str) {
+    if global.json {
+        object(&json!({"changed": false, "keyring": keyring}));
+    } else {
+        line(text);
+    }
+}
+
+fn no_keyring(error: &str) -> Problem {
+    let message = format!("this login's keyring does not work ({error}): the passphrase is asked for");
+    Problem::new("NO_KEYRING", message)
 }
 
 /// `card`.
