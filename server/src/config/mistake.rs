@@ -13,6 +13,9 @@ pub(super) fn in_one_line(error: &figment::Error) -> String {
         Kind::UnknownField(found, siblings) => unknown(found, siblings, &error.path),
         // figment puts quotes around the quotes of its list.
         Kind::UnknownVariant(found, known) => format!("there is no `{found}`: write {}", OneOf(known)),
+        Kind::InvalidType(found, expected) | Kind::InvalidValue(found, expected) => {
+            format!("found {}, expected {}", without_types(&found.to_string()), without_types(expected))
+        }
         kind => without_picture(&kind.to_string()),
     };
     let hint = match &error.path[..] {
@@ -33,6 +36,17 @@ pub(super) fn in_one_line(error: &figment::Error) -> String {
         _ => String::new(),
     };
     format!("{key}{words}{hint}{place}")
+}
+
+/// What stands there or should, without the names of Rust's types.
+fn without_types(words: &str) -> String {
+    match words {
+        "u8" | "u16" | "u32" | "u64" | "u128" | "usize" => "a whole number".to_owned(),
+        "a boolean" => "true or false".to_owned(),
+        _ => ["unsigned int ", "signed int ", "float "].iter().fold(words.to_owned(), |words, of_type| {
+            words.strip_prefix(of_type).map_or(words.clone(), |value| format!("the number {value}"))
+        }),
+    }
 }
 
 /// TOML's parser draws the line with a mark below it, which one line has no room for: it leaves where that
@@ -78,6 +92,27 @@ fn distance(one: &str, other: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Config, Sources};
+
+    #[test]
+    fn values_are_described_without_the_names_of_types() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let told = |key: &str, value: &str| {
+            let flags = vec![(key.to_owned(), value.to_owned())];
+            let sources = Sources { file: None, flags };
+            Config::load(&sources, dir.path().to_owned()).expect_err("wrong").to_string()
+        };
+        let number = "expected a whole number";
+        for (value, found) in [("-5", "the number `-5`"), ("1.5", "the number `1.5`"), ("x", "string \"x\"")]
+        {
+            let expected = format!("limits.idle_seconds: found {found}, {number}");
+            assert_eq!(told("limits.idle_seconds", value), expected);
+        }
+        assert_eq!(
+            told("open_registration", "5"),
+            "open_registration: found the number `5`, expected true or false"
+        );
+    }
 
     #[test]
     fn what_may_be_meant_is_told() {

@@ -90,10 +90,11 @@ async fn ended(session: &Session, json: bool, end: End) -> Result<ExitCode, Prob
     match end {
         End::NotSettled => {
             let state = session.client.state().await?;
-            let missing = match (state.connected, state.caught_up) {
-                (false, _) => "the relay cannot be reached",
-                (true, false) => "not everything is read from the relay yet",
-                (true, true) => "not everything could be sent yet",
+            let missing = match (&state.waiting, state.connected, state.caught_up) {
+                (Some(waiting), true, _) => wait::in_words(waiting),
+                (_, false, _) => "the relay cannot be reached".to_owned(),
+                (None, true, false) => "not everything is read from the relay yet".to_owned(),
+                (None, true, true) => "not everything could be sent yet".to_owned(),
             };
             Err(Problem::new(
                 "NOT_SETTLED",

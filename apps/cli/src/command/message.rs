@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::time::Instant;
 
+use super::wait::Obstacle;
 use super::{conversation, wait};
 use crate::args::{History, Patience, React, Send};
 use crate::output::{adding_text, entry_line, merge, state_name};
@@ -64,7 +65,7 @@ pub(super) async fn send(session: &Session, json: bool, arguments: &Send) -> Res
         match tokio::time::timeout(arguments.patience.duration(), sent).await {
             Ok(state) => state?,
             Err(_) => {
-                return Err(wait::too_late(session, arguments.patience, waiting.offline.as_deref(), kept));
+                return Err(wait::too_late(session, arguments.patience, waiting.obstacle.as_ref(), kept));
             }
         }
     };
@@ -156,8 +157,8 @@ async fn send_lines(
             () = patience => {
                 done = waiting.look().await?;
                 if done.is_empty() {
-                    let offline = waiting.offline.as_deref();
-                    return Err(wait::too_late(session, arguments.patience, offline, &waiting.kept()));
+                    let obstacle = waiting.obstacle.as_ref();
+                    return Err(wait::too_late(session, arguments.patience, obstacle, &waiting.kept()));
                 }
             }
         }
@@ -187,8 +188,8 @@ struct Waiting<'a> {
     session: &'a Session,
     conversation: ConversationId,
     queued: HashSet<MessageId>,
-    /// Why the relay cannot be reached, if it cannot.
-    offline: Option<String>,
+    /// What is between us and the relay, if something is.
+    obstacle: Option<Obstacle>,
     patience: Patience,
     /// When it is told that the relay does not answer: once, and never to programs, which get one error at
     /// the end.
@@ -202,7 +203,7 @@ impl<'a> Waiting<'a> {
             session,
             conversation,
             queued: HashSet::new(),
-            offline: None,
+            obstacle: None,
             patience: arguments.patience,
             tell_at,
         }
@@ -218,8 +219,8 @@ impl<'a> Waiting<'a> {
         }
     }
 
-    /// Says once that the relay does not answer.
-    fn tell(&mut self, reason: &str) {
+    /// Says once that the relay does not answer, or what it answers.
+    fn tell(&mut self, obstacle: &Obstacle) {
         if self.queued.is_empty() || self.tell_at.take().is_none() {
             return;
         }
@@ -228,7 +229,7 @@ impl<'a> Waiting<'a> {
         let kept = format!(
             "{what}; waiting up to {seconds} s for the relay (--wait SECONDS), ctrl-c stops the waiting"
         );
-        tell(Problem::unreachable(&self.session.account.relay, reason, &kept).message());
+        tell(&obstacle.in_words(self.session, &kept));
     }
 
     /// Waits for an event; returns which of our messages are not queued any more by it. Not to be dropped
@@ -257,11 +258,12 @@ impl<'a> Waiting<'a> {
         let event = match heard {
             Heard::Event(event) => event,
             Heard::Silence => {
-                if self.session.client.state().await?.connected {
+                let state = self.session.client.state().await?;
+                match state.waiting {
+                    Some(waiting) => self.tell(&Obstacle::Refusal(waiting)),
                     // It answers, and takes its time.
-                    self.tell_at = Some(Instant::now() + SILENCE);
-                } else {
-                    self.tell("no answer yet");
+                    None if state.connected => self.tell_at = Some(Instant::now() + SILENCE),
+                    None => self.tell(&Obstacle::Distance("no answer yet".to_owned())),
                 }
                 return Ok(Vec::new());
             }
@@ -272,12 +274,17 @@ impl<'a> Waiting<'a> {
                 Ok(if is_ours { vec![(entry.id, entry.state)] } else { Vec::new() })
             }
             Some(Event::Disconnected { reason, .. }) => {
-                self.tell(&reason);
-                self.offline = Some(reason);
+                let obstacle = Obstacle::Distance(reason);
+                self.tell(&obstacle);
+                self.obstacle = Some(obstacle);
+                Ok(Vec::new())
+            }
+            Some(Event::Waiting(waiting)) => {
+                self.obstacle = Some(Obstacle::Refusal(waiting));
                 Ok(Vec::new())
             }
             Some(Event::Connected) => {
-                self.offline = None;
+                self.obstacle = None;
                 Ok(Vec::new())
             }
             Some(Event::Missed { .. }) => self.look().await,

@@ -17,6 +17,26 @@ const CATCH_UP: Duration = Duration::from_secs(5);
 /// Small things that follow from a command (a receipt, a farewell) get this long.
 const AFTERWARDS: Duration = Duration::from_secs(3);
 
+/// What is between us and the relay.
+pub(crate) enum Obstacle {
+    /// It cannot be reached, and why.
+    Distance(String),
+    /// It answers, and refuses for now.
+    Refusal(Waiting),
+}
+
+impl Obstacle {
+    /// What it is, and what becomes of what was asked.
+    pub(super) fn in_words(&self, session: &Session, kept: &str) -> String {
+        match self {
+            Self::Distance(reason) => {
+                Problem::unreachable(&session.account.relay, reason, kept).message().to_owned()
+            }
+            Self::Refusal(waiting) => format!("{}: {kept}", in_words(waiting)),
+        }
+    }
+}
+
 /// Gets what is new, if the relay answers soon; says on standard error if it does not, and what is shown is
 /// what is here.
 pub(crate) async fn catch_up(session: &Session, json: bool) {
@@ -59,24 +79,27 @@ pub(crate) async fn answer<T>(
     kept: &str,
     call: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Problem> {
-    let mut reason = None;
+    let mut obstacle = None;
     let mut events = session.client.events();
     let watched = async {
         tokio::pin!(call);
         loop {
             tokio::select! {
                 answer = &mut call => return answer,
-                Some(event) = events.next() => match event {
-                    Event::Disconnected { reason: why, .. } => {
-                        if reason.is_none() {
-                            let what = "still trying (ctrl-c stops the waiting)";
-                            let relay = &session.account.relay;
-                            tell_people(Problem::unreachable(relay, &why, what).message());
+                Some(event) = events.next() => {
+                    let met = match event {
+                        Event::Disconnected { reason, .. } => Obstacle::Distance(reason),
+                        Event::Waiting(waiting) => Obstacle::Refusal(waiting),
+                        Event::Connected => {
+                            obstacle = None;
+                            continue;
                         }
-                        reason = Some(why);
+                        _ => continue,
+                    };
+                    if obstacle.is_none() {
+                        tell_people(&met.in_words(session, "still trying (ctrl-c stops the waiting)"));
                     }
-                    Event::Connected => reason = None,
-                    _ => {}
+                    obstacle = Some(met);
                 }
             }
         }
@@ -89,7 +112,7 @@ pub(crate) async fn answer<T>(
     }
     match answered {
         Ok(answer) => Ok(answer?),
-        Err(_) => Err(too_late(session, patience, reason.as_deref(), kept)),
+        Err(_) => Err(too_late(session, patience, obstacle.as_ref(), kept)),
     }
 }
 
@@ -107,9 +130,18 @@ pub(super) fn in_words(waiting: &Waiting) -> String {
 }
 
 /// What is said when patience ends.
-pub(crate) fn too_late(session: &Session, patience: Patience, reason: Option<&str>, kept: &str) -> Problem {
-    match reason {
-        Some(reason) => Problem::unreachable(&session.account.relay, reason, kept),
-        None => Problem::new("NOT_YET", format!("not done within {} s: {kept}", patience.seconds())),
-    }
+pub(crate) fn too_late(
+    session: &Session,
+    patience: Patience,
+    obstacle: Option<&Obstacle>,
+    kept: &str,
+) -> Problem {
+    let why = match obstacle {
+        Some(Obstacle::Distance(reason)) => {
+            return Problem::unreachable(&session.account.relay, reason, kept);
+        }
+        Some(refusal) => refusal.in_words(session, kept),
+        None => kept.to_owned(),
+    };
+    Problem::new("NOT_YET", format!("not done within {} s: {why}", patience.seconds()))
 }

@@ -167,19 +167,24 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// The relay asks for patience, on the whole link.
+    /// The relay asks for patience, on the whole link. What it says is told once, until something goes well.
     pub(super) fn back_off(&mut self, id: &LinkId, refusal: &Refusal) {
+        let now = self.now;
         let Some(up) = self.live.links.get_mut(id).and_then(LinkState::up_mut) else { return };
         up.refusals = (up.refusals + 1).min(6);
         let wait = u64::from(refusal.retry_after_ms).min(LONGEST_ADVICE).max(500 << up.refusals);
-        up.not_before = self.now + wait;
+        up.not_before = now + wait;
+        let waiting = Waiting::of(refusal, up.not_before);
+        let known = up.refused.replace(waiting.clone());
+        if known.is_none_or(|known| known.code != waiting.code) {
+            self.event(Event::Waiting(waiting));
+        }
     }
 
     /// The relay asks for patience with one kind of request: the others go on, and people are told.
     pub(super) fn hold_back(&mut self, what: HeldBack, refusal: &Refusal) {
         let wait = u64::from(refusal.retry_after_ms).clamp(5_000, LONGEST_ADVICE);
-        let code = refusal.code.map_or_else(|| "UNKNOWN".to_owned(), |code| code.to_string());
-        let waiting = Waiting { code, text: refusal.message.clone(), until: self.now + wait };
+        let waiting = Waiting::of(refusal, self.now + wait);
         self.live.held_back.insert(what, waiting.clone());
         self.event(Event::Waiting(waiting));
     }
@@ -188,8 +193,16 @@ impl Step<'_> {
     pub(super) fn went_well(&mut self, id: &LinkId) {
         if let Some(up) = self.live.links.get_mut(id).and_then(LinkState::up_mut) {
             up.refusals = 0;
+            up.refused = None;
             up.attempts = 0;
         }
+    }
+}
+
+impl Waiting {
+    fn of(refusal: &Refusal, until: u64) -> Self {
+        let code = refusal.code.map_or_else(|| "UNKNOWN".to_owned(), |code| code.to_string());
+        Self { code, text: refusal.message.clone(), until }
     }
 }
 

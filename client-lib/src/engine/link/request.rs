@@ -82,7 +82,7 @@ impl Step<'_> {
             (Pending::Ping, _) => Ok(()),
             // An answer to another question: asking again at once would go on for ever.
             _ => {
-                self.back_off(id, &Refusal::new(ErrorCode::Internal, ""));
+                self.back_off(id, &Refusal::new(ErrorCode::Internal, "its answer is to another question"));
                 Ok(())
             }
         }

@@ -7,7 +7,7 @@ use posthorn_proto::{KeyHash, MailboxId};
 
 use super::request::Pending;
 use crate::engine::live::Live;
-use crate::engine::{Link, LinkId};
+use crate::engine::{Link, LinkId, Waiting};
 
 /// A connection on which nothing was sent for this long is pinged, milliseconds; sooner where the relay
 /// closes silent ones sooner.
@@ -61,6 +61,8 @@ pub(in crate::engine) struct Up {
     /// No requests before this time: the relay said so.
     pub(in crate::engine) not_before: u64,
     pub(super) refusals: u32,
+    /// What it said, if nothing went well since.
+    pub(in crate::engine) refused: Option<Waiting>,
     last_sent: u64,
     /// Since when an answer is outstanding and nothing came.
     waiting_since: Option<u64>,
@@ -91,6 +93,7 @@ impl LinkState {
             openings: BTreeMap::new(),
             not_before: 0,
             refusals: 0,
+            refused: None,
             last_sent: now,
             waiting_since: Some(now),
             reconnect_after: None,
@@ -235,9 +238,13 @@ impl Live {
 
     /// The link if requests may go out on it now.
     pub(in crate::engine) fn ready(&self, id: &LinkId, now: u64) -> Option<&Up> {
+        self.known(id).filter(|up| up.not_before <= now)
+    }
+
+    /// The link if both ends know who is there, whether or not the relay asks for patience.
+    pub(in crate::engine) fn known(&self, id: &LinkId) -> Option<&Up> {
         let up = self.links.get(id)?.up()?;
-        let known = up.proven && (id.link != Link::Account || up.authenticated);
-        (known && up.not_before <= now).then_some(up)
+        (up.proven && (id.link != Link::Account || up.authenticated)).then_some(up)
     }
 
     /// The time by the clock of the relay at the other end, unix seconds, if it is known.

@@ -93,7 +93,7 @@ impl Step<'_> {
         let Some(own) = self.own_or_none()? else { return Ok(SyncState::default()) };
         self.flush()?;
         let links = [own.link(Link::Account)?, own.link(Link::Mailboxes)?, own.link(Link::Inbox)?];
-        let connected = links.iter().all(|link| self.live.ready(link, self.now).is_some());
+        let connected = links.iter().all(|link| self.live.known(link).is_some());
         let mut caught_up = connected;
         for (mailbox, reading) in Reading::all(self.tx)? {
             if matches!(reading.pause, Some(Pause::NotMade | Pause::LookAgain { .. })) {
@@ -113,13 +113,14 @@ impl Step<'_> {
                 intents(self.tx, &id)?.iter().filter(|(_, intent)| intent.not_before() <= self.now).count();
             wanted += due as u64 + u64::from(record.state == ConversationState::Creating);
         }
+        let refused = links.iter().find_map(|link| self.live.known(link)?.refused.as_ref());
         Ok(SyncState {
             connected,
             caught_up,
             outbox: parcels,
             intents: wanted,
             registered: own.profile.complete(),
-            waiting: self.live.held_back.values().next().cloned(),
+            waiting: self.live.held_back.values().next().or(refused).cloned(),
         })
     }
 

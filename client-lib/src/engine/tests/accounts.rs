@@ -237,6 +237,34 @@ fn a_limit_of_tokens_is_told_and_holds_back_nothing_else() {
     assert!(drawn(&desk.tick()).is_some());
 }
 
+/// A relay whose disk is full answers, and its refusal is what people are told: not that it is away.
+#[test]
+fn a_relay_that_refuses_for_now_is_not_away() {
+    let mut desk = open_here();
+    desk.authenticates();
+    desk.connects(&link(Link::Inbox));
+    let mailboxes = link(Link::Mailboxes);
+    let (request, _) = posts(&send(&mut desk, "hello"))[0];
+    let refusal =
+        Refusal { retry_after_ms: 5000, ..Refusal::new(ErrorCode::StoreUnavailable, "the disk is full") };
+    let told = |effects: &[Effect]| {
+        let is = |effect: &&Effect| matches!(effect, Effect::Event(Event::Waiting(waiting)) if waiting.code == "STORE_UNAVAILABLE");
+        effects.iter().filter(is).count()
+    };
+    assert_eq!(told(&desk.answers(&mailboxes, request, ServerBody::Error(refusal.clone()))), 1);
+    let state = desk.does(Command::State).expect("is");
+    let waiting = state.waiting.map(|waiting| (waiting.code, waiting.text));
+    assert_eq!(waiting, Some(("STORE_UNAVAILABLE".to_owned(), "the disk is full".to_owned())));
+    assert!(state.connected, "it answers");
+    desk.now += 5000;
+    let (request, _) = posts(&desk.tick())[0];
+    assert_eq!(told(&desk.answers(&mailboxes, request, ServerBody::Error(refusal))), 0, "it was told");
+    desk.now += 5000;
+    let (request, _) = posts(&desk.tick())[0];
+    desk.answers(&mailboxes, request, ServerBody::Posted { seq: 1 });
+    assert_eq!(desk.does(Command::State).expect("is").waiting, None);
+}
+
 /// Rule 15: what was sealed to a last-resort key package opens for a week after another took its place, not
 /// for the twelve weeks for which it is good.
 #[test]

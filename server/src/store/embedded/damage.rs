@@ -142,15 +142,30 @@ impl Known {
         Ok(())
     }
 
+    /// Points the operator to the file, once.
+    pub(super) fn point_there(&self) {
+        if let (false, Some(path)) = (self.told.swap(true, Ordering::Relaxed), &self.path) {
+            tracing::error!("what is lost, and what to do, stands in {}", path.display());
+        }
+    }
+
+    /// Adds that a segment does not read back as a whole, unless it is known of a part of it.
+    pub(super) fn found_in(&self, segment: u32) {
+        let line = stretch(&Damage { segment, offset: 0, len: 0, what: "part of the segment" });
+        let end = line.rsplit_once(" of segment ").map_or("", |(_, segment)| segment);
+        let is_of_it = |line: &String| line.ends_with(end);
+        if !self.lines.lock().iter().any(is_of_it) && !self.forgotten.lock().iter().any(is_of_it) {
+            self.found(line);
+        }
+    }
+
     /// Adds something that was found while running. It counts in the operator's numbers whether or not it can
     /// be written down.
     pub(super) fn found(&self, line: String) {
         if self.count() >= MOST as u64 || self.knows(std::iter::once(&line)) {
             return;
         }
-        if let (false, Some(path)) = (self.told.swap(true, Ordering::Relaxed), &self.path) {
-            tracing::error!("what is lost, and what to do, stands in {}", path.display());
-        }
+        self.point_there();
         if let Err(error) = self.add([line.clone()]) {
             tracing::warn!(%error, "damage cannot be written down");
             self.lines.lock().insert(line);
@@ -224,6 +239,18 @@ mod tests {
         assert!(text.starts_with(HEAD) && text.ends_with("three\n"));
         fs::write(dir.path().join("damage"), [0xff, 0]).expect("damaged");
         assert!(!Known::of(Some(dir.path())).expect("readable").knows(lines.iter()));
+    }
+
+    /// Whoever read a record of it said more.
+    #[test]
+    fn a_damaged_segment_of_which_a_record_is_known_needs_no_line() {
+        let known = Known::of(None).expect("nothing to read");
+        known.found(stretch(&Damage { segment: 3, offset: 112, len: 509, what: "record" }));
+        known.found_in(3);
+        assert_eq!(known.count(), 1);
+        known.found_in(0x13);
+        known.found_in(0x13);
+        assert_eq!(known.count(), 2);
     }
 
     #[test]

@@ -310,7 +310,7 @@ impl EmbeddedStore {
         started.ledger.number_openings(started.journal.position().segment);
         let folder = site.folder.as_ref().map(Folder::path);
         let known = Known::of(folder)?;
-        started.report(folder, &known);
+        started.report(&known);
         // Rebuilding the ledger leaves much freed memory behind.
         posthorn_heap::trim();
         let losses = started.losses();

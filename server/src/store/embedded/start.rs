@@ -159,7 +159,7 @@ impl Started {
     }
 
     /// Tells the operator, in the log. Of what was forgotten nobody has to hear at every start.
-    pub(super) fn report(&self, folder: Option<&Path>, known: &Known) {
+    pub(super) fn report(&self, known: &Known) {
         let damage = known.not_forgotten(&self.damage, stretch);
         let missing = known.not_forgotten(&self.missing, envelope);
         for damage in &damage {
@@ -169,8 +169,8 @@ impl Started {
             let envelopes = missing.len();
             tracing::error!(envelopes, "stored envelopes are lost; their readers see a gap");
         }
-        if let Some(file) = folder.filter(|_| !damage.is_empty() || !missing.is_empty()) {
-            tracing::error!("what is lost, and what to do, stands in {}", file.join("damage").display());
+        if !damage.is_empty() || !missing.is_empty() {
+            known.point_there();
         }
         let forgotten = self.damage.len() + self.missing.len() - damage.len() - missing.len();
         if forgotten > 0 {

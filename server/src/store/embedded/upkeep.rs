@@ -21,9 +21,8 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::damage::stretch;
 use super::journal::compact::{Carried, CompactError, Compaction, Count, Effort, Liveness};
-use super::journal::{Batch, BeginError, Damage, Fatal, Journal, Location};
+use super::journal::{Batch, BeginError, Fatal, Journal, Location};
 use super::shared::Shared;
 use super::{KIND_MARK, KIND_RECORD, MARK_BYTES, read_record};
 use crate::store::ledger::{Keep, Record};
@@ -322,8 +321,7 @@ fn is_longer(journal: &Journal, shared: &Shared, (times, segments): (u64, u64)) 
 
 fn report(shared: &Shared, segment: u32, error: &CompactError) {
     tracing::error!(%error, "a journal segment cannot be read back whole; it is kept");
-    let what = "part of the segment";
-    shared.damage.found(stretch(&Damage { segment, offset: 0, len: 0, what }));
+    shared.damage.found_in(segment);
 }
 
 /// The ledger, as the owner of a segment's records.

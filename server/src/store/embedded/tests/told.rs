@@ -30,9 +30,11 @@ fn what_is_forgotten_is_no_error_any_more() {
     let missing = (1..=3).map(|seq| Missing { mailbox: mailbox(1), seq }).collect();
     let mut started = Started { missing, ..started };
     let known = Known::of(Some(dir.path())).expect("readable");
-    let report = |started: &Started, known: &Known| heard_of(|| started.report(Some(dir.path()), known));
+    let report = |started: &Started, known: &Known| heard_of(|| started.report(known));
     let told = report(&started, &known);
     assert!(told.contains("ERROR") && told.contains("envelopes=3") && told.contains("stands in"), "{told}");
+    let more = heard_of(|| known.found("another".to_owned()));
+    assert!(!more.contains("stands in"), "that was told: {more}");
     known.add(started.losses()).expect("written");
     assert!(report(&started, &known).contains("ERROR"), "it is known, and not dealt with");
     known.forget().expect("written");
