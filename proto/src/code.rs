@@ -55,6 +55,8 @@ codes! {
     Unauthenticated = 4 "UNAUTHENTICATED" Never,
     /// Unknown device or wrong proof.
     AuthenticationFailed = 5 "AUTHENTICATION_FAILED" Never,
+    /// The relay's directory answers only devices with an account there.
+    AccountNeeded = 6 "ACCOUNT_NEEDED" Never,
     /// Never existed, expired or destroyed.
     MailboxUnknown = 10 "MAILBOX_UNKNOWN" Never,
     /// Another mailbox has this id.

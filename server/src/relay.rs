@@ -275,6 +275,7 @@ fn context(
         outbox_bytes: config.connections.outbox_bytes as usize,
         memory_bytes: usize::try_from(config.connections.memory_bytes).unwrap_or(usize::MAX),
         open_registration: config.open_registration,
+        open_directory: config.open_directory,
         identity,
         seed,
         software: concat!("posthorn-server ", env!("CARGO_PKG_VERSION")).to_owned(),

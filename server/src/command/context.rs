@@ -44,6 +44,8 @@ pub struct ContextParts {
     pub memory_bytes: usize,
     /// Whether anybody may register.
     pub open_registration: bool,
+    /// Whether the directory answers who has no account here.
+    pub open_directory: bool,
     /// The relay's long-term key.
     pub identity: RelaySecret,
     /// Seeds the nonces and ephemeral keys.
@@ -68,6 +70,7 @@ pub struct Context {
     /// Who holds a permit may have an `Open` under way.
     pub(crate) opens: Semaphore,
     pub(crate) open_registration: bool,
+    pub(crate) open_directory: bool,
     pub(crate) identity: RelaySecret,
     pub(crate) ephemerals: Ephemerals,
     pub(crate) software: String,
@@ -82,7 +85,10 @@ pub(crate) struct ContextRates {
     pub(crate) bad_requests: Rate,
     pub(crate) takes_by_asker: Buckets,
     pub(crate) takes_of_target: Buckets,
+    pub(crate) takes_of_target_by_strangers: Buckets,
     pub(crate) takes_by_asker_of_target: Buckets,
+    /// What those without an account ask of the directory.
+    pub(crate) strangers: AddressBuckets,
     pub(crate) registrations: AddressBuckets,
     pub(crate) requests_of_address: AddressBuckets,
     pub(crate) connects: AddressBuckets,
@@ -95,10 +101,11 @@ impl Context {
         let hourly = |events: u32| Buckets::new(Rate::new(events, HOUR, events), REMEMBERED);
         let by_address =
             |events: u32, seconds, burst| AddressBuckets::new(events, seconds, burst, REMEMBERED);
-        let (together, connects, registrations) = (
+        let (together, connects, registrations, strangers) = (
             rates.requests_per_address_per_second,
             rates.connects_per_address_per_minute,
             rates.registrations_per_address_per_hour,
+            rates.strangers_per_address_per_hour,
         );
         Arc::new(Self {
             rates: ContextRates {
@@ -106,7 +113,9 @@ impl Context {
                 bad_requests: Rate::new(rates.bad_requests_per_minute, 60, rates.bad_requests_per_minute),
                 takes_by_asker: hourly(rates.takes_per_asker_per_hour),
                 takes_of_target: hourly(rates.takes_per_target_per_hour),
+                takes_of_target_by_strangers: hourly(rates.takes_by_strangers_per_target_per_hour),
                 takes_by_asker_of_target: hourly(rates.takes_per_asker_and_target_per_hour),
+                strangers: by_address(strangers, HOUR, strangers),
                 registrations: by_address(registrations, HOUR, registrations),
                 requests_of_address: by_address(together, 1, together.saturating_mul(4)),
                 connects: by_address(connects, 60, connects),
@@ -122,6 +131,7 @@ impl Context {
             reads: Semaphore::new(READS),
             opens: Semaphore::new(OPENS),
             open_registration: parts.open_registration,
+            open_directory: parts.open_directory,
             identity: parts.identity,
             ephemerals: Ephemerals::new(parts.seed),
             software: parts.software,

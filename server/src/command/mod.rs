@@ -15,9 +15,11 @@
 //! | [`prove_relay`] | nothing: anybody may ask, a few times |
 //! | [`register`] | an invite, and the device's key |
 //! | [`authenticate`] | the device's key |
-//! | [`publish_card`], [`publish_key_packages`], [`look_up`], [`take_key_packages`], [`draw_tokens`] | an authenticated device |
+//! | [`look_up`], [`take_key_packages`] | an authenticated device or, if the directory is open, nothing ([`asker`]) |
+//! | [`publish_card`], [`publish_key_packages`], [`draw_tokens`] | an authenticated device |
 
 mod ack;
+mod asker;
 mod authenticate;
 mod close;
 mod context;

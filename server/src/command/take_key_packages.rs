@@ -4,23 +4,16 @@
 use posthorn_proto::Handle;
 use posthorn_proto::frame::{KeyPackage, ServerBody};
 
-use super::{Call, Reply, rate_limited};
+use super::asker::Asker;
+use super::{Call, Reply};
 
 pub(super) async fn take_key_packages(call: Call, handle: Handle) -> Reply {
-    let asker = call.peer.authenticated()?;
-    // The operator may have removed the account since.
-    call.context.directory.device(asker).await?;
-    let rates = &call.context.rates;
-    // Before anything is remembered of a target: there are more names than can be remembered.
-    let known = call.context.directory.card(handle.clone()).await;
-    if let Err(error) = known {
-        rates.takes_by_asker.take(asker, call.now).map_err(rate_limited)?;
+    let asker = Asker::of(&call).await?;
+    if let Err(error) = call.context.directory.card(handle.clone()).await {
+        asker.pay_for_nothing(&call)?;
         return Err(error.into());
     }
-    // The narrowest first: one asker must not use up what the target grants to everybody.
-    rates.takes_by_asker_of_target.take((asker, &handle), call.now).map_err(rate_limited)?;
-    rates.takes_by_asker.take(asker, call.now).map_err(rate_limited)?;
-    rates.takes_of_target.take(&handle, call.now).map_err(rate_limited)?;
+    asker.pay_for_take(&call, &handle)?;
     let taken = call.context.directory.take_key_packages(handle).await?;
     let packages = taken
         .into_iter()

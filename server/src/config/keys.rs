@@ -54,6 +54,11 @@ pub const KEYS: &[Key] = &[
     ),
     text("open_registration", "true or false", "Whether anybody may register, without an invite."),
     text(
+        "open_directory",
+        "true or false",
+        "Whether people of other relays may look up people here and take their key packages, which needs no account then. `false`: only who has an account here may; people elsewhere are answered `ACCOUNT_NEEDED`, and have to be invited.",
+    ),
+    text(
         "engine",
         "embedded or memory",
         "Where mailboxes are kept. `memory` forgets everything when the relay stops.",
@@ -247,11 +252,25 @@ pub const KEYS: &[Key] = &[
         "Key package takes from one account, whoever asks. 0 = no limit.",
     ),
     number(
+        "rates.takes_by_strangers_per_target_per_hour",
+        "takes per hour",
+        0,
+        1_000_000,
+        "How many of these may go to those without an account. 0 = no limit of its own.",
+    ),
+    number(
         "rates.takes_per_asker_and_target_per_hour",
         "takes per hour",
         0,
         1_000_000,
-        "Key package takes by one device from one account. 0 = no limit.",
+        "Key package takes by one device, or by one address without an account, from one account. 0 = no limit.",
+    ),
+    number(
+        "rates.strangers_per_address_per_hour",
+        "requests per hour",
+        0,
+        1_000_000,
+        "What one address (an IPv6 /64 counts as one) asks of the directory without an account: looking somebody up, or a key package take. 0 = no limit.",
     ),
     number(
         "rates.registrations_per_address_per_hour",

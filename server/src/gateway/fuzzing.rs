@@ -60,6 +60,7 @@ pub fn session(input: &[u8]) {
         outbox_bytes: OUTBOX_BYTES,
         memory_bytes: 64 << 20,
         open_registration: true,
+        open_directory: true,
         identity: RelaySecret::from_bytes([2; 32]),
         seed: [3; 32],
         software: String::new(),

@@ -83,6 +83,7 @@ impl SimRelay {
             memory_bytes: 1 << 30,
             rates: Rates::off(),
             open_registration: true,
+            open_directory: true,
             identity: RelaySecret::from_bytes(identity),
             seed: rng.random(),
             software: "simulation".to_owned(),

@@ -74,8 +74,6 @@ fn account_requests_need_an_authenticated_device() {
     for request in [
         Request::PublishCard(card.clone()),
         Request::PublishKeyPackages(packages),
-        Request::LookUp(handle("alice")),
-        Request::TakeKeyPackages(handle("alice")),
         Request::creation_tokens(vec![]),
     ] {
         assert_eq!(nobody.refused(request), ErrorCode::Unauthenticated);
@@ -187,4 +185,96 @@ fn names_without_an_account_use_up_nothing_but_the_askers_own() {
     assert_eq!(bob.refused(Request::TakeKeyPackages(handle("nobody3"))), ErrorCode::RateLimited);
     assert_eq!(relay.context.rates.takes_of_target.len(), 0, "nothing is remembered of who is nobody");
     assert_eq!(relay.context.rates.takes_by_asker_of_target.len(), 0);
+}
+
+/// What people of other relays ask: without an account, from this address.
+fn stranger(relay: &TestRelay, address: &str) -> Client {
+    relay.connect_from(Some(address.parse().expect("an address")))
+}
+
+#[test]
+fn the_directory_tells_strangers_what_it_tells_anybody() {
+    let relay = TestRelay::new(Setup::default());
+    let (mut alice, mut bob) = (relay.connect(), relay.connect());
+    alice.register(1, "alice", "");
+    bob.register(2, "bob", "");
+    publish(&mut alice, &[b"one", b"two"]);
+    alice.ask(Request::PublishCard(PublishCard { version: 1, card: Bytes::from_static(b"card") }));
+    let mut stranger = relay.connect();
+    let (look_up, take) = (Request::LookUp(handle("alice")), Request::TakeKeyPackages(handle("alice")));
+    assert_eq!(stranger.ask(look_up.clone()), bob.ask(look_up));
+    let packages = |answer| match answer {
+        ServerBody::KeyPackages(packages) => {
+            packages.into_iter().map(|package| package.key_package).collect()
+        }
+        other => panic!("{other:?}"),
+    };
+    let taken: [Vec<Bytes>; 2] = [packages(stranger.ask(take.clone())), packages(bob.ask(take))];
+    assert_eq!(taken, [[Bytes::from_static(b"one")], [Bytes::from_static(b"two")]]);
+    for request in [Request::LookUp(handle("nobody")), Request::TakeKeyPackages(handle("nobody"))] {
+        assert_eq!(stranger.refused(request.clone()), bob.refused(request));
+    }
+}
+
+#[test]
+fn a_closed_directory_says_that_an_account_is_needed() {
+    let relay = TestRelay::new(Setup { open_directory: false, ..Setup::default() });
+    let mut alice = relay.connect();
+    alice.register(1, "alice", "");
+    let mut stranger = relay.connect();
+    for name in ["alice", "nobody"] {
+        for request in [Request::LookUp(handle(name)), Request::TakeKeyPackages(handle(name))] {
+            assert_eq!(stranger.refused(request), ErrorCode::AccountNeeded);
+        }
+    }
+    assert!(matches!(alice.ask(Request::LookUp(handle("alice"))), ServerBody::Card(_)));
+}
+
+#[test]
+fn strangers_are_limited_by_address() {
+    let rates = Rates { strangers_per_address_per_hour: 2, ..Rates::off() };
+    let relay = TestRelay::new(Setup { rates, ..Setup::default() });
+    let mut alice = relay.connect();
+    alice.register(1, "alice", "");
+    publish(&mut alice, &[]);
+    let look_up = || Request::LookUp(handle("alice"));
+    let mut first = stranger(&relay, "2001:db8::1");
+    assert!(matches!(first.ask(look_up()), ServerBody::Card(_)));
+    assert!(matches!(first.ask(Request::TakeKeyPackages(handle("alice"))), ServerBody::KeyPackages(_)));
+    let mut neighbour = stranger(&relay, "2001:db8::2");
+    for request in [look_up(), Request::LookUp(handle("nobody")), Request::TakeKeyPackages(handle("nobody"))]
+    {
+        assert_eq!(neighbour.refused(request), ErrorCode::RateLimited);
+    }
+    assert!(matches!(stranger(&relay, "2001:db8:1::1").ask(look_up()), ServerBody::Card(_)));
+    for _ in 0..9 {
+        assert!(matches!(alice.ask(look_up()), ServerBody::Card(_)), "devices pay as for any request");
+    }
+    relay.pass(1_800_000);
+    assert!(matches!(neighbour.ask(look_up()), ServerBody::Card(_)));
+}
+
+#[test]
+fn strangers_cannot_use_up_what_a_target_grants_to_everybody() {
+    let rates = Rates {
+        takes_per_target_per_hour: 3,
+        takes_by_strangers_per_target_per_hour: 2,
+        takes_per_asker_and_target_per_hour: 1,
+        ..Rates::off()
+    };
+    let relay = TestRelay::new(Setup { rates, ..Setup::default() });
+    let (mut alice, mut bob) = (relay.connect(), relay.connect());
+    alice.register(1, "alice", "");
+    bob.register(2, "bob", "");
+    publish(&mut alice, &[]);
+    let take = || Request::TakeKeyPackages(handle("alice"));
+    let mut first = stranger(&relay, "192.0.2.1");
+    assert!(matches!(first.ask(take()), ServerBody::KeyPackages(_)));
+    assert_eq!(first.refused(take()), ErrorCode::RateLimited, "one from each address");
+    assert!(matches!(stranger(&relay, "192.0.2.2").ask(take()), ServerBody::KeyPackages(_)));
+    for address in 3..9 {
+        let mut next = stranger(&relay, &format!("192.0.2.{address}"));
+        assert_eq!(next.refused(take()), ErrorCode::RateLimited, "two for all strangers");
+    }
+    assert!(matches!(bob.ask(take()), ServerBody::KeyPackages(_)), "the third is for who is known");
 }

@@ -107,6 +107,7 @@ fn prepared() -> Vec<(u8, Request)> {
         outbox_bytes: 1024,
         memory_bytes: 64 << 20,
         open_registration: true,
+        open_directory: true,
         identity: RelaySecret::from_bytes([2; 32]),
         seed: [3; 32],
         software: String::new(),

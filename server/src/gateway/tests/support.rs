@@ -51,6 +51,7 @@ pub(super) struct Setup {
     pub(super) outbox_bytes: usize,
     pub(super) memory_bytes: usize,
     pub(super) open_registration: bool,
+    pub(super) open_directory: bool,
     /// Puts something between the session and the mailboxes of the memory engine.
     pub(super) wrap: fn(Arc<dyn Mailboxes>) -> Arc<dyn Mailboxes>,
 }
@@ -63,6 +64,7 @@ impl Default for Setup {
             outbox_bytes: 64 * 1024,
             memory_bytes: 64 << 20,
             open_registration: true,
+            open_directory: true,
             wrap: |mailboxes| mailboxes,
         }
     }
@@ -91,6 +93,7 @@ impl TestRelay {
             outbox_bytes: setup.outbox_bytes,
             memory_bytes: setup.memory_bytes,
             open_registration: setup.open_registration,
+            open_directory: setup.open_directory,
             identity: RelaySecret::from_bytes([5; 32]),
             seed: [6; 32],
             software: "test".to_owned(),
