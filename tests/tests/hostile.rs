@@ -228,12 +228,14 @@ async fn account_requests_need_a_device_that_proved_itself() -> Outcome {
             one_time: vec![Bytes::from_static(b"kp")],
             last_resort: None,
         }),
-        Request::LookUp(somebody.clone()),
-        Request::TakeKeyPackages(somebody),
         Request::creation_tokens(vec![PostKey::from_bytes([1; 32]).hash()]),
     ];
     for request in requests {
         assert_eq!(stranger.refused(request).await?, ErrorCode::Unauthenticated);
+    }
+    // The directory answers anybody, people of other relays among them.
+    for request in [Request::LookUp(somebody.clone()), Request::TakeKeyPackages(somebody)] {
+        assert_eq!(stranger.refused(request).await?, ErrorCode::HandleUnknown);
     }
 
     // A proof is good for one connection: recorded and replayed on another, it is worth nothing.
