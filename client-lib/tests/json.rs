@@ -26,7 +26,7 @@ const VARIANTS: &[(&str, &[&str])] = &[
             "alarm",
         ],
     ),
-    ("Notice", &["invited", "joined", "added", "removed", "left"]),
+    ("Notice", &["invited", "joined", "added", "removed", "left", "moved"]),
     ("Kind", &["text", "custom", "unknown"]),
 ];
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use posthorn_client::conversation::{ConversationId, MessageId};
+use posthorn_client::identity::RelayUrl;
 
 /// Posthorn: messages through a relay that cannot read them.
 #[derive(Debug, Parser)]
@@ -76,6 +77,8 @@ pub(crate) enum What {
     Add(Add),
     /// Remove somebody from a conversation
     Remove(Remove),
+    /// Let a conversation go on in a fresh mailbox of your relay
+    Move(Move),
     /// Leave a conversation
     Leave(Leave),
     /// Show the safety number with somebody: equal numbers mean that nobody stands between you
@@ -185,6 +188,7 @@ impl What {
             | Self::React(React { patience, .. })
             | Self::Add(Add { patience, .. })
             | Self::Remove(Remove { patience, .. })
+            | Self::Move(Move { patience, .. })
             | Self::Leave(Leave { patience, .. }) => patience,
             _ => return None,
         };
@@ -270,6 +274,18 @@ pub(crate) struct History {
     /// Do not tell the senders that their messages were read
     #[arg(long)]
     pub(crate) peek: bool,
+}
+
+/// `move`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Move {
+    /// Its id, the beginning of its id, its name, or the handle of its only other member
+    pub(crate) conversation: String,
+    /// The relay that it shall be on; no other than your own can be
+    #[arg(long, value_name = "URL", value_parser = RelayUrl::parse)]
+    pub(crate) relay: Option<RelayUrl>,
+    #[command(flatten)]
+    pub(crate) patience: Patience,
 }
 
 /// `leave`.

@@ -25,6 +25,7 @@ pub(crate) fn notice_text(notice: &Notice, me: &PersonId) -> String {
         Notice::Added { by, who } => format!("{} added {}", one(by), list(who)),
         Notice::Removed { by, who } => format!("{} removed {}", one(by), list(who)),
         Notice::Left { who } => format!("{} left", one(who)),
+        Notice::Moved { by, relay } => format!("{} moved this conversation to {relay}", one(by)),
         _ => "something happened that needs a newer version to be told".to_owned(),
     };
     plain_line(&text)

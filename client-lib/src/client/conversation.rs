@@ -4,7 +4,7 @@ use super::Client;
 use crate::content::{Reaction, Said, SaidError, Target, Text};
 use crate::conversation::{ConversationId, Entry, MessageId};
 use crate::engine::{Command, ConversationSummary, Error, MemberSummary, Page, Who};
-use crate::identity::PersonId;
+use crate::identity::{PersonId, RelayUrl};
 
 /// A conversation of this client. Holding it costs nothing.
 #[derive(Clone, Debug)]
@@ -83,6 +83,14 @@ impl Conversation {
     pub async fn remove(&self, person: PersonId) -> Result<(), Error> {
         let conversation = self.id;
         self.client.ask(|reply| Command::Remove { conversation, person, reply }).await
+    }
+
+    /// Goes on in a fresh mailbox of this account's relay; answers when everybody who reads on will follow
+    /// there. `relay` says which one that is meant to be. Errors: [`Error::Failed`] with `OTHER_RELAY` where
+    /// there is no account, `TOO_MANY` after a few in a day, `OVERTAKEN`.
+    pub async fn move_to(&self, relay: Option<RelayUrl>) -> Result<(), Error> {
+        let conversation = self.id;
+        self.client.ask(|reply| Command::Move { conversation, relay, reply }).await
     }
 
     /// Leaves; the others see it when the relay can be reached.

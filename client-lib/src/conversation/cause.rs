@@ -71,6 +71,8 @@ causes! {
     WelcomeUnreadable "WELCOME_UNREADABLE",
     /// The relay is not the one that we know under this address.
     RelayChanged "RELAY_CHANGED",
+    /// The conversation moved to a relay that this device does not use yet.
+    ForeignRelay "FOREIGN_RELAY",
     /// The relay's store was restored from a backup (R10).
     RelayRestored "RELAY_RESTORED",
     /// The relay does not believe this device.
@@ -97,6 +99,8 @@ causes! {
     ClockWrong "CLOCK_WRONG",
     /// Something went wrong in this program; what it was about is as before.
     Internal "INTERNAL",
+    /// Somebody else changed the same thing first.
+    Overtaken "OVERTAKEN",
     /// The commit or the invitation does not fit one envelope.
     TooLarge "TOO_LARGE",
 }

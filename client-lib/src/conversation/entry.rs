@@ -95,6 +95,13 @@ pub enum Notice {
         /// Who.
         who: Named,
     },
+    /// Somebody moved the conversation to another mailbox.
+    Moved {
+        /// Who.
+        by: Named,
+        /// The URL of the relay that it is on now.
+        relay: String,
+    },
 }
 
 /// How far an entry got (C2).

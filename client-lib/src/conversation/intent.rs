@@ -1,7 +1,7 @@
 //! Intents: changes of a conversation that somebody wants, kept until a commit has made them true. A lost
 //! race discards the commit, never the intent (C3); but each is about something, and ends with it.
 
-use posthorn_proto::DeviceId;
+use posthorn_proto::{DeviceId, RelayIdentity};
 use serde::{Deserialize, Serialize};
 
 use super::ConversationId;
@@ -40,6 +40,13 @@ pub(crate) enum Intent {
         person: PersonId,
         /// Its fresh key package.
         key_package: Vec<u8>,
+    },
+    /// The conversation shall go on in a fresh mailbox of this relay.
+    Move {
+        /// Its URL.
+        relay_url: String,
+        /// Its key.
+        relay_identity: RelayIdentity,
     },
 }
 
@@ -81,7 +88,7 @@ impl Intent {
     pub(crate) fn not_before(&self) -> u64 {
         match self {
             Self::Remove { not_before, .. } | Self::Update { not_before } => *not_before,
-            Self::Add(_) | Self::Readmit { .. } => 0,
+            Self::Add(_) | Self::Readmit { .. } | Self::Move { .. } => 0,
         }
     }
 
@@ -106,6 +113,7 @@ impl Intent {
             }
             Self::Update { .. } => Some(vec![3]),
             Self::Readmit { device, person, .. } => Some([&[4][..], &device.0, &person.0].concat()),
+            Self::Move { .. } => Some(vec![5]),
         }
     }
 

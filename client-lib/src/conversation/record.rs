@@ -105,6 +105,9 @@ pub(crate) struct Conversation {
     pub(crate) receipt_due: u64,
     /// Alarms raised: the day, and how many on it.
     pub(crate) alarms: (u64, u32),
+    /// Moves that were followed: the day, and how many on it.
+    #[serde(default)]
+    pub(crate) moves: (u64, u32),
     /// Where our leaf got its keys: the seq, in this place.
     #[serde(default)]
     pub(crate) leaf_seq: u64,
@@ -171,6 +174,7 @@ impl Conversation {
             read: 0,
             receipt_due: 0,
             alarms: (0, 0),
+            moves: (0, 0),
         }
     }
 
@@ -191,6 +195,16 @@ impl Conversation {
             ConversationState::Suspended(suspension) => suspension.leaving,
             _ => false,
         }
+    }
+
+    /// Whether it moved to a relay that this device does not use, and the person was not asked yet.
+    pub(crate) fn awaits_consent(&self) -> bool {
+        matches!(&self.state, ConversationState::Suspended(why) if why.cause == Cause::ForeignRelay)
+    }
+
+    /// The relay, if [`Self::awaits_consent`].
+    pub(crate) fn moved_away(&self) -> Option<String> {
+        self.awaits_consent().then(|| self.relay_url.clone())
     }
 
     /// Whether it is an invitation by this person that waits.

@@ -220,6 +220,15 @@ pub enum Command {
         /// Done.
         reply: Reply<()>,
     },
+    /// Go on in a fresh mailbox of our own relay; answered when the commit was read back.
+    Move {
+        /// What.
+        conversation: ConversationId,
+        /// The relay, where that is to be said; no other than our own can be.
+        relay: Option<RelayUrl>,
+        /// Done.
+        reply: Reply<()>,
+    },
     /// Leave; answered as soon as that is durable.
     Leave(ConversationId, Reply<()>),
     /// Follow an invitation (rule 25).
@@ -281,6 +290,7 @@ impl Command {
                 | Self::Send { .. }
                 | Self::Add { .. }
                 | Self::Remove { .. }
+                | Self::Move { .. }
                 | Self::Leave(..)
                 | Self::Accept { .. }
         )

@@ -20,6 +20,9 @@ impl Step<'_> {
             Command::Start { id, name, members, again, reply } => self.start(id, name, members, again, reply),
             Command::Add { conversation, members, reply } => self.add(&conversation, members, reply),
             Command::Remove { conversation, person, reply } => self.remove(&conversation, &person, reply),
+            Command::Move { conversation, relay, reply } => {
+                self.move_to(&conversation, relay.as_ref(), reply)
+            }
             Command::Account(reply) => self.reply(reply, Self::account_summary),
             Command::Consent(consent, reply) => {
                 self.live.promised.consent = consent;
@@ -137,7 +140,7 @@ impl Step<'_> {
     }
 
     /// Answers when a wish has come true, or that there is none.
-    fn wish(
+    pub(super) fn wish(
         &mut self,
         conversation: &ConversationId,
         wanted: Result<Intent, Error>,

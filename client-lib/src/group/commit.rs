@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use openmls::prelude::tls_codec::Serialize as _;
 use openmls::prelude::{LeafNodeIndex, MlsGroup, OpenMlsCrypto, Proposal, Sender, StagedCommit};
-use posthorn_proto::{ReaderId, Turn};
+use posthorn_proto::{KeyHash, Reader, ReaderId, Turn};
 
-use super::info::{GroupInfo, rules_of};
+use super::info::{GroupInfo, Place, rules_of};
 use super::key_package::{is_unlimited, lifetime};
 use super::member::{Bearer, Member, check_key};
 use super::{EpochKeys, GroupError, KeyPackage, MOST_LEAVES, Refusal};
@@ -53,6 +53,9 @@ pub struct Outcome {
     pub info: GroupInfo,
     /// The next epoch's keys; none if the commit removes us.
     pub keys: Option<EpochKeys>,
+    /// To what the commit turns the lock of the mailbox that it stands in: to the next epoch's keys there,
+    /// which are the same unless it moves the conversation. Then nobody posts with them.
+    lock: Option<[KeyHash; 2]>,
     /// Whether the committer's leaf got fresh keys.
     pub updates_committer: bool,
 }
@@ -66,6 +69,9 @@ pub struct Staged {
     pub welcome: Option<Vec<u8>>,
     /// What it makes of the group.
     pub outcome: Outcome,
+    /// If it moves the conversation: the readers that the new mailbox begins with, which are all members,
+    /// each with the one-time key that it finds by itself ([`super::Group::claim_key`]).
+    pub readers: Vec<Reader>,
 }
 
 /// A commit of another member: valid, judged, not applied. Dropping it refuses it.
@@ -83,12 +89,17 @@ impl Outcome {
             ids
         };
         let readers = |members: &[Member]| sorted(members.iter().map(|member| member.reader).collect());
-        let keys_fit = self.keys.as_ref().is_none_or(|keys| {
-            [keys.post.hash(), keys.turn.hash()] == [turn.post_key_hash, turn.turn_key_hash]
-        });
+        let keys_fit = self.lock.is_none_or(|lock| lock == [turn.post_key_hash, turn.turn_key_hash]);
         keys_fit
             && sorted(turn.admit.iter().map(|reader| reader.id).collect()) == readers(&self.added)
             && sorted(turn.evict.clone()) == readers(&self.removed)
+    }
+}
+
+impl Outcome {
+    /// The hashes of the post and turn keys that the commit turns the lock to; none if it removes us.
+    pub fn lock(&self) -> Option<[KeyHash; 2]> {
+        self.lock
     }
 }
 
@@ -123,7 +134,8 @@ pub(super) fn judge(
     // reason to wait for an update.
     check_rules(group, &before, rules_of(staged.group_context())?, &removed, &joining)?;
     let info = GroupInfo::of(staged.group_context())?;
-    if info.place != before.place {
+    let moves = info.place != before.place;
+    if moves && !(before.may_move_to(&info) && joining.is_empty() && removed.is_empty()) {
         return Err(Refusal::Moved.into());
     }
     let stored = stored_member(group, committer, &before)?;
@@ -152,11 +164,18 @@ pub(super) fn judge(
     if staged.update_path_leaf_node().is_some() {
         check_path(crypto, group, staged)?;
     }
-    let keys = match staged.self_removed() {
-        true => None,
-        false => Some(EpochKeys::derive(&info, |label, context, length| {
+    let keys_at = |place: &Place| {
+        EpochKeys::derive(place, |label, context, length| {
             staged.export_secret(crypto, label, context, length)
-        })?),
+        })
+    };
+    let (keys, lock) = match staged.self_removed() {
+        true => (None, None),
+        false => {
+            let keys = keys_at(&info.place)?;
+            let lock = if moves { keys_at(&before.place)?.lock() } else { keys.lock() };
+            (Some(keys), Some(lock))
+        }
     };
     Ok(Outcome {
         epoch: staged.group_context().epoch().as_u64(),
@@ -166,6 +185,7 @@ pub(super) fn judge(
         removed,
         info,
         keys,
+        lock,
     })
 }
 

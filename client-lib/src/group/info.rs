@@ -21,8 +21,13 @@ use super::{GroupError, Refusal, SUITE, wire};
 use crate::identity::{RelayAddress, RelayUrl};
 use crate::inbox::InboxAddress;
 
-/// The version of the rules by which commits are judged (fine print, rule 6).
+/// The version of the rules by which commits of a new group are judged (fine print, rule 6). The lowest, so
+/// that whoever has an older version can be added; it rises when something needs more.
 pub const RULES: u32 = 1;
+/// The highest version that is known here.
+pub const KNOWN_RULES: u32 = 2;
+/// The first version by which a commit may move the conversation (rule 34).
+pub const MOVING_RULES: u32 = 2;
 /// Longest name of a conversation, in bytes.
 pub const NAME_BYTES: usize = 256;
 
@@ -148,6 +153,25 @@ impl About {
 }
 
 impl GroupInfo {
+    /// This, moved to another mailbox and changed in nothing else; with rules by which that may be.
+    pub fn moved(&self, relay: RelayAddress, mailbox: MailboxId, reader_secret: ReaderSecret) -> Self {
+        let number = self.place.number.saturating_add(1);
+        let place = Place { number, relay, mailbox, reader_secret };
+        Self { rules: self.rules.max(MOVING_RULES), place, ..self.clone() }
+    }
+
+    /// Whether a commit may lead from these to `next`, which is at another place: one step further, to a
+    /// mailbox and readers that are new, and nothing else changes (rule 34).
+    pub(super) fn may_move_to(&self, next: &Self) -> bool {
+        let (here, there) = (&self.place, &next.place);
+        let rest = Self { rules: next.rules, place: here.clone(), ..next.clone() };
+        next.rules >= MOVING_RULES
+            && Some(there.number) == here.number.checked_add(1)
+            && there.mailbox != here.mailbox
+            && there.reader_secret != here.reader_secret
+            && rest == Self { rules: next.rules, ..self.clone() }
+    }
+
     /// The reader that a device would be in this conversation.
     pub fn reader_of(&self, package: &super::KeyPackage) -> ReaderId {
         self.place.reader_secret.reader_id(&package.signature_key())
@@ -190,7 +214,7 @@ impl GroupInfo {
         let mut take = |number| found.remove(&number).ok_or(Refusal::Info);
         let (place, rules, about) = (take(PLACE_EXTENSION)?, take(RULES_EXTENSION)?, take(ABOUT_EXTENSION)?);
         let rules: wire::Rules = canonical(&rules).ok_or(Refusal::Info)?;
-        if rules.version > RULES {
+        if rules.version > KNOWN_RULES {
             return Err(GroupError::RulesTooNew { rules: rules.version });
         }
         if rules.version == 0 || !has_capabilities || total > MOST_EXTENSIONS_BYTES {
@@ -242,7 +266,7 @@ pub(super) fn capabilities() -> Capabilities {
 /// The extensions of a leaf: the rules that its device knows, and, in leaves that it made itself, its private
 /// inbox.
 pub(super) fn leaf_extensions(inbox: Option<&InboxAddress>) -> Result<Extensions<LeafNode>, Refusal> {
-    let rules = wire::LeafRules { highest: RULES }.encode_to_vec();
+    let rules = wire::LeafRules { highest: KNOWN_RULES }.encode_to_vec();
     let inbox = inbox.map(|inbox| Extension::Unknown(INBOX_EXTENSION, UnknownExtension(inbox.encode())));
     let rules = Extension::Unknown(LEAF_RULES_EXTENSION, UnknownExtension(rules));
     Extensions::from_vec(inbox.into_iter().chain([rules]).collect()).map_err(|_| Refusal::Leaf)

@@ -42,7 +42,7 @@ use openmls::prelude::Ciphersuite;
 pub use crate::conversation::GroupId;
 pub use commit::{Change, Outcome, Staged, StagedChange};
 pub use error::{GroupError, Refusal};
-pub use info::{About, GroupInfo, NAME_BYTES, Place, RULES, ReaderSecret};
+pub use info::{About, GroupInfo, KNOWN_RULES, MOVING_RULES, NAME_BYTES, Place, RULES, ReaderSecret};
 pub use join::PendingJoin;
 pub use key_package::{
     KeyPackage, KeyPackageError, KeyPackageKind, KeyPackageRef, LIFETIME_SECONDS, MadeKeyPackage,

@@ -9,13 +9,15 @@ use openmls::prelude::{
     ContentType, GroupId as MlsGroupId, LeafNodeIndex, LeafNodeParameters,
     MIXED_PLAINTEXT_WIRE_FORMAT_POLICY, MlsGroup, MlsGroupJoinConfig, MlsGroupStateError, MlsMessageBodyIn,
     MlsMessageIn, ProcessMessageError, ProcessedMessageContent, Proposal, ProtocolMessage, Sender,
-    SenderRatchetConfiguration, StageCommitError, ValidationError, WireFormatPolicy,
+    SenderRatchetConfiguration, StageCommitError, StagedCommit, ValidationError, WireFormatPolicy,
 };
 use openmls_traits::OpenMlsProvider as _;
+use posthorn_proto::{ReadKey, Reader, ReaderId};
 
 use super::commit::{judge, stored_member, stored_members};
 use super::info::{capabilities, leaf_extensions};
 use super::key_package::unlimited;
+use super::keys::claim_key;
 use super::member::check_key;
 use super::provider::Provider;
 use super::storage::RowError;
@@ -187,10 +189,20 @@ impl<'p> Group<'p> {
         if let Some(keys) = self.keys.get() {
             return Ok(keys.clone());
         }
-        let keys = EpochKeys::derive(&self.info, |label, context, length| {
+        let keys = EpochKeys::derive(&self.info.place, |label, context, length| {
             self.group.export_secret(self.provider.crypto(), label, context, length)
         })?;
         Ok(self.keys.get_or_init(|| keys).clone())
+    }
+
+    /// Our own reader here, and the one-time key by which it is claimed where the commit that began this
+    /// epoch has moved the conversation. Errors: [`GroupError::NoMember`].
+    pub fn claim_key(&self) -> Result<(ReaderId, ReadKey), GroupError> {
+        let reader = self.member(self.own_leaf())?.reader;
+        let key = claim_key(&self.info.place, &reader, |label, context, length| {
+            self.group.export_secret(self.provider.crypto(), label, context, length)
+        })?;
+        Ok((reader, key))
     }
 
     /// Encrypts a message to the group. The result must be stored in the same transaction, before it is
@@ -254,8 +266,10 @@ impl<'p> Group<'p> {
             let (commit, welcome, _) = bundle.into_messages();
             group.clear_pending_proposals(provider.storage())?;
             let pending = group.pending_commit().ok_or(GroupError::NotPending)?;
+            let outcome = judge(provider.crypto(), group, pending, group.own_leaf_index())?;
             Ok(Staged {
-                outcome: judge(provider.crypto(), group, pending, group.own_leaf_index())?,
+                readers: readers_moved(group, pending, provider, &outcome)?,
+                outcome,
                 commit: commit.to_bytes().map_err(GroupError::library)?,
                 welcome: welcome
                     .map(|welcome| welcome.to_bytes())
@@ -427,6 +441,27 @@ impl fmt::Debug for Group<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Group").field("id", &self.id()).field("epoch", &self.epoch()).finish_non_exhaustive()
     }
+}
+
+/// Everybody as a reader of the mailbox that a commit of ours moves the conversation to; nobody if it does
+/// not.
+fn readers_moved(
+    group: &MlsGroup,
+    pending: &StagedCommit,
+    provider: &Provider<'_>,
+    outcome: &Outcome,
+) -> Result<Vec<Reader>, GroupError> {
+    let (before, info) = (GroupInfo::of(group.public_group().group_context())?, &outcome.info);
+    if before.place == info.place {
+        return Ok(Vec::new());
+    }
+    let reader = |member: Member| {
+        let key = claim_key(&info.place, &member.reader, |label, context, length| {
+            pending.export_secret(provider.crypto(), label, context, length)
+        })?;
+        Ok(Reader { id: member.reader, key_hash: key.hash() })
+    };
+    stored_members(group, info)?.into_iter().map(reader).collect()
 }
 
 /// Puts somebody's wish to leave where a commit finds it; whose it is.

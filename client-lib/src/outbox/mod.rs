@@ -3,7 +3,8 @@
 //! A parcel is sealed at most once per epoch and its bytes are kept before they are posted, so that after any
 //! crash the identical post goes out again under the same post id (rule 3).
 
-use posthorn_proto::{DeviceId, KeyHash, MailboxId, PostId, PostKey, Reader, ReaderId, Turn, TurnKey};
+use posthorn_proto::frame::Create;
+use posthorn_proto::{DeviceId, KeyHash, MailboxId, PostId, PostKey, Reader, ReaderId, Token, Turn, TurnKey};
 use serde::{Deserialize, Serialize};
 
 use crate::content::{Named, Said};
@@ -45,6 +46,9 @@ pub(crate) enum Parcel {
         /// Who comes in and who goes, for the notice.
         added: Vec<Named>,
         removed: Vec<Named>,
+        /// The mailbox that it moves the conversation to, which has to be there before it is posted.
+        #[serde(default)]
+        place: Option<NewMailbox>,
     },
     /// Something sealed to an inbox.
     Inbox {
@@ -97,6 +101,20 @@ pub(crate) struct SealedTurn {
     evict: Vec<ReaderId>,
 }
 
+/// A mailbox that is made for a commit which moves the conversation there.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct NewMailbox {
+    pub(crate) mailbox: MailboxId,
+    post: KeyHash,
+    /// By which it is destroyed again if the commit loses its race.
+    turn: record::Secret,
+    readers: Vec<(ReaderId, KeyHash)>,
+    /// The token that its creation is paid with, once it was tried; the same again after a crash.
+    pub(crate) token: Option<record::Secret>,
+    /// The relay has it.
+    pub(crate) is_made: bool,
+}
+
 /// Somebody whom a commit adds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Invitee {
@@ -138,6 +156,40 @@ impl SealedTurn {
             admit: self.admit.iter().map(|(id, key_hash)| Reader { id: *id, key_hash: *key_hash }).collect(),
             evict: self.evict.clone(),
         }
+    }
+}
+
+impl NewMailbox {
+    pub(crate) fn new(mailbox: MailboxId, post: &PostKey, turn: &TurnKey, readers: &[Reader]) -> Self {
+        Self {
+            mailbox,
+            post: post.hash(),
+            turn: record::Secret(*turn.expose()),
+            readers: readers.iter().map(|reader| (reader.id, reader.key_hash)).collect(),
+            token: None,
+            is_made: false,
+        }
+    }
+
+    pub(crate) fn turn_key(&self) -> TurnKey {
+        TurnKey::from_bytes(self.turn.0)
+    }
+
+    /// The request that makes it, once there is a token.
+    pub(crate) fn creation(&self, expiry: u32) -> Option<Create> {
+        Some(Create {
+            mailbox: self.mailbox,
+            token: Token::from_bytes(self.token.as_ref()?.0),
+            post_key_hash: self.post,
+            turn_key_hash: self.turn_key().hash(),
+            readers: self
+                .readers
+                .iter()
+                .map(|(id, key_hash)| Reader { id: *id, key_hash: *key_hash })
+                .collect(),
+            expiry,
+            quota: 0,
+        })
     }
 }
 
@@ -188,6 +240,17 @@ pub(crate) fn unpost(
             sealed.posted = None;
             update(tx, row, &parcel)?;
         }
+    }
+    Ok(())
+}
+
+/// What is to be said in one mailbox is to be said in another now, and sealed anew for it.
+pub(crate) fn readdress(tx: &Transaction<'_>, from: &MailboxId, to: &MailboxId) -> Result<(), StoreError> {
+    for (row, parcel) in all(tx, from)? {
+        if let Parcel::Message { message, sent_at, said, .. } = parcel {
+            put(tx, to, &Parcel::Message { message, sent_at, said, sealed: None })?;
+        }
+        remove(tx, row)?;
     }
     Ok(())
 }

@@ -52,6 +52,11 @@ pub(super) fn goes_on(state: &ConversationState) -> bool {
     !matches!(state, ConversationState::Left | ConversationState::Removed)
 }
 
+/// Where an entry stands: in which mailbox of the conversation, and at which seq.
+fn at(entry: &Entry) -> Option<(u32, u64)> {
+    entry.place.zip(entry.seq)
+}
+
 fn is_active(view: &View) -> bool {
     view.summary.state == ConversationState::Active
 }
@@ -93,20 +98,20 @@ fn names(summary: &ConversationSummary) -> Vec<&str> {
 
 /// Texts that two devices have both read are the same at the same seqs, and none is there twice.
 fn same_messages(world: &World, views: &[View]) -> Result<usize, String> {
-    let mut by_seq: BTreeMap<u64, (usize, &Entry)> = BTreeMap::new();
+    let mut by_seq: BTreeMap<(u32, u64), (usize, &Entry)> = BTreeMap::new();
     let mut compared = 0;
     for view in views {
         let name = &world.devices[view.device].name;
-        let mut last = 0;
+        let mut last = (0, 0);
         for message in view.messages.iter().filter(|message| message.text().is_some()) {
-            let Some(seq) = message.seq else {
+            let Some(seq) = at(message) else {
                 if is_active(view) {
                     return Err(format!("{name} still has {:?} queued", message.body));
                 }
                 continue;
             };
             if !message.mine && seq <= last {
-                return Err(format!("{name} has seq {seq} after seq {last}"));
+                return Err(format!("{name} has seq {seq:?} after seq {last:?}"));
             }
             if !message.mine {
                 last = seq;
@@ -115,7 +120,7 @@ fn same_messages(world: &World, views: &[View]) -> Result<usize, String> {
             if let Some((other, theirs)) = by_seq.insert(seq, (view.device, message))
                 && (theirs.id, &theirs.body, &theirs.author) != (message.id, &message.body, &message.author)
             {
-                return Err(format!("{name} and {} differ at seq {seq}", world.devices[other].name));
+                return Err(format!("{name} and {} differ at seq {seq:?}", world.devices[other].name));
             }
         }
     }
@@ -134,7 +139,7 @@ fn everything_sent(world: &World, id: &GroupId, views: &[View], sent: &[Sent]) -
         if said.iter().any(|entry| matches!(entry.state, EntryState::Failed(_))) {
             continue;
         }
-        let seqs: Vec<u64> = said.iter().filter_map(|entry| entry.seq).collect();
+        let seqs: Vec<(u32, u64)> = said.iter().filter_map(|entry| at(entry)).collect();
         let [seq] = seqs[..] else {
             return Err(format!(
                 "{}: {text:?} of {conversation} has seqs {seqs:?}",
@@ -145,11 +150,11 @@ fn everything_sent(world: &World, id: &GroupId, views: &[View], sent: &[Sent]) -
             // A device has everything since it joined last; who began the conversation never joined.
             let joined =
                 view.messages.iter().filter(|m| matches!(m.body, Body::Notice(Notice::Joined { .. })));
-            let joined = joined.filter_map(|message| message.seq).max().unwrap_or(0);
+            let joined = joined.filter_map(at).max().unwrap_or((0, 0));
             let count = view.messages.iter().filter(|message| message.text() == Some(text)).count();
             if joined < seq && count != 1 {
                 let name = &world.devices[view.device].name;
-                return Err(format!("{name} has {text:?} (seq {seq}) {count} times, joined at {joined}"));
+                return Err(format!("{name} has {text:?} (seq {seq:?}) {count} times, joined at {joined:?}"));
             }
         }
     }

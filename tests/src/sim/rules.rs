@@ -7,7 +7,7 @@ use posthorn_proto::MailboxId;
 use posthorn_proto::frame::{ServerBody, ServerFrame};
 
 use super::check::{consistent, history_of};
-use super::scenario::{add, contact, people, remove, say, start};
+use super::scenario::{add, contact, move_here, people, remove, say, start};
 use super::world::{Faults, World};
 
 const ALICE: usize = 0;
@@ -29,6 +29,7 @@ pub const STEPS: &[Step] = &[
     ("14: a Welcome whose key package is gone is asked for again", key_package_gone),
     ("14: the same while much goes wrong", key_package_gone_in_a_storm),
     ("15: the last-resort key package is replaced weekly", weekly),
+    ("34: a conversation moves, and who was away for weeks follows", moved),
     ("31: every leaf gets fresh keys within seven days, the founder's too", fresh_leaves),
 ];
 
@@ -366,6 +367,40 @@ fn weekly(seed: u64) -> Result<(), String> {
         })?;
     }
     Ok(())
+}
+
+/// Alice moves the conversation while bob is away; he comes back weeks later.
+fn moved(seed: u64) -> Result<(), String> {
+    const DAY: u64 = 24 * 3600 * 1000;
+    let mut world = World::new(seed);
+    people(&mut world, &["alice", "bob", "carol"])?;
+    let conversation = start(&mut world, "", &["bob", "carol"])?;
+    say(&mut world, BOB, conversation, "before")?;
+    world.settle()?;
+    let before = place(&world, BOB)?;
+    world.go_away(BOB);
+    say(&mut world, BOB, conversation, "kept")?;
+    let slot = move_here(&mut world, ALICE, conversation).ok_or("alice is not in")?;
+    world.answered(ALICE, &slot)?.map_err(|error| error.to_string())?;
+    say(&mut world, ALICE, conversation, "here we are")?;
+    for _ in 0..20 {
+        world.wait(DAY);
+        world.run(100);
+    }
+    must(texts(&mut world, 2, conversation).contains(&"here we are".to_owned()), || {
+        "carol lost it".to_owned()
+    })?;
+    world.come_back(BOB);
+    world.settle()?;
+    for device in 0..3 {
+        let heard = texts(&mut world, device, conversation);
+        must(heard == ["before", "here we are", "kept"], || format!("{device} reads {heard:?}"))?;
+    }
+    must(place(&world, BOB)? != before, || "bob still speaks in the old place".to_owned())?;
+    let sent = ["before", "here we are", "kept"].map(|text| (BOB, conversation, text.to_owned()));
+    consistent(&mut world, &[sent[0].clone(), sent[2].clone()])?;
+    let unexpected = world.unexpected_alarms(&[]);
+    must(unexpected.is_empty(), || format!("{unexpected:?}"))
 }
 
 /// Both were renewed when the conversation began, or soon after; then neither does anything for two weeks.

@@ -13,7 +13,7 @@ use super::world::{Faults, World, relay_url};
 /// Which story is played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scenario {
-    /// Four people talk, add, remove and leave while much goes wrong.
+    /// Four people talk, add, remove, move and leave while much goes wrong.
     Talk,
     /// Three people commit at the same time, for this many rounds.
     Commits(u32),
@@ -111,6 +111,12 @@ pub(super) fn remove(world: &mut World, device: usize, group: GroupId, other: &s
     Some(world.command(device, |reply| Command::Remove { conversation, person, reply }))
 }
 
+/// Wants the conversation moved, likewise.
+pub(super) fn move_here(world: &mut World, device: usize, group: GroupId) -> Option<Slot<()>> {
+    let conversation = world.local(device, group)?;
+    Some(world.command(device, |reply| Command::Move { conversation, relay: None, reply }))
+}
+
 fn talk(world: &mut World) -> Result<usize, String> {
     world.is_skewed = true;
     people(world, &NAMES)?;
@@ -147,6 +153,7 @@ fn act(world: &mut World, group: GroupId, round: u32, sent: &mut Vec<Sent>) {
         14..16 => drop(add(world, device, group, other)),
         // Somebody always stays, so that there is something to compare.
         16 if other != NAMES[0] => drop(remove(world, device, group, other)),
+        18 => drop(move_here(world, device, group)),
         17 if device != 0 => {
             if let Some(conversation) = world.local(device, group) {
                 world.command(device, |reply| Command::Leave(conversation, reply));

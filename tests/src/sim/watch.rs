@@ -161,7 +161,9 @@ impl Watch {
             }
         }
         for ((device, link), mailboxes) in &self.apart {
-            if *link != Link::Mailboxes && mailboxes.len() > 1 {
+            // One that serves a single conversation goes with it from mailbox to mailbox.
+            let serves_many = matches!(link, Link::Mailboxes | Link::Apart(_));
+            if !serves_many && mailboxes.len() > 1 {
                 wrong.push(format!("device {device} opens {} mailboxes on {link:?}", mailboxes.len()));
             }
         }

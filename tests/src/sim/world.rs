@@ -1,6 +1,6 @@
 //! The network, the clock and the schedule.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use posthorn_client::conversation::{Cause, ConversationId, GroupId};
@@ -79,6 +79,8 @@ pub(super) struct World {
     folder: tempfile::TempDir,
     /// Tells all that happens on standard error, for whoever looks for the reason of a failure.
     trace: bool,
+    /// Devices that have no network.
+    away: BTreeSet<usize>,
     /// Steps taken, for reports.
     pub(super) steps: u64,
 }
@@ -104,6 +106,7 @@ impl World {
             watch: Watch::default(),
             folder: folder.expect("a folder for the databases"),
             trace: std::env::var_os("POSTHORN_SIM_TRACE").is_some(),
+            away: BTreeSet::new(),
             steps: 0,
         }
     }
@@ -177,7 +180,7 @@ impl World {
             match effect {
                 Effect::Connect(link) => {
                     let wire = (device, link.clone());
-                    if self.happens(self.faults.refused) {
+                    if self.away.contains(&device) || self.happens(self.faults.refused) {
                         self.input(device, Input::Disconnected(link, "refused".to_owned()));
                     } else {
                         self.relay.connect(&wire);
@@ -261,6 +264,17 @@ impl World {
         self.relay.connect(&wire);
         self.relay.take(&wire, ClientFrame { request: 1, body: request }.encode());
         self.relay.disconnect(&wire);
+    }
+
+    /// A device has no network from now on.
+    pub(super) fn go_away(&mut self, device: usize) {
+        self.away.insert(device);
+        self.cut_all(device);
+    }
+
+    /// It has one again.
+    pub(super) fn come_back(&mut self, device: usize) {
+        self.away.remove(&device);
     }
 
     /// Every connection of a device breaks.

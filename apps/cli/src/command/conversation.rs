@@ -1,4 +1,4 @@
-//! Conversations: `start`, `conversations`, `accept`, `forget`, `members`, `add`, `remove`, `leave`.
+//! Conversations: `start`, `conversations`, `accept`, `forget`, `members`, `add`, `remove`, `move`, `leave`.
 
 use std::io::IsTerminal as _;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::wait;
-use crate::args::{Accept, Add, Leave, Named, Remove, Start};
+use crate::args::{Accept, Add, Leave, Move, Named, Remove, Start};
 use crate::output::{adding_text, body_text, conversation_state, is_said, member_line, sender};
 use crate::plain::plain_line;
 use crate::print::{line, object, tell};
@@ -247,6 +247,21 @@ async fn make_sure(json: bool, title: &str) -> Result<(), Problem> {
         true => Ok(()),
         false => Err(Problem::new("NOT_CONFIRMED", kept)),
     }
+}
+
+/// `move`.
+pub(super) async fn move_to(session: &Session, json: bool, arguments: &Move) -> Result<(), Problem> {
+    let conversation = find(session, json, &arguments.conversation).await?;
+    let there = session.client.conversation(conversation.id);
+    let kept = "it moves the next time that this profile is online";
+    wait::answer(session, arguments.patience, kept, there.move_to(arguments.relay.clone())).await?;
+    if json {
+        object(&json!(summary(session, conversation.id).await?));
+    } else {
+        let title = name::title(&conversation, session.me());
+        line(&format!("{title} goes on in a fresh mailbox; whoever reads the old one to its end follows."));
+    }
+    Ok(())
 }
 
 /// `leave`.

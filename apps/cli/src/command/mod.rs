@@ -133,6 +133,7 @@ async fn one(global: &Global, session: &Session, what: &What) -> Result<(), Prob
         What::Members(of) => conversation::members(session, json, of).await,
         What::Add(add) => conversation::add(session, json, add).await,
         What::Remove(remove) => conversation::remove(session, json, remove).await,
+        What::Move(what) => conversation::move_to(session, json, what).await,
         What::Leave(what) => conversation::leave(session, json, what).await,
         What::Send(send) => message::send(session, json, send).await,
         What::React(react) => message::react(session, json, react).await,

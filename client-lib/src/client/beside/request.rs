@@ -10,7 +10,7 @@ use super::ENTRIES;
 use crate::content::{Kind, Said, SaidError, Target};
 use crate::conversation::{ConversationId, MessageId};
 use crate::engine::{Command, Error, Page, Reply, Who};
-use crate::identity::{PersonId, SafetyNumber};
+use crate::identity::{PersonId, RelayUrl, SafetyNumber};
 
 /// Called once, with the answer.
 pub(super) type Then = Box<dyn FnOnce(Result<Value, Error>) + Send>;
@@ -98,6 +98,14 @@ pub(super) enum Request {
         /// Whom.
         person: PersonId,
     },
+    /// Go on in a fresh mailbox.
+    Move {
+        /// What.
+        conversation: ConversationId,
+        /// On this relay, which must be our own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        relay: Option<RelayUrl>,
+    },
     /// Leave.
     Leave {
         /// What.
@@ -147,7 +155,7 @@ fn a_minute() -> u64 {
 }
 
 /// The names of all methods.
-pub(super) const METHODS: [&str; 18] = [
+pub(super) const METHODS: [&str; 19] = [
     "account",
     "state",
     "conversations",
@@ -159,6 +167,7 @@ pub(super) const METHODS: [&str; 18] = [
     "start",
     "add",
     "remove",
+    "move",
     "leave",
     "accept",
     "forget",
@@ -267,6 +276,7 @@ impl Request {
             Self::Remove { conversation, person } => {
                 Command::Remove { conversation, person, reply: answer(then) }
             }
+            Self::Move { conversation, relay } => Command::Move { conversation, relay, reply: answer(then) },
             Self::Leave { conversation } => Command::Leave(conversation, answer(then)),
             Self::Accept { conversation, foreign_relay } => {
                 Command::Accept { conversation, foreign_relay, reply: answer(then) }
@@ -319,6 +329,7 @@ impl Request {
             Command::Remove { conversation, person, reply } => {
                 (Self::Remove { conversation, person }, read(reply))
             }
+            Command::Move { conversation, relay, reply } => (Self::Move { conversation, relay }, read(reply)),
             Command::Leave(conversation, reply) => (Self::Leave { conversation }, read(reply)),
             Command::Accept { conversation, foreign_relay, reply } => {
                 (Self::Accept { conversation, foreign_relay }, read(reply))

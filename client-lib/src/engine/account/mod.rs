@@ -192,6 +192,8 @@ impl Step<'_> {
         }
         self.flush()?;
         let all = crate::conversation::Conversation::all(self.tx)?;
-        Ok(all.iter().any(|(_, record)| record.relay_identity == *identity && record.is_read()))
+        Ok(all.iter().any(|(_, record)| {
+            record.relay_identity == *identity && record.is_read() && !record.awaits_consent()
+        }))
     }
 }

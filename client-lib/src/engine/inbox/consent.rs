@@ -52,7 +52,7 @@ impl Step<'_> {
 
     /// Whether a relay's address has no other key here: else whoever invites could cut this device off from
     /// a relay that it uses.
-    fn is_its_key(&mut self, relay: &RelayAddress) -> Result<bool, Error> {
+    pub(in crate::engine) fn is_its_key(&mut self, relay: &RelayAddress) -> Result<bool, Error> {
         let own = self.own()?;
         let known = Conversation::all(self.tx)?.into_iter().map(|(_, record)| record);
         let mut there = known.filter(|record| record.is_read() && record.relay_url == relay.url.as_str());
@@ -135,7 +135,18 @@ impl Step<'_> {
         id: &ConversationId,
         foreign_relay: bool,
     ) -> Result<Result<(), Error>, Error> {
-        let state = self.talk_known(id, |talk| Ok(talk.record().state.clone()))?;
+        let (state, moved) =
+            self.talk_known(id, |talk| Ok((talk.record().state.clone(), talk.record().moved_away())))?;
+        if let Some(relay) = moved {
+            if !foreign_relay {
+                return Err(Error::ForeignRelay(relay));
+            }
+            self.talk_known(id, |talk| {
+                talk.agree();
+                Ok(())
+            })?;
+            return Ok(Ok(()));
+        }
         match state {
             ConversationState::Invited => {}
             // Done before, by a caller that did not hear the answer.

@@ -75,7 +75,7 @@ impl Step<'_> {
             return Ok(Err(declined));
         }
         let by_last_resort = join.by_last_resort();
-        let epoch = join.epoch();
+        let (epoch, place) = (join.epoch(), join.info().place.number);
         if by_last_resort && !self.is_first_time(&join.id(), &invitation.mailbox, epoch)? {
             return Ok(Err(Declined::new(Cause::BadInvitation, "an invitation that was followed before")));
         }
@@ -88,7 +88,7 @@ impl Step<'_> {
         let reading = self.reading_of(id, invitation, &relay, apart)?;
         let mut record =
             Conversation::new(invitation.group, &relay, invitation.mailbox, ConversationState::Active);
-        record.epoch = epoch;
+        (record.epoch, record.place) = (epoch, place);
         record.inviter = Some(by.clone());
         (record.leaf_since, record.leaf_seq) = (self.now, invitation.seq);
         // What was said before we came counts as neither got nor read by us, and is not ours to confirm.
@@ -127,7 +127,7 @@ impl Step<'_> {
 
     /// A relay that is known by its identity keeps the address that it is known by: another could be one
     /// without TLS, or anybody's host, which nobody consented to.
-    pub(super) fn known_address(&mut self, relay: &RelayAddress) -> Result<RelayAddress, Error> {
+    pub(in crate::engine) fn known_address(&mut self, relay: &RelayAddress) -> Result<RelayAddress, Error> {
         let own = self.own()?;
         if own.relay()?.identity == relay.identity {
             return Ok(own.relay()?.clone());

@@ -92,8 +92,7 @@ impl Step<'_> {
             }
         }
         for (_, reading) in Reading::all(self.tx)? {
-            // One that serves a single conversation is there while that is read or looked at.
-            wanted.extend(reading.link().filter(|_| !reading.apart || reading.is_due(self.now)));
+            wanted.extend(reading.link().filter(|_| reading.wants_link(self.now)));
         }
         // Those for inboxes come and go with what is to be left there (`progress_inbox_posts`).
         let needless: Vec<LinkId> = self

@@ -36,6 +36,8 @@ pub(in crate::engine) enum Purpose {
 pub(in crate::engine) enum Pause {
     /// The relay does not have it yet.
     NotMade,
+    /// It is at a relay that the person has to agree to first (rule 25).
+    Consent,
     /// It contradicted what we know, which may pass: looked at again at this time, unix milliseconds, and
     /// then after twice the wait.
     LookAgain { at: u64, wait: u64 },
@@ -108,7 +110,17 @@ impl Reading {
             None => true,
             // Later than ever: the clock was put back since.
             Some(Pause::LookAgain { at, .. }) => at <= now || at > now.saturating_add(LONGEST_LOOK),
-            Some(Pause::NotMade) => false,
+            Some(Pause::NotMade | Pause::Consent) => false,
+        }
+    }
+
+    /// Whether its connection is wanted. One that serves a single conversation is there while that is read,
+    /// made or looked at; without consent there is none.
+    pub(in crate::engine) fn wants_link(&self, now: u64) -> bool {
+        match self.pause {
+            Some(Pause::Consent) => false,
+            Some(Pause::NotMade) => true,
+            _ => !self.apart || self.is_due(now),
         }
     }
 

@@ -9,7 +9,6 @@ use crate::engine::mailbox::Arrival;
 use crate::engine::people;
 use crate::group::{Member, Outcome, StagedChange};
 use crate::identity::{Credential, PersonId};
-use crate::outbox;
 use posthorn_proto::Turn;
 
 impl Talk<'_, '_> {
@@ -26,21 +25,27 @@ impl Talk<'_, '_> {
             let text = "the lock was turned in another way than its commit says";
             return Ok(After::Suspend(Cause::BadTurn, text));
         }
+        if self.leads_astray(&change.outcome().info.place)? {
+            let text = "a commit moves the conversation to where this device reads something else";
+            return Ok(After::Suspend(Cause::BadCommit, text));
+        }
         let Some(slot) = self.author_slot(change.aad(), arrival) else {
             return self.unreadable(arrival, Cause::Misplaced);
         };
         self.check_history(&slot, seq)?;
         let outcome = self.group(|group, _| group.apply(change))?;
-        if let Some(row) = self.change().commit_row.take() {
-            outbox::remove(self.step.tx, row)?;
-        }
+        self.give_up_commit()?;
         for member in &outcome.added {
             self.newcomer(member, seq)?;
         }
         let (added, removed) = (self.named_all(&outcome.added)?, self.named_all(&outcome.removed)?);
         self.epoch_began(&outcome, added, removed, seq)?;
         self.end_exchanges(&outcome.removed)?;
-        Ok(if outcome.keys.is_none() { After::End(ConversationState::Removed) } else { After::Go })
+        Ok(match &outcome.keys {
+            None => After::End(ConversationState::Removed),
+            Some(_) if outcome.info.place.number != self.record().place => After::Moved,
+            Some(_) => After::Go,
+        })
     }
 
     /// What follows from any commit, whoever made it.
@@ -74,7 +79,11 @@ impl Talk<'_, '_> {
             self.notice(Some(seq), Notice::Removed { by: by.clone(), who: removed })?;
         }
         if !added.is_empty() {
-            self.notice(Some(seq), Notice::Added { by, who: added })?;
+            self.notice(Some(seq), Notice::Added { by: by.clone(), who: added })?;
+        }
+        if outcome.info.place.number != self.record().place {
+            let relay = outcome.info.place.relay.url.to_string();
+            self.notice(Some(seq), Notice::Moved { by, relay })?;
         }
         self.look_again();
         self.tell();
@@ -140,7 +149,6 @@ impl Talk<'_, '_> {
         let record = self.change();
         record.members = named;
         record.name.clone_from(&info.about.name);
-        record.place = info.place.number;
         Ok(())
     }
 

@@ -52,6 +52,9 @@ impl Talk<'_, '_> {
 
     fn wanted(&mut self, intent: &Intent) -> Result<Wanted, Error> {
         let now = self.step.relay_now();
+        if let Intent::Move { relay_url, relay_identity } = intent {
+            return self.moving(relay_url, *relay_identity);
+        }
         let epoch = self.record().epoch;
         let leaves = self.leave_proposals_of(intent, epoch);
         self.group(|group, provider| wanted(provider, group, intent, leaves, now))
@@ -99,8 +102,8 @@ impl Talk<'_, '_> {
             Err(error) if error.is_storage() => return Err(error.into()),
             Err(error) => return self.cannot_stage(intent, wish, &error),
         };
-        let Some(next) = &staged.outcome.keys else { return Ok(false) };
-        (turn.post_key_hash, turn.turn_key_hash) = (next.post.hash(), next.turn.hash());
+        let Some(lock) = staged.outcome.lock() else { return Ok(false) };
+        [turn.post_key_hash, turn.turn_key_hash] = lock;
         if !staged.outcome.fits(&turn) {
             self.group(|group, _| group.clear_pending())?;
             self.intent_failed(intent, Cause::CannotAdd, "the change does not come out as it was asked for")?;
@@ -131,6 +134,7 @@ impl Talk<'_, '_> {
             self.intent_failed(intent, Cause::TooLarge, text)?;
             return Ok(false);
         };
+        let place = self.place_of(&staged)?;
         let parcel = Parcel::Commit {
             intent,
             sealed: SealedPost::new(post, &keys.post, envelope, epoch),
@@ -139,6 +143,7 @@ impl Talk<'_, '_> {
             removed: self.named_all(&staged.outcome.removed)?,
             welcome: staged.welcome,
             invitees,
+            place,
         };
         let row = outbox::put(self.step.tx, &mailbox, &parcel)?;
         self.change().commit_row = Some(row);
@@ -214,6 +219,7 @@ impl Talk<'_, '_> {
         }
         let outcome = self.group(|group, _| group.merge_pending())?;
         outbox::remove(self.step.tx, row)?;
+        let has_moved = outcome.info.place.number != self.record().place;
         let (seq, now) = (arrival.delivery.seq, self.step.now);
         if outcome.updates_committer {
             let record = self.change();
@@ -229,7 +235,10 @@ impl Talk<'_, '_> {
         }
         self.change().commit_row = None;
         self.epoch_began(&outcome, added, removed, seq)?;
-        if self.still_wanted(intent)? { Ok(After::Go) } else { self.intent_done(intent).map(|()| After::Go) }
+        if !self.still_wanted(intent)? {
+            self.intent_done(intent)?;
+        }
+        Ok(if has_moved { After::Moved } else { After::Go })
     }
 
     /// Whether one wish takes more than the commit that was made for it: an exchange is two.
@@ -246,10 +255,9 @@ impl Talk<'_, '_> {
     }
 
     /// Our pending commit will never be: the relay refuses it for good.
-    pub(in crate::engine) fn drop_commit(&mut self, row: i64, intent: i64, why: &str) -> Result<(), Error> {
+    pub(in crate::engine) fn drop_commit(&mut self, intent: i64, why: &str) -> Result<(), Error> {
         self.group(|group, _| group.clear_pending())?;
-        outbox::remove(self.step.tx, row)?;
-        self.change().commit_row = None;
+        self.give_up_commit()?;
         match crate::conversation::get_intent(self.step.tx, intent)? {
             Some(Intent::Update { .. }) => self.update_later(intent, why),
             _ => self.intent_failed(intent, Cause::Refused, why),
@@ -266,7 +274,7 @@ impl Talk<'_, '_> {
 }
 
 /// What a wish comes down to in the present epoch.
-enum Wanted {
+pub(super) enum Wanted {
     /// This change.
     Change(Box<Change>),
     /// It is true already.
@@ -335,6 +343,7 @@ fn wanted(
                 }
             }
         }
+        Intent::Move { .. } => {}
     }
     let nothing =
         change.add.is_empty() && change.remove.is_empty() && change.leaves.is_empty() && !change.update_self;

@@ -52,20 +52,25 @@ impl Talk<'_, '_> {
             self.step.live.openings_dirty = true;
             self.look_again();
             self.tell();
+            return Ok(());
         }
-        Ok(())
+        self.place_made()
     }
 
     fn creation_refused(&mut self, link: &LinkId, refusal: &Refusal) -> Result<(), Error> {
         match refusal.code {
             Some(ErrorCode::TokenUnknown) => {
                 self.change().token = None;
+                self.change_place(|place| place.token = None)?;
                 self.look_again();
             }
             // Created by a request whose answer was lost, and used since.
             Some(ErrorCode::MailboxExists) => return self.mailbox_created(),
             _ => {
                 self.step.back_off(link, refusal);
+                if !is_passing(refusal) && self.record().state != ConversationState::Creating {
+                    return self.place_refused(&refusal.message);
+                }
                 if !is_passing(refusal) {
                     let text = format!("the relay makes no mailbox: {}; it is tried again", refusal.message);
                     self.alarm(crate::conversation::Cause::Refused, None, text);

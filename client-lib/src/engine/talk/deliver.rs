@@ -21,6 +21,8 @@ pub(in crate::engine) enum After {
     Go,
     /// It cannot: the epoch that this device is in has ended in a way that it cannot follow.
     Suspend(Cause, &'static str),
+    /// It goes on in another mailbox, which the group names now.
+    Moved,
     /// It is over for us.
     End(ConversationState),
 }
@@ -131,6 +133,7 @@ impl Talk<'_, '_> {
         }
         match after {
             After::End(state) => self.end(state),
+            After::Moved => self.follow(),
             _ => {
                 self.resume();
                 self.look_again();
@@ -253,7 +256,7 @@ impl Talk<'_, '_> {
             return Ok(false);
         }
         match self.group(|group, _| group.keys()) {
-            Ok(keys) => Ok([keys.post.hash(), keys.turn.hash()] != told),
+            Ok(keys) => Ok(keys.lock() != told),
             Err(error) if error.is_fatal() => Err(error),
             // What has no keys has not those either.
             Err(_) => Ok(true),

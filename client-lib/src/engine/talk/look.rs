@@ -2,7 +2,7 @@
 
 use super::Talk;
 use crate::conversation::{Conversation, ConversationId, ConversationState, Entry, Intent, history, intents};
-use crate::engine::mailbox::reading::{Pause, Reading};
+use crate::engine::mailbox::reading::Reading;
 use crate::engine::people;
 use crate::engine::{ConversationSummary, Error, Link, MemberSummary, Page, Step, SyncState};
 use crate::identity::PersonId;
@@ -96,7 +96,7 @@ impl Step<'_> {
         let connected = links.iter().all(|link| self.live.known(link).is_some());
         let mut caught_up = connected;
         for (mailbox, reading) in Reading::all(self.tx)? {
-            if matches!(reading.pause, Some(Pause::NotMade | Pause::LookAgain { .. })) {
+            if reading.pause.is_some() {
                 continue;
             }
             let up = reading.link().and_then(|id| self.live.links.get(&id)).and_then(|link| link.up());

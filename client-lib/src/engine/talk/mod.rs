@@ -5,8 +5,8 @@
 //!
 //! In the order of a conversation's life: `start`, `create` (its mailbox), `candidate` (whom to add),
 //! `commit` (wishes into commits), `invite`, `post` (what is said), `deliver` (what comes: `said` by members,
-//! `changed` by commits), `receipt`, `suspend` (what cannot go on), `leave`; `look` tells all of it to the
-//! app.
+//! `changed` by commits), `receipt`, `moving` (to another mailbox), `suspend` (what cannot go on), `leave`;
+//! `look` tells all of it to the app.
 
 mod candidate;
 mod changed;
@@ -16,6 +16,7 @@ mod deliver;
 mod invite;
 mod leave;
 mod look;
+mod moving;
 mod post;
 mod receipt;
 mod said;

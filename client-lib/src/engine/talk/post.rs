@@ -85,8 +85,7 @@ impl Talk<'_, '_> {
             }
             Parcel::Commit { .. } => {
                 self.group(|group, _| group.clear_pending())?;
-                outbox::remove(self.step.tx, row)?;
-                self.change().commit_row = None;
+                self.give_up_commit()?;
             }
             Parcel::Inbox { .. } => {}
         }
@@ -96,9 +95,12 @@ impl Talk<'_, '_> {
     /// Posts our commit, or waits to read it back: what is said meanwhile would be of an epoch that ends.
     fn post_commit(&mut self, link: &LinkId) -> Result<(), Error> {
         let Some(row) = self.record().commit_row else { return Ok(()) };
-        let Some(Parcel::Commit { sealed, turn, .. }) = outbox::get(self.step.tx, row)? else {
+        let Some(Parcel::Commit { sealed, turn, place, .. }) = outbox::get(self.step.tx, row)? else {
             return Ok(());
         };
+        if place.is_some_and(|place| !place.is_made) {
+            return self.make_place(row);
+        }
         if sealed.posted.is_none() {
             let turn = Some(TurnRequest { key: turn.key(), turn: turn.turn() });
             self.post(link, row, &sealed, turn);
@@ -239,7 +241,7 @@ impl Talk<'_, '_> {
                     self.look_again();
                 }
                 Some(Parcel::Commit { intent, .. }) => {
-                    self.drop_commit(row, intent, &refusal.message)?;
+                    self.drop_commit(intent, &refusal.message)?;
                     self.look_again();
                 }
                 Some(Parcel::Inbox { .. }) | None => {}

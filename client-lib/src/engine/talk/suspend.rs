@@ -112,6 +112,7 @@ impl Talk<'_, '_> {
             self.step.close(&link, &mailbox);
         }
         let cause = if state == ConversationState::Left { Cause::Left } else { Cause::Removed };
+        self.give_up_commit()?;
         self.abandon_intents()?;
         self.delete_group()?;
         // An invitation reads nothing: the mailbox that it names may be another conversation's.
@@ -124,7 +125,6 @@ impl Talk<'_, '_> {
         (self.step.live.links_dirty, self.step.live.held_dirty) = (true, true);
         let record = self.change();
         record.state = state;
-        record.commit_row = None;
         record.leaving.clear();
         self.tell();
         Ok(())

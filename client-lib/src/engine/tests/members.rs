@@ -75,10 +75,30 @@ pub(super) fn commits(
     commits_with(desk, post, BEGINNING, change, |_| {})
 }
 
+/// Likewise in another mailbox, with what its author has seen there.
+pub(super) fn commits_at(
+    desk: &mut Desk,
+    at: (MailboxId, PostId),
+    seen: (u64, Chain),
+    change: impl FnOnce(&Group<'_>) -> Change,
+) -> (Vec<u8>, Turn) {
+    commits_in(desk, at, seen, change, |_| {})
+}
+
 /// Likewise, with what its author says to have seen, and a turn that says something else.
 fn commits_with(
     desk: &mut Desk,
     post: PostId,
+    seen: (u64, Chain),
+    change: impl FnOnce(&Group<'_>) -> Change,
+    bend: impl FnOnce(&mut Turn),
+) -> (Vec<u8>, Turn) {
+    commits_in(desk, (PLACE, post), seen, change, bend)
+}
+
+fn commits_in(
+    desk: &mut Desk,
+    (mailbox, post): (MailboxId, PostId),
     (seq, chain): (u64, Chain),
     change: impl FnOnce(&Group<'_>) -> Change,
     bend: impl FnOnce(&mut Turn),
@@ -95,12 +115,11 @@ fn commits_with(
             evict: change.remove.iter().map(reader).collect(),
         };
         let readers = AuthorSlot::readers(Some(&turn));
-        let aad = AuthorSlot { mailbox: PLACE, post, readers, seq, chain }.encode();
+        let aad = AuthorSlot { mailbox, post, readers, seq, chain }.encode();
         let staged = group.stage(own, &change, &aad)?;
-        let next = staged.outcome.keys.as_ref().expect("stays a member");
-        (turn.post_key_hash, turn.turn_key_hash) = (next.post.hash(), next.turn.hash());
+        [turn.post_key_hash, turn.turn_key_hash] = staged.outcome.lock().expect("stays a member");
         bend(&mut turn);
-        let slot = Slot { mailbox: PLACE, post, turn: TurnHash::of(Some(&turn)) };
+        let slot = Slot { mailbox, post, turn: TurnHash::of(Some(&turn)) };
         let envelope = keys.envelope.seal(&slot, &staged.commit, rng).expect("fits");
         group.merge_pending()?;
         Ok((envelope, turn))
@@ -253,10 +272,11 @@ fn an_old_invitation_revives_nothing() {
     assert_eq!(accepted.expect_err("nor then").code(), "BAD_INVITATION");
 }
 
-/// A commit that moves the conversation, or makes other names for its readers: newcomers would be sent
-/// elsewhere, and nobody's reader could be evicted any more. No member can even make one; a name may change.
+/// A commit that changes a part of the place: newcomers would be sent elsewhere, and nobody's reader could be
+/// evicted any more. No member can even make one (a whole move is another matter: `moves`); a name may
+/// change.
 #[test]
-fn a_commit_moves_nothing() {
+fn a_commit_moves_nothing_by_half() {
     let moves: [fn(&mut GroupInfo); 3] = [
         |info| info.place.mailbox = MailboxId([0x99; 16]),
         |info| info.place.relay.identity.0 = [9; 32],

@@ -14,6 +14,8 @@ pub(super) mod hostile;
 #[cfg(test)]
 mod members;
 #[cfg(test)]
+mod moves;
+#[cfg(test)]
 mod relays;
 #[cfg(test)]
 mod returns;

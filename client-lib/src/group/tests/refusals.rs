@@ -9,7 +9,7 @@ use openmls::prelude::{
     MlsGroup, RequiredCapabilitiesExtension, UnknownExtension,
 };
 use openmls_traits::OpenMlsProvider as _;
-use posthorn_proto::{DeviceId, Handle};
+use posthorn_proto::{DeviceId, Handle, MailboxId};
 use prost::Message as _;
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
@@ -20,8 +20,8 @@ use crate::group::info::{
 };
 use crate::group::key_package::unlimited;
 use crate::group::{
-    Change, Group, GroupError, GroupInfo, KeyPackageError, NAME_BYTES, OwnLeaf, PendingJoin, Place, Provider,
-    RULES, ReaderSecret, Received, Refusal, SUITE, UnverifiedKeyPackage, wire,
+    Change, Group, GroupError, GroupInfo, KNOWN_RULES, KeyPackageError, MOVING_RULES, NAME_BYTES, OwnLeaf,
+    PendingJoin, Provider, ReaderSecret, Received, Refusal, SUITE, UnverifiedKeyPackage, wire,
 };
 use crate::identity::{Credential, Device, Identity};
 
@@ -311,30 +311,71 @@ pub(super) fn leaf(me: &Me) -> LeafNodeParameters {
     LeafNodeParameters::builder().with_extensions(leaf_extensions(Some(&me.inbox)).expect("fits")).build()
 }
 
+/// How the group would be after an honest move.
+fn moved() -> GroupInfo {
+    let secret = ReaderSecret::generate(&mut ChaCha20Rng::from_seed([1; 32]));
+    info("talk").moved(relay(), MailboxId([9; 16]), secret)
+}
+
+/// A move is one step, to what is new, and nothing beside it.
 #[test]
-fn a_conversation_stays_in_its_place() {
-    let moves: [fn(&mut Place); 4] = [
-        |place| place.number = 2,
-        |place| place.mailbox.0[0] ^= 1,
-        |place| place.relay.identity.0[0] ^= 1,
-        |place| place.reader_secret = ReaderSecret::generate(&mut ChaCha20Rng::from_seed([1; 32])),
+fn a_commit_moves_the_conversation_by_one_step_or_not_at_all() {
+    let here = info("talk");
+    let bends: [&dyn Fn(&mut GroupInfo); 7] = [
+        &|info| info.place.number = 1,
+        &|info| info.place.number = 3,
+        &|info| info.place.mailbox = here.place.mailbox,
+        &|info| info.place.reader_secret = here.place.reader_secret.clone(),
+        &|info| info.rules = MOVING_RULES - 1,
+        &|info| info.about.name = "elsewhere".to_owned(),
+        &|info| info.others.push((0xF009, vec![1])),
     ];
-    for bend in moves {
+    for bend in bends {
         let mut parties = three();
-        let mut moved = info("talk");
-        bend(&mut moved.place);
+        let mut moved = moved();
+        bend(&mut moved);
         let refused = parties[1].stage(&Change { info: Some(moved.clone()), ..Change::default() });
         assert!(matches!(refused, Err(GroupError::Refused(Refusal::Moved))), "{refused:?}");
         let context = moved.to_extensions().expect("fits").iter().cloned().collect();
         let commit = commit_context(&mut parties[1], context);
         all_refuse(&mut parties, &commit, Refusal::Moved);
     }
+    let mut parties = three();
+    let carol = parties[1].talk(|group, _| group.members().expect("loads")[2].leaf);
+    let also_removes = Change { info: Some(moved()), remove: vec![carol], ..Change::default() };
+    let refused = parties[1].stage(&also_removes);
+    assert!(matches!(refused, Err(GroupError::Refused(Refusal::Moved))), "{refused:?}");
+}
+
+/// Whoever follows a move finds the key that the mailbox admits it by; the lock that is left behind fits the
+/// place where it is, and nobody else's keys.
+#[test]
+fn who_follows_a_move_finds_its_key_by_itself() {
+    let mut parties = three();
+    let before = parties[0].talk(|group, _| group.keys().expect("a member").lock());
+    let staged = parties[1].stage(&Change { info: Some(moved()), ..Change::default() }).expect("stages");
+    assert_eq!(staged.readers.len(), 3);
+    let left_behind = staged.outcome.lock().expect("stays");
+    parties[1].merge();
+    for party in [0, 2] {
+        parties[party].follow(&staged.commit).expect("follows");
+    }
+    let mut claimed = std::collections::BTreeSet::new();
+    for party in &mut parties {
+        let (reader, key) = party.talk(|group, _| group.claim_key().expect("a member"));
+        let made = staged.readers.iter().find(|one| one.id == reader).expect("is admitted");
+        assert_eq!(made.key_hash, key.hash());
+        assert!(claimed.insert(reader));
+        let lock = party.talk(|group, _| group.keys().expect("a member").lock());
+        assert!(lock != left_behind && lock != before && before != left_behind);
+        party.talk(|group, _| assert_eq!((group.info().rules, group.info().place.number), (MOVING_RULES, 2)));
+    }
 }
 
 /// Were they followed, one member could stop everybody's conversation until an update that never comes.
 #[test]
 fn rules_that_somebody_does_not_know_are_refused_and_so_are_lower_ones() {
-    for rules in [RULES + 1, u32::MAX, 0] {
+    for rules in [KNOWN_RULES + 1, u32::MAX, 0] {
         let mut parties = three();
         let asked = GroupInfo { rules, ..info("talk") };
         let refused = parties[1].stage(&Change { info: Some(asked.clone()), ..Change::default() });
@@ -349,10 +390,13 @@ fn rules_that_somebody_does_not_know_are_refused_and_so_are_lower_ones() {
 fn a_group_of_higher_rules_asks_for_an_update() {
     let (mut mallory, mut carol) = (Party::new("mallory"), Party::new("carol"));
     let package = carol.offer(&mut mallory);
-    let newer = GroupInfo { rules: RULES + 1, ..info("talk") };
+    let newer = GroupInfo { rules: KNOWN_RULES + 1, ..info("talk") };
     mallory.act(|provider, me| {
         let made = Group::create(provider, &me.leaf(), TALK, &newer);
-        assert!(matches!(made, Err(GroupError::RulesTooNew { rules }) if rules == RULES + 1), "{made:?}");
+        assert!(
+            matches!(made, Err(GroupError::RulesTooNew { rules }) if rules == KNOWN_RULES + 1),
+            "{made:?}"
+        );
         let left = Group::load(provider, &TALK);
         assert!(matches!(left, Err(GroupError::Unknown)), "{left:?}");
     });
@@ -365,7 +409,10 @@ fn a_group_of_higher_rules_asks_for_an_update() {
             .expect("valid MLS")
     });
     let refused = carol.join(&welcome.expect("added"));
-    assert!(matches!(refused, Err(GroupError::RulesTooNew { rules }) if rules == RULES + 1), "{refused:?}");
+    assert!(
+        matches!(refused, Err(GroupError::RulesTooNew { rules }) if rules == KNOWN_RULES + 1),
+        "{refused:?}"
+    );
     // As stored by a later version, which was then replaced by this one.
     mallory.act(|provider, _| {
         let mut group = raw_group(provider);
