@@ -19,13 +19,13 @@ pub use conversation::{
 };
 #[doc(inline)]
 pub use engine::{
-    Account, Consent, ConversationSummary, Error, Event, Known, MemberSummary, Page, Person, SyncState,
-    Waiting, Who,
+    Account, Consent, ConversationSummary, Error, Event, Known, MemberSummary, Page, Person, Relay,
+    SyncState, Unreachable, Waiting, Who,
 };
 #[doc(inline)]
 pub use identity::{
-    BadIdentityKey, BadPersonId, BadRelayUrl, ContactLink, IdentityKey, LinkError, PersonId, RelayUrl,
-    SafetyNumber,
+    BadIdentityKey, BadPersonId, BadRelayUrl, BadRoute, ContactLink, IdentityKey, LinkError, PersonId,
+    RelayUrl, Route, SafetyNumber,
 };
 #[doc(inline)]
 pub use posthorn_proto::id::{BadHandle, DeviceId, Handle};

@@ -17,6 +17,7 @@ const VARIANTS: &[(&str, &[&str])] = &[
         &[
             "connected",
             "disconnected",
+            "relay",
             "entry",
             "changed",
             "conversation",

@@ -89,6 +89,9 @@ pub(crate) enum What {
     Block(Whom),
     /// Take somebody's invitations again
     Unblock(Whom),
+    /// The relays that this profile uses
+    #[command(subcommand)]
+    Relay(Relay),
     /// Show the account, the connection, and what is still to be sent
     Status,
     /// Full-screen chat
@@ -115,6 +118,9 @@ pub(crate) struct Register {
     /// The invite code, where the relay wants one
     #[arg(long, default_value = "", value_name = "CODE", hide_default_value = true)]
     pub(crate) invite: String,
+    /// Reach it through a SOCKS5 proxy, such as Tor's: socks5://127.0.0.1:9050
+    #[arg(long, value_name = "URL")]
+    pub(crate) proxy: Option<String>,
     /// Keep the passphrase in the system's keyring, so that it is not asked for again
     #[arg(long)]
     pub(crate) keyring: bool,
@@ -142,7 +148,7 @@ pub(crate) struct NewPassphrase {
 /// `start`.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Start {
-    /// Contact links, or handles at your own relay
+    /// Contact links, handles at your own relay, or handle@host of another one
     #[arg(required = true, value_name = "MEMBER")]
     pub(crate) members: Vec<String>,
     /// What the conversation is called
@@ -156,6 +162,33 @@ pub(crate) struct Start {
     pub(crate) id: Option<ConversationId>,
     #[command(flatten)]
     pub(crate) patience: Patience,
+}
+
+/// `relay`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Relay {
+    /// List them, with how many conversations live there
+    List,
+    /// Use another relay from now on: invitations that lead there need no --foreign-relay any more
+    Use(RelayNamed),
+    /// Reach a relay through a SOCKS5 proxy, such as Tor's
+    Proxy(RelayProxy),
+}
+
+/// `relay proxy`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RelayProxy {
+    /// Which; your own relay's proxy serves all that have none of their own
+    pub(crate) relay: String,
+    /// socks5://host:port; `direct` for none; `default` to do as for your own relay
+    pub(crate) proxy: String,
+}
+
+/// A relay.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RelayNamed {
+    /// wss://host or wss://host:port; ws:// is without TLS: whoever is on the way sees what a relay sees
+    pub(crate) relay: String,
 }
 
 /// How long a command that needs the relay waits for it.
@@ -341,7 +374,7 @@ pub(crate) struct React {
 pub(crate) struct Add {
     /// Its id, the beginning of its id, its name, or the handle of its only other member
     pub(crate) conversation: String,
-    /// Contact links, or handles at your own relay
+    /// Contact links, handles at your own relay, or handle@host of another one
     #[arg(required = true, value_name = "MEMBER")]
     pub(crate) members: Vec<String>,
     #[command(flatten)]

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use posthorn_client::conversation::{ConversationId, ConversationState};
-use posthorn_client::engine::{ConversationSummary, Person, Who};
+use posthorn_client::engine::{ConversationSummary, Known, Person, Who};
 use posthorn_client::identity::{ContactLink, LinkError, PersonId};
 use posthorn_proto::Handle;
 use unicode_normalization::UnicodeNormalization as _;
@@ -91,6 +91,12 @@ fn is_with(conversation: &ConversationSummary, me: &PersonId, handle: &str) -> b
     }
 }
 
+/// Somebody who is called this at another relay, or says so, and nobody else is known by it.
+fn is_elsewhere(person: &Person, handle: &str) -> bool {
+    let bare = person.handle.split_once(['@', '#']).map(|(bare, _)| bare);
+    bare == Some(handle) && person.known != Known::Contradicted
+}
+
 /// It takes messages, at once or later.
 pub(crate) fn is_live(conversation: &ConversationSummary) -> bool {
     conversation.state.takes_messages()
@@ -126,7 +132,13 @@ pub(crate) fn find<'a>(
     let unnamed_with =
         |conversation: &&ConversationSummary| conversation.name.is_empty() && with(conversation);
     let called = |conversation: &&ConversationSummary| named(conversation) || unnamed_with(conversation);
-    let ways: [&dyn Fn(&&ConversationSummary) -> bool; 4] = [&called, &with, &begins, &nearly_named];
+    // Somebody at another relay, by the name there alone.
+    let with_elsewhere = |conversation: &&ConversationSummary| match &others(conversation, me)[..] {
+        [other] => is_elsewhere(other, text),
+        _ => false,
+    };
+    let ways: [&dyn Fn(&&ConversationSummary) -> bool; 5] =
+        [&called, &with, &begins, &with_elsewhere, &nearly_named];
     for matching in ways {
         let found: Vec<_> = list.iter().filter(matching).collect();
         let live: Vec<_> = found.iter().copied().filter(|conversation| is_live(conversation)).collect();
@@ -205,9 +217,12 @@ fn distance(one: &str, other: &str) -> usize {
     row[other.len()]
 }
 
-/// Somebody to talk to: a contact link, or a handle at our own relay.
+/// Somebody to talk to: a contact link, a handle at our own relay, or one at another (`bob@relay.example`).
 pub(crate) fn contact(text: &str) -> Result<Who, Problem> {
     let text = text.trim();
+    if let Some(elsewhere) = Who::elsewhere(text) {
+        return Ok(elsewhere);
+    }
     if text.contains("://") {
         return text.parse::<ContactLink>().map(Who::Link).map_err(|error: LinkError| {
             Problem::new("BAD_LINK", format!("that contact link cannot be used: {error}"))
@@ -241,9 +256,12 @@ pub(crate) fn contacts(texts: &[String]) -> Result<Vec<Who>, Problem> {
 /// only a name.
 pub(crate) fn none_is_member(contacts: &[Who], conversation: &ConversationSummary) -> Result<(), Problem> {
     for contact in contacts {
-        if let Who::Handle(handle) = contact
-            && conversation.members.iter().any(|member| member.handle == handle.as_str())
-        {
+        let handle = match contact {
+            Who::Handle(handle) => handle.to_string(),
+            Who::Elsewhere(handle, relay) => format!("{handle}@{}", relay.host()),
+            _ => continue,
+        };
+        if conversation.members.iter().any(|member| member.handle == handle) {
             return Err(Problem::new(
                 "ALREADY_MEMBER",
                 format!("{handle} is a member already: nothing was changed"),
@@ -278,11 +296,15 @@ pub(crate) fn person<'a>(
     let id = text.parse::<PersonId>().ok();
     let (name, beginning) = text.split_once('#').unwrap_or((text, ""));
     let known_as = |person: &Person| person.handle.split('#').next().unwrap_or_default().to_owned();
-    let ways: [&dyn Fn(&&&Person) -> bool; 3] =
-        [&|known| Some(known.person) == id, &|known| known.handle == text, &|known| {
+    let ways: [&dyn Fn(&&&Person) -> bool; 4] = [
+        &|known| Some(known.person) == id,
+        &|known| known.handle == text,
+        &|known| {
             let id = known.person.to_string();
             !beginning.is_empty() && known_as(known) == name && id.starts_with(&beginning.to_lowercase())
-        }];
+        },
+        &|known| is_elsewhere(known, text),
+    ];
     for matching in ways {
         let mut found: Vec<&Person> = people.iter().filter(matching).copied().collect();
         found.sort_by_key(|known| known.person);
@@ -498,6 +520,14 @@ pub(crate) mod tests {
         let people = [someone("bob"), other.clone()];
         assert_eq!(person(&people, "bob").map(|found| found.person), Ok(id_of("bob")), "who is that");
         assert_eq!(person(&people, &typed).map(|found| found.person), Ok(other.person));
+        // Somebody at another relay is meant by the name there alone, as long as nobody here has it.
+        let there = someone("cleo@relay.example");
+        let people = [someone("bob"), there.clone()];
+        for text in ["cleo", "@cleo", "cleo@relay.example"] {
+            assert_eq!(person(&people, text).map(|found| found.person), Ok(there.person), "{text}");
+        }
+        let people = [someone("cleo"), there.clone()];
+        assert_eq!(person(&people, "cleo").map(|found| found.person), Ok(id_of("cleo")));
     }
 
     #[test]
@@ -515,6 +545,14 @@ pub(crate) mod tests {
     fn contacts_are_links_or_handles() {
         assert!(matches!(contact("bob"), Ok(Who::Handle(_))));
         assert!(matches!(contact("@bob"), Ok(Who::Handle(_))));
+        let at = |text: &str| match contact(text) {
+            Ok(Who::Elsewhere(handle, relay)) => format!("{handle} {relay}"),
+            other => panic!("{text}: {other:?}"),
+        };
+        assert_eq!(at("bob@relay.example"), "bob wss://relay.example");
+        assert_eq!(at("bob@relay.example:4100"), "bob wss://relay.example:4100");
+        assert_eq!(at("bob@127.0.0.1:4100"), "bob ws://127.0.0.1:4100");
+        assert_eq!(at("bob@ws://10.0.0.1:4100"), "bob ws://10.0.0.1:4100");
         let problem = contact("Bob").expect_err("upper case");
         assert_eq!(problem.code(), "BAD_HANDLE");
         assert!(problem.message().ends_with("; did you mean bob?"), "{problem:?}");

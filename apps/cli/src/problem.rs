@@ -10,8 +10,8 @@ use crate::signal::Signal;
 use crate::{advice, disk, print};
 
 /// Codes of what was typed wrongly.
-const TYPED_WRONGLY: [&str; 7] =
-    ["USAGE", "BAD_RELAY", "BAD_HANDLE", "BAD_LINK", "BAD_TEXT", "BAD_CONTENT", "BAD_NAME"];
+const TYPED_WRONGLY: [&str; 8] =
+    ["USAGE", "BAD_RELAY", "BAD_PROXY", "BAD_HANDLE", "BAD_LINK", "BAD_TEXT", "BAD_CONTENT", "BAD_NAME"];
 
 /// A stable code for programs, a line for people.
 #[derive(Debug, Clone, PartialEq, Eq)]

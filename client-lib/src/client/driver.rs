@@ -160,8 +160,8 @@ impl Driver {
         for effect in effects {
             match effect {
                 Effect::Connect(id) => {
-                    let connection =
-                        Connection::start(id.clone(), self.next_generation, self.to_inputs.clone());
+                    let (route, inputs) = (self.engine.route(&id.relay), self.to_inputs.clone());
+                    let connection = Connection::start(id.clone(), route, self.next_generation, inputs);
                     self.next_generation += 1;
                     self.connections.insert(id, connection);
                 }

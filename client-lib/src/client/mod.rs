@@ -17,9 +17,9 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::conversation::ConversationId;
 use crate::engine::{
-    Account, Command, Consent, ConversationSummary, Error, Event, Person, Reply, SyncState, Who,
+    Account, Command, Consent, ConversationSummary, Error, Event, Person, Relay, Reply, SyncState, Who,
 };
-use crate::identity::{PersonId, RelayUrl, SafetyNumber};
+use crate::identity::{PersonId, RelayUrl, Route, SafetyNumber};
 use crate::store::Database;
 #[cfg(unix)]
 pub use beside::Share;
@@ -194,12 +194,30 @@ impl Client {
         self.ask(|reply| Command::SafetyNumber(person, reply)).await
     }
 
+    /// The relays that this device uses, our own first.
+    pub async fn relays(&self) -> Result<Vec<Relay>, Error> {
+        self.ask(Command::Relays).await
+    }
+
+    /// From now on a relay is in use: invitations that lead there need no more consent. It may be one without
+    /// TLS, where whoever is on the way sees what a relay sees.
+    pub async fn use_relay(&self, relay: RelayUrl) -> Result<(), Error> {
+        self.ask(|reply| Command::UseRelay(relay, reply)).await
+    }
+
+    /// From now on a relay is reached like this; `None` = like our own relay. Before registering, it can be
+    /// said of the relay where the account shall be.
+    pub async fn route(&self, relay: RelayUrl, route: Option<Route>) -> Result<(), Error> {
+        self.ask(|reply| Command::Route { relay, route, reply }).await
+    }
+
     /// How far everything is.
     pub async fn state(&self) -> Result<SyncState, Error> {
         self.ask(Command::State).await
     }
 
-    /// Waits until everything is sent and everything that the relay has is read. Errors:
+    /// Waits until everything is sent and everything that the relay has is read; what is at other relays that
+    /// cannot be reached is not waited for ([`SyncState::unreachable`]). Errors:
     /// [`Error::NotSettled`], which says what it waited for.
     pub async fn settled(&self, timeout: Duration) -> Result<(), Error> {
         let settled =

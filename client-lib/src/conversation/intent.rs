@@ -5,7 +5,7 @@ use posthorn_proto::{DeviceId, RelayIdentity};
 use serde::{Deserialize, Serialize};
 
 use super::ConversationId;
-use crate::identity::{IdentityKey, PersonId};
+use crate::identity::{IdentityKey, PersonId, RelayUrl};
 use crate::store::table::Queue;
 use crate::store::{StoreError, Transaction};
 
@@ -53,8 +53,10 @@ pub(crate) enum Intent {
 /// Somebody to be added, and what was found out about them so far.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Candidate {
-    /// The account, on our own relay.
+    /// The account.
     pub(crate) handle: String,
+    /// The URL of its relay, if that is not our own.
+    pub(crate) relay: Option<String>,
     /// Who a contact link, or the directory earlier, said that is.
     pub(crate) person: Option<PersonId>,
     /// The verified card, encoded; `None` until looked up.
@@ -73,6 +75,30 @@ pub(crate) struct Package {
 }
 
 impl Candidate {
+    /// Somebody of whom nothing more was found out yet.
+    pub(crate) fn new(handle: String, relay: Option<&RelayUrl>, person: Option<PersonId>) -> Self {
+        let relay = relay.map(|relay| relay.as_str().to_owned());
+        Self { handle, relay, person, card: None, packages: Vec::new() }
+    }
+
+    /// Whether this is the account of this name there.
+    pub(crate) fn is(&self, handle: &str, relay: Option<&str>) -> bool {
+        self.handle == handle && self.relay.as_deref() == relay
+    }
+
+    /// The relay to ask about them, if it is not our own.
+    pub(crate) fn elsewhere(&self) -> Option<RelayUrl> {
+        self.relay.as_ref().and_then(|relay| RelayUrl::parse(relay).ok())
+    }
+
+    /// What they are called before it is known who they are.
+    pub(crate) fn name(&self) -> String {
+        match self.elsewhere() {
+            Some(relay) => format!("{}@{}", self.handle, relay.host()),
+            None => self.handle.clone(),
+        }
+    }
+
     /// The identity, once it is known.
     pub(crate) fn identity_key(&self) -> Option<IdentityKey> {
         self.person.and_then(|person| IdentityKey::try_from(&person.0[..]).ok())

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Error;
 use crate::content::{Said, device_of_text, device_text};
 use crate::conversation::{Cause, ConversationId, ConversationState, Entry, GroupId, MessageId};
-use crate::identity::{ContactLink, PersonId, RelayUrl, SafetyNumber};
+use crate::identity::{ContactLink, PersonId, RelayUrl, Route, SafetyNumber};
 
 /// One of the connections to a relay. What one says no other does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,6 +29,9 @@ pub enum Link {
     Apart(ConversationId),
     /// Never authenticates: leaves something in the inboxes of others, then ends. Made anew each time.
     Post,
+    /// Never authenticates: asks the directory of a relay where we have no account who somebody is, then
+    /// ends.
+    Directory,
 }
 
 /// A connection, whether it is up or not.
@@ -277,6 +280,20 @@ pub enum Command {
     },
     /// The safety number with somebody.
     SafetyNumber(PersonId, Reply<SafetyNumber>),
+    /// The relays that this device uses, our own first.
+    Relays(Reply<Vec<Relay>>),
+    /// From now on this relay is in use: invitations that lead there need no more consent, and it may be one
+    /// without TLS.
+    UseRelay(RelayUrl, Reply<()>),
+    /// From now on a relay is reached like this. Also without an account: then for registering.
+    Route {
+        /// Which.
+        relay: RelayUrl,
+        /// How; `None` = like our own relay.
+        route: Option<Route>,
+        /// Done.
+        reply: Reply<()>,
+    },
     /// How is it going?
     State(Reply<SyncState>),
 }
@@ -326,8 +343,20 @@ pub enum Who {
     Link(ContactLink),
     /// By handle at our own relay: the relay's word is taken for the identity, until it is verified.
     Handle(Handle),
+    /// Likewise at another relay, which is asked without an account there.
+    Elsewhere(Handle, RelayUrl),
     /// Somebody who was met.
     Person(PersonId),
+}
+
+impl Who {
+    /// `handle@host`, `handle@host:port`, or `handle@wss://host:port` with the relay's URL; `None` if it is
+    /// something else.
+    pub fn elsewhere(text: &str) -> Option<Self> {
+        let (handle, relay) = text.trim().split_once('@')?;
+        let url = if relay.contains("://") { RelayUrl::parse(relay) } else { RelayUrl::of_host(relay) };
+        Some(Self::Elsewhere(Handle::parse(handle).ok()?, url.ok()?))
+    }
 }
 
 /// The account of this profile.
@@ -434,7 +463,7 @@ pub struct MemberSummary {
 pub struct SyncState {
     /// The connections to our own relay are up.
     pub connected: bool,
-    /// Every mailbox is open and read to the head that the relay told.
+    /// Every mailbox at a relay that can be reached is open and read to the head that the relay told.
     pub caught_up: bool,
     /// Parcels in the outbox that can go.
     pub outbox: u64,
@@ -444,6 +473,35 @@ pub struct SyncState {
     pub registered: bool,
     /// What the relay makes us wait for.
     pub waiting: Option<Waiting>,
+    /// Relays other than our own that cannot be reached. What lies there, or is to go there, waits, and is
+    /// not counted above.
+    pub unreachable: Vec<Unreachable>,
+}
+
+/// A relay that this device uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Relay {
+    /// Its URL.
+    pub relay: String,
+    /// Whether our account is there.
+    pub own: bool,
+    /// The conversations that live there and go on.
+    pub conversations: u64,
+    /// Why it cannot be reached, for people; `None` if nothing is known of that.
+    pub unreachable: Option<String>,
+    /// How it is reached: `direct`, or the URL of a proxy.
+    pub route: String,
+}
+
+/// A relay that cannot be reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Unreachable {
+    /// Its URL.
+    pub relay: String,
+    /// Why, for people.
+    pub reason: String,
 }
 
 /// The relay refuses something for now.
@@ -463,14 +521,21 @@ pub struct Waiting {
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
-    /// A connection to a relay can be used. [`SyncState::connected`] tells whether all to our own are.
+    /// A connection to our own relay can be used. [`SyncState::connected`] tells whether all are.
     Connected,
-    /// A connection ended.
+    /// A connection to our own relay ended.
     Disconnected {
         /// Why, for people.
         reason: String,
         /// The next try.
         retry_in_ms: u64,
+    },
+    /// Another relay cannot be reached, or can be again: only what lies there waits for it.
+    Relay {
+        /// Its URL.
+        relay: String,
+        /// Why it cannot be reached, for people; `None` once it is.
+        unreachable: Option<String>,
     },
     /// A new entry in a history.
     Entry(Box<Entry>),

@@ -57,6 +57,9 @@ impl Step<'_> {
                 self.reply(reply, |step| step.talk_known(&conversation, |talk| talk.mark_read(up_to)))
             }
             Command::SafetyNumber(person, reply) => self.reply(reply, |step| step.safety_number(&person)),
+            Command::Relays(reply) => self.reply(reply, Self::relays),
+            Command::UseRelay(relay, reply) => self.reply(reply, |step| step.use_relay(&relay, None, true)),
+            Command::Route { relay, route, reply } => self.reply(reply, |step| step.set_route(&relay, route)),
             Command::State(reply) => self.reply(reply, Self::state),
         }
     }

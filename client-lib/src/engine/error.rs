@@ -49,9 +49,9 @@ pub enum Error {
     /// Nobody was named.
     #[error("name at least one other person")]
     Nobody,
-    /// A contact whose account is at another relay.
+    /// Somebody whose account is at another relay, nobody knows where.
     #[error(
-        "{handle} is at {relay}, and accounts at other relays than your own cannot be looked up yet: let them invite you"
+        "{handle} is at another relay ({relay}), and its address is not known here: name them by their contact link, or as {handle}@HOST"
     )]
     OtherRelay {
         /// Who.
@@ -64,6 +64,11 @@ pub enum Error {
         "this conversation lives on {0}, which this device has never connected to: accept that relay, too"
     )]
     ForeignRelay(String),
+    /// Somebody named a relay without TLS that is not on this machine.
+    #[error(
+        "{0} is without TLS, so that whoever is on the way there sees what a relay sees: if you want to use it all the same, say so by naming it yourself (posthorn relay use {0})"
+    )]
+    PlainRelay(String),
     /// A change that cannot be.
     #[error("{reason} ({cause})")]
     Failed {
@@ -120,6 +125,7 @@ impl Error {
             Self::Nobody => "NOBODY",
             Self::OtherRelay { .. } => "OTHER_RELAY",
             Self::ForeignRelay(_) => "FOREIGN_RELAY",
+            Self::PlainRelay(_) => "PLAIN_RELAY",
             Self::Failed { cause, .. } => cause,
             Self::Refused { .. } => "REFUSED",
             Self::Stopped => "STOPPED",

@@ -7,12 +7,13 @@ use posthorn_proto::MailboxId;
 
 use super::account::Own;
 use super::account::profile::Profile;
-use super::api::{Consent, LinkId, Reply, Waiting};
+use super::api::{Consent, LinkId, Reply, Unreachable, Waiting};
 use super::link::LinkState;
 use super::mailbox::reading::{Purpose, Reading};
 use super::talk::Open;
 use super::{Account, Error, Randomness, careful};
 use crate::conversation::{Conversation, ConversationId, intents};
+use crate::identity::{RelayUrl, Route};
 use crate::store::{Database, Transaction};
 
 /// Conversations that are kept loaded between steps: state, place and group of each, some 100 KiB for a
@@ -55,6 +56,12 @@ pub(super) struct Live {
     pub(super) paused: BTreeMap<MailboxId, u64>,
     /// Kinds of requests that the relay refuses for now, until when.
     pub(super) held_back: BTreeMap<HeldBack, Waiting>,
+    /// Relays other than our own that cannot be reached, and why.
+    pub(super) unreachable: BTreeMap<RelayUrl, String>,
+    /// How the person wants relays to be reached, as the database has it.
+    pub(super) routes: BTreeMap<RelayUrl, Route>,
+    /// Where our own relay is, as far as routes depend on it.
+    pub(super) own_url: Option<RelayUrl>,
     /// Mailboxes of ours of which it was told that the relay calls an opening malformed.
     pub(super) malformed: BTreeSet<MailboxId>,
     /// The relay's clock less ours, milliseconds, once it greeted us.
@@ -97,11 +104,12 @@ impl Promised {
 }
 
 /// What a relay rations on its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum HeldBack {
     Registration,
     Tokens,
-    Directory,
+    /// Of our own relay, or of another one.
+    Directory(RelayUrl),
 }
 
 /// Who waits for an intent.
@@ -143,6 +151,8 @@ impl Live {
             kept.intents.extend(intents(&tx, &id)?.into_iter().map(|(row, _)| row));
         }
         live.places = places(&tx)?;
+        live.routes = super::link::route::all(&tx)?;
+        live.own_url = Profile::load(&tx)?.map(|profile| profile.relay_url()).transpose()?;
         live.inbox_posts_at = Some(now);
         tx.commit()?;
         Ok((live, kept))
@@ -173,6 +183,19 @@ impl Live {
         self.timers = timers.into_iter().map(|(at, id)| (at.saturating_sub(back), id)).collect();
         // The relay's clock was not put back.
         self.skew = self.skew.saturating_add_unsigned(back);
+    }
+
+    /// Why a relay elsewhere cannot be reached, if it cannot.
+    pub(super) fn why_unreachable(&self, relay: &str) -> Option<&String> {
+        self.unreachable.iter().find(|(known, _)| known.as_str() == relay).map(|(_, why)| why)
+    }
+
+    pub(super) fn all_unreachable(&self) -> Vec<Unreachable> {
+        let one = |(relay, reason): (&RelayUrl, &String)| Unreachable {
+            relay: relay.to_string(),
+            reason: reason.clone(),
+        };
+        self.unreachable.iter().map(one).collect()
     }
 
     /// Closes what was not used for longest.

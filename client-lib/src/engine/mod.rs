@@ -36,10 +36,11 @@ use rand::CryptoRng;
 
 pub use api::{
     Account, Answer, Command, Consent, ConversationSummary, Effect, Event, Input, Known, Link, LinkId,
-    MemberSummary, Page, Person, Reply, SyncState, Waiting, Who,
+    MemberSummary, Page, Person, Relay, Reply, SyncState, Unreachable, Waiting, Who,
 };
 pub use error::Error;
 
+use crate::identity::{RelayUrl, Route};
 use crate::store::Database;
 use live::{Live, Promised};
 use step::Step;
@@ -119,6 +120,11 @@ impl Engine {
     /// When [`Input::Tick`] is wanted at the latest, unix milliseconds.
     pub fn wake_at(&self) -> Option<u64> {
         if self.failure.is_some() { Some(0) } else { self.live.wake_at() }
+    }
+
+    /// The way to a relay, for whoever makes the connections.
+    pub fn route(&self, relay: &RelayUrl) -> Route {
+        self.live.route(relay)
     }
 
     /// Ends the work in order: the next start knows that nothing killed this one.

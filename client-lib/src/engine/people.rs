@@ -2,15 +2,17 @@
 //!
 //! A name is what a person says of themselves. It stands as it is where the relay's directory or a contact
 //! link gave their key for it (`people::pin`), and where nobody else is known by it; a name that belongs to
-//! somebody else is shown with the beginning of the key behind it.
+//! somebody else is shown with the beginning of the key behind it. A name for which another relay gave the
+//! key is shown with that relay's host behind it.
 
 use posthorn_proto::{DeviceId, Handle, RelayIdentity};
 use serde::{Deserialize, Serialize};
 
 use super::account::Own;
+use super::link::known::address_of;
 use super::{Error, Known, Person};
 use crate::content::Named;
-use crate::identity::{Card, Credential, IdentityKey, PersonId, UnverifiedCard};
+use crate::identity::{Card, Credential, IdentityKey, PersonId, RelayAddress, UnverifiedCard};
 use crate::inbox::InboxAddress;
 use crate::people::{block as blocked, pin};
 use crate::store::table::Table;
@@ -41,6 +43,11 @@ pub(super) struct Contact {
 impl Contact {
     fn new(person: PersonId) -> Self {
         Self { person, handle: String::new(), relay: None, card: None, private: Vec::new(), accepted: false }
+    }
+
+    /// The relay that their card names.
+    pub(super) fn address(&self) -> Option<RelayAddress> {
+        self.card().map(|card| card.relay().clone())
     }
 
     /// The card that we hold; it was verified before it was stored.
@@ -167,10 +174,18 @@ fn shown(
     relay: Option<&RelayIdentity>,
     handle: &str,
 ) -> Result<(Known, String), Error> {
+    let elsewhere = relay.filter(|relay| Some(*relay) != own.profile.relay_identity.as_ref());
+    // Where a relay vouches for a name, it stands with that relay's host: like that it is nobody else's.
+    if let (Some(relay), Ok(name)) = (elsewhere, Handle::parse(handle))
+        && *person != own.person
+        && pin::pinned(tx, relay, &name)? == Some(*person)
+        && let Some(address) = address_of(tx, relay)?
+    {
+        return Ok((Known::Pinned, format!("{handle}@{}", address.url.host())));
+    }
     let known = known(tx, own, person, relay, handle)?;
     // A name at another relay reads like one at ours, where it may be somebody else's one day.
-    let is_elsewhere = relay != own.profile.relay_identity.as_ref();
-    let is_apart = known == Known::Contradicted || (known == Known::Claimed && is_elsewhere);
+    let is_apart = known == Known::Contradicted || (known == Known::Claimed && elsewhere.is_some());
     Ok((known, if is_apart { apart(handle, person) } else { handle.to_owned() }))
 }
 
@@ -197,6 +212,11 @@ fn known(
         }
     }
     Ok(word)
+}
+
+/// A shown name without what stands behind it.
+fn bare(shown: &str) -> &str {
+    shown.split(['#', '@']).next().unwrap_or_default()
 }
 
 /// A name that may be taken for somebody else's, told apart.
@@ -245,7 +265,7 @@ pub(super) fn of_named(tx: &Transaction<'_>, own: &Own, who: &Named) -> Result<P
     } else {
         contact.as_ref().and_then(|c| c.relay)
     };
-    let handle = who.handle.split('#').next().unwrap_or_default();
+    let handle = bare(&who.handle);
     let (known, shown) = shown(tx, own, &who.person, relay.as_ref(), handle)?;
     Ok(Person {
         person: who.person,

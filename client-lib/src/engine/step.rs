@@ -41,10 +41,7 @@ impl<'a> Step<'a> {
                 self.link_connected(&id);
                 Ok(())
             }
-            Input::Disconnected(id, reason) => {
-                self.link_disconnected(&id, reason);
-                Ok(())
-            }
+            Input::Disconnected(id, reason) => self.link_disconnected(&id, reason),
             Input::Frames(id, frames) => self.frames(&id, frames),
             Input::Command(command) => self.command(command),
         }

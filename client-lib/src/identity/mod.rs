@@ -4,7 +4,8 @@
 //! [`Credential`] says that a device belongs to an identity (`credential.rs`); a [`Card`] is what an identity
 //! shows strangers (`card.rs`); a [`ContactLink`] is how people pass it on (`link.rs`); [`safety_number`] is
 //! what two people compare (`safety.rs`). Everything else names people by their [`PersonId`] (`person.rs`).
-//! What came from outside is `Unverified*` until verifying consumed it.
+//! What came from outside is `Unverified*` until verifying consumed it. Relays have a [`RelayUrl`] and are
+//! reached by a [`Route`].
 //!
 //! This module makes no randomness, reads no clock, stores nothing and sends nothing.
 
@@ -15,6 +16,7 @@ mod key;
 mod link;
 mod person;
 mod relay;
+mod route;
 mod safety;
 #[cfg(test)]
 mod tests;
@@ -26,6 +28,7 @@ pub use key::{BadIdentityKey, Identity, IdentityKey, SIGNATURE_BYTES};
 pub use link::{ContactLink, LinkError};
 pub use person::{BadPersonId, PersonId};
 pub use relay::{BadRelayUrl, RelayAddress, RelayUrl};
+pub use route::{BadRoute, Route};
 pub use safety::{SafetyNumber, safety_number};
 
 pub(crate) mod wire {

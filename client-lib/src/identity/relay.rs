@@ -32,9 +32,45 @@ impl RelayUrl {
         }
     }
 
+    /// A relay by `host`, `host:port`, `[v6]` or `[v6]:port`, as it stands behind a handle: with TLS, unless
+    /// it is on this machine.
+    pub fn of_host(text: &str) -> Result<Self, BadRelayUrl> {
+        let scheme = if is_loopback(host_of(text)) { "ws" } else { "wss" };
+        if is_authority(text) { Self::parse(&format!("{scheme}://{text}")) } else { Err(BadRelayUrl) }
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Host and port, as they stand behind a handle; without the port that TLS has anyway.
+    pub fn host(&self) -> &str {
+        let (is_secure, authority) = self.split();
+        if is_secure { authority.strip_suffix(":443").unwrap_or(authority) } else { authority }
+    }
+
+    /// Whether whoever is on the way to it could read along: it has no TLS, and is on another machine.
+    pub fn is_exposed(&self) -> bool {
+        let (is_secure, authority) = self.split();
+        !is_secure && !is_loopback(host_of(authority))
+    }
+
+    /// Host, without the brackets of IPv6, and port.
+    pub fn host_and_port(&self) -> (&str, u16) {
+        let (is_secure, authority) = self.split();
+        let host = host_of(authority);
+        let port = authority[authority.find(host).unwrap_or(0) + host.len()..].trim_start_matches([']', ':']);
+        (host, port.parse().unwrap_or(if is_secure { 443 } else { 80 }))
+    }
+
+    /// Whether it has TLS; its host and port.
+    fn split(&self) -> (bool, &str) {
+        let (is_secure, rest) = match self.0.strip_prefix("wss://") {
+            Some(rest) => (true, rest),
+            None => (false, self.0.trim_start_matches("ws://")),
+        };
+        (is_secure, rest.split('/').next().unwrap_or(rest))
     }
 }
 
@@ -57,6 +93,20 @@ pub struct RelayAddress {
     pub url: RelayUrl,
     /// The X25519 key that it announces in `Hello`.
     pub identity: RelayIdentity,
+}
+
+/// The host of a `host:port`.
+fn host_of(authority: &str) -> &str {
+    match authority.strip_prefix('[') {
+        Some(bracketed) => bracketed.split(']').next().unwrap_or(bracketed),
+        None => authority.split(':').next().unwrap_or(authority),
+    }
+}
+
+/// Whether a host is this machine. Names that somebody's resolver may map there do not count.
+fn is_loopback(host: &str) -> bool {
+    let address = host.parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 /// `host`, `host:port`, `[v6]` or `[v6]:port`, in lower case.

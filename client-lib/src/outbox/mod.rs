@@ -298,9 +298,11 @@ pub(crate) fn count(tx: &Transaction<'_>, mailbox: &MailboxId) -> Result<u64, St
     TABLE.count(tx, mailbox)
 }
 
-/// How many parcels wait for inboxes.
-pub(crate) fn count_in_inboxes(tx: &Transaction<'_>) -> Result<u64, StoreError> {
-    inbox_parcels(tx)?.iter().map(|(_, mailbox, _)| count(tx, mailbox)).sum()
+/// How many parcels wait for inboxes at relays like this.
+pub(crate) fn count_in_inboxes(tx: &Transaction<'_>, like: impl Fn(&str) -> bool) -> Result<u64, StoreError> {
+    let is_there = |parcel: &Parcel| matches!(parcel, Parcel::Inbox { relay, .. } if like(relay));
+    let there = inbox_parcels(tx)?.into_iter().filter(|(_, _, parcel)| is_there(parcel));
+    there.map(|(_, mailbox, _)| count(tx, &mailbox)).sum()
 }
 
 /// The oldest parcel for each inbox.

@@ -13,8 +13,12 @@ const FIRST: u32 = 100;
 
 /// In order, from [`FIRST`], never changed once released; the next one is appended. Each runs in one
 /// transaction with its number.
-const MIGRATIONS: &[&str] =
-    &[include_str!("schema/0100_base.sql"), include_str!("schema/0101_last_resort.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema/0100_base.sql"),
+    include_str!("schema/0101_last_resort.sql"),
+    include_str!("schema/0102_relay.sql"),
+    include_str!("schema/0103_route.sql"),
+];
 
 /// Brings the tables of an open database to what this version knows, and writes `also`, all in one
 /// transaction.

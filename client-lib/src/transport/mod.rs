@@ -1,11 +1,15 @@
 //! WebSocket connections to relays (feature `native`). Owns the socket and the codec; decides nothing,
 //! retries nothing.
 
+use data_encoding::HEXLOWER;
 use futures_util::{SinkExt as _, StreamExt as _};
 use posthorn_proto::frame::{ClientFrame, ServerFrame};
 use posthorn_proto::{PATH, SUBPROTOCOL, limits};
+use rand::TryRngCore as _;
+use rand::rngs::OsRng;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio_socks::tcp::Socks5Stream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
@@ -13,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::engine::{Input, LinkId};
-use crate::identity::RelayUrl;
+use crate::identity::{RelayUrl, Route};
 
 /// Frames that wait to be written. The engine has few requests under way, so a full queue means a dead peer.
 const WRITE_QUEUE: usize = 1024;
@@ -38,10 +42,10 @@ impl Connection {
         clippy::disallowed_methods,
         reason = "the task's handle is kept, and dropping the connection aborts it"
     )]
-    pub(crate) fn start(id: LinkId, generation: u64, inputs: mpsc::Sender<FromLink>) -> Self {
+    pub(crate) fn start(id: LinkId, route: Route, generation: u64, inputs: mpsc::Sender<FromLink>) -> Self {
         let (outgoing, queue) = mpsc::channel(WRITE_QUEUE);
         let task = tokio::spawn(async move {
-            let reason = match connect(&id.relay).await {
+            let reason = match connect(&id.relay, &route).await {
                 Ok(socket) => {
                     if inputs.send((id.clone(), generation, Input::Connected(id.clone()))).await.is_err() {
                         return;
@@ -68,7 +72,7 @@ impl Drop for Connection {
     }
 }
 
-async fn connect(relay: &RelayUrl) -> Result<Socket, String> {
+async fn connect(relay: &RelayUrl, route: &Route) -> Result<Socket, String> {
     let url = relay.as_str().trim_end_matches('/');
     let url = if url.ends_with(PATH) { url.to_owned() } else { format!("{url}{PATH}") };
     let mut request = url.into_client_request().map_err(|error| error.to_string())?;
@@ -76,10 +80,28 @@ async fn connect(relay: &RelayUrl) -> Result<Socket, String> {
     let config = WebSocketConfig::default()
         .max_message_size(Some(limits::FRAME_BYTES))
         .max_frame_size(Some(limits::FRAME_BYTES));
-    let (socket, _) = tokio_tungstenite::connect_async_with_config(request, Some(config), true)
-        .await
-        .map_err(|error| format!("cannot reach {relay}: {error}"))?;
-    Ok(socket)
+    let unreachable = |error: &dyn std::fmt::Display| format!("cannot reach {relay}: {error}");
+    let connected = match route {
+        Route::Direct => tokio_tungstenite::connect_async_with_config(request, Some(config), true).await,
+        Route::Socks5(proxy) => {
+            let stream = through(proxy, relay).await.map_err(|error| unreachable(&error))?;
+            tokio_tungstenite::client_async_tls_with_config(request, stream, Some(config), None).await
+        }
+    };
+    connected.map(|(socket, _)| socket).map_err(|error| unreachable(&error))
+}
+
+/// A connection to a relay through a SOCKS5 proxy, which resolves the name. Each has credentials of its own,
+/// by which Tor keeps it from sharing a circuit with another; a proxy that wants none ignores them.
+async fn through(proxy: &str, relay: &RelayUrl) -> Result<TcpStream, String> {
+    let mut secret = [0; 16];
+    OsRng.try_fill_bytes(&mut secret).map_err(|error| error.to_string())?;
+    let name = HEXLOWER.encode(&secret);
+    let told = |error: &dyn std::fmt::Display| format!("by the proxy at {proxy}: {error}");
+    let stream = TcpStream::connect(proxy).await.map_err(|error| told(&error))?;
+    stream.set_nodelay(true).map_err(|error| told(&error))?;
+    let there = Socks5Stream::connect_with_password_and_socket(stream, relay.host_and_port(), &name, &name);
+    Ok(there.await.map_err(|error| told(&error))?.into_inner())
 }
 
 /// Carries frames both ways until one side ends; returns why.

@@ -100,12 +100,18 @@ impl Watch {
                 | Request::Authenticate(_)
                 | Request::PublishCard(_)
                 | Request::PublishKeyPackages(_)
-                | Request::LookUp(_)
-                | Request::TakeKeyPackages(_)
                 | Request::DrawTokens { .. }
         );
         if of_the_account && wire.1.link != Link::Account {
             self.wrong("the account is named on the connection for mailboxes (rule 16)");
+        }
+        let of_the_directory = matches!(frame.body, Request::LookUp(_) | Request::TakeKeyPackages(_));
+        if of_the_directory && !matches!(wire.1.link, Link::Account | Link::Directory) {
+            self.wrong("somebody is looked up on the connection for mailboxes");
+        }
+        let of_any = matches!(frame.body, Request::Ping | Request::ProveRelay(_));
+        if wire.1.link == Link::Directory && !of_the_directory && !of_any {
+            self.wrong("something else is asked where another relay's directory is");
         }
         if matches!(frame.body, Request::Post(_)) && wire.1.link == Link::Account {
             self.wrong("something is posted on the account connection");

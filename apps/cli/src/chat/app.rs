@@ -11,6 +11,7 @@ use posthorn_client::identity::PersonId;
 use super::editor::Editor;
 use super::exchange::{Happening, Order, Popup};
 use super::unread::{Place, first_unread};
+use crate::command::wait::elsewhere;
 use crate::name;
 use crate::plain::plain_line;
 
@@ -296,6 +297,12 @@ impl App {
             Event::Disconnected { reason, retry_in_ms } => {
                 self.connection = Connection::Offline { reason, retry_at: self.now + retry_in_ms };
                 self.caught_up = false;
+            }
+            Event::Relay { relay, unreachable } => {
+                if self.conversations.iter().any(|known| known.relay == relay && name::is_live(known)) {
+                    self.tell(elsewhere(&relay, &unreachable));
+                }
+                orders.push(Order::AskOnline);
             }
             Event::Entry(entry) => {
                 if !entry.mine && entry.said().is_some() {

@@ -28,7 +28,7 @@ fn app() -> App {
 /// The sync's state, as the engine tells it: connected and caught up, and what the relay makes it wait for.
 fn state(waiting: Option<Waiting>) -> Happening {
     let state = json!({"connected": true, "caught_up": true, "outbox": 0, "intents": 0, "registered": true,
-        "waiting": waiting});
+        "waiting": waiting, "unreachable": []});
     Happening::State(serde_json::from_value::<SyncState>(state).expect("a state"))
 }
 

@@ -13,6 +13,7 @@ use rand::rngs::StdRng;
 use serde_json::json;
 use unicode_width::UnicodeWidthStr as _;
 
+use super::relay::route;
 use super::wait;
 use crate::args::{Global, NewPassphrase, Register};
 use crate::output::merge;
@@ -23,7 +24,7 @@ use crate::profile::{self, Session};
 use crate::{advice, keyring, name, passphrase, problem, qr, signal};
 
 /// What people write for a relay, in the one form that is used.
-fn relay_url(text: &str) -> Result<RelayUrl, Problem> {
+pub(super) fn relay_url(text: &str) -> Result<RelayUrl, Problem> {
     let text = text.trim();
     let text = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
         (Some(rest), _) => format!("wss://{rest}"),
@@ -56,12 +57,16 @@ pub(super) async fn register(global: &Global, arguments: &Register) -> Result<()
         let typed = &arguments.handle;
         Problem::new("BAD_HANDLE", format!("\"{}\": {error}{}", plain_line(typed), name::perhaps(typed)))
     })?;
+    let route = arguments.proxy.as_deref().map(route).transpose()?;
     let home = profile::home(global)?;
     let (database, found) = match profile::is_there(&home, profile::TURN)? {
         true => profile::open_database(global, &home, profile::TURN)?,
         false => profile::create_database(global, &home)?,
     };
     let client = Client::with_database(database)?;
+    if route.is_some() {
+        client.route(relay.clone(), route).await?;
+    }
     let registered = tokio::select! {
         registered = register_online(&client, &relay, handle, arguments) => registered,
         signal = signal::received() => Err(Failure::passing(Problem::interrupted(signal, GOES_ON))),
@@ -283,6 +288,9 @@ pub(super) async fn status(session: &Session, json: bool, home: &Path) -> Result
     line(&format!("{:13} {connection}", "connection"));
     if let Some(waiting) = &state.waiting {
         line(&format!("{:13} the relay makes us wait ({}): {}", "", waiting.code, plain_line(&waiting.text)));
+    }
+    for away in &state.unreachable {
+        line(&format!("{:13} {}", "", wait::elsewhere(&away.relay, &Some(away.reason.clone()))));
     }
     line(&format!("{:13} {}", "profile", home.display()));
     line(&format!("{:13} {} ({unread} unread)", "conversations", conversations.len()));

@@ -230,6 +230,9 @@ impl Printer<'_> {
                     retry_in_ms.div_ceil(1000)
                 ));
             }
+            Event::Relay { relay, unreachable } => {
+                line(&format!("-- {}", wait::elsewhere(relay, unreachable)))
+            }
             Event::Alarm { conversation, cause, text, .. } => {
                 let place = match conversation {
                     Some(id) => format!(" [{}]", self.title(*id).await?),

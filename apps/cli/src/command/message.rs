@@ -38,13 +38,13 @@ pub(super) async fn send(session: &Session, json: bool, arguments: &Send) -> Res
     check_not_invited(&found)?;
     let conversation = found.id;
     if arguments.lines {
-        return send_lines(session, json, arguments, conversation).await;
+        return send_lines(session, json, arguments, &found).await;
     }
     let mut events = session.client.events();
     let text = arguments.text.as_deref().unwrap_or_default();
     let said = Said::new(Text::new(text)).map_err(Error::from)?;
     let id = session.client.conversation(conversation).send_as(arguments.id, said).await?;
-    let mut waiting = Waiting::new(session, json, arguments, conversation);
+    let mut waiting = Waiting::new(session, json, arguments, &found);
     waiting.queued.insert(id);
     // Of what was sent before nothing more may happen.
     let before = if arguments.may_be_there { waiting.look().await?.pop() } else { None };
@@ -65,7 +65,12 @@ pub(super) async fn send(session: &Session, json: bool, arguments: &Send) -> Res
         match tokio::time::timeout(arguments.patience.duration(), sent).await {
             Ok(state) => state?,
             Err(_) => {
-                return Err(wait::too_late(session, arguments.patience, waiting.obstacle.as_ref(), kept));
+                return Err(wait::too_late(
+                    &waiting.relay,
+                    arguments.patience,
+                    waiting.obstacle.as_ref(),
+                    kept,
+                ));
             }
         }
     };
@@ -128,11 +133,12 @@ async fn send_lines(
     session: &Session,
     json: bool,
     arguments: &Send,
-    conversation: ConversationId,
+    found: &ConversationSummary,
 ) -> Result<(), Problem> {
+    let conversation = found.id;
     let mut events = session.client.events();
     let mut input = BufReader::new(tokio::io::stdin()).lines();
-    let mut waiting = Waiting::new(session, json, arguments, conversation);
+    let mut waiting = Waiting::new(session, json, arguments, found);
     let (mut open, mut failed) = (true, None);
     let mut deadline = None;
     while open || !waiting.queued.is_empty() {
@@ -158,7 +164,7 @@ async fn send_lines(
                 done = waiting.look().await?;
                 if done.is_empty() {
                     let obstacle = waiting.obstacle.as_ref();
-                    return Err(wait::too_late(session, arguments.patience, obstacle, &waiting.kept()));
+                    return Err(wait::too_late(&waiting.relay, arguments.patience, obstacle, &waiting.kept()));
                 }
             }
         }
@@ -187,8 +193,10 @@ enum Heard {
 struct Waiting<'a> {
     session: &'a Session,
     conversation: ConversationId,
+    /// Where that lives.
+    relay: String,
     queued: HashSet<MessageId>,
-    /// What is between us and the relay, if something is.
+    /// What is between us and that relay, if something is.
     obstacle: Option<Obstacle>,
     patience: Patience,
     /// When it is told that the relay does not answer: once, and never to programs, which get one error at
@@ -197,11 +205,12 @@ struct Waiting<'a> {
 }
 
 impl<'a> Waiting<'a> {
-    fn new(session: &'a Session, json: bool, arguments: &Send, conversation: ConversationId) -> Self {
+    fn new(session: &'a Session, json: bool, arguments: &Send, found: &ConversationSummary) -> Self {
         let tell_at = (!json && !arguments.no_wait).then(|| Instant::now() + SILENCE);
         Self {
             session,
-            conversation,
+            conversation: found.id,
+            relay: found.relay.clone(),
             queued: HashSet::new(),
             obstacle: None,
             patience: arguments.patience,
@@ -219,6 +228,19 @@ impl<'a> Waiting<'a> {
         }
     }
 
+    fn is_own_relay(&self) -> bool {
+        self.relay == self.session.account.relay
+    }
+
+    /// The relay of the conversation cannot be reached, or can be again.
+    fn is_away(&mut self, reason: Option<String>) {
+        let obstacle = reason.map(Obstacle::Distance);
+        if let Some(obstacle) = &obstacle {
+            self.tell(obstacle);
+        }
+        self.obstacle = obstacle;
+    }
+
     /// Says once that the relay does not answer, or what it answers.
     fn tell(&mut self, obstacle: &Obstacle) {
         if self.queued.is_empty() || self.tell_at.take().is_none() {
@@ -229,7 +251,7 @@ impl<'a> Waiting<'a> {
         let kept = format!(
             "{what}; waiting up to {seconds} s for the relay (--wait SECONDS), ctrl-c stops the waiting"
         );
-        tell(&obstacle.in_words(self.session, &kept));
+        tell(&obstacle.in_words(&self.relay, &kept));
     }
 
     /// Waits for an event; returns which of our messages are not queued any more by it. Not to be dropped
@@ -259,11 +281,15 @@ impl<'a> Waiting<'a> {
             Heard::Event(event) => event,
             Heard::Silence => {
                 let state = self.session.client.state().await?;
-                match state.waiting {
-                    Some(waiting) => self.tell(&Obstacle::Refusal(waiting)),
+                let away = state.unreachable.into_iter().find(|away| away.relay == self.relay);
+                match (away, state.waiting) {
+                    (Some(away), _) => self.tell(&Obstacle::Distance(away.reason)),
+                    (None, Some(waiting)) => self.tell(&Obstacle::Refusal(waiting)),
                     // It answers, and takes its time.
-                    None if state.connected => self.tell_at = Some(Instant::now() + SILENCE),
-                    None => self.tell(&Obstacle::Distance("no answer yet".to_owned())),
+                    (None, None) if state.connected || !self.is_own_relay() => {
+                        self.tell_at = Some(Instant::now() + SILENCE);
+                    }
+                    (None, None) => self.tell(&Obstacle::Distance("no answer yet".to_owned())),
                 }
                 return Ok(Vec::new());
             }
@@ -273,10 +299,12 @@ impl<'a> Waiting<'a> {
                 let is_ours = entry.conversation == self.conversation && self.queued.remove(&entry.id);
                 Ok(if is_ours { vec![(entry.id, entry.state)] } else { Vec::new() })
             }
-            Some(Event::Disconnected { reason, .. }) => {
-                let obstacle = Obstacle::Distance(reason);
-                self.tell(&obstacle);
-                self.obstacle = Some(obstacle);
+            Some(Event::Disconnected { reason, .. }) if self.is_own_relay() => {
+                self.is_away(Some(reason));
+                Ok(Vec::new())
+            }
+            Some(Event::Relay { relay, unreachable }) if relay == self.relay => {
+                self.is_away(unreachable);
                 Ok(Vec::new())
             }
             Some(Event::Waiting(waiting)) => {

@@ -7,7 +7,8 @@ mod daemon;
 mod listen;
 mod message;
 mod people;
-mod wait;
+mod relay;
+pub(crate) mod wait;
 
 use std::process::ExitCode;
 
@@ -65,6 +66,7 @@ fn may_be_repeated(what: &What) -> bool {
         What::Send(send) => !send.lines,
         What::Card
         | What::Status
+        | What::Relay(_)
         | What::Verify(_)
         | What::People
         | What::Conversations
@@ -121,6 +123,7 @@ async fn one(global: &Global, session: &Session, what: &What) -> Result<(), Prob
     let json = global.json;
     match what {
         What::Card => account::card(session, json),
+        What::Relay(what) => relay::relay(session, json, what).await,
         What::Status => account::status(session, json, &profile::home(global)?).await,
         What::Verify(verify) => people::verify(session, json, verify).await,
         What::People => people::list(session, json).await,

@@ -7,9 +7,10 @@ use posthorn_client::client::Client;
 use posthorn_client::engine::{Error, Event, Waiting};
 
 use crate::args::Patience;
+use crate::invitation::relay_name;
 use crate::plain::plain_line;
 use crate::print::tell;
-use crate::problem::Problem;
+use crate::problem::{Problem, why};
 use crate::profile::Session;
 
 /// Reading commands wait this long for what is new.
@@ -27,11 +28,9 @@ pub(crate) enum Obstacle {
 
 impl Obstacle {
     /// What it is, and what becomes of what was asked.
-    pub(super) fn in_words(&self, session: &Session, kept: &str) -> String {
+    pub(super) fn in_words(&self, relay: &str, kept: &str) -> String {
         match self {
-            Self::Distance(reason) => {
-                Problem::unreachable(&session.account.relay, reason, kept).message().to_owned()
-            }
+            Self::Distance(reason) => Problem::unreachable(relay, reason, kept).message().to_owned(),
             Self::Refusal(waiting) => format!("{}: {kept}", in_words(waiting)),
         }
     }
@@ -97,7 +96,7 @@ pub(crate) async fn answer<T>(
                         _ => continue,
                     };
                     if obstacle.is_none() {
-                        tell_people(&met.in_words(session, "still trying (ctrl-c stops the waiting)"));
+                        tell_people(&met.in_words(&session.account.relay, "still trying (ctrl-c stops the waiting)"));
                     }
                     obstacle = Some(met);
                 }
@@ -112,7 +111,7 @@ pub(crate) async fn answer<T>(
     }
     match answered {
         Ok(answer) => Ok(answer?),
-        Err(_) => Err(too_late(session, patience, obstacle.as_ref(), kept)),
+        Err(_) => Err(too_late(&session.account.relay, patience, obstacle.as_ref(), kept)),
     }
 }
 
@@ -129,18 +128,25 @@ pub(super) fn in_words(waiting: &Waiting) -> String {
     format!("the relay makes us wait ({}): {}", waiting.code, plain_line(&waiting.text))
 }
 
+/// What became of another relay than one's own.
+pub(crate) fn elsewhere(relay: &str, unreachable: &Option<String>) -> String {
+    let name = relay_name(relay);
+    match unreachable {
+        Some(reason) => {
+            let why = plain_line(&why(relay, reason));
+            format!("{name} cannot be reached ({why}): what is there, or is to go there, waits")
+        }
+        None => format!("{name} can be reached again"),
+    }
+}
+
 /// What is said when patience ends.
-pub(crate) fn too_late(
-    session: &Session,
-    patience: Patience,
-    obstacle: Option<&Obstacle>,
-    kept: &str,
-) -> Problem {
+pub(crate) fn too_late(relay: &str, patience: Patience, obstacle: Option<&Obstacle>, kept: &str) -> Problem {
     let why = match obstacle {
         Some(Obstacle::Distance(reason)) => {
-            return Problem::unreachable(&session.account.relay, reason, kept);
+            return Problem::unreachable(relay, reason, kept);
         }
-        Some(refusal) => refusal.in_words(session, kept),
+        Some(refusal) => refusal.in_words(relay, kept),
         None => kept.to_owned(),
     };
     Problem::new("NOT_YET", format!("not done within {} s: {why}", patience.seconds()))

@@ -70,6 +70,7 @@ impl From<Error> for Failure {
             Error::Failed { reason, .. } => (code, reason, false),
             Error::UnknownPerson(detail)
             | Error::ForeignRelay(detail)
+            | Error::PlainRelay(detail)
             | Error::NotActive(detail)
             | Error::BadContent(detail)
             | Error::NotSettled(detail) => (code, detail, false),
@@ -95,6 +96,7 @@ impl From<Failure> for Error {
             "YOURSELF" => Self::Yourself,
             "NOBODY" => Self::Nobody,
             "FOREIGN_RELAY" => Self::ForeignRelay(detail),
+            "PLAIN_RELAY" => Self::PlainRelay(detail),
             "STOPPED" => Self::Stopped,
             "UNAVAILABLE" => Self::Unavailable,
             "INTERNAL" => Self::Internal,

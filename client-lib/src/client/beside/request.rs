@@ -10,7 +10,7 @@ use super::ENTRIES;
 use crate::content::{Kind, Said, SaidError, Target};
 use crate::conversation::{ConversationId, MessageId};
 use crate::engine::{Command, Error, Page, Reply, Who};
-use crate::identity::{PersonId, RelayUrl, SafetyNumber};
+use crate::identity::{BadRoute, PersonId, RelayUrl, Route, SafetyNumber};
 
 /// Called once, with the answer.
 pub(super) type Then = Box<dyn FnOnce(Result<Value, Error>) + Send>;
@@ -136,6 +136,21 @@ pub(super) enum Request {
         /// With whom.
         person: PersonId,
     },
+    /// The relays that are in use, our own first.
+    Relays {},
+    /// A relay is in use from now on.
+    UseRelay {
+        /// Its URL.
+        relay: String,
+    },
+    /// A relay is reached like this from now on.
+    Route {
+        /// Its URL.
+        relay: String,
+        /// `direct`, or a SOCKS5 proxy; like our own relay if it is left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        route: Option<String>,
+    },
     /// Answered when everything is sent and read.
     Settled {
         /// Or with an error after so many milliseconds.
@@ -155,7 +170,7 @@ fn a_minute() -> u64 {
 }
 
 /// The names of all methods.
-pub(super) const METHODS: [&str; 19] = [
+pub(super) const METHODS: [&str; 22] = [
     "account",
     "state",
     "conversations",
@@ -173,12 +188,15 @@ pub(super) const METHODS: [&str; 19] = [
     "forget",
     "block",
     "safety_number",
+    "relays",
+    "use_relay",
+    "route",
     "settled",
     "subscribe",
 ];
 
-/// Somebody to talk to, as text: a contact link, a handle at our own relay, or the id of somebody who was
-/// met.
+/// Somebody to talk to, as text: a contact link, a handle at our own relay, `handle@host` at another one, or
+/// the id of somebody who was met.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Somebody(Who);
 
@@ -187,6 +205,8 @@ impl Serialize for Somebody {
         match &self.0 {
             Who::Link(link) => serializer.collect_str(link),
             Who::Handle(handle) => serializer.collect_str(handle),
+            // With the whole address, which may be one without TLS.
+            Who::Elsewhere(handle, relay) => serializer.collect_str(&format_args!("{handle}@{relay}")),
             Who::Person(person) => person.serialize(serializer),
         }
     }
@@ -195,7 +215,9 @@ impl Serialize for Somebody {
 impl<'de> Deserialize<'de> for Somebody {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let who = if text.contains("://") {
+        let who = if let Some(elsewhere) = Who::elsewhere(&text) {
+            elsewhere
+        } else if text.contains("://") {
             Who::Link(text.parse().map_err(serde::de::Error::custom)?)
         } else if let Ok(person) = text.parse() {
             Who::Person(person)
@@ -232,6 +254,12 @@ fn said(kind: Kind, target: Option<Target>, fallback: &str) -> Result<Said, Said
         None => Said::new(kind)?,
     }
     .with_fallback(fallback)
+}
+
+fn route_of(relay: &str, route: Option<&str>) -> Result<(RelayUrl, Option<Route>), Error> {
+    let relay = RelayUrl::parse(relay).map_err(|error| Error::BadContent(error.to_string()))?;
+    let route = route.map(str::parse).transpose();
+    Ok((relay, route.map_err(|error: BadRoute| Error::BadContent(error.to_string()))?))
 }
 
 fn who(members: Vec<Somebody>) -> Vec<Who> {
@@ -290,6 +318,21 @@ impl Request {
                 };
                 Command::SafetyNumber(person, answer_as(then, form))
             }
+            Self::Relays {} => Command::Relays(answer(then)),
+            Self::UseRelay { relay } => match RelayUrl::parse(&relay) {
+                Ok(relay) => Command::UseRelay(relay, answer(then)),
+                Err(error) => {
+                    then(Err(Error::BadContent(error.to_string())));
+                    return None;
+                }
+            },
+            Self::Route { relay, route } => match route_of(&relay, route.as_deref()) {
+                Ok((relay, route)) => Command::Route { relay, route, reply: answer(then) },
+                Err(error) => {
+                    then(Err(error));
+                    return None;
+                }
+            },
             Self::Settled { timeout_ms } => {
                 return Some(Doing::Settle(Duration::from_millis(timeout_ms), then));
             }
@@ -338,6 +381,12 @@ impl Request {
             Command::Block { person, blocked, reply } => (Self::Block { person, blocked }, read(reply)),
             Command::SafetyNumber(person, reply) => {
                 (Self::SafetyNumber { person }, read_field(reply, "digits"))
+            }
+            Command::Relays(reply) => (Self::Relays {}, read(reply)),
+            Command::UseRelay(relay, reply) => (Self::UseRelay { relay: relay.to_string() }, read(reply)),
+            Command::Route { relay, route, reply } => {
+                let (relay, route) = (relay.to_string(), route.map(|route| route.to_string()));
+                (Self::Route { relay, route }, read(reply))
             }
             Command::Register { reply, .. } => return for_the_holder(reply),
             Command::Consent(_, reply) => return for_the_holder(reply),

@@ -13,7 +13,7 @@ use super::message::{self, read_request};
 use super::request::{METHODS, Request};
 use crate::client::Client;
 use crate::conversation::{ConversationId, Entry, MessageId};
-use crate::engine::{Account, ConversationSummary, Error, Event, MemberSummary, Person, SyncState};
+use crate::engine::{Account, ConversationSummary, Error, Event, MemberSummary, Person, Relay, SyncState};
 use crate::identity::SafetyNumber;
 use crate::store::{Database, KdfCost, Location, Passphrase};
 
@@ -67,6 +67,7 @@ fn every_method_is_described_by_what_is_read_and_written() {
             Request::History { .. } => check::<Vec<Entry>>(name, result),
             Request::Send { .. } => check::<MessageId>(name, &result["id"]),
             Request::Start { .. } => check::<ConversationId>(name, &result["conversation"]),
+            Request::Relays {} => check::<Vec<Relay>>(name, result),
             Request::SafetyNumber { .. } => {
                 let number: SafetyNumber =
                     serde_json::from_value(result["digits"].clone()).expect("a number");

@@ -8,8 +8,6 @@ mod stock;
 
 use std::sync::Arc;
 
-use posthorn_proto::RelayIdentity;
-
 use super::{Account, Error, Link, LinkId, Step};
 use crate::content::Author;
 use crate::group::OwnLeaf;
@@ -183,17 +181,5 @@ impl Step<'_> {
             self.publish_card(&own, &account)?;
         }
         Ok(())
-    }
-
-    /// Whether a relay is one that this device uses: its own, or one of a conversation that it takes part in.
-    pub(super) fn uses_relay(&mut self, identity: &RelayIdentity) -> Result<bool, Error> {
-        if self.own()?.relay()?.identity == *identity {
-            return Ok(true);
-        }
-        self.flush()?;
-        let all = crate::conversation::Conversation::all(self.tx)?;
-        Ok(all.iter().any(|(_, record)| {
-            record.relay_identity == *identity && record.is_read() && !record.awaits_consent()
-        }))
     }
 }

@@ -9,7 +9,7 @@ use crate::conversation::invited::{Invited, get_invited, list_invited, put_invit
 use crate::conversation::{Cause, Conversation, ConversationId, ConversationState, Notice};
 use crate::engine::mailbox::reading::{Purpose, Reading};
 use crate::engine::{Consent, Error, Event, Step, people};
-use crate::identity::{PersonId, RelayAddress};
+use crate::identity::{PersonId, RelayAddress, RelayUrl};
 
 /// An invitation that waited for longer than its envelopes live leads nowhere, milliseconds: 30 days.
 pub(super) const WAITS: u64 = 30 * DAY;
@@ -53,11 +53,7 @@ impl Step<'_> {
     /// Whether a relay's address has no other key here: else whoever invites could cut this device off from
     /// a relay that it uses.
     pub(in crate::engine) fn is_its_key(&mut self, relay: &RelayAddress) -> Result<bool, Error> {
-        let own = self.own()?;
-        let known = Conversation::all(self.tx)?.into_iter().map(|(_, record)| record);
-        let mut there = known.filter(|record| record.is_read() && record.relay_url == relay.url.as_str());
-        let is_own = own.relay()?.url != relay.url || own.relay()?.identity == relay.identity;
-        Ok(is_own && there.all(|record| record.relay_identity == relay.identity))
+        Ok(self.identity_at(&relay.url)?.is_none_or(|known| known == relay.identity))
     }
 
     /// Whether this person, and all together, began few conversations today: each may be a connection, and
@@ -141,6 +137,10 @@ impl Step<'_> {
             if !foreign_relay {
                 return Err(Error::ForeignRelay(relay));
             }
+            let identity = self.talk_known(id, |talk| Ok(talk.record().relay_identity))?;
+            if let Ok(url) = RelayUrl::parse(&relay) {
+                self.use_relay(&url, Some(identity), false)?;
+            }
             self.talk_known(id, |talk| {
                 talk.agree();
                 Ok(())
@@ -168,8 +168,11 @@ impl Step<'_> {
         if lost.is_none() && Reading::load(self.tx, &invitation.mailbox)?.is_some() {
             return Err(Declined::new(Cause::BadInvitation, "this device reads there already").into());
         }
-        if !foreign_relay && !self.uses_relay(&invitation.relay.identity)? {
-            return Err(Error::ForeignRelay(invitation.relay.url.to_string()));
+        if !self.uses_relay(&invitation.relay.identity)? {
+            if !foreign_relay {
+                return Err(Error::ForeignRelay(invitation.relay.url.to_string()));
+            }
+            self.use_relay(&invitation.relay.url, Some(invitation.relay.identity), false)?;
         }
         people::accept(self.tx, &waiting.inviter)?;
         // The conversation begins with the join; what stands there now was the invitation.

@@ -6,7 +6,7 @@ use crate::conversation::{Cause, Conversation, ConversationId, ConversationState
 use crate::engine::mailbox::reading::{self, Purpose, Reading};
 use crate::engine::{Error, Event, Step, people};
 use crate::group::{GroupError, PendingJoin, Provider};
-use crate::identity::{RelayAddress, RelayUrl};
+use crate::identity::RelayAddress;
 use crate::store::table::Table;
 use posthorn_proto::{MailboxId, ReadKey};
 use serde::{Deserialize, Serialize};
@@ -123,21 +123,6 @@ impl Step<'_> {
         }
         JOINED.put(tx, &key, &Joined { epoch, at: now })?;
         Ok(true)
-    }
-
-    /// A relay that is known by its identity keeps the address that it is known by: another could be one
-    /// without TLS, or anybody's host, which nobody consented to.
-    pub(in crate::engine) fn known_address(&mut self, relay: &RelayAddress) -> Result<RelayAddress, Error> {
-        let own = self.own()?;
-        if own.relay()?.identity == relay.identity {
-            return Ok(own.relay()?.clone());
-        }
-        self.flush()?;
-        let all = Conversation::all(self.tx)?;
-        let mut known =
-            all.iter().filter(|(_, record)| record.relay_identity == relay.identity && record.is_read());
-        let url = known.find_map(|(_, record)| RelayUrl::parse(&record.relay_url).ok());
-        Ok(RelayAddress { url: url.unwrap_or_else(|| relay.url.clone()), identity: relay.identity })
     }
 
     fn reading_of(

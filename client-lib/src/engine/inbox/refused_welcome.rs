@@ -11,13 +11,13 @@ use crate::identity::PersonId;
 use crate::outbox::Errand;
 
 impl Step<'_> {
-    /// "Your Welcome does not open": with a fresh key package, to the inviter. Only to our own relay, where
-    /// whoever took our key package has its account: a stranger shall not make this device connect to a host
-    /// of its choice.
+    /// "Your Welcome does not open": with a fresh key package, to the inviter. Only to a relay that is in
+    /// use: a stranger shall not make this device connect to a host of its choice.
     pub(super) fn refuse_welcome(&mut self, invitation: &Invitation, cause: Cause) -> Result<(), Error> {
         let own = self.own()?;
-        let is_near = invitation.inviter.relay() == own.relay()?;
-        if !is_near || !self.strangers(|today| &mut today.answers, ANSWERS)? {
+        if !self.uses_relay(&invitation.inviter.relay().identity)?
+            || !self.strangers(|today| &mut today.answers, ANSWERS)?
+        {
             return Ok(());
         }
         people::meet(self.tx, &invitation.inviter)?;

@@ -7,7 +7,7 @@ use posthorn_proto::{PostId, RelayIdentity};
 
 use super::request::Pending;
 use super::{LinkState, Step};
-use crate::conversation::{Cause, Conversation};
+use crate::conversation::Cause;
 use crate::engine::{Effect, Error, Event, Link, LinkId};
 
 /// Our clock is told to be wrong when it is off by more than this, milliseconds: key packages allow for an
@@ -17,7 +17,7 @@ const SKEW_TOLD: i64 = 30 * 60 * 1000;
 impl Step<'_> {
     pub(super) fn greeted(&mut self, id: &LinkId, hello: Hello) -> Result<(), Error> {
         let announced = hello.challenge.relay_identity;
-        if self.expected(id)?.is_some_and(|known| known != announced) {
+        if self.identity_at(&id.relay)?.is_some_and(|known| known != announced) {
             return self.not_the_relay(id);
         }
         let Some(LinkState::Up(up)) = self.live.links.get_mut(id) else { return Ok(()) };
@@ -59,8 +59,9 @@ impl Step<'_> {
         up.proven = true;
         self.went_well(id);
         self.pin_relay(id, challenge.relay_identity)?;
+        self.can_reach(&id.relay);
         // The account's connection is of use, and told, once it is authenticated.
-        if matches!(id.link, Link::Mailboxes | Link::Inbox) {
+        if matches!(id.link, Link::Mailboxes | Link::Inbox) && self.is_own_relay(id)? {
             self.event(Event::Connected);
         }
         self.look_everywhere()
@@ -73,27 +74,13 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// The key that we know of the relay at a URL.
-    fn expected(&mut self, id: &LinkId) -> Result<Option<RelayIdentity>, Error> {
-        if let Some(own) = self.own_or_none()?
-            && own.profile.relay_url()? == id.relay
-            && own.profile.relay_identity.is_some()
-        {
-            return Ok(own.profile.relay_identity);
-        }
-        // What an invitation says is a stranger's word until it is accepted.
-        let mut all = Conversation::all(self.tx)?.into_iter().map(|(_, record)| record);
-        let known = all.find(|record| record.is_read() && record.relay_url == id.relay.as_str());
-        Ok(known.map(|record| record.relay_identity))
-    }
-
-    /// The first key that our own relay proves is the one that it has from then on.
+    /// The first key that a relay proves is the one that it has from then on.
     fn pin_relay(&mut self, id: &LinkId, identity: RelayIdentity) -> Result<(), Error> {
         let Some(own) = self.own_or_none()? else { return Ok(()) };
         if own.profile.relay_identity.is_none() && own.profile.relay_url()? == id.relay {
             self.change_profile(|profile| profile.relay_identity = Some(identity))?;
         }
-        Ok(())
+        self.pin_chosen(&id.relay, identity)
     }
 
     fn not_the_relay(&mut self, id: &LinkId) -> Result<(), Error> {

@@ -5,7 +5,9 @@
 //! device.
 
 mod greet;
+pub(super) mod known;
 pub(super) mod request;
+pub(super) mod route;
 mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +19,7 @@ use rand::Rng as _;
 use super::live::HeldBack;
 use super::mailbox::reading::Reading;
 use super::{Effect, Error, Event, Link, LinkId, Step, Waiting};
+use crate::identity::RelayUrl;
 use request::Pending;
 use state::Due;
 pub(super) use state::{LinkState, Opening};
@@ -26,6 +29,8 @@ const FIRST_WAIT: u64 = 500;
 const LONGEST_WAIT: u64 = 60_000;
 /// Whoever waits for a connection makes it try again sooner, but no sooner than this, milliseconds.
 const SHORTEST_WAIT: u64 = 2_000;
+/// Somebody at another relay cannot be found if that cannot be reached in so many tries, some 15 seconds.
+const DIRECTORY_TRIES: u32 = 5;
 /// A relay's advice on when to come back is taken up to here, milliseconds: 10 minutes.
 pub(super) const LONGEST_ADVICE: u64 = 600_000;
 /// Longest words of a relay that are passed on, in characters.
@@ -41,14 +46,16 @@ impl Step<'_> {
         self.live.links.insert(id.clone(), LinkState::connected(attempts + 1, self.now));
     }
 
-    pub(super) fn link_disconnected(&mut self, id: &LinkId, reason: String) {
-        let Some(state) = self.live.links.get_mut(id) else { return };
+    pub(super) fn link_disconnected(&mut self, id: &LinkId, reason: String) -> Result<(), Error> {
+        let Some(state) = self.live.links.get_mut(id) else { return Ok(()) };
         let (attempts, hint) = match state {
             LinkState::Down { attempts, .. } | LinkState::Connecting { attempts, .. } => {
                 (*attempts + 1, None)
             }
             LinkState::Up(up) => (up.attempts, up.reconnect_after),
         };
+        // It went well for a while, or it never came so far.
+        let was_proven = state.up().is_some_and(|up| up.proven);
         let backoff = (FIRST_WAIT << attempts.min(7)).min(LONGEST_WAIT);
         // Half of it is random, so that a restarted relay is not met by everybody at once.
         let advice = hint.unwrap_or(0).min(LONGEST_ADVICE);
@@ -56,9 +63,43 @@ impl Step<'_> {
         let not_before = self.now + advice + SHORTEST_WAIT;
         *state = LinkState::Down { retry_at: self.now + wait, not_before, attempts };
         self.live.links_dirty = true;
-        // People have one relay, not five connections to it: what `SyncState::connected` is made of is told.
-        if matches!(id.link, Link::Account | Link::Mailboxes | Link::Inbox) {
-            self.event(Event::Disconnected { reason, retry_in_ms: wait });
+        if self.is_own_relay(id)? {
+            // People have one relay, not five connections to it: what `SyncState::connected` is made of is
+            // told.
+            if matches!(id.link, Link::Account | Link::Mailboxes | Link::Inbox) {
+                self.event(Event::Disconnected { reason, retry_in_ms: wait });
+            }
+            return Ok(());
+        }
+        if !was_proven {
+            self.cannot_reach(&id.relay, &reason);
+        }
+        if id.link == Link::Directory && attempts >= DIRECTORY_TRIES {
+            self.directory_unreachable(id, &reason)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a connection is to our own relay.
+    fn is_own_relay(&mut self, id: &LinkId) -> Result<bool, Error> {
+        Ok(self
+            .own_or_none()?
+            .map(|own| own.profile.relay_url())
+            .transpose()?
+            .is_none_or(|own| own == id.relay))
+    }
+
+    /// Another relay than our own does not answer: what concerns it waits, and nothing else does.
+    fn cannot_reach(&mut self, relay: &RelayUrl, reason: &str) {
+        if self.live.unreachable.insert(relay.clone(), reason.to_owned()).is_none() {
+            let (relay, unreachable) = (relay.to_string(), Some(reason.to_owned()));
+            self.event(Event::Relay { relay, unreachable });
+        }
+    }
+
+    fn can_reach(&mut self, relay: &RelayUrl) {
+        if self.live.unreachable.remove(relay).is_some() {
+            self.event(Event::Relay { relay: relay.to_string(), unreachable: None });
         }
     }
 
@@ -87,12 +128,16 @@ impl Step<'_> {
         let mut wanted = BTreeSet::new();
         if let Some(own) = self.own_or_none()? {
             let relay = own.profile.relay_url()?;
+            self.live.own_url = Some(relay.clone());
             for link in [Link::Account, Link::Mailboxes, Link::Inbox] {
                 wanted.insert(LinkId { relay: relay.clone(), link });
             }
         }
         for (_, reading) in Reading::all(self.tx)? {
             wanted.extend(reading.link().filter(|_| reading.wants_link(self.now)));
+        }
+        if self.live.links.keys().any(|id| id.link == Link::Directory) {
+            wanted.extend(self.directories_asked()?);
         }
         // Those for inboxes come and go with what is to be left there (`progress_inbox_posts`).
         let needless: Vec<LinkId> = self
@@ -110,6 +155,9 @@ impl Step<'_> {
         for id in wanted {
             self.live.want(id, self.now);
         }
+        // Of a relay to which nothing leads any more it does not matter.
+        let links = &self.live.links;
+        self.live.unreachable.retain(|relay, _| links.keys().any(|id| id.relay == *relay));
         Ok(())
     }
 

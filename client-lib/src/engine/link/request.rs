@@ -47,6 +47,8 @@ pub(in crate::engine) struct Asked {
     pub(in crate::engine) conversation: ConversationId,
     pub(in crate::engine) intent: i64,
     pub(in crate::engine) handle: String,
+    /// At which relay, if not at our own.
+    pub(in crate::engine) relay: Option<String>,
 }
 
 impl Step<'_> {
@@ -70,9 +72,9 @@ impl Step<'_> {
             ) => self.key_packages_published(any, last_resort, one_time, last_resort_since),
             (Pending::PublishCard(version), Body::Done) => self.card_published(version),
             (Pending::CreateMailbox(conversation), Body::Created) => self.mailbox_created(&conversation),
-            (Pending::LookUp(asked), Body::Card(answer)) => self.card_found(&asked, &answer),
+            (Pending::LookUp(asked), Body::Card(answer)) => self.card_found(id, &asked, &answer),
             (Pending::TakeKeyPackages(asked), Body::KeyPackages(packages)) => {
-                self.key_packages_taken(&asked, packages)
+                self.key_packages_taken(id, &asked, packages)
             }
             (Pending::Open(asked), Body::Opened(results)) => self.opened(id, &asked, results),
             (Pending::Post { row, conversation, .. }, Body::Posted { seq }) => {
@@ -99,7 +101,7 @@ impl Step<'_> {
             Pending::PublishKeyPackages { .. } | Pending::PublishCard(_) => self.stock_refused(id, &refusal),
             Pending::CreateMailbox(conversation) => self.creation_refused(id, &conversation, &refusal),
             Pending::LookUp(asked) | Pending::TakeKeyPackages(asked) => {
-                self.look_up_refused(&asked, &refusal)
+                self.look_up_refused(id, &asked, &refusal)
             }
             Pending::Open(_) => {
                 self.back_off(id, &refusal);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use posthorn_proto::frame::{ClientFrame, Hello, Request};
-use posthorn_proto::{KeyHash, MailboxId};
+use posthorn_proto::{KeyHash, MailboxId, RelayIdentity};
 
 use super::request::Pending;
 use crate::engine::live::Live;
@@ -245,6 +245,12 @@ impl Live {
     pub(in crate::engine) fn known(&self, id: &LinkId) -> Option<&Up> {
         let up = self.links.get(id)?.up()?;
         (up.proven && (id.link != Link::Account || up.authenticated)).then_some(up)
+    }
+
+    /// The relay at the other end, once it has proved who it is.
+    pub(in crate::engine) fn identity_behind(&self, id: &LinkId) -> Option<RelayIdentity> {
+        let up = self.links.get(id)?.up().filter(|up| up.proven)?;
+        up.hello.as_ref().map(|hello| hello.challenge.relay_identity)
     }
 
     /// The time by the clock of the relay at the other end, unix seconds, if it is known.

@@ -2,73 +2,93 @@
 //! Card, key package and the name that was asked for must agree (rule 26).
 
 use posthorn_proto::frame::{CardAnswer, KeyPackage as Offered, Refusal, Request};
-use posthorn_proto::{DeviceId, Handle};
+use posthorn_proto::{DeviceId, Handle, RelayIdentity};
 
 use super::Talk;
-use crate::conversation::{Candidate, Cause, Intent, Package, get_intent, intents, update_intent};
+use crate::conversation::{
+    Candidate, Cause, Conversation, Intent, Package, get_intent, intents, update_intent,
+};
 use crate::engine::link::request::{Asked, Pending, is_passing};
 use crate::engine::live::HeldBack;
 use crate::engine::people;
-use crate::engine::{Error, Link, Step};
+use crate::engine::{Error, Link, LinkId, Step};
 use crate::group::{Provider, UnverifiedKeyPackage};
 use crate::identity::{PersonId, UnverifiedCard};
 use crate::people::pin::{self, Pinned};
 
 impl Talk<'_, '_> {
-    /// Asks the directory about candidates of whom something is not known yet.
+    /// Asks the directories about candidates of whom something is not known yet: our own relay's on the
+    /// account's connection, another's on one that is made for it.
     pub(in crate::engine) fn resolve_candidates(&mut self) -> Result<(), Error> {
-        let own = self.step.own()?;
-        let account = own.link(Link::Account)?;
-        let held = self.step.live.held_back.contains_key(&HeldBack::Directory);
-        if held || self.step.live.ready(&account, self.step.now).is_none() {
-            return Ok(());
-        }
+        let account = self.step.own()?.link(Link::Account)?;
         for (row, intent) in intents(self.step.tx, &self.id)? {
             let Intent::Add(candidates) = intent else { continue };
             for candidate in candidates.into_iter().filter(|candidate| candidate.packages.is_empty()) {
-                let Ok(handle) = Handle::parse(&candidate.handle) else { continue };
-                let asked = Asked { conversation: self.id, intent: row, handle: candidate.handle.clone() };
-                let same = |pending: &Pending| match pending {
-                    Pending::LookUp(other) | Pending::TakeKeyPackages(other) => *other == asked,
-                    _ => false,
-                };
-                if self.step.live.asked(&account, same) {
+                let link = directory_of(&candidate, &account);
+                if self.step.is_held_back(&link) {
                     continue;
                 }
-                if candidate.card.is_none() {
-                    self.step.request(&account, Request::LookUp(handle), Pending::LookUp(asked));
-                } else {
-                    let pending = Pending::TakeKeyPackages(asked);
-                    self.step.request(&account, Request::TakeKeyPackages(handle), pending);
+                if link != account {
+                    self.step.live.want(link.clone(), self.step.now);
+                }
+                if self.step.live.ready(&link, self.step.now).is_some() {
+                    self.ask_about(&link, row, &candidate);
                 }
             }
         }
         Ok(())
     }
 
-    fn card_found(&mut self, asked: &Asked, answer: &CardAnswer) -> Result<(), Error> {
+    fn ask_about(&mut self, link: &LinkId, row: i64, candidate: &Candidate) {
+        let Ok(handle) = Handle::parse(&candidate.handle) else { return };
+        let asked = Asked {
+            conversation: self.id,
+            intent: row,
+            handle: candidate.handle.clone(),
+            relay: candidate.relay.clone(),
+        };
+        let same = |pending: &Pending| match pending {
+            Pending::LookUp(other) | Pending::TakeKeyPackages(other) => *other == asked,
+            _ => false,
+        };
+        if self.step.live.asked(link, same) {
+            return;
+        }
+        if candidate.card.is_none() {
+            self.step.request(link, Request::LookUp(handle), Pending::LookUp(asked));
+        } else {
+            self.step.request(link, Request::TakeKeyPackages(handle), Pending::TakeKeyPackages(asked));
+        }
+    }
+
+    fn card_found(&mut self, from: &LinkId, asked: &Asked, answer: &CardAnswer) -> Result<(), Error> {
+        let Some(relay) = self.step.live.identity_behind(from) else { return Ok(()) };
         let result = if answer.version == 0 {
             Err("the account has no contact card yet; it has to be online once".to_owned())
         } else {
-            self.change_candidate(asked, |talk, candidate| talk.take_card(candidate, &answer.card))?
+            self.change_candidate(asked, |talk, candidate| talk.take_card(candidate, &relay, &answer.card))?
         };
         self.resolved(asked, result)
     }
 
-    fn take_card(&mut self, candidate: &mut Candidate, card: &[u8]) -> Result<Result<(), String>, Error> {
+    /// Takes the card that the directory of `relay` gave.
+    fn take_card(
+        &mut self,
+        candidate: &mut Candidate,
+        relay: &RelayIdentity,
+        card: &[u8],
+    ) -> Result<Result<(), String>, Error> {
         let expected = candidate.identity_key();
         let now = self.step.relay_now();
-        let own = self.step.own()?;
         let card = match UnverifiedCard::new(card).and_then(|card| card.verify(expected.as_ref(), now)) {
             Ok(card) => card,
             Err(error) => return Ok(Err(error.to_string())),
         };
-        let relay = own.relay()?;
-        if card.handle().as_str() != candidate.handle || card.relay().identity != relay.identity {
+        if card.handle().as_str() != candidate.handle || card.relay().identity != *relay {
             return Ok(Err("the relay gave the card of somebody else".to_owned()));
         }
         let person = PersonId::from(&card.identity());
-        if let Pinned::Other(known) = pin::pin(self.step.tx, &relay.identity, card.handle(), &person)? {
+        if let Pinned::Other(known) = pin::pin(self.step.tx, relay, card.handle(), &person)? {
             let text = format!(
                 "the relay names another key ({}) than the one that is known by this name ({}): verify it first",
                 person.short(),
@@ -84,25 +104,31 @@ impl Talk<'_, '_> {
         Ok(Ok(()))
     }
 
-    fn key_packages_taken(&mut self, asked: &Asked, packages: Vec<Offered>) -> Result<(), Error> {
+    fn key_packages_taken(
+        &mut self,
+        from: &LinkId,
+        asked: &Asked,
+        packages: Vec<Offered>,
+    ) -> Result<(), Error> {
+        let Some(relay) = self.step.live.identity_behind(from) else { return Ok(()) };
         let packages: Vec<Vec<u8>> =
             packages.into_iter().map(|package| package.key_package.to_vec()).collect();
         let result =
-            self.change_candidate(asked, |talk, candidate| talk.take_packages(candidate, packages))?;
+            self.change_candidate(asked, |talk, candidate| talk.take_packages(candidate, &relay, packages))?;
         self.resolved(asked, result)
     }
 
     fn take_packages(
         &mut self,
         candidate: &mut Candidate,
+        relay: &RelayIdentity,
         packages: Vec<Vec<u8>>,
     ) -> Result<Result<(), String>, Error> {
         let Some(identity) = candidate.identity_key() else {
             return Ok(Err("their identity is not known".to_owned()));
         };
-        let own = self.step.own()?;
         let devices = people::devices(self.step.tx, &identity)?;
-        let (now, relay) = (self.step.relay_now(), own.relay()?.identity);
+        let now = self.step.relay_now();
         let provider = Provider::new(self.step.tx, None);
         let mut why = None;
         for bytes in packages {
@@ -119,7 +145,7 @@ impl Talk<'_, '_> {
             let credential = package.credential();
             let device: DeviceId = credential.device();
             let agrees = credential.handle().as_str() == candidate.handle
-                && credential.relay() == relay
+                && credential.relay() == *relay
                 && devices.contains(&device);
             if agrees && candidate.packages.iter().all(|known| known.device != device) {
                 candidate.packages.push(Package { device, bytes });
@@ -140,7 +166,7 @@ impl Talk<'_, '_> {
         let Some(Intent::Add(mut candidates)) = get_intent(self.step.tx, asked.intent)? else {
             return Ok(Ok(()));
         };
-        let Some(candidate) = candidates.iter_mut().find(|candidate| candidate.handle == asked.handle) else {
+        let Some(candidate) = candidates.iter_mut().find(|candidate| asked.is_about(candidate)) else {
             return Ok(Ok(()));
         };
         let result = change(self, candidate)?;
@@ -152,12 +178,16 @@ impl Talk<'_, '_> {
     /// nothing; if nobody does any more, who cannot be added is left out, with an alarm.
     fn resolved(&mut self, asked: &Asked, result: Result<(), String>) -> Result<(), Error> {
         self.look_again();
+        // Nothing else may be to ask there.
+        self.step.live.links_dirty |= asked.relay.is_some();
         let Err(reason) = result else { return Ok(()) };
         let Some(Intent::Add(mut candidates)) = get_intent(self.step.tx, asked.intent)? else {
             return Ok(());
         };
-        candidates.retain(|candidate| candidate.handle != asked.handle);
-        let text = format!("{} cannot be added: {reason}", asked.handle);
+        let Some(at) = candidates.iter().position(|candidate| asked.is_about(candidate)) else {
+            return Ok(());
+        };
+        let text = format!("{} cannot be added: {reason}", candidates.remove(at).name());
         if candidates.is_empty() || self.is_waited_for(asked.intent) {
             return self.intent_failed(asked.intent, Cause::CannotAdd, &text);
         }
@@ -166,9 +196,10 @@ impl Talk<'_, '_> {
         Ok(())
     }
 
-    fn look_up_refused(&mut self, asked: &Asked, refusal: &Refusal) -> Result<(), Error> {
+    fn look_up_refused(&mut self, from: &LinkId, asked: &Asked, refusal: &Refusal) -> Result<(), Error> {
         if is_passing(refusal) {
-            self.step.hold_back(HeldBack::Directory, refusal);
+            self.step.hold_back(HeldBack::Directory(from.relay.clone()), refusal);
+            self.step.live.links_dirty = true;
             self.step.wake_talk(self.id, self.step.now + u64::from(refusal.retry_after_ms).max(5_000));
             return Ok(());
         }
@@ -176,24 +207,91 @@ impl Talk<'_, '_> {
     }
 }
 
+impl Asked {
+    fn is_about(&self, candidate: &Candidate) -> bool {
+        candidate.is(&self.handle, self.relay.as_deref())
+    }
+}
+
+/// Whom to ask about a candidate.
+fn directory_of(candidate: &Candidate, account: &LinkId) -> LinkId {
+    match candidate.elsewhere() {
+        Some(relay) => LinkId { relay, link: Link::Directory },
+        None => account.clone(),
+    }
+}
+
 impl Step<'_> {
-    pub(in crate::engine) fn card_found(&mut self, asked: &Asked, answer: &CardAnswer) -> Result<(), Error> {
-        self.talk(&asked.conversation, |talk| talk.card_found(asked, answer)).map(drop)
+    pub(in crate::engine) fn card_found(
+        &mut self,
+        from: &LinkId,
+        asked: &Asked,
+        answer: &CardAnswer,
+    ) -> Result<(), Error> {
+        self.talk(&asked.conversation, |talk| talk.card_found(from, asked, answer)).map(drop)
     }
 
     pub(in crate::engine) fn key_packages_taken(
         &mut self,
+        from: &LinkId,
         asked: &Asked,
         packages: Vec<Offered>,
     ) -> Result<(), Error> {
-        self.talk(&asked.conversation, |talk| talk.key_packages_taken(asked, packages)).map(drop)
+        self.talk(&asked.conversation, |talk| talk.key_packages_taken(from, asked, packages)).map(drop)
     }
 
     pub(in crate::engine) fn look_up_refused(
         &mut self,
+        from: &LinkId,
         asked: &Asked,
         refusal: &Refusal,
     ) -> Result<(), Error> {
-        self.talk(&asked.conversation, |talk| talk.look_up_refused(asked, refusal)).map(drop)
+        self.talk(&asked.conversation, |talk| talk.look_up_refused(from, asked, refusal)).map(drop)
+    }
+
+    /// Whether the relay of this connection wants nothing to be asked of its directory for now.
+    fn is_held_back(&self, directory: &LinkId) -> bool {
+        self.live.held_back.contains_key(&HeldBack::Directory(directory.relay.clone()))
+    }
+
+    /// Whoever is still to be found out about, by the connection on which that is asked.
+    fn unresolved(&mut self) -> Result<Vec<(LinkId, Asked)>, Error> {
+        let account = self.own()?.link(Link::Account)?;
+        let mut all = Vec::new();
+        for conversation in Conversation::ids(self.tx)? {
+            for (intent, wanted) in intents(self.tx, &conversation)? {
+                let Intent::Add(candidates) = wanted else { continue };
+                for candidate in candidates.into_iter().filter(|candidate| candidate.packages.is_empty()) {
+                    let link = directory_of(&candidate, &account);
+                    let Candidate { handle, relay, .. } = candidate;
+                    all.push((link, Asked { conversation, intent, handle, relay }));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// The connections to directories elsewhere of which something is to be asked now.
+    pub(in crate::engine) fn directories_asked(&mut self) -> Result<Vec<LinkId>, Error> {
+        let links = self.unresolved()?.into_iter().map(|(link, _)| link);
+        Ok(links.filter(|link| link.link == Link::Directory && !self.is_held_back(link)).collect())
+    }
+
+    /// A directory elsewhere cannot be asked: whoever is there is not added, so that the others wait no
+    /// longer, and a wrong name is told. While our own relay cannot be reached either, it may be us.
+    pub(in crate::engine) fn directory_unreachable(
+        &mut self,
+        link: &LinkId,
+        reason: &str,
+    ) -> Result<(), Error> {
+        let account = self.own()?.link(Link::Account)?;
+        if self.live.known(&account).is_none() {
+            return Ok(());
+        }
+        for (_, asked) in self.unresolved()?.into_iter().filter(|(of, _)| of == link) {
+            let why = Err(format!("{} cannot be reached: {reason}", link.relay));
+            self.talk(&asked.conversation, |talk| talk.resolved(&asked, why))?;
+        }
+        self.forget_unproven_relay(&link.relay)
     }
 }

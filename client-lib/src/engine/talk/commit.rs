@@ -312,7 +312,7 @@ fn wanted(
                     }
                 }
                 if let Some(error) = refused.filter(|_| change.add.len() == before) {
-                    return Ok(Wanted::Never(format!("{} cannot be added: {error}", candidate.handle)));
+                    return Ok(Wanted::Never(format!("{} cannot be added: {error}", candidate.name())));
                 }
             }
         }

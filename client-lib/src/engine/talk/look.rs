@@ -57,7 +57,7 @@ impl Step<'_> {
                 first_unread: history::first_unread(self.tx, &id)?,
                 last: history::last(self.tx, &id, &record.marks())?,
                 members: members.collect::<Result<_, _>>()?,
-                adding: adding.map(|candidate| candidate.handle).collect(),
+                adding: adding.map(|candidate| candidate.name()).collect(),
                 inviter: record
                     .inviter
                     .as_ref()
@@ -99,13 +99,22 @@ impl Step<'_> {
             if reading.pause.is_some() {
                 continue;
             }
-            let up = reading.link().and_then(|id| self.live.links.get(&id)).and_then(|link| link.up());
+            let link = reading.link();
+            if link.as_ref().is_some_and(|id| self.live.unreachable.contains_key(&id.relay)) {
+                continue;
+            }
+            let up = link.and_then(|id| self.live.links.get(&id)).and_then(|link| link.up());
             caught_up &= up.and_then(|up| up.openings.get(&mailbox)).is_some_and(|opening| opening.caught_up);
         }
-        let (mut wanted, mut parcels) = (0, outbox::count_in_inboxes(self.tx)?);
+        let mut parcels =
+            outbox::count_in_inboxes(self.tx, |relay| self.live.why_unreachable(relay).is_none())?;
+        let mut wanted = 0;
         for (id, record) in Conversation::all(self.tx)? {
             // What has ended may have had the mailbox that another conversation has now.
             if !record.is_read() || matches!(record.state, ConversationState::Suspended(_)) {
+                continue;
+            }
+            if self.live.why_unreachable(&record.relay_url).is_some() {
                 continue;
             }
             parcels += outbox::count(self.tx, &record.mailbox)?;
@@ -121,6 +130,7 @@ impl Step<'_> {
             intents: wanted,
             registered: own.profile.complete(),
             waiting: self.live.held_back.values().next().or(refused).cloned(),
+            unreachable: self.live.all_unreachable(),
         })
     }
 

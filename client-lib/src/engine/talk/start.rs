@@ -1,18 +1,19 @@
 //! Beginning a conversation of our own: the group is made at once; its mailbox and its members follow when
 //! the relay is there.
 
-use posthorn_proto::{MailboxId, ReadKey};
+use posthorn_proto::{Handle, MailboxId, ReadKey};
 
 use super::Talk;
 use crate::conversation::{
     Candidate, Conversation, ConversationId, ConversationState, GroupId, Intent, put_intent,
 };
+use crate::engine::link::known;
 use crate::engine::live::Waiter;
 use crate::engine::mailbox::reading::{Pause, Purpose, Reading};
 use crate::engine::people;
 use crate::engine::{Error, Reply, Step, Who};
 use crate::group::{About, Group, GroupInfo, NAME_BYTES, Place, Provider, RULES, ReaderSecret};
-use crate::identity::PersonId;
+use crate::identity::{ContactLink, PersonId, RelayUrl};
 use crate::people::pin::{self, Pinned};
 
 /// What starting came to.
@@ -109,7 +110,9 @@ impl Step<'_> {
         let ([one], "") = (candidates, name) else { return Ok(None) };
         self.flush()?;
         let is_it = |intent: &Intent| match intent {
-            Intent::Add(wanted) => matches!(&wanted[..], [only] if only.handle == one.handle),
+            Intent::Add(wanted) => {
+                matches!(&wanted[..], [only] if only.is(&one.handle, one.relay.as_deref()))
+            }
             _ => false,
         };
         for (id, record) in Conversation::all(self.tx)? {
@@ -132,50 +135,80 @@ impl Step<'_> {
     /// The people to be added, each once.
     pub(in crate::engine) fn candidates(&mut self, members: Vec<Who>) -> Result<Vec<Candidate>, Error> {
         let own = self.own()?;
-        let relay = own.relay()?.clone();
         let mut candidates: Vec<Candidate> = Vec::new();
         for who in members {
-            let (handle, person) = match who {
-                // Whom the relay named once is who is meant.
-                Who::Handle(handle) => {
-                    let known = pin::pinned(self.tx, &relay.identity, &handle)?;
-                    (handle.to_string(), known)
-                }
-                Who::Person(person) => {
-                    let contact = people::load(self.tx, &person)?;
-                    let contact = contact.ok_or_else(|| Error::UnknownPerson(person.to_string()))?;
-                    if contact.relay != Some(relay.identity) {
-                        let (handle, relay) = (contact.handle, "another relay".to_owned());
-                        return Err(Error::OtherRelay { handle, relay });
-                    }
-                    (contact.handle, Some(person))
-                }
-                Who::Link(link) if link.relay != relay.url => {
-                    let (handle, relay) = (link.handle.to_string(), link.relay.to_string());
-                    return Err(Error::OtherRelay { handle, relay });
-                }
-                Who::Link(link) => {
-                    let (handle, person) = (&link.handle, PersonId::from(&link.identity));
-                    // A link is compared by people, so that its word stands, unless another came first.
-                    if let Pinned::Other(known) = pin::pin(self.tx, &relay.identity, handle, &person)? {
-                        let reason = format!(
-                            "the link names another key ({}) than the one that is known as {handle} ({})",
-                            person.short(),
-                            known.short()
-                        );
-                        return Err(Error::Failed { cause: "NAME_TWICE", reason });
-                    }
-                    (handle.to_string(), Some(person))
-                }
+            let candidate = match who {
+                Who::Handle(handle) => self.by_handle(&handle, None)?,
+                Who::Elsewhere(handle, relay) => self.by_handle(&handle, Some(relay))?,
+                Who::Person(person) => self.by_identity(&person)?,
+                Who::Link(link) => self.by_link(&link)?,
             };
-            if handle == own.profile.handle()?.as_str() || person == Some(own.person) {
+            let is_own_name = candidate.is(own.profile.handle()?.as_str(), None);
+            if is_own_name || candidate.person == Some(own.person) {
                 return Err(Error::Yourself);
             }
-            if !candidates.iter().any(|known| known.handle == handle) {
-                candidates.push(Candidate { handle, person, card: None, packages: Vec::new() });
+            if !candidates.iter().any(|known| known.is(&candidate.handle, candidate.relay.as_deref())) {
+                candidates.push(candidate);
             }
         }
         if candidates.is_empty() { Err(Error::Nobody) } else { Ok(candidates) }
+    }
+
+    /// Whom the relay named once is who is meant.
+    fn by_handle(&mut self, handle: &Handle, relay: Option<RelayUrl>) -> Result<Candidate, Error> {
+        let relay = self.other_relay(relay)?;
+        let identity = match &relay {
+            None => Some(self.own()?.relay()?.identity),
+            Some(relay) => self.identity_at(relay)?,
+        };
+        let known = identity.map(|identity| pin::pinned(self.tx, &identity, handle)).transpose()?;
+        Ok(Candidate::new(handle.to_string(), relay.as_ref(), known.flatten()))
+    }
+
+    /// Somebody who was met: at the relay that their card names, unless that is known by another address.
+    fn by_identity(&mut self, person: &PersonId) -> Result<Candidate, Error> {
+        let unknown = || Error::UnknownPerson(person.to_string());
+        let contact = people::load(self.tx, person)?.ok_or_else(unknown)?;
+        let identity = contact.relay.ok_or_else(unknown)?;
+        let on_card = contact.address().filter(|relay| relay.identity == identity);
+        let Some(relay) = self.address_in_use(&identity)?.or(on_card) else {
+            let relay = data_encoding::HEXLOWER.encode(&identity.0[..8]);
+            return Err(Error::OtherRelay { handle: contact.handle, relay });
+        };
+        let relay = self.other_relay(Some(relay.url))?;
+        Ok(Candidate::new(contact.handle, relay.as_ref(), Some(*person)))
+    }
+
+    /// A link is compared by people, so that its word stands, unless another came first.
+    fn by_link(&mut self, link: &ContactLink) -> Result<Candidate, Error> {
+        let relay = self.other_relay(Some(link.relay.clone()))?;
+        let (handle, person) = (&link.handle, PersonId::from(&link.identity));
+        let identity = match &relay {
+            None => Some(self.own()?.relay()?.identity),
+            // Of a relay that was never spoken to, the card says it.
+            Some(relay) => self.identity_at(relay)?,
+        };
+        if let Some(identity) = identity
+            && let Pinned::Other(known) = pin::pin(self.tx, &identity, handle, &person)?
+        {
+            let reason = format!(
+                "the link names another key ({}) than the one that is known as {handle} ({})",
+                person.short(),
+                known.short()
+            );
+            return Err(Error::Failed { cause: "NAME_TWICE", reason });
+        }
+        Ok(Candidate::new(handle.to_string(), relay.as_ref(), Some(person)))
+    }
+
+    /// A relay that the person named somebody at, unless it is our own: it is in use from now on. One that is
+    /// known keeps its address, however its host was written.
+    fn other_relay(&mut self, relay: Option<RelayUrl>) -> Result<Option<RelayUrl>, Error> {
+        let own = self.own()?.relay()?.url.clone();
+        let Some(relay) = relay.filter(|relay| relay.host() != own.host()) else { return Ok(None) };
+        let relay = known::url_at(self.tx, relay.host())?.unwrap_or(relay);
+        self.use_relay(&relay, None, false)?;
+        Ok(Some(relay))
     }
 }
 

@@ -24,9 +24,18 @@ pub(super) fn start(desk: &mut Desk, id: Option<ConversationId>, names: &[&str])
 
 /// The answer of a directory that knows these people.
 fn directory(desk: &mut Desk, effects: &[Effect], known: &mut [(&str, &mut Desk)]) -> Vec<Effect> {
-    let account = link(Link::Account);
+    directory_on(desk, &link(Link::Account), effects, known)
+}
+
+/// Likewise, of the one that is asked on this connection.
+pub(super) fn directory_on(
+    desk: &mut Desk,
+    link: &LinkId,
+    effects: &[Effect],
+    known: &mut [(&str, &mut Desk)],
+) -> Vec<Effect> {
     let mut more = Vec::new();
-    for frame in requests(effects, &account) {
+    for frame in requests(effects, link) {
         let (handle, wants_card) = match &frame.body {
             Request::LookUp(handle) => (handle.clone(), true),
             Request::TakeKeyPackages(handle) => (handle.clone(), false),
@@ -47,7 +56,7 @@ fn directory(desk: &mut Desk, effects: &[Effect], known: &mut [(&str, &mut Desk)
                 ServerBody::KeyPackages(vec![Offered { device, key_package, last_resort: false }])
             }
         };
-        more.extend(desk.answers(&account, frame.request, body));
+        more.extend(desk.answers(link, frame.request, body));
     }
     more
 }

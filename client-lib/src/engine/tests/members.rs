@@ -513,6 +513,7 @@ fn a_key_package_that_ran_out_is_told_whoever_else_is_added() {
         let (mut dave, mut erin) = (Desk::new("dave"), Desk::new("erin"));
         let candidate = |desk: &mut Desk| Candidate {
             handle: desk.card().handle().to_string(),
+            relay: None,
             person: Some(desk.person()),
             card: None,
             packages: vec![Package {

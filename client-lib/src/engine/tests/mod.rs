@@ -10,6 +10,8 @@ mod attacked;
 mod desk;
 #[cfg(test)]
 mod directory;
+#[cfg(test)]
+mod elsewhere;
 pub(super) mod hostile;
 #[cfg(test)]
 mod members;

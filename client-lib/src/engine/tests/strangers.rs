@@ -423,23 +423,27 @@ fn welcomes_that_do_not_open_cost_little() {
     assert_eq!(bob.rows("outbox") - outbox, u64::from(ANSWERS) + 1);
 }
 
-/// Whoever has taken a key package of ours has an account where we have ours. An answer to anywhere else
-/// would make this device connect to whatever host a stranger names.
+/// An answer to anywhere else would make this device connect to whatever host a stranger names: one that
+/// names another host for our relay is answered at our relay's.
 #[test]
-fn answers_go_to_our_own_relay_only() {
-    let (mut mallory, mut bob, mut made) = invited(KeyPackageKind::OneTime, PLACE);
-    let card = bob.card();
-    let mut somebody = Desk::new("somebody");
-    let (package, others) = (somebody.package(KeyPackageKind::OneTime), somebody.card());
-    made.welcome = mallory.group(GroupId([1; 16]), PLACE, &[(package, &others)]).welcome;
+fn answers_go_to_relays_in_use_only() {
     let url = RelayUrl::parse("ws://192.168.1.1:80").expect("a URL");
-    let mut elsewhere = Desk::at("elsewhere", &RelayAddress { url, ..relay() });
-    let invitation = elsewhere.invitation(TALK, &made, &card);
-    let sealed = elsewhere.sealed(&invitation, &card, post(1));
-    let outbox = bob.rows("outbox");
-    bob.takes(post(1), sealed);
-    assert_eq!(bob.rows("outbox"), outbox);
-    assert!(bob.engine.live.links.keys().all(|link| link.relay == relay().url));
+    for (at, answers) in [(RelayAddress { url, ..relay() }, 1), (elsewhere(), 0)] {
+        let (mut mallory, mut bob, mut made) = invited(KeyPackageKind::OneTime, PLACE);
+        let card = bob.card();
+        let mut somebody = Desk::new("somebody");
+        let (package, others) = (somebody.package(KeyPackageKind::OneTime), somebody.card());
+        made.welcome = mallory.group(GroupId([1; 16]), PLACE, &[(package, &others)]).welcome;
+        let mut stranger = Desk::at("elsewhere", &at);
+        let invitation = stranger.invitation(TALK, &made, &card);
+        let sealed = stranger.sealed(&invitation, &card, post(1));
+        let outbox = bob.rows("outbox");
+        bob.takes(post(1), sealed);
+        assert_eq!(bob.rows("outbox") - outbox, answers);
+        bob.now += 1_000;
+        bob.tick();
+        assert!(bob.engine.live.links.keys().all(|link| link.relay == relay().url));
+    }
 }
 
 /// What does not even parse is anybody's: it must not be able to fill the screen.
