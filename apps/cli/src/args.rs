@@ -81,7 +81,7 @@ pub(crate) enum What {
     Move(Move),
     /// Leave a conversation
     Leave(Leave),
-    /// Show the safety number with somebody: equal numbers mean that nobody stands between you
+    /// Show the safety number with somebody (equal: nobody stands between you), or mark it as compared
     Verify(Verify),
     /// List everybody whom you have met
     People,
@@ -397,6 +397,12 @@ pub(crate) struct Remove {
 pub(crate) struct Verify {
     /// Somebody whom you have met: a handle, one with # and the beginning of the id, or the id
     pub(crate) handle: String,
+    /// You have compared it, and it is equal: keep that, with their key
+    #[arg(long)]
+    pub(crate) mark: bool,
+    /// Take that back
+    #[arg(long, conflicts_with = "mark")]
+    pub(crate) unmark: bool,
 }
 
 /// Somebody.

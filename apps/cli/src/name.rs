@@ -339,7 +339,7 @@ pub(crate) mod tests {
 
     pub(crate) fn someone(handle: &str) -> Person {
         let value = json!({"person": id_of(handle), "handle": handle, "known": "pinned", "accepted": true,
-            "blocked": false});
+            "blocked": false, "verified": false});
         serde_json::from_value(value).expect("a person")
     }
 

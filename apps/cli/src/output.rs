@@ -180,14 +180,34 @@ pub(crate) fn known_text(known: Known) -> &'static str {
     }
 }
 
+/// Whose safety number was compared.
+fn verified_word(person: &Person) -> &'static str {
+    if person.verified { "verified" } else { "" }
+}
+
+/// Those that say something, in brackets.
+fn remarks<const N: usize>(remarks: [&str; N]) -> String {
+    let remarks = remarks.into_iter().filter(|remark| !remark.is_empty()).collect::<Vec<_>>().join("; ");
+    if remarks.is_empty() { remarks } else { format!("  ({remarks})") }
+}
+
+/// Of how many of these people the safety number was compared, if of any.
+pub(crate) fn verified_of(people: &[&Person]) -> Option<String> {
+    match (people.iter().filter(|person| person.verified).count(), people.len()) {
+        (0, _) => None,
+        (verified, all) if verified == all => Some("verified".to_owned()),
+        (verified, all) => Some(format!("{verified} of {all} verified")),
+    }
+}
+
 /// A member's device in a list, with this much room for the handle.
 pub(crate) fn member_line(member: &MemberSummary, room: usize) -> String {
-    let remark = match (member.me, member.joined) {
+    let word = match (member.me, member.joined) {
         (true, _) => "you",
         (false, false) => "has not joined yet",
         (false, true) => known_text(member.person.known),
     };
-    let remark = if remark.is_empty() { String::new() } else { format!("  ({remark})") };
+    let remark = remarks([verified_word(&member.person), word]);
     format!("{:room$} {}{remark}", plain_line(&member.person.handle), member.person.person)
 }
 
@@ -198,9 +218,7 @@ pub(crate) fn person_line(person: &Person, room: usize) -> String {
         (false, true) => "",
         (false, false) => "their invitations wait until you accept them",
     };
-    let remarks = [known_text(person.known), consent];
-    let remarks = remarks.into_iter().filter(|remark| !remark.is_empty()).collect::<Vec<_>>().join("; ");
-    let remarks = if remarks.is_empty() { String::new() } else { format!("  ({remarks})") };
+    let remarks = remarks([verified_word(person), known_text(person.known), consent]);
     format!("{:room$} {}{remarks}", plain_line(&person.handle), person.person)
 }
 
@@ -299,7 +317,9 @@ pub(crate) mod tests {
         let member =
             |value: &Value| serde_json::from_value::<MemberSummary>(value.clone()).expect("a member");
         assert_eq!(member_line(&member(&value), 8), format!("bob      {}", id_of("bob")));
-        merge(&mut value, json!({"known": "claimed"}));
+        merge(&mut value, json!({"verified": true}));
+        assert!(member_line(&member(&value), 8).ends_with("  (verified)"));
+        merge(&mut value, json!({"known": "claimed", "verified": false}));
         assert!(member_line(&member(&value), 8).ends_with("(the name is their own word)"));
         merge(&mut value, json!({"joined": false}));
         assert!(member_line(&member(&value), 8).ends_with("(has not joined yet)"));

@@ -189,6 +189,12 @@ impl Client {
         self.ask(|reply| Command::Block { person, blocked, reply }).await
     }
 
+    /// Marks somebody's key as compared by our user, by the safety number, or takes that back. Whoever is
+    /// marked is who the name means from now on (rule 26).
+    pub async fn verify(&self, person: PersonId, verified: bool) -> Result<(), Error> {
+        self.ask(|reply| Command::Verify { person, verified, reply }).await
+    }
+
     /// The safety number with somebody who was met.
     pub async fn safety_number(&self, person: PersonId) -> Result<SafetyNumber, Error> {
         self.ask(|reply| Command::SafetyNumber(person, reply)).await

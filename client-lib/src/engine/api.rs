@@ -254,6 +254,15 @@ pub enum Command {
         /// Done.
         reply: Reply<()>,
     },
+    /// Our user compared somebody's safety number, or takes that back (rule 26).
+    Verify {
+        /// Whose.
+        person: PersonId,
+        /// Whether they are marked from now on.
+        verified: bool,
+        /// Done.
+        reply: Reply<()>,
+    },
     /// List conversations, most recent first.
     Conversations(Reply<Vec<ConversationSummary>>),
     /// List the members' devices of a conversation, by leaf.
@@ -393,6 +402,9 @@ pub struct Person {
     pub accepted: bool,
     /// Whether their invitations leave no trace.
     pub blocked: bool,
+    /// Whether our user marked this key as compared ([`Command::Verify`]).
+    #[serde(default)]
+    pub verified: bool,
 }
 
 /// On what word a name stands.

@@ -44,6 +44,9 @@ impl Step<'_> {
             Command::Block { person, blocked, reply } => {
                 self.reply(reply, |step| step.block(&person, blocked))
             }
+            Command::Verify { person, verified, reply } => {
+                self.reply(reply, |step| step.verify(&person, verified))
+            }
             Command::Conversations(reply) => self.reply(reply, Self::conversations),
             Command::Members(id, reply) => self.reply(reply, |step| step.members(&id)),
             Command::People(reply) => self.reply(reply, |step| {
@@ -168,6 +171,19 @@ impl Step<'_> {
                     self.talk_known(&id, |talk| talk.forget())?;
                     self.event(Event::Conversation { conversation: id });
                 }
+            }
+        }
+        Ok(())
+    }
+
+    fn verify(&mut self, person: &PersonId, verified: bool) -> Result<(), Error> {
+        self.known_person(person)?;
+        people::verify(self.tx, person, verified)?;
+        // What a name stands on is shown with every conversation that they are in.
+        self.flush()?;
+        for (id, record) in Conversation::all(self.tx)? {
+            if record.members.iter().any(|member| member.person == *person) {
+                self.event(Event::Conversation { conversation: id });
             }
         }
         Ok(())

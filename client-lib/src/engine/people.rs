@@ -38,11 +38,22 @@ pub(super) struct Contact {
     private: Vec<(DeviceId, Vec<u8>)>,
     /// Their invitations are followed (rule 25).
     pub(super) accepted: bool,
+    /// Our user compared their safety number. It is this key's: another key has no part in it.
+    #[serde(default)]
+    verified: bool,
 }
 
 impl Contact {
     fn new(person: PersonId) -> Self {
-        Self { person, handle: String::new(), relay: None, card: None, private: Vec::new(), accepted: false }
+        Self {
+            person,
+            handle: String::new(),
+            relay: None,
+            card: None,
+            private: Vec::new(),
+            accepted: false,
+            verified: false,
+        }
     }
 
     /// The relay that their card names.
@@ -135,6 +146,30 @@ pub(super) fn block(tx: &Transaction<'_>, person: &PersonId, is_blocked: bool) -
         CONTACTS.put(tx, &key(tx, person), &contact)?;
     }
     Ok(())
+}
+
+/// Our user compared their safety number, or takes that back. Whose number it is has the name from now on;
+/// whoever was known by it before has neither the name nor a mark any more.
+pub(super) fn verify(tx: &Transaction<'_>, person: &PersonId, verified: bool) -> Result<(), StoreError> {
+    let Some(mut contact) = load(tx, person)? else { return Ok(()) };
+    contact.verified = verified;
+    CONTACTS.put(tx, &key(tx, person), &contact)?;
+    let (true, Some(relay), Ok(handle)) = (verified, contact.relay, Handle::parse(&contact.handle)) else {
+        return Ok(());
+    };
+    if let Some(before) = pin::repin(tx, &relay, &handle, person)?
+        && let Some(mut before) = load(tx, &before)?.filter(|before| before.verified)
+    {
+        before.verified = false;
+        CONTACTS.put(tx, &key(tx, &before.person), &before)?;
+    }
+    Ok(())
+}
+
+/// How somebody's key is named where another stands in its place.
+pub(super) fn known_key(tx: &Transaction<'_>, person: &PersonId) -> Result<String, StoreError> {
+    let verified = load(tx, person)?.is_some_and(|contact| contact.verified);
+    Ok(format!("{}{}", person.short(), if verified { ", which you have verified" } else { "" }))
 }
 
 pub(super) fn is_blocked(tx: &Transaction<'_>, person: &PersonId) -> Result<bool, StoreError> {
@@ -254,6 +289,7 @@ pub(super) fn of_contact(tx: &Transaction<'_>, own: &Own, contact: &Contact) -> 
         known,
         accepted: contact.accepted,
         blocked: is_blocked(tx, &contact.person)?,
+        verified: contact.verified,
     })
 }
 
@@ -267,11 +303,15 @@ pub(super) fn of_named(tx: &Transaction<'_>, own: &Own, who: &Named) -> Result<P
     };
     let handle = bare(&who.handle);
     let (known, shown) = shown(tx, own, &who.person, relay.as_ref(), handle)?;
+    let verified = contact.as_ref().is_some_and(|contact| contact.verified);
+    // What told them apart once need not any more when their number was compared.
+    let is_apart = who.handle.contains('#') && !verified;
     Ok(Person {
         person: who.person,
-        handle: if who.handle.contains('#') { who.handle.clone() } else { shown },
+        handle: if is_apart { who.handle.clone() } else { shown },
         known,
         accepted: who.person == own.person || contact.is_some_and(|contact| contact.accepted),
         blocked: is_blocked(tx, &who.person)?,
+        verified,
     })
 }

@@ -34,6 +34,18 @@ pub(crate) fn pin(
     }
 }
 
+/// From now on the handle is this person: somebody compared their key. Who it was before, if somebody else.
+pub(crate) fn repin(
+    tx: &Transaction<'_>,
+    relay: &RelayIdentity,
+    handle: &Handle,
+    person: &PersonId,
+) -> Result<Option<PersonId>, StoreError> {
+    let before = pinned(tx, relay, handle)?;
+    TABLE.put(tx, &key(tx, relay, handle), person)?;
+    Ok(before.filter(|before| before != person))
+}
+
 /// Who a handle is, if that was ever said.
 pub(crate) fn pinned(
     tx: &Transaction<'_>,
@@ -66,6 +78,9 @@ mod tests {
             // Another relay's ann is somebody else's business, and one person may have two handles.
             assert_eq!(pin(tx, &there, &handle("ann"), &eve)?, Pinned::New);
             assert_eq!(pin(tx, &here, &handle("ann2"), &ann)?, Pinned::New);
+            assert_eq!(repin(tx, &here, &handle("ann"), &ann)?, None);
+            assert_eq!(repin(tx, &here, &handle("ann"), &eve)?, Some(ann));
+            assert_eq!(pin(tx, &here, &handle("ann"), &ann)?, Pinned::Other(eve));
             Ok(())
         });
     }

@@ -1,6 +1,8 @@
 //! What is asked at a terminal before something is done, and what the answers do.
 
-use super::stage::{PASSPHRASE, Stage};
+use anyhow::Context as _;
+
+use super::stage::{self, PASSPHRASE, Stage};
 use super::terminal::Key;
 
 /// Leaving cannot be undone: whoever does not say yes is still in.
@@ -18,6 +20,24 @@ pub async fn leaving_is_asked_about(stage: &mut Stage) -> anyhow::Result<()> {
     let history = alice.good(&["history", "bob"]).await?;
     anyhow::ensure!(history.ends_with("-- you left\n"), "{history}");
     alice.is_closed()
+}
+
+/// A safety number is compared once, and what came of it stays with the key.
+pub async fn a_safety_number_is_compared_and_marked(stage: &mut Stage) -> anyhow::Result<()> {
+    let [(alice, alices), (bob, bobs)] = stage.conversation().await?;
+    stage::command(&alices, "/verify").await?;
+    alices.wait_for("Safety number of alice and bob").await?;
+    let number = bob.good(&["verify", "alice"]).await?;
+    let row = number.lines().find(|line| line.starts_with("    ")).context("a row of it")?.trim();
+    anyhow::ensure!(alices.screen().contains(row), "bob sees another number: {number}");
+    alices.press(Key::Escape).await?;
+    stage::command(&alices, "/verify --mark").await?;
+    alices.wait_for("✓ verified").await?;
+    let members = alice.good(&["members", "bob"]).await?;
+    anyhow::ensure!(members.contains("(verified)"), "{members}");
+    anyhow::ensure!(!bobs.screen().contains("verified"), "it is alice's own word");
+    alice.good(&["verify", "bob", "--unmark"]).await?;
+    alices.wait_gone("✓ verified").await
 }
 
 /// The passphrase is changed by who has the old one, and a short one is warned of.

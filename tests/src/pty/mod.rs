@@ -45,6 +45,7 @@ pub async fn run(programs: &Programs, wanted: &str, tally: &mut Tally) {
         walk::a_reaction_is_seen_on_the_other_screen,
         asking::leaving_is_asked_about,
         asking::a_passphrase_is_changed,
+        asking::a_safety_number_is_compared_and_marked,
         beside::a_message_is_sent_beside_an_open_chat,
         beside::a_chat_beside_a_chat,
         beside::a_command_works_after_a_chat_was_killed,

@@ -92,6 +92,11 @@ pub(super) enum Order {
         /// "" takes it back.
         emoji: String,
     },
+    Verify {
+        /// A handle or an id.
+        who: String,
+        verified: bool,
+    },
     ShowPeople,
     ShowSafetyNumber(String),
     ShowMembers(ConversationId),

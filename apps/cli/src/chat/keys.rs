@@ -199,6 +199,7 @@ impl App {
             Slash::Block(Some(who)) => orders.push(Order::Block { who, blocked: true }),
             Slash::Unblock(who) => orders.push(Order::Block { who, blocked: false }),
             Slash::Verify(Some(handle)) => orders.push(Order::ShowSafetyNumber(handle)),
+            Slash::Mark { who: Some(who), verified } => orders.push(Order::Verify { who, verified }),
             _ => match self.selected {
                 Some(conversation) => self.obey_here(command, conversation, orders),
                 None => self.complain("open a conversation first: /new HANDLE starts one"),
@@ -292,11 +293,14 @@ impl App {
                 self.tell(format!("leave {title}? Type /leave yes"));
             }
             Slash::Members => orders.push(Order::ShowMembers(conversation)),
-            Slash::Verify(None) => {
+            Slash::Verify(None) | Slash::Mark { who: None, .. } => {
                 let others =
                     self.current().map(|current| name::others(current, &self.me)).unwrap_or_default();
-                match others[..] {
-                    [only] => orders.push(Order::ShowSafetyNumber(only.person.to_string())),
+                match (&others[..], command) {
+                    ([only], Slash::Mark { verified, .. }) => {
+                        orders.push(Order::Verify { who: only.person.to_string(), verified });
+                    }
+                    ([only], _) => orders.push(Order::ShowSafetyNumber(only.person.to_string())),
                     _ => self.complain(format!("/verify whom? {}", name::handles(others))),
                 }
             }
@@ -306,6 +310,7 @@ impl App {
             }
             Slash::New { .. }
             | Slash::Verify(Some(_))
+            | Slash::Mark { .. }
             | Slash::Block(Some(_))
             | Slash::Unblock(_)
             | Slash::People

@@ -37,7 +37,7 @@ use posthorn_client::identity::SafetyNumber;
 use tokio::task::JoinSet;
 
 use crate::args::{Chat, Global};
-use crate::command::blocked_text;
+use crate::command::{blocked_text, verified_text};
 use crate::output::{member_line, person_line, safety_rows};
 use crate::plain::plain_line;
 use crate::problem::Problem;
@@ -278,6 +278,7 @@ impl Driver {
                 client.conversation(conversation).forget().await.map(|()| Happening::Done(done))
             }
             Order::Block { who, blocked } => return Some(self.block(&who, blocked).await),
+            Order::Verify { who, verified } => return Some(self.verify(&who, verified).await),
             Order::React { conversation, target, emoji } => {
                 let done = client.conversation(conversation).react(target, &emoji).await;
                 return done.err().map(|error| Happening::Problem(words(error)));
@@ -366,6 +367,16 @@ impl Driver {
         found.map_err(|problem| Problem::new(problem.code(), in_chat(problem.clone(), who)))
     }
 
+    async fn verify(&self, who: &str, verified: bool) -> Happening {
+        let mut person = match self.person(who).await {
+            Ok(person) => person,
+            Err(problem) => return Happening::Problem(problem.message().to_owned()),
+        };
+        let done = self.client.verify(person.person, verified).await;
+        person.verified = verified;
+        happened(done.map(|()| Happening::Done(verified_text(&person))))
+    }
+
     async fn block(&self, who: &str, blocked: bool) -> Happening {
         let person = match self.person(who).await {
             Ok(person) => person,
@@ -437,6 +448,6 @@ fn safety(me: &str, handle: &str, number: &SafetyNumber) -> Popup {
     let mut lines = safety_rows(number.groups());
     lines.push(String::new());
     lines.push(format!("Compare it with what {handle} sees for you."));
-    lines.push("Equal: nobody stands between you.".to_owned());
+    lines.push("Equal: nobody stands between you, and /verify --mark keeps that.".to_owned());
     Popup::of_text(format!("Safety number of {me} and {handle}"), lines)
 }

@@ -33,6 +33,11 @@ pub(super) enum Slash {
     React(String),
     People,
     Verify(Option<String>),
+    /// Marks somebody's number as compared, or takes that back; of the only other member, if nobody is named.
+    Mark {
+        who: Option<String>,
+        verified: bool,
+    },
     Members,
     Card,
     Help,
@@ -49,7 +54,8 @@ pub(super) const COMMANDS: &[(&str, &str)] = &[
     ("/leave, /forget", "leave it; forget one that has ended: both ask first"),
     ("/members, /people", "who is in it; everybody you have met"),
     ("/block X, /unblock X", "take no invitations of somebody; take them again"),
-    ("/verify [X], /card", "the safety number with somebody; my contact link"),
+    ("/verify [X] [--mark]", "the safety number with somebody; it is equal (--unmark)"),
+    ("/card", "my contact link"),
     ("/help, /quit", "this help (also F1); end (also Ctrl+C, Ctrl+Q)"),
     ("//text", "send a text that begins with a slash"),
 ];
@@ -93,7 +99,7 @@ pub(super) fn parse(line: &str) -> Result<Slash, String> {
             Ok(Slash::React(sign.to_owned()))
         }
         "/people" => Ok(Slash::People),
-        "/verify" => Ok(Slash::Verify((!rest.is_empty()).then(|| rest.trim_start_matches('@').to_owned()))),
+        "/verify" => Ok(verify(rest)),
         "/members" => Ok(Slash::Members),
         "/card" => Ok(Slash::Card),
         "/help" => Ok(Slash::Help),
@@ -101,6 +107,18 @@ pub(super) fn parse(line: &str) -> Result<Slash, String> {
         other => Err(format!(
             "{other} is no command; /help lists them, and //... sends a text that begins with a slash"
         )),
+    }
+}
+
+/// `bob`, `bob --mark`, `--unmark`.
+fn verify(rest: &str) -> Slash {
+    let (marks, names): (Vec<&str>, Vec<&str>) =
+        rest.split_whitespace().partition(|word| word.starts_with("--"));
+    let who = names.first().map(|who| who.trim_start_matches('@').to_owned());
+    match marks[..] {
+        ["--mark"] => Slash::Mark { who, verified: true },
+        ["--unmark"] => Slash::Mark { who, verified: false },
+        _ => Slash::Verify(who),
     }
 }
 
@@ -130,6 +148,8 @@ mod tests {
         assert_eq!(parse("/remove @bob"), Ok(Slash::Remove("bob".into())));
         assert_eq!(parse("/leave yes"), Ok(Slash::Leave { sure: true }));
         assert_eq!(parse("/verify"), Ok(Slash::Verify(None)));
+        assert_eq!(parse("/verify @bob --mark"), Ok(Slash::Mark { who: Some("bob".into()), verified: true }));
+        assert_eq!(parse("/verify --unmark"), Ok(Slash::Mark { who: None, verified: false }));
         assert_eq!(parse("/quit"), Ok(Slash::Quit));
         assert_eq!(parse("/accept"), Ok(Slash::Accept { sure: false }));
         assert_eq!(parse("/block"), Ok(Slash::Block(None)));

@@ -311,6 +311,25 @@ fn the_bell_rings_for_who_looks_elsewhere_and_not_for_each_of_many() {
 }
 
 #[test]
+fn who_is_verified_is_marked_where_no_name_can_be() {
+    let mut app = app();
+    let mut list = vec![conversation(8, "", &["ann", "bob"])];
+    app.on(Happening::Conversations(list.clone()));
+    assert!(!shown(&mut app, 60, 12).contains("verified"));
+    list[0].members[1].verified = true;
+    app.on(Happening::Conversations(list.clone()));
+    assert!(shown(&mut app, 60, 12).contains(" ✓ verified "));
+    list[0] =
+        conversation(8, "Trip with a name that is very long and says ✓ verified", &["ann", "bob", "cleo"]);
+    list[0].members[1].verified = true;
+    app.on(Happening::Conversations(list));
+    let screen = shown(&mut app, 60, 12);
+    assert!(screen.contains(" ✓ 1 of 2 verified ") && !screen.contains(" ✓ verified "), "{screen}");
+    let verify = Order::Verify { who: "bob".into(), verified: true };
+    assert_eq!(enter(&mut app, "/verify bob --mark"), [verify]);
+}
+
+#[test]
 fn a_message_is_copied_as_it_is_shown() {
     let mut app = busy();
     let copied = |app: &mut App| press(app, KeyCode::Char('y'), KeyModifiers::CONTROL);

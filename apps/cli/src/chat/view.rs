@@ -13,7 +13,9 @@ use super::app::{App, Connection, Geometry};
 use super::palette::{ALARM, BOLD, DIM};
 use super::wrap::{fit, wrap};
 use super::{entries, invited, links, popup};
-use crate::output::{adding_text, body_text, conversation_state, is_said, sender, suspended_text};
+use crate::output::{
+    adding_text, body_text, conversation_state, is_said, sender, suspended_text, verified_of,
+};
 use crate::plain::plain_line;
 use crate::problem::why;
 use crate::{clock, invitation, name};
@@ -178,6 +180,8 @@ fn last_line(app: &App, conversation: &ConversationSummary) -> String {
 fn draw_title(frame: &mut Frame<'_>, app: &App, area: Rect) {
     let block = Block::new().borders(Borders::TOP).border_style(DIM);
     let width = usize::from(area.width);
+    let others = app.current().map(|current| name::others(current, &app.me)).unwrap_or_default();
+    let verified = verified_of(&others).map(|text| format!(" ✓ {text} ")).unwrap_or_default();
     let line = match app.current() {
         None => String::new(),
         Some(current) => {
@@ -200,7 +204,10 @@ fn draw_title(frame: &mut Frame<'_>, app: &App, area: Rect) {
             format!(" {title}{state}{members}{adding} ")
         }
     };
-    frame.render_widget(block.title(Line::styled(fit(&line, width), BOLD)), area);
+    // In a place and a colour that no name of a conversation can take.
+    let mark = Line::styled(verified.clone(), Style::new().fg(Color::Green)).right_aligned();
+    let room = width.saturating_sub(verified.width());
+    frame.render_widget(block.title(Line::styled(fit(&line, room), BOLD)).title(mark), area);
 }
 
 fn draw_history(frame: &mut Frame<'_>, app: &App, rows: entries::Rows, area: Rect) {

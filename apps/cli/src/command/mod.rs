@@ -19,7 +19,7 @@ use crate::plain::plain_line;
 use crate::problem::Problem;
 use crate::profile::{self, Session};
 use crate::{chat, name, print, signal};
-pub(crate) use people::blocked_text;
+pub(crate) use people::{blocked_text, verified_text};
 
 /// Runs a command to its end, or until the system asks it to end: the profile is closed in any case.
 pub(crate) async fn run(global: &Global, mut what: What) -> Result<ExitCode, Problem> {

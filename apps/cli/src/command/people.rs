@@ -46,6 +46,11 @@ pub(super) async fn list(session: &Session, json: bool) -> Result<(), Problem> {
 pub(super) async fn verify(session: &Session, json: bool, arguments: &Verify) -> Result<(), Problem> {
     wait::catch_up(session, json).await;
     let person = find(session, &arguments.handle).await?;
+    if arguments.mark || arguments.unmark {
+        session.client.verify(person.person, arguments.mark).await?;
+        let marked = find(session, &person.person.to_string()).await?;
+        return Ok(if json { object(&json!(marked)) } else { line(&verified_text(&marked)) });
+    }
     let number = session.client.safety_number(person.person).await?;
     if json {
         let mut value = json!(person);
@@ -67,7 +72,27 @@ pub(super) async fn verify(session: &Session, json: bool, arguments: &Verify) ->
     line(
         "Equal: nobody stands between you. Different: do not write anything secret, somebody may be reading along.",
     );
+    let named = format!("{}#{}", person.handle.split('#').next().unwrap_or_default(), person.person.short());
+    match person.verified {
+        true => line("You have compared it before, and marked it."),
+        false => line(&format!(
+            "If it is equal, {} keeps that.",
+            advice::command(&format!("verify {} --mark", plain_line(&named)))
+        )),
+    }
     Ok(())
+}
+
+/// What it means that somebody's number is marked as compared, or is not any more.
+pub(crate) fn verified_text(person: &Person) -> String {
+    let handle = plain_line(&person.handle);
+    match person.verified {
+        true => format!(
+            "{handle} is verified: you know whose key {} is, and the name means this key from now on.",
+            person.person.short()
+        ),
+        false => format!("{handle} is not verified any more."),
+    }
 }
 
 /// `block` and `unblock`.

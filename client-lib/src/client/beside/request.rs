@@ -131,6 +131,13 @@ pub(super) enum Request {
         /// Whether they are blocked from now on.
         blocked: bool,
     },
+    /// Somebody's key was compared, or was not.
+    Verify {
+        /// Whose.
+        person: PersonId,
+        /// Whether they are marked from now on.
+        verified: bool,
+    },
     /// The safety number with somebody.
     SafetyNumber {
         /// With whom.
@@ -187,6 +194,7 @@ pub(super) const METHODS: [&str; 22] = [
     "accept",
     "forget",
     "block",
+    "verify",
     "safety_number",
     "relays",
     "use_relay",
@@ -311,6 +319,7 @@ impl Request {
             }
             Self::Forget { conversation } => Command::Forget(conversation, answer(then)),
             Self::Block { person, blocked } => Command::Block { person, blocked, reply: answer(then) },
+            Self::Verify { person, verified } => Command::Verify { person, verified, reply: answer(then) },
             Self::SafetyNumber { person } => {
                 let form = |number: SafetyNumber| {
                     let groups = number.groups().collect::<Vec<_>>();
@@ -379,6 +388,7 @@ impl Request {
             }
             Command::Forget(conversation, reply) => (Self::Forget { conversation }, read(reply)),
             Command::Block { person, blocked, reply } => (Self::Block { person, blocked }, read(reply)),
+            Command::Verify { person, verified, reply } => (Self::Verify { person, verified }, read(reply)),
             Command::SafetyNumber(person, reply) => {
                 (Self::SafetyNumber { person }, read_field(reply, "digits"))
             }

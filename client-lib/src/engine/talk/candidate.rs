@@ -89,10 +89,13 @@ impl Talk<'_, '_> {
         }
         let person = PersonId::from(&card.identity());
         if let Pinned::Other(known) = pin::pin(self.step.tx, relay, card.handle(), &person)? {
+            // Who it is can be compared, and then marked: that gives them the name.
+            people::meet(self.step.tx, &card)?;
             let text = format!(
-                "the relay names another key ({}) than the one that is known by this name ({}): verify it first",
+                "the relay names another key ({}) than the one that is known by this name ({}): write nothing \
+                 secret before you have compared the safety number with them, and marked it",
                 person.short(),
-                known.short()
+                people::known_key(self.step.tx, &known)?
             );
             return Ok(Err(text));
         }

@@ -336,6 +336,38 @@ fn a_borrowed_device_id_confirms_nothing_for_another() {
     assert_eq!(everyone, Receipt::default(), "carol has said nothing yet");
 }
 
+/// Whose safety number was compared has the name, and nobody else has the mark.
+#[test]
+fn of_two_with_one_name_the_one_who_is_verified_has_it() {
+    let (mut bob, mut carol) = (Desk::new("bob"), Desk::new("carol"));
+    let mut mallory = Desk::made("mallory", &relay(), |profile| profile.borrow_handle("carol"));
+    together(&mut mallory, &mut bob, &mut carol);
+    let (mallory, carol) = (mallory.person(), carol.person());
+    let mark = |bob: &mut Desk, person, verified| {
+        bob.asks(|reply| Command::Verify { person, verified, reply })
+            .0
+            .recv()
+            .expect("at once")
+            .expect("known")
+    };
+    let seen = |bob: &mut Desk| {
+        let mut list = bob.asks(Command::Conversations).0.recv().expect("at once").expect("a list");
+        let members = list.remove(0).members.into_iter();
+        let mut seen: Vec<_> = members
+            .filter(|member| member.person != bob.person())
+            .map(|member| (member.person == carol, member.handle == "carol", member.verified))
+            .collect();
+        seen.sort();
+        seen
+    };
+    mark(&mut bob, mallory, true);
+    assert_eq!(seen(&mut bob), [(false, true, true), (true, false, false)], "whom one marks has the name");
+    mark(&mut bob, carol, true);
+    assert_eq!(seen(&mut bob), [(false, false, false), (true, true, true)], "and the other loses both");
+    mark(&mut bob, carol, false);
+    assert_eq!(seen(&mut bob), [(false, false, false), (true, true, false)]);
+}
+
 /// Finding 5: two who call themselves alike: one of them is not who they say. Both are shown apart, and whom
 /// to remove is said by key.
 #[test]
