@@ -53,6 +53,10 @@ pub(crate) enum What {
     Register(Register),
     /// Change the passphrase of this profile, or keep it in the keyring, or not any more
     Passphrase(NewPassphrase),
+    /// Write this profile into one file, which its passphrase opens
+    Backup(Backup),
+    /// Make a profile of a backup
+    Restore(Backup),
     /// Show my contact link, as text and as a QR code
     Card,
     /// Start a conversation
@@ -62,7 +66,11 @@ pub(crate) enum What {
     /// Print what happens, as it happens, until ctrl-c
     Listen(Listen),
     /// List conversations, and invitations that wait
-    Conversations,
+    Conversations(Conversations),
+    /// Put a conversation away: it is not listed until something new comes
+    Archive(Named),
+    /// Take a conversation out again
+    Unarchive(Named),
     /// Accept an invitation: join the conversation, and from then on others that this person begins
     Accept(Accept),
     /// Forget an invitation, or a conversation that has ended with its history
@@ -143,6 +151,13 @@ pub(crate) struct NewPassphrase {
     /// Change nothing, but take it out of the keyring: from now on it is asked for
     #[arg(long, conflicts_with_all = ["new_passphrase_file", "keyring", "remember"])]
     pub(crate) forget: bool,
+}
+
+/// `backup`, `restore`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Backup {
+    /// The file
+    pub(crate) file: PathBuf,
 }
 
 /// `start`.
@@ -333,7 +348,15 @@ pub(crate) struct Leave {
     pub(crate) patience: Patience,
 }
 
-/// `forget`, `members`.
+/// `conversations`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Conversations {
+    /// Those that were put away
+    #[arg(long)]
+    pub(crate) archived: bool,
+}
+
+/// `archive`, `unarchive`, `forget`, `members`.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Named {
     /// Its id, the beginning of its id, its name, or the handle of its only other member

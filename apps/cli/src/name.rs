@@ -347,7 +347,7 @@ pub(crate) mod tests {
         let id = ConversationId([first_byte; 16]);
         let members: Vec<Person> = members.iter().map(|member| someone(member)).collect();
         let value = json!({"id": id, "group": GroupId([first_byte; 16]), "name": name, "members": members,
-            "adding": [], "state": "active", "inviter": null, "relay": "ws://127.0.0.1:4100",
+            "adding": [], "state": "active", "archived": false, "inviter": null, "relay": "ws://127.0.0.1:4100",
             "foreign_relay": false, "unread": 0, "first_unread": null, "last": null, "epoch": 1});
         serde_json::from_value(value).expect("a summary")
     }

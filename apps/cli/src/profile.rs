@@ -166,8 +166,16 @@ pub(crate) async fn open(global: &Global, patience: Duration) -> Result<Session,
 
 /// A client, and whether it is the guest of another process.
 fn begin(global: &Global, home: &Path, patience: Duration) -> Result<(Client, bool), Problem> {
+    Ok(match reach(global, home, patience)? {
+        Turn::Ours(database) => (Client::with_database(database)?, false),
+        Turn::Shared(client) => (client, true),
+    })
+}
+
+/// The database, or whoever has it.
+pub(crate) fn reach(global: &Global, home: &Path, patience: Duration) -> Result<Turn<Database>, Problem> {
     let path = database_path(home);
-    let opened = match turn(home, patience, || Database::exists(Location::File(&path)))? {
+    Ok(match turn(home, patience, || Database::exists(Location::File(&path)))? {
         Turn::Shared(client) => Turn::Shared(client),
         Turn::Ours(false) => return Err(Problem::no_profile(home)),
         Turn::Ours(true) => {
@@ -176,15 +184,11 @@ fn begin(global: &Global, home: &Path, patience: Duration) -> Result<(Client, bo
             };
             passphrase::unlock(global, home, open)?.0
         }
-    };
-    Ok(match opened {
-        Turn::Ours(database) => (Client::with_database(database)?, false),
-        Turn::Shared(client) => (client, true),
     })
 }
 
 /// Whose turn it is.
-enum Turn<T> {
+pub(crate) enum Turn<T> {
     /// The profile is free, or was until it was opened.
     Ours(T),
     /// Another process has it, and does what it is asked.
@@ -287,7 +291,7 @@ pub(crate) fn remove_database(home: &Path) -> Result<(), StoreError> {
 }
 
 /// Only its owner may look into a new folder; one that exists is left as it is.
-fn make_private_folder(home: &Path) -> std::io::Result<()> {
+pub(crate) fn make_private_folder(home: &Path) -> std::io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

@@ -196,6 +196,22 @@ fn of_many_lines_each_is_told_to_be_sent() {
     assert_eq!(send_lines(&two.alice, texts(2500)), 2500);
 }
 
+/// A backup is made by whoever has the profile, and no passphrase is asked for.
+#[test]
+fn a_backup_is_made_beside_a_process_that_has_the_profile() {
+    let two = Two::talking();
+    let holder = Holder::start(&two.alice, &["daemon"]);
+    let (kept, other) = (two.alice.with_file_name("kept"), two.alice.with_file_name("other"));
+    let kept = kept.to_str().expect("UTF-8");
+    let backup = posthorn(&two.alice, &["--json", "backup", kept]).env_remove("POSTHORN_PASSPHRASE").output();
+    let backup = backup.expect("starts");
+    assert!(backup.status.success(), "{backup:?}");
+    drop(holder);
+    good(&other, &["restore", kept]);
+    let card = |home: &Path| good(home, &["--json", "card"]);
+    assert_eq!(card(&other), card(&two.alice));
+}
+
 #[test]
 fn a_daemon_is_asked_on_its_input_and_ends_with_it() {
     let two = Two::talking();

@@ -93,3 +93,31 @@ fn a_start_leads_to_no_conversation_that_is_over() {
     assert!((0..40).any(|_| is_alone()), "{:?}", conversations(&alice));
     assert!(good(&alice, &["start", "bob"]).starts_with("Started bob"));
 }
+
+#[test]
+fn what_is_put_away_comes_back_with_something_new() {
+    let two = Two::registered();
+    let (alice, bob) = (two.home("alice"), two.home("bob"));
+    good(&alice, &["start", "bob"]);
+    let refused = run(&bob, &["--json", "archive", "alice"]);
+    assert!(errors(&refused).contains("NOT_ACTIVE"), "an invitation wants an answer: {refused:?}");
+    good(&bob, &["accept", "alice"]);
+    good(&bob, &["send", "alice", "hello"]);
+    good(&alice, &["history", "bob"]);
+    assert!(good(&alice, &["archive", "bob"]).contains("until something new comes"));
+    let listed = good(&alice, &["conversations"]);
+    assert!(listed.starts_with("(1 put away: ") && listed.lines().count() == 1, "{listed}");
+    assert!(good(&alice, &["conversations", "--archived"]).contains("bob"));
+    assert_eq!(conversations(&alice)[0]["archived"], true);
+    // One's own words and its being read bring nothing back.
+    good(&alice, &["send", "bob", "hello yourself"]);
+    assert!(good(&bob, &["history", "alice"]).contains("hello yourself"));
+    assert!(good(&alice, &["conversations"]).starts_with("(1 put away: "));
+    good(&bob, &["send", "alice", "news"]);
+    assert!(good(&alice, &["conversations"]).contains("news"));
+    good(&alice, &["archive", "bob"]);
+    good(&alice, &["leave", "bob", "--yes"]);
+    assert!(good(&alice, &["conversations"]).starts_with("(1 put away: "));
+    assert!(good(&alice, &["unarchive", "bob"]).contains("listed again"));
+    assert!(good(&alice, &["conversations"]).contains("[left]"));
+}

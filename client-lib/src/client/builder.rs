@@ -67,6 +67,18 @@ impl Builder {
         Ok(changed.await.map_err(|_| Error::Stopped)??)
     }
 
+    /// Makes this profile of a backup that was made under this passphrase ([`Client::backup`]). It is as it
+    /// was then: what the relay has handed out since is not there, and conversations in which that matters
+    /// say so (`ROLLED_BACK`). Whatever has the newer profile must not be used beside it.
+    pub async fn restore(self, backup: impl Into<PathBuf>) -> Result<(), Error> {
+        let backup = backup.into();
+        let restored = tokio::task::spawn_blocking(move || {
+            std::fs::create_dir_all(&self.folder).map_err(|error| StoreError::io(&self.folder, error))?;
+            Database::restore(&backup, &self.folder.join(DATABASE), &Passphrase::new(&self.passphrase))
+        });
+        Ok(restored.await.map_err(|_| Error::Stopped)??)
+    }
+
     /// Key derivation and SQLite take their time: on a thread where waiting hurts nobody.
     ///
     /// Without a word whether to make the profile, it is made where there is none.

@@ -98,6 +98,12 @@ impl Conversation {
         self.client.ask(|reply| Command::Leave(self.id, reply)).await
     }
 
+    /// Puts it away, or takes it out again; what is new in it takes it out, too.
+    pub async fn archive(&self, archived: bool) -> Result<(), Error> {
+        let conversation = self.id;
+        self.client.ask(|reply| Command::Archive { conversation, archived, reply }).await
+    }
+
     /// Follows an invitation (rule 25); `foreign_relay` also to a relay that this device does not use yet.
     pub async fn accept(&self, foreign_relay: bool) -> Result<(), Error> {
         let conversation = self.id;

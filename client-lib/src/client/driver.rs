@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rand::TryRngCore as _;
@@ -32,6 +33,8 @@ pub(super) enum Ask {
         done: oneshot::Sender<()>,
         timeout: Duration,
     },
+    /// Write all of the profile into this file.
+    Backup(PathBuf, Reply<()>),
     Close(oneshot::Sender<()>),
 }
 
@@ -133,6 +136,7 @@ impl Driver {
         match ask {
             Ask::Command(command) => batch.push(Input::Command(*command)),
             Ask::Settled { like, done, .. } => self.settling.push((like, done)),
+            Ask::Backup(file, reply) => reply.give(self.engine.backup(&file)),
             Ask::Close(done) => return Some(done),
         }
         None
@@ -221,7 +225,7 @@ impl Driver {
             // Meanwhile nobody waits: a command that is dropped is answered as one that was not taken.
             while let Ok(ask) = tokio::time::timeout_at(retry, self.asks.recv()).await {
                 match ask {
-                    Some(Ask::Command(_)) => {}
+                    Some(Ask::Command(_) | Ask::Backup(..)) => {}
                     Some(Ask::Settled { like, done, .. }) => self.settling.push((like, done)),
                     Some(Ask::Close(done)) => {
                         drop(left);

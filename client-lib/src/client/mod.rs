@@ -20,7 +20,7 @@ use crate::engine::{
     Account, Command, Consent, ConversationSummary, Error, Event, Person, Relay, Reply, SyncState, Who,
 };
 use crate::identity::{PersonId, RelayUrl, Route, SafetyNumber};
-use crate::store::Database;
+use crate::store::{Database, StoreError};
 #[cfg(unix)]
 pub use beside::Share;
 pub use builder::Builder;
@@ -234,6 +234,18 @@ impl Client {
             Ok(done) => done.map_err(|_| Error::Stopped),
             Err(_) => Err(Error::NotSettled(in_words(&self.state().await?))),
         }
+    }
+
+    /// Writes all of the profile into one file, as it is now; its passphrase opens that ([`Builder::restore`]).
+    /// An earlier backup of this name is replaced, and no other file.
+    pub async fn backup(&self, file: impl AsRef<std::path::Path>) -> Result<(), Error> {
+        // Another process may have the profile, and another working folder.
+        let file = file.as_ref();
+        let file = std::path::absolute(file).map_err(|error| StoreError::io(file, error))?;
+        let (answer, wait) = oneshot::channel();
+        let reply = Reply::new(move |result| drop(answer.send(result)));
+        self.tell(Ask::Backup(file, reply)).await?;
+        wait.await.map_err(|_| if self.asks.is_closed() { Error::Stopped } else { Error::Unavailable })?
     }
 
     /// Stops, and waits until the profile can be opened again.

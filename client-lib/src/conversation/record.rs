@@ -111,6 +111,9 @@ pub(crate) struct Conversation {
     /// Where our leaf got its keys: the seq, in this place.
     #[serde(default)]
     pub(crate) leaf_seq: u64,
+    /// Our user has put it away.
+    #[serde(default)]
+    pub(crate) archived: bool,
 }
 
 impl ConversationState {
@@ -175,6 +178,7 @@ impl Conversation {
             receipt_due: 0,
             alarms: (0, 0),
             moves: (0, 0),
+            archived: false,
         }
     }
 

@@ -245,6 +245,15 @@ pub enum Command {
     },
     /// Forget an invitation, or a conversation that has ended, with its history.
     Forget(ConversationId, Reply<()>),
+    /// Put a conversation away, or take it out again. What is new in one that goes on takes it out, too.
+    Archive {
+        /// Which.
+        conversation: ConversationId,
+        /// Whether it is away from now on.
+        archived: bool,
+        /// Done.
+        reply: Reply<()>,
+    },
     /// This person's invitations leave no trace any more, or wait again (rule 25).
     Block {
         /// Whom.
@@ -436,6 +445,9 @@ pub struct ConversationSummary {
     pub adding: Vec<String>,
     /// Where it stands.
     pub state: ConversationState,
+    /// Our user has put it away ([`Command::Archive`]): it is for whoever looks for it.
+    #[serde(default)]
+    pub archived: bool,
     /// Who invited us, if somebody did.
     pub inviter: Option<Person>,
     /// The relay where it lives.

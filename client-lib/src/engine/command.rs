@@ -41,6 +41,9 @@ impl Step<'_> {
             Command::Forget(id, reply) => {
                 self.reply(reply, |step| step.talk_known(&id, |talk| talk.forget_what_is_over()))
             }
+            Command::Archive { conversation, archived, reply } => {
+                self.reply(reply, |step| step.talk_known(&conversation, |talk| talk.archive(archived)))
+            }
             Command::Block { person, blocked, reply } => {
                 self.reply(reply, |step| step.block(&person, blocked))
             }

@@ -127,6 +127,12 @@ impl Engine {
         self.live.route(relay)
     }
 
+    /// Writes all of the profile into one file, encrypted under its passphrase ([`Database::backup`]).
+    #[cfg(not(target_family = "wasm"))]
+    pub fn backup(&mut self, file: &std::path::Path) -> Result<(), Error> {
+        Ok(self.database.backup(file, &mut self.rng)?)
+    }
+
     /// Ends the work in order: the next start knows that nothing killed this one.
     pub fn close(mut self) -> Result<Database, Error> {
         self.live.links.clear();

@@ -38,14 +38,7 @@ fn make_file(
     }
     let new = beside(path, "-new");
     // What a crash left of an earlier attempt, and of an empty database its companions.
-    for leftover in [&new, &beside(&new, "-journal"), &beside(path, "-wal"), &beside(path, "-shm")] {
-        match std::fs::remove_file(leftover) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(StoreError::io(leftover, error));
-            }
-            _ => {}
-        }
-    }
+    remove_files(&[&new, &beside(&new, "-journal"), &beside(path, "-wal"), &beside(path, "-shm")])?;
     let made = fill(&new, also).and_then(|()| {
         std::fs::rename(&new, path).map_err(|error| StoreError::io(path, error))?;
         sync_folder_of(path)
@@ -57,9 +50,23 @@ fn make_file(
     made
 }
 
+/// Those that are there.
+#[cfg(not(target_family = "wasm"))]
+pub(super) fn remove_files(files: &[&Path]) -> Result<(), StoreError> {
+    for file in files {
+        match std::fs::remove_file(file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::io(file, error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Whether somebody opened a database here and wrote nothing, or merely touched the file.
 #[cfg(not(target_family = "wasm"))]
-fn was_never_written(path: &Path) -> Result<bool, StoreError> {
+pub(super) fn was_never_written(path: &Path) -> Result<bool, StoreError> {
     let location = Location::File(path);
     connect(location, OpenFlags::empty())
         .and_then(|conn| schema::is_empty(&conn))
@@ -81,7 +88,7 @@ fn fill(new: &Path, also: impl FnOnce(&Connection) -> Result<(), StoreError>) ->
 /// An empty file that only its owner may read and write, whatever its folder allows. SQLite gives what it
 /// puts beside a database the same permissions.
 #[cfg(not(target_family = "wasm"))]
-fn private_file(path: &Path) -> Result<(), StoreError> {
+pub(super) fn private_file(path: &Path) -> Result<(), StoreError> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -91,7 +98,7 @@ fn private_file(path: &Path) -> Result<(), StoreError> {
 
 /// A rename lasts once the folder is synced; where folders cannot be opened, the system does so by itself.
 #[cfg(not(target_family = "wasm"))]
-fn sync_folder_of(path: &Path) -> Result<(), StoreError> {
+pub(super) fn sync_folder_of(path: &Path) -> Result<(), StoreError> {
     #[cfg(unix)]
     {
         let folder = match path.parent() {
@@ -108,7 +115,7 @@ fn sync_folder_of(path: &Path) -> Result<(), StoreError> {
 }
 
 #[cfg(not(target_family = "wasm"))]
-fn beside(path: &Path, suffix: &str) -> std::path::PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> std::path::PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()

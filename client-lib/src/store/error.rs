@@ -35,6 +35,12 @@ pub enum StoreError {
         /// Where.
         path: PathBuf,
     },
+    /// A file that is no backup of a profile: it is neither read nor overwritten.
+    #[error("{path} is no backup of a profile: name another file")]
+    NotABackup {
+        /// Where.
+        path: PathBuf,
+    },
     /// Written by version 0.1.
     #[error(
         "this profile was made by version 0.1, whose formats have ended: keep its folder to read it with 0.1, and \
@@ -77,6 +83,7 @@ impl StoreError {
             Self::AlreadyOpen { .. } => "PROFILE_IN_USE",
             Self::WrongPassphrase => "WRONG_PASSPHRASE",
             Self::NotOurs { .. } => "STORE_FOREIGN",
+            Self::NotABackup { .. } => "STORE_NO_BACKUP",
             Self::TooOld => "STORE_TOO_OLD",
             Self::NewerSchema { .. } => "STORE_NEWER",
             Self::Damaged(_) => "STORE_DAMAGED",

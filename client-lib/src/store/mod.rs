@@ -1,6 +1,6 @@
 //! The local database: one SQLite file, sealed values, one transaction at a time.
 //!
-//! Owns opening, the passphrase, the schema's versions, sealing, and the lock that keeps a second process
+//! Owns opening, the passphrase, backups, the schema's versions, sealing, and the lock that keeps a second process
 //! out. It knows no conversation and no MLS: other modules bring their tables as migrations (`schema.rs`) and
 //! write them through a [`Transaction`], most of them as records of a `Table` or
 //! a `Queue` (`table.rs`). Nothing here reads a clock or makes randomness.
@@ -10,6 +10,8 @@
 //! too, it may find values that were deleted lately (used message keys among them) in the write-ahead log: up
 //! to 1,000 pages (4 MiB) until the next checkpoint, none after a clean close.
 
+#[cfg(not(target_family = "wasm"))]
+mod backup;
 mod create;
 mod error;
 #[cfg(not(target_family = "wasm"))]
@@ -148,6 +150,22 @@ impl Database {
         // The old record must not linger in the log.
         self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
         Ok(())
+    }
+
+    /// Writes all of the profile into one file, as it is at this moment, encrypted: the passphrase that it has
+    /// now opens it ([`Database::restore`]). It is there whole or not at all. An earlier backup of this name is
+    /// replaced, and no other file: [`StoreError::NotABackup`].
+    #[cfg(not(target_family = "wasm"))]
+    pub fn backup(&self, file: &Path, rng: &mut dyn CryptoRng) -> Result<(), StoreError> {
+        backup::backup(self, file, rng)
+    }
+
+    /// Makes a profile of a backup. It is there whole or not at all, and no other is replaced. Errors:
+    /// [`StoreError::AlreadyExists`], [`StoreError::NotABackup`], [`StoreError::WrongPassphrase`], and
+    /// [`StoreError::Damaged`] if the file is not what was written.
+    #[cfg(not(target_family = "wasm"))]
+    pub fn restore(backup: &Path, database: &Path, passphrase: &Passphrase) -> Result<(), StoreError> {
+        backup::restore(backup, database, passphrase)
     }
 
     /// Begins the one transaction through which everything is read and written. Dropping it rolls back.

@@ -90,6 +90,9 @@ pub(super) struct App {
     /// The relay refuses something for now.
     pub(super) waiting: Option<Waiting>,
     pub(super) conversations: Vec<ConversationSummary>,
+    /// Those that were put away, unless they are shown.
+    away: Vec<ConversationSummary>,
+    shows_away: bool,
     /// What they are called beside each other.
     titles: HashMap<ConversationId, String>,
     pub(super) selected: Option<ConversationId>,
@@ -139,6 +142,8 @@ impl App {
             connection: Connection::Connecting,
             waiting: None,
             conversations: Vec::new(),
+            away: Vec::new(),
+            shows_away: false,
             titles: HashMap::new(),
             selected: None,
             histories: HashMap::new(),
@@ -180,7 +185,8 @@ impl App {
             Happening::State(state) => self.state(state),
             Happening::Drawn => self.mark_read(&mut orders),
             Happening::Started(id) => {
-                let is_new = !self.conversations.iter().any(|known| known.id == id);
+                let is_new = !self.conversations.iter().chain(&self.away).any(|known| known.id == id);
+                self.take_out(id, &mut orders);
                 self.note = None;
                 if is_new {
                     self.tell("invited: what you write is read as soon as the invitation is accepted");
@@ -380,14 +386,23 @@ impl App {
 
     fn list(&mut self, list: Vec<ConversationSummary>, orders: &mut Vec<Order>) {
         self.titles = name::titles(&list, &self.me);
+        let wanted = self
+            .wanted
+            .take()
+            .map(|wanted| name::find(&list, &self.me, &wanted).map(|found| (found.id, found.archived)));
+        self.shows_away |= matches!(wanted, Some(Ok((_, true))));
+        let known: Vec<ConversationId> = list.iter().map(|known| known.id).collect();
+        let shows_away = self.shows_away;
+        let (list, away) = list.into_iter().partition(|known| shows_away || !known.archived);
+        self.away = away;
         let at = self.conversations.iter().position(|known| Some(known.id) == self.selected);
         self.conversations = list;
         let is_there = |id: &ConversationId| self.conversations.iter().any(|known| known.id == *id);
         // What was forgotten, here or because of a block, leaves nothing behind; what stood beside it is
         // opened.
         if at.is_some() && !self.selected.is_some_and(|selected| is_there(&selected)) {
-            self.histories.retain(|id, _| is_there(id));
-            self.drafts.retain(|id, _| id.is_none_or(|id| is_there(&id)));
+            self.histories.retain(|id, _| known.contains(id));
+            self.drafts.retain(|id, _| id.is_none_or(|id| known.contains(&id)));
             self.selected = None;
             let next = at.map_or(0, |at| at.min(self.conversations.len().saturating_sub(1)));
             if let Some(next) = self.conversations.get(next).map(|known| known.id) {
@@ -396,11 +411,10 @@ impl App {
                 orders.push(Order::Redraw);
             }
         }
-        if let Some(wanted) = self.wanted.take() {
-            match name::find(&self.conversations, &self.me, &wanted).map(|found| found.id) {
-                Ok(id) => return self.select(id, orders),
-                Err(problem) => self.complain(problem.message()),
-            }
+        match wanted {
+            Some(Ok((id, _))) => return self.select(id, orders),
+            Some(Err(problem)) => self.complain(problem.message()),
+            None => {}
         }
         if self.selected.is_none()
             && let Some(first) = self.conversations.first().map(|conversation| conversation.id)
@@ -410,6 +424,25 @@ impl App {
                 self.drafts.entry(Some(first)).or_insert(draft);
             }
             self.select(first, orders);
+        }
+    }
+
+    /// Those that were put away stand in the list, too, or not any more.
+    pub(super) fn show_archived(&mut self, orders: &mut Vec<Order>) {
+        self.shows_away = !self.shows_away;
+        match (self.shows_away, self.away.is_empty()) {
+            (true, true) => self.tell("nothing is put away: /archive does that"),
+            (true, false) => self.tell("those that are put away stand in the list, too"),
+            (false, _) => self.tell("those that are put away are not listed"),
+        }
+        orders.push(Order::LoadConversations);
+    }
+
+    /// Whoever opens one that was put away wants to see it.
+    fn take_out(&mut self, id: ConversationId, orders: &mut Vec<Order>) {
+        if let Some(at) = self.away.iter().position(|known| known.id == id) {
+            self.conversations.push(self.away.remove(at));
+            orders.push(Order::Archive { conversation: id, archived: false });
         }
     }
 

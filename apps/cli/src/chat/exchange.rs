@@ -81,6 +81,10 @@ pub(super) enum Order {
     },
     /// An invitation, or a conversation that has ended.
     Forget(ConversationId),
+    Archive {
+        conversation: ConversationId,
+        archived: bool,
+    },
     Block {
         /// A handle or an id.
         who: String,

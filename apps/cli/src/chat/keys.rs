@@ -193,6 +193,7 @@ impl App {
                 orders.push(Order::Start { members, name: name::meant(&name), again });
             }
             Slash::Help => self.help(),
+            Slash::ShowArchived => self.show_archived(orders),
             Slash::Card => self.card(),
             Slash::Quit => orders.push(Order::Quit),
             Slash::People => orders.push(Order::ShowPeople),
@@ -265,7 +266,12 @@ impl App {
     fn obey_here(&mut self, command: Slash, conversation: ConversationId, orders: &mut Vec<Order>) {
         let is_about_members = matches!(
             command,
-            Slash::Add(_) | Slash::Remove(_) | Slash::Leave { .. } | Slash::Members | Slash::React(_)
+            Slash::Add(_)
+                | Slash::Remove(_)
+                | Slash::Leave { .. }
+                | Slash::Members
+                | Slash::React(_)
+                | Slash::Archive(_)
         );
         if is_about_members && self.current().is_some_and(name::is_invitation) {
             return self.complain(ANSWER_FIRST);
@@ -292,6 +298,13 @@ impl App {
                 let title = self.current().map(|current| self.title(current)).unwrap_or_default();
                 self.tell(format!("leave {title}? Type /leave yes"));
             }
+            Slash::Archive(archived) => {
+                self.tell(match archived {
+                    true => "put away: /archived shows it, and what is new brings it back",
+                    false => "it is listed again",
+                });
+                orders.push(Order::Archive { conversation, archived });
+            }
             Slash::Members => orders.push(Order::ShowMembers(conversation)),
             Slash::Verify(None) | Slash::Mark { who: None, .. } => {
                 let others =
@@ -314,6 +327,7 @@ impl App {
             | Slash::Block(Some(_))
             | Slash::Unblock(_)
             | Slash::People
+            | Slash::ShowArchived
             | Slash::Card
             | Slash::Help
             | Slash::Quit => {}

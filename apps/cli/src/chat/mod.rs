@@ -277,6 +277,10 @@ impl Driver {
                 };
                 client.conversation(conversation).forget().await.map(|()| Happening::Done(done))
             }
+            Order::Archive { conversation, archived } => {
+                let done = client.conversation(conversation).archive(archived).await;
+                return done.err().map(|error| Happening::Problem(words(error)));
+            }
             Order::Block { who, blocked } => return Some(self.block(&who, blocked).await),
             Order::Verify { who, verified } => return Some(self.verify(&who, verified).await),
             Order::React { conversation, target, emoji } => {

@@ -23,6 +23,10 @@ pub(super) enum Slash {
         sure: bool,
     },
     Decline,
+    /// Puts the open conversation away, or takes it out again.
+    Archive(bool),
+    /// Shows those that are away, too, or not any more.
+    ShowArchived,
     Forget {
         sure: bool,
     },
@@ -55,6 +59,7 @@ pub(super) const COMMANDS: &[(&str, &str)] = &[
     ("/members, /people", "who is in it; everybody you have met"),
     ("/block X, /unblock X", "take no invitations of somebody; take them again"),
     ("/verify [X] [--mark]", "the safety number with somebody; it is equal (--unmark)"),
+    ("/archive, /unarchive", "put it away until something new comes; /archived shows"),
     ("/card", "my contact link"),
     ("/help, /quit", "this help (also F1); end (also Ctrl+C, Ctrl+Q)"),
     ("//text", "send a text that begins with a slash"),
@@ -90,6 +95,9 @@ pub(super) fn parse(line: &str) -> Result<Slash, String> {
         "/leave" => Ok(Slash::Leave { sure: rest == "yes" }),
         "/accept" => Ok(Slash::Accept { sure: rest == "yes" }),
         "/decline" => Ok(Slash::Decline),
+        "/archive" => Ok(Slash::Archive(true)),
+        "/unarchive" => Ok(Slash::Archive(false)),
+        "/archived" => Ok(Slash::ShowArchived),
         "/forget" => Ok(Slash::Forget { sure: rest == "yes" }),
         "/block" => Ok(Slash::Block((!rest.is_empty()).then(|| rest.trim_start_matches('@').to_owned()))),
         "/unblock" if !rest.is_empty() => Ok(Slash::Unblock(rest.trim_start_matches('@').to_owned())),

@@ -330,6 +330,33 @@ fn who_is_verified_is_marked_where_no_name_can_be() {
 }
 
 #[test]
+fn what_is_put_away_leaves_the_list_and_comes_back() {
+    let mut app = app();
+    let id = |byte: u8| ConversationId([byte; 16]);
+    let mut list = vec![conversation(7, "Trip", &["ann", "cleo"]), conversation(8, "", &["ann", "bob"])];
+    app.on(Happening::Conversations(list.clone()));
+    assert_eq!(enter(&mut app, "/archive"), [Order::Archive { conversation: id(7), archived: true }]);
+    type_in(&mut app, "a draft");
+    list[0].archived = true;
+    app.on(Happening::Conversations(list.clone()));
+    assert_eq!(app.selected, Some(id(8)), "what stood beside it is opened");
+    assert!(!shown(&mut app, 80, 12).contains("Trip"));
+    assert_eq!(enter(&mut app, "/archived"), [Order::LoadConversations]);
+    app.on(Happening::Conversations(list.clone()));
+    let screen = shown(&mut app, 80, 12);
+    assert!(screen.contains("Trip") && screen.contains("[put away]"), "{screen}");
+    assert_eq!(enter(&mut app, "/archived"), [Order::LoadConversations]);
+    app.on(Happening::Conversations(list.clone()));
+    // Whoever begins it again has it back.
+    let orders = app.on(Happening::Started(id(7)));
+    assert!(orders.contains(&Order::Archive { conversation: id(7), archived: false }), "{orders:?}");
+    list[0].archived = false;
+    app.on(Happening::Conversations(list));
+    assert_eq!(app.selected, Some(id(7)));
+    assert_eq!(app.editor().text(), "a draft", "what was written there is kept");
+}
+
+#[test]
 fn a_message_is_copied_as_it_is_shown() {
     let mut app = busy();
     let copied = |app: &mut App| press(app, KeyCode::Char('y'), KeyModifiers::CONTROL);

@@ -166,6 +166,9 @@ fn last_line(app: &App, conversation: &ConversationSummary) -> String {
         let came = conversation.last.as_ref().map(|last| clock::short(last.sent_at, app.now, &app.zone));
         return came.map_or_else(|| "invites you".to_owned(), |came| format!("invites you, {came}"));
     }
+    if conversation.archived {
+        return "[put away]".to_owned();
+    }
     if let Some(state) = conversation_state(&conversation.state) {
         return format!("[{state}]");
     }

@@ -1,4 +1,5 @@
-//! Conversations: `start`, `conversations`, `accept`, `forget`, `members`, `add`, `remove`, `move`, `leave`.
+//! Conversations: `start`, `conversations`, `archive`, `unarchive`, `accept`, `forget`, `members`, `add`,
+//! `remove`, `move`, `leave`.
 
 use std::io::IsTerminal as _;
 
@@ -9,7 +10,7 @@ use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::wait;
-use crate::args::{Accept, Add, Leave, Move, Named, Remove, Start};
+use crate::args::{Accept, Add, Conversations, Leave, Move, Named, Remove, Start};
 use crate::output::{adding_text, body_text, conversation_state, is_said, member_line, sender};
 use crate::plain::plain_line;
 use crate::print::{line, object, tell};
@@ -74,7 +75,7 @@ pub(super) async fn start(session: &Session, json: bool, arguments: &Start) -> R
 }
 
 /// `conversations`.
-pub(super) async fn list(session: &Session, json: bool) -> Result<(), Problem> {
+pub(super) async fn list(session: &Session, json: bool, which: &Conversations) -> Result<(), Problem> {
     wait::catch_up(session, json).await;
     let list = session.client.conversations().await?;
     let me = session.me();
@@ -86,7 +87,8 @@ pub(super) async fn list(session: &Session, json: bool) -> Result<(), Problem> {
         line(&format!("No conversations yet: {} begins one.", advice::command("start HANDLE_OR_LINK")));
     }
     let (now, zone) = (clock::now_ms(), clock::local_zone());
-    for conversation in &list {
+    let (away, here): (Vec<_>, Vec<_>) = list.iter().partition(|conversation| conversation.archived);
+    for conversation in if which.archived { &away } else { &here } {
         let id: String = conversation.id.to_string().chars().take(8).collect();
         let unread =
             if conversation.unread == 0 { String::new() } else { format!(" ({} new)", conversation.unread) };
@@ -105,6 +107,35 @@ pub(super) async fn list(session: &Session, json: bool) -> Result<(), Problem> {
         if let Some(last) = &conversation.last {
             line(&format!("          {time}  {}", last_line(last, me)));
         }
+    }
+    if !which.archived && !away.is_empty() {
+        let how = advice::command("conversations --archived");
+        line(&format!("({} put away: {how} lists them)", away.len()));
+    }
+    Ok(())
+}
+
+/// `archive` and `unarchive`.
+pub(super) async fn archive(
+    session: &Session,
+    json: bool,
+    arguments: &Named,
+    archived: bool,
+) -> Result<(), Problem> {
+    let conversation = find(session, json, &arguments.conversation).await?;
+    if name::is_invitation(&conversation) {
+        let answers = invited_line(&conversation, &conversation.id.to_string());
+        return Err(Problem::new("NOT_ACTIVE", format!("an invitation wants an answer: {answers}")));
+    }
+    session.client.conversation(conversation.id).archive(archived).await?;
+    let title = name::title(&conversation, session.me());
+    if json {
+        object(&json!(summary(session, conversation.id).await?));
+    } else if archived {
+        let back = if conversation.state.has_ended() { "" } else { " until something new comes" };
+        line(&format!("{title} is put away{back}."));
+    } else {
+        line(&format!("{title} is listed again."));
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! prints, and closes.
 
 mod account;
+mod backup;
 mod conversation;
 mod daemon;
 mod listen;
@@ -31,6 +32,13 @@ pub(crate) async fn run(global: &Global, mut what: What) -> Result<ExitCode, Pro
     }
     if let What::Passphrase(arguments) = &what {
         return account::passphrase(global, arguments).map(|()| ExitCode::SUCCESS);
+    }
+    match &what {
+        What::Backup(arguments) => {
+            return backup::backup(global, arguments).await.map(|()| ExitCode::SUCCESS);
+        }
+        What::Restore(arguments) => return backup::restore(global, arguments).map(|()| ExitCode::SUCCESS),
+        _ => {}
     }
     prepare(&mut what)?;
     let mut tries = TRIES;
@@ -69,7 +77,9 @@ fn may_be_repeated(what: &What) -> bool {
         | What::Relay(_)
         | What::Verify(_)
         | What::People
-        | What::Conversations
+        | What::Conversations(_)
+        | What::Archive(_)
+        | What::Unarchive(_)
         | What::Members(_)
         | What::History(_) => true,
         _ => false,
@@ -130,7 +140,9 @@ async fn one(global: &Global, session: &Session, what: &What) -> Result<(), Prob
         What::Block(whom) => people::block(session, json, whom, true).await,
         What::Unblock(whom) => people::block(session, json, whom, false).await,
         What::Start(start) => conversation::start(session, json, start).await,
-        What::Conversations => conversation::list(session, json).await,
+        What::Conversations(which) => conversation::list(session, json, which).await,
+        What::Archive(what) => conversation::archive(session, json, what, true).await,
+        What::Unarchive(what) => conversation::archive(session, json, what, false).await,
         What::Accept(accept) => conversation::accept(session, json, accept).await,
         What::Forget(what) => conversation::forget(session, json, what).await,
         What::Members(of) => conversation::members(session, json, of).await,
@@ -144,6 +156,8 @@ async fn one(global: &Global, session: &Session, what: &What) -> Result<(), Prob
         // They need no session, or more than one command does.
         What::Register(_)
         | What::Passphrase(_)
+        | What::Backup(_)
+        | What::Restore(_)
         | What::Chat(_)
         | What::Listen(_)
         | What::Daemon(_)

@@ -106,6 +106,7 @@ async fn ask(
                 });
                 Some((Request::Settled { timeout_ms }, then))
             }
+            Ask::Backup(file, reply) => Some(Request::backup(file, reply)),
             Ask::Close(done) => return Some(done),
         };
         if let Some((request, then)) = asked {

@@ -132,6 +132,9 @@ impl Host {
                 // A client that has stopped drops the command, and that is an answer.
                 let _ = self.client.tell(Ask::Command(Box::new(command))).await;
             }
+            Some(Doing::Backup(file, reply)) => {
+                let _ = self.client.tell(Ask::Backup(file, reply)).await;
+            }
             Some(Doing::Settle(timeout, then)) => {
                 let client = self.client.clone();
                 self.settling.spawn(async move {

@@ -1,6 +1,7 @@
 //! Everything that can be asked beside a client, once for both ends: a guest makes a request of a command, a
 //! host a command of the request.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -124,6 +125,13 @@ pub(super) enum Request {
         /// Which.
         conversation: ConversationId,
     },
+    /// Put a conversation away, or take it out again.
+    Archive {
+        /// Which.
+        conversation: ConversationId,
+        /// Whether it is away from now on.
+        archived: bool,
+    },
     /// Somebody's invitations leave no trace any more, or wait again.
     Block {
         /// Whose.
@@ -158,6 +166,11 @@ pub(super) enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         route: Option<String>,
     },
+    /// Write all of the profile into a file.
+    Backup {
+        /// Its whole path.
+        file: PathBuf,
+    },
     /// Answered when everything is sent and read.
     Settled {
         /// Or with an error after so many milliseconds.
@@ -177,7 +190,7 @@ fn a_minute() -> u64 {
 }
 
 /// The names of all methods.
-pub(super) const METHODS: [&str; 22] = [
+pub(super) const METHODS: [&str; 25] = [
     "account",
     "state",
     "conversations",
@@ -193,12 +206,14 @@ pub(super) const METHODS: [&str; 22] = [
     "leave",
     "accept",
     "forget",
+    "archive",
     "block",
     "verify",
     "safety_number",
     "relays",
     "use_relay",
     "route",
+    "backup",
     "settled",
     "subscribe",
 ];
@@ -240,6 +255,8 @@ impl<'de> Deserialize<'de> for Somebody {
 pub(super) enum Doing {
     /// Gives the command to its engine, which answers.
     Command(Command),
+    /// Writes all of the profile into a file.
+    Backup(PathBuf, Reply<()>),
     /// Waits until everything is settled, for so long at most.
     Settle(Duration, Then),
     /// Tells events from now on.
@@ -318,6 +335,9 @@ impl Request {
                 Command::Accept { conversation, foreign_relay, reply: answer(then) }
             }
             Self::Forget { conversation } => Command::Forget(conversation, answer(then)),
+            Self::Archive { conversation, archived } => {
+                Command::Archive { conversation, archived, reply: answer(then) }
+            }
             Self::Block { person, blocked } => Command::Block { person, blocked, reply: answer(then) },
             Self::Verify { person, verified } => Command::Verify { person, verified, reply: answer(then) },
             Self::SafetyNumber { person } => {
@@ -342,12 +362,18 @@ impl Request {
                     return None;
                 }
             },
+            Self::Backup { file } => return Some(Doing::Backup(file, answer(then))),
             Self::Settled { timeout_ms } => {
                 return Some(Doing::Settle(Duration::from_millis(timeout_ms), then));
             }
             Self::Subscribe {} => return Some(Doing::Subscribe(then)),
         };
         Some(Doing::Command(command))
+    }
+
+    /// What a guest asks for a backup.
+    pub(super) fn backup(file: PathBuf, reply: Reply<()>) -> (Self, Then) {
+        (Self::Backup { file }, read(reply))
     }
 
     /// What a guest asks for a command, and who takes the answer. `None`, with the answer given: it is for
@@ -387,6 +413,9 @@ impl Request {
                 (Self::Accept { conversation, foreign_relay }, read(reply))
             }
             Command::Forget(conversation, reply) => (Self::Forget { conversation }, read(reply)),
+            Command::Archive { conversation, archived, reply } => {
+                (Self::Archive { conversation, archived }, read(reply))
+            }
             Command::Block { person, blocked, reply } => (Self::Block { person, blocked }, read(reply)),
             Command::Verify { person, verified, reply } => (Self::Verify { person, verified }, read(reply)),
             Command::SafetyNumber(person, reply) => {

@@ -4,7 +4,7 @@ use super::Talk;
 use crate::conversation::{Conversation, ConversationId, ConversationState, Entry, Intent, history, intents};
 use crate::engine::mailbox::reading::Reading;
 use crate::engine::people;
-use crate::engine::{ConversationSummary, Error, Link, MemberSummary, Page, Step, SyncState};
+use crate::engine::{ConversationSummary, Error, Event, Link, MemberSummary, Page, Step, SyncState};
 use crate::identity::PersonId;
 use crate::outbox;
 
@@ -12,6 +12,16 @@ impl Talk<'_, '_> {
     /// An entry as it is shown now.
     pub(in crate::engine) fn entry(&mut self, row: u64) -> Result<Option<Entry>, Error> {
         Ok(history::entry(self.step.tx, &self.id, row, &self.open.record.marks())?)
+    }
+
+    /// Puts it away, or takes it out again.
+    pub(in crate::engine) fn archive(&mut self, archived: bool) -> Result<(), Error> {
+        if self.record().archived != archived {
+            self.change().archived = archived;
+            let conversation = self.id;
+            self.step.event(Event::Conversation { conversation });
+        }
+        Ok(())
     }
 
     fn members(&mut self) -> Result<Vec<MemberSummary>, Error> {
@@ -67,6 +77,7 @@ impl Step<'_> {
                 relay: record.relay_url,
                 foreign_relay,
                 state: record.state,
+                archived: record.archived,
                 epoch: record.epoch,
             });
         }

@@ -64,6 +64,9 @@ impl Talk<'_, '_> {
     /// Inserts what somebody said and tells the app, unless it is a repeat.
     pub(in crate::engine) fn insert(&mut self, new: &NewEntry) -> Result<bool, Error> {
         let Some(row) = history::insert(self.step.tx, &self.id, new)? else { return Ok(false) };
+        if new.unread {
+            self.archive(false)?;
+        }
         match new.said.class() {
             Class::Entry => {
                 if let Some(entry) = self.entry(row)? {
