@@ -16,6 +16,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::{self, Answer, Ask, AskError};
+use crate::advice;
 use crate::clock::SystemClock;
 use crate::config::{Config, ConfigError, Engine, LogFormat, Sources, default_data};
 use crate::gateway::Certificates;
@@ -162,6 +163,7 @@ struct Settings {
 pub fn cli_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let json = arguments.iter().any(|argument| argument == "--json");
+    let program = arguments.first().map_or_else(|| PathBuf::from("posthorn-server"), PathBuf::from);
     let parsed = Arguments::command()
         .try_get_matches_from(arguments)
         .and_then(|matches| Arguments::from_arg_matches(&matches));
@@ -178,7 +180,7 @@ pub fn cli_main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    match run(&arguments) {
+    match run(&program, &arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if reader_is_gone(&error) => ExitCode::from(READER_GONE),
         Err(error) => {
@@ -213,27 +215,20 @@ fn print_error(code: &str, message: &str, json: bool) {
     }
 }
 
-fn run(arguments: &Arguments) -> anyhow::Result<()> {
+fn run(program: &Path, arguments: &Arguments) -> anyhow::Result<()> {
     match &arguments.task {
         Some(Task::Completions { shell }) => return completions(*shell),
         Some(Task::Man { folder }) => return man(folder),
         _ => {}
     }
     let config = arguments.load()?;
-    let Some(task) = &arguments.task else { return serve(config, arguments.settings.print_invite) };
+    let Some(task) = &arguments.task else { return serve(program, config, arguments.settings.print_invite) };
     match task {
-        Task::Serve(settings) => serve(config, settings.print_invite.or(arguments.settings.print_invite)),
+        Task::Serve(settings) => {
+            serve(program, config, settings.print_invite.or(arguments.settings.print_invite))
+        }
         Task::Invite { uses, days, json } => match ask(&config, &Ask::Invite { uses: *uses, days: *days })? {
-            Answer::Invited { invite, relay } if *json => {
-                let (code, uses, expires) = (invite.code, invite.uses, invite.expires);
-                print_json(
-                    &serde_json::json!({"code": code, "uses": uses, "expires": expires, "relay": relay}),
-                )
-            }
-            Answer::Invited { invite, relay } => {
-                say(&format!("invite: {}", invite.code))?;
-                say(&format!("posthorn register --relay {relay} --handle NAME --invite {}", invite.code))
-            }
+            Answer::Invited { invite, relay } => tell_invite(program, &invite, &relay, *json),
             _ => Err(anyhow!("the relay answered something else: is it of another version?")),
         },
         Task::Stats { json } => match ask(&config, &Ask::Stats)? {
@@ -475,7 +470,25 @@ impl Arguments {
     }
 }
 
-fn serve(config: Config, print_invite: Option<u32>) -> anyhow::Result<()> {
+/// An invite in every form in which somebody can take it.
+fn tell_invite(program: &Path, invite: &admin::Invite, relay: &str, json: bool) -> anyhow::Result<()> {
+    let (code, link) = (&invite.code, advice::link(relay, &invite.code));
+    if json {
+        let (uses, expires) = (invite.uses, invite.expires);
+        return print_json(&serde_json::json!({"code": code, "uses": uses, "expires": expires,
+            "relay": relay, "link": link}));
+    }
+    say(&format!("invite: {code}"))?;
+    let client = advice::client(program);
+    say(&format!("{client} register --relay {relay} --handle NAME --invite {code}"))?;
+    say(&format!("or, as one word for --invite: {link}"))?;
+    match advice::picture(&link).filter(|_| std::io::stdout().is_terminal()) {
+        Some(picture) => say(&picture),
+        None => Ok(()),
+    }
+}
+
+fn serve(program: &Path, config: Config, print_invite: Option<u32>) -> anyhow::Result<()> {
     start_log(&config);
     crate::descriptors::raise();
     threads()?.block_on(async {
@@ -494,7 +507,8 @@ fn serve(config: Config, print_invite: Option<u32>) -> anyhow::Result<()> {
             None => {
                 // Who has an account has used one.
                 let which = if relay.numbers().accounts == 0 { "first invite" } else { "another invite" };
-                say(&format!("{which}: posthorn-server invite --data {data}"))?;
+                let (relay, data) = (advice::relay(program), advice::quoted(&data));
+                say(&format!("{which}: {relay} invite --data {data}"))?;
             }
         }
         tracing::info!("started");

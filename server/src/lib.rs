@@ -11,6 +11,7 @@
 //! bytes, and logs neither these nor names nor addresses at the default level (R8).
 
 pub mod admin;
+mod advice;
 pub mod blob;
 mod cli;
 pub mod clock;

@@ -117,13 +117,13 @@ pub(crate) enum What {
 /// `register`.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Register {
-    /// Where the relay listens: ws://host:port, wss://host or wss://host:port
-    #[arg(long, value_name = "URL")]
-    pub(crate) relay: String,
+    /// Where the relay listens: ws://host:port, wss://host or wss://host:port; an invite as a link says it, too
+    #[arg(long, value_name = "URL", required_unless_present = "invite")]
+    pub(crate) relay: Option<String>,
     /// Your name there: 2 to 32 characters of a-z 0-9 _ . - beginning with a letter
     #[arg(long)]
     pub(crate) handle: String,
-    /// The invite code, where the relay wants one
+    /// The invite, where the relay wants one: a code, or a link that has the relay in it
     #[arg(long, default_value = "", value_name = "CODE", hide_default_value = true)]
     pub(crate) invite: String,
     /// Reach it through a SOCKS5 proxy, such as Tor's: socks5://127.0.0.1:9050

@@ -15,7 +15,7 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::relay::route;
 use super::wait;
-use crate::args::{Global, NewPassphrase, Register};
+use crate::args::{Global, NewPassphrase, Patience, Register};
 use crate::output::merge;
 use crate::plain::plain_line;
 use crate::print::{line, object};
@@ -40,6 +40,25 @@ pub(super) fn relay_url(text: &str) -> Result<RelayUrl, Problem> {
         .map_err(|error| Problem::new("BAD_RELAY", format!("\"{}\" is no relay: {error}", plain_line(text))))
 }
 
+/// Where to register, and the code with which: an invite may be a link, which says both.
+fn door(relay: Option<&str>, invite: &str) -> Result<(RelayUrl, String), Problem> {
+    let invite = invite.trim();
+    let link =
+        [("posthorn://", "wss://"), ("posthorn+ws://", "ws://")].into_iter().find_map(|(link, relay)| {
+            let (authority, code) = invite.strip_prefix(link)?.split_once("/?invite=")?;
+            Some((format!("{relay}{authority}"), code))
+        });
+    match (relay, link) {
+        // Whoever says where means it.
+        (Some(relay), link) => Ok((relay_url(relay)?, link.map_or(invite, |(_, code)| code).to_owned())),
+        (None, Some((relay, code))) => Ok((relay_url(&relay)?, code.to_owned())),
+        (None, None) => {
+            let message = "a code does not say at which relay: add --relay URL, or give the invite as a link";
+            Err(Problem::new("BAD_RELAY", message))
+        }
+    }
+}
+
 /// Whether `host`, `host:port` or `[address]:port` is this machine.
 fn is_this_machine(authority: &str) -> bool {
     let authority = authority.split('/').next().unwrap_or_default();
@@ -52,7 +71,7 @@ fn is_this_machine(authority: &str) -> bool {
 
 /// `register`.
 pub(super) async fn register(global: &Global, arguments: &Register) -> Result<(), Problem> {
-    let relay = relay_url(&arguments.relay)?;
+    let (relay, invite) = door(arguments.relay.as_deref(), &arguments.invite)?;
     let handle = Handle::parse(&arguments.handle).map_err(|error| {
         let typed = &arguments.handle;
         Problem::new("BAD_HANDLE", format!("\"{}\": {error}{}", plain_line(typed), name::perhaps(typed)))
@@ -68,7 +87,7 @@ pub(super) async fn register(global: &Global, arguments: &Register) -> Result<()
         client.route(relay.clone(), route).await?;
     }
     let registered = tokio::select! {
-        registered = register_online(&client, &relay, handle, arguments) => registered,
+        registered = register_online(&client, &relay, handle, &invite, arguments.patience) => registered,
         signal = signal::received() => Err(Failure::passing(Problem::interrupted(signal, GOES_ON))),
     };
     let is_empty = client.account().await.is_ok_and(|account| account.is_none());
@@ -80,7 +99,7 @@ pub(super) async fn register(global: &Global, arguments: &Register) -> Result<()
             if is_empty && failure.refused {
                 let _ = profile::remove_database(&home);
             }
-            return Err(invite_needed(failure.problem, &arguments.invite));
+            return Err(invite_needed(failure.problem, &invite));
         }
     };
     let kept = if arguments.keyring { Some(keyring::set(&home, &found.text)) } else { None };
@@ -132,7 +151,8 @@ async fn register_online(
     client: &Client,
     relay: &RelayUrl,
     handle: Handle,
-    arguments: &Register,
+    invite: &str,
+    patience: Patience,
 ) -> Result<Account, Failure> {
     let mut events = client.events();
     let mut why = String::new();
@@ -149,8 +169,7 @@ async fn register_online(
             }
         }
     };
-    let registration = client.register(relay.clone(), handle, &arguments.invite);
-    let patience = arguments.patience;
+    let registration = client.register(relay.clone(), handle, invite);
     tokio::select! {
         biased;
         account = registration => account.map_err(|error| Failure {
@@ -323,6 +342,22 @@ mod tests {
         assert_eq!(url("ftp://relay.example"), Err("BAD_RELAY".to_owned()));
         assert_eq!(url(""), Err("BAD_RELAY".to_owned()));
         assert_eq!(url("wss://"), Err("BAD_RELAY".to_owned()));
+    }
+
+    #[test]
+    fn an_invite_may_say_where_the_relay_is() {
+        let door = |relay: Option<&str>, invite: &str| {
+            let found = door(relay, invite).map_err(|problem| problem.code().to_owned());
+            found.map(|(relay, code)| (relay.to_string(), code))
+        };
+        let here = |code: &str| Ok(("ws://127.0.0.1:4100".to_owned(), code.to_owned()));
+        assert_eq!(door(None, " posthorn+ws://127.0.0.1:4100/?invite=ab-cd"), here("ab-cd"));
+        assert_eq!(door(Some("127.0.0.1:4100"), "ab-cd"), here("ab-cd"));
+        assert_eq!(door(Some("127.0.0.1:4100"), "posthorn://other.example/?invite=ab-cd"), here("ab-cd"));
+        let there = Ok(("wss://relay.example:8443".to_owned(), "ab-cd".to_owned()));
+        assert_eq!(door(None, "posthorn://relay.example:8443/?invite=ab-cd"), there);
+        assert_eq!(door(None, "ab-cd"), Err("BAD_RELAY".to_owned()));
+        assert_eq!(door(None, "posthorn://ann@relay.example/?k=abc"), Err("BAD_RELAY".to_owned()));
     }
 
     #[test]
