@@ -124,6 +124,7 @@ fn account_request() -> impl Strategy<Value = Request> {
         }),
         handle().prop_map(Request::LookUp),
         handle().prop_map(Request::TakeKeyPackages),
+        Just(Request::RemoveAccount),
         (any::<bool>(), vec(hash(), 0..4)).prop_map(|(upload, hashes)| Request::DrawTokens {
             purpose: if upload { TokenPurpose::UploadBlob } else { TokenPurpose::CreateMailbox },
             hashes,

@@ -102,6 +102,8 @@ pub(crate) enum What {
     Relay(Relay),
     /// Show the account, the connection, and what is still to be sent
     Status,
+    /// Remove the account at its relay, for good: conversations are left, and the name is free
+    DeleteAccount(DeleteAccount),
     /// Full-screen chat
     Chat(Chat),
     /// Do what other programs ask, as JSON-RPC on standard input and by a socket in the profile's folder
@@ -117,7 +119,7 @@ pub(crate) enum What {
 /// `register`.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Register {
-    /// Where the relay listens: ws://host:port, wss://host or wss://host:port; an invite as a link says it, too
+    /// Where the relay listens: ws://host:port, wss://host or wss://host:port; a link of an invite says it
     #[arg(long, value_name = "URL", required_unless_present = "invite")]
     pub(crate) relay: Option<String>,
     /// Your name there: 2 to 32 characters of a-z 0-9 _ . - beginning with a letter
@@ -237,6 +239,7 @@ impl What {
             | Self::Add(Add { patience, .. })
             | Self::Remove(Remove { patience, .. })
             | Self::Move(Move { patience, .. })
+            | Self::DeleteAccount(DeleteAccount { patience, .. })
             | Self::Leave(Leave { patience, .. }) => patience,
             _ => return None,
         };
@@ -433,6 +436,16 @@ pub(crate) struct Verify {
 pub(crate) struct Whom {
     /// A handle, one with # and the beginning of the id, or the id
     pub(crate) person: String,
+}
+
+/// `delete-account`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DeleteAccount {
+    /// Do not ask: there is no way back
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) patience: Patience,
 }
 
 /// `chat`.

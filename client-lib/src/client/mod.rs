@@ -139,6 +139,13 @@ impl Client {
         self.ask(|reply| Command::Register { relay, handle, invite, reply }).await
     }
 
+    /// Removes the account at its relay for good, with this device's inboxes; answers when the relay has done
+    /// that. The handle is free then. Nobody is told: leave conversations before. The profile stays, for its
+    /// history, and nobody can reach it any more. This is for the process that has the profile.
+    pub async fn remove_account(&self) -> Result<(), Error> {
+        self.ask(Command::RemoveAccount).await
+    }
+
     /// The account of this profile, if it has one.
     pub async fn account(&self) -> Result<Option<Account>, Error> {
         self.ask(Command::Account).await
@@ -236,8 +243,8 @@ impl Client {
         }
     }
 
-    /// Writes all of the profile into one file, as it is now; its passphrase opens that ([`Builder::restore`]).
-    /// An earlier backup of this name is replaced, and no other file.
+    /// Writes all of the profile into one file, as it is now; its passphrase opens that
+    /// ([`Builder::restore`]). An earlier backup of this name is replaced, and no other file.
     pub async fn backup(&self, file: impl AsRef<std::path::Path>) -> Result<(), Error> {
         // Another process may have the profile, and another working folder.
         let file = file.as_ref();

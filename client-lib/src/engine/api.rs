@@ -177,6 +177,9 @@ pub enum Command {
         /// The account.
         reply: Reply<Account>,
     },
+    /// Remove the account at its relay for good, with this device's inboxes. The handle is free then. Nobody
+    /// is told, and conversations are not left by it.
+    RemoveAccount(Reply<()>),
     /// Who am I?
     Account(Reply<Option<Account>>),
     /// Whose invitations are followed without asking. Not kept over a restart.
@@ -327,6 +330,7 @@ impl Command {
                 | Self::Remove { .. }
                 | Self::Move { .. }
                 | Self::Leave(..)
+                | Self::RemoveAccount(..)
                 | Self::Accept { .. }
         )
     }

@@ -23,6 +23,7 @@ impl Step<'_> {
             Command::Move { conversation, relay, reply } => {
                 self.move_to(&conversation, relay.as_ref(), reply)
             }
+            Command::RemoveAccount(reply) => self.remove_account(reply),
             Command::Account(reply) => self.reply(reply, Self::account_summary),
             Command::Consent(consent, reply) => {
                 self.live.promised.consent = consent;

@@ -83,6 +83,9 @@ pub(super) struct Promised {
     pub(super) waiters: BTreeMap<i64, Vec<Waiter>>,
     /// Who asked to register.
     pub(super) registering: Vec<Reply<Account>>,
+    /// Who asked to remove the account, and whether the relay has said that it is.
+    pub(super) removing: Vec<Reply<()>>,
+    pub(super) removed: bool,
     pub(super) consent: Consent,
 }
 

@@ -5,7 +5,8 @@
 //! nobody else learns more than its length. Format:
 //!
 //! ```text
-//! "posthorn backup\n"  version (1 byte)  length of the record (4 bytes, big-endian)  record  nonce (19 bytes)
+//! "posthorn backup\n"  version (1 byte)  length of the record (4 bytes, big-endian)  record
+//! nonce (19 bytes)
 //! pieces: 64 KiB of the database (the last fewer) and 16 bytes of tag each, as STREAM (BE32) orders them
 //! ```
 //!

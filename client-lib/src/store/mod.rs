@@ -1,9 +1,9 @@
 //! The local database: one SQLite file, sealed values, one transaction at a time.
 //!
-//! Owns opening, the passphrase, backups, the schema's versions, sealing, and the lock that keeps a second process
-//! out. It knows no conversation and no MLS: other modules bring their tables as migrations (`schema.rs`) and
-//! write them through a [`Transaction`], most of them as records of a `Table` or
-//! a `Queue` (`table.rs`). Nothing here reads a clock or makes randomness.
+//! Owns opening, the passphrase, backups, the schema's versions, sealing, and the lock that keeps a second
+//! process out. It knows no conversation and no MLS: other modules bring their tables as migrations
+//! (`schema.rs`) and write them through a [`Transaction`], most of them as records of a `Table` or a `Queue`
+//! (`table.rs`). Nothing here reads a clock or makes randomness.
 //!
 //! What a thief of the file learns: which tables have how many rows of which size, and columns that a table
 //! leaves in clear. What it cannot do: read or swap sealed values without the passphrase. With the passphrase
@@ -152,9 +152,9 @@ impl Database {
         Ok(())
     }
 
-    /// Writes all of the profile into one file, as it is at this moment, encrypted: the passphrase that it has
-    /// now opens it ([`Database::restore`]). It is there whole or not at all. An earlier backup of this name is
-    /// replaced, and no other file: [`StoreError::NotABackup`].
+    /// Writes all of the profile into one file, as it is at this moment, encrypted: the passphrase that it
+    /// has now opens it ([`Database::restore`]). It is there whole or not at all. An earlier backup of this
+    /// name is replaced, and no other file: [`StoreError::NotABackup`].
     #[cfg(not(target_family = "wasm"))]
     pub fn backup(&self, file: &Path, rng: &mut dyn CryptoRng) -> Result<(), StoreError> {
         backup::backup(self, file, rng)

@@ -58,6 +58,8 @@ pub enum Request {
     LookUp(Handle),
     /// Take a key package of each device of an account.
     TakeKeyPackages(Handle),
+    /// Remove the account.
+    RemoveAccount,
     /// Deposit the hashes of tokens.
     DrawTokens {
         /// What they shall pay for.
@@ -281,6 +283,7 @@ impl TryFrom<Body> for Request {
             }),
             Body::LookUp(look_up) => Self::LookUp(Handle::parse(&look_up.handle)?),
             Body::TakeKeyPackages(take) => Self::TakeKeyPackages(Handle::parse(&take.handle)?),
+            Body::RemoveAccount(wire::RemoveAccount {}) => Self::RemoveAccount,
             Body::DrawTokens(draw) => Self::DrawTokens {
                 purpose: match wire::TokenPurpose::try_from(draw.purpose) {
                     Ok(wire::TokenPurpose::CreateMailbox) => TokenPurpose::CreateMailbox,
@@ -411,6 +414,7 @@ impl From<&Request> for Body {
             Request::TakeKeyPackages(handle) => {
                 Self::TakeKeyPackages(wire::TakeKeyPackages { handle: handle.to_string() })
             }
+            Request::RemoveAccount => Self::RemoveAccount(wire::RemoveAccount {}),
             Request::DrawTokens { purpose, hashes } => Self::DrawTokens(wire::DrawTokens {
                 token_hashes: hashes.iter().map(copy).collect(),
                 purpose: match purpose {

@@ -130,6 +130,7 @@ pub(crate) fn client_frames() -> Vec<(&'static str, ClientFrame)> {
             "draw_upload_tokens",
             Request::DrawTokens { purpose: TokenPurpose::UploadBlob, hashes: vec![hash(0xb6)] },
         ),
+        ("remove_account", Request::RemoveAccount),
     ];
     let mut frames: Vec<_> =
         bodies.into_iter().map(|(name, body)| (name, ClientFrame { request: 7, body })).collect();

@@ -16,7 +16,7 @@
 //! | [`register`] | an invite, and the device's key |
 //! | [`authenticate`] | the device's key |
 //! | [`look_up`], [`take_key_packages`] | an authenticated device or, if the directory is open, nothing ([`asker`]) |
-//! | [`publish_card`], [`publish_key_packages`], [`draw_tokens`] | an authenticated device |
+//! | [`publish_card`], [`publish_key_packages`], [`draw_tokens`], [`remove_account`] | an authenticated device |
 
 mod ack;
 mod asker;
@@ -36,6 +36,7 @@ mod publish_card;
 mod publish_key_packages;
 pub(crate) mod rate;
 mod register;
+mod remove_account;
 mod signal;
 mod take_key_packages;
 
@@ -99,6 +100,7 @@ pub(crate) fn begin(call: Call, asked: Asked, request: Request) -> Option<Work> 
         }
         Request::LookUp(handle) => answer(asked, look_up::look_up(call, handle)),
         Request::TakeKeyPackages(handle) => answer(asked, take_key_packages::take_key_packages(call, handle)),
+        Request::RemoveAccount => answer(asked, remove_account::remove_account(call)),
         Request::DrawTokens { purpose, hashes } => {
             answer(asked, draw_tokens::draw_tokens(call, purpose, hashes))
         }

@@ -100,6 +100,7 @@ impl Watch {
                 | Request::Authenticate(_)
                 | Request::PublishCard(_)
                 | Request::PublishKeyPackages(_)
+                | Request::RemoveAccount
                 | Request::DrawTokens { .. }
         );
         if of_the_account && wire.1.link != Link::Account {

@@ -1,4 +1,4 @@
-//! The account: `register`, `passphrase`, `card`, `status`.
+//! The account: `register`, `passphrase`, `card`, `delete-account`, `status`.
 
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -13,9 +13,10 @@ use rand::rngs::StdRng;
 use serde_json::json;
 use unicode_width::UnicodeWidthStr as _;
 
+use super::conversation::make_sure;
 use super::relay::route;
 use super::wait;
-use crate::args::{Global, NewPassphrase, Patience, Register};
+use crate::args::{DeleteAccount, Global, NewPassphrase, Patience, Register};
 use crate::output::merge;
 use crate::plain::plain_line;
 use crate::print::{line, object};
@@ -280,6 +281,47 @@ pub(super) fn card(session: &Session, json: bool) -> Result<(), Problem> {
         _ => code.iter().for_each(|row| line(row)),
     }
     line("Whoever has this link can write to you, and knows that it is you who answers.");
+    Ok(())
+}
+
+/// `delete-account`.
+pub(super) async fn delete(
+    session: &Session,
+    json: bool,
+    arguments: &DeleteAccount,
+    home: &Path,
+) -> Result<(), Problem> {
+    let (client, account) = (&session.client, &session.account);
+    let who = format!("{} at {}", account.handle, account.relay);
+    if session.is_guest {
+        let message = "another process has this profile, and this needs it alone: close that one first";
+        return Err(Problem::new("PROFILE_IN_USE", message));
+    }
+    if !arguments.yes {
+        let question = format!(
+            "Remove the account {who}? You leave all conversations, and anybody may take the name. Type yes:"
+        );
+        make_sure(json, format!("{who} is as before"), &question).await?;
+    }
+    let kept = "the account is still there: the same command again goes on where this one was";
+    for conversation in client.conversations().await? {
+        let there = client.conversation(conversation.id);
+        if name::is_invitation(&conversation) {
+            there.forget().await?;
+        } else if !conversation.state.has_ended() {
+            there.leave().await?;
+        }
+    }
+    let patience = arguments.patience;
+    // What a suspended conversation keeps cannot go out, and is not waited for.
+    wait::answer(session, patience, kept, client.settled(patience.duration())).await?;
+    wait::answer(session, patience, kept, client.remove_account()).await?;
+    if json {
+        object(&json!({"removed": true, "handle": account.handle, "relay": account.relay, "home": home}));
+        return Ok(());
+    }
+    line(&format!("The account {who} is removed. The name is free."));
+    line(&format!("What was said is still in {}: delete that folder if you do not want it.", home.display()));
     Ok(())
 }
 

@@ -265,14 +265,13 @@ pub(super) async fn remove(session: &Session, json: bool, arguments: &Remove) ->
     print(session, json, conversation.id, "Changed").await
 }
 
-/// Asks at a terminal; a program has to say that it is sure.
-async fn make_sure(json: bool, title: &str) -> Result<(), Problem> {
-    let kept = format!("you are still in {title}");
+/// Asks at a terminal; a program has to say that it is sure. `kept` is how it stands without that.
+pub(super) async fn make_sure(json: bool, kept: String, question: &str) -> Result<(), Problem> {
     if json || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        let message = format!("{kept}: leaving cannot be undone, add --yes if that is meant");
+        let message = format!("{kept}: this cannot be undone, add --yes if it is meant");
         return Err(Problem::new("NOT_CONFIRMED", message));
     }
-    tell(&format!("Leave {title}? Only an invitation brings you back. Type yes to leave:"));
+    tell(question);
     let answer = BufReader::new(tokio::io::stdin()).lines().next_line().await;
     match answer.ok().flatten().is_some_and(|answer| answer.trim().eq_ignore_ascii_case("yes")) {
         true => Ok(()),
@@ -304,7 +303,8 @@ pub(super) async fn leave(session: &Session, json: bool, arguments: &Leave) -> R
     }
     let title = name::title(&conversation, session.me());
     if !arguments.yes && !conversation.state.has_ended() {
-        make_sure(json, &title).await?;
+        let question = format!("Leave {title}? Only an invitation brings you back. Type yes to leave:");
+        make_sure(json, format!("you are still in {title}"), &question).await?;
     }
     let there = session.client.conversation(conversation.id);
     let mut events = session.client.events();

@@ -134,6 +134,9 @@ async fn one(global: &Global, session: &Session, what: &What) -> Result<(), Prob
     match what {
         What::Card => account::card(session, json),
         What::Relay(what) => relay::relay(session, json, what).await,
+        What::DeleteAccount(arguments) => {
+            account::delete(session, json, arguments, &profile::home(global)?).await
+        }
         What::Status => account::status(session, json, &profile::home(global)?).await,
         What::Verify(verify) => people::verify(session, json, verify).await,
         What::People => people::list(session, json).await,

@@ -429,6 +429,7 @@ impl Request {
             }
             Command::Register { reply, .. } => return for_the_holder(reply),
             Command::Consent(_, reply) => return for_the_holder(reply),
+            Command::RemoveAccount(reply) => return for_the_holder(reply),
         })
     }
 }

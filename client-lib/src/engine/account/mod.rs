@@ -4,6 +4,7 @@
 mod inboxes;
 pub(super) mod profile;
 mod register;
+mod remove;
 mod stock;
 
 use std::sync::Arc;
@@ -169,6 +170,9 @@ impl Step<'_> {
         self.introduce(own, &account)?;
         if self.live.ready(&account, self.now).is_none() {
             return Ok(());
+        }
+        if self.is_removing() {
+            return self.progress_removal(own, &account);
         }
         self.renew_inbox_keys(own)?;
         self.draw_tokens(&account)?;

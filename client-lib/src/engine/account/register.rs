@@ -129,7 +129,9 @@ impl Step<'_> {
         id: &LinkId,
         refusal: &Refusal,
     ) -> Result<(), Error> {
-        if !crate::engine::link::request::is_passing(refusal) {
+        if !self.live.promised.removing.is_empty() {
+            self.removal_refused(id, refusal);
+        } else if !crate::engine::link::request::is_passing(refusal) {
             let text = format!("the relay does not know this device: {}", refusal.message);
             self.alarm(None, Cause::AuthenticationFailed, None, text);
         }

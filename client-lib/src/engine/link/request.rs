@@ -25,6 +25,8 @@ pub(in crate::engine) enum Pending {
     PublishKeyPackages { any: bool, last_resort: Option<KeyPackageRef> },
     /// `account::stock`; the card's version.
     PublishCard(u64),
+    /// `account::remove`.
+    RemoveAccount,
     /// `talk::create`.
     CreateMailbox(ConversationId),
     /// `talk::candidate`.
@@ -71,6 +73,10 @@ impl Step<'_> {
                 Body::KeyPackageStock { one_time, last_resort_since },
             ) => self.key_packages_published(any, last_resort, one_time, last_resort_since),
             (Pending::PublishCard(version), Body::Done) => self.card_published(version),
+            (Pending::RemoveAccount, Body::Done) => {
+                self.account_removed();
+                Ok(())
+            }
             (Pending::CreateMailbox(conversation), Body::Created) => self.mailbox_created(&conversation),
             (Pending::LookUp(asked), Body::Card(answer)) => self.card_found(id, &asked, &answer),
             (Pending::TakeKeyPackages(asked), Body::KeyPackages(packages)) => {
@@ -99,6 +105,10 @@ impl Step<'_> {
             Pending::CreateInbox(link) => self.inbox_refused(id, link, &refusal),
             Pending::DrawTokens(_) => self.tokens_refused(&refusal),
             Pending::PublishKeyPackages { .. } | Pending::PublishCard(_) => self.stock_refused(id, &refusal),
+            Pending::RemoveAccount => {
+                self.removal_refused(id, &refusal);
+                Ok(())
+            }
             Pending::CreateMailbox(conversation) => self.creation_refused(id, &conversation, &refusal),
             Pending::LookUp(asked) | Pending::TakeKeyPackages(asked) => {
                 self.look_up_refused(id, &asked, &refusal)

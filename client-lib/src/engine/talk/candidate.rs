@@ -80,7 +80,7 @@ impl Talk<'_, '_> {
     ) -> Result<Result<(), String>, Error> {
         let expected = candidate.identity_key();
         let now = self.step.relay_now();
-        let card = match UnverifiedCard::new(card).and_then(|card| card.verify(expected.as_ref(), now)) {
+        let card = match UnverifiedCard::new(card).and_then(|card| card.verify(None, now)) {
             Ok(card) => card,
             Err(error) => return Ok(Err(error.to_string())),
         };
@@ -88,7 +88,14 @@ impl Talk<'_, '_> {
             return Ok(Err("the relay gave the card of somebody else".to_owned()));
         }
         let person = PersonId::from(&card.identity());
-        if let Pinned::Other(known) = pin::pin(self.step.tx, relay, card.handle(), &person)? {
+        let known = match expected.filter(|expected| *expected != card.identity()) {
+            Some(expected) => Some(PersonId::from(&expected)),
+            None => match pin::pin(self.step.tx, relay, card.handle(), &person)? {
+                Pinned::Other(known) => Some(known),
+                Pinned::New | Pinned::Same => None,
+            },
+        };
+        if let Some(known) = known {
             // Who it is can be compared, and then marked: that gives them the name.
             people::meet(self.step.tx, &card)?;
             let text = format!(

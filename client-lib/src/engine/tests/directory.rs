@@ -120,6 +120,12 @@ fn a_directory_that_names_another_adds_nobody() {
     assert_eq!(answer.try_recv().expect("it is over").expect_err("another").code(), "CANNOT_ADD");
     let pin = desk.step(|step| Ok(crate::people::pin::pinned(step.tx, &relay().identity, &handle)?)).0;
     assert_eq!(pin, Some(person));
+    // Until our user compares her number, and says so.
+    let alice = alice.person();
+    let marks = desk.asks(|reply| Command::Verify { person: alice, verified: true, reply }).0;
+    marks.try_recv().expect("at once").expect("she was met");
+    let pin = desk.step(|step| Ok(crate::people::pin::pinned(step.tx, &relay().identity, &handle)?)).0;
+    assert_eq!(pin, Some(alice));
 }
 
 /// Retry-safe starting, and finding 17: an invitation that one inbox refuses is tried at the other, and then

@@ -284,9 +284,11 @@ impl World {
             Request::PublishKeyPackages(_) => {
                 ServerBody::KeyPackageStock { one_time: 100, last_resort_since: now / 1000 }
             }
-            Request::PublishCard(_) | Request::Close(_) | Request::Destroy { .. } | Request::Ping => {
-                ServerBody::Done
-            }
+            Request::PublishCard(_)
+            | Request::RemoveAccount
+            | Request::Close(_)
+            | Request::Destroy { .. }
+            | Request::Ping => ServerBody::Done,
             Request::Signal(_) | Request::Register(_) | Request::LookUp(_) | Request::TakeKeyPackages(_) => {
                 return Vec::new();
             }

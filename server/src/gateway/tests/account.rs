@@ -112,6 +112,22 @@ fn the_device_of_a_removed_account_is_nobodys() {
     assert!(matches!(relay.connect().register(3, "alice", ""), ServerBody::Registered(_)));
 }
 
+/// Its device asks: the name is free for somebody else, the device id for nobody.
+#[test]
+fn an_account_is_removed_by_its_device() {
+    let relay = TestRelay::new(Setup::default());
+    let (mut alice, mut bob) = (relay.connect(), relay.connect());
+    assert_eq!(relay.connect().refused(Request::RemoveAccount), ErrorCode::Unauthenticated);
+    alice.register(1, "alice", "");
+    bob.register(2, "bob", "");
+    assert_eq!(alice.ask(Request::RemoveAccount), ServerBody::Done);
+    assert_eq!(alice.refused(Request::RemoveAccount), ErrorCode::AuthenticationFailed);
+    assert_eq!(bob.refused(Request::LookUp(handle("alice"))), ErrorCode::HandleUnknown);
+    assert!(matches!(bob.ask(Request::LookUp(handle("bob"))), ServerBody::Card(_)), "nobody else's");
+    assert_eq!(code(relay.connect().register(1, "alice", "")), ErrorCode::AuthenticationFailed);
+    assert!(matches!(relay.connect().register(3, "alice", ""), ServerBody::Registered(_)));
+}
+
 fn publish(client: &mut Client, one_time: &[&'static [u8]]) -> ServerBody {
     client.ask(Request::PublishKeyPackages(PublishKeyPackages {
         one_time: one_time.iter().map(|package| Bytes::from_static(package)).collect(),
