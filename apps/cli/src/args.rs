@@ -270,6 +270,9 @@ pub(crate) struct Send {
     /// Send each line of standard input as a message of its own, as it comes
     #[arg(long, conflicts_with_all = ["text", "no_wait"])]
     pub(crate) lines: bool,
+    /// With --lines: leave out lines that can be no message, and tell which
+    #[arg(long, requires = "lines")]
+    pub(crate) skip_bad: bool,
     /// Only queue it: it is sent the next time that this profile is online
     #[arg(long)]
     pub(crate) no_wait: bool,

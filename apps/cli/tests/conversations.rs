@@ -4,7 +4,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{TestRelay, errors, good, run};
+use common::{TestRelay, errors, good, posthorn, run};
 use serde_json::Value;
 
 struct Two {
@@ -120,4 +120,29 @@ fn what_is_put_away_comes_back_with_something_new() {
     assert!(good(&alice, &["conversations"]).starts_with("(1 put away: "));
     assert!(good(&alice, &["unarchive", "bob"]).contains("listed again"));
     assert!(good(&alice, &["conversations"]).contains("[left]"));
+}
+
+/// Lines of a file, some of which can be no message.
+#[test]
+fn a_bad_line_is_named_and_left_out_when_that_is_asked_for() {
+    let two = Two::registered();
+    let (alice, bob) = (two.home("alice"), two.home("bob"));
+    good(&alice, &["start", "bob"]);
+    good(&bob, &["accept", "alice"]);
+    let file = two.folder.path().join("lines");
+    std::fs::write(&file, [b"first\ncaf\xe9\n", &[b'x'; 70_000][..], b"\nlast\n"].concat()).expect("writes");
+    let send = |arguments: &[&str]| {
+        let input = std::fs::File::open(&file).expect("opens");
+        let words = [&["send", "bob", "--lines"], arguments].concat();
+        posthorn(&alice, &words).stdin(input).output().expect("starts")
+    };
+    let sent = send(&[]);
+    assert!(errors(&sent).contains("line 2 is not UTF-8") && sent.status.code() == Some(2), "{sent:?}");
+    assert_eq!(String::from_utf8_lossy(&sent.stdout), "sent\n", "what came before it is sent");
+    let sent = send(&["--skip-bad"]);
+    assert!(sent.status.success(), "{sent:?}");
+    let told = errors(&sent);
+    assert!(told.contains("line 2 ") && told.contains("line 3 has more than the 65536 bytes"), "{told}");
+    let history = good(&bob, &["history", "alice"]);
+    assert_eq!((history.matches("first").count(), history.matches("last").count()), (2, 1), "{history}");
 }

@@ -11,9 +11,10 @@ use posthorn_client::engine::{ConversationSummary, Error, Event, Page};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::BufReader;
 use tokio::time::Instant;
 
+use super::lines::Lines;
 use super::wait::Obstacle;
 use super::{conversation, wait};
 use crate::args::{History, Patience, React, Send};
@@ -137,7 +138,7 @@ async fn send_lines(
 ) -> Result<(), Problem> {
     let conversation = found.id;
     let mut events = session.client.events();
-    let mut input = BufReader::new(tokio::io::stdin()).lines();
+    let mut input = Lines::of(BufReader::new(tokio::io::stdin()));
     let mut waiting = Waiting::new(session, json, arguments, found);
     let (mut open, mut failed) = (true, None);
     let mut deadline = None;
@@ -150,9 +151,15 @@ async fn send_lines(
         };
         let mut done = Vec::new();
         tokio::select! {
-            line = input.next_line(), if open => match line {
-                Ok(Some(text)) if text.trim().is_empty() => {}
-                Ok(Some(text)) => {
+            line = input.next(), if open => match line {
+                Ok(Some(Ok(text))) if text.trim().is_empty() => {}
+                Ok(Some(Err(bad))) if arguments.skip_bad => tell(&format!("{bad}: it is left out")),
+                Ok(Some(Err(bad))) => {
+                    // What came before it is sent.
+                    let what = format!("{bad}: nothing from there on was sent, --skip-bad leaves such lines out");
+                    (open, failed) = (false, failed.or(Some(Problem::new("BAD_TEXT", what))));
+                }
+                Ok(Some(Ok(text))) => {
                     waiting.queued.insert(session.client.conversation(conversation).send_text(&text).await?);
                     session.keeps(waiting.kept());
                 }

@@ -5,6 +5,7 @@ mod account;
 mod backup;
 mod conversation;
 mod daemon;
+mod lines;
 mod listen;
 mod message;
 mod people;
