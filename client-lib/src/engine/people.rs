@@ -304,8 +304,8 @@ pub(super) fn of_named(tx: &Transaction<'_>, own: &Own, who: &Named) -> Result<P
     let handle = bare(&who.handle);
     let (known, shown) = shown(tx, own, &who.person, relay.as_ref(), handle)?;
     let verified = contact.as_ref().is_some_and(|contact| contact.verified);
-    // What told them apart once need not any more when their number was compared.
-    let is_apart = who.handle.contains('#') && !verified;
+    // What told them apart once need not any more when it is known whose the name is.
+    let is_apart = who.handle.contains('#') && known != Known::Pinned;
     Ok(Person {
         person: who.person,
         handle: if is_apart { who.handle.clone() } else { shown },

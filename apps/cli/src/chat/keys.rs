@@ -14,8 +14,7 @@ use crate::{invitation, name, qr};
 const KEYS: &[(&str, &str)] = &[
     ("Enter; Alt+Enter, Ctrl+J", "send; a new line in the message"),
     ("Tab, Shift+Tab", "next, previous conversation (also Ctrl+N, Ctrl+P)"),
-    ("PgUp, PgDn, arrows", "scroll, as the mouse wheel does"),
-    ("Ctrl+Home, Ctrl+End", "to the beginning, to the end"),
+    ("PgUp PgDn, Ctrl+Home End", "scroll (also arrows, wheel); to the beginning, to the end"),
     ("Ctrl+Up, Ctrl+Down", "choose a message, for /react; Ctrl+Y copies it"),
     ("Ctrl+A, Ctrl+E", "to the line's start, end (also Home, End)"),
     ("Ctrl+W, Ctrl+U, Ctrl+K", "delete a word, to the start, to the end"),

@@ -194,7 +194,7 @@ impl Step<'_> {
             let reason = format!(
                 "the link names another key ({}) than the one that is known as {handle} ({})",
                 person.short(),
-                known.short()
+                people::known_key(self.tx, &known)?
             );
             return Err(Error::Failed { cause: "NAME_TWICE", reason });
         }
