@@ -16,8 +16,7 @@ const KEYS: &[(&str, &str)] = &[
     ("Tab, Shift+Tab", "next, previous conversation (also Ctrl+N, Ctrl+P)"),
     ("PgUp PgDn, Ctrl+Home End", "scroll (also arrows, wheel); to the beginning, to the end"),
     ("Ctrl+Up, Ctrl+Down", "choose a message, for /react; Ctrl+Y copies it"),
-    ("Ctrl+A, Ctrl+E", "to the line's start, end (also Home, End)"),
-    ("Ctrl+W, Ctrl+U, Ctrl+K", "delete a word, to the start, to the end"),
+    ("Ctrl+A E; Ctrl+W U K", "to the line's start, end; delete a word, to start, to end"),
     ("Esc", "close, dismiss notes and alarms, go to the end"),
     ("Ctrl+L, Ctrl+Z", "draw anew; back to the shell until fg"),
 ];

@@ -56,11 +56,10 @@ pub(super) const COMMANDS: &[(&str, &str)] = &[
     ("/react SIGN", "to the newest or chosen message; alone: take it back"),
     ("/add WHO..., /remove WHO", "add people to this conversation, remove somebody"),
     ("/leave, /forget", "leave it; forget one that has ended: both ask first"),
-    ("/members, /people", "who is in it; everybody you have met"),
+    ("/members, /people, /card", "who is in it; everybody you have met; my contact link"),
     ("/block X, /unblock X", "take no invitations of somebody; take them again"),
-    ("/verify [X] [--mark]", "the safety number with somebody; it is equal (--unmark)"),
+    ("/verify [X] [--mark]", "the safety number with somebody; mark it as compared"),
     ("/archive, /unarchive", "put it away until something new comes; /archived shows"),
-    ("/card", "my contact link"),
     ("/help, /quit", "this help (also F1); end (also Ctrl+C, Ctrl+Q)"),
     ("//text", "send a text that begins with a slash"),
 ];

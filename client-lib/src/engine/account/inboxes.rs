@@ -107,6 +107,9 @@ impl Step<'_> {
         mailbox: &MailboxId,
         purpose: Purpose,
     ) -> Result<(), Error> {
+        if self.is_removing() {
+            return Ok(Reading::delete(self.tx, mailbox)?);
+        }
         let link = if purpose == Purpose::PublicInbox { Link::Account } else { Link::Inbox };
         self.change_profile(|profile| {
             let inbox = profile.inbox_mut(link);
@@ -114,9 +117,6 @@ impl Step<'_> {
             inbox.token = None;
         })?;
         Reading::delete(self.tx, mailbox)?;
-        if self.is_removing() {
-            return Ok(());
-        }
         let text = "the relay does not have an inbox of this device any more; it is made again";
         self.alarm(None, Cause::MailboxGone, None, text);
         Ok(())
