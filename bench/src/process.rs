@@ -71,7 +71,7 @@ impl Process {
     }
 
     fn file(&self, name: &str) -> anyhow::Result<String> {
-        Ok(std::fs::read_to_string(format!("/proc/{}/{name}", self.child.id()))?)
+        file(self.child.id(), name)
     }
 
     /// Processor time used so far, user and system, in seconds.
@@ -95,7 +95,12 @@ impl Process {
 
     /// Resident memory, bytes.
     pub(crate) fn memory(&self) -> anyhow::Result<u64> {
-        Ok(number(&self.file("status")?, "VmRSS:")? * 1024)
+        self.watch().memory()
+    }
+
+    /// Its resident memory, to be looked at while something else is done with the process.
+    pub(crate) fn watch(&self) -> Watch {
+        Watch { process: self.child.id() }
     }
 
     /// Resident memory at rest, bytes: once it has stayed the same within 1 % for a second, or else whatever
@@ -129,6 +134,37 @@ impl Drop for Process {
 }
 
 /// The number behind `name` at the beginning of a line.
+/// The resident memory of a process.
+pub(crate) struct Watch {
+    process: u32,
+}
+
+impl Watch {
+    fn memory(&self) -> anyhow::Result<u64> {
+        Ok(number(&file(self.process, "status")?, "VmRSS:")? * 1024)
+    }
+
+    /// Does this work, and looks at the memory twice a second meanwhile: MiB.
+    pub(crate) async fn during<T>(
+        &self,
+        work: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<(T, Vec<f64>)> {
+        let mut every = tokio::time::interval(Duration::from_millis(500));
+        let mut seen = Vec::new();
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return Ok((done?, seen)),
+                _ = every.tick() => seen.push(self.memory()? as f64 / f64::from(1 << 20)),
+            }
+        }
+    }
+}
+
+fn file(process: u32, name: &str) -> anyhow::Result<String> {
+    Ok(std::fs::read_to_string(format!("/proc/{process}/{name}"))?)
+}
+
 fn number(text: &str, name: &str) -> anyhow::Result<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
     Ok(line.trim().trim_end_matches(" kB").trim().parse()?)

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use posthorn_client::client::{Client, Conversation};
@@ -46,6 +47,11 @@ pub enum Order {
     /// Send `1`, `2`, `3` and so on, and go on behind what the history holds.
     Talk {
         /// The group of the conversation, which is the same for all.
+        group: String,
+    },
+    /// Move the conversation to a fresh mailbox.
+    Move {
+        /// The group of the conversation.
         group: String,
     },
     /// Stop talking.
@@ -229,6 +235,10 @@ async fn obey(client: &Client, order: Order) -> anyhow::Result<serde_json::Value
             }
             serde_json::Value::Null
         }
+        Order::Move { group } => {
+            conversation(client, group.parse()?).await?.move_to(None).await?;
+            serde_json::Value::Null
+        }
         Order::State => {
             let conversations = client.conversations().await?;
             format!("{:?}; {conversations:?}", client.state().await?).into()
@@ -253,6 +263,8 @@ pub struct Puppet {
     pub alarms: Vec<String>,
     /// The largest number that was said to be durable.
     pub said: u64,
+    /// How long it may say nothing while something is waited for.
+    pub patience: Duration,
 }
 
 #[derive(Debug)]
@@ -266,8 +278,10 @@ impl Puppet {
     /// Starts the process on a new profile.
     pub async fn start(program: impl Into<PathBuf>, name: &str) -> anyhow::Result<Self> {
         let profile = tempfile::tempdir()?;
-        let (name, program) = (name.to_owned(), program.into());
-        let mut puppet = Self { name, program, profile, running: None, alarms: Vec::new(), said: 0 };
+        // Settling may use up its whole patience before it fails with a reason.
+        let (name, program, patience) = (name.to_owned(), program.into(), PATIENCE * 2);
+        let mut puppet =
+            Self { name, program, profile, running: None, alarms: Vec::new(), said: 0, patience };
         puppet.wake().await?;
         Ok(puppet)
     }
@@ -296,12 +310,17 @@ impl Puppet {
         Ok(running.child.kill().await?)
     }
 
-    /// Gives an order and waits for its answer.
-    pub async fn order(&mut self, order: &Order) -> anyhow::Result<serde_json::Value> {
+    /// Gives an order, whose answer nobody waits for.
+    pub async fn tell(&mut self, order: &Order) -> anyhow::Result<()> {
         let running = self.running.as_mut().context("the person does not run")?;
         let line = format!("{}\n", serde_json::to_string(order)?);
         running.orders.write_all(line.as_bytes()).await?;
-        running.orders.flush().await?;
+        Ok(running.orders.flush().await?)
+    }
+
+    /// Gives an order and waits for its answer.
+    pub async fn order(&mut self, order: &Order) -> anyhow::Result<serde_json::Value> {
+        self.tell(order).await?;
         loop {
             match self.hear().await? {
                 Saying::Done { answer } => return Ok(answer),
@@ -326,8 +345,7 @@ impl Puppet {
 
     async fn hear(&mut self) -> anyhow::Result<Saying> {
         let running = self.running.as_mut().context("the person does not run")?;
-        // Settling may use up its whole patience before it fails with a reason.
-        let line = timeout(PATIENCE * 2, running.sayings.next_line())
+        let line = timeout(self.patience, running.sayings.next_line())
             .await
             .with_context(|| format!("{} is mute", self.name))??;
         let Some(line) = line else { bail!("{} ended: {}", self.name, running.child.wait().await?) };

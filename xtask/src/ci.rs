@@ -83,6 +83,11 @@ fn thorough(steps: &mut Steps) -> anyhow::Result<()> {
         &mut pty::cases(None)?,
     )?;
     let built = target_directory()?.join("debug");
+    steps.run(
+        "drill",
+        "play it alone: `cargo xtask drill move`",
+        Command::new(built.join("drill")).current_dir(root()),
+    )?;
     let seeds = SimArguments { seeds: 40, seed: None, rounds: 40, profile: "plain".to_owned() };
     let mut sim = Command::new(built.join("sim"));
     steps.run(

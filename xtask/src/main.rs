@@ -13,6 +13,7 @@
 mod bench;
 mod ci;
 mod conformance;
+mod drill;
 mod face;
 mod faults;
 mod pty;
@@ -60,6 +61,8 @@ enum Command {
     Conformance(conformance::ConformanceArguments),
     /// Plays what people do at real terminals with the real client; its last line is `N passed, M failed`.
     Pty(pty::PtyArguments),
+    /// Moves a conversation while people talk and are killed; its last line is `N passed, M failed`.
+    Drill(drill::DrillArguments),
     /// Compares what the client library shows to apps with `client-lib/public-items.txt`, or writes that.
     Face(face::FaceArguments),
     /// Checks the house rules that a program can check.
@@ -88,6 +91,7 @@ fn main() -> ExitCode {
             }
             Err(error) => Err(error),
         },
+        Command::Drill(arguments) => drill::run(&arguments),
         Command::Pty(arguments) => pty::run(&arguments),
         Command::Face(arguments) => face::run(&arguments),
         Command::Tidy => tidy::run(),

@@ -48,7 +48,7 @@ pub(crate) enum Parcel {
         removed: Vec<Named>,
         /// The mailbox that it moves the conversation to, which has to be there before it is posted.
         #[serde(default)]
-        place: Option<NewMailbox>,
+        place: Option<Box<NewMailbox>>,
     },
     /// Something sealed to an inbox.
     Inbox {

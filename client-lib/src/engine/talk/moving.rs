@@ -85,7 +85,7 @@ impl Talk<'_, '_> {
 
     /// The mailbox that a staged commit needs, if it moves the conversation. It is read from now on as one
     /// that is not made yet, so that its connection is there.
-    pub(super) fn place_of(&mut self, staged: &Staged) -> Result<Option<NewMailbox>, Error> {
+    pub(super) fn place_of(&mut self, staged: &Staged) -> Result<Option<Box<NewMailbox>>, Error> {
         let Some(keys) = staged.outcome.keys.as_ref().filter(|_| !staged.readers.is_empty()) else {
             return Ok(None);
         };
@@ -95,7 +95,7 @@ impl Talk<'_, '_> {
         reading.save(self.step.tx, &place.mailbox)?;
         self.step.live.places.insert(place.mailbox, self.id);
         self.step.live.links_dirty = true;
-        Ok(Some(NewMailbox::new(place.mailbox, &keys.post, &keys.turn, &staged.readers)))
+        Ok(Some(Box::new(NewMailbox::new(place.mailbox, &keys.post, &keys.turn, &staged.readers))))
     }
 
     fn reading_at(&mut self, place: &Place, reader: ReaderId) -> Reading {
