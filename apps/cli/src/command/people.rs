@@ -49,7 +49,12 @@ pub(super) async fn verify(session: &Session, json: bool, arguments: &Verify) ->
     if arguments.mark || arguments.unmark {
         session.client.verify(person.person, arguments.mark).await?;
         let marked = find(session, &person.person.to_string()).await?;
-        return Ok(if json { object(&json!(marked)) } else { line(&verified_text(&marked)) });
+        if json {
+            object(&json!(marked));
+        } else {
+            line(&verified_text(&marked));
+        }
+        return Ok(());
     }
     let number = session.client.safety_number(person.person).await?;
     if json {
