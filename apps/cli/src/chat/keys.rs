@@ -14,9 +14,9 @@ use crate::{invitation, name, qr};
 const KEYS: &[(&str, &str)] = &[
     ("Enter; Alt+Enter, Ctrl+J", "send; a new line in the message"),
     ("Tab, Shift+Tab", "next, previous conversation (also Ctrl+N, Ctrl+P)"),
-    ("PgUp PgDn, Ctrl+Home End", "scroll (also arrows, wheel); to the beginning, to the end"),
+    ("PgUp PgDn, Ctrl+Home End", "scroll (also arrows, wheel); to the first, the last"),
     ("Ctrl+Up, Ctrl+Down", "choose a message, for /react; Ctrl+Y copies it"),
-    ("Ctrl+A E; Ctrl+W U K", "to the line's start, end; delete a word, to start, to end"),
+    ("Ctrl+A E; Ctrl+W U K", "to the line's start, end; delete a word, to either"),
     ("Esc", "close, dismiss notes and alarms, go to the end"),
     ("Ctrl+L, Ctrl+Z", "draw anew; back to the shell until fg"),
 ];

@@ -790,20 +790,18 @@ async fn an_interrupted_emptying_multiplies_nothing() {
     }
     // Kinds of records: registrations; creations, and the snapshots in their place; spent tokens, and the
     // creations that say it, too. Posts and what remembers them. While a segment is being emptied, what was
-    // carried stands there twice; what is multiplied always does.
+    // carried stands there twice, and with lives as short as these that may last; what is multiplied is more
+    // with each of them.
     let fewest = |kinds: &[u8]| {
         let of = |there: &std::collections::BTreeMap<u8, usize>| -> usize {
             kinds.iter().filter_map(|kind| there.get(kind)).sum()
         };
-        counts[40..].iter().map(of).min()
+        counts[40..].iter().map(of).min().expect("rounds")
     };
-    assert_eq!(
-        (fewest(&[30]), fewest(&[2, 17])),
-        (Some(30), Some(30)),
-        "one for each account and mailbox: {counts:?}"
-    );
-    // How many spent tokens still bury something depends on how far emptying came meanwhile.
-    assert!(fewest(&[2, 41]) <= Some(31), "{counts:?}");
+    for kinds in [&[30][..], &[2, 17], &[2, 41]] {
+        assert!(fewest(kinds) < 40, "30 accounts and mailboxes, and {kinds:?} stand there: {counts:?}");
+    }
+    assert!(fewest(&[30]) >= 30 && fewest(&[2, 17]) >= 30, "none is missing: {counts:?}");
     // A post may stand there beside its mark while its segment is being emptied.
     let twice = |(round, there): (usize, &std::collections::BTreeMap<u8, usize>)| {
         (there[&10] + there[&11]).saturating_sub(30 * 4 + 8 * (round + 1))
