@@ -234,7 +234,9 @@ fn a_tree_with_a_bad_key_is_not_joined() {
         let joined = carol.join(&welcome.expect("added"));
         let fits = match is_good {
             true => joined.is_ok(),
-            false => matches!(joined, Err(GroupError::Refused(Refusal::Key))),
+            // OpenMLS makes the keys of a path side by side, so that it varies which is spoiled: one that the
+            // joiner can derive, too, differs from what it derives.
+            false => matches!(joined, Err(GroupError::Refused(Refusal::Key) | GroupError::Invalid(_))),
         };
         assert!(fits, "{good}: {joined:?}");
     }
