@@ -31,6 +31,8 @@ pub async fn a_safety_number_is_compared_and_marked(stage: &mut Stage) -> anyhow
     let row = number.lines().find(|line| line.starts_with("    ")).context("a row of it")?.trim();
     anyhow::ensure!(alices.screen().contains(row), "bob sees another number: {number}");
     alices.press(Key::Escape).await?;
+    // What follows Escape at once is taken for a key with Alt.
+    alices.wait_gone("Safety number of alice and bob").await?;
     stage::command(&alices, "/verify --mark").await?;
     alices.wait_for("✓ verified").await?;
     let members = alice.good(&["members", "bob"]).await?;

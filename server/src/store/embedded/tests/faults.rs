@@ -804,10 +804,11 @@ async fn an_interrupted_emptying_multiplies_nothing() {
     assert!(fewest(&[30]) >= 30 && fewest(&[2, 17]) >= 30, "none is missing: {counts:?}");
     // A post may stand there beside its mark while its segment is being emptied.
     let twice = |(round, there): (usize, &std::collections::BTreeMap<u8, usize>)| {
-        (there[&10] + there[&11]).saturating_sub(30 * 4 + 8 * (round + 1))
+        let of = |kind| there.get(&kind).copied().unwrap_or(0);
+        (of(10) + of(11)).saturating_sub(30 * 4 + 8 * (round + 1))
     };
     let fewest = counts.iter().enumerate().skip(40).map(twice).min();
-    assert!(fewest < Some(40), "{fewest:?}: {counts:?}");
+    assert!(fewest < Some(120), "as much as a segment may hold, {fewest:?}: {counts:?}");
 }
 
 /// A command that took more room than the smallest queue has would wait for ever, and everybody behind it.
