@@ -27,6 +27,9 @@ const GULPS: usize = 4;
 const ROUNDS: usize = 8;
 /// How long a client may take for the closing handshake, and for taking what is still to be sent.
 const CLOSING: Duration = Duration::from_secs(3);
+/// While what comes is thrown away: once nothing came for this long, the relay's direction is ended. Earlier, a
+/// proxy would end both, and its client might never see the close frame.
+const QUIET: Duration = Duration::from_millis(500);
 /// What a client is told to wait before it comes back; it adds its own jitter.
 const RECONNECT_AFTER_MS: u32 = 500;
 /// A client that takes next to nothing is cut off after this if the relay's budget is short; so often that is
@@ -96,6 +99,8 @@ enum Phase {
     Closing(Ending, u64),
     /// The close frame is on its way; the client's is awaited until then.
     Closed(u64),
+    /// The relay's direction has ended. Until then the client's may go on.
+    Ended(u64),
     /// The client has closed, with this code; it gets its answer.
     Answering(Option<u16>),
     /// It has its answer.
@@ -155,8 +160,10 @@ where
 
     /// The moment at which something has to be done if nothing happens before, steady milliseconds.
     fn deadline(&self) -> u64 {
-        if let Phase::Closing(_, until) | Phase::Closed(until) = self.phase {
-            return until;
+        match self.phase {
+            Phase::Closed(until) if self.broken => return until.min(self.heard + millis(QUIET)),
+            Phase::Closing(_, until) | Phase::Closed(until) | Phase::Ended(until) => return until,
+            _ => {}
         }
         let Surroundings { idle, stalled, budget, .. } = &*self.surroundings;
         let patience = if budget.is_short() { HURRY.min(*stalled) } else { *stalled };
@@ -197,18 +204,30 @@ where
                 self.coming = self.coming.map(|_| now);
             }
             if now >= self.deadline() {
-                if !matches!(self.phase, Phase::Open | Phase::Draining) {
-                    return Err(Gone);
-                }
-                let is_idle = now >= self.heard + millis(self.surroundings.idle);
-                self.session.end(if is_idle { Ending::IDLE } else { Ending::STALLED });
-                self.change_phase();
+                self.late(now)?;
             }
             let urgent = self.stuck.is_some() || self.coming.is_some();
             let left = self.left(now);
             self.alarm.as_mut().reset(Instant::now() + if urgent { left.min(HURRY) } else { left });
         }
         Ok(())
+    }
+
+    /// The deadline has come.
+    fn late(&mut self, now: u64) -> Result<(), Gone> {
+        match self.phase {
+            Phase::Open | Phase::Draining => {
+                let is_idle = now >= self.heard + millis(self.surroundings.idle);
+                self.session.end(if is_idle { Ending::IDLE } else { Ending::STALLED });
+                self.change_phase();
+                Ok(())
+            }
+            Phase::Closed(until) if self.broken && now < until => {
+                self.phase = Phase::Ended(until);
+                Ok(())
+            }
+            _ => Err(Gone),
+        }
     }
 
     /// How long the deadline is away; never no time at all, so that an alarm that goes off early is set anew.
@@ -255,7 +274,7 @@ where
             }
             // What comes now is thrown away, up to the client's close frame.
             Phase::Closed(_) => true,
-            Phase::Closing(..) | Phase::Answering(_) | Phase::Parted => false,
+            Phase::Closing(..) | Phase::Ended(_) | Phase::Answering(_) | Phase::Parted => false,
         }
     }
 
@@ -356,13 +375,15 @@ where
         Ok(())
     }
 
-    /// Says that nothing more will be sent, then throws away what comes until the client has closed, too.
+    /// Throws away what comes until the client has closed, too.
     fn discard(&mut self, cx: &mut Context<'_>) -> Result<bool, Gone> {
-        if !matches!(self.phase, Phase::Closed(_)) || !self.socket.is_clear() {
+        if !matches!(self.phase, Phase::Closed(_) | Phase::Ended(_)) || !self.socket.is_clear() {
             return Ok(false);
         }
-        if let Poll::Ready(shut) = self.socket.poll_shutdown(cx) {
-            shut.map_err(|_| Gone)?;
+        if matches!(self.phase, Phase::Ended(_))
+            && let Poll::Ready(ended) = self.socket.poll_shutdown(cx)
+        {
+            ended.map_err(|_| Gone)?;
         }
         let mut waste = Scratch::borrow();
         for _ in 0..GULPS {
@@ -370,6 +391,7 @@ where
             if !read.map_err(|_| Gone)? {
                 return Err(Gone);
             }
+            self.heard = self.now();
         }
         Ok(true)
     }
@@ -416,7 +438,7 @@ where
     /// What to send next.
     fn draft(&mut self, draft: &mut Draft<'_>) {
         match self.phase {
-            Phase::Closed(_) | Phase::Parted => return,
+            Phase::Closed(_) | Phase::Ended(_) | Phase::Parted => return,
             Phase::Answering(code) => {
                 close(code, "", draft.bytes());
                 self.phase = Phase::Parted;

@@ -39,6 +39,31 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     [&[first, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat()
 }
 
+/// nginx ends a connection at once when its relay has, and what the page still sends then costs it the close
+/// frame: so the relay's direction stays until nothing more comes.
+#[tokio::test]
+async fn who_still_sends_is_not_cut_off_from_the_close_frame() {
+    let (mut client, relay) = duplex(1 << 16);
+    let _connection = serve(relay);
+    // The head of a message of 4 GiB.
+    client.write_all(&[0x82, 0xff, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]).await.expect("taken");
+    let (mut seen, mut beat) = (Vec::new(), interval(BEAT));
+    let closed = async {
+        while !seen.windows(9).any(|word| word == b"TOO_LARGE") {
+            assert!(client.read_buf(&mut seen).await.expect("readable") > 0, "it says why");
+        }
+        // Longer than it waits for who sends nothing.
+        for _ in 0..20 {
+            tokio::select! {
+                _ = beat.tick() => client.write_all(&[0; 1024]).await.expect("taken, and thrown away"),
+                read = client.read_buf(&mut seen) => panic!("{read:?} after the close frame"),
+            }
+        }
+        assert_eq!(client.read_buf(&mut seen).await.expect("readable"), 0, "the end, once all is quiet");
+    };
+    timeout(PATIENCE, closed).await.expect("ended");
+}
+
 /// Finding M1: each ping gave the message all its time again.
 #[tokio::test]
 async fn pings_within_a_message_give_it_no_more_time() {

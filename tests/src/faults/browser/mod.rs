@@ -224,10 +224,6 @@ async fn refused(run: &Run, page: &mut Page, behind: bool) -> anyhow::Result<Str
         match page.next(&socket).await? {
             // Clean it is not: of what follows the relay reads nothing, so nor does it wait for an answer.
             Happened::Closed { code, reason, .. } if code == expected && reason == word => {}
-            // nginx closes once the relay has, also while the page still sends; then the page may lose the
-            // code on the way.
-            Happened::Closed { code: 1006, .. }
-                if behind && bytes.is_some_and(|bytes| bytes == too_large) => {}
             other => bail!("after {word} a page sees {other:?}"),
         }
     }
