@@ -36,11 +36,8 @@ pub(crate) fn picture(text: &str) -> Option<String> {
 
 /// A word for the shell.
 pub(crate) fn quoted(word: &str) -> String {
-    let harmless = |c: char| c.is_alphanumeric() || "/._-+:=@%,~".contains(c);
-    if !word.is_empty() && word.chars().all(harmless) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
+    // No argument has the byte that no shell can take.
+    shlex::try_quote(word).unwrap_or_default().into_owned()
 }
 
 #[cfg(test)]
@@ -64,6 +61,6 @@ mod tests {
         assert_eq!(client(&program), quoted(&folder.path().join("posthorn").to_string_lossy()));
         assert_eq!(client(Path::new("posthorn-server")), "posthorn", "both are where the shell looks");
         assert_eq!(relay(Path::new("my programs/posthorn-server")), "'my programs/posthorn-server'");
-        assert_eq!((quoted("it's"), quoted("")), (r"'it'\''s'".to_owned(), "''".to_owned()));
+        assert_eq!((quoted("it's"), quoted("")), (r#""it's""#.to_owned(), "''".to_owned()));
     }
 }

@@ -30,6 +30,12 @@ const EVERYBODY_IS_HERE: &str = "rates.exempt=[\"127.0.0.0/8\", \"::1\"]";
 /// How many accounts the first start's invite makes: more than any test needs.
 const ACCOUNTS: &str = "1000";
 
+/// A program that was built beside this one.
+pub fn beside(name: &str) -> anyhow::Result<PathBuf> {
+    let here = std::env::current_exe().context("where are the programs?")?;
+    Ok(here.with_file_name(name))
+}
+
 /// How to start a relay: the program, and the arguments that come before the relay's own options.
 #[derive(Debug, Clone)]
 pub struct RelayProgram {

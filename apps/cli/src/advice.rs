@@ -30,11 +30,8 @@ pub(crate) fn command(rest: &str) -> String {
 
 /// A word for the shell.
 fn quoted(word: &str) -> String {
-    let harmless = |c: char| c.is_alphanumeric() || "/._-+:=@%,~".contains(c);
-    if !word.is_empty() && word.chars().all(harmless) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
+    // No argument has the byte that no shell can take.
+    shlex::try_quote(word).unwrap_or_default().into_owned()
 }
 
 #[cfg(test)]
@@ -50,7 +47,7 @@ mod tests {
             "target/release/posthorn --home profiles/alice"
         );
         assert_eq!(start("posthorn", Some("my profile")), "posthorn --home 'my profile'");
-        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted("it's"), r#""it's""#);
         assert_eq!(command("chat"), "`posthorn chat`");
     }
 }

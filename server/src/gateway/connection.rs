@@ -27,8 +27,8 @@ const GULPS: usize = 4;
 const ROUNDS: usize = 8;
 /// How long a client may take for the closing handshake, and for taking what is still to be sent.
 const CLOSING: Duration = Duration::from_secs(3);
-/// While what comes is thrown away: once nothing came for this long, the relay's direction is ended. Earlier, a
-/// proxy would end both, and its client might never see the close frame.
+/// While what comes is thrown away: once nothing came for this long, the relay's direction is ended. Earlier,
+/// a proxy would end both, and its client might never see the close frame.
 const QUIET: Duration = Duration::from_millis(500);
 /// What a client is told to wait before it comes back; it adds its own jitter.
 const RECONNECT_AFTER_MS: u32 = 500;

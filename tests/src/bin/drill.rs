@@ -6,6 +6,7 @@ use clap::Parser;
 use posthorn_tests::drill;
 use posthorn_tests::drill::stage::Programs;
 use posthorn_tests::faults::Tally;
+use posthorn_tests::relay::beside;
 
 /// Plays drills with real processes.
 #[derive(Parser)]
@@ -16,19 +17,10 @@ struct Args {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
-    let beside = match std::env::current_exe() {
-        Ok(program) => program,
-        Err(error) => {
-            eprintln!("drill: where are the programs? {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let programs =
-        Programs { relay: beside.with_file_name("test-relay"), person: beside.with_file_name("test-person") };
+    let programs = Programs { relay: beside("test-relay")?, person: beside("test-person")? };
     let mut tally = Tally::default();
     drill::run(&programs, &args.name, &mut tally).await;
-    println!("{} passed, {} failed", tally.passed, tally.failed);
-    if tally.failed == 0 && tally.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    Ok(tally.end())
 }

@@ -7,6 +7,7 @@ use clap::{Parser, ValueEnum};
 use posthorn_tests::faults::{
     Run, Tally, blobs, browser, corrupt, descriptors, disk, hostile, kill, memory, power, proxy, soak,
 };
+use posthorn_tests::relay::beside;
 
 /// Breaks relays on purpose, and looks at what became of what they had answered.
 #[derive(Parser)]
@@ -54,16 +55,9 @@ enum Program {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
-    let beside = || std::env::current_exe().map(|path| path.with_file_name("test-relay"));
-    let relay = match args.relay.map_or_else(beside, Ok) {
-        Ok(relay) => relay,
-        Err(error) => {
-            eprintln!("faults: where is the relay? {error}");
-            return ExitCode::FAILURE;
-        }
-    };
+    let relay = args.relay.map_or_else(|| beside("test-relay"), Ok)?;
     let run = Run { relay, long: args.long, seed: args.seed, minutes: args.minutes };
     let mut tally = Tally::default();
     let wanted = |program| args.programs.is_empty() || args.programs.contains(&program);
@@ -85,6 +79,5 @@ async fn main() -> ExitCode {
             Program::Soak => soak::run(&run, &mut tally).await,
         }
     }
-    println!("{} passed, {} failed", tally.passed, tally.failed);
-    if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    Ok(tally.end())
 }

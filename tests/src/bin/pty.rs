@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use posthorn_tests::faults::Tally;
 use posthorn_tests::pty::stage::Programs;
+use posthorn_tests::relay::beside;
 
 /// Plays what people do at terminals.
 #[derive(Parser)]
@@ -15,19 +16,10 @@ struct Args {
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
-    let beside = match std::env::current_exe() {
-        Ok(program) => program,
-        Err(error) => {
-            eprintln!("pty: where are the programs? {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let programs =
-        Programs { posthorn: beside.with_file_name("posthorn"), relay: beside.with_file_name("test-relay") };
+    let programs = Programs { posthorn: beside("posthorn")?, relay: beside("test-relay")? };
     let mut tally = Tally::default();
     posthorn_tests::pty::run(&programs, &args.name, &mut tally).await;
-    println!("{} passed, {} failed", tally.passed, tally.failed);
-    if tally.failed == 0 && tally.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    Ok(tally.end())
 }

@@ -32,6 +32,7 @@ pub mod soak;
 pub mod verify;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -71,6 +72,12 @@ impl Tally {
                 println!("FAIL {name}: {error:#}");
             }
         }
+    }
+
+    /// Prints how many held. A program of which nothing was played did not pass.
+    pub fn end(self) -> ExitCode {
+        println!("{} passed, {} failed", self.passed, self.failed);
+        if self.failed == 0 && self.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 
     /// Prints a case that cannot be run on this machine, which counts as neither.
