@@ -108,7 +108,7 @@ pub(crate) enum What {
     Chat(Chat),
     /// Do what other programs ask, as JSON-RPC on standard input and by a socket in the profile's folder
     Daemon(Daemon),
-    /// A tour on this machine: a relay, five people, a crash; ends with a table of checks
+    /// A tour on this machine: two relays, six people, crashes; ends with a table of checks
     Demo,
     /// Print what a shell needs to complete the words of this program
     Completions(Completions),

@@ -1,14 +1,15 @@
-//! `posthorn demo`: the tour. A relay and five people, each command a process of its own, on this machine and
-//! nowhere else.
+//! `posthorn demo`: the tour. Two relays and six people, each command a process of its own, on this machine
+//! and nowhere else.
 //!
-//! Reading guide: `script` is what happens, in acts; `stage` starts and ends the processes; `stored` looks at
-//! what the relay has on disk; `report` keeps the checks and draws the tables. Everything lies in a temporary
-//! folder that is removed at the end.
+//! Reading guide: `script` is what happens, in acts, and `elsewhere` has those with the other relay; `stage`
+//! starts and ends the processes; `stored` looks at what a relay has on disk; `report` keeps the checks and
+//! draws the tables. Everything lies in a temporary folder that is removed at the end.
 //!
 //! Invariant: the programs are those that people use, `posthorn` and `posthorn-server`, found beside this
 //! one; nothing of them is linked here. Only the profiles are made beforehand, with a passphrase that is
 //! cheap to check: what a person waits for at each command would be most of the tour.
 
+mod elsewhere;
 mod report;
 mod script;
 mod stage;

@@ -2,6 +2,7 @@
 //! printed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
@@ -10,8 +11,11 @@ use tokio::process::ChildStdin;
 use tokio::sync::oneshot;
 
 use crate::report::{Read, Report, act, side_by_side, tell};
-use crate::stage::{ANNA, Address, BORIS, CLARA, DAVID, ELENA, EVERYBODY, Failure, Person, Running, Stage};
-use crate::stored;
+use crate::stage::{
+    ANNA, Address, BORIS, CLARA, DAVID, ELENA, EVERYBODY, FELIX, Failure, Person, Running, Stage, Which,
+};
+use crate::stored::Mailboxes;
+use crate::{elsewhere, stored};
 
 /// The group that everybody is in at the end.
 const GROUP: &str = "Bergtour 🏔 Ålesund";
@@ -43,9 +47,10 @@ const LOOKS: usize = 10;
 pub(super) async fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
     let (address, links) = registration(stage, report).await?;
     conversation_of_two(stage, report, &links).await?;
+    elsewhere::play(stage, report, &address).await?;
     group(stage, report).await?;
-    crash(stage, report, &address).await?;
-    inspection(stage, report).await
+    let stored = crash(stage, report, &address).await?;
+    inspection(stage, report, stored).await
 }
 
 /// A text of several paragraphs, longer than the largest simple envelope.
@@ -61,7 +66,7 @@ async fn registration(
     report: &mut Report,
 ) -> Result<(Address, BTreeMap<&'static str, String>), Failure> {
     act(1, "A relay, and five people who register there");
-    let address = stage.start_relay(0).await?;
+    let address = stage.start_relay(Which::First, 0).await?;
     tell(&format!("The relay runs as a process of its own at {}, with an empty data folder.", address.url));
     EVERYBODY.into_iter().try_for_each(|person| stage.prepare(person))?;
     let registering = EVERYBODY.map(|person| {
@@ -171,7 +176,7 @@ fn groups(digits: &str) -> String {
 }
 
 async fn group(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
-    act(3, "A group of five, changed by two people at the same moment");
+    act(5, "A group of five, changed by two people at the same moment");
     stage.run(ANNA, &["start", BORIS.0, CLARA.0, "--name", GROUP]).await?;
     settle(stage, &[BORIS]).await?;
     stage.run(CLARA, &["accept", ANNA.0]).await?;
@@ -233,8 +238,9 @@ async fn agreement(stage: &Stage) -> Result<(bool, String), Failure> {
     Ok((false, seen))
 }
 
-async fn crash(stage: &Stage, report: &mut Report, address: &Address) -> Result<(), Failure> {
-    act(4, "The relay is killed while two people write, and one of the readers too");
+/// Returns what the relay had stored when it was killed: once it runs again it gives up what all have read.
+async fn crash(stage: &Stage, report: &mut Report, address: &Address) -> Result<Mailboxes, Failure> {
+    act(6, "The relay is killed while two people write, and one of the readers too");
     tell(
         "Clara goes offline. David and Elena listen. Anna and Boris write sixty messages each, as fast as they come.",
     );
@@ -254,7 +260,8 @@ async fn crash(stage: &Stage, report: &mut Report, address: &Address) -> Result<
         // If the sender is gone before, the count of the messages tells.
         let _ = enough.await;
         let before = answered.load(Ordering::Relaxed);
-        stage.kill_relay().await?;
+        stage.kill_relay(Which::First).await?;
+        let stored = stored_now(stage)?;
         tell(&format!(
             "kill -9 of the relay after {before} of {} messages. The writers go on: their outboxes keep what they write.",
             2 * STORM
@@ -262,11 +269,11 @@ async fn crash(stage: &Stage, report: &mut Report, address: &Address) -> Result<
         david.kill().await?;
         tell("kill -9 of David's client, for good measure.");
         tokio::time::sleep(OUTAGE).await;
-        let again = stage.start_relay(address.port).await?;
+        let again = stage.start_relay(Which::First, address.port).await?;
         tell(&format!("The relay is started again on the same port and the same data: {}", again.url));
-        Ok::<_, Failure>((before, again.port == address.port))
+        Ok::<_, Failure>((before, stored, again.port == address.port))
     };
-    let (sent, (before, same_port)) = tokio::try_join!(storm, catastrophe)?;
+    let (sent, (before, stored, same_port)) = tokio::try_join!(storm, catastrophe)?;
     let in_the_middle = (KILL_AFTER..2 * STORM).contains(&before);
     report.check(
         "the relay was killed while messages were under way",
@@ -278,7 +285,13 @@ async fn crash(stage: &Stage, report: &mut Report, address: &Address) -> Result<
     elena.kill().await?;
     tell("Clara comes back from offline, David and Elena from the dead, and everybody reads.");
     settle(stage, &EVERYBODY).await?;
-    compare_histories(stage, report).await
+    compare_histories(stage, report).await?;
+    Ok(stored)
+}
+
+/// What the first relay, which does not run, has stored.
+fn stored_now(stage: &Stage) -> Result<Mailboxes, Failure> {
+    stored::envelopes(&stage.data_of(Which::First)).map_err(|error| format!("the relay's data: {error}"))
 }
 
 async fn write_storm(mut input: ChildStdin, person: Person) -> Result<(), Failure> {
@@ -366,15 +379,16 @@ async fn compare_histories(stage: &Stage, report: &mut Report) -> Result<(), Fai
     Ok(())
 }
 
-async fn inspection(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
-    act(5, "What each person read, and what the relay has of it");
+async fn inspection(stage: &Stage, report: &mut Report, mut mailboxes: Mailboxes) -> Result<(), Failure> {
+    act(7, "What each person read, and what the relay has of it");
     let mut reads = Vec::new();
     for person in EVERYBODY {
         reads.push((person, read_by(stage, person, GROUP).await?));
     }
-    stage.kill_relay().await?;
-    let mailboxes =
-        stored::envelopes(&stage.relay_data()).map_err(|error| format!("the relay's data: {error}"))?;
+    stage.kill_relay(Which::First).await?;
+    for (mailbox, envelopes) in stored_now(stage)? {
+        mailboxes.entry(mailbox).or_default().extend(envelopes);
+    }
     let nothing = BTreeMap::new();
     let group = mailboxes.values().max_by_key(|envelopes| envelopes.len()).unwrap_or(&nothing);
     for (person, read) in &reads {
@@ -417,57 +431,52 @@ fn secrets() -> Vec<String> {
     words.extend([GREETING, ANSWER, GROUP, "Bergtour", "schreibt im Sturm", "Gipfeln"].map(str::to_owned));
     words.extend((1..=STORM).flat_map(|number| [ANNA, BORIS].map(|person| storm_text(person, number))));
     words.extend(long_text().lines().map(str::to_owned));
+    words.extend(elsewhere::TEXTS.map(str::to_owned));
     words
 }
 
 fn search_for_words(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
     let words = secrets();
     let failed = |error: std::io::Error| format!("the search: {error}");
-    let relay = stored::search(&stage.relay_data(), words.iter().map(String::as_str)).map_err(failed)?;
-    let found = |search: &stored::Search| {
-        search
-            .found
-            .iter()
-            .map(|(word, path)| format!("\"{word}\" in {}", path.display()))
-            .collect::<Vec<_>>()
-            .join("; ")
+    let search_all = |folders: &[PathBuf]| {
+        let mut all = stored::Search::default();
+        for folder in folders {
+            all.add(stored::search(folder, words.iter().map(String::as_str)).map_err(failed)?);
+        }
+        Ok::<_, Failure>(all)
     };
-    let looked = |search: &stored::Search| {
-        format!("{} words, {} files, {} bytes", words.len(), search.files, search.bytes)
+    let detail = |search: &stored::Search| match &search.found[..] {
+        [] => format!("{} words, {} files, {} bytes", words.len(), search.files, search.bytes),
+        found => {
+            let places = found.iter().map(|(word, path)| format!("\"{word}\" in {}", path.display()));
+            places.collect::<Vec<_>>().join("; ")
+        }
     };
-    let detail =
-        |search: &stored::Search| if search.found.is_empty() { looked(search) } else { found(search) };
-    report.check("none of what was said is in the relay's data", relay.found.is_empty(), detail(&relay));
-    let known =
-        stored::search(&stage.relay_data(), EVERYBODY.iter().map(|person| person.0)).map_err(failed)?;
-    let names: BTreeSet<_> = known.found.iter().map(|(word, _)| word.clone()).collect();
-    report.check(
-        "the same search finds what the relay must know: handles",
-        names.len() == 5,
-        names.into_iter().collect::<Vec<_>>().join(", "),
-    );
-    let mut profiles = stored::Search::default();
-    for person in EVERYBODY {
-        let one = stored::search(&stage.home(person), words.iter().map(String::as_str)).map_err(failed)?;
-        profiles.files += one.files;
-        profiles.bytes += one.bytes;
-        profiles.found.extend(one.found);
-    }
+    let relays = search_all(&[Which::First, Which::Other].map(|which| stage.data_of(which)))?;
+    report.check("none of what was said is in the relays' data", relays.found.is_empty(), detail(&relays));
+    let profiles: Vec<_> = EVERYBODY.into_iter().chain([FELIX]).map(|person| stage.home(person)).collect();
+    let profiles = search_all(&profiles)?;
     report.check(
         "nor in the profiles, which are encrypted on disk",
         profiles.found.is_empty(),
         detail(&profiles),
     );
+    let names = EVERYBODY.into_iter().chain([FELIX]).map(|person| person.0);
+    let known = stored::search(&stage.data_of(Which::First), names).map_err(failed)?;
+    let known: BTreeSet<_> = known.found.into_iter().map(|(word, _)| word).collect();
+    let (felix, five): (Vec<_>, Vec<_>) = known.into_iter().partition(|name| name == FELIX.0);
+    report.check("the same search finds what the relay must know: handles", five.len() == 5, five.join(", "));
+    report.check("but not who of another relay is talked with", felix.is_empty(), felix.join(""));
     Ok(())
 }
 
 /// Lets people send and read everything.
-async fn settle(stage: &Stage, people: &[Person]) -> Result<(), Failure> {
+pub(super) async fn settle(stage: &Stage, people: &[Person]) -> Result<(), Failure> {
     stage.run_all(people, &["listen", "--until-settled"]).await.map(drop)
 }
 
 /// What a person reads in a conversation, in the person's own order.
-async fn read_by(stage: &Stage, person: Person, conversation: &str) -> Result<Vec<Read>, Failure> {
+pub(super) async fn read_by(stage: &Stage, person: Person, conversation: &str) -> Result<Vec<Read>, Failure> {
     let history = stage.run(person, &["history", conversation, "--limit", "1000"]).await?;
     let texts = history.iter().filter(|entry| entry["said"]["kind"] == "text");
     Ok(texts
@@ -479,6 +488,6 @@ async fn read_by(stage: &Stage, person: Person, conversation: &str) -> Result<Ve
         .collect())
 }
 
-fn text_of(value: Option<&Value>, key: &str) -> String {
+pub(super) fn text_of(value: Option<&Value>, key: &str) -> String {
     value.and_then(|value| value[key].as_str()).unwrap_or_default().to_owned()
 }

@@ -1,6 +1,7 @@
-//! The processes of the tour: one relay at a time, and a process for each thing that a person does. Every
+//! The processes of the tour: the relays, and a process for each thing that a person does. Every
 //! process is ended by its own handle, and none outlives the stage.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -36,9 +37,18 @@ pub(super) const BORIS: Person = Person("boris");
 pub(super) const CLARA: Person = Person("clara");
 pub(super) const DAVID: Person = Person("david");
 pub(super) const ELENA: Person = Person("elena");
+/// At another relay than the five.
+pub(super) const FELIX: Person = Person("felix");
 pub(super) const EVERYBODY: [Person; 5] = [ANNA, BORIS, CLARA, DAVID, ELENA];
 
-/// Where the relay is.
+/// A relay of the tour: the one of the five, and another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Which {
+    First,
+    Other,
+}
+
+/// Where a relay is.
 #[derive(Debug, Clone)]
 pub(super) struct Address {
     pub(super) url: String,
@@ -46,12 +56,12 @@ pub(super) struct Address {
     pub(super) port: u16,
 }
 
-/// The folder and the relay.
+/// The folder, and the relays that run.
 pub(super) struct Stage {
     folder: TempDir,
     posthorn: PathBuf,
     server: PathBuf,
-    relay: Mutex<Option<Child>>,
+    relays: Mutex<BTreeMap<Which, Child>>,
 }
 
 impl Stage {
@@ -61,12 +71,15 @@ impl Stage {
             .tempdir()
             .map_err(|error| format!("no temporary folder can be made: {error}"))?;
         let (posthorn, server) = (beside("posthorn")?, beside("posthorn-server")?);
-        Ok(Self { folder, posthorn, server, relay: Mutex::new(None) })
+        Ok(Self { folder, posthorn, server, relays: Mutex::default() })
     }
 
-    /// The relay's data.
-    pub(super) fn relay_data(&self) -> PathBuf {
-        self.folder.path().join("relay")
+    /// A relay's data.
+    pub(super) fn data_of(&self, which: Which) -> PathBuf {
+        self.folder.path().join(match which {
+            Which::First => "relay",
+            Which::Other => "other-relay",
+        })
     }
 
     /// A person's profile.
@@ -86,25 +99,25 @@ impl Stage {
         Ok(())
     }
 
-    /// Starts the relay on a port (0 = a free one), and waits until it listens.
-    pub(super) async fn start_relay(&self, port: u16) -> Result<Address, Failure> {
+    /// Starts a relay on a port (0 = a free one), and waits until it listens.
+    pub(super) async fn start_relay(&self, which: Which, port: u16) -> Result<Address, Failure> {
         let mut command = quiet(&self.server);
         command.args(["--listen", &format!("127.0.0.1:{port}"), "--print-invite", ACCOUNTS]);
-        command.args(["--log-level", "error", "--data"]).arg(self.relay_data());
+        command.args(["--log-level", "error", "--data"]).arg(self.data_of(which));
         let mut child = command.spawn().map_err(|error| format!("the relay cannot be started: {error}"))?;
         let output = child.stdout.take().ok_or("the relay has no output")?;
         match tokio::time::timeout(LONGEST, address(BufReader::new(output).lines())).await {
             Ok(Some(address)) => {
-                *self.relay.lock().await = Some(child);
+                self.relays.lock().await.insert(which, child);
                 Ok(address)
             }
             _ => Err(format!("the relay did not start: {}", errors_of(child).await)),
         }
     }
 
-    /// Ends the relay without a warning, as a power cut or the kernel would.
-    pub(super) async fn kill_relay(&self) -> Result<(), Failure> {
-        match self.relay.lock().await.take() {
+    /// Ends a relay without a warning, as a power cut or the kernel would.
+    pub(super) async fn kill_relay(&self, which: Which) -> Result<(), Failure> {
+        match self.relays.lock().await.remove(&which) {
             Some(mut relay) => {
                 relay.kill().await.map_err(|error| format!("the relay cannot be killed: {error}"))
             }
@@ -114,7 +127,7 @@ impl Stage {
 
     /// Removes everything.
     pub(super) async fn strike(self) {
-        if let Some(mut relay) = self.relay.into_inner() {
+        for (_, mut relay) in self.relays.into_inner() {
             let _ = relay.kill().await;
         }
         let path = self.folder.path().to_owned();

@@ -141,6 +141,15 @@ pub(super) struct Search {
     pub(super) found: Vec<(String, PathBuf)>,
 }
 
+impl Search {
+    /// Counts another search to this one.
+    pub(super) fn add(&mut self, other: Self) {
+        self.files += other.files;
+        self.bytes += other.bytes;
+        self.found.extend(other.found);
+    }
+}
+
 /// Searches every file below a folder for words of at least two bytes, as UTF-8.
 pub(super) fn search<'w>(folder: &Path, words: impl Iterator<Item = &'w str> + Clone) -> io::Result<Search> {
     let mut result = Search::default();
