@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use posthorn_client::conversation::{ConversationId, ConversationState};
+use posthorn_client::conversation::{Cause, ConversationId, ConversationState};
 use posthorn_client::engine::{ConversationSummary, Known, Person, Who};
 use posthorn_client::identity::{ContactLink, LinkError, PersonId};
 use posthorn_proto::Handle;
@@ -105,6 +105,11 @@ pub(crate) fn is_live(conversation: &ConversationSummary) -> bool {
 /// Somebody asks us to join.
 pub(crate) fn is_invitation(conversation: &ConversationSummary) -> bool {
     conversation.state == ConversationState::Invited
+}
+
+/// It moved to a relay that is not in use here, and waits until the person agrees.
+pub(crate) fn awaits_consent(conversation: &ConversationSummary) -> bool {
+    matches!(&conversation.state, ConversationState::Suspended(why) if why.cause == Cause::ForeignRelay)
 }
 
 /// The conversation that `text` names: by id, by a beginning of its id, by name, or by its only other member.

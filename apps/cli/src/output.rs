@@ -4,11 +4,12 @@
 use jiff::tz::TimeZone;
 use posthorn_client::content::{Kind, Named};
 use posthorn_client::conversation::{Body, Cause, ConversationState, Entry, EntryState, Notice, Unreadable};
-use posthorn_client::engine::{Known, MemberSummary, Person};
+use posthorn_client::engine::{ConversationSummary, Known, MemberSummary, Person};
 use posthorn_client::identity::PersonId;
 use serde_json::Value;
 
 use crate::clock;
+use crate::invitation::relay_name;
 use crate::plain::{plain, plain_line};
 
 /// One line about something that happened to a conversation; `me` is "you".
@@ -117,8 +118,23 @@ pub(crate) fn adding_text(adding: &[String]) -> Option<String> {
     (!adding.is_empty()).then(|| format!("inviting {}", plain_line(&adding.join(", "))))
 }
 
-/// Why a conversation is suspended, for people. `another` is what to type for another one with somebody.
-pub(crate) fn suspended_text(cause: Cause, another: &str) -> String {
+/// Why a conversation is suspended, for people; `None` if it is not. `another` is what to type for another
+/// one with somebody, `accept` to agree to the relay where it is now.
+pub(crate) fn suspended_text(
+    conversation: &ConversationSummary,
+    another: &str,
+    accept: &str,
+) -> Option<String> {
+    let ConversationState::Suspended(suspension) = &conversation.state else { return None };
+    let cause = suspension.cause;
+    if cause == Cause::ForeignRelay {
+        // What to type stands at the beginning: there may be no room for the rest.
+        return Some(format!(
+            "waiting: it moved to {}, which you do not use yet: {accept} goes on there, and shows that relay your \
+             address ({cause}); what you write is kept until then",
+            relay_name(&conversation.relay)
+        ));
+    }
     let why = match cause {
         Cause::ChainMismatch => "the relay showed its members different histories",
         Cause::Gap => "the relay left something out",
@@ -144,7 +160,7 @@ pub(crate) fn suspended_text(cause: Cause, another: &str) -> String {
         Cause::Lapsed => "; have a member remove this device and add you again".to_owned(),
         _ => String::new(),
     };
-    format!("suspended, because {why} ({cause}); what you write is kept until it goes on{way_out}")
+    Some(format!("suspended, because {why} ({cause}); what you write is kept until it goes on{way_out}"))
 }
 
 /// Who says it, for people.

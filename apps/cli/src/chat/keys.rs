@@ -210,16 +210,18 @@ impl App {
     fn answer(&mut self, command: &Slash, conversation: ConversationId, orders: &mut Vec<Order>) {
         let Some(current) = self.current() else { return };
         let (invited, ended) = (name::is_invitation(current), current.state.has_ended());
+        let moved = name::awaits_consent(current);
         let (title, foreign) = (self.title(current), current.foreign_relay);
         let inviter = current.inviter.as_ref().map(|person| person.person.to_string());
         match command {
-            Slash::Accept { sure: false } if invited && foreign => {
-                let relay = invitation::relay_name(&current.relay);
-                self.tell(format!("join at {relay}, which you do not use yet? Type /accept yes"));
+            Slash::Accept { sure: false } if moved || (invited && foreign) => {
+                let (relay, what) =
+                    (invitation::relay_name(&current.relay), if moved { "go on" } else { "join" });
+                self.tell(format!("{what} at {relay}, which you do not use yet? Type /accept yes"));
             }
-            Slash::Accept { .. } if invited => {
+            Slash::Accept { .. } if moved || invited => {
                 self.tell("coming in…");
-                orders.push(Order::Accept { conversation, foreign_relay: foreign });
+                orders.push(Order::Accept { conversation, foreign_relay: moved || foreign });
             }
             Slash::Decline | Slash::Forget { .. } if invited => orders.push(Order::Forget(conversation)),
             Slash::Block(None) if invited => {

@@ -838,6 +838,27 @@ fn a_suspended_conversation_says_why_and_what_becomes_of_what_is_written() {
 }
 
 #[test]
+fn a_conversation_that_moved_to_a_relay_that_is_not_used_says_what_to_type() {
+    let mut app = busy();
+    let mut list = app.conversations.clone();
+    let why = Suspension { cause: Cause::ForeignRelay, since: NOW, seq: 0, chain: [0; 32], leaving: false };
+    list[0].state = ConversationState::Suspended(why);
+    list[0].relay = "wss://far.example".to_owned();
+    let conversation = list[0].id;
+    app.on(Happening::Conversations(list));
+    for (width, height) in [(80, 24), (40, 10)] {
+        let text = shown(&mut app, width, height);
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.contains("far.example") && text.contains("/accept yes"), "{text}");
+    }
+    assert_eq!(enter(&mut app, "/accept"), [], "not without a word");
+    let note = app.note.as_ref().expect("what to type");
+    assert!(note.text.starts_with("go on at far.example") && note.text.contains("/accept yes"), "{note:?}");
+    let follow = Order::Accept { conversation, foreign_relay: true };
+    assert_eq!(enter(&mut app, "/accept yes"), [follow]);
+}
+
+#[test]
 fn what_the_relay_makes_us_wait_for_stands_above() {
     let mut app = busy();
     let waiting = json!({"code": "RATE_LIMITED", "text": "too many", "until": NOW + 12_000});

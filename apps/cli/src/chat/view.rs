@@ -234,9 +234,10 @@ fn draw_history(frame: &mut Frame<'_>, app: &App, rows: entries::Rows, area: Rec
 /// Why the open conversation does not go on, alarms, and the note, wrapped; each may have a few rows.
 fn notes(app: &App, width: usize) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
-    if let Some(ConversationState::Suspended(why)) = app.current().map(|current| &current.state) {
+    let suspended = |current| suspended_text(current, "/new NAME --again", "/accept yes");
+    if let Some(why) = app.current().and_then(suspended) {
         let style = Style::new().fg(Color::Yellow);
-        let rows = wrap(&suspended_text(why.cause, "/new NAME --again"), width.saturating_sub(2));
+        let rows = wrap(&why, width.saturating_sub(2));
         lines.extend(rows.into_iter().take(NOTE_ROWS).map(|row| Line::styled(format!(" {row}"), style)));
     }
     for text in &app.alarms {

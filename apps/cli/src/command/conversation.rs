@@ -11,7 +11,9 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::wait;
 use crate::args::{Accept, Add, Conversations, Leave, Move, Named, Remove, Start};
-use crate::output::{adding_text, body_text, conversation_state, is_said, member_line, sender};
+use crate::output::{
+    adding_text, body_text, conversation_state, is_said, member_line, sender, suspended_text,
+};
 use crate::plain::plain_line;
 use crate::print::{line, object, tell};
 use crate::problem::Problem;
@@ -101,9 +103,8 @@ pub(super) async fn list(session: &Session, json: bool, which: &Conversations) -
             line(&format!("          {time}  {}", invited_line(conversation, &id)));
             continue;
         }
-        if let Some(adding) = adding_text(&conversation.adding) {
-            line(&format!("          {adding}"));
-        }
+        let more = adding_text(&conversation.adding).into_iter().chain(why_suspended(conversation));
+        more.for_each(|more| line(&format!("          {more}")));
         if let Some(last) = &conversation.last {
             line(&format!("          {time}  {}", last_line(last, me)));
         }
@@ -140,6 +141,13 @@ pub(super) async fn archive(
     Ok(())
 }
 
+/// Why one does not go on, and what to type about that; `None` if it does.
+pub(super) fn why_suspended(conversation: &ConversationSummary) -> Option<String> {
+    let id: String = conversation.id.to_string().chars().take(8).collect();
+    let accept = advice::command(&format!("accept {id} --foreign-relay"));
+    suspended_text(conversation, &advice::command("start NAME --again"), &accept)
+}
+
 /// Who invites, and what to type.
 pub(super) fn invited_line(conversation: &ConversationSummary, named: &str) -> String {
     let foreign = conversation.foreign_relay;
@@ -172,12 +180,13 @@ pub(super) async fn accept(session: &Session, json: bool, arguments: &Accept) ->
         return Err(Problem::new("NOT_ACTIVE", format!("{title} is no invitation: it has ended for you")));
     }
     session.client.conversation(invited.id).accept(arguments.foreign_relay).await?;
+    let done = if name::is_invitation(&invited) { "You joined" } else { "You follow" };
     let kept = "you have joined, and what was said is read the next time that this profile is online";
     let settled = session.client.settled(arguments.patience.duration());
     if wait::answer(session, arguments.patience, kept, settled).await.is_err() && !json {
         tell(&format!("not everything is read from the relay yet: {kept}"));
     }
-    print(session, json, invited.id, "You joined").await
+    print(session, json, invited.id, done).await
 }
 
 /// `forget`.

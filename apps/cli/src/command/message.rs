@@ -63,16 +63,12 @@ pub(super) async fn send(session: &Session, json: bool, arguments: &Send) -> Res
         };
         let kept = "the message is queued and leaves the next time that this profile is online; do not send it again";
         session.keeps(kept);
-        match tokio::time::timeout(arguments.patience.duration(), sent).await {
+        // Waiting does not help where the person has to agree first.
+        let patience =
+            if name::awaits_consent(&found) { Duration::ZERO } else { arguments.patience.duration() };
+        match tokio::time::timeout(patience, sent).await {
             Ok(state) => state?,
-            Err(_) => {
-                return Err(wait::too_late(
-                    &waiting.relay,
-                    arguments.patience,
-                    waiting.obstacle.as_ref(),
-                    kept,
-                ));
-            }
+            Err(_) => return Err(waiting.too_late(kept).await),
         }
     };
     print_sent(json, conversation, id, state);
@@ -170,8 +166,7 @@ async fn send_lines(
             () = patience => {
                 done = waiting.look().await?;
                 if done.is_empty() {
-                    let obstacle = waiting.obstacle.as_ref();
-                    return Err(wait::too_late(&waiting.relay, arguments.patience, obstacle, &waiting.kept()));
+                    return Err(waiting.too_late(&waiting.kept()).await);
                 }
             }
         }
@@ -363,18 +358,26 @@ impl<'a> Waiting<'a> {
         Ok(done)
     }
 
+    /// What is said when patience ends: what is known of the conversation, or else of its relay.
+    async fn too_late(&self, kept: &str) -> Problem {
+        match self.check_goes_on().await {
+            Ok(()) => wait::too_late(&self.relay, self.patience, self.obstacle.as_ref(), kept),
+            Err(why) => why,
+        }
+    }
+
     /// Nothing leaves a conversation that has ended or is suspended.
     async fn check_goes_on(&self) -> Result<(), Problem> {
         let summary = self.session.client.conversation(self.conversation).summary().await;
+        if let Ok(summary) = &summary
+            && let ConversationState::Suspended(why) = &summary.state
+        {
+            let text = conversation::why_suspended(summary).unwrap_or_default();
+            let message = format!("the conversation is {text}: do not send it again");
+            return Err(Problem::new(why.cause.name(), message));
+        }
         match summary.map(|summary| summary.state) {
             Ok(ConversationState::Active | ConversationState::Creating) => Ok(()),
-            Ok(ConversationState::Suspended(why)) => {
-                let message = format!(
-                    "the conversation is {}: do not send it again",
-                    crate::output::suspended_text(why.cause, &crate::advice::command("start NAME --again"))
-                );
-                Err(Problem::new(why.cause.name(), message))
-            }
             _ => {
                 let message = "the conversation ended before the message was sent: start another";
                 Err(Problem::new("NOT_ACTIVE", message))

@@ -24,6 +24,8 @@ pub(crate) enum Obstacle {
     Distance(String),
     /// It answers, and refuses for now.
     Refusal(Waiting),
+    /// Another relay cannot be reached: which, and why.
+    Elsewhere(String, String),
 }
 
 impl Obstacle {
@@ -32,6 +34,7 @@ impl Obstacle {
         match self {
             Self::Distance(reason) => Problem::unreachable(relay, reason, kept).message().to_owned(),
             Self::Refusal(waiting) => format!("{}: {kept}", in_words(waiting)),
+            Self::Elsewhere(relay, reason) => format!("{}: {kept}", away(relay, reason)),
         }
     }
 }
@@ -89,6 +92,10 @@ pub(crate) async fn answer<T>(
                     let met = match event {
                         Event::Disconnected { reason, .. } => Obstacle::Distance(reason),
                         Event::Waiting(waiting) => Obstacle::Refusal(waiting),
+                        Event::Relay { relay, unreachable } => {
+                            tell_people(&elsewhere(&relay, &unreachable));
+                            continue;
+                        }
                         Event::Connected => {
                             obstacle = None;
                             continue;
@@ -111,7 +118,11 @@ pub(crate) async fn answer<T>(
     }
     match answered {
         Ok(answer) => Ok(answer?),
-        Err(_) => Err(too_late(&session.account.relay, patience, obstacle.as_ref(), kept)),
+        Err(_) => {
+            let mut away = session.client.state().await.map(|state| state.unreachable).unwrap_or_default();
+            let elsewhere = away.pop().map(|away| Obstacle::Elsewhere(away.relay, away.reason));
+            Err(too_late(&session.account.relay, patience, obstacle.or(elsewhere).as_ref(), kept))
+        }
     }
 }
 
@@ -130,14 +141,14 @@ pub(super) fn in_words(waiting: &Waiting) -> String {
 
 /// What became of another relay than one's own.
 pub(crate) fn elsewhere(relay: &str, unreachable: &Option<String>) -> String {
-    let name = relay_name(relay);
     match unreachable {
-        Some(reason) => {
-            let why = plain_line(&why(relay, reason));
-            format!("{name} cannot be reached ({why}): what is there, or is to go there, waits")
-        }
-        None => format!("{name} can be reached again"),
+        Some(reason) => format!("{}: what is there, or is to go there, waits", away(relay, reason)),
+        None => format!("{} can be reached again", relay_name(relay)),
     }
+}
+
+fn away(relay: &str, reason: &str) -> String {
+    format!("{} cannot be reached ({})", relay_name(relay), plain_line(&why(relay, reason)))
 }
 
 /// What is said when patience ends.
