@@ -122,6 +122,28 @@ fn what_is_put_away_comes_back_with_something_new() {
     assert!(good(&alice, &["conversations"]).contains("[left]"));
 }
 
+/// A flood of lines while the relay is away fills neither the profile nor the memory.
+#[test]
+fn of_lines_only_so_many_wait() {
+    let two = Two::registered();
+    let (alice, bob) = (two.home("alice"), two.home("bob"));
+    good(&alice, &["start", "bob"]);
+    good(&bob, &["accept", "alice"]);
+    let Two { folder, relay } = two;
+    drop(relay);
+    let file = folder.path().join("lines");
+    let lines: String = (1..=5000).map(|number| format!("line {number}\n")).collect();
+    std::fs::write(&file, lines).expect("writes");
+    let input = std::fs::File::open(&file).expect("opens");
+    let mut sending = posthorn(&alice, &["send", "bob", "--lines", "--wait", "1"]);
+    let sent = sending.stdin(input).output().expect("starts");
+    let told = errors(&sent);
+    assert!(told.contains("1000 messages are queued") && told.contains("from line 1001 on"), "{told}");
+    let status: Value = serde_json::from_str(&good(&alice, &["--json", "status"])).expect("JSON");
+    // Beside them may be what the client itself has to say.
+    assert!((1000..1010).contains(&status["outbox"].as_u64().expect("a number")), "{status}");
+}
+
 /// Lines of a file, some of which can be no message.
 #[test]
 fn a_bad_line_is_named_and_left_out_when_that_is_asked_for() {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use jiff::tz::TimeZone;
 use posthorn_client::conversation::{Cause, ConversationId, Entry, EntryState};
-use posthorn_client::engine::{ConversationSummary, Event, SyncState, Waiting};
+use posthorn_client::engine::{ConversationSummary, Event, SyncState, Unreachable, Waiting};
 use posthorn_client::identity::PersonId;
 
 use super::editor::Editor;
@@ -89,6 +89,8 @@ pub(super) struct App {
     pub(super) connection: Connection,
     /// The relay refuses something for now.
     pub(super) waiting: Option<Waiting>,
+    /// Other relays that cannot be reached.
+    unreachable: Vec<Unreachable>,
     pub(super) conversations: Vec<ConversationSummary>,
     /// Those that were put away, unless they are shown.
     away: Vec<ConversationSummary>,
@@ -141,6 +143,7 @@ impl App {
             now,
             connection: Connection::Connecting,
             waiting: None,
+            unreachable: Vec::new(),
             conversations: Vec::new(),
             away: Vec::new(),
             shows_away: false,
@@ -250,6 +253,7 @@ impl App {
     fn state(&mut self, state: SyncState) {
         self.caught_up = state.connected && state.caught_up;
         self.waiting = state.waiting;
+        self.unreachable = state.unreachable;
         match (state.connected, &self.connection) {
             (true, _) => self.connection = Connection::Online,
             (false, Connection::Online) => self.connection = Connection::Connecting,
@@ -263,6 +267,12 @@ impl App {
 
     pub(super) fn current(&self) -> Option<&ConversationSummary> {
         self.conversations.iter().find(|conversation| Some(conversation.id) == self.selected)
+    }
+
+    /// The relay of the open conversation, if it is another than ours and cannot be reached.
+    pub(super) fn not_there(&self) -> Option<&Unreachable> {
+        let current = self.current().filter(|current| name::is_live(current))?;
+        self.unreachable.iter().find(|away| away.relay == current.relay)
     }
 
     pub(super) fn title(&self, conversation: &ConversationSummary) -> String {
@@ -305,7 +315,10 @@ impl App {
                 self.caught_up = false;
             }
             Event::Relay { relay, unreachable } => {
-                if self.conversations.iter().any(|known| known.relay == relay && name::is_live(known)) {
+                let lives_there = |known: &ConversationSummary| known.relay == relay && name::is_live(known);
+                // Of the open one it is said for as long as it is so.
+                let is_shown = unreachable.is_some() && self.current().is_some_and(lives_there);
+                if !is_shown && self.conversations.iter().any(lives_there) {
                     self.tell(elsewhere(&relay, &unreachable));
                 }
                 orders.push(Order::AskOnline);

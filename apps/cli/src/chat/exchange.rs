@@ -74,6 +74,8 @@ pub(super) enum Order {
         handle: String,
     },
     Leave(ConversationId),
+    /// To our own relay.
+    Move(ConversationId),
     Accept {
         conversation: ConversationId,
         /// Also to a relay that is not used yet.

@@ -262,6 +262,18 @@ impl App {
         }
     }
 
+    /// The safety number of the only other member, or a mark on it.
+    fn verify_the_other(&mut self, mark: Option<bool>, orders: &mut Vec<Order>) {
+        let others = self.current().map(|current| name::others(current, &self.me)).unwrap_or_default();
+        match (&others[..], mark) {
+            ([only], Some(verified)) => {
+                orders.push(Order::Verify { who: only.person.to_string(), verified });
+            }
+            ([only], None) => orders.push(Order::ShowSafetyNumber(only.person.to_string())),
+            _ => self.complain(format!("/verify whom? {}", name::handles(others))),
+        }
+    }
+
     /// Commands that are about the open conversation.
     fn obey_here(&mut self, command: Slash, conversation: ConversationId, orders: &mut Vec<Order>) {
         let is_about_members = matches!(
@@ -269,6 +281,7 @@ impl App {
             Slash::Add(_)
                 | Slash::Remove(_)
                 | Slash::Leave { .. }
+                | Slash::Move { .. }
                 | Slash::Members
                 | Slash::React(_)
                 | Slash::Archive(_)
@@ -298,6 +311,14 @@ impl App {
                 let title = self.current().map(|current| self.title(current)).unwrap_or_default();
                 self.tell(format!("leave {title}? Type /leave yes"));
             }
+            Slash::Move { sure: true } => {
+                self.tell("moving…");
+                orders.push(Order::Move(conversation));
+            }
+            Slash::Move { sure: false } => {
+                let relay = invitation::relay_name(&self.relay);
+                self.tell(format!("let it go on at {relay}, for everybody in it? Type /move yes"));
+            }
             Slash::Archive(archived) => {
                 self.tell(match archived {
                     true => "put away: /archived shows it, and what is new brings it back",
@@ -306,17 +327,8 @@ impl App {
                 orders.push(Order::Archive { conversation, archived });
             }
             Slash::Members => orders.push(Order::ShowMembers(conversation)),
-            Slash::Verify(None) | Slash::Mark { who: None, .. } => {
-                let others =
-                    self.current().map(|current| name::others(current, &self.me)).unwrap_or_default();
-                match (&others[..], command) {
-                    ([only], Slash::Mark { verified, .. }) => {
-                        orders.push(Order::Verify { who: only.person.to_string(), verified });
-                    }
-                    ([only], _) => orders.push(Order::ShowSafetyNumber(only.person.to_string())),
-                    _ => self.complain(format!("/verify whom? {}", name::handles(others))),
-                }
-            }
+            Slash::Verify(None) => self.verify_the_other(None, orders),
+            Slash::Mark { who: None, verified } => self.verify_the_other(Some(verified), orders),
             Slash::React(emoji) => self.react(emoji, conversation, orders),
             Slash::Accept { .. } | Slash::Decline | Slash::Forget { .. } | Slash::Block(None) => {
                 self.answer(&command, conversation, orders);

@@ -298,7 +298,9 @@ impl Driver {
             }
             Order::ShowPeople => client.people().await.map(|list| Happening::Show(people(&list))),
             Order::ShowSafetyNumber(who) => return Some(self.safety_number(&who).await),
-            Order::Start { .. } | Order::Add { .. } | Order::Remove { .. } => return self.begin(order),
+            Order::Start { .. } | Order::Add { .. } | Order::Remove { .. } | Order::Move(_) => {
+                return self.begin(order);
+            }
             Order::Quit
             | Order::Redraw
             | Order::Suspend
@@ -321,6 +323,10 @@ impl Driver {
                 let done = client.conversation(conversation).add(members).await;
                 let added = || "added: they see it when they accept the invitation".to_owned();
                 invited(done.map(|()| Happening::Done(added())))
+            }),
+            Order::Move(conversation) => self.slow.spawn(async move {
+                let done = client.conversation(conversation).move_to(None).await;
+                happened(done.map(|()| Happening::Done("moved: everybody follows by themselves".to_owned())))
             }),
             Order::Remove { conversation, handle } => {
                 let known = self.known(conversation);

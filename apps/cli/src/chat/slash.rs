@@ -18,6 +18,10 @@ pub(super) enum Slash {
     Leave {
         sure: bool,
     },
+    /// The open conversation goes on at one's own relay.
+    Move {
+        sure: bool,
+    },
     /// An invitation is followed; whoever is sure means also to a relay that is not used yet.
     Accept {
         sure: bool,
@@ -55,7 +59,7 @@ pub(super) const COMMANDS: &[(&str, &str)] = &[
     ("/accept, /decline", "answer an invitation; /block refuses all of somebody's"),
     ("/react SIGN", "to the newest or chosen message; alone: take it back"),
     ("/add WHO..., /remove WHO", "add people to this conversation, remove somebody"),
-    ("/leave, /forget", "leave it; forget one that has ended: both ask first"),
+    ("/leave, /move, /forget", "leave it; to my relay; forget an ended one: all ask"),
     ("/members, /people, /card", "who is in it; everybody you have met; my contact link"),
     ("/block X, /unblock X", "take no invitations of somebody; take them again"),
     ("/verify [X] [--mark]", "the safety number with somebody; mark it as compared"),
@@ -92,6 +96,7 @@ pub(super) fn parse(line: &str) -> Result<Slash, String> {
         "/remove" if !rest.is_empty() => Ok(Slash::Remove(rest.trim_start_matches('@').to_owned())),
         "/remove" => Err("/remove whom? Say it: /remove HANDLE".to_owned()),
         "/leave" => Ok(Slash::Leave { sure: rest == "yes" }),
+        "/move" => Ok(Slash::Move { sure: rest == "yes" }),
         "/accept" => Ok(Slash::Accept { sure: rest == "yes" }),
         "/decline" => Ok(Slash::Decline),
         "/archive" => Ok(Slash::Archive(true)),
@@ -154,6 +159,7 @@ mod tests {
         assert_eq!(members.len(), 1);
         assert_eq!(parse("/remove @bob"), Ok(Slash::Remove("bob".into())));
         assert_eq!(parse("/leave yes"), Ok(Slash::Leave { sure: true }));
+        assert_eq!(parse("/move yes"), Ok(Slash::Move { sure: true }));
         assert_eq!(parse("/verify"), Ok(Slash::Verify(None)));
         assert_eq!(parse("/verify @bob --mark"), Ok(Slash::Mark { who: Some("bob".into()), verified: true }));
         assert_eq!(parse("/verify --unmark"), Ok(Slash::Mark { who: None, verified: false }));

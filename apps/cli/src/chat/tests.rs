@@ -254,6 +254,9 @@ fn commands_become_orders() {
     assert_eq!(enter(&mut app, "/remove bob"), [Order::Remove { conversation, handle: "bob".into() }]);
     assert_eq!(enter(&mut app, "/leave"), [], "asks first");
     assert_eq!(enter(&mut app, "/leave yes"), [Order::Leave(conversation)]);
+    assert_eq!(enter(&mut app, "/move"), [], "the others would follow");
+    assert!(app.note.as_ref().is_some_and(|note| note.text.contains("/move yes")), "{:?}", app.note);
+    assert_eq!(enter(&mut app, "/move yes"), [Order::Move(conversation)]);
     assert_eq!(enter(&mut app, "/members"), [Order::ShowMembers(conversation)]);
     assert_eq!(enter(&mut app, "/verify"), [], "three members: whom?");
     assert_eq!(enter(&mut app, "/verify bob"), [Order::ShowSafetyNumber("bob".into())]);
@@ -869,6 +872,30 @@ fn what_the_relay_makes_us_wait_for_stands_above() {
     assert!(shown(&mut app, 90, 12).contains("● online "));
     app.on(state(Some(waiting)));
     assert!(app.waiting.is_some());
+}
+
+#[test]
+fn a_relay_of_a_conversation_that_cannot_be_reached_is_told_while_it_is_so() {
+    let mut app = busy();
+    let mut list = app.conversations.clone();
+    list[0].relay = "wss://far.example".to_owned();
+    app.on(Happening::Conversations(list));
+    let unreachable = json!([{"relay": "wss://far.example", "reason": "Connection refused"}]);
+    let state = json!({"connected": true, "caught_up": true, "outbox": 0, "intents": 0, "registered": true,
+        "waiting": null, "unreachable": unreachable});
+    app.on(Happening::State(serde_json::from_value(state).expect("a state")));
+    app.on(Happening::Time(NOW + 3_600_000));
+    let told = "far.example cannot be reached";
+    for (width, height) in [(80, 24), (40, 10)] {
+        let screen = shown(&mut app, width, height);
+        assert!(screen.contains(told) && screen.contains("● online"), "{screen}");
+    }
+    // It is no matter of the other conversation's.
+    key(&mut app, KeyCode::Tab);
+    assert!(!shown(&mut app, 80, 24).contains(told));
+    key(&mut app, KeyCode::BackTab);
+    app.on(online());
+    assert!(!shown(&mut app, 80, 24).contains(told));
 }
 
 #[test]

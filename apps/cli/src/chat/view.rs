@@ -13,6 +13,7 @@ use super::app::{App, Connection, Geometry};
 use super::palette::{ALARM, BOLD, DIM};
 use super::wrap::{fit, wrap};
 use super::{entries, invited, links, popup};
+use crate::command::wait;
 use crate::output::{
     adding_text, body_text, conversation_state, is_said, sender, suspended_text, verified_of,
 };
@@ -231,11 +232,15 @@ fn draw_history(frame: &mut Frame<'_>, app: &App, rows: entries::Rows, area: Rec
     }
 }
 
-/// Why the open conversation does not go on, alarms, and the note, wrapped; each may have a few rows.
+/// Why the open conversation does not go on for now, alarms, and the note, wrapped; each may have a few rows.
 fn notes(app: &App, width: usize) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     let suspended = |current| suspended_text(current, "/new NAME --again", "/accept yes");
-    if let Some(why) = app.current().and_then(suspended) {
+    let not_there = || {
+        let there = app.not_there()?;
+        Some(format!("{}: what you write waits for it", wait::away(&there.relay, &there.reason)))
+    };
+    if let Some(why) = app.current().and_then(suspended).or_else(not_there) {
         let style = Style::new().fg(Color::Yellow);
         let rows = wrap(&why, width.saturating_sub(2));
         lines.extend(rows.into_iter().take(NOTE_ROWS).map(|row| Line::styled(format!(" {row}"), style)));

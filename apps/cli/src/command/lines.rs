@@ -42,6 +42,11 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
         }
     }
 
+    /// Of the line that comes next; the first is 1.
+    pub(super) fn next_number(&self) -> u64 {
+        self.number + 1
+    }
+
     fn take(&mut self) -> Result<String, String> {
         self.number += 1;
         let mut line = std::mem::take(&mut self.line);

@@ -30,6 +30,8 @@ const LOOK_BACK: usize = 1000;
 const LAST: &str = "last";
 /// Beginnings of ids shorter than this are not looked at.
 const SHORTEST_BEGINNING: usize = 4;
+/// Lines that may wait to be sent: while there are more, whoever writes them waits, too.
+const MOST_QUEUED: usize = 1000;
 /// A relay that did not answer for so long is worth a word.
 const SILENCE: Duration = Duration::from_secs(1);
 
@@ -139,6 +141,12 @@ async fn send_lines(
     let (mut open, mut failed) = (true, None);
     let mut deadline = None;
     while open || !waiting.queued.is_empty() {
+        let full = waiting.queued.len() >= MOST_QUEUED;
+        match (open && !full, deadline) {
+            (true, _) => deadline = None,
+            (false, None) => deadline = Some(Instant::now() + arguments.patience.duration()),
+            (false, Some(_)) => {}
+        }
         let patience = async {
             match deadline {
                 Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -147,7 +155,7 @@ async fn send_lines(
         };
         let mut done = Vec::new();
         tokio::select! {
-            line = input.next(), if open => match line {
+            line = input.next(), if open && !full => match line {
                 Ok(Some(Ok(text))) if text.trim().is_empty() => {}
                 Ok(Some(Err(bad))) if arguments.skip_bad => tell(&format!("{bad}: it is left out")),
                 Ok(Some(Err(bad))) => {
@@ -166,7 +174,11 @@ async fn send_lines(
             () = patience => {
                 done = waiting.look().await?;
                 if done.is_empty() {
-                    return Err(waiting.too_late(&waiting.kept()).await);
+                    let mut kept = waiting.kept();
+                    if open {
+                        kept += &format!("; from line {} on nothing was read", input.next_number());
+                    }
+                    return Err(waiting.too_late(&kept).await);
                 }
             }
         }
@@ -175,9 +187,6 @@ async fn send_lines(
             session.keeps(waiting.kept());
             failed = failed.or(fail_if_failed(state).err());
             deadline = None;
-        }
-        if !open && deadline.is_none() {
-            deadline = Some(tokio::time::Instant::now() + arguments.patience.duration());
         }
     }
     failed.map_or(Ok(()), Err)

@@ -147,7 +147,8 @@ pub(crate) fn elsewhere(relay: &str, unreachable: &Option<String>) -> String {
     }
 }
 
-fn away(relay: &str, reason: &str) -> String {
+/// That another relay cannot be reached.
+pub(crate) fn away(relay: &str, reason: &str) -> String {
     format!("{} cannot be reached ({})", relay_name(relay), plain_line(&why(relay, reason)))
 }
 
