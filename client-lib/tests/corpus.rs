@@ -94,6 +94,7 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         seq: 4,
         chain: Chain([2; 32]),
         welcome: b"a welcome".to_vec(),
+        repaired: None,
     };
     let envelope = EnvelopeKey::from_bytes([3; 32]).seal(&slot, b"hello", &mut rng).expect("fits");
     let sealed = inbox.key.seal(&slot.mailbox, &slot.post, b"hello", &mut rng).expect("seals");

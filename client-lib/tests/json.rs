@@ -27,7 +27,7 @@ const VARIANTS: &[(&str, &[&str])] = &[
             "alarm",
         ],
     ),
-    ("Notice", &["invited", "joined", "added", "removed", "left", "moved"]),
+    ("Notice", &["invited", "joined", "added", "removed", "left", "returned", "moved"]),
     ("Kind", &["text", "custom", "unknown"]),
 ];
 

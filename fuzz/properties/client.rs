@@ -92,7 +92,7 @@ fn inbox_message(bytes: &[u8]) -> bool {
             assert!(InboxMessage::decode(&refused.encode()).is_ok());
             true
         }
-        Ok(InboxMessage::Invitation(_)) => true,
+        Ok(InboxMessage::Invitation(_) | InboxMessage::Help(_)) => true,
         Ok(InboxMessage::Unknown) | Err(_) => false,
     }
 }

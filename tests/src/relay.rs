@@ -168,6 +168,27 @@ impl RelayProcess {
         &self.invite
     }
 
+    /// Copies the data folder of a relay that does not run.
+    pub fn back_up(&self) -> anyhow::Result<TempDir> {
+        anyhow::ensure!(self.running.is_none(), "only a relay that does not run is copied");
+        let to = tempfile::tempdir()?;
+        crate::faults::power::copy(self.data(), to.path())?;
+        Ok(to)
+    }
+
+    /// Puts a copy in the place of the data, of which nothing is left, and tells the store so.
+    pub async fn put_back(&mut self, backup: &TempDir) -> anyhow::Result<()> {
+        anyhow::ensure!(self.running.is_none(), "only a relay that does not run gets other data");
+        let data = tempfile::tempdir()?;
+        crate::faults::power::copy(backup.path(), data.path())?;
+        self.data = data;
+        let mut restored = Command::new(&self.program.program);
+        restored.args(&self.program.first).arg("restored").arg("--data").arg(self.data.path());
+        let output = restored.output().await.context("`restored` does not start")?;
+        anyhow::ensure!(output.status.success(), "restored: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
     /// Makes a bare connection.
     pub async fn connect(&self) -> anyhow::Result<Wire> {
         Wire::connect(&self.url()).await

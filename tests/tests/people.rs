@@ -221,6 +221,31 @@ async fn whoever_was_away_catches_up() -> Outcome {
     Ok(())
 }
 
+/// The conversation moves twice while bob is away; he follows from mailbox to mailbox.
+#[tokio::test]
+async fn whoever_was_away_follows_a_conversation_that_moved() -> Outcome {
+    let relay = relay().await?;
+    let mut people = people(&relay, &["alice", "bob", "carol"]).await?;
+    let group = together(&mut people).await?;
+    let [alice, bob, carol] = &mut people[..] else { unreachable!("three were made") };
+    bob.settle().await?;
+    bob.sleep().await?;
+    for (number, mover) in [&mut *alice, &mut *carol].into_iter().enumerate() {
+        mover.conversation(group).await?.move_to(None).await?;
+        mover.say(group, &format!("moved {number}")).await?;
+    }
+    alice.reads(group, "moved 1").await?;
+    bob.wake().await?;
+    bob.reads(group, "moved 1").await?;
+    bob.say(group, "here I am").await?;
+    for person in [&mut *alice, &mut *carol] {
+        person.reads(group, "here I am").await?;
+    }
+    bob.settle().await?;
+    assert_eq!(bob.texts(group).await?, alice.texts(group).await?);
+    Ok(())
+}
+
 /// Three commit at the same moment, ten times: each gets what it wanted, and all end in one epoch.
 #[tokio::test]
 async fn concurrent_commits_all_happen() -> Outcome {

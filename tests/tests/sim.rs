@@ -1,6 +1,6 @@
 //! The simulation in its short form; `cargo xtask sim --seeds N` plays as many seeds as there is time for.
 
-use posthorn_tests::sim::{LIES, STEPS, Scenario, lie, run};
+use posthorn_tests::sim::{LIES, STEPS, Scenario, lie, repair, run};
 
 #[test]
 fn people_talk_while_much_goes_wrong() {
@@ -9,6 +9,24 @@ fn people_talk_while_much_goes_wrong() {
             panic!("seed {seed}: {error}\nreplay: cargo xtask sim --seeds 1 --seed {seed}");
         });
         assert!(report.compared > 20, "seed {seed} compared only {} messages", report.compared);
+    }
+}
+
+#[test]
+fn what_does_not_pass_by_itself_heals() {
+    for seed in 1..=2 {
+        let healed = repair(seed, false).unwrap_or_else(|error| {
+            panic!("seed {seed}: {error}\nreplay: cargo xtask sim --seeds 1 --seed {seed} --profile repair");
+        });
+        assert!(healed.compared > 20, "{healed:?}");
+    }
+}
+
+/// What heals, heals because others are asked.
+#[test]
+fn nothing_heals_where_nobody_can_be_asked() {
+    for seed in 1..=2 {
+        assert!(repair(seed, true).is_err(), "seed {seed} shows nothing");
     }
 }
 

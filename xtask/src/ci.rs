@@ -85,7 +85,7 @@ fn thorough(steps: &mut Steps) -> anyhow::Result<()> {
     let built = target_directory()?.join("debug");
     steps.run(
         "drill",
-        "play it alone: `cargo xtask drill move`",
+        "play one alone: `cargo xtask drill move` or `restore`",
         Command::new(built.join("drill")).current_dir(root()),
     )?;
     let seeds = SimArguments { seeds: 40, seed: None, rounds: 40, profile: "plain".to_owned() };
@@ -101,6 +101,13 @@ fn thorough(steps: &mut Steps) -> anyhow::Result<()> {
         "siege",
         "replay the seed that it printed: `cargo xtask sim --seeds 1 --seed <seed> --profile hostile`",
         seeds.give(&mut siege).current_dir(root()),
+    )?;
+    let seeds = SimArguments { seeds: 20, profile: "repair".to_owned(), ..seeds };
+    let mut heals = Command::new(built.join("sim"));
+    steps.run(
+        "repair",
+        "replay the seed that it printed: `cargo xtask sim --seeds 1 --seed <seed> --profile repair`",
+        seeds.give(&mut heals).current_dir(root()),
     )?;
     steps.run(
         "faults",

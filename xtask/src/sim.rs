@@ -20,7 +20,7 @@ pub(crate) struct SimArguments {
     #[arg(long, default_value_t = 20)]
     pub(crate) rounds: u32,
     /// `plain`: people while much goes wrong; `hostile`: a siege by all who mean harm, and a member who says
-    /// anything at all inside of the encryption.
+    /// anything at all inside of the encryption; `repair`: what does not pass by itself.
     #[arg(long, default_value = "plain")]
     pub(crate) profile: String,
 }

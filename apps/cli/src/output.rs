@@ -26,6 +26,7 @@ pub(crate) fn notice_text(notice: &Notice, me: &PersonId) -> String {
         Notice::Added { by, who } => format!("{} added {}", one(by), list(who)),
         Notice::Removed { by, who } => format!("{} removed {}", one(by), list(who)),
         Notice::Left { who } => format!("{} left", one(who)),
+        Notice::Returned { by } => format!("{} brought this device back into the conversation", one(by)),
         Notice::Moved { by, relay } => format!("{} moved this conversation to {relay}", one(by)),
         _ => "something happened that needs a newer version to be told".to_owned(),
     };
@@ -149,6 +150,7 @@ pub(crate) fn suspended_text(
         Cause::Evicted => "the relay says that you were removed",
         Cause::ReadKeyRefused => "the relay does not let this device read it",
         Cause::OpenedElsewhere => "this profile is open somewhere else, too: a copy of it",
+        Cause::ForeignRelay => "it moved to a relay that this device has never used",
         Cause::RelayChanged => "the relay is not the one that it was",
         Cause::Damaged => "the relay lost a part of it",
         Cause::UpdateNeeded => "it needs a newer version of this program",
@@ -156,9 +158,10 @@ pub(crate) fn suspended_text(
         _ => "something is wrong with it",
     };
     let way_out = match cause {
-        Cause::RelayRolledBack | Cause::KeyMismatch => format!("; if it stays so, start another: {another}"),
-        Cause::Lapsed => "; have a member remove this device and add you again".to_owned(),
-        _ => String::new(),
+        Cause::RelayChanged => format!("; if it stays so, start another: {another}"),
+        Cause::ForeignRelay => "; accept --foreign-relay agrees to that relay".to_owned(),
+        cause if cause.what_is_done().is_empty() => String::new(),
+        cause => format!("; {}", cause.what_is_done()),
     };
     Some(format!("suspended, because {why} ({cause}); what you write is kept until it goes on{way_out}"))
 }

@@ -1,4 +1,5 @@
-//! What is sealed to inboxes: invitations, and the answer to one that does not open (rules 11 and 14).
+//! What is sealed to inboxes: invitations, the answer to one that does not open (rules 11 and 14), and the
+//! requests of those who cannot go on ([`Help`](super::Help)).
 //!
 //! HPKE base mode authenticates nobody, so an invitation is signed by the inviter's identity, and names its
 //! recipient, so that nobody can pass it on.
@@ -7,7 +8,7 @@ use posthorn_proto::chain::Chain;
 use posthorn_proto::{DeviceId, MailboxId, ReadKey, ReaderId, RelayIdentity, WrongLength};
 use prost::Message as _;
 
-use super::{array, wire};
+use super::{Repaired, UnverifiedHelp, array, wire};
 use crate::conversation::GroupId;
 use crate::identity::{Card, CardError, Identity, IdentityKey, RelayAddress, RelayUrl, UnverifiedCard};
 
@@ -24,6 +25,8 @@ pub enum InboxMessage {
     Invitation(UnverifiedInvitation),
     /// Your invitation did not open.
     WelcomeRefused(WelcomeRefused),
+    /// I cannot go on there.
+    Help(UnverifiedHelp),
     /// Of a kind that a later version knows.
     Unknown,
 }
@@ -81,6 +84,8 @@ pub struct Invitation {
     pub chain: Chain,
     /// MLS Welcome.
     pub welcome: Vec<u8>,
+    /// The repair by which the inviter came to this mailbox, if it was one.
+    pub repaired: Option<Repaired>,
 }
 
 /// "Your Welcome does not open; here is a fresh key package."
@@ -120,6 +125,7 @@ impl Invitation {
             seq: self.seq,
             chain: self.chain.0.to_vec(),
             welcome: self.welcome.clone(),
+            repaired: self.repaired.map(Repaired::to_wire),
         }
         .encode_to_vec()
     }
@@ -146,6 +152,7 @@ impl Invitation {
             seq: raw.seq,
             chain: Chain(array("chain", &raw.chain)?),
             welcome: raw.welcome,
+            repaired: raw.repaired.as_ref().map(Repaired::from_wire).transpose()?,
         })
     }
 }
@@ -184,6 +191,7 @@ impl InboxMessage {
                 key_package: refused.key_package,
                 cause: refused.cause.chars().filter(|c| c.is_ascii_graphic()).take(64).collect(),
             })),
+            Body::Help(signed) => Ok(Self::Help(UnverifiedHelp(signed))),
         }
     }
 }

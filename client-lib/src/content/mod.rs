@@ -6,12 +6,14 @@
 //! a kind (`kind/`).
 
 mod author;
+mod help;
 mod inbox_message;
 pub(crate) mod kind;
 mod said;
 
 pub use author::{Author, Named};
 pub(crate) use author::{device_of_text, device_text};
+pub use help::{Help, Repaired, UnverifiedHelp};
 pub use inbox_message::{InboxMessage, Invitation, InvitationError, UnverifiedInvitation, WelcomeRefused};
 pub use kind::{
     Act, CUSTOM_BYTES, Change, Custom, EMOJI_BYTES, Kind, Leave, PROPOSAL_BYTES, Reaction, ReceiptOnly,

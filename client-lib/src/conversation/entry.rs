@@ -95,6 +95,11 @@ pub enum Notice {
         /// Who.
         who: Named,
     },
+    /// This device had lost the thread, and was taken back in.
+    Returned {
+        /// By whom.
+        by: Named,
+    },
     /// Somebody moved the conversation to another mailbox.
     Moved {
         /// Who.

@@ -463,6 +463,24 @@ fn change(
     Ok(Some(row))
 }
 
+/// What we said in a place behind a seq: id, when, and what; the newest so many, oldest first.
+pub(crate) fn own_said_above(
+    tx: &Transaction<'_>,
+    conversation: &ConversationId,
+    place: u32,
+    above: u64,
+    most: usize,
+) -> Result<Vec<(MessageId, u64, Said)>, StoreError> {
+    let which = format!("place = {place} AND class < 2 AND seq > ?2 ORDER BY seq DESC LIMIT ?3");
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let rows = select(tx, conversation, &which, (above as i64, most))?;
+    let said = |record: Record| match record.what {
+        What::Said(said) if record.mine && record.failed.is_none() => Some((record.id, record.sent_at, said)),
+        _ => None,
+    };
+    Ok(rows.into_iter().rev().filter_map(|(_, record)| said(record)).collect())
+}
+
 /// Our own entries of a place whose seq is in `(after, up_to]`: those whose mark a receipt changes.
 pub(crate) fn own_rows_between(
     tx: &Transaction<'_>,

@@ -1,11 +1,13 @@
 //! What a conversation is to its member: its record, its history, its receipts, and what is still wanted of
 //! it.
 //!
-//! Owns the tables `conversation`, `entry`, `receipt`, `intent` and `invited`. Every function works inside
-//! the caller's transaction and none of them talks to a relay or to MLS.
+//! Owns the tables `conversation`, `entry`, `receipt`, `intent`, `invited` and `heard`. Every function works
+//! inside the caller's transaction and none of them talks to a relay or to MLS.
 
 mod cause;
 mod entry;
+pub(crate) mod healing;
+pub(crate) mod heard;
 pub(crate) mod history;
 mod id;
 mod intent;
@@ -32,5 +34,6 @@ pub(crate) fn forget(tx: &Transaction<'_>, id: &ConversationId) -> Result<(), St
     receipt::forget(tx, id)?;
     remove_intents(tx, id)?;
     invited::remove_invited(tx, id)?;
+    heard::forget_heard(tx, id)?;
     Conversation::delete(tx, id)
 }

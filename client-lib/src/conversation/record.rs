@@ -3,6 +3,7 @@
 use posthorn_proto::{MailboxId, RelayIdentity};
 use serde::{Deserialize, Serialize};
 
+use super::healing::Healing;
 use super::history::Marks;
 use super::{Cause, ConversationId, GroupId};
 use crate::content::{Named, Receipt};
@@ -108,6 +109,9 @@ pub(crate) struct Conversation {
     /// Moves that were followed: the day, and how many on it.
     #[serde(default)]
     pub(crate) moves: (u64, u32),
+    /// What is done about it where it cannot go on.
+    #[serde(default)]
+    pub(crate) healing: Healing,
     /// Where our leaf got its keys: the seq, in this place.
     #[serde(default)]
     pub(crate) leaf_seq: u64,
@@ -179,6 +183,7 @@ impl Conversation {
             alarms: (0, 0),
             moves: (0, 0),
             archived: false,
+            healing: Healing::default(),
         }
     }
 

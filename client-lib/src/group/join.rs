@@ -6,13 +6,14 @@ use std::fmt;
 use openmls::prelude::tls_codec::{Deserialize as _, Serialize as _, VLBytes};
 use openmls::prelude::{MlsGroup, MlsMessageBodyIn, MlsMessageIn, StagedWelcome, Welcome, WelcomeError};
 use openmls::treesync::ParentNode;
+use openmls_traits::OpenMlsProvider as _;
 
 use super::member::{Bearer, check_key};
 use super::seat::{atomically, join_config};
 use super::storage::{Held, RowError};
 use super::{
-    EpochKeys, Group, GroupError, GroupId, GroupInfo, MOST_BYTES, MOST_EPOCHS, MOST_LEAVES, Member, OwnLeaf,
-    Provider, Refusal,
+    EpochKeys, Group, GroupError, GroupId, GroupInfo, KeyPackageRef, MOST_BYTES, MOST_EPOCHS, MOST_LEAVES,
+    Member, OwnLeaf, Provider, Refusal,
 };
 
 /// A group that a Welcome invites us to: valid, with every member verified, not joined. Dropping it leaves
@@ -26,6 +27,7 @@ pub struct PendingJoin<'p> {
     inviter: u32,
     keys: EpochKeys,
     by_last_resort: bool,
+    package: Option<KeyPackageRef>,
 }
 
 impl<'p> PendingJoin<'p> {
@@ -42,7 +44,7 @@ impl<'p> PendingJoin<'p> {
         provider.rows().hold();
         let joined = join(provider, welcome);
         let held = provider.rows().take_held();
-        let (group, inviter, by_last_resort) = joined?;
+        let (group, inviter, package, by_last_resort) = joined?;
 
         let id = GroupId::try_from(group.group_id().as_slice()).map_err(|_| GroupError::Malformed)?;
         let info = GroupInfo::of(group.public_group().group_context())?;
@@ -60,7 +62,7 @@ impl<'p> PendingJoin<'p> {
         }
         let group = Group::of(provider, group)?;
         let keys = group.keys()?;
-        Ok(Self { provider, group, held, id, members, inviter, keys, by_last_resort })
+        Ok(Self { provider, group, held, id, members, inviter, keys, by_last_resort, package })
     }
 
     /// Joins, and uses up the key package.
@@ -104,6 +106,11 @@ impl<'p> PendingJoin<'p> {
         &self.keys
     }
 
+    /// The key package of ours that it was made for.
+    pub fn package(&self) -> Option<KeyPackageRef> {
+        self.package
+    }
+
     /// Whether our key package was one for the last resort: update the own leaf at once then (fine print,
     /// rule 15).
     pub fn by_last_resort(&self) -> bool {
@@ -120,17 +127,24 @@ impl fmt::Debug for PendingJoin<'_> {
     }
 }
 
-/// Makes the group, its rows held back: (group, leaf of the inviter, whether by a last-resort key package).
-fn join(provider: &Provider<'_>, welcome: Welcome) -> Result<(MlsGroup, u32, bool), GroupError> {
+/// Makes the group, its rows held back: (group, leaf of the inviter, which key package, whether it was for
+/// the last resort).
+fn join(
+    provider: &Provider<'_>,
+    welcome: Welcome,
+) -> Result<(MlsGroup, u32, Option<KeyPackageRef>, bool), GroupError> {
     let builder = StagedWelcome::build_from_welcome(provider, &join_config(), welcome).map_err(refused)?;
-    let by_last_resort =
-        builder.processed_welcome().own_key_package().is_some_and(|package| package.last_resort());
+    let package = builder.processed_welcome().own_key_package();
+    let by_last_resort = package.is_some_and(|package| package.last_resort());
+    let package = package.map(|package| package.hash_ref(provider.crypto())).transpose();
+    let package = package.map_err(GroupError::library)?;
+    let package = package.and_then(|reference| reference.as_slice().try_into().ok()).map(KeyPackageRef);
     // Lifetimes are judged by who adds; an old leaf must not keep newcomers out.
     let staged = builder.skip_lifetime_validation().build().map_err(refused)?;
     let inviter = staged.welcome_sender_index().u32();
     let group = staged.into_group(provider).map_err(refused)?;
     refuse_missing_secrets(provider, &group)?;
-    Ok((group, inviter, by_last_resort))
+    Ok((group, inviter, package, by_last_resort))
 }
 
 /// The private keys of our leaf and of every node above it in which we are not unmerged must have come with

@@ -50,6 +50,15 @@ pub(crate) enum Parcel {
         #[serde(default)]
         place: Option<Box<NewMailbox>>,
     },
+    /// A commit that moves the conversation and goes to inboxes, because its mailbox is no place to go on in:
+    /// once the new one is there.
+    Repair {
+        /// As MLS has it.
+        #[serde(with = "serde_bytes")]
+        commit: Vec<u8>,
+        /// The new mailbox.
+        place: Box<NewMailbox>,
+    },
     /// Something sealed to an inbox.
     Inbox {
         /// The relay's URL.
@@ -203,14 +212,25 @@ impl Parcel {
     pub(crate) fn sealed(&self) -> Option<&SealedPost> {
         match self {
             Self::Message { sealed, .. } => sealed.as_ref(),
+            Self::Repair { .. } => None,
             Self::Commit { sealed, .. } | Self::Inbox { sealed, .. } => Some(sealed),
         }
     }
 
-    /// Likewise, to be changed.
+    /// The mailbox that has to be made for it, to be changed.
+    pub(crate) fn place_mut(&mut self) -> Option<&mut NewMailbox> {
+        match self {
+            Self::Commit { place, .. } => place.as_deref_mut(),
+            Self::Repair { place, .. } => Some(place),
+            Self::Message { .. } | Self::Inbox { .. } => None,
+        }
+    }
+
+    /// [`Self::sealed`], to be changed.
     pub(crate) fn sealed_mut(&mut self) -> Option<&mut SealedPost> {
         match self {
             Self::Message { sealed, .. } => sealed.as_mut(),
+            Self::Repair { .. } => None,
             Self::Commit { sealed, .. } | Self::Inbox { sealed, .. } => Some(sealed),
         }
     }

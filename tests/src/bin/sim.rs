@@ -1,10 +1,10 @@
-//! `cargo xtask sim --seeds N [--seed S] [--profile plain|hostile]`: plays the simulation for many seeds. The
-//! last line is `N passed, M failed`.
+//! `cargo xtask sim --seeds N [--seed S] [--profile plain|hostile|repair]`: plays the simulation for many
+//! seeds. The last line is `N passed, M failed`.
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use posthorn_tests::sim::{LIES, STEPS, Scenario, lie, run, siege};
+use posthorn_tests::sim::{LIES, STEPS, Scenario, lie, repair, run, siege};
 
 /// Deterministic simulation of devices, a relay, and a network on which much goes wrong.
 #[derive(Parser)]
@@ -19,15 +19,20 @@ struct Args {
     /// some minutes.
     #[arg(long, default_value_t = 20)]
     rounds: u32,
-    /// What is played: people while much goes wrong, or a siege by all who mean harm.
+    /// What is played: people while much goes wrong, a siege by all who mean harm, or what does not pass by
+    /// itself and is repaired.
     #[arg(long, value_enum, default_value_t = Profile::Plain)]
     profile: Profile,
+    /// With `--profile repair`: nobody can be asked for help, so that a seed has to fail to pass.
+    #[arg(long)]
+    helpless: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Profile {
     Plain,
     Hostile,
+    Repair,
 }
 
 fn main() -> ExitCode {
@@ -45,7 +50,15 @@ fn main() -> ExitCode {
     };
     for seed in args.seed..args.seed + args.seeds {
         let replay = format!("cargo xtask sim --seeds 1 --seed {seed}");
-        if args.profile == Profile::Plain {
+        if args.profile == Profile::Repair {
+            let result = caught(move || repair(seed, args.helpless)).map(|healed| format!("{healed:?}"));
+            let result = match (args.helpless, result) {
+                (true, Ok(text)) => Err(format!("it healed without help: {text}")),
+                (true, Err(error)) => Ok(format!("fails as it should: {}", &error[..error.len().min(80)])),
+                (false, result) => result,
+            };
+            count(format!("repair, seed {seed}"), format!("{replay} --profile repair"), result);
+        } else if args.profile == Profile::Plain {
             let result = caught(move || run(Scenario::Talk, seed)).map(|report| format!("{report:?}"));
             count(format!("talk, seed {seed}"), replay, result);
         } else {
@@ -59,7 +72,7 @@ fn main() -> ExitCode {
             }
         }
     }
-    if args.profile == Profile::Hostile {
+    if args.profile != Profile::Plain {
         println!("{passed} passed, {failed} failed");
         return if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }

@@ -148,8 +148,10 @@ fn everything_sent(world: &World, id: &GroupId, views: &[View], sent: &[Sent]) -
         };
         for view in views.iter().filter(|view| is_active(view) && view.device != *device) {
             // A device has everything since it joined last; who began the conversation never joined.
-            let joined =
-                view.messages.iter().filter(|m| matches!(m.body, Body::Notice(Notice::Joined { .. })));
+            let joined = view
+                .messages
+                .iter()
+                .filter(|m| matches!(m.body, Body::Notice(Notice::Joined { .. } | Notice::Returned { .. })));
             let joined = joined.filter_map(at).max().unwrap_or((0, 0));
             let count = view.messages.iter().filter(|message| message.text() == Some(text)).count();
             if joined < seq && count != 1 {

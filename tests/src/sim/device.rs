@@ -131,6 +131,11 @@ impl Device {
             .unwrap_or_else(|error| panic!("{}: engine failed: {error}", self.name));
         let mut rest = std::mem::take(&mut self.begun);
         for effect in effects {
+            if let Effect::Event(event) = &effect
+                && std::env::var_os("POSTHORN_SIM_TRACE").is_some()
+            {
+                eprintln!("{now} {}: {event:?}", self.name);
+            }
             match effect {
                 Effect::Event(Event::Alarm { conversation, cause, text, .. }) => {
                     self.alarms.push((conversation, cause, text));

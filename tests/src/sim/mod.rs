@@ -5,13 +5,14 @@
 //!
 //! `world` is the network and the schedule, `device` a device with its database on disk, `relay` the relay,
 //! `scenario` what the people do, `check` what must be true when everything has settled, `watch` what must be
-//! true of every frame, `hostile` a relay that lies, `siege` everybody who means harm at once, `rules` one
-//! step for each rule of the design that the others would not miss.
+//! true of every frame, `repair` what does not pass by itself, `hostile` a relay that lies, `siege` everybody
+//! who means harm at once, `rules` one step for each rule of the design that the others would not miss.
 
 mod check;
 mod device;
 mod hostile;
 mod relay;
+mod repair;
 mod rules;
 mod scenario;
 mod siege;
@@ -19,6 +20,7 @@ mod watch;
 mod world;
 
 pub use hostile::{LIES, Lie, lie};
+pub use repair::{Healed, repair};
 pub use rules::{STEPS, Step};
 pub use scenario::{Report, Scenario, run};
 #[cfg(feature = "fuzzing")]

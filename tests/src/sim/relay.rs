@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use posthorn_proto::Limits;
 use posthorn_proto::frame::ClientFrame;
+use posthorn_proto::{Incarnation, KeyHash, Limits, MailboxId};
 use posthorn_server::command::{Context, ContextParts};
 use posthorn_server::config::Rates;
 use posthorn_server::gateway::session::Session;
 use posthorn_server::live::Hub;
 use posthorn_server::secret::RelaySecret;
 use posthorn_server::store::memory::{MemoryImage, MemoryStore};
-use posthorn_server::store::{Clock, Later, Store, StoreError, StorePolicy};
+use posthorn_server::store::{Clock, Later, Mailboxes as _, Store, StoreError, StorePolicy};
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngCore as _};
 
@@ -52,6 +52,7 @@ pub(super) struct SimRelay {
     context: Arc<Context>,
     sessions: BTreeMap<Wire, Session>,
     identity: [u8; 32],
+    kept: Option<MemoryImage>,
 }
 
 impl SimRelay {
@@ -88,16 +89,41 @@ impl SimRelay {
             seed: rng.random(),
             software: "simulation".to_owned(),
         });
-        Self { clock, store, context, sessions: BTreeMap::new(), identity }
+        Self { clock, store, context, sessions: BTreeMap::new(), identity, kept: None }
     }
 
     /// Crashes and starts again: connections and openings are gone, what was answered is not.
     pub(super) fn restart(&mut self, rng: &mut StdRng) {
         self.sessions.clear();
         let image: MemoryImage = self.store.image().expect("made restartable");
+        self.begin(image, rng);
+    }
+
+    /// Keeps a copy of what is durable now.
+    pub(super) fn keep(&mut self) {
+        self.kept = self.store.image();
+    }
+
+    /// Starts again on the copy, as after a restore: in a new life.
+    pub(super) fn restore(&mut self, rng: &mut StdRng) {
+        self.sessions.clear();
+        let Some(image) = self.kept.take() else { return };
+        self.begin(image, rng);
+        self.done(self.store.renew(Incarnation::random(rng)));
+    }
+
+    /// Whoever has this turn key destroys a mailbox; whether it was good.
+    pub(super) fn destroy(&self, mailbox: MailboxId, turn_key: KeyHash) -> bool {
+        let done = self.store.destroy(mailbox, turn_key).now_or_never();
+        done.expect("the memory engine answers at once").is_ok()
+    }
+
+    fn begin(&mut self, image: MemoryImage, rng: &mut StdRng) {
+        let kept = self.kept.take();
         let hub = Hub::new();
         let store = MemoryStore::reopen(image, StorePolicy::default(), self.clock.clone(), hub.clone(), rng);
         *self = Self::with(self.clock.clone(), Arc::new(store), hub, self.identity, rng);
+        self.kept = kept;
     }
 
     /// Time passes. What is over goes, and old post ids leave memory.

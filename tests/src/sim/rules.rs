@@ -194,6 +194,10 @@ fn rolled_back(seed: u64) -> Result<(), String> {
     });
     must(kept, || "what he said is not kept".to_owned())?;
     must(causes(&world, ALICE).is_empty(), || format!("alice: {:?}", causes(&world, ALICE)))?;
+    comes_back(&mut world, BOB, conversation)?;
+    must(texts(&mut world, ALICE, conversation).contains(&"from the past".to_owned()), || {
+        "what he kept was not said".to_owned()
+    })?;
     // Somebody else can still begin something new with him: his inboxes go on.
     let anew = start(&mut world, "anew", &["bob"])?;
     say(&mut world, ALICE, anew, "hello again")?;
@@ -256,7 +260,28 @@ fn rolled_back_commit(seed: u64) -> Result<(), String> {
     must(now == Some(Cause::RolledBack), || format!("bob's conversation is {now:?}"))?;
     must(!texts(&mut world, ALICE, conversation).contains(&"from the past".to_owned()), || {
         "he went on".to_owned()
+    })?;
+    comes_back(&mut world, BOB, conversation)?;
+    must(texts(&mut world, ALICE, conversation).contains(&"from the past".to_owned()), || {
+        "what he kept was not said".to_owned()
     })
+}
+
+/// The others take a device in again that has lost the thread, and it goes on under its old history.
+fn comes_back(world: &mut World, device: usize, conversation: GroupId) -> Result<(), String> {
+    for _ in 0..20_000 {
+        if state(world, device, conversation) == Some(ConversationState::Active) {
+            world.settle()?;
+            let returned = |body: &Body| matches!(body, Body::Notice(Notice::Returned { .. }));
+            let history = history_of(world, device, conversation);
+            return must(history.iter().any(|entry| returned(&entry.body)), || {
+                "nobody brought it back".to_owned()
+            });
+        }
+        world.step();
+    }
+    let now = state(world, device, conversation);
+    Err(format!("{} does not come back: {now:?}", world.devices[device].name))
 }
 
 fn copied(seed: u64) -> Result<(), String> {
@@ -267,7 +292,9 @@ fn copied(seed: u64) -> Result<(), String> {
     world.run(600);
     let states = [suspended(&mut world, BOB, conversation), suspended(&mut world, copy, conversation)];
     let running = states.iter().filter(|cause| cause.is_none()).count();
-    let stopped = |cause: &Option<Cause>| matches!(cause, Some(Cause::OpenedElsewhere | Cause::RolledBack));
+    let stopped = |cause: &Option<Cause>| {
+        matches!(cause, Some(Cause::OpenedElsewhere | Cause::RolledBack | Cause::ReadKeyRefused))
+    };
     must(running <= 1 && states.iter().any(stopped), || format!("bob and his copy: {states:?}"))?;
     let warned = [BOB, copy].iter().any(|device| causes(&world, *device).contains(&Cause::OpenedElsewhere));
     must(warned, || "neither was told".to_owned())

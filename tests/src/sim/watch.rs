@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use posthorn_client::engine::Link;
 use posthorn_proto::frame::{ClientFrame, Post, Request, ServerBody, ServerFrame};
-use posthorn_proto::{MailboxId, PostId, PostKey, Token};
+use posthorn_proto::{KeyHash, MailboxId, PostId, PostKey, Token};
 
 use super::world::Wire;
 
@@ -53,6 +53,10 @@ pub(super) struct Watch {
     pub(super) last_resorts: BTreeMap<usize, u32>,
     /// How far each device has acknowledged each mailbox.
     pub(super) acknowledged: BTreeMap<(usize, MailboxId), u64>,
+    /// The turn keys that each mailbox was to be locked by, in order.
+    pub(super) turned: BTreeMap<MailboxId, Vec<KeyHash>>,
+    /// Bytes left in inboxes, repeats included.
+    pub(super) inbox_bytes: u64,
     /// What was wrong.
     wrong: Vec<String>,
 }
@@ -75,11 +79,20 @@ impl Watch {
                     self.public.insert(create.mailbox);
                 }
                 self.token(&create.token, create.mailbox);
+                if wire.1.link != Link::Account && wire.1.link != Link::Inbox {
+                    self.turned.entry(create.mailbox).or_default().push(create.turn_key_hash);
+                }
             }
             Request::Post(post) => {
                 let shelf = self.shelves.entry(post.mailbox).or_insert_with(|| Shelf::new(wire.1.link));
                 shelf.key = Some(post.post_key.clone());
                 shelf.envelopes.push(post.envelope.clone());
+                if wire.1.link == Link::Post {
+                    self.inbox_bytes += post.envelope.len() as u64;
+                }
+                if let Some(turn) = &post.turn {
+                    self.turned.entry(post.mailbox).or_default().push(turn.turn.turn_key_hash);
+                }
                 self.post(wire.0, post);
             }
             Request::Ack(ack) => {

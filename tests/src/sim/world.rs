@@ -79,6 +79,8 @@ pub(super) struct World {
     folder: tempfile::TempDir,
     /// Tells all that happens on standard error, for whoever looks for the reason of a failure.
     trace: bool,
+    /// Whatever is left in inboxes gets lost.
+    pub(super) mute_inboxes: bool,
     /// Devices that have no network.
     away: BTreeSet<usize>,
     /// Steps taken, for reports.
@@ -107,6 +109,7 @@ impl World {
             folder: folder.expect("a folder for the databases"),
             trace: std::env::var_os("POSTHORN_SIM_TRACE").is_some(),
             away: BTreeSet::new(),
+            mute_inboxes: false,
             steps: 0,
         }
     }
@@ -164,6 +167,20 @@ impl World {
         }
     }
 
+    /// Every conversation of a device with what is in it, for whoever looks for the reason of a failure.
+    pub(super) fn tell_history(&mut self, device: usize) {
+        if !self.trace {
+            return;
+        }
+        for one in self.conversations(device) {
+            let name = &self.devices[device].name;
+            eprintln!("{name}: {:?} of {:?}, {:?}, epoch {}", one.id, one.group, one.state, one.epoch);
+            for entry in super::check::history(self, device, one.id) {
+                eprintln!("  {:?} {:?} {:?}", entry.place, entry.seq, entry.body);
+            }
+        }
+    }
+
     fn input(&mut self, device: usize, input: Input) {
         self.tell(device, &input);
         let effects = self.devices[device].handle(input, self.now);
@@ -191,6 +208,12 @@ impl World {
                 Effect::Disconnect(link) => self.cut(&(device, link)),
                 Effect::Send(link, mut frame) => {
                     let wire = (device, link);
+                    if self.mute_inboxes
+                        && wire.1.link == Link::Post
+                        && matches!(frame.body, Request::Post(_))
+                    {
+                        continue;
+                    }
                     if let Some(patch) = &mut self.patch {
                         patch(device, &mut frame);
                     }
@@ -275,6 +298,34 @@ impl World {
     /// It has one again.
     pub(super) fn come_back(&mut self, device: usize) {
         self.away.remove(&device);
+    }
+
+    /// Keeps a copy of the relay's store, for [`World::restore_relay`].
+    pub(super) fn keep_relay(&mut self) {
+        self.relay.keep();
+    }
+
+    /// The relay's store is put back to the copy, and starts a new life.
+    pub(super) fn restore_relay(&mut self) {
+        let wires: Vec<Wire> = self.wires.keys().cloned().collect();
+        self.wires.clear();
+        wires.iter().for_each(|wire| self.watch.ended(wire));
+        self.relay.restore(&mut self.rng);
+        for wire in wires {
+            self.input(wire.0, Input::Disconnected(wire.1, "the relay is restored".to_owned()));
+        }
+    }
+
+    /// The mailbox into which was posted last is destroyed.
+    pub(super) fn destroy_busiest(&mut self) {
+        let last = self.watch.posted.iter().rev().map(|(_, mailbox, _)| *mailbox);
+        let talk = last.into_iter().find(|mailbox| self.watch.turned.contains_key(mailbox));
+        let Some(mailbox) = talk else { return };
+        for lock in self.watch.turned[&mailbox].iter().rev() {
+            if self.relay.destroy(mailbox, *lock) {
+                return;
+            }
+        }
     }
 
     /// Every connection of a device breaks.

@@ -827,7 +827,7 @@ fn a_suspended_conversation_says_why_and_what_becomes_of_what_is_written() {
     assert!(matches!(&enter(&mut app, "later")[..], [Order::Send { .. }]));
     // Where waiting may not help, it says what does, as docs/causes.md.
     let mut list = app.conversations.clone();
-    let cause = Cause::RelayRolledBack;
+    let cause = Cause::RelayChanged;
     list[0].state = ConversationState::Suspended(Suspension {
         cause,
         since: NOW,

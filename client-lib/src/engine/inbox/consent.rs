@@ -3,6 +3,7 @@
 
 use super::held::RemovedFrom;
 use super::invitation::Declined;
+use super::rejoin::Rejoined;
 use super::strangers::CONVERSATIONS;
 use crate::content::Invitation;
 use crate::conversation::invited::{Invited, get_invited, list_invited, put_invited};
@@ -28,6 +29,9 @@ impl Step<'_> {
         if !self.is_its_key(&invitation.relay)? {
             let text = "an invitation to a relay that is known here by another key";
             return self.inbox_alarm(None, Cause::BadInvitation, text);
+        }
+        if matches!(self.rejoin(purpose, &invitation)?, Rejoined::Done) {
+            return Ok(());
         }
         if let Some(reading) = Reading::load(self.tx, &invitation.mailbox)? {
             return self.hold(&inviter, &reading, &invitation, purpose);
@@ -211,7 +215,7 @@ impl Step<'_> {
         })?;
         let Err(error) = joined else { return Ok(Ok(())) };
         let declined = declined.unwrap_or_else(|| Declined::new(Cause::BadInvitation, error.to_string()));
-        if declined.ask_again {
+        if declined.ask_again && !self.is_in_touch(invitation)? {
             self.refuse_welcome(invitation, declined.cause)?;
         }
         Ok(Err(declined))

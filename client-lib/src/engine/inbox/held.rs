@@ -2,6 +2,7 @@
 //! there, and may then lead back into the conversation (rules 27, 28).
 
 use super::consent::WAITS;
+use super::rejoin::Rejoined;
 use crate::content::Invitation;
 use crate::conversation::invited::{Held, Invited, hold_invited, list_invited, remove_invited};
 use crate::conversation::{Cause, Conversation, ConversationId};
@@ -77,12 +78,18 @@ impl Step<'_> {
                 remove_invited(self.tx, &id)?;
                 continue;
             };
+            let purpose = if held.apart { Purpose::PublicInbox } else { Purpose::PrivateInbox };
+            if !people::is_blocked(self.tx, &held.inviter)?
+                && matches!(self.rejoin(purpose, &invitation)?, Rejoined::Done)
+            {
+                remove_invited(self.tx, &id)?;
+                continue;
+            }
             if let Some(there) = self.live.places.get(&mailbox).copied() {
                 self.look_at_held(id, there, &held, &invitation)?;
                 continue;
             }
             remove_invited(self.tx, &id)?;
-            let purpose = if held.apart { Purpose::PublicInbox } else { Purpose::PrivateInbox };
             let done = self.attempt(|step| step.invited(purpose, invitation))?;
             if let Err(error) = done {
                 self.inbox_alarm(None, Cause::BadInvitation, error.to_string())?;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 /// A joiner updates its leaf within this time, milliseconds, jittered (rule 23); at once after a last-resort
 /// join (rule 15).
-const UPDATE_WITHIN: u64 = 30_000;
+pub(super) const UPDATE_WITHIN: u64 = 30_000;
 
 /// Groups that were joined by the last-resort key package.
 const JOINED: Table<[u8; 32], Joined> = Table::new("joined");
@@ -90,6 +90,7 @@ impl Step<'_> {
             Conversation::new(invitation.group, &relay, invitation.mailbox, ConversationState::Active);
         (record.epoch, record.place) = (epoch, place);
         record.inviter = Some(by.clone());
+        record.healing.followed = invitation.repaired;
         (record.leaf_since, record.leaf_seq) = (self.now, invitation.seq);
         // What was said before we came counts as neither got nor read by us, and is not ours to confirm.
         record.receipt_sent = Receipt { delivered: invitation.seq, read: invitation.seq };
@@ -125,7 +126,7 @@ impl Step<'_> {
         Ok(true)
     }
 
-    fn reading_of(
+    pub(super) fn reading_of(
         &mut self,
         id: ConversationId,
         invitation: &Invitation,
@@ -143,7 +144,7 @@ impl Step<'_> {
 }
 
 /// Whether the group is the one that the invitation speaks of, and the inviter is in it.
-fn fits(invitation: &Invitation, join: &PendingJoin<'_>) -> Result<(), Declined> {
+pub(super) fn fits(invitation: &Invitation, join: &PendingJoin<'_>) -> Result<(), Declined> {
     let wrong = |text: &str| Err(Declined::new(Cause::BadInvitation, text));
     let inviter = invitation.inviter.identity();
     let own = join.members().iter().find(|member| member.leaf == join.own_leaf());

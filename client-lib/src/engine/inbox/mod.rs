@@ -8,6 +8,7 @@ mod held;
 mod invitation;
 mod post;
 mod refused_welcome;
+mod rejoin;
 pub(super) mod strangers;
 
 use super::mailbox::Arrival;
@@ -37,6 +38,10 @@ impl Step<'_> {
                 }
             }
             Ok(InboxMessage::WelcomeRefused(refused)) => self.welcome_refused(&refused),
+            Ok(InboxMessage::Help(unverified)) => match unverified.verify() {
+                Ok(help) => self.help_asked(&help),
+                Err(error) => self.inbox_alarm(None, Cause::BadInvitation, error.to_string()),
+            },
             // Of a kind that a later version knows.
             Ok(InboxMessage::Unknown) => Ok(()),
             Err(error) => self.inbox_alarm(None, Cause::BadInvitation, error.to_string()),

@@ -62,7 +62,7 @@ impl Step<'_> {
         let mailbox = delivery.mailbox;
         let Some(mut reading) = Reading::load(self.tx, &mailbox)? else { return Ok(()) };
         if delivery.seq <= reading.seq {
-            return self.seen_before(&reading, delivery);
+            return self.seen_before(&reading, delivery).map(drop);
         }
         if delivery.seq > reading.seq + 1 {
             let text = "the relay has lost something that lay in an inbox";
@@ -93,23 +93,25 @@ impl Step<'_> {
         }
     }
 
-    /// Redelivery is normal; another envelope under a seq that we have is not (C4).
-    pub(super) fn seen_before(&mut self, reading: &Reading, delivery: &Delivery) -> Result<(), Error> {
+    /// Redelivery is normal; another envelope under a seq that we have is not (C4). Whether it is the same,
+    /// as far as is still known.
+    pub(super) fn seen_before(&mut self, reading: &Reading, delivery: &Delivery) -> Result<bool, Error> {
         let mailbox = &delivery.mailbox;
         let before = match delivery.seq {
-            0 => return Ok(()),
+            0 => return Ok(true),
             1 => Some(Chain::START),
             seq => chain_at(self.tx, mailbox, seq - 1)?,
         };
         let (Some(before), Some(known)) = (before, chain_at(self.tx, mailbox, delivery.seq)?) else {
-            return Ok(());
+            return Ok(true);
         };
         let turn = TurnHash::of(delivery.turn.as_ref());
-        if before.next(delivery.seq, &delivery.post_id, &turn, &delivery.envelope) != known {
+        let is_same = before.next(delivery.seq, &delivery.post_id, &turn, &delivery.envelope) == known;
+        if !is_same {
             let text = "the relay showed another envelope under a seq that was read before";
             self.alarm(reading.purpose.conversation(), Cause::ChainMismatch, Some(delivery.seq), text);
         }
-        Ok(())
+        Ok(is_same)
     }
 
     /// The relay has lost an envelope that it had promised to keep (finding: a hole that is told is waited

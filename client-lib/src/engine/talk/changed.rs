@@ -25,6 +25,13 @@ impl Talk<'_, '_> {
             let text = "the lock was turned in another way than its commit says";
             return Ok(After::Suspend(Cause::BadTurn, text));
         }
+        if change.outcome().keys.is_none() && self.has_open_requests()? {
+            // Whoever takes us out does what we asked for: the invitation leads back.
+            return Ok(After::Suspend(
+                Cause::Evicted,
+                "a member takes this device out and in again, as it asked",
+            ));
+        }
         if self.leads_astray(&change.outcome().info.place)? {
             let text = "a commit moves the conversation to where this device reads something else";
             return Ok(After::Suspend(Cause::BadCommit, text));
@@ -41,6 +48,7 @@ impl Talk<'_, '_> {
         let (added, removed) = (self.named_all(&outcome.added)?, self.named_all(&outcome.removed)?);
         self.epoch_began(&outcome, added, removed, seq)?;
         self.end_exchanges(&outcome.removed)?;
+        self.answered_by_another(&outcome.removed)?;
         Ok(match &outcome.keys {
             None => After::End(ConversationState::Removed),
             Some(_) if outcome.info.place.number != self.record().place => After::Moved,
@@ -85,6 +93,7 @@ impl Talk<'_, '_> {
             let relay = outcome.info.place.relay.url.to_string();
             self.notice(Some(seq), Notice::Moved { by, relay })?;
         }
+        self.were_added(&outcome.added)?;
         self.look_again();
         self.tell();
         Ok(())

@@ -3,6 +3,7 @@
 //! blocks (rule 9). What goes wrong is rolled back to before the delivery, and suspends the conversation
 //! (rule 28).
 
+use posthorn_proto::Incarnation;
 use posthorn_proto::chain::Chain;
 use posthorn_proto::frame::{Delivery, OpenState};
 
@@ -15,6 +16,9 @@ use crate::engine::{Error, LinkId, Step};
 use crate::envelope::Slot;
 use crate::group::{GroupError, Received};
 use crate::outbox::{self, SealedPost};
+
+/// What is said when the relay has something else than was read.
+const ANOTHER_PAST: &str = "what the relay has here is not what was read from it: its store was put back";
 
 /// How the conversation goes on after a delivery.
 pub(in crate::engine) enum After {
@@ -68,9 +72,17 @@ impl Talk<'_, '_> {
         let mailbox = self.record().mailbox;
         let Some(mut reading) = self.reading().cloned() else { return Ok(()) };
         reading.claimed();
+        let known = reading.incarnation;
+        if let Some(cause) = self.is_another_past(known, state) {
+            return self.suspend(cause, ANOTHER_PAST);
+        }
         self.step.note_incarnation(&mut reading, state);
         let fresh = reading.pause.is_none();
         let contradiction = crate::engine::mailbox::contradiction(&reading, state);
+        if matches!(contradiction, Some((Cause::RelayRolledBack, _))) {
+            // Only the life in which we read can have what we read.
+            reading.incarnation = known;
+        }
         self.open.changed = true;
         self.open.reading = Some(reading.clone());
         match contradiction {
@@ -102,16 +114,31 @@ impl Talk<'_, '_> {
         Ok(())
     }
 
+    /// Whether the mailbox is suspended because it is not the one that was read, and still is not: numbers
+    /// that fit by now prove nothing (rule 8).
+    fn is_another_past(&self, known: Option<Incarnation>, state: &OpenState) -> Option<Cause> {
+        let ConversationState::Suspended(why) = &self.record().state else { return None };
+        let is_another = match why.cause {
+            Cause::RelayRolledBack => known.is_some_and(|known| known != state.incarnation),
+            Cause::ChainMismatch => true,
+            _ => false,
+        };
+        is_another.then_some(why.cause)
+    }
+
     fn delivered(&mut self, link: &LinkId, delivery: &Delivery) -> Result<(), Error> {
-        let Some(reading) = self.open.reading.as_ref() else { return Ok(()) };
+        let Some(reading) = self.open.reading.clone() else { return Ok(()) };
         if delivery.seq <= reading.seq {
-            return self.step.seen_before(reading, delivery);
+            return match self.step.seen_before(&reading, delivery)? {
+                true => Ok(()),
+                false => self.suspend(Cause::ChainMismatch, ANOTHER_PAST),
+            };
         }
         if delivery.seq > reading.seq + 1 {
             let text = "the relay skipped envelopes that it had not told to be expired";
             return self.suspend(Cause::Gap, text);
         }
-        let arrival = Arrival::at(reading, delivery);
+        let arrival = Arrival::at(&reading, delivery);
         let taken = self.guarded(|talk| match talk.step.passing_over {
             true => talk.pass_over(&arrival),
             false => talk.take(&arrival),

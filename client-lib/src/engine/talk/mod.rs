@@ -5,20 +5,22 @@
 //!
 //! In the order of a conversation's life: `start`, `create` (its mailbox), `candidate` (whom to add),
 //! `commit` (wishes into commits), `invite`, `post` (what is said), `deliver` (what comes: `said` by members,
-//! `changed` by commits), `receipt`, `moving` (to another mailbox), `suspend` (what cannot go on), `leave`;
-//! `look` tells all of it to the app.
+//! `changed` by commits), `receipt`, `moving` (to another mailbox), `suspend` (what cannot go on), `heal` and
+//! `repair` (what is done about that), `leave`; `look` tells all of it to the app.
 
 mod candidate;
 mod changed;
 mod commit;
 mod create;
 mod deliver;
+mod heal;
 mod invite;
 mod leave;
 mod look;
 mod moving;
 mod post;
 mod receipt;
+mod repair;
 mod said;
 pub(super) mod slot;
 mod start;
@@ -199,13 +201,12 @@ impl Talk<'_, '_> {
             }
             ConversationState::Active | ConversationState::Leaving => {
                 self.resolve_candidates()?;
+                self.answer_heard()?;
                 self.renew_leaf()?;
                 self.progress_posts()
             }
-            ConversationState::Invited
-            | ConversationState::Left
-            | ConversationState::Removed
-            | ConversationState::Suspended(_) => Ok(()),
+            ConversationState::Suspended(_) => self.heal(),
+            ConversationState::Invited | ConversationState::Left | ConversationState::Removed => Ok(()),
         }
     }
 }

@@ -4,7 +4,8 @@
 //! The mover makes the mailbox first, with everybody admitted. The commit is posted where the conversation
 //! is, and the relay orders it like any other; if it loses its race, the mailbox is destroyed again. Nobody
 //! is told a key: each member claims its reader by the one that the new epoch gives it. What was not yet read
-//! back is sealed anew for the new place, under its message id.
+//! back is sealed anew for the new place, under its message id. `repair` moves
+//! without the old mailbox.
 
 use posthorn_proto::chain::Chain;
 use posthorn_proto::frame::{Ack, ClientFrame, Request};
@@ -108,9 +109,8 @@ impl Talk<'_, '_> {
 
     /// Asks the relay for the mailbox of the commit that waits for it.
     pub(super) fn make_place(&mut self, row: i64) -> Result<(), Error> {
-        let Some(Parcel::Commit { place: Some(mut place), .. }) = outbox::get(self.step.tx, row)? else {
-            return Ok(());
-        };
+        let mut parcel = outbox::get(self.step.tx, row)?;
+        let Some(mut place) = parcel.as_mut().and_then(Parcel::place_mut).cloned() else { return Ok(()) };
         let reading = Reading::load(self.step.tx, &place.mailbox)?;
         let Some(link) = reading.and_then(|reading| reading.link()) else { return Ok(()) };
         let id = self.id;
@@ -135,15 +135,20 @@ impl Talk<'_, '_> {
     pub(super) fn change_place(&mut self, change: impl FnOnce(&mut NewMailbox)) -> Result<(), Error> {
         let Some(row) = self.record().commit_row else { return Ok(()) };
         let Some(mut parcel) = outbox::get(self.step.tx, row)? else { return Ok(()) };
-        if let Parcel::Commit { place: Some(place), .. } = &mut parcel {
+        if let Some(place) = parcel.place_mut() {
             change(place);
             outbox::update(self.step.tx, row, &parcel)?;
         }
         Ok(())
     }
 
-    /// The relay has it: the commit can be posted.
+    /// The relay has it: the commit can be posted, or is true by that.
     pub(super) fn place_made(&mut self) -> Result<(), Error> {
+        if let Some(row) = self.record().commit_row
+            && let Some(Parcel::Repair { commit, .. }) = outbox::get(self.step.tx, row)?
+        {
+            return self.finish_repair(row, commit);
+        }
         self.change_place(|place| place.is_made = true)?;
         self.look_again();
         Ok(())
@@ -154,23 +159,33 @@ impl Talk<'_, '_> {
         let Some(row) = self.record().commit_row else { return Ok(()) };
         match outbox::get(self.step.tx, row)? {
             Some(Parcel::Commit { intent, .. }) => self.drop_commit(intent, why),
+            Some(Parcel::Repair { .. }) => {
+                self.alarm(Cause::Refused, None, format!("the relay makes no mailbox to go on in: {why}"));
+                self.give_up_repair()
+            }
             _ => Ok(()),
         }
     }
 
+    pub(super) fn give_up_repair(&mut self) -> Result<(), Error> {
+        self.group(|group, _| group.clear_pending())?;
+        self.give_up_commit()
+    }
+
     /// Our commit will not be, and neither will the place that it was to move to.
-    pub(super) fn give_up_commit(&mut self) -> Result<(), Error> {
+    pub(in crate::engine) fn give_up_commit(&mut self) -> Result<(), Error> {
         let Some(row) = self.change().commit_row.take() else { return Ok(()) };
-        let parcel = outbox::get(self.step.tx, row)?;
+        let mut parcel = outbox::get(self.step.tx, row)?;
         outbox::remove(self.step.tx, row)?;
-        let Some(Parcel::Commit { place: Some(place), .. }) = parcel else { return Ok(()) };
+        let Some(place) = parcel.as_mut().and_then(Parcel::place_mut) else { return Ok(()) };
         let reading = Reading::load(self.step.tx, &place.mailbox)?;
         if let Some(link) = reading.and_then(|reading| reading.link()).filter(|_| place.token.is_some()) {
             // Whoever does not hear of it forgets it after half a year (rule 16).
             let destroy = Request::Destroy { mailbox: place.mailbox, turn_key: place.turn_key() };
             self.step.request(&link, destroy, Pending::Ping);
         }
-        self.stop_reading(&place.mailbox)
+        let mailbox = place.mailbox;
+        self.stop_reading(&mailbox)
     }
 
     fn stop_reading(&mut self, mailbox: &MailboxId) -> Result<(), Error> {
@@ -190,14 +205,17 @@ impl Talk<'_, '_> {
     /// Goes on where the group is now. What this device read before is closed for it; what is still to be
     /// said is said there.
     pub(in crate::engine) fn follow(&mut self) -> Result<(), Error> {
+        self.follow_with(Vec::new())
+    }
+
+    /// Likewise; what others may lack of what we said before is said again first.
+    pub(super) fn follow_with(&mut self, again: Vec<Parcel>) -> Result<(), Error> {
         let (place, (reader, claim)) =
             self.group(|group, _| Ok((group.info().place.clone(), group.claim_key()?)))?;
         let mut reading = self.reading_at(&place, reader);
         let relay = self.step.known_address(&place.relay)?;
         relay.url.as_str().clone_into(&mut reading.relay);
-        self.leave_place()?;
-        let before = self.record().mailbox;
-        outbox::readdress(self.step.tx, &before, &place.mailbox)?;
+        self.leave_for(&place.mailbox, again)?;
         let record = self.change();
         record.leads_to(&relay, place.mailbox);
         record.place = place.number;
@@ -209,6 +227,21 @@ impl Talk<'_, '_> {
         self.look_again();
         self.tell();
         Ok(())
+    }
+
+    /// Takes what is still to be said from here to another mailbox, behind what is said again.
+    pub(in crate::engine) fn leave_for(
+        &mut self,
+        there: &MailboxId,
+        again: Vec<Parcel>,
+    ) -> Result<(), Error> {
+        self.leave_place()?;
+        let here = self.record().mailbox;
+        for parcel in again {
+            outbox::put(self.step.tx, there, &parcel)?;
+        }
+        // Where it stays the same mailbox, what waits goes behind that, too.
+        outbox::readdress(self.step.tx, &here, there).map_err(Error::from)
     }
 
     /// It has moved: whoever else wanted that has it, or was overtaken.

@@ -87,7 +87,7 @@ impl Talk<'_, '_> {
                 self.group(|group, _| group.clear_pending())?;
                 self.give_up_commit()?;
             }
-            Parcel::Inbox { .. } => {}
+            Parcel::Repair { .. } | Parcel::Inbox { .. } => {}
         }
         Ok(())
     }
@@ -96,6 +96,9 @@ impl Talk<'_, '_> {
     fn post_commit(&mut self, link: &LinkId) -> Result<(), Error> {
         let Some(row) = self.record().commit_row else { return Ok(()) };
         let Some(Parcel::Commit { sealed, turn, place, .. }) = outbox::get(self.step.tx, row)? else {
+            // A repair that is not needed any more: the reason has passed.
+            self.give_up_repair()?;
+            self.look_again();
             return Ok(());
         };
         if place.is_some_and(|place| !place.is_made) {
@@ -244,7 +247,7 @@ impl Talk<'_, '_> {
                     self.drop_commit(intent, &refusal.message)?;
                     self.look_again();
                 }
-                Some(Parcel::Inbox { .. }) | None => {}
+                Some(Parcel::Repair { .. } | Parcel::Inbox { .. }) | None => {}
             },
         }
         Ok(())

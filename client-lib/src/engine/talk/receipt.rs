@@ -9,6 +9,7 @@ use crate::conversation::{ConversationState, MessageId, history, receipt_of, set
 use crate::engine::{Error, Event};
 use crate::group::Member;
 use crate::identity::PersonId;
+use crate::outbox;
 
 /// How long a receipt waits for a message to ride on, milliseconds.
 pub(in crate::engine) const RECEIPT_DELAY: u64 = 1_000;
@@ -92,10 +93,18 @@ impl Talk<'_, '_> {
         Ok(())
     }
 
-    /// Nobody waits for newcomers to get what was said before they came.
+    /// Nobody waits for newcomers to get what was said before they came. Who asked to be taken back gets what
+    /// we said meanwhile: above what it confirmed, once more (rule 7).
     pub(in crate::engine) fn newcomer(&mut self, member: &Member, seq: u64) -> Result<(), Error> {
         let receipt = Receipt { delivered: seq, read: seq };
         let place = self.record().place;
+        if self.has_asked(member)? {
+            let had = receipt_of(self.step.tx, &self.id, &author_of(member), place)?.delivered;
+            let mailbox = self.record().mailbox;
+            for parcel in self.lacking(place, had)? {
+                outbox::put(self.step.tx, &mailbox, &parcel)?;
+            }
+        }
         set_receipt(self.step.tx, &self.id, &author_of(member), place, receipt)?;
         Ok(())
     }

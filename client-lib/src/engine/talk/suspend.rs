@@ -81,6 +81,7 @@ impl Talk<'_, '_> {
             }
             self.tell();
             self.alarm(cause, Some(seq), text);
+            self.look_again();
         }
         Ok(())
     }
@@ -146,7 +147,7 @@ impl Talk<'_, '_> {
         Ok(())
     }
 
-    fn delete_group(&mut self) -> Result<(), Error> {
+    pub(in crate::engine) fn delete_group(&mut self) -> Result<(), Error> {
         if !self.has_group() {
             return Ok(());
         }

@@ -294,6 +294,7 @@ impl Desk {
             seq: 1,
             chain: Chain([4; 32]),
             welcome: made.welcome.clone(),
+            repaired: None,
         }
     }
 

@@ -614,6 +614,7 @@ impl World {
             seq: script.number() % (1 << 53),
             chain: Chain([script.byte(); 32]),
             welcome,
+            repaired: None,
         };
         if let Some(keys) = outcome.and_then(|outcome| outcome.keys) {
             let (mailbox, seq) = (invitation.mailbox, invitation.seq);

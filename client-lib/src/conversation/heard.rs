@@ -1,0 +1,72 @@
+//! What members' devices asked of this one because they cannot go on (rule 7): the latest of each device,
+//! kept until it is answered.
+
+use posthorn_proto::DeviceId;
+use serde::{Deserialize, Serialize};
+
+use super::ConversationId;
+use crate::content::Repaired;
+use crate::identity::PersonId;
+use crate::store::table::Queue;
+use crate::store::{StoreError, Transaction};
+
+const TABLE: Queue<ConversationId, Heard> = Queue::new("heard");
+
+/// A request of a member's device. Its signature was checked.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Heard {
+    pub(crate) person: PersonId,
+    pub(crate) device: DeviceId,
+    /// Its own number, unix milliseconds: of one device the latest counts.
+    pub(crate) at: u64,
+    /// The epoch that it could not go on in.
+    pub(crate) epoch: u64,
+    #[serde(with = "serde_bytes")]
+    pub(crate) key_package: Vec<u8>,
+    /// Its commit out of that epoch, if it moved the conversation.
+    #[serde(default)]
+    pub(crate) repair: Option<Vec<u8>>,
+    /// The repair that has led it to where it cannot stay.
+    #[serde(default)]
+    pub(crate) lost: Option<Repaired>,
+    /// When it came, unix milliseconds.
+    pub(crate) came: u64,
+    /// When to answer it, unix milliseconds; 0 once that is done.
+    pub(crate) due: u64,
+    /// We have looked at the mailbox ourselves since.
+    pub(crate) looked: bool,
+    /// When the device was added last, unix milliseconds, and in which epoch.
+    #[serde(default)]
+    pub(crate) added: (u64, u64),
+    /// How often it was answered: the day, and how many times on it.
+    pub(crate) answered: (u64, u32),
+}
+
+/// Keeps a request in place of an earlier one of the device; false if that was later.
+pub(crate) fn put_heard(tx: &Transaction<'_>, id: &ConversationId, new: Heard) -> Result<bool, StoreError> {
+    let label = TABLE.hidden(tx, &[&new.person.0[..], &new.device.0].concat());
+    match TABLE.find(tx, id, &label)? {
+        Some((_, known)) if known.at >= new.at => Ok(false),
+        Some((row, known)) => {
+            let new = Heard { answered: known.answered, added: known.added, ..new };
+            TABLE.update(tx, row, Some(&label[..]), &new).map(|()| true)
+        }
+        None => TABLE.put(tx, id, Some(&label[..]), &new).map(|_| true),
+    }
+}
+
+/// All that is kept, the oldest first.
+pub(crate) fn heard(tx: &Transaction<'_>, id: &ConversationId) -> Result<Vec<(i64, Heard)>, StoreError> {
+    TABLE.oldest(tx, id, usize::MAX)
+}
+
+/// Replaces one.
+pub(crate) fn update_heard(tx: &Transaction<'_>, row: i64, heard: &Heard) -> Result<(), StoreError> {
+    let label = TABLE.hidden(tx, &[&heard.person.0[..], &heard.device.0].concat());
+    TABLE.update(tx, row, Some(&label[..]), heard)
+}
+
+/// Forgets all.
+pub(crate) fn forget_heard(tx: &Transaction<'_>, id: &ConversationId) -> Result<(), StoreError> {
+    TABLE.remove_all(tx, id)
+}

@@ -1,0 +1,176 @@
+//! The answer to a request for a way back: an invitation that uses the key package which this device sent
+//! with it. That is our own word, so it continues the conversation that asked, under its history (rule 27).
+
+use crate::content::{Invitation, Receipt};
+use crate::conversation::healing::Healing;
+use crate::conversation::heard::{heard, update_heard};
+use crate::conversation::invited::{Held, Invited, hold_invited};
+use crate::conversation::{Cause, Conversation, ConversationId, ConversationState, Notice};
+use crate::engine::mailbox::reading::{Purpose, Reading};
+use crate::engine::talk::Talk;
+use crate::engine::{Error, Step, people};
+use crate::group::{PendingJoin, Provider};
+use crate::identity::PersonId;
+
+use super::invitation::{Declined, UPDATE_WITHIN, fits};
+
+/// What came of it.
+pub(super) enum Rejoined {
+    /// It answers no request of ours.
+    No,
+    /// It is done with: followed, or kept until it may be.
+    Done,
+}
+
+impl Step<'_> {
+    /// Follows an invitation if it answers a request of ours.
+    pub(super) fn rejoin(&mut self, purpose: Purpose, invitation: &Invitation) -> Result<Rejoined, Error> {
+        let inviter = PersonId::from(&invitation.inviter.identity());
+        self.flush()?;
+        let now = self.now;
+        let mut all = Conversation::all(self.tx)?;
+        all.retain(|(_, record)| record.group == invitation.group && !record.healing.asked.is_empty());
+        for (id, _) in all {
+            let (record, is_open) =
+                self.talk_known(&id, |talk| Ok((talk.record().clone(), talk.has_open_requests()?)))?;
+            let by_member = record.members.iter().any(|member| member.person == inviter);
+            if !record.is_read() || !by_member || !is_open {
+                continue;
+            }
+            // The mailbox must be this conversation's, or nobody's yet.
+            let there = Reading::load(self.tx, &invitation.mailbox)?;
+            if there.is_some_and(|reading| reading.purpose != Purpose::Conversation(id)) {
+                continue;
+            }
+            // We repaired it a moment ago: those who follow will say so, and then nobody has to come back.
+            if record.healing.alone_until > now {
+                return self.rejoin_later(&record, purpose, inviter, invitation);
+            }
+            let mut not_for_us = false;
+            let done = self.attempt(|step| {
+                step.talk_known(&id, |talk| match talk.come_back(invitation)? {
+                    Ok(()) => Ok(()),
+                    Err(declined) => {
+                        not_for_us = true;
+                        // As an error it leaves nothing behind.
+                        Err(declined.into())
+                    }
+                })
+            })?;
+            match done {
+                Ok(()) => return Ok(Rejoined::Done),
+                // It may lead back to where we read, the old way (`held`). It begins no second conversation:
+                // what was asked for and came too late would.
+                Err(_) if not_for_us && record.mailbox == invitation.mailbox => return Ok(Rejoined::No),
+                Err(_) if not_for_us => return Ok(Rejoined::Done),
+                Err(error) => self.inbox_alarm(Some(id), Cause::BadInvitation, error.to_string())?,
+            }
+        }
+        Ok(Rejoined::No)
+    }
+
+    /// Whether this device takes part in that conversation, or has asked to be taken in again: then a Welcome
+    /// that does not open is one too many, and another would end what one of them began.
+    pub(super) fn is_in_touch(&mut self, invitation: &Invitation) -> Result<bool, Error> {
+        let inviter = PersonId::from(&invitation.inviter.identity());
+        let is_it = |record: &Conversation| {
+            record.group == invitation.group
+                && record.members.iter().any(|member| member.person == inviter)
+                && (record.state == ConversationState::Active || !record.healing.asked.is_empty())
+        };
+        Ok(Conversation::all(self.tx)?.iter().any(|(_, record)| is_it(record)))
+    }
+
+    fn rejoin_later(
+        &mut self,
+        record: &Conversation,
+        purpose: Purpose,
+        inviter: PersonId,
+        invitation: &Invitation,
+    ) -> Result<Rejoined, Error> {
+        let held = Invited {
+            inviter,
+            group: invitation.group,
+            apart: purpose == Purpose::PublicInbox,
+            invitation: invitation.to_bytes(),
+            received_at: self.now,
+            held_for: None,
+        };
+        let id = ConversationId::random(self.rng);
+        hold_invited(self.tx, &id, Held { mailbox: record.mailbox, again: true }, &held)?;
+        Ok(Rejoined::Done)
+    }
+}
+
+impl Talk<'_, '_> {
+    /// Takes the place of our old seat in the group by a new one. An outer error, and a refusal, are to be
+    /// rolled back.
+    fn come_back(&mut self, invitation: &Invitation) -> Result<Result<(), Declined>, Error> {
+        let declined = |text: &str| Ok(Err(Declined::new(Cause::BadInvitation, text)));
+        let mut asked = self.record().healing.asked.clone();
+        let own = self.step.own()?;
+        let leaving = self.record().is_leaving();
+        self.give_up_commit()?;
+        self.delete_group()?;
+        let provider = Provider::new(self.step.tx, Some(self.id));
+        let join = match PendingJoin::new(&provider, &own.leaf()?, &invitation.welcome) {
+            Ok(join) => join,
+            Err(error) if error.is_storage() => return Err(error.into()),
+            Err(error) => return declined(&error.to_string()),
+        };
+        let package = join.package().map(|package| package.0);
+        let Some(place) = asked.iter().position(|asked| Some(asked.package) == package) else {
+            return declined("it answers no request of ours");
+        };
+        let answered = asked.remove(place);
+        if let Err(declined) = fits(invitation, &join) {
+            return Ok(Err(declined));
+        }
+        let healing = &self.record().healing;
+        let is_stale = invitation.repaired == healing.followed && join.epoch() <= self.record().epoch;
+        if join.epoch() <= answered.above || is_stale {
+            return declined("it leads back to an earlier epoch");
+        }
+        if !healing.leads_on(invitation.repaired) {
+            return declined("it leads to where a repair has lost");
+        }
+        if !self.step.uses_relay(&invitation.relay.identity)? {
+            return declined("it leads to a relay that this device does not use");
+        }
+        let (epoch, place) = (join.epoch(), join.info().place.number);
+        join.finish()?;
+        people::meet(self.step.tx, &invitation.inviter)?;
+        let by = people::of_card(self.step.tx, &own, &invitation.inviter)?;
+        let relay = self.step.known_address(&invitation.relay)?;
+        let apart = self.reading().is_some_and(|reading| reading.apart);
+        let (before, lacking) = (self.record().place, self.record().everyone.delivered);
+        let again = self.lacking(before, lacking)?;
+        self.leave_for(&invitation.mailbox, again)?;
+        let reading = self.step.reading_of(self.id, invitation, &relay, apart)?;
+        let (seq, now) = (invitation.seq, self.step.now);
+        let record = self.change();
+        record.leads_to(&relay, invitation.mailbox);
+        (record.epoch, record.place, record.doubtful) = (epoch, place, None);
+        (record.leaf_since, record.leaf_seq) = (now, seq);
+        record.receipt_sent = Receipt { delivered: seq, read: seq };
+        (record.everyone, record.read, record.receipt_due) = (Receipt::default(), seq, 0);
+        let asked_today = record.healing.asked_today;
+        let followed = invitation.repaired;
+        record.healing = Healing { asked_today, asked, followed, ..Healing::default() };
+        record.state = if leaving { ConversationState::Leaving } else { ConversationState::Active };
+        // Whoever asked before was not asking where we are now; they ask again.
+        for (row, mut asked) in heard(self.step.tx, &self.id)? {
+            asked.due = 0;
+            update_heard(self.step.tx, row, &asked)?;
+        }
+        self.set_reading(reading);
+        self.note_members()?;
+        let everyone = self.everyone()?;
+        self.change().everyone = everyone;
+        self.notice(Some(seq), Notice::Returned { by })?;
+        self.wish_to_update(UPDATE_WITHIN)?;
+        self.look_again();
+        self.tell();
+        Ok(Ok(()))
+    }
+}

@@ -1,0 +1,451 @@
+//! What heals itself (rule 7): a conversation that cannot go on here asks for a way back, or is repaired; and
+//! one that goes on answers those who ask.
+//!
+//! Nothing of it happens at once: what is suspended is looked at again first, and everybody waits a random
+//! time, so that mostly one device does what all could do. Everything is bounded for each device and day.
+
+use rand::Rng as _;
+
+use super::Talk;
+use super::repair::hash_of;
+use crate::content::{Help, Repaired};
+use crate::conversation::healing::{Asked, Remedy};
+use crate::conversation::heard::{Heard, heard, put_heard, update_heard};
+use crate::conversation::{Cause, Conversation, ConversationState, Intent, put_intent};
+use crate::engine::account::profile;
+use crate::engine::{Error, Step};
+use crate::group::{KeyPackage, KeyPackageKind, KeyPackageRef, Member, Provider, UnverifiedKeyPackage};
+use crate::identity::PersonId;
+use crate::outbox::Errand;
+
+/// What cannot go on is repaired at the earliest after this long, milliseconds: the next look has found the
+/// same then, and a relay that was started on a wrong folder for a minute moves nobody.
+const PATIENCE: u64 = 120_000;
+/// Each waits for up to this much longer, milliseconds (rule 7).
+const JITTER: u64 = 60_000;
+/// What did not help is tried again after this long, milliseconds; doubled up to [`LONGEST`].
+const AGAIN: u64 = 10 * 60_000;
+const LONGEST: u64 = 24 * 3600 * 1000;
+/// Requests that a device sends to the members of one conversation in a day.
+const ASKED: u32 = 12;
+/// How often one device is taken out and in again for the asking in a day, by one other.
+const ANSWERED: u32 = 6;
+/// Repairs that are followed in a day on the word of the only other person.
+const ON_A_WORD: u32 = 6;
+/// Each of those who could answer waits this much longer than the one before, milliseconds.
+const STEP: u64 = 3_000;
+/// After we looked at the mailbox ourselves, what we see is known after this long, milliseconds.
+const LOOK: u64 = 20_000;
+/// A device that was added within this time may have asked before it knew of that, milliseconds.
+const JUST_ADDED: u64 = 5 * 60_000;
+const DAY: u64 = 24 * 3600 * 1000;
+
+impl Heard {
+    fn is_of(&self, member: &Member) -> bool {
+        let person = PersonId::from(&member.credential.identity());
+        (person, member.credential.device()) == (self.person, self.device)
+    }
+}
+
+impl Step<'_> {
+    /// A device asks for help. Only members of what we take part in are heard.
+    pub(in crate::engine) fn help_asked(&mut self, help: &Help) -> Result<(), Error> {
+        self.flush()?;
+        let all = Conversation::all(self.tx)?;
+        let ours = |record: &Conversation| record.group == help.group && record.is_read();
+        // Groups of strangers may have the same id.
+        for (id, _) in all.into_iter().filter(|(_, record)| ours(record)) {
+            self.talk_known(&id, |talk| talk.hear(help))?;
+        }
+        Ok(())
+    }
+}
+
+impl Talk<'_, '_> {
+    fn hear(&mut self, help: &Help) -> Result<(), Error> {
+        let (now, own) = (self.step.now, self.step.own()?.device()?.id());
+        // Nobody's request is to stand for ever because it says that it is of the far future.
+        if help.at > now.saturating_add(DAY) || help.device == own {
+            return Ok(());
+        }
+        let (members, own_leaf) = self.group(|group, _| Ok((group.members()?, group.own_leaf())))?;
+        let asks = |member: &&Member| {
+            member.credential.identity() == help.identity && member.credential.device() == help.device
+        };
+        let Some(asker) = members.iter().find(asks) else { return Ok(()) };
+        // The first by leaf answers first, and the others see it done.
+        let before = members.iter().filter(|m| m.leaf < own_leaf && m.leaf != asker.leaf).count() as u64;
+        let due = now + before.min(40) * STEP + self.step.rng.random_range(500..STEP);
+        let new = Heard {
+            person: PersonId::from(&help.identity),
+            device: help.device,
+            at: help.at,
+            epoch: help.epoch,
+            key_package: help.key_package.clone(),
+            repair: help.repair.clone(),
+            lost: help.lost,
+            came: now,
+            due,
+            looked: false,
+            added: (0, 0),
+            answered: (0, 0),
+        };
+        if put_heard(self.step.tx, &self.id, new)? {
+            self.step.wake_talk(self.id, due);
+            self.look_again();
+        }
+        Ok(())
+    }
+
+    /// What a suspended conversation does by itself.
+    pub(super) fn heal(&mut self) -> Result<(), Error> {
+        let ConversationState::Suspended(why) = self.record().state.clone() else { return Ok(()) };
+        let Some(remedy) = why.cause.remedy().filter(|_| !why.leaving && self.record().epoch > 0) else {
+            return Ok(());
+        };
+        // We see ourselves that something is wrong: whoever found the same before us is followed.
+        if remedy == Remedy::Repair && self.follow_repair()? {
+            return Ok(());
+        }
+        if let Some(row) = self.record().commit_row
+            && self.is_repair(row)?
+        {
+            return self.make_place(row);
+        }
+        let now = self.step.now;
+        if self.record().healing.due == 0 {
+            let due = now + PATIENCE + self.step.rng.random_range(0..JITTER);
+            (self.change().healing.due, self.change().healing.tries) = (due, 0);
+        }
+        if !self.is_due(self.record().healing.due) {
+            return Ok(());
+        }
+        self.plan_next();
+        if remedy == Remedy::Return || !self.stage_repair()? {
+            self.ask_for_help(why.cause, None)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a time has come; if not, it is looked at again then. One that is further away than anything
+    /// is planned was planned by a clock that has been put back since.
+    fn is_due(&mut self, due: u64) -> bool {
+        let waits = (1..=2 * LONGEST).contains(&due.saturating_sub(self.step.now));
+        if waits {
+            self.step.wake_talk(self.id, due);
+        }
+        !waits
+    }
+
+    fn plan_next(&mut self) {
+        let (now, jitter) = (self.step.now, self.step.rng.random_range(0..JITTER));
+        let healing = &mut self.change().healing;
+        let wait = AGAIN.saturating_mul(1 << healing.tries.min(8)).min(LONGEST);
+        healing.tries += 1;
+        healing.due = now + wait + jitter;
+        let due = healing.due;
+        self.step.wake_talk(self.id, due);
+    }
+
+    /// Asks every member's devices for a way back, and perhaps to follow a repair of ours.
+    pub(super) fn ask_for_help(
+        &mut self,
+        cause: Cause,
+        repair: Option<(Repaired, Vec<u8>)>,
+    ) -> Result<(), Error> {
+        let (today, now) = (self.step.now / DAY, self.step.relay_now());
+        let healing = &mut self.change().healing;
+        if healing.asked_today.0 != today {
+            healing.asked_today = (today, 0);
+        }
+        healing.asked_today.1 += 1;
+        if healing.asked_today.1 > ASKED {
+            return Ok(());
+        }
+        let own = self.step.own()?;
+        let provider = Provider::new(self.step.tx, None);
+        let made = KeyPackage::make(&provider, &own.leaf()?, KeyPackageKind::OneTime, now)?;
+        profile::note_key_package(self.step.tx, &made)?;
+        let goes_on = self.record().state == ConversationState::Active;
+        let lost = self.record().healing.followed.filter(|_| goes_on);
+        let from = repair.as_ref().map(|(repaired, _)| *repaired).or(lost);
+        let epoch = from.map_or(self.record().epoch, |repaired| repaired.epoch);
+        let at = self.step.now;
+        let asked = Asked { package: made.reference.0, above: epoch, at };
+        let closed = self.change().healing.has_asked(asked);
+        self.close_requests(closed)?;
+        let group = self.record().group;
+        let help = Help {
+            group,
+            identity: own.key,
+            device: own.device()?.id(),
+            at,
+            epoch,
+            cause: cause.name().to_owned(),
+            key_package: made.bytes,
+            repair: repair.map(|(_, commit)| commit),
+            lost,
+        };
+        let data = help.encode(&own.profile.identity());
+        let members = self.group(|group, _| group.members())?;
+        for member in members.iter().filter(|member| {
+            member.credential.identity() != own.key || member.credential.device() != help.device
+        }) {
+            let (identity, device) = (member.credential.identity(), member.credential.device());
+            if let Some(inbox) = self.step.inboxes_of(&identity, &device)?.first() {
+                let person = PersonId::from(&identity);
+                let (since, data) = (self.step.now, data.clone());
+                let errand = Errand { conversation: None, person, device, since, tries: 0, data };
+                self.step.post_to_inbox(inbox, errand)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a conversation that goes on does for those who asked, and for itself where it came by a repair
+    /// that lost.
+    pub(super) fn answer_heard(&mut self) -> Result<(), Error> {
+        let healing = &self.record().healing;
+        let is_alone = healing.alone_without.is_some() && healing.alone_until == 0;
+        if healing.lost_to.is_some() || is_alone {
+            if self.is_due(self.record().healing.due) {
+                self.plan_next();
+                self.ask_for_help(Cause::Overtaken, None)?;
+            }
+        } else if self.record().healing.due > 0 {
+            (self.change().healing.due, self.change().healing.tries) = (0, 0);
+        }
+        if self.record().healing.alone_until > 0 && self.is_due(self.record().healing.alone_until) {
+            self.change().healing.alone_until = 0;
+            self.step.live.held_dirty = true;
+            let soon = self.step.now + 1;
+            self.step.wake_talk(self.id, soon);
+        }
+        for (row, asked) in heard(self.step.tx, &self.id)? {
+            if asked.due == 0 || !self.is_due(asked.due) {
+                continue;
+            }
+            let epoch = self.record().epoch;
+            self.answer(row, asked)?;
+            if self.record().epoch != epoch || self.record().state != ConversationState::Active {
+                // We followed it: everything is to be looked at anew.
+                self.look_again();
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, row: i64, mut asked: Heard) -> Result<(), Error> {
+        let members = self.group(|group, _| group.members())?;
+        let Some(member) = members.iter().find(|member| asked.is_of(member)).cloned() else {
+            asked.due = 0;
+            return Ok(update_heard(self.step.tx, row, &asked)?);
+        };
+        if let Some(commit) = asked.repair.clone() {
+            let repaired = Repaired { epoch: asked.epoch, leaf: member.leaf, hash: hash_of(&commit) };
+            match self.judge_repair(&repaired, &commit, &asked)? {
+                Judged::Follow => return self.follow_repair().map(drop),
+                Judged::Look => return self.look(row, asked),
+                Judged::Lost => {
+                    asked.due = 0;
+                    update_heard(self.step.tx, row, &asked)?;
+                    return self.has_lost(repaired);
+                }
+                Judged::Answer => {}
+            }
+        }
+        // Whoever came here by the same repair, or by one that loses to it, is no way on.
+        if let (Some(lost), Some(ours)) = (asked.lost, self.record().healing.followed)
+            && !ours.beats(&lost)
+        {
+            asked.due = 0;
+            return Ok(update_heard(self.step.tx, row, &asked)?);
+        }
+        self.take_back(row, asked, &member)
+    }
+
+    /// What to make of somebody's repair, where we go on ourselves.
+    fn judge_repair(&mut self, repair: &Repaired, commit: &[u8], asked: &Heard) -> Result<Judged, Error> {
+        let epoch = self.record().epoch;
+        if repair.epoch == epoch && self.can_follow(commit)? {
+            return Ok(if self.is_confirmed()? {
+                Judged::Follow
+            } else if asked.looked && self.is_caught_up() {
+                // We see nothing wrong: whoever moved away is taken back.
+                Judged::Answer
+            } else {
+                Judged::Look
+            });
+        }
+        if let Some(ours) = self.record().healing.followed {
+            return Ok(if repair.beats(&ours) { Judged::Lost } else { Judged::Answer });
+        }
+        Ok(if repair.epoch < epoch {
+            Judged::Answer
+        } else if asked.looked && self.is_caught_up() {
+            // They are ahead of everything that there is to read here.
+            Judged::Lost
+        } else {
+            Judged::Look
+        })
+    }
+
+    /// Whether a repair of this epoch is to be followed although we see nothing wrong ourselves: two others
+    /// say so; or, bounded, the only other person does.
+    fn is_confirmed(&mut self) -> Result<bool, Error> {
+        let (own, epoch) = (self.step.own()?.person, self.record().epoch);
+        let mut people = Vec::new();
+        for (_, asked) in heard(self.step.tx, &self.id)? {
+            let counts = asked.repair.is_some() && asked.epoch == epoch && asked.person != own;
+            if counts && !people.contains(&asked.person) {
+                people.push(asked.person);
+            }
+        }
+        if people.len() >= 2 {
+            return Ok(true);
+        }
+        let today = self.step.now / DAY;
+        let is_two = self.record().members.len() == 2;
+        let healing = &mut self.change().healing;
+        if healing.on_a_word.0 != today {
+            healing.on_a_word = (today, 0);
+        }
+        let is_enough = is_two && people.len() == 1 && healing.on_a_word.1 < ON_A_WORD;
+        healing.on_a_word.1 += u32::from(is_enough);
+        Ok(is_enough)
+    }
+
+    fn is_caught_up(&self) -> bool {
+        let up = self.link().and_then(|link| self.step.live.ready(&link, self.step.now));
+        let opening = up.and_then(|up| up.openings.get(&self.record().mailbox));
+        opening.is_some_and(|opening| opening.caught_up)
+    }
+
+    /// Opens the mailbox anew: the relay has to say what it has.
+    fn look(&mut self, row: i64, mut asked: Heard) -> Result<(), Error> {
+        if let Some(link) = self.link().filter(|_| !asked.looked) {
+            let mailbox = self.record().mailbox;
+            self.step.close(&link, &mailbox);
+            self.step.live.openings_dirty = true;
+        }
+        asked.looked = true;
+        asked.due = self.step.now + LOOK;
+        self.step.wake_talk(self.id, asked.due);
+        Ok(update_heard(self.step.tx, row, &asked)?)
+    }
+
+    /// The repair by which we are here has lost, or we are behind one: those who are there take us in.
+    fn has_lost(&mut self, to: Repaired) -> Result<(), Error> {
+        let (now, jitter) = (self.step.now, self.step.rng.random_range(0..JITTER));
+        let healing = &mut self.change().healing;
+        let known = healing.lost_to;
+        if known.is_none_or(|known| to.beats(&known)) {
+            healing.lost_to = Some(to);
+        }
+        if known.is_some() {
+            return Ok(());
+        }
+        // They may have answered what we asked before.
+        (healing.tries, healing.due, healing.alone_until) = (0, now + jitter, 0);
+        self.step.live.held_dirty = true;
+        self.step.wake_talk(self.id, now + jitter);
+        Ok(())
+    }
+
+    /// Whether an answer to a request of ours may still come.
+    pub(in crate::engine) fn has_open_requests(&mut self) -> Result<bool, Error> {
+        if self.record().healing.asked.is_empty() {
+            return Ok(false);
+        }
+        let waits = matches!(self.record().state, ConversationState::Suspended(_));
+        let now = self.step.now;
+        let closed = self.change().healing.take_closed(waits, now);
+        self.close_requests(closed)?;
+        Ok(!self.record().healing.asked.is_empty())
+    }
+
+    /// Requests that an answer is too late for: their key packages open no Welcome any more, which would
+    /// begin another conversation.
+    fn close_requests(&mut self, closed: Vec<Asked>) -> Result<(), Error> {
+        let provider = Provider::new(self.step.tx, None);
+        for asked in closed {
+            KeyPackage::forget(&provider, &KeyPackageRef(asked.package))?;
+        }
+        Ok(())
+    }
+
+    /// Takes a device out and in again that asked for it.
+    fn take_back(&mut self, row: i64, mut asked: Heard, member: &Member) -> Result<(), Error> {
+        let (today, now) = (self.step.now / DAY, self.step.relay_now());
+        asked.due = 0;
+        let (added_at, added_in) = asked.added;
+        if asked.epoch < added_in && self.step.now.saturating_sub(added_at) < JUST_ADDED {
+            // It asked before it knew that it is back. If that is not so, it asks again.
+            return Ok(update_heard(self.step.tx, row, &asked)?);
+        }
+        if asked.answered.0 != today {
+            asked.answered = (today, 0);
+        }
+        let package = asked.key_package.clone();
+        let is_good = self.group(|_, provider| {
+            let package = UnverifiedKeyPackage::parse(&package)
+                .and_then(|package| package.verify(provider, &member.credential.identity(), now));
+            Ok(package.is_ok_and(|package| package.credential() == &member.credential))
+        })?;
+        if is_good && asked.answered.1 < ANSWERED && self.record().state == ConversationState::Active {
+            asked.answered.1 += 1;
+            let intent = Intent::Readmit { device: asked.device, person: asked.person, key_package: package };
+            put_intent(self.step.tx, &self.id, &intent)?;
+            self.look_again();
+        }
+        Ok(update_heard(self.step.tx, row, &asked)?)
+    }
+
+    /// Whether a device has asked to be taken back, lately.
+    pub(super) fn has_asked(&mut self, member: &Member) -> Result<bool, Error> {
+        let since = self.step.now.saturating_sub(2 * LONGEST);
+        let known = heard(self.step.tx, &self.id)?;
+        Ok(known.iter().any(|(_, asked)| asked.is_of(member) && asked.came >= since))
+    }
+
+    /// These devices came in: what they asked for before is answered.
+    pub(super) fn were_added(&mut self, added: &[Member]) -> Result<(), Error> {
+        let (now, epoch) = (self.step.now, self.record().epoch);
+        if self.record().healing.alone_without.is_some() {
+            // Whoever was taken in here since has not found for itself that this is where to go on.
+            let added: Vec<_> = added.iter().map(|m| PersonId::from(&m.credential.identity())).collect();
+            let others = self.change().healing.alone_without.iter_mut();
+            others.for_each(|others| others.retain(|other| !added.contains(other)));
+        }
+        for (row, mut asked) in heard(self.step.tx, &self.id)? {
+            if added.iter().any(|member| asked.is_of(member)) {
+                (asked.due, asked.added) = (0, (now, epoch));
+                update_heard(self.step.tx, row, &asked)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Another member took these devices out: whatever they asked for is answered by that.
+    pub(super) fn answered_by_another(&mut self, removed: &[Member]) -> Result<(), Error> {
+        for (row, mut asked) in heard(self.step.tx, &self.id)? {
+            if asked.due > 0 && removed.iter().any(|member| asked.is_of(member)) {
+                asked.due = 0;
+                update_heard(self.step.tx, row, &asked)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+enum Judged {
+    /// Go where it leads.
+    Follow,
+    /// Look at the mailbox ourselves first.
+    Look,
+    /// It wins against where we are.
+    Lost,
+    /// It leads nowhere: whoever made it is taken back.
+    Answer,
+}

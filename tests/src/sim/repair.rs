@@ -1,0 +1,301 @@
+//! Conversations that heal: what goes wrong here does not pass by itself. The relay goes back to an older
+//! copy, mailboxes are destroyed, locks are turned in a way that no commit says, devices are away for longer
+//! than anything is kept, or are put back to older copies of themselves; and the conversation is moved in
+//! between.
+//!
+//! When it is over, nothing is suspended, everybody is in one place and one epoch, and everybody has what was
+//! said, once: but for what was said while a device had lapsed, or was rolled back.
+
+use std::collections::BTreeSet;
+
+use posthorn_client::conversation::{Cause, ConversationState, GroupId};
+use posthorn_proto::KeyHash;
+use posthorn_proto::frame::Request;
+use rand::rngs::StdRng;
+use rand::{Rng as _, RngCore as _, SeedableRng as _};
+
+use super::check::history_of;
+use super::scenario::{move_here, people, say, start};
+use super::world::{Faults, World};
+
+const NAMES: [&str; 6] = ["alice", "bob", "carol", "dave", "eve", "frank"];
+const DAY: u64 = 24 * 3600 * 1000;
+/// What is not healed within this long is not healed, milliseconds.
+const HEALED_WITHIN: u64 = 2 * DAY;
+
+/// How a run went.
+#[derive(Debug, Default)]
+pub struct Healed {
+    /// Troubles that were made.
+    pub troubles: u32,
+    /// The longest that one took until everybody went on, seconds.
+    pub longest: u64,
+    /// All of them together, seconds.
+    pub together: u64,
+    /// Bytes left in inboxes for it.
+    pub bytes: u64,
+    /// Messages that were looked for.
+    pub compared: usize,
+}
+
+/// A text, who said it, and who need not have it.
+struct Sent {
+    by: usize,
+    text: String,
+    /// They were away for too long when it was said, or forgot it when they were put back.
+    not_for: BTreeSet<usize>,
+}
+
+struct Story {
+    world: World,
+    rng: StdRng,
+    group: GroupId,
+    count: usize,
+    sent: Vec<Sent>,
+    healed: Healed,
+    said: u32,
+    /// What happened, for whoever looks for the reason of a failure.
+    log: Vec<String>,
+}
+
+/// Plays it. With `helpless` nothing is left in inboxes, so that nobody can be asked: the same seeds fail.
+pub fn repair(seed: u64, helpless: bool) -> Result<Healed, String> {
+    let mut world = World::new(seed);
+    let mut rng = StdRng::seed_from_u64(world.rng.next_u64());
+    let count = rng.random_range(2..=NAMES.len());
+    people(&mut world, &NAMES[..count])?;
+    let group = start(&mut world, "garden", &NAMES[1..count])?;
+    world.mute_inboxes = helpless;
+    let mut story =
+        Story { world, rng, group, count, sent: Vec::new(), healed: Healed::default(), said: 0, log: vec![] };
+    for _ in 0..3 {
+        story.talk(4);
+    }
+    story.go_on("at the beginning")?;
+    for _ in 0..6 {
+        let what = story.trouble()?;
+        story.log.push(format!("{what} before {}", story.said));
+        story.healed.troubles += 1;
+        let (since, bytes) = (story.world.now, story.world.watch.inbox_bytes);
+        story.talk(3);
+        story.go_on(&what)?;
+        let took = story.world.now.saturating_sub(since) / 1000;
+        story.healed.longest = story.healed.longest.max(took);
+        story.healed.together += took;
+        story.healed.bytes += story.world.watch.inbox_bytes - bytes;
+        story.talk(3);
+    }
+    story.go_on("at the end")?;
+    story.everything_is_there().map_err(|error| format!("{error}; {:?}", story.log))?;
+    story.world.watch.verdict()?;
+    Ok(story.healed)
+}
+
+impl Story {
+    /// Some of them say something; who is asked, in what order, is the seed's.
+    fn talk(&mut self, times: u32) {
+        for _ in 0..times {
+            let by = self.rng.random_range(0..self.count);
+            let text = format!("{} says {}", NAMES[by], self.said);
+            self.said += 1;
+            if say(&mut self.world, by, self.group, &text).is_ok() {
+                self.sent.push(Sent { by, text, not_for: BTreeSet::new() });
+            }
+            let steps = self.rng.random_range(0..60);
+            self.world.run(steps);
+        }
+    }
+
+    /// Something goes wrong that does not pass by itself; what.
+    fn trouble(&mut self) -> Result<String, String> {
+        if self.rng.random_bool(0.3) {
+            self.world.faults = Faults { clock: 0, ..Faults::MANY };
+        }
+        let device = self.rng.random_range(0..self.count);
+        Ok(match self.rng.random_range(0..6) {
+            0 => {
+                self.world.keep_relay();
+                self.talk(4);
+                self.world.run(300);
+                self.world.restore_relay();
+                "the relay went back to an older copy".to_owned()
+            }
+            1 => {
+                self.world.destroy_busiest();
+                "the mailbox was destroyed".to_owned()
+            }
+            2 => {
+                self.bend_a_turn(device);
+                format!("{} turned the lock in a wrong way", NAMES[device])
+            }
+            3 => {
+                move_here(&mut self.world, device, self.group);
+                format!("{} moved the conversation", NAMES[device])
+            }
+            4 => {
+                self.put_back(device);
+                format!("{} is an older copy", NAMES[device])
+            }
+            _ => {
+                self.lapse(device);
+                format!("{} was away for too long", NAMES[device])
+            }
+        })
+    }
+
+    /// A commit of this device says one thing, and its turn another.
+    fn bend_a_turn(&mut self, device: usize) {
+        let mut done = false;
+        self.world.patch = Some(Box::new(move |from, frame| {
+            let Request::Post(post) = &mut frame.body else { return };
+            if let Some(turn) = post.turn.as_mut().filter(|_| from == device && !done) {
+                done = true;
+                turn.turn.turn_key_hash = KeyHash([9; 32]);
+            }
+        }));
+        move_here(&mut self.world, device, self.group);
+        self.world.run(200);
+        self.world.patch = None;
+    }
+
+    fn put_back(&mut self, device: usize) {
+        self.world.devices[device].keep_copy();
+        self.excuse(device);
+        let before = self.sent.len();
+        self.talk(5);
+        self.world.run(300);
+        self.world.meanwhile(device, |device| device.put_back());
+        for sent in &mut self.sent[before..] {
+            sent.not_for.insert(device);
+        }
+        // What it said itself meanwhile is forgotten there, and may not have left it.
+        let mut at = 0;
+        self.sent.retain(|sent| {
+            at += 1;
+            at <= before || sent.by != device
+        });
+    }
+
+    /// What a device has not read by now it need not read later.
+    fn excuse(&mut self, device: usize) {
+        let entries = history_of(&mut self.world, device, self.group);
+        for sent in &mut self.sent {
+            if !entries.iter().any(|entry| entry.text() == Some(&sent.text)) {
+                sent.not_for.insert(device);
+            }
+        }
+    }
+
+    fn lapse(&mut self, device: usize) {
+        self.world.go_away(device);
+        self.excuse(device);
+        let before = self.sent.len();
+        for _ in 0..7 {
+            self.talk_without(device);
+            self.world.wait(5 * DAY);
+            self.world.run(150);
+        }
+        for sent in &mut self.sent[before..] {
+            sent.not_for.insert(device);
+        }
+        self.world.come_back(device);
+    }
+
+    fn talk_without(&mut self, device: usize) {
+        let others: Vec<usize> = (0..self.count).filter(|other| *other != device).collect();
+        let by = others[self.rng.random_range(0..others.len())];
+        let text = format!("{} says {} without {}", NAMES[by], self.said, NAMES[device]);
+        self.said += 1;
+        if say(&mut self.world, by, self.group, &text).is_ok() {
+            self.sent.push(Sent { by, text, not_for: BTreeSet::new() });
+        }
+    }
+
+    /// Runs until everybody goes on and nothing is left to do.
+    fn go_on(&mut self, after: &str) -> Result<(), String> {
+        self.world.faults = Faults::NONE;
+        let until = self.world.now + HEALED_WITHIN;
+        let mut well_since = None;
+        for _ in 0..400_000 {
+            if self.world.now > until {
+                break;
+            }
+            if self.world.step() {
+                continue;
+            }
+            if !self.is_well() {
+                well_since = None;
+                continue;
+            }
+            let since = *well_since.get_or_insert(self.world.now);
+            if self.world.now > since + 60_000 {
+                return self.is_one().map_err(|error| format!("{after}: {error}"));
+            }
+        }
+        let group = self.group;
+        let states: Vec<_> = (0..self.count)
+            .map(|device| {
+                let all = self.world.conversations(device).into_iter().filter(|one| one.group == group);
+                let all: Vec<_> = all.map(|one| (one.epoch, one.relay, one.state)).collect();
+                (NAMES[device], all, self.world.state(device))
+            })
+            .collect();
+        Err(format!("{after}: it does not heal: {states:?}"))
+    }
+
+    fn is_well(&mut self) -> bool {
+        let group = self.group;
+        (0..self.count).all(|device| {
+            let state = self.world.state(device);
+            let quiet = state.connected && state.caught_up && state.outbox == 0 && state.intents == 0;
+            let mut all = self.world.conversations(device).into_iter().filter(|one| one.group == group);
+            quiet && all.any(|one| one.state == ConversationState::Active) && {
+                let mut all = self.world.conversations(device).into_iter().filter(|one| one.group == group);
+                all.all(|one| one.state == ConversationState::Active)
+            }
+        })
+    }
+
+    /// All are in one epoch, with the same members.
+    fn is_one(&mut self) -> Result<(), String> {
+        let group = self.group;
+        let mut seen = Vec::new();
+        for (device, name) in NAMES.iter().enumerate().take(self.count) {
+            let mut all: Vec<_> =
+                self.world.conversations(device).into_iter().filter(|one| one.group == group).collect();
+            if all.len() != 1 {
+                return Err(format!("{name} has the conversation {} times", all.len()));
+            }
+            let one = all.remove(0);
+            let mut members: Vec<String> = one.members.iter().map(|one| one.handle.clone()).collect();
+            members.sort();
+            seen.push((one.epoch, members));
+        }
+        let same = seen.iter().all(|one| *one == seen[0]) && seen[0].1.len() == self.count;
+        if same { Ok(()) } else { Err(format!("they are not together: {seen:?}")) }
+    }
+
+    /// What was said is there for everybody, once.
+    fn everything_is_there(&mut self) -> Result<(), String> {
+        for (device, name) in NAMES.iter().enumerate().take(self.count) {
+            let entries = history_of(&mut self.world, device, self.group);
+            for sent in &self.sent {
+                let count = entries.iter().filter(|entry| entry.text() == Some(&sent.text)).count();
+                let may_lack = sent.not_for.contains(&device);
+                if count > 1 || (count == 0 && !may_lack) {
+                    let text = &sent.text;
+                    return Err(format!("{name} has {text:?} {count} times"));
+                }
+                self.healed.compared += 1;
+            }
+        }
+        let inner: Vec<_> = self
+            .world
+            .devices
+            .iter()
+            .flat_map(|device| device.alarms.iter().map(move |(_, cause, text)| (&device.name, cause, text)))
+            .filter(|(_, cause, _)| **cause == Cause::Internal)
+            .collect();
+        if inner.is_empty() { Ok(()) } else { Err(format!("{inner:?}")) }
+    }
+}
