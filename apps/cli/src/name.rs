@@ -12,6 +12,7 @@ use unicode_normalization::char::is_combining_mark;
 use unicode_security::skeleton;
 
 use crate::advice;
+use crate::invitation::relay_name;
 use crate::plain::plain_line;
 use crate::problem::Problem;
 
@@ -100,6 +101,15 @@ fn is_elsewhere(person: &Person, handle: &str) -> bool {
 /// It takes messages, at once or later.
 pub(crate) fn is_live(conversation: &ConversationSummary) -> bool {
     conversation.state.takes_messages()
+}
+
+/// Whether it waits while this relay, which is not our own, cannot be reached: it lives there, or somebody of
+/// there is being added.
+pub(crate) fn needs(conversation: &ConversationSummary, relay: &str) -> bool {
+    let host = format!("@{}", relay_name(relay));
+    let is_there =
+        conversation.relay == relay || conversation.adding.iter().any(|name| name.ends_with(&host));
+    is_live(conversation) && is_there
 }
 
 /// Somebody asks us to join.

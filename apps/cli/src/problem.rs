@@ -218,6 +218,13 @@ impl From<Error> for Problem {
             Error::ForeignRelay(relay) => {
                 format!("{}: add --foreign-relay if that is meant", foreign(relay))
             }
+            Error::PlainRelay(relay) => {
+                let name = advice::command(&format!("relay use {relay}"));
+                format!(
+                    "{relay} is without TLS: {name} if you mean that; whoever is on the way there sees what a \
+                     relay sees"
+                )
+            }
             // The code is told beside it.
             Error::Failed { reason, .. } => reason.clone(),
             Error::Refused { code, message } => refused(code, message),

@@ -271,8 +271,8 @@ impl App {
 
     /// The relay of the open conversation, if it is another than ours and cannot be reached.
     pub(super) fn not_there(&self) -> Option<&Unreachable> {
-        let current = self.current().filter(|current| name::is_live(current))?;
-        self.unreachable.iter().find(|away| away.relay == current.relay)
+        let current = self.current()?;
+        self.unreachable.iter().find(|away| name::needs(current, &away.relay))
     }
 
     pub(super) fn title(&self, conversation: &ConversationSummary) -> String {
@@ -315,7 +315,7 @@ impl App {
                 self.caught_up = false;
             }
             Event::Relay { relay, unreachable } => {
-                let lives_there = |known: &ConversationSummary| known.relay == relay && name::is_live(known);
+                let lives_there = |known: &ConversationSummary| name::needs(known, &relay);
                 // Of the open one it is said for as long as it is so.
                 let is_shown = unreachable.is_some() && self.current().is_some_and(lives_there);
                 if !is_shown && self.conversations.iter().any(lives_there) {
@@ -415,6 +415,8 @@ impl App {
         // opened.
         if at.is_some() && !self.selected.is_some_and(|selected| is_there(&selected)) {
             self.histories.retain(|id, _| known.contains(id));
+            let gone = self.selected.filter(|gone| !known.contains(gone));
+            let draft = gone.and_then(|gone| self.drafts.remove(&Some(gone)));
             self.drafts.retain(|id, _| id.is_none_or(|id| known.contains(&id)));
             self.selected = None;
             let next = at.map_or(0, |at| at.min(self.conversations.len().saturating_sub(1)));
@@ -422,6 +424,11 @@ impl App {
                 self.select(next, orders);
             } else {
                 orders.push(Order::Redraw);
+            }
+            // A command is typed to this program; it goes on although what was begun could not be.
+            let is_command = |draft: &Editor| draft.text().starts_with('/');
+            if let Some(command) = draft.filter(is_command).filter(|_| self.editor().is_empty()) {
+                *self.editor() = command;
             }
         }
         match wanted {

@@ -9,6 +9,7 @@ use posthorn_client::conversation::Entry;
 use super::app::{App, Connection, Geometry};
 use super::exchange::Order;
 use super::unread::place;
+use crate::name;
 
 impl App {
     /// A new entry; one that is known already is shown as it is now.
@@ -69,13 +70,15 @@ impl App {
     /// The screen is drawn: if it shows the end, and somebody looks, then everything was seen.
     pub(super) fn mark_read(&mut self, orders: &mut Vec<Order>) {
         let selected = self.selected;
+        let invited = self.current().is_some_and(name::is_invitation);
         // While the relay hands out what came in the meantime, more may be stored than was drawn.
         let still_coming = !self.caught_up && !matches!(self.connection, Connection::Offline { .. });
         let Some(history) = selected.and_then(|selected| self.histories.get_mut(&selected)) else { return };
         if !self.focused || self.scroll > 0 || self.popup.is_some() || history.loading || still_coming {
             return;
         }
-        self.from_new = false;
+        // Of an invitation the beginning stays in sight, however small the window becomes.
+        self.from_new &= invited;
         // What came after this was drawn stands before what is still queued.
         let Some(last) = history.entries.iter().rfind(|entry| entry.place.is_some()) else { return };
         history.seen = Some(place(last));

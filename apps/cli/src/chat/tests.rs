@@ -890,12 +890,63 @@ fn a_relay_of_a_conversation_that_cannot_be_reached_is_told_while_it_is_so() {
         let screen = shown(&mut app, width, height);
         assert!(screen.contains(told) && screen.contains("● online"), "{screen}");
     }
+    // So it is where somebody of there is being added.
+    let mut list = app.conversations.clone();
+    (list[0].relay, list[0].adding) = (app.relay.clone(), vec!["dora@far.example".to_owned()]);
+    app.on(Happening::Conversations(list));
+    assert!(shown(&mut app, 80, 24).contains(told));
     // It is no matter of the other conversation's.
     key(&mut app, KeyCode::Tab);
     assert!(!shown(&mut app, 80, 24).contains(told));
     key(&mut app, KeyCode::BackTab);
     app.on(online());
     assert!(!shown(&mut app, 80, 24).contains(told));
+}
+
+#[test]
+fn what_answers_a_command_has_room_before_alarms() {
+    let mut app = busy();
+    for number in 1..=2 {
+        let alarm = json!({"event": "alarm", "conversation": null, "cause": "GAP", "seq": null,
+            "text": format!("a text of alarm {number} that needs more than one row of a small window")});
+        app.on(Happening::Client(serde_json::from_value(alarm).expect("an alarm")));
+    }
+    let problem =
+        "ws://10.0.0.1:9 is without TLS, and whoever is on the way there sees what a relay sees: say so";
+    app.on(Happening::Problem(problem.to_owned()));
+    let small = shown(&mut app, 40, 10);
+    assert!(small.contains("say so") && small.contains("! GAP: a text of alarm 2"), "{small}");
+    let large = shown(&mut app, 80, 24);
+    for text in ["alarm 1", "alarm 2", "small window", "say so"] {
+        assert!(large.contains(text), "{large}");
+    }
+}
+
+#[test]
+fn a_command_that_is_typed_outlives_the_conversation_that_was_open() {
+    let mut app = busy();
+    let list = app.conversations.clone();
+    for (typed, kept) in [("/new do", "/new do"), ("a secret for one", "")] {
+        let mut begun = list.clone();
+        begun.insert(0, conversation(5, "", &["ann"]));
+        app.on(Happening::Conversations(begun));
+        app.on(Happening::Started(ConversationId([5; 16])));
+        type_in(&mut app, typed);
+        app.on(Happening::Conversations(list.clone()));
+        assert_eq!(app.editor().text(), kept);
+        app.editor().take();
+    }
+}
+
+#[test]
+fn an_invitation_is_read_from_its_beginning() {
+    let mut app = invited("wss://far.example");
+    for (width, height) in [(90, 24), (40, 10)] {
+        assert!(draw(&mut app, width, height).0.contains("bob invites you"));
+    }
+    assert!(shown(&mut app, 40, 10).contains("more rows"));
+    key(&mut app, KeyCode::Esc);
+    assert!(shown(&mut app, 40, 10).contains("/block"));
 }
 
 #[test]

@@ -29,8 +29,8 @@ const HEADER_FROM: u16 = 6;
 const FOOTER_FROM: u16 = 7;
 /// Rows that the input may grow to.
 const INPUT_ROWS: usize = 6;
-/// Rows that an alarm or a note may have.
-const NOTE_ROWS: usize = 3;
+/// Rows that alarms and the note may have where there is room for so many; in a large window, half of it.
+const NOTE_ROWS: usize = 4;
 const PROMPT: &str = "> ";
 
 /// Draws everything, and tells the state what was drawn.
@@ -49,7 +49,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App) {
     let [header, body, footer] =
         Layout::vertical([line(HEADER_FROM), Constraint::Min(1), line(FOOTER_FROM)]).areas(area);
     let [list, right] = Layout::horizontal([Constraint::Length(list_width), Constraint::Min(1)]).areas(body);
-    let notes = notes(app, usize::from(right.width));
+    // Beside the title, the input and a row of the history.
+    let free = usize::from(right.height).saturating_sub(usize::from(input_rows) + 3);
+    let notes = notes(app, usize::from(right.width), (free / 2).max(NOTE_ROWS).min(free));
     let [title, history, note_area, input_area] = Layout::vertical([
         line(TITLE_FROM),
         Constraint::Min(1),
@@ -62,7 +64,11 @@ pub(super) fn draw(frame: &mut Frame<'_>, app: &mut App) {
     draw_title(frame, app, title);
     let columns = usize::from(history.width);
     let rows = match app.current().filter(|current| name::is_invitation(current)) {
-        Some(invited) => entries::Rows { lines: invited::rows(app, invited, columns), ..Default::default() },
+        // Whoever invites stands first, and is read first.
+        Some(invited) => {
+            let lines = invited::rows(app, invited, columns);
+            entries::Rows { lines, new_at: Some(0), ..Default::default() }
+        }
         None => entries::rows(app, columns),
     };
     app.drawn(Geometry {
@@ -232,32 +238,38 @@ fn draw_history(frame: &mut Frame<'_>, app: &App, rows: entries::Rows, area: Rec
     }
 }
 
-/// Why the open conversation does not go on for now, alarms, and the note, wrapped; each may have a few rows.
-fn notes(app: &App, width: usize) -> Vec<Line<'static>> {
-    let mut lines = Vec::new();
+/// What stands over the input, in at most so many rows: why the open conversation does not go on for now,
+/// alarms, and the note. Where there is no room for all, the note comes first, for it answers what was typed,
+/// and of alarms there are the newest, cut to a row.
+fn notes(app: &App, width: usize, room: usize) -> Vec<Line<'static>> {
+    let wrapped = |text: &str, rows: usize| -> Vec<String> {
+        wrap(text, width.saturating_sub(2)).into_iter().take(rows).collect()
+    };
     let suspended = |current| suspended_text(current, "/new NAME --again", "/accept yes");
     let not_there = || {
         let there = app.not_there()?;
         Some(format!("{}: what you write waits for it", wait::away(&there.relay, &there.reason)))
     };
-    if let Some(why) = app.current().and_then(suspended).or_else(not_there) {
-        let style = Style::new().fg(Color::Yellow);
-        let rows = wrap(&why, width.saturating_sub(2));
-        lines.extend(rows.into_iter().take(NOTE_ROWS).map(|row| Line::styled(format!(" {row}"), style)));
+    let note = app.note.as_ref().map(|note| wrapped(&plain_line(&note.text), room)).unwrap_or_default();
+    let room = room - note.len();
+    let why = app.current().and_then(suspended).or_else(not_there);
+    let why = why.map(|why| wrapped(&why, room)).unwrap_or_default();
+    let room = room - why.len();
+    let alarms = app.alarms.iter().map(|text| format!("! {text}"));
+    let mut rows: Vec<String> = alarms.clone().flat_map(|text| wrapped(&text, usize::MAX)).collect();
+    if rows.len() > room {
+        let first = app.alarms.len().saturating_sub(room);
+        rows = alarms.skip(first).map(|text| fit(&text, width.saturating_sub(2))).collect();
     }
-    for text in &app.alarms {
-        let rows = wrap(&format!("! {text}"), width.saturating_sub(2));
-        lines.extend(rows.into_iter().take(NOTE_ROWS).map(|row| {
-            let pad = " ".repeat(width.saturating_sub(row.width() + 1));
-            Line::styled(format!(" {row}{pad}"), ALARM)
-        }));
-    }
-    if let Some(note) = &app.note {
-        let style = Style::new().fg(if note.is_problem { Color::Red } else { Color::Cyan });
-        let rows = wrap(&plain_line(&note.text), width.saturating_sub(2));
-        lines.extend(rows.into_iter().take(NOTE_ROWS).map(|row| Line::styled(format!(" {row}"), style)));
-    }
-    lines
+    let filled = |row: String| {
+        let pad = " ".repeat(width.saturating_sub(row.width() + 1));
+        Line::styled(format!(" {row}{pad}"), ALARM)
+    };
+    let is_problem = app.note.as_ref().is_some_and(|note| note.is_problem);
+    let colour = |colour| move |row: String| Line::styled(format!(" {row}"), Style::new().fg(colour));
+    let why = why.into_iter().map(colour(Color::Yellow));
+    let note = note.into_iter().map(colour(if is_problem { Color::Red } else { Color::Cyan }));
+    why.chain(rows.into_iter().map(filled)).chain(note).collect()
 }
 
 fn draw_input(frame: &mut Frame<'_>, app: &App, input: &super::editor::Layout, area: Rect) {
