@@ -4,8 +4,9 @@
 //! Reading guide: [`terminal`] is a terminal with a program in it; a [`stage`] has the relay, the people and
 //! their terminals, and the steps that many cases begin with. The cases: [`walk`] is the README's walk and
 //! what two people do; [`asking`] what is asked before something is done; [`beside`] other processes beside a
-//! chat; [`beyond`] what else a terminal does; [`offline`] a relay that is not there; [`ending`] every way in
-//! which the program or its terminal ends; [`poor`] terminals that can do less than others.
+//! chat; [`beyond`] what else a terminal does; [`offline`] a relay that is not there; [`elsewhere`] other
+//! relays; [`ending`] every way in which the program or its terminal ends; [`poor`] terminals that can do
+//! less than others.
 //!
 //! Invariant: a case waits for what stands on a screen, never for a length of time; the exceptions are the
 //! pace of typing, and hands that are kept off the keys because *that* is what is tried.
@@ -13,6 +14,7 @@
 pub mod asking;
 pub mod beside;
 pub mod beyond;
+pub mod elsewhere;
 pub mod ending;
 pub mod offline;
 pub mod poor;
@@ -53,6 +55,10 @@ pub async fn run(programs: &Programs, wanted: &str, tally: &mut Tally) {
         beyond::a_quiet_chat,
         beyond::a_message_is_copied_and_its_link_can_be_opened,
         offline::what_is_begun_offline_goes_out_later,
+        elsewhere::somebody_of_another_relay_is_talked_with,
+        elsewhere::another_relay_goes_and_comes_back,
+        elsewhere::a_relay_without_tls_is_named_first,
+        elsewhere::a_conversation_that_moved_is_followed,
         poor::a_qr_code_that_does_not_fit,
         poor::a_terminal_that_answers_nothing,
         poor::a_window_that_becomes_small_and_large_again,

@@ -136,11 +136,21 @@ impl Stage {
 
     /// Somebody who has an account.
     pub async fn registered(&self, name: &'static str) -> anyhow::Result<Person> {
+        self.registered_at(&self.relay, name).await
+    }
+
+    /// Somebody who has an account at this relay.
+    pub async fn registered_at(&self, at: &RelayProcess, name: &'static str) -> anyhow::Result<Person> {
         let person = self.person(name)?;
         person.prepare()?;
-        let (relay, invite) = (self.relay.client_url(), self.relay.invite());
+        let (relay, invite) = (at.client_url(), at.invite());
         person.good(&["register", "--relay", &relay, "--handle", name, "--invite", invite]).await?;
         Ok(person)
+    }
+
+    /// Another relay with an empty store.
+    pub async fn another_relay(&self) -> anyhow::Result<RelayProcess> {
+        RelayProcess::start(&RelayProgram::new(&self.programs.relay), &[]).await
     }
 
     /// Somebody runs `posthorn` in a terminal that answers, and need not type the passphrase.
