@@ -102,7 +102,7 @@ fn thorough(steps: &mut Steps) -> anyhow::Result<()> {
         "replay the seed that it printed: `cargo xtask sim --seeds 1 --seed <seed> --profile hostile`",
         seeds.give(&mut siege).current_dir(root()),
     )?;
-    let seeds = SimArguments { seeds: 20, profile: "repair".to_owned(), ..seeds };
+    let seeds = SimArguments { seeds: 16, profile: "repair".to_owned(), ..seeds };
     let mut heals = Command::new(built.join("sim"));
     steps.run(
         "repair",

@@ -150,7 +150,6 @@ pub(crate) fn suspended_text(
         Cause::Evicted => "the relay says that you were removed",
         Cause::ReadKeyRefused => "the relay does not let this device read it",
         Cause::OpenedElsewhere => "this profile is open somewhere else, too: a copy of it",
-        Cause::ForeignRelay => "it moved to a relay that this device has never used",
         Cause::RelayChanged => "the relay is not the one that it was",
         Cause::Damaged => "the relay lost a part of it",
         Cause::UpdateNeeded => "it needs a newer version of this program",
@@ -159,7 +158,6 @@ pub(crate) fn suspended_text(
     };
     let way_out = match cause {
         Cause::RelayChanged => format!("; if it stays so, start another: {another}"),
-        Cause::ForeignRelay => "; accept --foreign-relay agrees to that relay".to_owned(),
         cause if cause.what_is_done().is_empty() => String::new(),
         cause => format!("; {}", cause.what_is_done()),
     };

@@ -4,6 +4,7 @@
 use posthorn_proto::DeviceId;
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::{InvitationError, array, wire};
 use crate::conversation::GroupId;
@@ -49,7 +50,9 @@ pub struct Help {
     /// Its commit out of that epoch, which moves the conversation to a mailbox that it made. Its last good
     /// (seq, chain) are signed with it, as with every commit (rule 30).
     pub repair: Option<Vec<u8>>,
-    /// The repair that has led it to where it cannot stay, because another one won.
+    /// The leaf whose commit that is: whoever follows a repair may second it.
+    pub committer: u32,
+    /// The repair that has led it to where it cannot stay: another one won, or nobody followed.
     pub lost: Option<Repaired>,
 }
 
@@ -73,6 +76,16 @@ impl Repaired {
 }
 
 impl Help {
+    /// The repair by which it says to be where it is: its own, or the one that has lost.
+    pub(crate) fn is_at(&self) -> Option<Repaired> {
+        let of = |commit: &Vec<u8>| Repaired {
+            epoch: self.epoch,
+            leaf: self.committer,
+            hash: Sha256::digest(commit).into(),
+        };
+        self.repair.as_ref().map(of).or(self.lost)
+    }
+
     /// Signs and encodes, ready to be sealed.
     pub fn encode(&self, identity: &Identity) -> Vec<u8> {
         let help = wire::Help {
@@ -85,6 +98,7 @@ impl Help {
             key_package: self.key_package.clone(),
             repair: self.repair.clone().unwrap_or_default(),
             lost: self.lost.map(Repaired::to_wire),
+            committer: self.committer,
         }
         .encode_to_vec();
         let signature = identity.sign(LABEL, &[&help]).to_vec();
@@ -113,6 +127,7 @@ impl UnverifiedHelp {
             cause: raw.cause.chars().filter(|c| c.is_ascii_graphic()).take(64).collect(),
             key_package: raw.key_package,
             repair: Some(raw.repair).filter(|commit| !commit.is_empty()),
+            committer: raw.committer,
             lost: raw.lost.as_ref().map(Repaired::from_wire).transpose()?,
         })
     }
@@ -120,8 +135,6 @@ impl UnverifiedHelp {
 
 #[cfg(test)]
 mod tests {
-    use sha2::{Digest as _, Sha256};
-
     use super::*;
     use crate::content::InboxMessage;
 
@@ -135,6 +148,7 @@ mod tests {
             epoch: 7,
             cause: "LAPSED".to_owned(),
             key_package: vec![4; 50],
+            committer: u32::from(repair.is_some()),
             lost: repair.as_ref().map(|_| Repaired { epoch: 6, leaf: 2, hash: [6; 32] }),
             repair,
         };
@@ -151,7 +165,7 @@ mod tests {
     /// What lies in an inbox may be read by a later version.
     #[test]
     fn its_bytes_stay_as_they_are() {
-        for (repair, expected) in [(None, "1996094d6a9bf5a5"), (Some(vec![5; 60]), "6a74387ddc89092b")] {
+        for (repair, expected) in [(None, "1996094d6a9bf5a5"), (Some(vec![5; 60]), "ae8223cbea91281a")] {
             let (identity, help) = help(repair);
             let bytes = help.encode(&identity);
             assert_eq!(read(&bytes).expect("good"), help);

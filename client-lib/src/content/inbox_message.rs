@@ -110,6 +110,11 @@ impl Invitation {
         wire::InboxMessage { body: Some(wire::inbox_message::Body::Invitation(signed)) }.encode_to_vec()
     }
 
+    /// The repair that it names, if that can be: one that ended an earlier epoch than it leads to.
+    pub(crate) fn repaired_before(&self, epoch: u64) -> Option<Repaired> {
+        self.repaired.filter(|repaired| repaired.epoch < epoch)
+    }
+
     /// Its bytes without the signature, for keeping one that was verified.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         wire::Invitation {

@@ -10,6 +10,10 @@ use crate::identity::PersonId;
 const REQUESTS: usize = 4;
 /// An answer may come for this long after another one did, milliseconds.
 const ANSWERED_WITHIN: u64 = 10 * 60_000;
+/// Rivals find out within this time where others are, milliseconds.
+const ALONE_FOR: u64 = 10 * 60_000;
+/// Repairs of one trouble are made within this time, milliseconds.
+const RIVALS_WITHIN: u64 = 24 * 3600 * 1000;
 
 /// What can be done about a cause, without anybody's help or wish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +60,8 @@ impl Cause {
 /// How far that has come.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Healing {
+    /// Where somebody came who had not been there before: what was said up to there is not said again.
+    pub(crate) newest: (u32, u64),
     /// When the next thing is done, unix milliseconds; 0 = nothing is planned.
     pub(crate) due: u64,
     /// What was tried since it could not go on.
@@ -64,11 +70,11 @@ pub(crate) struct Healing {
     pub(crate) asked_today: (u64, u32),
     /// The requests that an invitation may answer: the latest few.
     pub(crate) asked: Vec<Asked>,
-    /// The repair by which this device came to where it is.
-    pub(crate) followed: Option<Repaired>,
+    /// The repair by which this device came to where it is, and when, unix milliseconds.
+    pub(crate) followed: Option<(Repaired, u64)>,
     /// That repair has lost against this one, of which we heard later, or against those who repaired nothing:
-    /// we wait to be taken in there.
-    pub(crate) lost_to: Option<Repaired>,
+    /// we wait to be taken in there. And since when.
+    pub(crate) lost_to: Option<(Repaired, u64)>,
     /// Of these nobody was heard yet where our own repair led: it may be that all others go on elsewhere.
     pub(crate) alone_without: Option<Vec<PersonId>>,
     /// Until then nobody may have followed our own repair, so that invitations back wait, unix milliseconds.
@@ -88,6 +94,11 @@ pub(crate) struct Asked {
     pub(crate) at: u64,
 }
 
+/// Rivals are of one day: what somebody only says about repairs binds nobody for longer.
+fn recent(known: Option<(Repaired, u64)>, now: u64) -> Option<Repaired> {
+    known.filter(|(_, at)| now.abs_diff(*at) < RIVALS_WITHIN).map(|(repaired, _)| repaired)
+}
+
 impl Healing {
     /// One more request was sent. Returns those that are not to be answered any more.
     pub(crate) fn has_asked(&mut self, asked: Asked) -> Vec<Asked> {
@@ -96,20 +107,37 @@ impl Healing {
     }
 
     /// Whether an answer leads on: not to where a repair has lost to one that we know, and not back from a
-    /// repair that others have followed, too.
-    pub(crate) fn leads_on(&self, there: Option<Repaired>) -> bool {
-        let best = self.lost_to.or(self.followed);
-        match (best, there) {
-            (Some(best), Some(there)) => !best.beats(&there),
-            (Some(_), None) => self.lost_to.is_some() || self.alone_without.is_some(),
-            (None, _) => true,
+    /// repair that others have followed, too, unless this device waits there.
+    pub(crate) fn leads_on(&self, there: Option<Repaired>, waits: bool, now: u64) -> bool {
+        match (self.lost_to(now), self.followed(now), there) {
+            (Some(best), _, Some(there)) => !best.beats(&there),
+            (Some(_), _, None) => true,
+            // Nobody has come to where we are: anything is better.
+            _ if self.alone_without.is_some() && self.is_old(now) => true,
+            (None, Some(ours), Some(there)) => !ours.beats(&there),
+            (None, Some(_), None) => waits || self.alone_without.is_some(),
+            (None, None, _) => true,
         }
+    }
+
+    fn is_old(&self, now: u64) -> bool {
+        self.followed.is_none_or(|(_, at)| now.abs_diff(at) >= ALONE_FOR)
+    }
+
+    /// The repair by which this device came to where it is, as long as there may be rivals of it.
+    pub(crate) fn followed(&self, now: u64) -> Option<Repaired> {
+        recent(self.followed, now)
+    }
+
+    /// The one that it has lost to, as long as somebody there may take it in.
+    pub(crate) fn lost_to(&self, now: u64) -> Option<Repaired> {
+        recent(self.lost_to, now)
     }
 
     /// Takes the requests that are not to be answered any more: all may be while we wait, and for a while
     /// after one was, because others may have begun to answer another.
     pub(crate) fn take_closed(&mut self, waits: bool, now: u64) -> Vec<Asked> {
-        if waits || self.lost_to.is_some() || self.alone_without.is_some() {
+        if waits || self.lost_to(now).is_some() || self.alone_without.is_some() {
             return Vec::new();
         }
         self.asked.extract_if(.., |asked| now.saturating_sub(asked.at) >= ANSWERED_WITHIN).collect()
@@ -129,16 +157,19 @@ mod tests {
     #[test]
     fn an_answer_leads_to_no_loser_and_not_back_from_others() {
         let plain = Healing::default();
-        assert!(plain.leads_on(None) && plain.leads_on(Some(of(3))));
-        let followed = Healing { followed: Some(of(2)), ..Healing::default() };
-        assert!(followed.leads_on(Some(of(1))) && followed.leads_on(Some(of(2))));
-        assert!(!followed.leads_on(Some(of(3))), "to a loser");
-        assert!(!followed.leads_on(None), "back, although others are here");
+        assert!(plain.leads_on(None, false, HOUR) && plain.leads_on(Some(of(3)), false, HOUR));
+        let followed = Healing { followed: Some((of(2), HOUR)), ..Healing::default() };
+        assert!(followed.leads_on(Some(of(1)), false, HOUR) && followed.leads_on(Some(of(2)), false, HOUR));
+        assert!(!followed.leads_on(Some(of(3)), false, HOUR), "to a loser");
+        assert!(!followed.leads_on(None, false, HOUR), "back, although others are here");
+        assert!(followed.leads_on(None, true, HOUR), "it cannot stay");
+        assert!(followed.leads_on(Some(of(3)), false, 26 * HOUR), "of another trouble");
         let alone = Healing { alone_without: Some(vec![]), ..followed.clone() };
-        assert!(alone.leads_on(None) && !alone.leads_on(Some(of(3))));
-        let lost = Healing { lost_to: Some(of(1)), ..followed };
-        assert!(lost.leads_on(Some(of(1))) && lost.leads_on(None));
-        assert!(!lost.leads_on(Some(of(2))), "to where it lost");
+        assert!(alone.leads_on(None, false, HOUR) && !alone.leads_on(Some(of(3)), false, HOUR));
+        assert!(alone.leads_on(Some(of(3)), false, 2 * HOUR), "nobody came");
+        let lost = Healing { lost_to: Some((of(1), HOUR)), ..alone };
+        assert!(lost.leads_on(Some(of(1)), false, HOUR) && lost.leads_on(None, false, HOUR));
+        assert!(!lost.leads_on(Some(of(2)), false, HOUR), "to where it lost");
     }
 
     #[test]
@@ -151,7 +182,7 @@ mod tests {
         assert_eq!(healing.has_asked(asked(HOUR)), [asked(0)], "the oldest makes room");
         assert_eq!(healing.take_closed(true, 2 * HOUR), [], "whoever waits takes any answer");
         assert_eq!(healing.take_closed(false, HOUR + 1), [asked(3), asked(2), asked(1)]);
-        healing.lost_to = Some(of(1));
+        healing.lost_to = Some((of(1), 9 * HOUR));
         assert_eq!(healing.take_closed(false, 9 * HOUR), []);
         healing.lost_to = None;
         assert_eq!(healing.take_closed(false, 9 * HOUR), [asked(HOUR)]);

@@ -1,5 +1,5 @@
 //! What members' devices asked of this one because they cannot go on (rule 7): the latest of each device,
-//! kept until it is answered.
+//! kept until a later one comes, the device is taken out, or its bytes are of no use any more.
 
 use posthorn_proto::DeviceId;
 use serde::{Deserialize, Serialize};
@@ -26,10 +26,16 @@ pub(crate) struct Heard {
     /// Its commit out of that epoch, if it moved the conversation.
     #[serde(default)]
     pub(crate) repair: Option<Vec<u8>>,
-    /// The repair that has led it to where it cannot stay.
+    /// The leaf whose commit that is.
     #[serde(default)]
-    pub(crate) lost: Option<Repaired>,
-    /// When it came, unix milliseconds.
+    pub(crate) committer: u32,
+    /// The repair by which it says to be where it is.
+    #[serde(default)]
+    pub(crate) is_at: Option<Repaired>,
+    /// It cannot stay there.
+    #[serde(default)]
+    pub(crate) leaves: bool,
+    /// When it came, unix milliseconds; 0 if the device never asked.
     pub(crate) came: u64,
     /// When to answer it, unix milliseconds; 0 once that is done.
     pub(crate) due: u64,
@@ -53,6 +59,44 @@ pub(crate) fn put_heard(tx: &Transaction<'_>, id: &ConversationId, new: Heard) -
         }
         None => TABLE.put(tx, id, Some(&label[..]), &new).map(|_| true),
     }
+}
+
+/// A device was added: what it asked for before that is answered.
+pub(crate) fn note_added(
+    tx: &Transaction<'_>,
+    id: &ConversationId,
+    (person, device): (PersonId, DeviceId),
+    (at, now, epoch): (u64, u64, u64),
+) -> Result<(), StoreError> {
+    let label = TABLE.hidden(tx, &[&person.0[..], &device.0].concat());
+    let known = TABLE.find(tx, id, &label)?;
+    let answered = known.as_ref().map_or((0, 0), |(_, known)| known.answered);
+    let at = known.as_ref().map_or(at, |(_, known)| known.at.max(at));
+    let new = Heard {
+        person,
+        device,
+        at,
+        epoch,
+        key_package: Vec::new(),
+        repair: None,
+        committer: 0,
+        is_at: None,
+        leaves: false,
+        came: known.as_ref().map_or(0, |(_, known)| known.came),
+        due: 0,
+        looked: false,
+        added: (now, epoch),
+        answered,
+    };
+    match known {
+        Some((row, _)) => TABLE.update(tx, row, Some(&label[..]), &new),
+        None => TABLE.put(tx, id, Some(&label[..]), &new).map(drop),
+    }
+}
+
+/// Forgets one.
+pub(crate) fn remove_heard(tx: &Transaction<'_>, row: i64) -> Result<(), StoreError> {
+    TABLE.remove(tx, row)
 }
 
 /// All that is kept, the oldest first.

@@ -112,7 +112,7 @@ impl Story {
             self.world.faults = Faults { clock: 0, ..Faults::MANY };
         }
         let device = self.rng.random_range(0..self.count);
-        Ok(match self.rng.random_range(0..6) {
+        Ok(match self.rng.random_range(0..7) {
             0 => {
                 self.world.keep_relay();
                 self.talk(4);
@@ -132,7 +132,11 @@ impl Story {
                 move_here(&mut self.world, device, self.group);
                 format!("{} moved the conversation", NAMES[device])
             }
-            4 => {
+            4 if self.count > 2 => {
+                self.restore_without(device);
+                format!("the relay went back to an older copy while {} was away", NAMES[device])
+            }
+            5 => {
                 self.put_back(device);
                 format!("{} is an older copy", NAMES[device])
             }
@@ -156,6 +160,22 @@ impl Story {
         move_here(&mut self.world, device, self.group);
         self.world.run(200);
         self.world.patch = None;
+    }
+
+    /// The relay goes back while somebody is away who has read everything before: the others move on.
+    fn restore_without(&mut self, device: usize) {
+        self.world.run(600);
+        self.world.go_away(device);
+        self.world.keep_relay();
+        self.talk_without(device);
+        self.talk_without(device);
+        self.world.run(600);
+        self.world.restore_relay();
+        for _ in 0..40 {
+            self.world.wait(30_000);
+            self.world.run(100);
+        }
+        self.world.come_back(device);
     }
 
     fn put_back(&mut self, device: usize) {
@@ -229,7 +249,11 @@ impl Story {
             }
             let since = *well_since.get_or_insert(self.world.now);
             if self.world.now > since + 60_000 {
-                return self.is_one().map_err(|error| format!("{after}: {error}"));
+                // Whoever repaired alone finds out within an hour.
+                match self.is_one() {
+                    Err(_) if self.world.now < since + 2 * 3_600_000 => {}
+                    is_one => return is_one.map_err(|error| format!("{after}: {error}")),
+                }
             }
         }
         let group = self.group;

@@ -90,7 +90,7 @@ impl Step<'_> {
             Conversation::new(invitation.group, &relay, invitation.mailbox, ConversationState::Active);
         (record.epoch, record.place) = (epoch, place);
         record.inviter = Some(by.clone());
-        record.healing.followed = invitation.repaired;
+        record.healing.followed = invitation.repaired_before(epoch).map(|repaired| (repaired, self.now));
         (record.leaf_since, record.leaf_seq) = (self.now, invitation.seq);
         // What was said before we came counts as neither got nor read by us, and is not ours to confirm.
         record.receipt_sent = Receipt { delivered: invitation.seq, read: invitation.seq };

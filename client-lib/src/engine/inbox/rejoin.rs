@@ -126,25 +126,31 @@ impl Talk<'_, '_> {
         if let Err(declined) = fits(invitation, &join) {
             return Ok(Err(declined));
         }
-        let healing = &self.record().healing;
-        let is_stale = invitation.repaired == healing.followed && join.epoch() <= self.record().epoch;
+        let (healing, now) = (&self.record().healing, self.step.now);
+        let repaired = invitation.repaired_before(join.epoch());
+        let is_stale = repaired == healing.followed(now) && join.epoch() <= self.record().epoch;
         if join.epoch() <= answered.above || is_stale {
             return declined("it leads back to an earlier epoch");
         }
-        if !healing.leads_on(invitation.repaired) {
+        let waits = matches!(self.record().state, ConversationState::Suspended(_));
+        if !healing.leads_on(repaired, waits, now) {
             return declined("it leads to where a repair has lost");
         }
         if !self.step.uses_relay(&invitation.relay.identity)? {
             return declined("it leads to a relay that this device does not use");
         }
         let (epoch, place) = (join.epoch(), join.info().place.number);
+        let is_known = |person: PersonId| self.record().members.iter().any(|known| known.person == person);
+        let has_newcomers =
+            join.members().iter().any(|m| !is_known(PersonId::from(&m.credential.identity())));
         join.finish()?;
         people::meet(self.step.tx, &invitation.inviter)?;
         let by = people::of_card(self.step.tx, &own, &invitation.inviter)?;
         let relay = self.step.known_address(&invitation.relay)?;
         let apart = self.reading().is_some_and(|reading| reading.apart);
         let (before, lacking) = (self.record().place, self.record().everyone.delivered);
-        let again = self.lacking(before, lacking)?;
+        // Who came while we were away is not to read what was said before.
+        let again = if has_newcomers { Vec::new() } else { self.lacking(before, lacking)? };
         self.leave_for(&invitation.mailbox, again)?;
         let reading = self.step.reading_of(self.id, invitation, &relay, apart)?;
         let (seq, now) = (invitation.seq, self.step.now);
@@ -155,7 +161,7 @@ impl Talk<'_, '_> {
         record.receipt_sent = Receipt { delivered: seq, read: seq };
         (record.everyone, record.read, record.receipt_due) = (Receipt::default(), seq, 0);
         let asked_today = record.healing.asked_today;
-        let followed = invitation.repaired;
+        let followed = repaired.map(|repaired| (repaired, now));
         record.healing = Healing { asked_today, asked, followed, ..Healing::default() };
         record.state = if leaving { ConversationState::Leaving } else { ConversationState::Active };
         // Whoever asked before was not asking where we are now; they ask again.

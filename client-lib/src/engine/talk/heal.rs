@@ -4,13 +4,14 @@
 //! Nothing of it happens at once: what is suspended is looked at again first, and everybody waits a random
 //! time, so that mostly one device does what all could do. Everything is bounded for each device and day.
 
+use std::collections::BTreeSet;
+
 use rand::Rng as _;
 
 use super::Talk;
-use super::repair::hash_of;
 use crate::content::{Help, Repaired};
 use crate::conversation::healing::{Asked, Remedy};
-use crate::conversation::heard::{Heard, heard, put_heard, update_heard};
+use crate::conversation::heard::{Heard, heard, note_added, put_heard, remove_heard, update_heard};
 use crate::conversation::{Cause, Conversation, ConversationState, Intent, put_intent};
 use crate::engine::account::profile;
 use crate::engine::{Error, Step};
@@ -34,11 +35,16 @@ const ANSWERED: u32 = 6;
 const ON_A_WORD: u32 = 6;
 /// Each of those who could answer waits this much longer than the one before, milliseconds.
 const STEP: u64 = 3_000;
+/// For so long others may second a repair that we see no reason for, milliseconds.
+const SECONDED_WITHIN: u64 = 3 * 60_000;
 /// After we looked at the mailbox ourselves, what we see is known after this long, milliseconds.
 const LOOK: u64 = 20_000;
 /// A device that was added within this time may have asked before it knew of that, milliseconds.
 const JUST_ADDED: u64 = 5 * 60_000;
-const DAY: u64 = 24 * 3600 * 1000;
+/// A request counts for so long, milliseconds, by the clocks of relays: three days.
+const ASKED_WITHIN: u64 = 3 * DAY;
+const HOUR: u64 = 3600 * 1000;
+const DAY: u64 = 24 * HOUR;
 
 impl Heard {
     fn is_of(&self, member: &Member) -> bool {
@@ -64,8 +70,15 @@ impl Step<'_> {
 impl Talk<'_, '_> {
     fn hear(&mut self, help: &Help) -> Result<(), Error> {
         let (now, own) = (self.step.now, self.step.own()?.device()?.id());
-        // Nobody's request is to stand for ever because it says that it is of the far future.
-        if help.at > now.saturating_add(DAY) || help.device == own {
+        // Whoever still waits asks again: an old request is a repeat, by whomever, and nobody's is to stand
+        // for ever because it says that it is of the future.
+        let (relay_now, skew) = (self.step.relay_now(), self.step.relay_now().abs_diff(now));
+        let since = self.record().leaf_since;
+        // Of what was asked before we came, we do not know whether it is answered.
+        let is_before_us = since <= now && help.at.saturating_add(skew) < since;
+        let is_of_now =
+            help.at <= relay_now.saturating_add(HOUR) && help.at.saturating_add(ASKED_WITHIN) >= relay_now;
+        if !is_of_now || is_before_us || help.device == own {
             return Ok(());
         }
         let (members, own_leaf) = self.group(|group, _| Ok((group.members()?, group.own_leaf())))?;
@@ -83,7 +96,9 @@ impl Talk<'_, '_> {
             epoch: help.epoch,
             key_package: help.key_package.clone(),
             repair: help.repair.clone(),
-            lost: help.lost,
+            committer: help.committer,
+            is_at: help.is_at(),
+            leaves: help.lost.is_some(),
             came: now,
             due,
             looked: false,
@@ -121,6 +136,10 @@ impl Talk<'_, '_> {
             return Ok(());
         }
         self.plan_next();
+        if !self.may_ask() {
+            // A repair that nobody is told of would leave us alone.
+            return Ok(());
+        }
         if remedy == Remedy::Return || !self.stage_repair()? {
             self.ask_for_help(why.cause, None)?;
         }
@@ -147,27 +166,33 @@ impl Talk<'_, '_> {
         self.step.wake_talk(self.id, due);
     }
 
+    /// Whether one more request may be sent today.
+    fn may_ask(&mut self) -> bool {
+        let today = self.step.now / DAY;
+        let healing = &mut self.change().healing;
+        if healing.asked_today.0 != today {
+            healing.asked_today = (today, 0);
+        }
+        healing.asked_today.1 < ASKED
+    }
+
     /// Asks every member's devices for a way back, and perhaps to follow a repair of ours.
     pub(super) fn ask_for_help(
         &mut self,
         cause: Cause,
         repair: Option<(Repaired, Vec<u8>)>,
     ) -> Result<(), Error> {
-        let (today, now) = (self.step.now / DAY, self.step.relay_now());
-        let healing = &mut self.change().healing;
-        if healing.asked_today.0 != today {
-            healing.asked_today = (today, 0);
-        }
-        healing.asked_today.1 += 1;
-        if healing.asked_today.1 > ASKED {
+        let now = self.step.relay_now();
+        if !self.may_ask() {
             return Ok(());
         }
+        self.change().healing.asked_today.1 += 1;
         let own = self.step.own()?;
         let provider = Provider::new(self.step.tx, None);
         let made = KeyPackage::make(&provider, &own.leaf()?, KeyPackageKind::OneTime, now)?;
         profile::note_key_package(self.step.tx, &made)?;
         let goes_on = self.record().state == ConversationState::Active;
-        let lost = self.record().healing.followed.filter(|_| goes_on);
+        let lost = self.record().healing.followed(self.step.now).filter(|_| goes_on);
         let from = repair.as_ref().map(|(repaired, _)| *repaired).or(lost);
         let epoch = from.map_or(self.record().epoch, |repaired| repaired.epoch);
         let at = self.step.now;
@@ -179,10 +204,11 @@ impl Talk<'_, '_> {
             group,
             identity: own.key,
             device: own.device()?.id(),
-            at,
+            at: now,
             epoch,
             cause: cause.name().to_owned(),
             key_package: made.bytes,
+            committer: repair.as_ref().map_or(0, |(repaired, _)| repaired.leaf),
             repair: repair.map(|(_, commit)| commit),
             lost,
         };
@@ -205,9 +231,10 @@ impl Talk<'_, '_> {
     /// What a conversation that goes on does for those who asked, and for itself where it came by a repair
     /// that lost.
     pub(super) fn answer_heard(&mut self) -> Result<(), Error> {
+        self.tidy_heard()?;
         let healing = &self.record().healing;
         let is_alone = healing.alone_without.is_some() && healing.alone_until == 0;
-        if healing.lost_to.is_some() || is_alone {
+        if healing.lost_to(self.step.now).is_some() || is_alone {
             if self.is_due(self.record().healing.due) {
                 self.plan_next();
                 self.ask_for_help(Cause::Overtaken, None)?;
@@ -242,8 +269,7 @@ impl Talk<'_, '_> {
             asked.due = 0;
             return Ok(update_heard(self.step.tx, row, &asked)?);
         };
-        if let Some(commit) = asked.repair.clone() {
-            let repaired = Repaired { epoch: asked.epoch, leaf: member.leaf, hash: hash_of(&commit) };
+        if let (Some(commit), Some(repaired)) = (asked.repair.clone(), asked.is_at) {
             match self.judge_repair(&repaired, &commit, &asked)? {
                 Judged::Follow => return self.follow_repair().map(drop),
                 Judged::Look => return self.look(row, asked),
@@ -252,13 +278,15 @@ impl Talk<'_, '_> {
                     update_heard(self.step.tx, row, &asked)?;
                     return self.has_lost(repaired);
                 }
+                Judged::Here => {
+                    asked.due = 0;
+                    return Ok(update_heard(self.step.tx, row, &asked)?);
+                }
                 Judged::Answer => {}
             }
         }
-        // Whoever came here by the same repair, or by one that loses to it, is no way on.
-        if let (Some(lost), Some(ours)) = (asked.lost, self.record().healing.followed)
-            && !ours.beats(&lost)
-        {
+        // Whoever came here by the same repair is no way on.
+        if asked.leaves && asked.is_at == self.record().healing.followed(self.step.now) {
             asked.due = 0;
             return Ok(update_heard(self.step.tx, row, &asked)?);
         }
@@ -271,35 +299,46 @@ impl Talk<'_, '_> {
         if repair.epoch == epoch && self.can_follow(commit)? {
             return Ok(if self.is_confirmed()? {
                 Judged::Follow
-            } else if asked.looked && self.is_caught_up() {
-                // We see nothing wrong: whoever moved away is taken back.
+            } else if asked.looked && self.is_caught_up() && self.is_due(asked.came + SECONDED_WITHIN) {
+                // We see nothing wrong, and nobody else says so: whoever moved away is taken back.
                 Judged::Answer
             } else {
                 Judged::Look
             });
         }
-        if let Some(ours) = self.record().healing.followed {
-            return Ok(if repair.beats(&ours) { Judged::Lost } else { Judged::Answer });
+        let ours = self.record().healing.followed(self.step.now);
+        if ours.as_ref() == Some(repair) {
+            return Ok(Judged::Here);
         }
-        Ok(if repair.epoch < epoch {
-            Judged::Answer
-        } else if asked.looked && self.is_caught_up() {
-            // They are ahead of everything that there is to read here.
-            Judged::Lost
-        } else {
-            Judged::Look
-        })
+        // What cannot be checked is a claim: it takes two persons to make us leave others.
+        let wins = ours.is_none_or(|ours| repair.beats(&ours));
+        let is_alone = self.record().healing.alone_without.is_some();
+        let is_lost = wins && (is_alone || self.people_at(repair)? >= 2);
+        Ok(if is_lost { Judged::Lost } else { Judged::Answer })
+    }
+
+    /// How many others say that they are where this repair leads.
+    fn people_at(&mut self, repair: &Repaired) -> Result<usize, Error> {
+        let own = self.step.own()?.person;
+        let now = self.step.now;
+        let there = heard(self.step.tx, &self.id)?
+            .into_iter()
+            .filter(|(_, asked)| asked.is_at == Some(*repair) && now.saturating_sub(asked.came) < DAY);
+        let people: BTreeSet<PersonId> = there.map(|(_, asked)| asked.person).filter(|p| *p != own).collect();
+        Ok(people.len())
     }
 
     /// Whether a repair of this epoch is to be followed although we see nothing wrong ourselves: two others
     /// say so; or, bounded, the only other person does.
     fn is_confirmed(&mut self) -> Result<bool, Error> {
         let (own, epoch) = (self.step.own()?.person, self.record().epoch);
-        let mut people = Vec::new();
+        let mut people = BTreeSet::new();
         for (_, asked) in heard(self.step.tx, &self.id)? {
-            let counts = asked.repair.is_some() && asked.epoch == epoch && asked.person != own;
-            if counts && !people.contains(&asked.person) {
-                people.push(asked.person);
+            let Some(commit) = asked.repair.filter(|_| asked.epoch == epoch && asked.person != own) else {
+                continue;
+            };
+            if !people.contains(&asked.person) && self.can_follow(&commit)? {
+                people.insert(asked.person);
             }
         }
         if people.len() >= 2 {
@@ -324,7 +363,12 @@ impl Talk<'_, '_> {
 
     /// Opens the mailbox anew: the relay has to say what it has.
     fn look(&mut self, row: i64, mut asked: Heard) -> Result<(), Error> {
-        if let Some(link) = self.link().filter(|_| !asked.looked) {
+        if asked.looked {
+            // The relay has not answered yet.
+            self.step.wake_talk(self.id, self.step.now + LOOK);
+            return Ok(());
+        }
+        if let Some(link) = self.link() {
             let mailbox = self.record().mailbox;
             self.step.close(&link, &mailbox);
             self.step.live.openings_dirty = true;
@@ -339,9 +383,9 @@ impl Talk<'_, '_> {
     fn has_lost(&mut self, to: Repaired) -> Result<(), Error> {
         let (now, jitter) = (self.step.now, self.step.rng.random_range(0..JITTER));
         let healing = &mut self.change().healing;
-        let known = healing.lost_to;
+        let known = healing.lost_to(now);
         if known.is_none_or(|known| to.beats(&known)) {
-            healing.lost_to = Some(to);
+            healing.lost_to = Some((to, now));
         }
         if known.is_some() {
             return Ok(());
@@ -380,6 +424,10 @@ impl Talk<'_, '_> {
         let (today, now) = (self.step.now / DAY, self.step.relay_now());
         asked.due = 0;
         let (added_at, added_in) = asked.added;
+        if asked.repair.is_none() && asked.epoch > self.record().epoch {
+            // It was further than we are: it is not ours to let in.
+            return Ok(update_heard(self.step.tx, row, &asked)?);
+        }
         if asked.epoch < added_in && self.step.now.saturating_sub(added_at) < JUST_ADDED {
             // It asked before it knew that it is back. If that is not so, it asks again.
             return Ok(update_heard(self.step.tx, row, &asked)?);
@@ -387,13 +435,20 @@ impl Talk<'_, '_> {
         if asked.answered.0 != today {
             asked.answered = (today, 0);
         }
+        // Whoever cannot be reached from here would be out for good.
+        let identity = member.credential.identity();
+        let can_tell = !self.step.inboxes_of(&identity, &asked.device)?.is_empty();
         let package = asked.key_package.clone();
         let is_good = self.group(|_, provider| {
             let package = UnverifiedKeyPackage::parse(&package)
                 .and_then(|package| package.verify(provider, &member.credential.identity(), now));
             Ok(package.is_ok_and(|package| package.credential() == &member.credential))
         })?;
-        if is_good && asked.answered.1 < ANSWERED && self.record().state == ConversationState::Active {
+        if is_good
+            && can_tell
+            && asked.answered.1 < ANSWERED
+            && self.record().state == ConversationState::Active
+        {
             asked.answered.1 += 1;
             let intent = Intent::Readmit { device: asked.device, person: asked.person, key_package: package };
             put_intent(self.step.tx, &self.id, &intent)?;
@@ -414,13 +469,46 @@ impl Talk<'_, '_> {
         let (now, epoch) = (self.step.now, self.record().epoch);
         if self.record().healing.alone_without.is_some() {
             // Whoever was taken in here since has not found for itself that this is where to go on.
-            let added: Vec<_> = added.iter().map(|m| PersonId::from(&m.credential.identity())).collect();
+            // But for those who had asked: they left where they were.
+            let mut strangers = Vec::new();
+            for member in added {
+                if !self.has_asked(member)? {
+                    strangers.push(PersonId::from(&member.credential.identity()));
+                }
+            }
             let others = self.change().healing.alone_without.iter_mut();
-            others.for_each(|others| others.retain(|other| !added.contains(other)));
+            others.for_each(|others| others.retain(|other| !strangers.contains(other)));
         }
-        for (row, mut asked) in heard(self.step.tx, &self.id)? {
-            if added.iter().any(|member| asked.is_of(member)) {
-                (asked.due, asked.added) = (0, (now, epoch));
+        let at = self.step.relay_now();
+        for member in added {
+            let who = (PersonId::from(&member.credential.identity()), member.credential.device());
+            note_added(self.step.tx, &self.id, who, (at, now, epoch))?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what cannot be of use any more: who asked and is no member since a day, and the bytes of what
+    /// is answered.
+    pub(super) fn tidy_heard(&mut self) -> Result<(), Error> {
+        let (now, epoch) = (self.step.now, self.record().epoch);
+        let all = heard(self.step.tx, &self.id)?;
+        if all.is_empty() {
+            return Ok(());
+        }
+        let members = self.group(|group, _| group.members())?;
+        for (row, mut asked) in all {
+            let is_member = members.iter().any(|member| asked.is_of(member));
+            if !is_member && now.saturating_sub(asked.came) >= DAY {
+                remove_heard(self.step.tx, row)?;
+                continue;
+            }
+            if !is_member {
+                self.step.wake_talk(self.id, asked.came + DAY);
+            }
+            let is_answered = asked.due == 0 && asked.epoch < epoch;
+            if (is_answered || !is_member) && (asked.repair.is_some() || !asked.key_package.is_empty()) {
+                (asked.repair, asked.due) = (None, 0);
+                asked.key_package.clear();
                 update_heard(self.step.tx, row, &asked)?;
             }
         }
@@ -444,6 +532,8 @@ enum Judged {
     Follow,
     /// Look at the mailbox ourselves first.
     Look,
+    /// We are there.
+    Here,
     /// It wins against where we are.
     Lost,
     /// It leads nowhere: whoever made it is taken back.

@@ -39,7 +39,7 @@ impl Talk<'_, '_> {
             seq: arrival.delivery.seq,
             chain: arrival.chain,
             welcome,
-            repaired: self.record().healing.followed,
+            repaired: self.record().healing.followed(self.step.now),
         };
         let data = invitation.encode(&own.profile.identity());
         let errand = Errand {

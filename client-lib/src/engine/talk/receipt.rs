@@ -104,6 +104,8 @@ impl Talk<'_, '_> {
             for parcel in self.lacking(place, had)? {
                 outbox::put(self.step.tx, &mailbox, &parcel)?;
             }
+        } else {
+            self.change().healing.newest = (place, seq);
         }
         set_receipt(self.step.tx, &self.id, &author_of(member), place, receipt)?;
         Ok(())

@@ -17,6 +17,8 @@ use crate::outbox::{self, Parcel};
 
 /// For so long whoever repaired follows nobody's invitation back, milliseconds: the others may be following.
 const ALONE: u64 = 5 * 60_000;
+/// The largest commit that fits an inbox with the request that goes with it, bytes.
+const MOST_COMMIT: usize = 200 * 1024;
 /// The most of our own messages that are sent again after a repair.
 const SENT_AGAIN: usize = 512;
 /// In larger conversations nobody says what they have: then all of the last days are sent again,
@@ -47,6 +49,10 @@ impl Talk<'_, '_> {
             // Somebody's device does not know the rules yet, or a key is bad: asking is what is left.
             Err(_) => return Ok(false),
         };
+        if staged.commit.len() > MOST_COMMIT {
+            self.group(|group, _| group.clear_pending())?;
+            return Ok(false);
+        }
         let Some(place) = self.place_of(&staged)? else { return Ok(false) };
         let parcel = Parcel::Repair { commit: staged.commit, place };
         let row = outbox::put(self.step.tx, &self.open.record.mailbox, &parcel)?;
@@ -120,12 +126,29 @@ impl Talk<'_, '_> {
         self.give_up_commit()?;
         asked.due = 0;
         update_heard(self.step.tx, row, &asked)?;
+        self.second(repaired, asked.repair.unwrap_or_default())?;
         self.go_on(&outcome, repaired)?;
         // Whoever repaired sees that it is not alone.
         let said = Said::new(ReceiptOnly {}).map_err(|error| Error::BadContent(error.to_string()))?;
         let message = MessageId::random(self.step.rng);
         self.say(message, said)?;
         Ok(true)
+    }
+
+    /// Says it, too, if we find the same ourselves and only one person has said so: who finds nothing wrong
+    /// follows the word of two.
+    fn second(&mut self, repaired: Repaired, commit: Vec<u8>) -> Result<(), Error> {
+        let ConversationState::Suspended(why) = self.record().state.clone() else { return Ok(()) };
+        let heard = heard(self.step.tx, &self.id)?.into_iter();
+        let mut people: Vec<_> = heard
+            .filter(|(_, asked)| asked.repair.as_ref() == Some(&commit))
+            .map(|(_, asked)| asked.person)
+            .collect();
+        people.dedup();
+        if people.len() > 1 || self.record().members.len() < 3 {
+            return Ok(());
+        }
+        self.ask_for_help(why.cause, Some((repaired, commit)))
     }
 
     /// Whether a commit is a repair that could be applied here.
@@ -167,9 +190,10 @@ impl Talk<'_, '_> {
         let (place, lacking) = (self.record().place, self.record().everyone.delivered);
         self.epoch_began(outcome, Vec::new(), Vec::new(), seq)?;
         self.resume();
+        let now = self.step.now;
         let healing = &mut self.change().healing;
         (healing.due, healing.tries, healing.lost_to) = (0, 0, None);
-        healing.followed = Some(repaired);
+        healing.followed = Some((repaired, now));
         let again = self.lacking(place, lacking)?;
         self.follow_with(again)
     }
@@ -177,6 +201,9 @@ impl Talk<'_, '_> {
     /// Our own messages of a place that some member may not have: those above what everybody confirmed.
     pub(in crate::engine) fn lacking(&mut self, place: u32, above: u64) -> Result<Vec<Parcel>, Error> {
         let since = self.step.now.saturating_sub(SENT_AGAIN_SINCE);
+        // Whoever came later is not to read what was said before (a promise to all others).
+        let (newest, seq) = self.record().healing.newest;
+        let above = if newest == place { above.max(seq) } else { above };
         let mailbox = self.record().mailbox;
         let mut waiting = Vec::new();
         for (_, parcel) in outbox::all(self.step.tx, &mailbox)? {

@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod accounts;
 #[cfg(test)]
+mod asking;
+#[cfg(test)]
 mod attacked;
 #[cfg_attr(not(test), allow(dead_code, reason = "the fuzz target uses a part"))]
 mod desk;

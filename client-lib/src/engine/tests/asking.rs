@@ -1,0 +1,287 @@
+//! What a member can do to others by asking for help, or by answering (rule 7).
+
+use posthorn_proto::chain::Chain;
+use posthorn_proto::frame::{Request, ServerBody};
+use posthorn_proto::turn::TurnHash;
+use posthorn_proto::{MailboxId, PostId};
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha20Rng;
+use sha2::{Digest as _, Sha256};
+
+use super::desk::{Desk, NOW, all_opened, relay, requests, seals};
+use super::members::{PLACE, TALK, commits, reads, removes, three};
+use super::returns::exchanged;
+use crate::content::{Help, InboxMessage, Repaired};
+use crate::conversation::{Cause, ConversationState, Intent};
+use crate::engine::talk::slot::AuthorSlot;
+use crate::engine::{Effect, Link, LinkId};
+use crate::group::{Change, KeyPackageKind, ReaderSecret};
+use crate::outbox::{self, Parcel};
+
+const HOUR: u64 = 3_600_000;
+
+fn post(number: u8) -> PostId {
+    PostId([number; 16])
+}
+
+fn help(desk: &mut Desk, at: u64, epoch: u64, key_package: Vec<u8>, repair: Option<Vec<u8>>) -> Vec<u8> {
+    let profile = desk.profile();
+    let (identity, device) = (profile.identity(), desk.card().devices()[0].credential.device());
+    let help = Help {
+        group: TALK,
+        identity: identity.key(),
+        device,
+        at,
+        epoch,
+        cause: "BAD_TURN".to_owned(),
+        key_package,
+        repair,
+        committer: 0,
+        lost: None,
+    };
+    help.encode(&identity)
+}
+
+/// A repair commit out of mallory's present epoch into that mailbox; merged or not.
+fn repair(by: &mut Desk, seen: (u64, Chain), there: MailboxId, merge: bool) -> Vec<u8> {
+    by.in_group(&TALK, |group, own, _| {
+        let mut rng = ChaCha20Rng::from_seed([there.0[0]; 32]);
+        let info = group.info().moved(relay(), there, ReaderSecret::generate(&mut rng));
+        let slot = AuthorSlot {
+            mailbox: PLACE,
+            post: PostId([0; 16]),
+            readers: TurnHash::NONE,
+            seq: seen.0,
+            chain: seen.1,
+        };
+        let staged = group.stage(own, &Change { info: Some(info), ..Change::default() }, &slot.encode())?;
+        if merge {
+            group.merge_pending()?;
+        } else {
+            group.clear_pending()?;
+        }
+        Ok(staged.commit)
+    })
+}
+
+fn breaks(desk: &mut Desk, cause: Cause) {
+    let id = desk.find(&TALK).expect("in it");
+    desk.step(|step| step.suspend_talk(&id, cause, "test"));
+    desk.tick();
+}
+
+/// What this device asks of mallory, from what waits in its outbox.
+fn asked_of(desk: &mut Desk, of: &mut Desk) -> Vec<Help> {
+    let parcels = desk.step(|step| Ok(outbox::inbox_parcels(step.tx)?)).0;
+    let profile = of.profile();
+    let mut found = Vec::new();
+    for (_, mailbox, parcel) in parcels {
+        let Parcel::Inbox { sealed, .. } = parcel else { continue };
+        for inbox in [&profile.public_inbox, &profile.private_inbox] {
+            if inbox.mailbox == mailbox
+                && let Some(data) = inbox.open(&mailbox, &sealed.post, &sealed.envelope)
+                && let Ok(InboxMessage::Help(help)) = InboxMessage::decode(&data)
+            {
+                found.push(help.verify().expect("signed"));
+            }
+        }
+    }
+    found
+}
+
+/// Bob and carol follow an honest repair of mallory; then bob lapses and asks; what he asked. If poisoned,
+/// she has told him before of a repair that nobody made.
+fn lapsed(poisoned: bool) -> (Desk, Desk, Help, Repaired) {
+    let (mut mallory, mut bob, _carol) = three();
+    let card = bob.card();
+    let seen = (1, Chain([4; 32]));
+    let there = MailboxId([0x88; 16]);
+    breaks(&mut bob, Cause::MailboxGone);
+    let commit = repair(&mut mallory, seen, there, true);
+    let repaired = Repaired { epoch: 1, leaf: 0, hash: Sha256::digest(&commit).into() };
+    let now = bob.now;
+    let package = mallory.package(KeyPackageKind::OneTime);
+    let data = help(&mut mallory, now, 1, package, Some(commit));
+    bob.takes(post(5), seals(&data, &card, post(5)));
+    let record = bob.conversation(&TALK).expect("is");
+    let followed = record.healing.followed.map(|(repaired, _)| repaired);
+    assert_eq!((record.mailbox, record.epoch, followed), (there, 2, Some(repaired)));
+    if poisoned {
+        let data = help(&mut mallory, now + 1, 1 << 53, vec![1], Some(vec![1]));
+        bob.takes(post(6), seals(&data, &card, post(6)));
+        bob.now += 10_000;
+        bob.tick();
+        bob.step(|step| step.flush());
+    }
+    bob.now += HOUR;
+    breaks(&mut bob, Cause::Lapsed);
+    // What it asked before is of no interest.
+    bob.step(|step| {
+        for (_, mailbox, _) in outbox::inbox_parcels(step.tx)? {
+            outbox::remove_all(step.tx, &mailbox)?;
+        }
+        Ok(())
+    });
+    for _ in 0..30 {
+        bob.now += 200_000;
+        bob.tick();
+    }
+    bob.step(|step| step.flush());
+    let asked = asked_of(&mut bob, &mut mallory).pop().expect("it asks");
+    (mallory, bob, asked, repaired)
+}
+
+fn answers(
+    mallory: &mut Desk,
+    bob: &mut Desk,
+    asked: &Help,
+    repaired: Option<Repaired>,
+    number: u8,
+) -> Vec<Cause> {
+    mallory.now = bob.now;
+    let card = bob.card();
+    let made = exchanged(mallory, &card, &asked.key_package);
+    let mut invitation = mallory.invitation(TALK, &made, &card);
+    (invitation.seq, invitation.repaired) = (3, repaired);
+    let sealed = mallory.sealed(&invitation, &card, post(number));
+    bob.takes(post(number), sealed)
+}
+
+#[test]
+fn an_honest_answer_brings_back() {
+    let (mut mallory, mut bob, asked, repaired) = lapsed(false);
+    answers(&mut mallory, &mut bob, &asked, Some(repaired), 7);
+    assert_eq!(bob.state(&TALK), Some(ConversationState::Active));
+}
+
+/// One message of a member about a repair that never was: no honest answer leads on any more.
+#[test]
+fn a_repair_that_never_was_keeps_nobody_out() {
+    let (mut mallory, mut bob, asked, repaired) = lapsed(true);
+    let causes = answers(&mut mallory, &mut bob, &asked, Some(repaired), 7);
+    assert_eq!(bob.state(&TALK), Some(ConversationState::Active), "{causes:?}");
+}
+
+/// A request that was answered long ago comes (again, or late) to a member that does not know it.
+#[test]
+fn a_request_that_was_answered_takes_nobody_out() {
+    let (mut mallory, mut bob, mut carol) = three();
+    let (cards, package) = (carol.card(), carol.package(KeyPackageKind::OneTime));
+    let data = help(&mut carol, NOW, 1, package.clone(), None);
+    // Carol was taken back long ago: bob read that.
+    let (commit, turn) = commits(&mut mallory, post(2), removes("carol"));
+    assert_eq!(reads(&mut bob, post(2), commit, Some(turn)), (None, vec![]));
+    let again = {
+        let provider_now = mallory.now;
+        let bytes = package.clone();
+        let identity = cards.identity();
+        mallory
+            .step(|step| {
+                let provider = crate::group::Provider::new(step.tx, None);
+                let parsed = crate::group::UnverifiedKeyPackage::parse(&bytes).expect("ok");
+                Ok(parsed.verify(&provider, &identity, provider_now).expect("good"))
+            })
+            .0
+    };
+    let (commit, turn) = commits(&mut mallory, post(3), |_| Change { add: vec![again], ..Change::default() });
+    assert_eq!(reads(&mut bob, post(3), commit, Some(turn)), (None, vec![]));
+    assert_eq!(bob.conversation(&TALK).expect("is").epoch, 3);
+    bob.now += 10 * 24 * HOUR;
+    let card = bob.card();
+    // By anybody who has it, a former member, too: it names no recipient.
+    bob.takes(post(5), seals(&data, &card, post(5)));
+    bob.now += 10_000;
+    bob.tick();
+    let wanted = bob.intents(&TALK);
+    assert!(!wanted.iter().any(|i| matches!(i, Intent::Readmit { .. })), "{wanted:?}");
+}
+
+/// What somebody asked is kept when they are no member any more.
+#[test]
+fn what_was_asked_is_forgotten() {
+    let (mut mallory, mut bob, mut carol) = three();
+    let card = bob.card();
+    let data = help(&mut carol, NOW, 1, vec![1], Some(vec![7; 200_000]));
+    bob.takes(post(5), seals(&data, &card, post(5)));
+    bob.now += HOUR;
+    bob.tick();
+    let (commit, turn) = commits(&mut mallory, post(2), removes("carol"));
+    assert_eq!(reads(&mut bob, post(2), commit, Some(turn)), (None, vec![]));
+    for _ in 0..100 {
+        bob.now += 24 * HOUR;
+        bob.tick();
+    }
+    assert_eq!(bob.rows("heard"), 0);
+}
+
+/// An honest relay's answers to whatever is asked on that link; posts are left unanswered.
+fn pump(desk: &mut Desk, at: &LinkId, mut effects: Vec<Effect>) {
+    for _ in 0..10 {
+        let sent = requests(&effects, at);
+        if sent.is_empty() {
+            return;
+        }
+        effects = Vec::new();
+        for frame in &sent {
+            match &frame.body {
+                Request::Open(_) => {
+                    let state = desk.locked(&TALK, 1, 1);
+                    effects.extend(desk.frames(at, vec![all_opened(std::slice::from_ref(frame), |_| state)]));
+                }
+                Request::Ping => effects.extend(desk.answers(at, frame.request, ServerBody::Done)),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Nothing is wrong with bob's conversation. A member says that it repaired it, in an epoch that there never
+/// was; and would answer what bob then asked with a group of its own.
+#[test]
+fn no_word_of_one_member_moves_a_live_conversation() {
+    let (mut other, mut bob, _carol) = three();
+    let id = bob.find(&TALK).expect("in it");
+    let at = LinkId { relay: relay().url, link: Link::Apart(id) };
+    let sent = bob.connects(&at);
+    pump(&mut bob, &at, sent);
+    let card = bob.card();
+    let data = help(&mut other, NOW, 1 << 53, vec![1], Some(vec![1]));
+    let effects = bob.finds(post(6), seals(&data, &card, post(6)));
+    pump(&mut bob, &at, effects);
+    for _ in 0..180 {
+        bob.now += 1_000;
+        let effects = bob.tick();
+        pump(&mut bob, &at, effects);
+    }
+    bob.step(|step| step.flush());
+    assert_eq!(bob.step(|step| Ok(outbox::inbox_parcels(step.tx)?)).0.len(), 0, "it asks for a way back");
+    let record = bob.conversation(&TALK).expect("is");
+    assert_eq!((record.state, record.mailbox), (ConversationState::Active, PLACE));
+}
+
+/// An answer that is good, but names a repair that nobody made: at the next lapse no answer leads on.
+#[test]
+fn an_answer_that_names_a_repair_of_no_epoch_binds_for_no_longer_than_a_day() {
+    for fake in [false, true] {
+        let (mut mallory, mut bob, asked, repaired) = lapsed(false);
+        let named = if fake { Repaired { epoch: 1 << 53, leaf: 0, hash: [0; 32] } } else { repaired };
+        answers(&mut mallory, &mut bob, &asked, Some(named), 7);
+        assert_eq!(bob.state(&TALK), Some(ConversationState::Active));
+        bob.now += 24 * HOUR;
+        breaks(&mut bob, Cause::Lapsed);
+        bob.step(|step| {
+            for (_, mailbox, _) in outbox::inbox_parcels(step.tx)? {
+                outbox::remove_all(step.tx, &mailbox)?;
+            }
+            Ok(())
+        });
+        for _ in 0..3 {
+            bob.now += 200_000;
+            bob.tick();
+        }
+        bob.step(|step| step.flush());
+        let asked = asked_of(&mut bob, &mut mallory).pop().expect("it asks");
+        answers(&mut mallory, &mut bob, &asked, Some(repaired), 8);
+        assert_eq!(bob.state(&TALK), Some(ConversationState::Active), "fake: {fake}");
+    }
+}
