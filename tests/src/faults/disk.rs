@@ -266,6 +266,9 @@ async fn until_posted(relay: &RelayProcess, book: &Book, rng: &mut ChaCha20Rng) 
     }
 }
 
+/// Rounds of failing syncs on one folder: the record of what is written grows by 150 MB with each.
+const RECORDED: u32 = 10;
+
 /// A relay that runs under the shim.
 struct Shimmed {
     shim: Shim,
@@ -335,9 +338,14 @@ fn panicked(said: &str) -> bool {
 /// serves, although the page cache shows it what the failed sync never wrote.
 async fn syncs(run: &Run, rounds: u32) -> anyhow::Result<String> {
     let mut all = Shimmed::start(run).await?;
-    let (mut images, mut failed_starts) = (0, 0);
+    let (mut failed, mut images, mut failed_starts) = (0, 0, 0);
     for round in 0..rounds {
         let context = || format!("round {round}");
+        if round > 0 && round.is_multiple_of(RECORDED) {
+            failed += all.shim.failed()?;
+            all.relay.kill().await?;
+            all = Shimmed { rng: all.rng, ..Shimmed::start(run).await? };
+        }
         let n = all.rng.random_range(1..60);
         let seed = run.seed + u64::from(round);
         all.load_until_it_ends(seed, |shim| shim.fail_sync_in(n)).await.with_context(context)?;
@@ -379,7 +387,7 @@ async fn syncs(run: &Run, rounds: u32) -> anyhow::Result<String> {
             images += 1;
         }
     }
-    let failed = all.shim.failed()?;
+    failed += all.shim.failed()?;
     all.relay.kill().await?;
     Ok(format!(
         "{failed} syncs failed, {failed_starts} of them ended a start; {images} images of power cuts afterwards"
