@@ -29,6 +29,8 @@ const LARGEST: u64 = 1_300_000;
 const PARTS: usize = 30;
 /// Images of each moment.
 const IMAGES: usize = 2;
+/// A relay starts on one of so many.
+const STARTED: usize = 20;
 
 pub(super) async fn cuts(run: &Run, generations: u64, moments: usize) -> anyhow::Result<String> {
     let mut rng = ChaCha20Rng::seed_from_u64(run.seed);
@@ -51,7 +53,15 @@ pub(super) async fn cuts(run: &Run, generations: u64, moments: usize) -> anyhow:
                 model.image(image.path(), &mut rng)?;
                 let op = &record.ops[moment - 1];
                 let about = || format!("after operation {moment} ({:?} {})", op.act, op.path);
-                match judge(image.path(), &book.cut(mark)).with_context(about) {
+                let judged = judge(image.path(), &book.cut(mark)).with_context(about);
+                let judged = match judged {
+                    Ok(compared) if images % STARTED == 0 => {
+                        let started = restarted(run, image.path(), Book::new(book.cut(mark), || 0)).await;
+                        started.map(|()| compared).with_context(about)
+                    }
+                    judged => judged,
+                };
+                match judged {
                     Ok(compared) => parts += compared,
                     Err(error) => bail!("{error:#}; the image is kept in {}", image.keep().display()),
                 }
