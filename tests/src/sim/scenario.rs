@@ -191,6 +191,15 @@ fn commits(world: &mut World, rounds: u32) -> Result<usize, String> {
         }
     }
     world.settle()?;
+    // Whoever was brought in by one person for the ninth time that day is asked, and agrees.
+    let fourth = NAMES.len() - 1;
+    for one in world.conversations(fourth) {
+        if one.state == ConversationState::Invited {
+            let conversation = one.id;
+            world.command(fourth, |reply| Command::Accept { conversation, foreign_relay: false, reply });
+        }
+    }
+    world.settle()?;
     // An invitation that the next round took back or replaced is found to be void, and says so.
     let unexpected = world.unexpected_alarms(&[Cause::Evicted, Cause::ReadKeyRefused]);
     if !unexpected.is_empty() {
