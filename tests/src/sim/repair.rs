@@ -251,7 +251,7 @@ impl Story {
             if self.world.now > since + 60_000 {
                 // Whoever repaired alone finds out within an hour.
                 match self.is_one() {
-                    Err(_) if self.world.now < since + 2 * 3_600_000 => {}
+                    Err(_) if !self.world.mute_inboxes && self.world.now < since + 2 * 3_600_000 => {}
                     is_one => return is_one.map_err(|error| format!("{after}: {error}")),
                 }
             }
