@@ -5,17 +5,21 @@ use std::collections::BTreeMap;
 use posthorn_proto::frame::{
     Ack, ClientFrame, Open, OpenState, Opened, Opening as OpenRequest, Refusal, Request,
 };
-use posthorn_proto::{ErrorCode, MailboxId};
+use posthorn_proto::{ErrorCode, Incarnation, MailboxId};
 
 use super::reading::{Pause, Purpose, Reading};
 use crate::conversation::Cause;
 use crate::engine::link::Opening;
 use crate::engine::link::request::Pending;
 use crate::engine::{Effect, Error, LinkId, Step};
+use crate::store::table::Table;
 
 /// What is said when they do.
 pub(in crate::engine) const LOCK_DIFFERS: &str =
     "everything is read, and the lock is not the one of our epoch";
+/// In which life each relay's store was when it was told last that it had been restored.
+const RESTORED: Table<&str, BTreeMap<String, Incarnation>> = Table::new("setting");
+const RESTORED_KEY: &str = "restored";
 /// Envelopes that the relay may send ahead of our acknowledgement, for each mailbox.
 const CREDIT: u32 = 64;
 
@@ -93,16 +97,40 @@ impl Step<'_> {
         let Some(mut reading) = Reading::load(self.tx, &mailbox)? else { return Ok(()) };
         reading.claimed();
         reading.pause = None;
-        self.note_incarnation(&mut reading, state);
+        let restored = self.note_incarnation(&mut reading, state)?;
         reading.save(self.tx, &mailbox)?;
-        if let Some((cause, text)) = contradiction(&reading, state) {
-            // Nothing refers to what lies in an inbox, and nothing is sent there: reading goes on behind the
-            // hole.
-            let first = state.oldest.clamp(1, state.head.saturating_add(1)) - 1;
-            reading.skip_to(self.tx, &mailbox, state.cursor.min(state.head).max(first))?;
+        let wrong = contradiction(&reading, state);
+        self.read_inbox_from(&mut reading, &mailbox, state, restored || wrong.is_some())?;
+        // Nothing refers to what lies in an inbox, and nothing is sent there: of a restored relay it is
+        // enough to know that it was.
+        if let Some((cause, text)) = wrong.filter(|_| !restored) {
             self.inbox_alarm(None, cause, text)?;
         }
         self.note_opening(id, &mailbox, &reading, state)
+    }
+
+    /// Reads an inbox on from where the relay says that this device is. That is behind a hole; or further
+    /// back than was read, where the last acknowledgement was lost, or where the relay's store was put back:
+    /// then something else may stand under numbers that were read before.
+    fn read_inbox_from(
+        &mut self,
+        reading: &mut Reading,
+        mailbox: &MailboxId,
+        state: &OpenState,
+        in_doubt: bool,
+    ) -> Result<(), Error> {
+        let first = state.oldest.clamp(1, state.head.saturating_add(1)) - 1;
+        let from = state.cursor.min(state.head).max(first);
+        if from > reading.seq {
+            reading.skip_to(self.tx, mailbox, from)?;
+        } else if from < reading.seq {
+            let mut back = reading.clone();
+            if back.go_back_to(self.tx, mailbox, from)? || in_doubt {
+                *reading = back;
+                reading.save(self.tx, mailbox)?;
+            }
+        }
+        Ok(())
     }
 
     /// The opening is good: it is noted, and what was read before is acknowledged.
@@ -121,13 +149,32 @@ impl Step<'_> {
         if state.cursor < reading.seq { self.acknowledge(id, mailbox, 0) } else { Ok(()) }
     }
 
-    pub(in crate::engine) fn note_incarnation(&mut self, reading: &mut Reading, state: &OpenState) {
-        if reading.incarnation.is_some_and(|known| known != state.incarnation) {
-            let text =
-                "the relay's store was restored from a backup: what it lost is told for each conversation";
-            self.alarm(reading.purpose.conversation(), Cause::RelayRestored, None, text);
-        }
+    /// Notes in which life of the relay's store this is; whether it is another than was read in. That the
+    /// store was restored is told once, not for each mailbox.
+    pub(in crate::engine) fn note_incarnation(
+        &mut self,
+        reading: &mut Reading,
+        state: &OpenState,
+    ) -> Result<bool, Error> {
+        let restored = reading.incarnation.is_some_and(|known| known != state.incarnation);
         reading.incarnation = Some(state.incarnation);
+        if restored {
+            self.tell_restored(&reading.relay, state.incarnation)?;
+        }
+        Ok(restored)
+    }
+
+    fn tell_restored(&mut self, relay: &str, life: Incarnation) -> Result<(), Error> {
+        let mut told = RESTORED.get(self.tx, &RESTORED_KEY)?.unwrap_or_default();
+        if told.insert(relay.to_owned(), life) == Some(life) {
+            return Ok(());
+        }
+        RESTORED.put(self.tx, &RESTORED_KEY, &told)?;
+        let text = format!(
+            "{relay} was restored from a backup: what it has lost is posted again by the devices that have it"
+        );
+        self.alarm(None, Cause::RelayRestored, None, text);
+        Ok(())
     }
 
     /// Acknowledges what is applied, and gives back as much credit as was used.

@@ -180,7 +180,22 @@ impl Reading {
         tx.sql().prepare_cached("DELETE FROM chain WHERE mailbox = ?1")?.execute([&mailbox.0[..]])?;
         self.seq = seq;
         self.chain = Chain::START.0;
+        keep_chain(tx, mailbox, seq, &Chain::START)?;
         self.save(tx, mailbox)
+    }
+
+    /// Reads on from an earlier place. The chain of what was read behind it is kept, so that what comes once
+    /// more is recognized; false if it would not be.
+    pub(in crate::engine) fn go_back_to(
+        &mut self,
+        tx: &Transaction<'_>,
+        mailbox: &MailboxId,
+        seq: u64,
+    ) -> Result<bool, StoreError> {
+        let known = if seq == 0 { Some(Chain::START) } else { chain_at(tx, mailbox, seq)? };
+        self.seq = seq;
+        self.chain = known.unwrap_or(Chain::START).0;
+        Ok(known.is_some() && chain_at(tx, mailbox, seq + 1)?.is_some())
     }
 
     pub(in crate::engine) fn load(

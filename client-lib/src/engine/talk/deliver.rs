@@ -76,7 +76,7 @@ impl Talk<'_, '_> {
         if let Some(cause) = self.is_another_past(known, state) {
             return self.suspend(cause, ANOTHER_PAST);
         }
-        self.step.note_incarnation(&mut reading, state);
+        self.step.note_incarnation(&mut reading, state)?;
         let fresh = reading.pause.is_none();
         let contradiction = crate::engine::mailbox::contradiction(&reading, state);
         if matches!(contradiction, Some((Cause::RelayRolledBack, _))) {

@@ -102,7 +102,9 @@ impl Talk<'_, '_> {
             return Ok(());
         };
         if place.is_some_and(|place| !place.is_made) {
-            return self.make_place(row);
+            self.make_place(row)?;
+            // The relay of that place may be away for long: no epoch ends before, and what is said goes on.
+            return self.post_message(link);
         }
         if sealed.posted.is_none() {
             let turn = Some(TurnRequest { key: turn.key(), turn: turn.turn() });

@@ -6,7 +6,7 @@ use posthorn_proto::frame::{
     ClientFrame, Delivery, OpenState, Opened, Refusal, Request, ServerBody, ServerFrame,
 };
 use posthorn_proto::turn::TurnHash;
-use posthorn_proto::{ErrorCode, MailboxId, PostId, ReadKey};
+use posthorn_proto::{ErrorCode, Incarnation, MailboxId, PostId, ReadKey};
 
 use super::desk::{
     Desk, NOW, alarms, all_opened, at, elsewhere, empty, info, link, on_the_wire, relay, requests, wanted,
@@ -16,8 +16,8 @@ use crate::conversation::{
     Cause, Conversation, ConversationId, ConversationState, GroupId, Intent, MessageId, Notice,
 };
 use crate::engine::mailbox::reading::{Pause, Purpose, Reading};
-use crate::engine::{Command, Effect, Error, Input, Link, LinkId};
-use crate::group::{Change, Group, Provider};
+use crate::engine::{Command, Consent, Effect, Error, Input, Link, LinkId};
+use crate::group::{Change, Group, KeyPackageKind, Provider};
 use crate::identity::{PersonId, RelayAddress};
 use crate::store::poison;
 
@@ -305,6 +305,29 @@ fn a_post_that_was_answered_and_not_stored_is_made_anew() {
     assert!(again.len() == 1 && again[0].1 != post, "{again:?}");
 }
 
+/// A conversation elsewhere is to move to our own relay, which is away: what is said goes on where it is.
+#[test]
+fn a_move_to_a_relay_that_is_away_holds_nothing_back() {
+    let mut desk = Desk::new("bob");
+    founds(&mut desk, THERE, &elsewhere());
+    let there = LinkId { relay: elsewhere().url, link: Link::Mailboxes };
+    let sent = requests(&desk.connects(&there), &there);
+    let state = desk.locked(&GroupId(THERE.0.0), 0, 0);
+    desk.frames(&there, vec![all_opened(&sent, |_| state)]);
+    let (conversation, group) = (THERE.0, GroupId(THERE.0.0));
+    let (moved, _) = desk.asks(|reply| Command::Move { conversation, relay: None, reply });
+    desk.tick();
+    assert!(moved.try_recv().is_err() && desk.intents(&group).len() == 1, "it waits for the relay");
+    let said = Said::new(Text::new("meanwhile")).expect("fits");
+    let (answer, effects) = desk.asks(|reply| Command::Send { conversation, id: None, said, reply });
+    answer.try_recv().expect("at once").expect("queued");
+    let posted = requests(&effects, &there).into_iter().filter_map(|frame| match frame.body {
+        Request::Post(post) => Some(post.turn.is_none()),
+        _ => None,
+    });
+    assert_eq!(posted.collect::<Vec<_>>(), [true]);
+}
+
 /// The relay's store is put back to before a post that it had answered (R10, rule 8): the identical post goes
 /// out again.
 #[test]
@@ -362,6 +385,65 @@ fn inboxes_go_on_whatever_happened_to_them() {
     let effects = desk.frames(&id, vec![all_opened(&requests(&sent, &id), |_| at(3, 2))]);
     assert_eq!(alarms(&effects), [Cause::RelayRolledBack]);
     assert_eq!(desk.reading(&mailbox).map(|reading| (reading.seq, reading.pause)), Some((2, None)));
+}
+
+/// A relay was restored from a copy, and what was left in an inbox since stands there under numbers that were
+/// read before: it is found, what was read before is not done twice, and it is told once that this happened.
+#[test]
+fn what_a_restored_relay_has_under_old_numbers_is_read() {
+    let (mut mallory, mut bob) = (Desk::new("mallory"), Desk::new("bob"));
+    let id = link(Link::Account);
+    let (card, mailbox) = (bob.card(), bob.profile().public_inbox.mailbox);
+    let mut left_by = |group: GroupId, place: MailboxId, number: u8| {
+        let package = bob.package(KeyPackageKind::OneTime);
+        let made = mallory.group(group, place, &[(package, &card)]);
+        let invitation = mallory.invitation(group, &made, &card);
+        let post_id = PostId([number; 16]);
+        (post_id, mallory.sealed(&invitation, &card, post_id))
+    };
+    let groups = [GROUP, GroupId(THERE.0.0)];
+    let [before, since] = [left_by(groups[0], HERE.1, 1), left_by(groups[1], THERE.1, 2)];
+    let stands = |seq, (post_id, sealed): &(PostId, Vec<u8>)| {
+        let (post_id, envelope) = (*post_id, sealed.clone().into());
+        ServerFrame::push(ServerBody::Delivery(Delivery { mailbox, seq, post_id, envelope, turn: None }))
+    };
+    let mut sent = requests(&bob.authenticates(), &id);
+    sent.extend(requests(&bob.tick(), &id));
+    bob.frames(&id, vec![all_opened(&sent, |_| at(2, 0)), stands(1, &before), delivery(mailbox, 2, 7)]);
+    assert_eq!(bob.reading(&mailbox).map(|reading| reading.seq), Some(2));
+    let followed = groups.map(|group| bob.find(&group).is_some());
+    assert_eq!(followed, [true, false]);
+    // The copy is from before the first acknowledgement and the second envelope.
+    bob.handle(Input::Disconnected(id.clone(), "restored".to_owned()));
+    bob.now += 60_000;
+    let mut bob = bob.reopened();
+    bob.engine.live.promised.consent = Consent::Everybody;
+    let restored = OpenState { incarnation: Incarnation([2; 16]), ..at(2, 0) };
+    let mut sent = requests(&bob.authenticates(), &id);
+    sent.extend(requests(&bob.tick(), &id));
+    let mut effects = bob.frames(&id, vec![all_opened(&sent, |_| restored)]);
+    let acked = |effects: &[Effect]| -> Vec<u64> {
+        let seq = |frame: ClientFrame| match frame.body {
+            Request::Ack(ack) => Some(ack.seq),
+            _ => None,
+        };
+        requests(effects, &id).into_iter().filter_map(seq).collect()
+    };
+    assert!(acked(&effects).is_empty(), "nothing is acknowledged that was not read");
+    effects.extend(bob.frames(&id, vec![stands(1, &before), stands(2, &since)]));
+    assert_eq!((alarms(&effects), acked(&effects)), (vec![Cause::RelayRestored], vec![1, 2]));
+    assert_eq!(groups.map(|group| bob.all(&group).len()), [1, 1]);
+    // Of the other inbox, which had nothing in it, it is not told once more.
+    let id = link(Link::Inbox);
+    let mut told = Vec::new();
+    for life in [1, 2] {
+        let opened = OpenState { incarnation: Incarnation([life; 16]), ..empty() };
+        let sent = requests(&bob.connects(&id), &id);
+        told.extend(alarms(&bob.frames(&id, vec![all_opened(&sent, |_| opened)])));
+        bob.handle(Input::Disconnected(id.clone(), "cut".to_owned()));
+        bob.now += 60_000;
+    }
+    assert_eq!(told, []);
 }
 
 /// An inbox that the relay has lost is made anew; its address stands in cards and leaves.
