@@ -27,7 +27,7 @@ const VARIANTS: &[(&str, &[&str])] = &[
             "alarm",
         ],
     ),
-    ("Notice", &["invited", "joined", "added", "removed", "left", "returned", "moved"]),
+    ("Notice", &["invited", "joined", "added", "removed", "left", "returned", "moved", "repaired", "back"]),
     ("Kind", &["text", "custom", "unknown"]),
 ];
 

@@ -107,6 +107,18 @@ pub enum Notice {
         /// The URL of the relay that it is on now.
         relay: String,
     },
+    /// It could not go on where it was, and somebody has repaired it: it goes on in another mailbox.
+    Repaired {
+        /// Who.
+        by: Named,
+        /// The URL of the relay that it is on now.
+        relay: String,
+    },
+    /// Devices of others had lost the thread, and were taken back in.
+    Back {
+        /// Whose.
+        who: Vec<Named>,
+    },
 }
 
 /// How far an entry got (C2).

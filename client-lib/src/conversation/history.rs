@@ -33,11 +33,23 @@ pub(crate) struct NewEntry {
     pub(crate) unread: bool,
 }
 
-/// By how much others have got: the place in which they said so.
-#[derive(Debug, Clone, Copy)]
+/// By how much others have got: the place in which they said so, and what they had said in earlier ones.
+#[derive(Debug, Clone)]
 pub(crate) struct Marks {
     pub(crate) place: u32,
     pub(crate) everyone: Receipt,
+    pub(crate) earlier: Vec<(u32, Receipt)>,
+}
+
+impl Marks {
+    /// What everybody has got and read of a place at least.
+    fn of(&self, place: u32) -> Receipt {
+        if place == self.place {
+            return self.everyone;
+        }
+        let known = self.earlier.iter().find(|(earlier, _)| *earlier == place);
+        known.map(|(_, everyone)| *everyone).unwrap_or_default()
+    }
 }
 
 /// Where an unreadable envelope was recorded.
@@ -84,12 +96,11 @@ impl Record {
             (Some(cause), _, _) => EntryState::Failed(cause),
             (None, false, _) => EntryState::Received,
             (None, true, None) => EntryState::Queued,
-            (None, true, Some((place, seq))) if place == marks.place => match marks.everyone {
+            (None, true, Some((place, seq))) => match marks.of(place) {
                 Receipt { read, .. } if read >= seq => EntryState::Read,
                 Receipt { delivered, .. } if delivered >= seq => EntryState::Delivered,
                 _ => EntryState::Sent,
             },
-            (None, true, Some(_)) => EntryState::Sent,
         }
     }
 }
@@ -504,7 +515,14 @@ pub(crate) fn unread_count(tx: &Transaction<'_>, conversation: &ConversationId) 
     Ok(tx.sql().prepare_cached(sql)?.query_row([&conversation.0[..]], |row| row.get(0))?)
 }
 
-/// The first of them.
+/// How many things that we said wait to be sent, or never will be.
+pub(crate) fn queued_count(tx: &Transaction<'_>, conversation: &ConversationId) -> Result<u64, StoreError> {
+    let sql = "SELECT COUNT(*) FROM entry WHERE conversation = ?1 AND place = ?2 AND seq = ?3";
+    let parameters = (&conversation.0[..], QUEUED.0, QUEUED.1);
+    Ok(tx.sql().prepare_cached(sql)?.query_row(parameters, |row| row.get(0))?)
+}
+
+/// The first entry that was not seen yet.
 pub(crate) fn first_unread(
     tx: &Transaction<'_>,
     conversation: &ConversationId,

@@ -13,6 +13,8 @@ use crate::store::table::Table;
 use crate::store::{StoreError, Transaction};
 
 const TABLE: Table<ConversationId, Conversation> = Table::new("conversation");
+/// Places whose marks are kept.
+const MARKS_KEPT: usize = 64;
 
 /// Where a conversation stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +120,24 @@ pub(crate) struct Conversation {
     /// Our user has put it away.
     #[serde(default)]
     pub(crate) archived: bool,
+    /// Who was taken out because they had asked to be taken back in, and is not in again yet.
+    #[serde(default)]
+    pub(crate) away: Vec<Away>,
+    /// What every other member had got and read in earlier places, the latest of them.
+    #[serde(default)]
+    pub(crate) earlier: Vec<(u32, Receipt)>,
+}
+
+/// Somebody who was taken out and is about to come in again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Away {
+    pub(crate) who: Named,
+    /// Who took them out.
+    pub(crate) by: Named,
+    /// Place number and seq.
+    pub(crate) place: (u32, u64),
+    /// Unix milliseconds.
+    pub(crate) since: u64,
 }
 
 impl ConversationState {
@@ -139,7 +159,10 @@ impl ConversationState {
             Self::Active => "it is open".to_owned(),
             Self::Leaving | Self::Left => "you left".to_owned(),
             Self::Removed => "you were removed".to_owned(),
-            Self::Suspended(suspension) => format!("it is suspended ({})", suspension.cause),
+            Self::Suspended(suspension) => match suspension.cause.what_is_done() {
+                "" => format!("it is suspended ({})", suspension.cause),
+                done => format!("it is suspended ({}); {done}", suspension.cause),
+            },
         }
     }
 }
@@ -184,6 +207,8 @@ impl Conversation {
             moves: (0, 0),
             archived: false,
             healing: Healing::default(),
+            away: Vec::new(),
+            earlier: Vec::new(),
         }
     }
 
@@ -224,7 +249,16 @@ impl Conversation {
 
     /// By what the marks of entries are computed.
     pub(crate) fn marks(&self) -> Marks {
-        Marks { place: self.place, everyone: self.everyone }
+        Marks { place: self.place, everyone: self.everyone, earlier: self.earlier.clone() }
+    }
+
+    /// It goes on in another place: what others have got in this one stays known.
+    pub(crate) fn keep_marks(&mut self) {
+        let (place, everyone) = (self.place, self.everyone);
+        self.earlier.retain(|(earlier, _)| *earlier != place);
+        self.earlier.push((place, everyone));
+        let more = self.earlier.len().saturating_sub(MARKS_KEPT);
+        self.earlier.drain(..more);
     }
 
     pub(crate) fn load(tx: &Transaction<'_>, id: &ConversationId) -> Result<Option<Self>, StoreError> {

@@ -396,7 +396,7 @@ pub struct Account {
     pub device: DeviceId,
     /// To give to others.
     pub link: String,
-    /// The relay knows it.
+    /// The relay has taken all of it, once.
     pub registered: bool,
 }
 
@@ -458,6 +458,9 @@ pub struct ConversationSummary {
     pub relay: String,
     /// It is an invitation to a relay that this device does not use yet: accepting it has to say so.
     pub foreign_relay: bool,
+    /// What was said here and is not sent yet, reactions included.
+    #[serde(default)]
+    pub queued: u64,
     /// Entries not seen yet.
     pub unread: u64,
     /// The first of them.
@@ -499,6 +502,10 @@ pub struct SyncState {
     pub intents: u64,
     /// The relay has our account, card and key packages.
     pub registered: bool,
+    /// The relay says that it does not know our account: it has lost it, or removed it. Registering again
+    /// under the same name gives it back ([`Command::Register`]).
+    #[serde(default)]
+    pub unknown: bool,
     /// What the relay makes us wait for.
     pub waiting: Option<Waiting>,
     /// Relays other than our own that cannot be reached. What lies there, or is to go there, waits, and is

@@ -23,7 +23,7 @@ pub enum Error {
     #[error("no such conversation: list them to find its id")]
     UnknownConversation,
     /// It takes nothing any more, or not yet.
-    #[error("this conversation is closed: {0}")]
+    #[error("this conversation does not take that: {0}")]
     NotActive(String),
     /// Only an invitation, or what has ended, may be forgotten: the others would go on speaking to us.
     #[error("you are still in this conversation: leave it before you forget it")]

@@ -250,7 +250,7 @@ fn known(
 }
 
 /// A shown name without what stands behind it.
-fn bare(shown: &str) -> &str {
+pub(super) fn bare(shown: &str) -> &str {
     shown.split(['#', '@']).next().unwrap_or_default()
 }
 

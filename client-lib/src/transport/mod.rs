@@ -1,6 +1,8 @@
 //! WebSocket connections to relays (feature `native`). Owns the socket and the codec; decides nothing,
 //! retries nothing.
 
+mod words;
+
 use data_encoding::HEXLOWER;
 use futures_util::{SinkExt as _, StreamExt as _};
 use posthorn_proto::frame::{ClientFrame, ServerFrame};
@@ -80,7 +82,7 @@ async fn connect(relay: &RelayUrl, route: &Route) -> Result<Socket, String> {
     let config = WebSocketConfig::default()
         .max_message_size(Some(limits::FRAME_BYTES))
         .max_frame_size(Some(limits::FRAME_BYTES));
-    let unreachable = |error: &dyn std::fmt::Display| format!("cannot reach {relay}: {error}");
+    let unreachable = |error: &dyn std::fmt::Display| words::why(relay, &error.to_string());
     let connected = match route {
         Route::Direct => tokio_tungstenite::connect_async_with_config(request, Some(config), true).await,
         Route::Socks5(proxy) => {

@@ -112,6 +112,7 @@ impl Step<'_> {
         }
         let link = if purpose == Purpose::PublicInbox { Link::Account } else { Link::Inbox };
         self.change_profile(|profile| {
+            profile.established |= profile.complete();
             let inbox = profile.inbox_mut(link);
             inbox.created = false;
             inbox.token = None;

@@ -107,7 +107,7 @@ impl Own {
             person: self.person,
             device: self.profile.device().id(),
             link: link.map(|link| link.to_string()).unwrap_or_default(),
-            registered: self.profile.complete(),
+            registered: self.profile.complete() || self.profile.established,
         })
     }
 }

@@ -62,6 +62,9 @@ pub(in crate::engine) struct Profile {
     pub(in crate::engine) last_resort_since: Option<u64>,
     /// When both inboxes got their keys, unix milliseconds.
     pub(in crate::engine) seeds_since: u64,
+    /// The relay had everything once: what is here is somebody's, whatever became of it there.
+    #[serde(default)]
+    pub(in crate::engine) established: bool,
 }
 
 impl Inbox {
@@ -155,6 +158,7 @@ impl Profile {
             card_due: false,
             last_resort_since: None,
             seeds_since: 0,
+            established: false,
         }
     }
 
@@ -208,6 +212,12 @@ impl Profile {
             && self.card_version > 0
             && self.last_resort_since.is_some()
             && self.private_inbox.created
+    }
+
+    /// The relay lost it all: it is to be told everything again.
+    pub(in crate::engine) fn begin_again(&mut self, invite: String) {
+        (self.invite, self.registered) = (invite, false);
+        (self.card_due, self.last_resort_since) = (true, None);
     }
 
     /// Gives both inboxes fresh keys when theirs are old; the card has to be published anew then.

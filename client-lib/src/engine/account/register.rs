@@ -25,8 +25,11 @@ impl Step<'_> {
             let profile = &own.profile;
             let same = profile.handle()? == *handle && profile.relay_url()? == *relay;
             if same && !profile.complete() {
-                // The same registration, cut off before: it goes on.
-                self.change_profile(|profile| profile.invite = invite)?;
+                self.change_profile(|profile| match profile.established {
+                    true => profile.begin_again(invite),
+                    // The same registration, cut off before: it goes on.
+                    false => profile.invite = invite,
+                })?;
                 self.live.promised.registering.push(reply);
                 return Ok(());
             }
@@ -95,6 +98,7 @@ impl Step<'_> {
             profile.registered = true;
             profile.invite.clear();
         })?;
+        self.live.unknown_there = false;
         if let Some(up) = self.live.links.get_mut(id).and_then(|link| link.up_mut()) {
             up.authenticated = true;
         }
@@ -113,7 +117,12 @@ impl Step<'_> {
             self.hold_back(HeldBack::Registration, refusal);
             return Ok(());
         }
-        self.forget_registration()?;
+        if self.own()?.profile.established {
+            // What this profile has is somebody's, and its keys make the same account there one day.
+            self.change_profile(|profile| (profile.registered, profile.invite) = (true, String::new()))?;
+        } else {
+            self.forget_registration()?;
+        }
         let replies = std::mem::take(&mut self.live.promised.registering);
         if replies.is_empty() {
             self.alarm(None, Cause::Refused, None, format!("registration: {}", refused(refusal)));
@@ -131,8 +140,12 @@ impl Step<'_> {
     ) -> Result<(), Error> {
         if !self.live.promised.removing.is_empty() {
             self.removal_refused(id, refusal);
-        } else if !crate::engine::link::request::is_passing(refusal) {
-            let text = format!("the relay does not know this device: {}", refusal.message);
+        } else if !crate::engine::link::request::is_passing(refusal)
+            && !std::mem::replace(&mut self.live.unknown_there, true)
+        {
+            let text = "the relay does not know this account (any more): it was restored from a backup that is \
+                        older than the account, or the account was removed there; registering again under the \
+                        same name gives it back, and what is here stays";
             self.alarm(None, Cause::AuthenticationFailed, None, text);
         }
         self.back_off(id, refusal);

@@ -299,7 +299,7 @@ impl Step<'_> {
             return Ok(());
         }
         for (_, asked) in self.unresolved()?.into_iter().filter(|(of, _)| of == link) {
-            let why = Err(format!("{} cannot be reached: {reason}", link.relay));
+            let why = Err(format!("{} cannot be reached ({reason})", link.relay));
             self.talk(&asked.conversation, |talk| talk.resolved(&asked, why))?;
         }
         self.forget_unproven_relay(&link.relay)

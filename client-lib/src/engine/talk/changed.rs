@@ -3,13 +3,16 @@
 use super::Talk;
 use super::deliver::After;
 use crate::content::Named;
-use crate::conversation::{Cause, ConversationState, Intent, Notice, intents, remove_intent};
-use crate::engine::Error;
+use crate::conversation::{Away, Cause, ConversationState, Intent, Notice, intents, remove_intent};
 use crate::engine::mailbox::Arrival;
 use crate::engine::people;
+use crate::engine::{Error, Known};
 use crate::group::{Member, Outcome, StagedChange};
 use crate::identity::{Credential, PersonId};
 use posthorn_proto::Turn;
+
+/// Whoever is taken out for the asking is in again after this long, milliseconds; else they were removed.
+const BACK_WITHIN: u64 = 10 * 60_000;
 
 impl Talk<'_, '_> {
     /// Another member's commit: its turn must say what it says (rule 1), then it is applied, and ours has
@@ -46,7 +49,7 @@ impl Talk<'_, '_> {
             self.newcomer(member, seq)?;
         }
         let (added, removed) = (self.named_all(&outcome.added)?, self.named_all(&outcome.removed)?);
-        self.epoch_began(&outcome, added, removed, seq)?;
+        self.epoch_began(&outcome, added, removed, seq, false)?;
         self.end_exchanges(&outcome.removed)?;
         self.answered_by_another(&outcome.removed)?;
         Ok(match &outcome.keys {
@@ -56,13 +59,14 @@ impl Talk<'_, '_> {
         })
     }
 
-    /// What follows from any commit, whoever made it.
+    /// What follows from any commit, whoever made it, and whether to repair the conversation.
     pub(in crate::engine) fn epoch_began(
         &mut self,
         outcome: &Outcome,
         mut added: Vec<Named>,
         mut removed: Vec<Named>,
         seq: u64,
+        is_repair: bool,
     ) -> Result<(), Error> {
         self.step.live.turned.remove(&self.id);
         let by = self.named(&outcome.committer.credential)?;
@@ -83,6 +87,8 @@ impl Talk<'_, '_> {
         }
         added.dedup();
         removed.dedup();
+        self.note_away(&outcome.removed, &mut removed, &by, seq)?;
+        self.note_back(&mut added, seq)?;
         if !removed.is_empty() {
             self.notice(Some(seq), Notice::Removed { by: by.clone(), who: removed })?;
         }
@@ -91,11 +97,62 @@ impl Talk<'_, '_> {
         }
         if outcome.info.place.number != self.record().place {
             let relay = outcome.info.place.relay.url.to_string();
-            self.notice(Some(seq), Notice::Moved { by, relay })?;
+            let notice = if is_repair { Notice::Repaired { by, relay } } else { Notice::Moved { by, relay } };
+            self.notice(Some(seq), notice)?;
         }
         self.were_added(&outcome.added)?;
         self.look_again();
         self.tell();
+        Ok(())
+    }
+
+    /// Whoever asked to be taken back in is out for a moment: of that nothing is said, unless it lasts.
+    fn note_away(
+        &mut self,
+        devices: &[Member],
+        removed: &mut Vec<Named>,
+        by: &Named,
+        seq: u64,
+    ) -> Result<(), Error> {
+        let (place, since) = ((self.record().place, seq), self.step.now);
+        for device in devices {
+            let person = PersonId::from(&device.credential.identity());
+            if !self.has_asked(device)? {
+                continue;
+            }
+            for who in removed.extract_if(.., |who| who.person == person) {
+                let away = Away { who, by: by.clone(), place, since };
+                self.open.changed = true;
+                self.open.record.away.push(away);
+                self.step.wake_talk(self.id, since + BACK_WITHIN);
+            }
+        }
+        Ok(())
+    }
+
+    fn note_back(&mut self, added: &mut Vec<Named>, seq: u64) -> Result<(), Error> {
+        let away = &mut self.change().away;
+        let mut back = Vec::new();
+        for who in std::mem::take(added) {
+            let known = away.len();
+            away.retain(|gone| gone.who.person != who.person);
+            if away.len() < known { back.push(who) } else { added.push(who) }
+        }
+        if back.is_empty() { Ok(()) } else { self.notice(Some(seq), Notice::Back { who: back }) }
+    }
+
+    /// Whoever did not come in again was removed.
+    pub(super) fn tell_gone(&mut self) -> Result<(), Error> {
+        let now = self.step.now;
+        if self.record().away.iter().all(|gone| now.saturating_sub(gone.since) < BACK_WITHIN) {
+            return Ok(());
+        }
+        let away = &mut self.change().away;
+        let gone: Vec<Away> =
+            away.extract_if(.., |gone| now.saturating_sub(gone.since) >= BACK_WITHIN).collect();
+        for Away { who, by, place, .. } in gone {
+            self.notice_at(Some(place), Notice::Removed { by, who: vec![who] })?;
+        }
         Ok(())
     }
 
@@ -161,11 +218,17 @@ impl Talk<'_, '_> {
         Ok(())
     }
 
-    /// A name that another is known by is told once, when its bearer comes (rule 26).
+    /// A name that another is known by is told once, when its bearer comes (rule 26). Whoever is only shown
+    /// with their key because no relay that is used here vouches for them is like nobody.
     fn tell_doubtful_names(&mut self, named: &[Named]) -> Result<(), Error> {
+        let own = self.step.own()?;
         let known: Vec<PersonId> = self.record().members.iter().map(|member| member.person).collect();
-        for who in named.iter().filter(|who| !known.contains(&who.person)) {
-            if who.handle.contains('#') {
+        for who in named.iter().filter(|who| who.handle.contains('#') && !known.contains(&who.person)) {
+            let is_namesake = |other: &Named| {
+                other.person != who.person && people::bare(&other.handle) == people::bare(&who.handle)
+            };
+            let is_contradicted = people::of_named(self.step.tx, &own, who)?.known == Known::Contradicted;
+            if is_contradicted || named.iter().any(is_namesake) {
                 let text = format!(
                     "somebody calls themselves like a person whom you know: they are shown as {}, compare safety numbers",
                     who.handle

@@ -234,7 +234,7 @@ impl Talk<'_, '_> {
             }
         }
         self.change().commit_row = None;
-        self.epoch_began(&outcome, added, removed, seq)?;
+        self.epoch_began(&outcome, added, removed, seq, false)?;
         if !self.still_wanted(intent)? {
             self.intent_done(intent)?;
         }

@@ -63,6 +63,7 @@ impl Step<'_> {
             list.push(ConversationSummary {
                 id,
                 group: record.group,
+                queued: if record.is_read() { history::queued_count(self.tx, &id)? } else { 0 },
                 unread: history::unread_count(self.tx, &id)?,
                 first_unread: history::first_unread(self.tx, &id)?,
                 last: history::last(self.tx, &id, &record.marks())?,
@@ -140,6 +141,7 @@ impl Step<'_> {
             outbox: parcels,
             intents: wanted,
             registered: own.profile.complete(),
+            unknown: self.live.unknown_there,
             waiting: self.live.held_back.values().next().or(refused).cloned(),
             unreachable: self.live.all_unreachable(),
         })

@@ -200,6 +200,7 @@ impl Talk<'_, '_> {
                 self.create_mailbox()
             }
             ConversationState::Active | ConversationState::Leaving => {
+                self.tell_gone()?;
                 self.resolve_candidates()?;
                 self.answer_heard()?;
                 self.renew_leaf()?;

@@ -236,6 +236,7 @@ impl Talk<'_, '_> {
         again: Vec<Parcel>,
     ) -> Result<(), Error> {
         self.leave_place()?;
+        self.change().keep_marks();
         let here = self.record().mailbox;
         for parcel in again {
             outbox::put(self.step.tx, there, &parcel)?;

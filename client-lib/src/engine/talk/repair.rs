@@ -188,7 +188,7 @@ impl Talk<'_, '_> {
         }
         let seq = self.reading().map_or(0, |reading| reading.seq);
         let (place, lacking) = (self.record().place, self.record().everyone.delivered);
-        self.epoch_began(outcome, Vec::new(), Vec::new(), seq)?;
+        self.epoch_began(outcome, Vec::new(), Vec::new(), seq, true)?;
         self.resume();
         let now = self.step.now;
         let healing = &mut self.change().healing;

@@ -99,7 +99,12 @@ impl Talk<'_, '_> {
 
     /// Inserts a notice.
     pub(in crate::engine) fn notice(&mut self, seq: Option<u64>, notice: Notice) -> Result<(), Error> {
-        let place = seq.map(|seq| (self.record().place, seq));
+        let place = self.record().place;
+        self.notice_at(seq.map(|seq| (place, seq)), notice)
+    }
+
+    /// Inserts a notice about something that happened at a place number and a seq.
+    pub(super) fn notice_at(&mut self, place: Option<(u32, u64)>, notice: Notice) -> Result<(), Error> {
         let id = MessageId::random(self.step.rng);
         let row = history::insert_notice(self.step.tx, &self.id, id, notice, self.step.now, place)?;
         if let Some(entry) = self.entry(row)? {

@@ -116,8 +116,9 @@ impl Step<'_> {
             _ => false,
         };
         for (id, record) in Conversation::all(self.tx)? {
-            let is_open = matches!(record.state, ConversationState::Creating | ConversationState::Active);
-            if !is_open || !record.name.is_empty() {
+            // One that is suspended goes on with what is said in it now.
+            let goes_on = record.state.takes_messages() && !record.is_leaving();
+            if !goes_on || !record.name.is_empty() {
                 continue;
             }
             let is_with_them = match record.members.len() {

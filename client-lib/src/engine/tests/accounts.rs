@@ -39,6 +39,57 @@ fn registers(desk: &mut Desk, place: &RelayAddress, handle: &str) -> (Answer, Ve
     desk.asks(|reply| Command::Register { relay, handle, invite: "again".to_owned(), reply })
 }
 
+/// The relay was restored from a backup that is older than the account: what is here can be read, it is told
+/// once what to do, and registering again gives the account back with its keys. A refusal loses nothing.
+#[test]
+fn an_account_that_the_relay_has_lost_is_given_back() {
+    let mut bob = Desk::new("bob");
+    let (account, inbox) = (link(Link::Account), link(Link::Inbox));
+    let (device, mailbox) = (bob.profile().device().id(), bob.profile().private_inbox.mailbox);
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let sent = requests(&bob.connects(&account), &account);
+        let asked = sent.iter().find(|frame| matches!(frame.body, Request::Authenticate(_)));
+        let refusal = ServerBody::Error(Refusal::new(ErrorCode::AuthenticationFailed, ""));
+        told.extend(alarms(&bob.answers(&account, asked.expect("proves itself").request, refusal)));
+        bob.handle(Input::Disconnected(account.clone(), "cut".to_owned()));
+        bob.now += 60_000;
+    }
+    let sent = requests(&bob.connects(&inbox), &inbox);
+    let open = sent.iter().find(|frame| matches!(frame.body, Request::Open(_))).expect("opens").request;
+    let gone = Opened { mailbox, result: Err(Refusal::new(ErrorCode::MailboxUnknown, "")) };
+    told.extend(alarms(&bob.answers(&inbox, open, ServerBody::Opened(vec![gone]))));
+    assert_eq!(told, [Cause::AuthenticationFailed, Cause::MailboxGone]);
+    let known = bob.does(Command::Account).expect("is").expect("there is one");
+    assert!(known.registered && bob.does(Command::State).expect("is").unknown);
+    for is_taken in [false, true] {
+        let (answer, _) = registers(&mut bob, &relay(), "bob");
+        bob.now += 60_000;
+        let sent = requests(&bob.connects(&account), &account);
+        let (request, again) = sent
+            .iter()
+            .find_map(|frame| match &frame.body {
+                Request::Register(again) => Some((frame.request, again.clone())),
+                _ => None,
+            })
+            .expect("registers");
+        assert_eq!((again.device, again.invite.as_str()), (device, "again"), "with the same keys");
+        if is_taken {
+            let effects = bob.registered(request);
+            assert!(answer.try_recv().is_err(), "the card and the keys are not there yet");
+            assert_eq!(alarms(&effects), []);
+            assert!(bob.profile().card_due && !bob.does(Command::State).expect("is").unknown);
+        } else {
+            bob.answers(&account, request, ServerBody::Error(Refusal::new(ErrorCode::InviteInvalid, "")));
+            let refused = answer.try_recv().expect("answered").expect_err("refused");
+            assert!(matches!(refused, Error::Refused { .. }), "{refused:?}");
+            assert_eq!(bob.profile().device().id(), device, "the keys are kept");
+            bob.handle(Input::Disconnected(account.clone(), "cut".to_owned()));
+            bob.now += 60_000;
+        }
+    }
+}
+
 #[test]
 fn a_mistyped_address_is_put_right_until_a_relay_has_answered() {
     let mut bob = Desk::empty();

@@ -11,11 +11,12 @@ use sha2::{Digest as _, Sha256};
 use super::desk::{Desk, NOW, all_opened, relay, requests, seals};
 use super::members::{PLACE, TALK, commits, reads, removes, three};
 use super::returns::exchanged;
-use crate::content::{Help, InboxMessage, Repaired};
-use crate::conversation::{Cause, ConversationState, Intent};
+use crate::content::{Help, InboxMessage, Named, Repaired};
+use crate::conversation::{Body, Cause, ConversationState, Entry, Intent, Notice};
 use crate::engine::talk::slot::AuthorSlot;
 use crate::engine::{Effect, Link, LinkId};
-use crate::group::{Change, KeyPackageKind, ReaderSecret};
+use crate::group::{Change, KeyPackage, KeyPackageKind, Provider, ReaderSecret, UnverifiedKeyPackage};
+use crate::identity::Card;
 use crate::outbox::{self, Parcel};
 
 const HOUR: u64 = 3_600_000;
@@ -147,6 +148,64 @@ fn answers(
     bob.takes(post(number), sealed)
 }
 
+/// What happened in a history, in its order.
+fn notices(desk: &mut Desk) -> Vec<Notice> {
+    let notice = |entry: Entry| match entry.body {
+        Body::Notice(notice) => Some(notice),
+        _ => None,
+    };
+    desk.history(&TALK).into_iter().filter_map(notice).collect()
+}
+
+#[test]
+fn a_repair_is_told_as_one() {
+    let (_, mut bob, _, _) = lapsed(false);
+    let told = notices(&mut bob);
+    assert!(matches!(&told[1..], [Notice::Repaired { by, .. }] if by.handle == "mallory"), "{told:?}");
+}
+
+/// Whoever asked to be taken back in is out for a moment: that is told as a return. If it lasts, they were
+/// removed.
+#[test]
+fn a_return_is_told_as_one() {
+    for comes_back in [true, false] {
+        let (mut mallory, mut bob, mut carol) = three();
+        let (card, carols) = (bob.card(), carol.card());
+        let package = carol.package(KeyPackageKind::OneTime);
+        let now = bob.now;
+        let data = help(&mut carol, now, 1, package.clone(), None);
+        bob.takes(post(5), seals(&data, &card, post(5)));
+        let (commit, turn) = commits(&mut mallory, post(2), removes("carol"));
+        assert_eq!(reads(&mut bob, post(2), commit, Some(turn)), (None, vec![]));
+        assert_eq!(notices(&mut bob).len(), 1, "nothing is said yet");
+        if comes_back {
+            let add = vec![verified(&mut mallory, &package, &carols)];
+            let (commit, turn) = commits(&mut mallory, post(3), |_| Change { add, ..Change::default() });
+            assert_eq!(reads(&mut bob, post(3), commit, Some(turn)), (None, vec![]));
+        }
+        bob.now += HOUR;
+        bob.tick();
+        let told = notices(&mut bob);
+        let one = |who: &[Named]| who.len() == 1 && who[0].handle == "carol";
+        match &told[1..] {
+            [Notice::Back { who }] => assert!(comes_back && one(who), "{told:?}"),
+            [Notice::Removed { by, who }] => {
+                assert!(!comes_back && by.handle == "mallory" && one(who), "{told:?}");
+            }
+            _ => panic!("{told:?}"),
+        }
+    }
+}
+
+fn verified(desk: &mut Desk, package: &[u8], card: &Card) -> KeyPackage {
+    desk.step(|step| {
+        let provider = Provider::new(step.tx, None);
+        let parsed = UnverifiedKeyPackage::parse(package).expect("well formed");
+        Ok(parsed.verify(&provider, &card.identity(), step.now).expect("good"))
+    })
+    .0
+}
+
 #[test]
 fn an_honest_answer_brings_back() {
     let (mut mallory, mut bob, asked, repaired) = lapsed(false);
@@ -171,18 +230,7 @@ fn a_request_that_was_answered_takes_nobody_out() {
     // Carol was taken back long ago: bob read that.
     let (commit, turn) = commits(&mut mallory, post(2), removes("carol"));
     assert_eq!(reads(&mut bob, post(2), commit, Some(turn)), (None, vec![]));
-    let again = {
-        let provider_now = mallory.now;
-        let bytes = package.clone();
-        let identity = cards.identity();
-        mallory
-            .step(|step| {
-                let provider = crate::group::Provider::new(step.tx, None);
-                let parsed = crate::group::UnverifiedKeyPackage::parse(&bytes).expect("ok");
-                Ok(parsed.verify(&provider, &identity, provider_now).expect("good"))
-            })
-            .0
-    };
+    let again = verified(&mut mallory, &package, &cards);
     let (commit, turn) = commits(&mut mallory, post(3), |_| Change { add: vec![again], ..Change::default() });
     assert_eq!(reads(&mut bob, post(3), commit, Some(turn)), (None, vec![]));
     assert_eq!(bob.conversation(&TALK).expect("is").epoch, 3);

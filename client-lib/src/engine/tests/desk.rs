@@ -424,18 +424,29 @@ impl Desk {
             _ => None,
         });
         let frame = request.expect("it proves to be the device");
-        let profile = self.profile();
-        let nonce = self.hello(&id.relay).challenge.nonce;
-        let device = profile.device().account_key();
-        let key = AccountKey::of_relay(&secret(&id.relay), &StaticSecret::from([7; 32]), nonce, &device)
-            .expect("good keys");
-        let body = match frame.body {
-            Request::Register(_) => ServerBody::Registered(key.relay_proof()),
-            _ => ServerBody::Authenticated(key.relay_proof()),
-        };
         let mut effects = sent;
-        effects.extend(self.answers(&id, frame.request, body));
+        effects.extend(match frame.body {
+            Request::Register(_) => self.registered(frame.request),
+            _ => {
+                let key = self.account_key();
+                self.answers(&id, frame.request, ServerBody::Authenticated(key.relay_proof()))
+            }
+        });
         effects
+    }
+
+    /// The relay takes a registration.
+    pub(super) fn registered(&mut self, request: u64) -> Vec<Effect> {
+        let key = self.account_key();
+        self.answers(&link(Link::Account), request, ServerBody::Registered(key.relay_proof()))
+    }
+
+    fn account_key(&mut self) -> AccountKey {
+        let relay = link(Link::Account).relay;
+        let nonce = self.hello(&relay).challenge.nonce;
+        let device = self.profile().device().account_key();
+        AccountKey::of_relay(&secret(&relay), &StaticSecret::from([7; 32]), nonce, &device)
+            .expect("good keys")
     }
 
     pub(super) fn hello(&self, at: &RelayUrl) -> Hello {

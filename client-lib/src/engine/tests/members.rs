@@ -2,9 +2,9 @@
 
 use posthorn_proto::chain::Chain;
 use posthorn_proto::turn::TurnHash;
-use posthorn_proto::{DeviceId, KeyHash, MailboxId, PostId, ReadKey, Reader, ReaderId, Turn};
+use posthorn_proto::{DeviceId, Handle, KeyHash, MailboxId, PostId, ReadKey, Reader, ReaderId, Turn};
 
-use super::desk::{Desk, alarms, link, relay, seals};
+use super::desk::{Desk, alarms, elsewhere, link, relay, seals};
 use crate::content::{Content, Leave, Receipt, Said, Text, WelcomeRefused};
 use crate::conversation::{
     Body, Candidate, Cause, ConversationState, EntryState, GroupId, Intent, MessageId, Notice, Package,
@@ -16,6 +16,8 @@ use crate::envelope::Slot;
 use crate::group::{
     Change, Group, GroupError, GroupInfo, KeyPackageKind, Provider, Refusal, UnverifiedKeyPackage,
 };
+use crate::identity::PersonId;
+use crate::people::pin;
 
 pub(super) const TALK: GroupId = GroupId([0x77; 16]);
 pub(super) const PLACE: MailboxId = MailboxId([0x66; 16]);
@@ -391,6 +393,32 @@ fn of_two_with_one_name_one_is_shown_apart() {
     assert_eq!(members[0].person, person);
     let removal = |intent: &Intent| matches!(intent, Intent::Remove { person: who, .. } if *who == person);
     assert!(bob.intents(&TALK).iter().any(removal));
+}
+
+/// Somebody of another relay, whose name nobody vouches for here, is shown apart. That is no alarm, unless
+/// somebody else is known by the name.
+#[test]
+fn who_comes_from_another_relay_is_like_nobody() {
+    for is_known in [false, true] {
+        let (mut mallory, mut bob) = (Desk::new("mallory"), Desk::new("bob"));
+        let mut carol = Desk::at("carol", &elsewhere());
+        if is_known {
+            let (handle, person) = (Handle::parse("carol").expect("a handle"), PersonId([9; 32]));
+            bob.step(|step| Ok(pin::pin(step.tx, &relay().identity, &handle, &person)?));
+        }
+        let (bobs, carols) = (bob.card(), carol.card());
+        let packages = [
+            (bob.package(KeyPackageKind::OneTime), &bobs),
+            (carol.package(KeyPackageKind::OneTime), &carols),
+        ];
+        let made = mallory.group(TALK, PLACE, &packages);
+        let invitation = mallory.invitation(TALK, &made, &bobs);
+        let sealed = mallory.sealed(&invitation, &bobs, PostId([1; 16]));
+        let expected = if is_known { vec![Cause::NameTwice] } else { vec![] };
+        assert_eq!(bob.takes(PostId([1; 16]), sealed), expected);
+        let members = bob.conversation(&TALK).expect("in it").members;
+        assert!(members.iter().any(|who| who.handle.starts_with("carol#")), "{members:?}");
+    }
 }
 
 pub(super) fn refused(desk: &mut Desk) -> WelcomeRefused {

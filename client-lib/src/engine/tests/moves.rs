@@ -4,11 +4,11 @@ use posthorn_proto::{MailboxId, PostId, Turn};
 
 use super::desk::{Desk, alarms, elsewhere, on_the_wire, relay, wanted};
 use super::members::{PLACE, TALK, commits, reads, three};
-use crate::content::{Said, Text};
-use crate::conversation::{Body, Cause, ConversationState, EntryState, Notice};
+use crate::content::{Author, Receipt, Said, Text};
+use crate::conversation::{Body, Cause, ConversationState, EntryState, Notice, set_receipt};
 use crate::engine::Command;
 use crate::group::{Change, Group, ReaderSecret};
-use crate::identity::RelayAddress;
+use crate::identity::{PersonId, RelayAddress};
 use rand::SeedableRng as _;
 
 const THERE: MailboxId = MailboxId([0x99; 16]);
@@ -56,6 +56,38 @@ fn who_reads_a_move_goes_on_there() {
     assert!(history.iter().any(
         |entry| matches!(&entry.body, Body::Notice(Notice::Moved { by, .. }) if by.handle == "mallory")
     ));
+}
+
+/// What everybody has got stays marked when the conversation goes on in another mailbox.
+#[test]
+fn marks_outlive_a_move() {
+    let (mut mallory, mut bob, _) = three();
+    let conversation = bob.find(&TALK).expect("in it");
+    let said = Said::new(Text::new("known to all")).expect("fits");
+    let message = bob.does(|reply| Command::Send { conversation, id: None, said, reply }).expect("is kept");
+    bob.step(|step| {
+        step.talk_known(&conversation, |talk| {
+            talk.message_stored(&message, 1)?;
+            let members = talk.group(|group, _| group.members())?;
+            for credential in members.iter().map(|member| &member.credential) {
+                let person = PersonId::from(&credential.identity());
+                let author = Author { person, device: credential.device() };
+                set_receipt(talk.step.tx, &talk.id, &author, 1, Receipt { delivered: 1, read: 0 })?;
+            }
+            let everyone = talk.everyone()?;
+            talk.change().everyone = everyone;
+            Ok(())
+        })
+    });
+    let state = |bob: &mut Desk| {
+        let history = bob.history(&TALK);
+        history.iter().find(|entry| entry.id == message).expect("said").state
+    };
+    assert_eq!(state(&mut bob), EntryState::Delivered);
+    let (commit, turn) = moved(&mut mallory, relay(), THERE);
+    assert_eq!(reads(&mut bob, post(2), commit, Some(turn)), (None, vec![]));
+    assert_eq!(bob.conversation(&TALK).expect("in it").place, 2);
+    assert_eq!(state(&mut bob), EntryState::Delivered);
 }
 
 /// Rule 25: no member makes this device connect to a host that the person has not agreed to.

@@ -8,13 +8,13 @@ use super::desk::{
     Desk, Made, alarms, all_opened, at, elsewhere, link, on_the_wire, relay, requests, seals, wanted,
 };
 use super::members::{PLACE, TALK};
-use crate::content::Invitation;
+use crate::content::{Invitation, Said, Text};
 use crate::conversation::{Cause, ConversationState, GroupId, Intent};
 use crate::engine::account::profile;
 use crate::engine::inbox::strangers::{ALARMS, ANSWERS, CONVERSATIONS};
 use crate::engine::mailbox::reading::Purpose;
 use crate::engine::people;
-use crate::engine::{Command, Effect, Event, Input, Known, Link, LinkId};
+use crate::engine::{Command, Effect, Event, Input, Known, Link, LinkId, Who};
 use crate::group::{KeyPackage, KeyPackageKind, Provider};
 use crate::identity::{Card, RelayAddress, RelayUrl};
 use crate::people::pin;
@@ -53,6 +53,30 @@ fn an_honest_invitation_is_followed() {
     let id = bob.find(&TALK).expect("joined");
     assert_eq!(bob.state(&TALK), Some(ConversationState::Active));
     assert_eq!(bob.reading(&PLACE).map(|reading| reading.purpose), Some(Purpose::Conversation(id)));
+}
+
+/// Whoever begins one with somebody while theirs cannot go on is led there, and what is said is kept in it.
+#[test]
+fn no_second_conversation_begins_while_one_is_suspended() {
+    let (mut mallory, mut bob, made) = invited(KeyPackageKind::OneTime, PLACE);
+    let card = bob.card();
+    let invitation = mallory.invitation(TALK, &made, &card);
+    let sealed = mallory.sealed(&invitation, &card, post(1));
+    bob.takes(post(1), sealed);
+    let id = bob.find(&TALK).expect("joined");
+    bob.step(|step| step.suspend_talk(&id, Cause::MailboxGone, "gone"));
+    let members = vec![Who::Person(mallory.person())];
+    let start = |reply| Command::Start { id: None, name: String::new(), members, again: false, reply };
+    assert_eq!(bob.does(start).expect("it is there"), id);
+    let said = Said::new(Text::new("wait for me")).expect("fits");
+    bob.does(|reply| Command::Send { conversation: id, id: None, said, reply }).expect("kept");
+    let list = bob.does(Command::Conversations).expect("a list");
+    assert_eq!((list.len(), list[0].queued), (1, 1));
+    // No change is made of it, and the words say why, and what is done.
+    let person = mallory.person();
+    let refused = bob.does(|reply| Command::Remove { conversation: id, person, reply });
+    let words = refused.expect_err("it is suspended").to_string();
+    assert!(words.contains("MAILBOX_GONE") && words.contains("another mailbox"), "{words}");
 }
 
 /// Finding 2: until the person accepts, nothing goes on a wire; accepting makes one connection, for this
