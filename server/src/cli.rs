@@ -20,6 +20,7 @@ use crate::advice;
 use crate::clock::SystemClock;
 use crate::config::{Config, ConfigError, Engine, LogFormat, Sources, default_data};
 use crate::gateway::Certificates;
+use crate::panics::caught;
 use crate::relay::{Relay, StartError};
 use crate::store::embedded::EmbeddedStore;
 
@@ -533,8 +534,7 @@ fn serve(program: &Path, config: Config, print_invite: Option<u32>) -> anyhow::R
 
 /// The runtime. Where the system has no thread for it, tokio panics, which tells nobody what to do.
 fn threads() -> anyhow::Result<Runtime> {
-    let built = std::panic::catch_unwind(|| Builder::new_multi_thread().enable_all().build());
-    let Ok(runtime) = built else {
+    let Ok(runtime) = caught(|| Builder::new_multi_thread().enable_all().build()) else {
         bail!("the system has no more threads: raise TasksMax= of systemd or `ulimit -u`, and start again")
     };
     runtime.context("cannot start threads")

@@ -25,6 +25,7 @@ mod heard;
 pub mod live;
 pub mod mailbox;
 pub mod outbox;
+mod panics;
 mod parts;
 pub mod relay;
 pub mod secret;

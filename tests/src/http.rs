@@ -15,6 +15,9 @@ use tokio::time::timeout;
 
 use crate::wire::PATIENCE;
 
+/// How long blobs are leased for, seconds: thirty days, since no program runs that long.
+const LEASE: u32 = 30 * 24 * 3600;
+
 /// A connection.
 #[derive(Debug)]
 pub struct Http {
@@ -135,17 +138,17 @@ impl BareBlob {
         ("Authorization", format!("Bearer {}", hex(self.key.expose())))
     }
 
-    /// The headers that create it, for an hour.
+    /// The headers that create it, for longer than any test.
     pub fn creation(&self, token: &Token) -> [(&'static str, String); 4] {
         [
             ("Authorization", format!("Bearer {}", hex(token.expose()))),
             ("Posthorn-Blob-Length", self.length.to_string()),
             ("Posthorn-Blob-Holder", hex(&self.key.hash().0)),
-            ("Posthorn-Blob-Lease", "3600".to_owned()),
+            ("Posthorn-Blob-Lease", LEASE.to_string()),
         ]
     }
 
-    /// Creates it, for an hour.
+    /// Creates it.
     pub async fn create(&self, http: &mut Http, token: &Token) -> anyhow::Result<Answer> {
         http.ask("POST", &self.path(), &self.creation(token), b"").await
     }

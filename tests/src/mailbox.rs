@@ -128,7 +128,7 @@ impl BareMailbox {
         }
     }
 
-    /// Asks for it to be created, for an hour's expiry.
+    /// Asks for it to be created. What is in it expires after thirty days: no program runs that long.
     pub fn creation(&self, token: Token, quota: u64) -> Request {
         Request::Create(Create {
             mailbox: self.id,
@@ -136,7 +136,7 @@ impl BareMailbox {
             post_key_hash: self.post_key.hash(),
             turn_key_hash: self.turn_key.hash(),
             readers: vec![Reader { id: self.reader, key_hash: self.read_key.hash() }],
-            expiry: 3600,
+            expiry: 30 * 24 * 3600,
             quota,
         })
     }

@@ -13,7 +13,6 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 use super::journal::disk::passes;
 use super::journal::{Position, Resume};
+use crate::panics::caught;
 
 const FORMAT: u32 = 2;
 const ROOT: &[u8] = &[0];
@@ -49,7 +49,7 @@ pub(super) enum Unusable {
     #[error("sled: {0}")]
     Sled(#[from] sled::Error),
     /// sled panicked; the text is what it said.
-    #[error("sled panicked: {0}")]
+    #[error("sled: {0}")]
     Panicked(String),
     /// The file system reported an error.
     #[error("{0}")]
@@ -85,11 +85,7 @@ pub(super) struct Checkpoint {
 
 /// Runs work in which sled may panic.
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, Unusable>) -> Result<T, Unusable> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let text =
-            panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        Err(Unusable::Panicked(text.unwrap_or("without a word").to_owned()))
-    })
+    caught(work).unwrap_or_else(|said| Err(Unusable::Panicked(said)))
 }
 
 impl Checkpoint {
