@@ -28,6 +28,11 @@ pub(crate) fn notice_text(notice: &Notice, me: &PersonId) -> String {
         Notice::Left { who } => format!("{} left", one(who)),
         Notice::Returned { by } => format!("{} brought this device back into the conversation", one(by)),
         Notice::Moved { by, relay } => format!("{} moved this conversation to {relay}", one(by)),
+        Notice::Repaired { by, .. } => {
+            format!("the conversation was repaired by {}, and goes on in another mailbox", one(by))
+        }
+        Notice::Back { who } if who.len() == 1 => format!("{} is back", list(who)),
+        Notice::Back { who } => format!("{} are back", list(who)),
         _ => "something happened that needs a newer version to be told".to_owned(),
     };
     plain_line(&text)
@@ -119,12 +124,13 @@ pub(crate) fn adding_text(adding: &[String]) -> Option<String> {
     (!adding.is_empty()).then(|| format!("inviting {}", plain_line(&adding.join(", "))))
 }
 
-/// Why a conversation is suspended, for people; `None` if it is not. `another` is what to type for another
-/// one with somebody, `accept` to agree to the relay where it is now.
+/// Since when a conversation is suspended, why, and what is done about it, for people: wherever that is told.
+/// `None` if it is not. `another` is what to type for another one with somebody, `accept` to agree to the
+/// relay where it is now.
 pub(crate) fn suspended_text(
     conversation: &ConversationSummary,
-    another: &str,
-    accept: &str,
+    (another, accept): (&str, &str),
+    (now, zone): (u64, &TimeZone),
 ) -> Option<String> {
     let ConversationState::Suspended(suspension) = &conversation.state else { return None };
     let cause = suspension.cause;
@@ -161,7 +167,10 @@ pub(crate) fn suspended_text(
         cause if cause.what_is_done().is_empty() => String::new(),
         cause => format!("; {}", cause.what_is_done()),
     };
-    Some(format!("suspended, because {why} ({cause}); what you write is kept until it goes on{way_out}"))
+    let since = clock::short(suspension.since, now, zone);
+    Some(format!(
+        "suspended since {since}, because {why} ({cause}); what you write is kept until it goes on{way_out}"
+    ))
 }
 
 /// Who says it, for people.
@@ -221,7 +230,7 @@ pub(crate) fn verified_of(people: &[&Person]) -> Option<String> {
 pub(crate) fn member_line(member: &MemberSummary, room: usize) -> String {
     let word = match (member.me, member.joined) {
         (true, _) => "you",
-        (false, false) => "has not joined yet",
+        (false, false) => "invited, or came in just now",
         (false, true) => known_text(member.person.known),
     };
     let remark = remarks([verified_word(&member.person), word]);
@@ -339,7 +348,7 @@ pub(crate) mod tests {
         merge(&mut value, json!({"known": "claimed", "verified": false}));
         assert!(member_line(&member(&value), 8).ends_with("(the name is their own word)"));
         merge(&mut value, json!({"joined": false}));
-        assert!(member_line(&member(&value), 8).ends_with("(has not joined yet)"));
+        assert!(member_line(&member(&value), 8).ends_with("(invited, or came in just now)"));
         assert_eq!(id_of("bob").to_string().len(), 52, "as contact links have it");
     }
 

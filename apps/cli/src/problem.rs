@@ -6,6 +6,7 @@ use posthorn_client::engine::Error;
 use posthorn_client::store::StoreError;
 use serde_json::json;
 
+use crate::plain::plain_line;
 use crate::signal::Signal;
 use crate::{advice, disk, print};
 
@@ -109,61 +110,9 @@ impl Problem {
 
     /// The relay does not answer. `kept` says what becomes of what was asked.
     pub(crate) fn unreachable(relay: &str, reason: &str, kept: &str) -> Self {
-        let reason = why(relay, reason);
+        let reason = plain_line(reason);
         Self::new("RELAY_UNREACHABLE", format!("the relay at {relay} cannot be reached ({reason}): {kept}"))
     }
-}
-
-/// Why a relay cannot be reached, beside its name and in words that help.
-pub(crate) fn why(relay: &str, reason: &str) -> String {
-    let reason = reason.trim_start_matches("cannot reach ");
-    let reason = reason.strip_prefix(relay).unwrap_or(reason).trim_start_matches([':', ' ']);
-    let reason = reason.trim_start_matches("IO error: ");
-    if let Some(fault) = reason.strip_prefix("invalid peer certificate: ") {
-        return of_certificate(fault);
-    }
-    match relay.split_once("://") {
-        // What rustls says of an answer that is no TLS.
-        Some(("wss", rest)) if reason.contains("InvalidContentType") => {
-            format!("it answers without TLS there; if that is meant, its address is ws://{rest}")
-        }
-        // What the HTTP parser says of an answer that is TLS.
-        Some(("ws", rest)) if reason.contains("httparse") => {
-            format!("it does not speak HTTP there; with TLS its address is wss://{rest}")
-        }
-        // The operating system's number for it tells people nothing.
-        _ => reason.split(" (os error").next().unwrap_or(reason).to_owned(),
-    }
-}
-
-/// What rustls finds wrong with a certificate, and what that needs.
-fn of_certificate(fault: &str) -> String {
-    if let Some((_, names)) = fault.split_once("is only valid for ") {
-        let mut names = names.to_owned();
-        for frame in ["DnsName(\"", "IpAddress(", "\")", ")"] {
-            names = names.replace(frame, "");
-        }
-        return format!("its certificate is for {names}, and not for the name in this address");
-    }
-    let words = match fault {
-        _ if fault.contains("CaUsedAsEndEntity") => {
-            "its certificate is that of an authority, which is none for a relay: whoever runs it makes one with \
-             basicConstraints=CA:FALSE"
-        }
-        // A self-signed one whose name is also that of an authority is taken for a forgery of it.
-        "UnknownIssuer" | "BadSignature" => {
-            "nobody whom this machine trusts has signed its certificate; if it is your own, name its file in \
-             SSL_CERT_FILE"
-        }
-        _ if fault.starts_with("certificate expired") => {
-            "its certificate has expired, or the clock of this machine is ahead"
-        }
-        _ if fault.starts_with("certificate not valid yet") => {
-            "its certificate is not valid yet, or the clock of this machine is behind"
-        }
-        _ => return format!("its certificate is refused: {fault}"),
-    };
-    words.to_owned()
 }
 
 /// The database, as the person who typed the command sees it.
@@ -323,11 +272,5 @@ mod tests {
         let error = Error::Failed { cause: "CANNOT_ADD", reason: "bob cannot be added: unknown".into() };
         let problem = Problem::from(error);
         assert_eq!((problem.code(), problem.message()), ("CANNOT_ADD", "bob cannot be added: unknown"));
-    }
-
-    #[test]
-    fn an_unreachable_relay_is_named_once() {
-        let problem = Problem::unreachable("ws://h:1", "cannot reach ws://h:1: refused", "nothing was lost");
-        assert_eq!(problem.message(), "the relay at ws://h:1 cannot be reached (refused): nothing was lost");
     }
 }

@@ -2,9 +2,11 @@
 
 mod common;
 
+use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
+use std::process::Stdio;
 
-use common::{TestRelay, errors, good, run};
+use common::{TestRelay, errors, good, posthorn, run};
 use serde_json::Value;
 
 /// Two relays, and a folder for the profiles.
@@ -75,6 +77,13 @@ fn people_of_two_relays_talk_and_are_told_which_relay_they_wait_for() {
     let told = errors(&moved);
     let named = format!("{} cannot be reached", away.trim_start_matches("ws://"));
     assert!(!moved.status.success() && told.contains(&named), "{told}");
+    // What is shown of it may not be all.
+    let shown = run(&carl, &["history", "anna"]);
+    let told = errors(&shown);
+    assert!(
+        shown.status.success() && told.contains(&named) && told.contains("what the profile has"),
+        "{told}"
+    );
     read_all(&carl);
     let state = json(&good(&carl, &["status", "--json"]));
     let is_well = (&state["connected"], &state["caught_up"]);
@@ -90,6 +99,8 @@ fn who_has_never_used_the_relay_that_a_conversation_moves_to_is_asked() {
     good(&bob, &["accept", "anna"]);
     read_all(&carl);
     good(&carl, &["accept", "anna", "--foreign-relay"]);
+    good(&anna, &["send", "Trio", "shall we move?"]);
+    read_all(&bob);
     good(&carl, &["move", "Trio"]);
     read_all(&bob);
     let listed = json(&good(&bob, &["conversations", "--json"]));
@@ -101,6 +112,17 @@ fn who_has_never_used_the_relay_that_a_conversation_moves_to_is_asked() {
     let kept = run(&bob, &["send", "Trio", "wait for me", "--wait", "1"]);
     let told = errors(&kept);
     assert!(told.contains("accept") && told.contains("do not send it again"), "{told}");
+    // What is kept is nowhere said to be sent.
+    let reacted = run(&bob, &["react", "Trio", "last", "👍"]);
+    let told = errors(&reacted);
+    assert!(!reacted.status.success() && told.contains("accept") && told.contains("kept"), "{reacted:?}");
+    let status = good(&bob, &["status"]);
+    assert!(status.contains("1 of them cannot go on") && status.contains("2 kept"), "{status}");
+    let status = json(&good(&bob, &["status", "--json"]));
+    assert_eq!((&status["suspended"], &status["kept"]), (&1.into(), &2.into()), "{status}");
+    let heard = good(&bob, &["listen", "--until-settled"]);
+    assert!(heard.contains("!! FOREIGN_RELAY [Trio]: waiting: it moved to"), "{heard}");
+    told_before_the_first_line(&bob);
     good(&bob, &["accept", "Trio", "--foreign-relay"]);
     read_all(&bob);
     read_all(&anna);
@@ -108,6 +130,20 @@ fn who_has_never_used_the_relay_that_a_conversation_moves_to_is_asked() {
         let history = good(home, &["history", "Trio"]);
         assert!(history.contains("wait for me"), "{history}");
     }
+}
+
+/// Whoever types line after line is told before they have typed the first.
+fn told_before_the_first_line(home: &std::path::Path) {
+    let mut send = posthorn(home, &["send", "Trio", "--lines"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut told = BufReader::new(send.stderr.take().expect("piped")).lines();
+    let first = told.next().expect("told at once").expect("UTF-8");
+    assert!(first.contains("waiting: it moved to") && first.contains("accept"), "{first}");
+    drop(send.stdin.take());
+    assert!(send.wait().expect("it ends").success(), "nothing was typed");
 }
 
 #[test]

@@ -11,14 +11,13 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::app::{App, Connection, Geometry};
 use super::palette::{ALARM, BOLD, DIM};
-use super::wrap::{fit, wrap};
+use super::wrap::{fit, wrap, wrap_into};
 use super::{entries, invited, links, popup};
 use crate::command::wait;
 use crate::output::{
     adding_text, body_text, conversation_state, is_said, sender, suspended_text, verified_of,
 };
 use crate::plain::plain_line;
-use crate::problem::why;
 use crate::{clock, invitation, name};
 
 /// Below this many columns the list of conversations is not shown.
@@ -105,11 +104,8 @@ fn draw_header(frame: &mut Frame<'_>, app: &App, area: Rect) {
             // Who it is and at which relay stays readable beside it.
             let taken = left.width().min(width / 2) + "○ offline (), ".width() + next.width() + 2;
             let room = width.saturating_sub(taken);
-            let why = if room < 8 {
-                String::new()
-            } else {
-                format!(" ({})", fit(&short_reason(reason, &app.relay), room))
-            };
+            let why =
+                if room < 8 { String::new() } else { format!(" ({})", fit(&short_reason(reason), room)) };
             (format!("○ offline{why}, {next}"), Style::new().fg(Color::Yellow).add_modifier(Modifier::BOLD))
         }
     };
@@ -121,8 +117,8 @@ fn draw_header(frame: &mut Frame<'_>, app: &App, area: Rect) {
 }
 
 /// What is wrong with the connection in a few words: without the relay's name, which stands beside it.
-fn short_reason(reason: &str, relay: &str) -> String {
-    let reason = plain_line(&why(relay, reason));
+fn short_reason(reason: &str) -> String {
+    let reason = plain_line(reason);
     let mut letters = reason.chars();
     letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
@@ -242,10 +238,9 @@ fn draw_history(frame: &mut Frame<'_>, app: &App, rows: entries::Rows, area: Rec
 /// alarms, and the note. Where there is no room for all, the note comes first, for it answers what was typed,
 /// and of alarms there are the newest, cut to a row.
 fn notes(app: &App, width: usize, room: usize) -> Vec<Line<'static>> {
-    let wrapped = |text: &str, rows: usize| -> Vec<String> {
-        wrap(text, width.saturating_sub(2)).into_iter().take(rows).collect()
-    };
-    let suspended = |current| suspended_text(current, "/new NAME --again", "/accept yes");
+    let wrapped = |text: &str, rows: usize| wrap_into(text, width.saturating_sub(2), rows);
+    let typed = ("/new NAME --again", "/accept yes");
+    let suspended = |current| suspended_text(current, typed, (app.now, &app.zone));
     let not_there = || {
         let there = app.not_there()?;
         Some(format!("{}: what you write waits for it", wait::away(&there.relay, &there.reason)))

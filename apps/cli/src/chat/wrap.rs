@@ -40,6 +40,18 @@ pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     rows
 }
 
+/// Likewise, but no more than so many rows, with an ellipsis if some of it is missing.
+pub(crate) fn wrap_into(text: &str, width: usize, most: usize) -> Vec<String> {
+    let mut rows = wrap(text, width);
+    if rows.len() > most {
+        rows.truncate(most);
+        if let Some(last) = rows.last_mut() {
+            *last = fit(&format!("{last} …"), width.max(2));
+        }
+    }
+    rows
+}
+
 /// Stretches of spaces and of everything else, in turn.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
@@ -98,6 +110,14 @@ mod tests {
         assert_eq!(fit("abc", 3), "abc");
         assert_eq!(fit("abcd", 3), "ab…");
         assert_eq!(fit("abcd", 0), "");
+    }
+
+    #[test]
+    fn what_has_more_rows_than_there_is_room_ends_with_an_ellipsis() {
+        assert_eq!(wrap_into("the quick brown fox", 10, 2), ["the quick", "brown fox"]);
+        assert_eq!(wrap_into("the quick brown fox", 12, 1), ["the quick …"]);
+        assert_eq!(wrap_into("the quick brown fox", 9, 1), ["the quic…"]);
+        assert!(wrap_into("fox", 10, 0).is_empty());
     }
 
     proptest! {

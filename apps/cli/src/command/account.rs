@@ -4,7 +4,8 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 
 use posthorn_client::client::Client;
-use posthorn_client::engine::{Account, Error, Event};
+use posthorn_client::conversation::ConversationState;
+use posthorn_client::engine::{Account, ConversationSummary, Error, Event};
 use posthorn_client::identity::RelayUrl;
 use posthorn_client::store::KdfCost;
 use posthorn_proto::{Handle, PATH};
@@ -331,10 +332,20 @@ pub(super) async fn status(session: &Session, json: bool, home: &Path) -> Result
     let state = session.client.state().await?;
     let conversations = session.client.conversations().await?;
     let unread: u64 = conversations.iter().map(|conversation| conversation.unread).sum();
+    let is_suspended = |known: &ConversationSummary| matches!(known.state, ConversationState::Suspended(_));
+    let suspended = conversations.iter().filter(|known| is_suspended(known)).count();
+    let waits = |known: &&ConversationSummary| {
+        is_suspended(known) || state.unreachable.iter().any(|away| away.relay == known.relay)
+    };
+    let kept: u64 = conversations.iter().filter(waits).map(|known| known.queued).sum();
     if json {
         let mut value = json!(session.account);
         merge(&mut value, json!(state));
-        merge(&mut value, json!({"home": home, "conversations": conversations.len(), "unread": unread}));
+        merge(
+            &mut value,
+            json!({"home": home, "conversations": conversations.len(), "unread": unread,
+                "suspended": suspended, "kept": kept}),
+        );
         object(&value);
         return Ok(());
     }
@@ -342,6 +353,7 @@ pub(super) async fn status(session: &Session, json: bool, home: &Path) -> Result
     let connection = match (state.connected, state.caught_up) {
         (true, true) => "online, everything is read from the relay",
         (true, false) => "online, still reading from the relay",
+        (false, _) if state.unknown => "refused by the relay",
         (false, _) => "offline: the relay cannot be reached",
     };
     line(&format!("{:13} {}", "account", account.handle));
@@ -350,15 +362,30 @@ pub(super) async fn status(session: &Session, json: bool, home: &Path) -> Result
     if let Some(waiting) = &state.waiting {
         line(&format!("{:13} the relay makes us wait ({}): {}", "", waiting.code, plain_line(&waiting.text)));
     }
+    if state.unknown {
+        line(&format!("{:13} {}", "", wait::unknown_there(account)));
+    }
     for away in &state.unreachable {
         line(&format!("{:13} {}", "", wait::elsewhere(&away.relay, &Some(away.reason.clone()))));
     }
     line(&format!("{:13} {}", "profile", home.display()));
     line(&format!("{:13} {} ({unread} unread)", "conversations", conversations.len()));
-    let waiting = match (state.outbox, state.intents) {
-        (0, 0) => "nothing: everything is sent".to_owned(),
-        (outbox, intents) => format!("{outbox} to be sent, {intents} changes of members or keys to be made"),
+    if suspended > 0 {
+        let list = advice::command("conversations");
+        line(&format!("{:13} {suspended} of them cannot go on for now: {list} says why", ""));
+    }
+    let kept = match kept {
+        0 => None,
+        kept => Some(format!("{kept} kept where it cannot go on for now")),
     };
+    let waiting = match (state.outbox, state.intents) {
+        (0, 0) => None,
+        (outbox, intents) => {
+            Some(format!("{outbox} to be sent, {intents} changes of members or keys to be made"))
+        }
+    };
+    let waiting = waiting.into_iter().chain(kept).collect::<Vec<_>>().join(", ");
+    let waiting = if waiting.is_empty() { "nothing: everything is sent" } else { &waiting };
     line(&format!("{:13} {waiting}", "waiting"));
     Ok(())
 }

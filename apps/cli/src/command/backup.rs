@@ -62,6 +62,10 @@ pub(super) fn restore(global: &Global, arguments: &Backup) -> Result<(), Problem
         "What came since, the relay still has or not: {} tells.",
         advice::command("conversations")
     ));
+    line(&format!(
+        "A conversation that was begun since cannot come back: {} begins another, or they do, with start YOU --again.",
+        advice::command("start NAME --again")
+    ));
     Ok(())
 }
 

@@ -71,7 +71,10 @@ pub(super) async fn start(session: &Session, json: bool, arguments: &Start) -> R
         let waits = members.iter().all(|member| member.me || !member.joined);
         let waits = if waits { "it is not accepted yet, and whoever declines does not say so; " } else { "" };
         let again = advice::command(&format!("start {} --again", arguments.members.join(" ")));
-        line(&format!("{waits}{again} starts another"));
+        match why_suspended(&summary(session, started.id()).await?) {
+            Some(why) => line(&format!("It is {why}")),
+            None => line(&format!("{waits}{again} starts another")),
+        }
     }
     Ok(())
 }
@@ -145,7 +148,8 @@ pub(super) async fn archive(
 pub(super) fn why_suspended(conversation: &ConversationSummary) -> Option<String> {
     let id: String = conversation.id.to_string().chars().take(8).collect();
     let accept = advice::command(&format!("accept {id} --foreign-relay"));
-    suspended_text(conversation, &advice::command("start NAME --again"), &accept)
+    let another = advice::command("start NAME --again");
+    suspended_text(conversation, (&another, &accept), (clock::now_ms(), &clock::local_zone()))
 }
 
 /// Who invites, and what to type.

@@ -5,17 +5,18 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use posthorn_client::conversation::{Body, ConversationId, Entry, Notice};
+use posthorn_client::conversation::{Body, Cause, ConversationId, ConversationState, Entry, Notice};
 use posthorn_client::engine::{Consent, Error, Event};
 use serde_json::json;
 
+use super::conversation::why_suspended;
 use super::wait;
 use crate::args::Listen;
 use crate::chat::wrap::fit;
 use crate::output::{body_text, is_said, reactions_text, sender};
 use crate::plain::plain_line;
 use crate::print::{line, object, tell};
-use crate::problem::{Problem, why};
+use crate::problem::Problem;
 use crate::profile::Session;
 use crate::signal::{Signal, Signals};
 use crate::{advice, clock, disk, invitation, name};
@@ -34,12 +35,16 @@ pub(super) async fn listen(session: &Session, json: bool, arguments: &Listen) ->
         session,
         json,
         titles: HashMap::new(),
+        suspended: HashMap::new(),
         reactions: HashMap::new(),
         offline: None,
         disk_was_full: false,
     };
     if !json && std::io::stderr().is_terminal() {
         tell(&format!("listening as {}; ctrl-c ends it", session.account.handle));
+    }
+    if !json {
+        printer.look().await?;
     }
     if arguments.accept {
         accept_everybody(session).await?;
@@ -150,6 +155,8 @@ struct Printer<'a> {
     session: &'a Session,
     json: bool,
     titles: HashMap<ConversationId, String>,
+    /// The conversations that cannot go on, and why: that was told.
+    suspended: HashMap<ConversationId, Cause>,
     /// What was told of the reactions to entries, by row.
     reactions: HashMap<u64, String>,
     /// Why the relay cannot be reached, once that was told. There are two connections, and many tries.
@@ -226,13 +233,15 @@ impl Printer<'_> {
                 self.offline = Some(reason.clone());
                 line(&format!(
                     "-- offline ({}); next try in {} s",
-                    plain_line(&why(&self.session.account.relay, reason)),
+                    plain_line(reason),
                     retry_in_ms.div_ceil(1000)
                 ));
             }
             Event::Relay { relay, unreachable } => {
                 line(&format!("-- {}", wait::elsewhere(relay, unreachable)))
             }
+            // Told by what follows from it, in better words.
+            Event::Alarm { conversation: Some(id), cause, .. } if self.suspended.get(id) == Some(cause) => {}
             Event::Alarm { conversation, cause, text, .. } => {
                 let place = match conversation {
                     Some(id) => format!(" [{}]", self.title(*id).await?),
@@ -240,10 +249,33 @@ impl Printer<'_> {
                 };
                 line(&format!("!! {cause}{place}: {}", plain_line(text)));
             }
-            // Titles can change with the members, and with what stands beside them.
-            Event::Conversation { .. } => self.titles.clear(),
+            Event::Conversation { .. } => self.look().await?,
             Event::Connected if self.offline.take().is_some() => line("-- online again"),
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Looks at all conversations again: titles can change with the members, and with what stands beside
+    /// them; and one that cannot go on any more, or goes on again, is worth a line.
+    async fn look(&mut self) -> Result<(), Problem> {
+        let list = self.session.client.conversations().await?;
+        self.titles = name::titles(&list, self.session.me());
+        self.suspended.retain(|id, _| list.iter().any(|known| known.id == *id));
+        for known in &list {
+            let title = self.titles.get(&known.id).map_or("", String::as_str);
+            match &known.state {
+                ConversationState::Suspended(why) => {
+                    if self.suspended.insert(known.id, why.cause) != Some(why.cause) {
+                        let text = why_suspended(known).unwrap_or_default();
+                        line(&format!("!! {} [{title}]: {text}", why.cause));
+                    }
+                }
+                ConversationState::Active if self.suspended.remove(&known.id).is_some() => {
+                    line(&format!("-- [{title}] goes on"));
+                }
+                _ => drop(self.suspended.remove(&known.id)),
+            }
         }
         Ok(())
     }
@@ -265,8 +297,7 @@ impl Printer<'_> {
         if let Some(title) = self.titles.get(&id) {
             return Ok(title.clone());
         }
-        let list = self.session.client.conversations().await?;
-        self.titles = name::titles(&list, self.session.me());
+        self.look().await?;
         Ok(self.titles.get(&id).cloned().unwrap_or_else(|| id.to_string()))
     }
 }

@@ -47,7 +47,7 @@ pub(super) async fn send(session: &Session, json: bool, arguments: &Send) -> Res
     let text = arguments.text.as_deref().unwrap_or_default();
     let said = Said::new(Text::new(text)).map_err(Error::from)?;
     let id = session.client.conversation(conversation).send_as(arguments.id, said).await?;
-    let mut waiting = Waiting::new(session, json, arguments, &found);
+    let mut waiting = Waiting::new(session, json || arguments.no_wait, arguments.patience, &found);
     waiting.queued.insert(id);
     // Of what was sent before nothing more may happen.
     let before = if arguments.may_be_there { waiting.look().await?.pop() } else { None };
@@ -137,7 +137,11 @@ async fn send_lines(
     let conversation = found.id;
     let mut events = session.client.events();
     let mut input = Lines::of(BufReader::new(tokio::io::stdin()));
-    let mut waiting = Waiting::new(session, json, arguments, found);
+    let mut waiting = Waiting::new(session, json || arguments.no_wait, arguments.patience, found);
+    // Whoever types them one after the other should know at the first.
+    if let Some(why) = conversation::why_suspended(found).filter(|_| !json) {
+        tell(&format!("the conversation is {why}"));
+    }
     let (mut open, mut failed) = (true, None);
     let mut deadline = None;
     while open || !waiting.queued.is_empty() {
@@ -216,15 +220,15 @@ struct Waiting<'a> {
 }
 
 impl<'a> Waiting<'a> {
-    fn new(session: &'a Session, json: bool, arguments: &Send, found: &ConversationSummary) -> Self {
-        let tell_at = (!json && !arguments.no_wait).then(|| Instant::now() + SILENCE);
+    fn new(session: &'a Session, quiet: bool, patience: Patience, found: &ConversationSummary) -> Self {
+        let tell_at = (!quiet).then(|| Instant::now() + SILENCE);
         Self {
             session,
             conversation: found.id,
             relay: found.relay.clone(),
             queued: HashSet::new(),
             obstacle: None,
-            patience: arguments.patience,
+            patience,
             tell_at,
         }
     }
@@ -291,6 +295,18 @@ impl<'a> Waiting<'a> {
         let event = match heard {
             Heard::Event(event) => event,
             Heard::Silence => {
+                if let Err(why) = self.check_goes_on().await {
+                    // Why, and what is done, stands at the end, if it does not go on by then.
+                    if self.tell_at.take().is_some() && !self.queued.is_empty() {
+                        let seconds = self.patience.seconds();
+                        tell(&format!(
+                            "the conversation cannot go on for now ({}): waiting up to {seconds} s for it \
+                             (--wait SECONDS), ctrl-c stops the waiting",
+                            why.code()
+                        ));
+                    }
+                    return Ok(Vec::new());
+                }
                 let state = self.session.client.state().await?;
                 let away = state.unreachable.into_iter().find(|away| away.relay == self.relay);
                 match (away, state.waiting) {
@@ -447,6 +463,10 @@ pub(super) async fn react(session: &Session, json: bool, arguments: &React) -> R
     let kept = "the sign is queued and leaves the next time that this profile is online";
     let settled = session.client.settled(arguments.patience.duration());
     wait::answer(session, arguments.patience, kept, settled).await?;
+    // Nobody waits for what is kept in a conversation that cannot go on.
+    if session.client.conversation(found.id).summary().await?.queued > 0 {
+        return Err(Waiting::new(session, true, arguments.patience, &found).too_late(kept).await);
+    }
     if json {
         object(&json!({"conversation": found.id, "target": target, "emoji": emoji}));
     } else {
@@ -507,6 +527,7 @@ async fn newest(there: &Conversation, before: Option<u64>, limit: usize) -> Resu
 pub(super) async fn history(session: &Session, json: bool, arguments: &History) -> Result<(), Problem> {
     wait::catch_up(session, json).await;
     let conversation = conversation::find(session, json, &arguments.conversation).await?;
+    wait::tell_if_away(session, json, &conversation.relay).await;
     let zone = clock::local_zone();
     let there = session.client.conversation(conversation.id);
     for entry in newest(&there, arguments.before, arguments.limit).await? {

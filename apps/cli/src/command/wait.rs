@@ -4,13 +4,14 @@ use std::future::Future;
 use std::time::Duration;
 
 use posthorn_client::client::Client;
-use posthorn_client::engine::{Error, Event, Waiting};
+use posthorn_client::engine::{Account, Error, Event, Waiting};
 
+use crate::advice;
 use crate::args::Patience;
 use crate::invitation::relay_name;
 use crate::plain::plain_line;
 use crate::print::tell;
-use crate::problem::{Problem, why};
+use crate::problem::Problem;
 use crate::profile::Session;
 
 /// Reading commands wait this long for what is new.
@@ -61,8 +62,29 @@ pub(crate) async fn catch_up(session: &Session, json: bool) {
         reason = offline => Problem::unreachable(&session.account.relay, &reason, kept).message().to_owned(),
     };
     if !json {
-        tell(&problem);
+        match session.client.state().await {
+            Ok(state) if state.unknown => tell(&format!("{}: {kept}", unknown_there(&session.account))),
+            _ => tell(&problem),
+        }
     }
+}
+
+/// Says on standard error if the relay where a conversation lives, which is not our own, cannot be reached:
+/// nobody waited for it.
+pub(crate) async fn tell_if_away(session: &Session, json: bool, relay: &str) {
+    let Ok(state) = session.client.state().await else { return };
+    if let Some(there) = state.unreachable.iter().find(|there| there.relay == relay).filter(|_| !json) {
+        tell(&format!("{}: this is what the profile has", away(relay, &there.reason)));
+    }
+}
+
+/// The relay does not know the account, and what to do about that.
+pub(crate) fn unknown_there(account: &Account) -> String {
+    let Account { relay, handle, .. } = account;
+    let again = advice::command(&format!("register --relay {relay} --handle {handle} --invite CODE"));
+    format!(
+        "the relay does not know this account any more (restored from an older backup?): {again} gives it back"
+    )
 }
 
 /// Lets what follows from a command leave, if the relay is there. Whatever does not is kept and leaves the
@@ -149,7 +171,7 @@ pub(crate) fn elsewhere(relay: &str, unreachable: &Option<String>) -> String {
 
 /// That another relay cannot be reached.
 pub(crate) fn away(relay: &str, reason: &str) -> String {
-    format!("{} cannot be reached ({})", relay_name(relay), plain_line(&why(relay, reason)))
+    format!("{} cannot be reached ({})", relay_name(relay), plain_line(reason))
 }
 
 /// What is said when patience ends.
