@@ -24,7 +24,6 @@ fn what_does_not_pass_by_itself_heals() {
 
 /// What heals, heals because others are asked.
 #[test]
-#[ignore = "takes minutes: two days pass in which nothing heals"]
 fn nothing_heals_where_nobody_can_be_asked() {
     for seed in 1..=2 {
         assert!(repair(seed, true).is_err(), "seed {seed} shows nothing");

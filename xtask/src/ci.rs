@@ -88,7 +88,8 @@ fn thorough(steps: &mut Steps) -> anyhow::Result<()> {
         "play one alone: `cargo xtask drill move` or `restore`",
         Command::new(built.join("drill")).current_dir(root()),
     )?;
-    let seeds = SimArguments { seeds: 40, seed: None, rounds: 40, profile: "plain".to_owned() };
+    let seeds =
+        SimArguments { seeds: 40, seed: None, rounds: 40, profile: "plain".to_owned(), helpless: false };
     let mut sim = Command::new(built.join("sim"));
     steps.run(
         "simulation",

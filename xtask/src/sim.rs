@@ -23,6 +23,9 @@ pub(crate) struct SimArguments {
     /// anything at all inside of the encryption; `repair`: what does not pass by itself.
     #[arg(long, default_value = "plain")]
     pub(crate) profile: String,
+    /// With `--profile repair`: nobody can be asked for help, so that a seed has to fail to pass.
+    #[arg(long)]
+    pub(crate) helpless: bool,
 }
 
 impl SimArguments {
@@ -30,6 +33,9 @@ impl SimArguments {
     pub(crate) fn give<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         command.args(["--seeds", &self.seeds.to_string(), "--rounds", &self.rounds.to_string()]);
         command.args(["--profile", &self.profile]);
+        if self.helpless {
+            command.arg("--helpless");
+        }
         if let Some(seed) = self.seed {
             command.args(["--seed", &seed.to_string()]);
         }

@@ -13,6 +13,10 @@ use crate::identity::{Identity, IdentityKey};
 const LABEL: &str = "posthorn v1 help";
 /// The highest number in one: epochs and milliseconds.
 const MOST_NUMBER: u64 = 1 << 53;
+/// The longest commit in one, bytes: what fits an inbox with the rest.
+pub(crate) const MOST_REPAIR: usize = 200 * 1024;
+/// The longest key package in one, bytes: those of our rules have a quarter of it.
+const MOST_PACKAGE: usize = 16 * 1024;
 
 /// A repair. Of rivals the greatest wins: the highest epoch, then the lowest leaf, then the lowest hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,8 +47,6 @@ pub struct Help {
     pub at: u64,
     /// The epoch that it was in when it could not go on.
     pub epoch: u64,
-    /// Why, as a stable name.
-    pub cause: String,
     /// A fresh one.
     pub key_package: Vec<u8>,
     /// Its commit out of that epoch, which moves the conversation to a mailbox that it made. Its last good
@@ -57,6 +59,11 @@ pub struct Help {
 }
 
 impl Repaired {
+    /// By this commit, of that leaf, out of that epoch.
+    pub(crate) fn by(epoch: u64, leaf: u32, commit: &[u8]) -> Self {
+        Self { epoch, leaf, hash: Sha256::digest(commit).into() }
+    }
+
     /// Whether this one wins against a rival.
     pub fn beats(&self, rival: &Self) -> bool {
         let rank = |one: &Self| (std::cmp::Reverse(one.epoch), one.leaf, one.hash);
@@ -78,11 +85,7 @@ impl Repaired {
 impl Help {
     /// The repair by which it says to be where it is: its own, or the one that has lost.
     pub(crate) fn is_at(&self) -> Option<Repaired> {
-        let of = |commit: &Vec<u8>| Repaired {
-            epoch: self.epoch,
-            leaf: self.committer,
-            hash: Sha256::digest(commit).into(),
-        };
+        let of = |commit: &Vec<u8>| Repaired::by(self.epoch, self.committer, commit);
         self.repair.as_ref().map(of).or(self.lost)
     }
 
@@ -94,11 +97,10 @@ impl Help {
             device: self.device.0.to_vec(),
             at: self.at,
             epoch: self.epoch,
-            cause: self.cause.clone(),
             key_package: self.key_package.clone(),
             repair: self.repair.clone().unwrap_or_default(),
-            lost: self.lost.map(Repaired::to_wire),
             committer: self.committer,
+            lost: self.lost.map(Repaired::to_wire),
         }
         .encode_to_vec();
         let signature = identity.sign(LABEL, &[&help]).to_vec();
@@ -115,7 +117,8 @@ impl UnverifiedHelp {
         if !identity.has_signed(LABEL, &[&self.0.help], &self.0.signature) {
             return Err(InvitationError::Signature);
         }
-        if raw.at > MOST_NUMBER || raw.epoch > MOST_NUMBER {
+        let is_too_long = raw.repair.len() > MOST_REPAIR || raw.key_package.len() > MOST_PACKAGE;
+        if raw.at > MOST_NUMBER || raw.epoch > MOST_NUMBER || is_too_long {
             return Err(InvitationError::Malformed);
         }
         Ok(Help {
@@ -124,7 +127,6 @@ impl UnverifiedHelp {
             device: DeviceId::try_from(&raw.device[..])?,
             at: raw.at,
             epoch: raw.epoch,
-            cause: raw.cause.chars().filter(|c| c.is_ascii_graphic()).take(64).collect(),
             key_package: raw.key_package,
             repair: Some(raw.repair).filter(|commit| !commit.is_empty()),
             committer: raw.committer,
@@ -146,7 +148,6 @@ mod tests {
             device: DeviceId([3; 16]),
             at: 1_800_000_000_000,
             epoch: 7,
-            cause: "LAPSED".to_owned(),
             key_package: vec![4; 50],
             committer: u32::from(repair.is_some()),
             lost: repair.as_ref().map(|_| Repaired { epoch: 6, leaf: 2, hash: [6; 32] }),
@@ -165,14 +166,13 @@ mod tests {
     /// What lies in an inbox may be read by a later version.
     #[test]
     fn its_bytes_stay_as_they_are() {
-        for (repair, expected) in [(None, "1996094d6a9bf5a5"), (Some(vec![5; 60]), "ae8223cbea91281a")] {
+        let hashes = [None, Some(vec![5; 60])].map(|repair| {
             let (identity, help) = help(repair);
             let bytes = help.encode(&identity);
             assert_eq!(read(&bytes).expect("good"), help);
-            let hash: String =
-                Sha256::digest(&bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-            assert_eq!(hash, expected);
-        }
+            Sha256::digest(&bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>()
+        });
+        assert_eq!(hashes, ["406bd45d074e8c62", "3053f7768e3fcc09"]);
     }
 
     #[test]
@@ -183,6 +183,20 @@ mod tests {
             for (other_place, other) in in_order.iter().enumerate() {
                 assert_eq!(one.beats(other), place < other_place);
             }
+        }
+    }
+
+    #[test]
+    fn what_is_kept_of_one_is_bounded() {
+        for (repair, package, is_good) in [
+            (MOST_REPAIR, MOST_PACKAGE, true),
+            (MOST_REPAIR + 1, MOST_PACKAGE, false),
+            (MOST_REPAIR, MOST_PACKAGE + 1, false),
+        ] {
+            let (identity, mut help) = help(Some(vec![5; repair]));
+            help.key_package = vec![4; package];
+            let read = read(&help.encode(&identity));
+            assert_eq!(read, if is_good { Ok(help) } else { Err(InvitationError::Malformed) });
         }
     }
 

@@ -13,6 +13,7 @@ mod said;
 
 pub use author::{Author, Named};
 pub(crate) use author::{device_of_text, device_text};
+pub(crate) use help::MOST_REPAIR;
 pub use help::{Help, Repaired, UnverifiedHelp};
 pub use inbox_message::{InboxMessage, Invitation, InvitationError, UnverifiedInvitation, WelcomeRefused};
 pub use kind::{

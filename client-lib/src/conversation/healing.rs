@@ -101,7 +101,7 @@ fn recent(known: Option<(Repaired, u64)>, now: u64) -> Option<Repaired> {
 
 impl Healing {
     /// One more request was sent. Returns those that are not to be answered any more.
-    pub(crate) fn has_asked(&mut self, asked: Asked) -> Vec<Asked> {
+    pub(crate) fn note_asked(&mut self, asked: Asked) -> Vec<Asked> {
         self.asked.insert(0, asked);
         self.asked.split_off(REQUESTS.min(self.asked.len()))
     }
@@ -177,9 +177,9 @@ mod tests {
         let asked = |at: u64| Asked { package: [at as u8; 32], above: 1, at };
         let mut healing = Healing::default();
         for at in 0..REQUESTS as u64 {
-            assert_eq!(healing.has_asked(asked(at)), []);
+            assert_eq!(healing.note_asked(asked(at)), []);
         }
-        assert_eq!(healing.has_asked(asked(HOUR)), [asked(0)], "the oldest makes room");
+        assert_eq!(healing.note_asked(asked(HOUR)), [asked(0)], "the oldest makes room");
         assert_eq!(healing.take_closed(true, 2 * HOUR), [], "whoever waits takes any answer");
         assert_eq!(healing.take_closed(false, HOUR + 1), [asked(3), asked(2), asked(1)]);
         healing.lost_to = Some((of(1), 9 * HOUR));

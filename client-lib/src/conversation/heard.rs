@@ -26,9 +26,6 @@ pub(crate) struct Heard {
     /// Its commit out of that epoch, if it moved the conversation.
     #[serde(default)]
     pub(crate) repair: Option<Vec<u8>>,
-    /// The leaf whose commit that is.
-    #[serde(default)]
-    pub(crate) committer: u32,
     /// The repair by which it says to be where it is.
     #[serde(default)]
     pub(crate) is_at: Option<Repaired>,
@@ -79,7 +76,6 @@ pub(crate) fn note_added(
         epoch,
         key_package: Vec::new(),
         repair: None,
-        committer: 0,
         is_at: None,
         leaves: false,
         came: known.as_ref().map_or(0, |(_, known)| known.came),

@@ -222,6 +222,11 @@ impl Conversation {
         !self.has_ended() && self.state != ConversationState::Invited
     }
 
+    /// Whether it cannot go on for now.
+    pub(crate) fn is_suspended(&self) -> bool {
+        matches!(self.state, ConversationState::Suspended(_))
+    }
+
     /// Whether we are about to leave.
     pub(crate) fn is_leaving(&self) -> bool {
         match &self.state {

@@ -1,7 +1,7 @@
 //! A device of the simulation: a real engine over a real database file, which outlives the engine's crashes.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use posthorn_client::conversation::{Cause, ConversationId};
 use posthorn_client::engine::{Command, Consent, Effect, Engine, Error, Event, Input, Reply};
@@ -20,6 +20,12 @@ pub(super) struct Device {
     begun: Vec<Effect>,
     /// Every alarm of its life, crashes included.
     pub(super) alarms: Vec<(Option<ConversationId>, Cause, String)>,
+}
+
+/// Whether all that happens is told on standard error, for whoever looks for the reason of a failure.
+pub(super) fn is_traced() -> bool {
+    static TRACED: LazyLock<bool> = LazyLock::new(|| std::env::var_os("POSTHORN_SIM_TRACE").is_some());
+    *TRACED
 }
 
 /// Where the answer to a command appears.
@@ -132,7 +138,7 @@ impl Device {
         let mut rest = std::mem::take(&mut self.begun);
         for effect in effects {
             if let Effect::Event(event) = &effect
-                && std::env::var_os("POSTHORN_SIM_TRACE").is_some()
+                && is_traced()
             {
                 eprintln!("{now} {}: {event:?}", self.name);
             }

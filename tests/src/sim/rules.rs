@@ -20,6 +20,7 @@ pub type Step = (&'static str, fn(u64) -> Result<(), String>);
 pub const STEPS: &[Step] = &[
     ("2: a message that comes twice is shown once", said_twice),
     ("3: a commit is merged when it is read, not when it is answered", answered_first),
+    ("7: what is said again after a repair is not for who came later", not_for_newcomers),
     ("9: what does not open is recorded, and reading goes on", unreadable),
     ("10: an old copy of the database sends nothing", rolled_back),
     ("10: a copy from before an unread message of its own renews its keys", rolled_back_unread),
@@ -140,6 +141,39 @@ fn answered_first(seed: u64) -> Result<(), String> {
     let unexpected = world.unexpected_alarms(&[]);
     must(unexpected.is_empty(), || format!("{unexpected:?}"))?;
     must(texts(&mut world, 2, conversation) == ["welcome carol"], || "carol is not in".to_owned())
+}
+
+/// Bob is away when alice says two things, and dave comes between them. Then the mailbox is gone: what bob
+/// lacks is said again where it goes on, and everybody there reads it.
+fn not_for_newcomers(seed: u64) -> Result<(), String> {
+    const DAVE: usize = 2;
+    let (mut world, conversation) = two(seed)?;
+    people(&mut world, &["dave"])?;
+    world.go_away(BOB);
+    say(&mut world, ALICE, conversation, "between us")?;
+    world.run(100);
+    let slot = add(&mut world, ALICE, conversation, "dave").ok_or("alice is not in")?;
+    world.answered(ALICE, &slot)?.map_err(|error| error.to_string())?;
+    world.run(400);
+    say(&mut world, ALICE, conversation, "to all")?;
+    world.run(100);
+    must(texts(&mut world, DAVE, conversation) == ["to all"], || "dave is not in".to_owned())?;
+    world.destroy_busiest();
+    world.come_back(BOB);
+    let repaired = |body: &Body| matches!(body, Body::Notice(Notice::Repaired { .. }));
+    let goes_on = |world: &mut World, device| {
+        history_of(world, device, conversation).iter().any(|entry| repaired(&entry.body))
+    };
+    for _ in 0..20_000 {
+        if (0..3).all(|device| goes_on(&mut world, device)) {
+            break;
+        }
+        world.step();
+    }
+    world.settle()?;
+    let read = [BOB, DAVE].map(|device| texts(&mut world, device, conversation));
+    must(read[0].last().is_some_and(|text| text == "to all"), || format!("bob reads {:?}", read[0]))?;
+    must(read[1] == ["to all"], || format!("dave reads {:?}", read[1]))
 }
 
 fn unreadable(seed: u64) -> Result<(), String> {

@@ -12,7 +12,7 @@ use posthorn_proto::frame::{ClientFrame, Request, ServerFrame};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use super::device::{Device, Slot};
+use super::device::{Device, Slot, is_traced};
 use super::relay::SimRelay;
 use super::watch::Watch;
 
@@ -77,8 +77,6 @@ pub(super) struct World {
     wires: BTreeMap<Wire, Flow>,
     pub(super) watch: Watch,
     folder: tempfile::TempDir,
-    /// Tells all that happens on standard error, for whoever looks for the reason of a failure.
-    trace: bool,
     /// Whatever is left in inboxes gets lost.
     pub(super) mute_inboxes: bool,
     /// Devices that have no network.
@@ -107,7 +105,6 @@ impl World {
             wires: BTreeMap::new(),
             watch: Watch::default(),
             folder: folder.expect("a folder for the databases"),
-            trace: std::env::var_os("POSTHORN_SIM_TRACE").is_some(),
             away: BTreeSet::new(),
             mute_inboxes: false,
             steps: 0,
@@ -161,7 +158,7 @@ impl World {
 
     /// One line about something that happened to a device, cut.
     fn tell(&self, device: usize, what: &dyn std::fmt::Debug) {
-        if self.trace {
+        if is_traced() {
             let what: String = format!("{what:?}").chars().take(400).collect();
             eprintln!("{} {}: {what}", self.now, self.devices[device].name);
         }
@@ -169,7 +166,7 @@ impl World {
 
     /// Every conversation of a device with what is in it, for whoever looks for the reason of a failure.
     pub(super) fn tell_history(&mut self, device: usize) {
-        if !self.trace {
+        if !is_traced() {
             return;
         }
         for one in self.conversations(device) {

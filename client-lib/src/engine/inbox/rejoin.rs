@@ -3,7 +3,6 @@
 
 use crate::content::{Invitation, Receipt};
 use crate::conversation::healing::Healing;
-use crate::conversation::heard::{heard, update_heard};
 use crate::conversation::invited::{Held, Invited, hold_invited};
 use crate::conversation::{Cause, Conversation, ConversationId, ConversationState, Notice};
 use crate::engine::mailbox::reading::{Purpose, Reading};
@@ -132,7 +131,7 @@ impl Talk<'_, '_> {
         if join.epoch() <= answered.above || is_stale {
             return declined("it leads back to an earlier epoch");
         }
-        let waits = matches!(self.record().state, ConversationState::Suspended(_));
+        let waits = self.record().is_suspended();
         if !healing.leads_on(repaired, waits, now) {
             return declined("it leads to where a repair has lost");
         }
@@ -165,10 +164,7 @@ impl Talk<'_, '_> {
         record.healing = Healing { asked_today, asked, followed, ..Healing::default() };
         record.state = if leaving { ConversationState::Leaving } else { ConversationState::Active };
         // Whoever asked before was not asking where we are now; they ask again.
-        for (row, mut asked) in heard(self.step.tx, &self.id)? {
-            asked.due = 0;
-            update_heard(self.step.tx, row, &asked)?;
-        }
+        self.settle_all(|_| true)?;
         self.set_reading(reading);
         self.note_members()?;
         let everyone = self.everyone()?;

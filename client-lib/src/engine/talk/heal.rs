@@ -12,7 +12,7 @@ use super::Talk;
 use crate::content::{Help, Repaired};
 use crate::conversation::healing::{Asked, Remedy};
 use crate::conversation::heard::{Heard, heard, note_added, put_heard, remove_heard, update_heard};
-use crate::conversation::{Cause, Conversation, ConversationState, Intent, put_intent};
+use crate::conversation::{Conversation, ConversationState, Intent, put_intent};
 use crate::engine::account::profile;
 use crate::engine::{Error, Step};
 use crate::group::{KeyPackage, KeyPackageKind, KeyPackageRef, Member, Provider, UnverifiedKeyPackage};
@@ -96,7 +96,6 @@ impl Talk<'_, '_> {
             epoch: help.epoch,
             key_package: help.key_package.clone(),
             repair: help.repair.clone(),
-            committer: help.committer,
             is_at: help.is_at(),
             leaves: help.lost.is_some(),
             came: now,
@@ -141,7 +140,7 @@ impl Talk<'_, '_> {
             return Ok(());
         }
         if remedy == Remedy::Return || !self.stage_repair()? {
-            self.ask_for_help(why.cause, None)?;
+            self.ask_for_help(None)?;
         }
         Ok(())
     }
@@ -177,11 +176,7 @@ impl Talk<'_, '_> {
     }
 
     /// Asks every member's devices for a way back, and perhaps to follow a repair of ours.
-    pub(super) fn ask_for_help(
-        &mut self,
-        cause: Cause,
-        repair: Option<(Repaired, Vec<u8>)>,
-    ) -> Result<(), Error> {
+    pub(super) fn ask_for_help(&mut self, repair: Option<(Repaired, Vec<u8>)>) -> Result<(), Error> {
         let now = self.step.relay_now();
         if !self.may_ask() {
             return Ok(());
@@ -197,7 +192,7 @@ impl Talk<'_, '_> {
         let epoch = from.map_or(self.record().epoch, |repaired| repaired.epoch);
         let at = self.step.now;
         let asked = Asked { package: made.reference.0, above: epoch, at };
-        let closed = self.change().healing.has_asked(asked);
+        let closed = self.change().healing.note_asked(asked);
         self.close_requests(closed)?;
         let group = self.record().group;
         let help = Help {
@@ -206,7 +201,6 @@ impl Talk<'_, '_> {
             device: own.device()?.id(),
             at: now,
             epoch,
-            cause: cause.name().to_owned(),
             key_package: made.bytes,
             committer: repair.as_ref().map_or(0, |(repaired, _)| repaired.leaf),
             repair: repair.map(|(_, commit)| commit),
@@ -237,7 +231,7 @@ impl Talk<'_, '_> {
         if healing.lost_to(self.step.now).is_some() || is_alone {
             if self.is_due(self.record().healing.due) {
                 self.plan_next();
-                self.ask_for_help(Cause::Overtaken, None)?;
+                self.ask_for_help(None)?;
             }
         } else if self.record().healing.due > 0 {
             (self.change().healing.due, self.change().healing.tries) = (0, 0);
@@ -263,34 +257,44 @@ impl Talk<'_, '_> {
         Ok(())
     }
 
-    fn answer(&mut self, row: i64, mut asked: Heard) -> Result<(), Error> {
+    fn answer(&mut self, row: i64, asked: Heard) -> Result<(), Error> {
         let members = self.group(|group, _| group.members())?;
         let Some(member) = members.iter().find(|member| asked.is_of(member)).cloned() else {
-            asked.due = 0;
-            return Ok(update_heard(self.step.tx, row, &asked)?);
+            return self.settle(row, asked);
         };
         if let (Some(commit), Some(repaired)) = (asked.repair.clone(), asked.is_at) {
             match self.judge_repair(&repaired, &commit, &asked)? {
                 Judged::Follow => return self.follow_repair().map(drop),
                 Judged::Look => return self.look(row, asked),
                 Judged::Lost => {
-                    asked.due = 0;
-                    update_heard(self.step.tx, row, &asked)?;
+                    self.settle(row, asked)?;
                     return self.has_lost(repaired);
                 }
-                Judged::Here => {
-                    asked.due = 0;
-                    return Ok(update_heard(self.step.tx, row, &asked)?);
-                }
+                Judged::Here => return self.settle(row, asked),
                 Judged::Answer => {}
             }
         }
         // Whoever came here by the same repair is no way on.
         if asked.leaves && asked.is_at == self.record().healing.followed(self.step.now) {
-            asked.due = 0;
-            return Ok(update_heard(self.step.tx, row, &asked)?);
+            return self.settle(row, asked);
         }
         self.take_back(row, asked, &member)
+    }
+
+    /// A request needs nothing more of us, until the device asks again.
+    pub(super) fn settle(&mut self, row: i64, mut asked: Heard) -> Result<(), Error> {
+        asked.due = 0;
+        Ok(update_heard(self.step.tx, row, &asked)?)
+    }
+
+    /// So do all of these.
+    pub(in crate::engine) fn settle_all(&mut self, which: impl Fn(&Heard) -> bool) -> Result<(), Error> {
+        for (row, asked) in heard(self.step.tx, &self.id)? {
+            if asked.due > 0 && which(&asked) {
+                self.settle(row, asked)?;
+            }
+        }
+        Ok(())
     }
 
     /// What to make of somebody's repair, where we go on ourselves.
@@ -402,7 +406,7 @@ impl Talk<'_, '_> {
         if self.record().healing.asked.is_empty() {
             return Ok(false);
         }
-        let waits = matches!(self.record().state, ConversationState::Suspended(_));
+        let waits = self.record().is_suspended();
         let now = self.step.now;
         let closed = self.change().healing.take_closed(waits, now);
         self.close_requests(closed)?;
@@ -422,15 +426,13 @@ impl Talk<'_, '_> {
     /// Takes a device out and in again that asked for it.
     fn take_back(&mut self, row: i64, mut asked: Heard, member: &Member) -> Result<(), Error> {
         let (today, now) = (self.step.now / DAY, self.step.relay_now());
-        asked.due = 0;
         let (added_at, added_in) = asked.added;
-        if asked.repair.is_none() && asked.epoch > self.record().epoch {
-            // It was further than we are: it is not ours to let in.
-            return Ok(update_heard(self.step.tx, row, &asked)?);
-        }
-        if asked.epoch < added_in && self.step.now.saturating_sub(added_at) < JUST_ADDED {
-            // It asked before it knew that it is back. If that is not so, it asks again.
-            return Ok(update_heard(self.step.tx, row, &asked)?);
+        // It was further than we are: it is not ours to let in.
+        let is_ahead = asked.repair.is_none() && asked.epoch > self.record().epoch;
+        // It asked before it knew that it is back. If that is not so, it asks again.
+        let is_back = asked.epoch < added_in && self.step.now.saturating_sub(added_at) < JUST_ADDED;
+        if is_ahead || is_back {
+            return self.settle(row, asked);
         }
         if asked.answered.0 != today {
             asked.answered = (today, 0);
@@ -454,7 +456,7 @@ impl Talk<'_, '_> {
             put_intent(self.step.tx, &self.id, &intent)?;
             self.look_again();
         }
-        Ok(update_heard(self.step.tx, row, &asked)?)
+        self.settle(row, asked)
     }
 
     /// Whether a device has asked to be taken back, lately.
@@ -517,13 +519,7 @@ impl Talk<'_, '_> {
 
     /// Another member took these devices out: whatever they asked for is answered by that.
     pub(super) fn answered_by_another(&mut self, removed: &[Member]) -> Result<(), Error> {
-        for (row, mut asked) in heard(self.step.tx, &self.id)? {
-            if asked.due > 0 && removed.iter().any(|member| asked.is_of(member)) {
-                asked.due = 0;
-                update_heard(self.step.tx, row, &asked)?;
-            }
-        }
-        Ok(())
+        self.settle_all(|asked| removed.iter().any(|member| asked.is_of(member)))
     }
 }
 

@@ -3,13 +3,12 @@
 
 use posthorn_proto::turn::TurnHash;
 use posthorn_proto::{MailboxId, PostId};
-use sha2::{Digest as _, Sha256};
 
 use super::Talk;
 use super::slot::AuthorSlot;
-use crate::content::{ReceiptOnly, Repaired, Said};
-use crate::conversation::heard::{heard, update_heard};
-use crate::conversation::{Cause, ConversationState, MessageId, history};
+use crate::content::{MOST_REPAIR, ReceiptOnly, Repaired, Said};
+use crate::conversation::heard::heard;
+use crate::conversation::{Cause, MessageId, history};
 use crate::engine::Error;
 use crate::engine::mailbox::reading::chain_at;
 use crate::group::{Change, GroupError, Outcome, ReaderSecret, Received, StagedChange};
@@ -17,26 +16,18 @@ use crate::outbox::{self, Parcel};
 
 /// For so long whoever repaired follows nobody's invitation back, milliseconds: the others may be following.
 const ALONE: u64 = 5 * 60_000;
-/// The largest commit that fits an inbox with the request that goes with it, bytes.
-const MOST_COMMIT: usize = 200 * 1024;
 /// The most of our own messages that are sent again after a repair.
 const SENT_AGAIN: usize = 512;
 /// In larger conversations nobody says what they have: then all of the last days are sent again,
 /// milliseconds.
 const SENT_AGAIN_SINCE: u64 = 30 * 24 * 3600 * 1000;
 
-/// By what rivals are told apart at last.
-pub(super) fn hash_of(commit: &[u8]) -> [u8; 32] {
-    Sha256::digest(commit).into()
-}
-
 impl Talk<'_, '_> {
     /// Begins a repair of our own: a mailbox on our own relay. False if no such commit can be made.
     pub(super) fn stage_repair(&mut self) -> Result<bool, Error> {
         let own = self.step.own()?;
         let (leaf, relay) = (own.leaf()?, own.relay()?.clone());
-        self.group(|group, _| group.clear_pending())?;
-        self.give_up_commit()?;
+        self.give_up_repair()?;
         let Some(aad) = self.slot_of_repair() else { return Ok(false) };
         let (mailbox, secret) = (MailboxId::random(self.step.rng), ReaderSecret::generate(self.step.rng));
         let staged = self.group(|group, _| {
@@ -49,7 +40,7 @@ impl Talk<'_, '_> {
             // Somebody's device does not know the rules yet, or a key is bad: asking is what is left.
             Err(_) => return Ok(false),
         };
-        if staged.commit.len() > MOST_COMMIT {
+        if staged.commit.len() > MOST_REPAIR {
             self.group(|group, _| group.clear_pending())?;
             return Ok(false);
         }
@@ -74,11 +65,10 @@ impl Talk<'_, '_> {
 
     /// Its mailbox is there: it is true now for us, and the others are told.
     pub(super) fn finish_repair(&mut self, row: i64, commit: Vec<u8>) -> Result<(), Error> {
-        let ConversationState::Suspended(why) = self.record().state.clone() else {
+        if !self.record().is_suspended() {
             // The reason has passed meanwhile.
-            self.group(|group, _| group.clear_pending())?;
-            return self.give_up_commit();
-        };
+            return self.give_up_repair();
+        }
         let epoch = self.record().epoch;
         let outcome = self.group(|group, _| group.merge_pending())?;
         outbox::remove(self.step.tx, row)?;
@@ -86,9 +76,9 @@ impl Talk<'_, '_> {
         let record = self.change();
         record.commit_row = None;
         (record.leaf_since, record.updated_at) = (now, now);
-        let repaired = Repaired { epoch, leaf: outcome.committer.leaf, hash: hash_of(&commit) };
+        let repaired = Repaired::by(epoch, outcome.committer.leaf, &commit);
         // Who is asked, and where they can be reached, is as it was before we go.
-        self.ask_for_help(why.cause, Some((repaired, commit)))?;
+        self.ask_for_help(Some((repaired, commit)))?;
         self.go_on(&outcome, repaired)?;
         let own = self.step.own()?.person;
         let record = self.change();
@@ -106,15 +96,13 @@ impl Talk<'_, '_> {
         for (row, asked) in heard(self.step.tx, &self.id)? {
             let Some(commit) = asked.repair.filter(|_| asked.epoch == epoch) else { continue };
             let Some(change) = self.read_repair(&commit)? else { continue };
-            let leaf = change.outcome().committer.leaf;
-            let repaired = Repaired { epoch, leaf, hash: hash_of(&commit) };
+            let repaired = Repaired::by(epoch, change.outcome().committer.leaf, &commit);
             if best.as_ref().is_none_or(|(known, _)| repaired.beats(known)) {
                 best = Some((repaired, row));
             }
         }
         let Some((repaired, row)) = best else { return Ok(false) };
-        let Some((_, mut asked)) = heard(self.step.tx, &self.id)?.into_iter().find(|(at, _)| *at == row)
-        else {
+        let Some((_, asked)) = heard(self.step.tx, &self.id)?.into_iter().find(|(at, _)| *at == row) else {
             return Ok(false);
         };
         let Some(change) =
@@ -124,9 +112,9 @@ impl Talk<'_, '_> {
         };
         let outcome = self.group(|group, _| group.apply(change))?;
         self.give_up_commit()?;
-        asked.due = 0;
-        update_heard(self.step.tx, row, &asked)?;
-        self.second(repaired, asked.repair.unwrap_or_default())?;
+        let commit = asked.repair.clone().unwrap_or_default();
+        self.settle(row, asked)?;
+        self.second(repaired, commit)?;
         self.go_on(&outcome, repaired)?;
         // Whoever repaired sees that it is not alone.
         let said = Said::new(ReceiptOnly {}).map_err(|error| Error::BadContent(error.to_string()))?;
@@ -138,17 +126,16 @@ impl Talk<'_, '_> {
     /// Says it, too, if we find the same ourselves and only one person has said so: who finds nothing wrong
     /// follows the word of two.
     fn second(&mut self, repaired: Repaired, commit: Vec<u8>) -> Result<(), Error> {
-        let ConversationState::Suspended(why) = self.record().state.clone() else { return Ok(()) };
         let heard = heard(self.step.tx, &self.id)?.into_iter();
         let mut people: Vec<_> = heard
             .filter(|(_, asked)| asked.repair.as_ref() == Some(&commit))
             .map(|(_, asked)| asked.person)
             .collect();
         people.dedup();
-        if people.len() > 1 || self.record().members.len() < 3 {
+        if people.len() > 1 || self.record().members.len() < 3 || !self.record().is_suspended() {
             return Ok(());
         }
-        self.ask_for_help(why.cause, Some((repaired, commit)))
+        self.ask_for_help(Some((repaired, commit)))
     }
 
     /// Whether a commit is a repair that could be applied here.
