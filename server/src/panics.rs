@@ -47,7 +47,7 @@ mod tests {
         });
         let said = inner.expect("the outer one did not");
         assert!(said.starts_with("one two (panics.rs:") && said.ends_with(')'), "{said}");
-        let outer: Result<(), String> = caught(|| Option::<()>::None.expect("something"));
+        let outer: Result<(), String> = caught(|| panic!("something"));
         assert!(outer.expect_err("it panicked").starts_with("something (panics.rs:"));
         assert_eq!(caught(|| 1), Ok(1));
     }
