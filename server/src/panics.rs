@@ -18,15 +18,25 @@ pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
         let usual = take_hook();
         set_hook(Box::new(move |panic| {
             let is_caught = SAID.with_borrow_mut(|said| said.last_mut().map(|said| *said = line(panic)));
-            if is_caught.is_none() {
-                usual(panic);
+            match is_caught {
+                Some(()) => {}
+                // Its own threads go on after one; whoever waits for what they did hears of it.
+                None if std::thread::current().name().is_some_and(|name| name.starts_with("sled-")) => {
+                    tracing::warn!("sled: {}", line(panic));
+                }
+                None => usual(panic),
             }
         }));
     });
     SAID.with_borrow_mut(|said| said.push(String::new()));
     let done = catch_unwind(AssertUnwindSafe(work));
     let said = SAID.with_borrow_mut(Vec::pop).unwrap_or_default();
-    done.map_err(|_| said)
+    done.map_err(|panic| match (said.is_empty(), panic.downcast_ref::<String>()) {
+        // The program that we are part of has set a hook of its own since.
+        (true, Some(text)) => text.clone(),
+        (true, None) => panic.downcast_ref::<&str>().unwrap_or(&"without a word").to_string(),
+        (false, _) => said,
+    })
 }
 
 fn line(panic: &PanicHookInfo<'_>) -> String {

@@ -515,11 +515,10 @@ pub(crate) fn unread_count(tx: &Transaction<'_>, conversation: &ConversationId) 
     Ok(tx.sql().prepare_cached(sql)?.query_row([&conversation.0[..]], |row| row.get(0))?)
 }
 
-/// How many things that we said wait to be sent, or never will be.
+/// How many things that we said wait to be sent. What never will be has no place either.
 pub(crate) fn queued_count(tx: &Transaction<'_>, conversation: &ConversationId) -> Result<u64, StoreError> {
-    let sql = "SELECT COUNT(*) FROM entry WHERE conversation = ?1 AND place = ?2 AND seq = ?3";
-    let parameters = (&conversation.0[..], QUEUED.0, QUEUED.1);
-    Ok(tx.sql().prepare_cached(sql)?.query_row(parameters, |row| row.get(0))?)
+    let rows = select(tx, conversation, "place = ?2 AND seq = ?3", QUEUED)?;
+    Ok(rows.iter().filter(|(_, record)| record.failed.is_none()).count() as u64)
 }
 
 /// The first entry that was not seen yet.

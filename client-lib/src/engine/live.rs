@@ -64,8 +64,6 @@ pub(super) struct Live {
     pub(super) own_url: Option<RelayUrl>,
     /// Mailboxes of ours of which it was told that the relay calls an opening malformed.
     pub(super) malformed: BTreeSet<MailboxId>,
-    /// Our relay says that it does not know our account, which was told.
-    pub(super) unknown_there: bool,
     /// The relay's clock less ours, milliseconds, once it greeted us.
     pub(super) skew: i64,
     /// That it is wrong was told.

@@ -11,8 +11,14 @@ pub(super) fn why(relay: &RelayUrl, said: &str) -> String {
     }
     match relay.as_str().split_once("://") {
         // What rustls says of an answer that is no TLS.
+        // Whoever is on the way may answer so, too: beyond this machine, doing without TLS is no suggestion.
         Some(("wss", rest)) if said.contains("InvalidContentType") => {
-            format!("it answers without TLS there; if that is meant, its address is ws://{rest}")
+            match RelayUrl::parse(&format!("ws://{rest}")) {
+                Ok(plain) if !plain.is_exposed() => {
+                    format!("it answers without TLS there; if that is meant, its address is {plain}")
+                }
+                _ => "it answers without TLS there: ask whoever runs it for its address".to_owned(),
+            }
         }
         // What the HTTP parser says of an answer that is TLS.
         Some(("ws", rest)) if said.contains("httparse") => {
@@ -69,7 +75,10 @@ mod tests {
             at("wss://h:1", name),
             "its certificate is for relay.example, and not for the name in this address"
         );
-        assert!(at("wss://h:1", "received corrupt message of type InvalidContentType").contains("ws://h:1"));
+        let plain = at("wss://h:1", "received corrupt message of type InvalidContentType");
+        assert!(plain.contains("without TLS") && !plain.contains("ws://"), "{plain}");
+        let here = at("wss://127.0.0.1:1", "received corrupt message of type InvalidContentType");
+        assert!(here.contains("ws://127.0.0.1:1"), "{here}");
         assert!(at("ws://h:1", "HTTP format error: httparse error: invalid token").contains("wss://h:1"));
     }
 }

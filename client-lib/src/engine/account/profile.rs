@@ -65,6 +65,9 @@ pub(in crate::engine) struct Profile {
     /// The relay had everything once: what is here is somebody's, whatever became of it there.
     #[serde(default)]
     pub(in crate::engine) established: bool,
+    /// The relay said last that it does not know this account (any more).
+    #[serde(default)]
+    pub(in crate::engine) unknown: bool,
 }
 
 impl Inbox {
@@ -159,6 +162,7 @@ impl Profile {
             last_resort_since: None,
             seeds_since: 0,
             established: false,
+            unknown: false,
         }
     }
 
@@ -216,6 +220,7 @@ impl Profile {
 
     /// The relay lost it all: it is to be told everything again.
     pub(in crate::engine) fn begin_again(&mut self, invite: String) {
+        self.established |= self.complete();
         (self.invite, self.registered) = (invite, false);
         (self.card_due, self.last_resort_since) = (true, None);
     }

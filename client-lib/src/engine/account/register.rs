@@ -24,8 +24,8 @@ impl Step<'_> {
         if let Some(own) = self.own_or_none()? {
             let profile = &own.profile;
             let same = profile.handle()? == *handle && profile.relay_url()? == *relay;
-            if same && !profile.complete() {
-                self.change_profile(|profile| match profile.established {
+            if same && (profile.unknown || !profile.complete()) {
+                self.change_profile(|profile| match profile.unknown {
                     true => profile.begin_again(invite),
                     // The same registration, cut off before: it goes on.
                     false => profile.invite = invite,
@@ -95,10 +95,9 @@ impl Step<'_> {
             return Ok(());
         }
         self.change_profile(|profile| {
-            profile.registered = true;
+            (profile.registered, profile.unknown) = (true, false);
             profile.invite.clear();
         })?;
-        self.live.unknown_there = false;
         if let Some(up) = self.live.links.get_mut(id).and_then(|link| link.up_mut()) {
             up.authenticated = true;
         }
@@ -117,7 +116,7 @@ impl Step<'_> {
             self.hold_back(HeldBack::Registration, refusal);
             return Ok(());
         }
-        if self.own()?.profile.established {
+        if self.own()?.profile.unknown {
             // What this profile has is somebody's, and its keys make the same account there one day.
             self.change_profile(|profile| (profile.registered, profile.invite) = (true, String::new()))?;
         } else {
@@ -140,9 +139,8 @@ impl Step<'_> {
     ) -> Result<(), Error> {
         if !self.live.promised.removing.is_empty() {
             self.removal_refused(id, refusal);
-        } else if !crate::engine::link::request::is_passing(refusal)
-            && !std::mem::replace(&mut self.live.unknown_there, true)
-        {
+        } else if !crate::engine::link::request::is_passing(refusal) && !self.own()?.profile.unknown {
+            self.change_profile(|profile| profile.unknown = true)?;
             let text = "the relay does not know this account (any more): it was restored from a backup that is \
                         older than the account, or the account was removed there; registering again under the \
                         same name gives it back, and what is here stays";

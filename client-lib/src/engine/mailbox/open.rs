@@ -17,9 +17,12 @@ use crate::store::table::Table;
 /// What is said when they do.
 pub(in crate::engine) const LOCK_DIFFERS: &str =
     "everything is read, and the lock is not the one of our epoch";
-/// In which life each relay's store was when it was told last that it had been restored.
-const RESTORED: Table<&str, BTreeMap<String, Incarnation>> = Table::new("setting");
+/// Of each relay, the life in which its store was found last to have been restored, and when that was told,
+/// Unix milliseconds.
+const RESTORED: Table<&str, BTreeMap<String, (Incarnation, u64)>> = Table::new("setting");
 const RESTORED_KEY: &str = "restored";
+/// It is told no more often, milliseconds: a relay may claim a new life each time that it is asked.
+const RESTORED_AGAIN: u64 = 24 * 3600 * 1000;
 /// Envelopes that the relay may send ahead of our acknowledgement, for each mailbox.
 const CREDIT: u32 = 64;
 
@@ -101,17 +104,17 @@ impl Step<'_> {
         reading.save(self.tx, &mailbox)?;
         let wrong = contradiction(&reading, state);
         self.read_inbox_from(&mut reading, &mailbox, state, restored || wrong.is_some())?;
-        // Nothing refers to what lies in an inbox, and nothing is sent there: of a restored relay it is
-        // enough to know that it was.
-        if let Some((cause, text)) = wrong.filter(|_| !restored) {
+        // Nothing refers to what lies in an inbox, and nothing is sent there: that a restored relay has less
+        // is enough to know once.
+        if let Some((cause, text)) = wrong.filter(|(cause, _)| !restored || *cause != Cause::RelayRolledBack)
+        {
             self.inbox_alarm(None, cause, text)?;
         }
         self.note_opening(id, &mailbox, &reading, state)
     }
 
-    /// Reads an inbox on from where the relay says that this device is. That is behind a hole; or further
-    /// back than was read, where the last acknowledgement was lost, or where the relay's store was put back:
-    /// then something else may stand under numbers that were read before.
+    /// Reads an inbox on from behind a hole; or, where the relay's store was put back, from where the relay
+    /// says that this device is: something else may stand there under numbers that were read before.
     fn read_inbox_from(
         &mut self,
         reading: &mut Reading,
@@ -123,12 +126,8 @@ impl Step<'_> {
         let from = state.cursor.min(state.head).max(first);
         if from > reading.seq {
             reading.skip_to(self.tx, mailbox, from)?;
-        } else if from < reading.seq {
-            let mut back = reading.clone();
-            if back.go_back_to(self.tx, mailbox, from)? || in_doubt {
-                *reading = back;
-                reading.save(self.tx, mailbox)?;
-            }
+        } else if in_doubt && from < reading.seq {
+            reading.go_back_to(self.tx, mailbox, from)?;
         }
         Ok(())
     }
@@ -165,13 +164,21 @@ impl Step<'_> {
     }
 
     fn tell_restored(&mut self, relay: &str, life: Incarnation) -> Result<(), Error> {
+        let now = self.now;
         let mut told = RESTORED.get(self.tx, &RESTORED_KEY)?.unwrap_or_default();
-        if told.insert(relay.to_owned(), life) == Some(life) {
+        let known = told.get(relay).copied();
+        if known.is_some_and(|(known, _)| known == life) {
             return Ok(());
         }
+        let lately = known.map(|(_, at)| at).filter(|at| *at <= now && now - at < RESTORED_AGAIN);
+        told.insert(relay.to_owned(), (life, lately.unwrap_or(now)));
         RESTORED.put(self.tx, &RESTORED_KEY, &told)?;
+        if lately.is_some() {
+            return Ok(());
+        }
         let text = format!(
-            "{relay} was restored from a backup: what it has lost is posted again by the devices that have it"
+            "{relay} was restored from a backup: what conversations have lost there is posted again by the \
+             devices that have it"
         );
         self.alarm(None, Cause::RelayRestored, None, text);
         Ok(())

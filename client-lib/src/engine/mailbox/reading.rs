@@ -170,32 +170,34 @@ impl Reading {
         Ok(())
     }
 
-    /// Goes on behind a hole: the chain of what is in it is not known.
+    /// Goes on behind a hole. The chain of what is in it is not known, unless it was read before.
     pub(in crate::engine) fn skip_to(
         &mut self,
         tx: &Transaction<'_>,
         mailbox: &MailboxId,
         seq: u64,
     ) -> Result<(), StoreError> {
-        tx.sql().prepare_cached("DELETE FROM chain WHERE mailbox = ?1")?.execute([&mailbox.0[..]])?;
+        let known = chain_at(tx, mailbox, seq)?;
+        if known.is_none() {
+            tx.sql().prepare_cached("DELETE FROM chain WHERE mailbox = ?1")?.execute([&mailbox.0[..]])?;
+            keep_chain(tx, mailbox, seq, &Chain::START)?;
+        }
         self.seq = seq;
-        self.chain = Chain::START.0;
-        keep_chain(tx, mailbox, seq, &Chain::START)?;
+        self.chain = known.unwrap_or(Chain::START).0;
         self.save(tx, mailbox)
     }
 
     /// Reads on from an earlier place. The chain of what was read behind it is kept, so that what comes once
-    /// more is recognized; false if it would not be.
+    /// more is recognized, if it was read not too long ago.
     pub(in crate::engine) fn go_back_to(
         &mut self,
         tx: &Transaction<'_>,
         mailbox: &MailboxId,
         seq: u64,
-    ) -> Result<bool, StoreError> {
-        let known = if seq == 0 { Some(Chain::START) } else { chain_at(tx, mailbox, seq)? };
+    ) -> Result<(), StoreError> {
         self.seq = seq;
-        self.chain = known.unwrap_or(Chain::START).0;
-        Ok(known.is_some() && chain_at(tx, mailbox, seq + 1)?.is_some())
+        self.chain = chain_at(tx, mailbox, seq)?.unwrap_or(Chain::START).0;
+        self.save(tx, mailbox)
     }
 
     pub(in crate::engine) fn load(

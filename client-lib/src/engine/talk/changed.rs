@@ -117,7 +117,7 @@ impl Talk<'_, '_> {
         let (place, since) = ((self.record().place, seq), self.step.now);
         for device in devices {
             let person = PersonId::from(&device.credential.identity());
-            if !self.has_asked(device)? {
+            if !self.asks(device)? {
                 continue;
             }
             for who in removed.extract_if(.., |who| who.person == person) {
@@ -144,12 +144,12 @@ impl Talk<'_, '_> {
     /// Whoever did not come in again was removed.
     pub(super) fn tell_gone(&mut self) -> Result<(), Error> {
         let now = self.step.now;
-        if self.record().away.iter().all(|gone| now.saturating_sub(gone.since) < BACK_WITHIN) {
+        // Of a clock that was put back since it is not waited for that it comes there again.
+        let is_gone = |gone: &Away| gone.since > now || now - gone.since >= BACK_WITHIN;
+        if !self.record().away.iter().any(is_gone) {
             return Ok(());
         }
-        let away = &mut self.change().away;
-        let gone: Vec<Away> =
-            away.extract_if(.., |gone| now.saturating_sub(gone.since) >= BACK_WITHIN).collect();
+        let gone: Vec<Away> = self.change().away.extract_if(.., |gone| is_gone(gone)).collect();
         for Away { who, by, place, .. } in gone {
             self.notice_at(Some(place), Notice::Removed { by, who: vec![who] })?;
         }

@@ -466,6 +466,14 @@ impl Talk<'_, '_> {
         Ok(known.iter().any(|(_, asked)| asked.is_of(member) && asked.came >= since))
     }
 
+    /// Whether a device asks to be taken back, and was not since.
+    pub(super) fn asks(&mut self, member: &Member) -> Result<bool, Error> {
+        let since = self.step.now.saturating_sub(2 * LONGEST);
+        let known = heard(self.step.tx, &self.id)?;
+        let is_open = |asked: &Heard| asked.came >= since && asked.came > asked.added.0;
+        Ok(known.iter().any(|(_, asked)| asked.is_of(member) && is_open(asked)))
+    }
+
     /// These devices came in: what they asked for before is answered.
     pub(super) fn were_added(&mut self, added: &[Member]) -> Result<(), Error> {
         let (now, epoch) = (self.step.now, self.record().epoch);

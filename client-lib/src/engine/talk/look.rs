@@ -141,7 +141,7 @@ impl Step<'_> {
             outbox: parcels,
             intents: wanted,
             registered: own.profile.complete(),
-            unknown: self.live.unknown_there,
+            unknown: own.profile.unknown,
             waiting: self.live.held_back.values().next().or(refused).cloned(),
             unreachable: self.live.all_unreachable(),
         })

@@ -11,7 +11,7 @@ use posthorn_proto::{ErrorCode, Incarnation, MailboxId, PostId, ReadKey};
 use super::desk::{
     Desk, NOW, alarms, all_opened, at, elsewhere, empty, info, link, on_the_wire, relay, requests, wanted,
 };
-use crate::content::{Named, Said, Text};
+use crate::content::{Invitation, Named, Said, Text};
 use crate::conversation::{
     Cause, Conversation, ConversationId, ConversationState, GroupId, Intent, MessageId, Notice,
 };
@@ -394,22 +394,25 @@ fn what_a_restored_relay_has_under_old_numbers_is_read() {
     let (mut mallory, mut bob) = (Desk::new("mallory"), Desk::new("bob"));
     let id = link(Link::Account);
     let (card, mailbox) = (bob.card(), bob.profile().public_inbox.mailbox);
-    let mut left_by = |group: GroupId, place: MailboxId, number: u8| {
+    let mut left_by = |group: GroupId, place: MailboxId, number: u8, seq: u64| {
         let package = bob.package(KeyPackageKind::OneTime);
         let made = mallory.group(group, place, &[(package, &card)]);
-        let invitation = mallory.invitation(group, &made, &card);
+        let invitation = Invitation { seq, ..mallory.invitation(group, &made, &card) };
         let post_id = PostId([number; 16]);
         (post_id, mallory.sealed(&invitation, &card, post_id))
     };
     let groups = [GROUP, GroupId(THERE.0.0)];
-    let [before, since] = [left_by(groups[0], HERE.1, 1), left_by(groups[1], THERE.1, 2)];
+    let [before, since] = [left_by(groups[0], HERE.1, 1, 1), left_by(groups[1], THERE.1, 2, 1)];
+    // Of this one it is told each time that it is read.
+    let bad = left_by(GroupId([9; 16]), HERE.1, 3, u64::MAX);
     let stands = |seq, (post_id, sealed): &(PostId, Vec<u8>)| {
         let (post_id, envelope) = (*post_id, sealed.clone().into());
         ServerFrame::push(ServerBody::Delivery(Delivery { mailbox, seq, post_id, envelope, turn: None }))
     };
     let mut sent = requests(&bob.authenticates(), &id);
     sent.extend(requests(&bob.tick(), &id));
-    bob.frames(&id, vec![all_opened(&sent, |_| at(2, 0)), stands(1, &before), delivery(mailbox, 2, 7)]);
+    let effects = bob.frames(&id, vec![all_opened(&sent, |_| at(2, 0)), stands(1, &bad), stands(2, &before)]);
+    assert_eq!(alarms(&effects), [Cause::BadInvitation]);
     assert_eq!(bob.reading(&mailbox).map(|reading| reading.seq), Some(2));
     let followed = groups.map(|group| bob.find(&group).is_some());
     assert_eq!(followed, [true, false]);
@@ -430,7 +433,7 @@ fn what_a_restored_relay_has_under_old_numbers_is_read() {
         requests(effects, &id).into_iter().filter_map(seq).collect()
     };
     assert!(acked(&effects).is_empty(), "nothing is acknowledged that was not read");
-    effects.extend(bob.frames(&id, vec![stands(1, &before), stands(2, &since)]));
+    effects.extend(bob.frames(&id, vec![stands(1, &bad), stands(2, &since)]));
     assert_eq!((alarms(&effects), acked(&effects)), (vec![Cause::RelayRestored], vec![1, 2]));
     assert_eq!(groups.map(|group| bob.all(&group).len()), [1, 1]);
     // Of the other inbox, which had nothing in it, it is not told once more.
