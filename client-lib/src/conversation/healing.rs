@@ -75,7 +75,8 @@ pub(crate) struct Healing {
     /// That repair has lost against this one, of which we heard later, or against those who repaired nothing:
     /// we wait to be taken in there. And since when.
     pub(crate) lost_to: Option<(Repaired, u64)>,
-    /// Of these nobody was heard yet where our own repair led: it may be that all others go on elsewhere.
+    /// Of these nobody was heard yet where our own repair led, or one by which we came back: it may be that
+    /// all others go on elsewhere.
     pub(crate) alone_without: Option<Vec<PersonId>>,
     /// Until then nobody may have followed our own repair, so that invitations back wait, unix milliseconds.
     pub(crate) alone_until: u64,

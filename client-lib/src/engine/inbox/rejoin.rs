@@ -169,6 +169,9 @@ impl Talk<'_, '_> {
         self.note_members()?;
         let everyone = self.everyone()?;
         self.change().everyone = everyone;
+        if repaired.is_some() {
+            self.look_for_others(by.person)?;
+        }
         self.notice(Some(seq), Notice::Returned { by })?;
         self.wish_to_update(UPDATE_WITHIN)?;
         self.look_again();

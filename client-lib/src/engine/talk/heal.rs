@@ -165,6 +165,19 @@ impl Talk<'_, '_> {
         self.step.wake_talk(self.id, due);
     }
 
+    /// Whoever took this device in where a repair led may be on the way to where another did: whether others
+    /// are here shows when one of them says something. Until then this device goes on asking.
+    pub(in crate::engine) fn look_for_others(&mut self, than: PersonId) -> Result<(), Error> {
+        let own = self.step.own()?.person;
+        let members = self.record().members.iter().map(|member| member.person);
+        let others: Vec<PersonId> = members.filter(|person| *person != own && *person != than).collect();
+        if !others.is_empty() {
+            self.change().healing.alone_without = Some(others);
+            self.plan_next();
+        }
+        Ok(())
+    }
+
     /// Whether one more request may be sent today.
     fn may_ask(&mut self) -> bool {
         let today = self.step.now / DAY;

@@ -237,6 +237,15 @@ fn an_honest_answer_brings_back() {
     assert_eq!(bob.state(&TALK), Some(ConversationState::Active));
 }
 
+/// Whoever took bob in may have gone to where another repair led: as long as nobody else is heard, he asks.
+#[test]
+fn whoever_is_taken_in_where_a_repair_led_looks_for_others() {
+    let (mut mallory, mut bob, asked, repaired) = lapsed(false);
+    answers(&mut mallory, &mut bob, &asked, Some(repaired), 7);
+    assert_eq!(bob.state(&TALK), Some(ConversationState::Active));
+    assert_eq!(asks_anew(&mut bob, &mut mallory).lost, Some(repaired));
+}
+
 /// One message of a member about a repair that never was: no honest answer leads on any more.
 #[test]
 fn a_repair_that_never_was_keeps_nobody_out() {
