@@ -4,7 +4,6 @@
 //! of the design: a read key shown to the wrong relay is lost). One relay identity has one URL on this
 //! device.
 
-mod gone;
 mod greet;
 pub(super) mod known;
 pub(super) mod request;
@@ -57,17 +56,14 @@ impl Step<'_> {
         };
         // It went well for a while, or it never came so far.
         let was_proven = state.up().is_some_and(|up| up.proven);
-        let is_own = self.is_own_relay(id)?;
-        let longest = if is_own || was_proven { LONGEST_WAIT } else { self.not_reached(&id.relay)? };
-        let backoff = (FIRST_WAIT << attempts.min(11)).min(longest);
+        let backoff = (FIRST_WAIT << attempts.min(7)).min(LONGEST_WAIT);
         // Half of it is random, so that a restarted relay is not met by everybody at once.
         let advice = hint.unwrap_or(0).min(LONGEST_ADVICE);
         let wait = advice + backoff / 2 + self.rng.random_range(0..=backoff / 2);
         let not_before = self.now + advice + SHORTEST_WAIT;
-        let down = LinkState::Down { retry_at: self.now + wait, not_before, attempts };
-        self.live.links.insert(id.clone(), down);
+        *state = LinkState::Down { retry_at: self.now + wait, not_before, attempts };
         self.live.links_dirty = true;
-        if is_own {
+        if self.is_own_relay(id)? {
             // People have one relay, not five connections to it: what `SyncState::connected` is made of is
             // told.
             if matches!(id.link, Link::Account | Link::Mailboxes | Link::Inbox) {
