@@ -178,23 +178,6 @@ impl Talk<'_, '_> {
         Ok(())
     }
 
-    /// Somebody is where our repair led, so that others may be taken in there. One may be in two such places
-    /// at once: that this is where all go on is known by two, or by all others.
-    pub(super) fn note_heard(&mut self, person: PersonId) {
-        let healing = &self.record().healing;
-        if !healing.alone_without.as_ref().is_some_and(|others| others.contains(&person)) {
-            return;
-        }
-        let people: BTreeSet<PersonId> = self.record().members.iter().map(|member| member.person).collect();
-        let healing = &mut self.change().healing;
-        healing.alone_until = 0;
-        let Some(others) = &mut healing.alone_without else { return };
-        others.retain(|other| *other != person && people.contains(other));
-        if others.is_empty() || people.len() - 1 >= others.len() + 2 {
-            healing.alone_without = None;
-        }
-    }
-
     /// Whether one more request may be sent today.
     fn may_ask(&mut self) -> bool {
         let today = self.step.now / DAY;
