@@ -67,7 +67,7 @@ impl Step<'_> {
         if delivery.seq > reading.seq + 1 {
             let text = "the relay has lost something that lay in an inbox";
             self.inbox_alarm(None, Cause::Gap, text)?;
-            reading.skip_to(self.tx, &mailbox, delivery.seq - 1)?;
+            reading.go_to(self.tx, &mailbox, delivery.seq - 1)?;
         }
         let arrival = Arrival::at(&reading, delivery);
         if chain_at(self.tx, &mailbox, delivery.seq)? == Some(arrival.chain) {
@@ -135,7 +135,7 @@ impl Step<'_> {
         let Some(mut reading) = Reading::load(self.tx, mailbox)? else { return Ok(()) };
         if seq > reading.seq {
             self.inbox_alarm(None, Cause::Damaged, text)?;
-            reading.skip_to(self.tx, mailbox, seq)?;
+            reading.go_to(self.tx, mailbox, seq)?;
             self.note_head(id, mailbox, seq);
         }
         Ok(())

@@ -124,10 +124,8 @@ impl Step<'_> {
     ) -> Result<(), Error> {
         let first = state.oldest.clamp(1, state.head.saturating_add(1)) - 1;
         let from = state.cursor.min(state.head).max(first);
-        if from > reading.seq {
-            reading.skip_to(self.tx, mailbox, from)?;
-        } else if in_doubt && from < reading.seq {
-            reading.go_back_to(self.tx, mailbox, from)?;
+        if from > reading.seq || (in_doubt && from < reading.seq) {
+            reading.go_to(self.tx, mailbox, from)?;
         }
         Ok(())
     }

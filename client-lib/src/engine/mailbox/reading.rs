@@ -170,33 +170,21 @@ impl Reading {
         Ok(())
     }
 
-    /// Goes on behind a hole. The chain of what is in it is not known, unless it was read before.
-    pub(in crate::engine) fn skip_to(
+    /// Reads on from another place: behind a hole, or where a restored relay stands. What comes once more
+    /// is recognized if the chain there is known, that is, if it was read not too long ago.
+    pub(in crate::engine) fn go_to(
         &mut self,
         tx: &Transaction<'_>,
         mailbox: &MailboxId,
         seq: u64,
     ) -> Result<(), StoreError> {
-        let known = chain_at(tx, mailbox, seq)?;
+        let known = if seq == 0 { Some(Chain::START) } else { chain_at(tx, mailbox, seq)? };
         if known.is_none() {
             tx.sql().prepare_cached("DELETE FROM chain WHERE mailbox = ?1")?.execute([&mailbox.0[..]])?;
             keep_chain(tx, mailbox, seq, &Chain::START)?;
         }
         self.seq = seq;
         self.chain = known.unwrap_or(Chain::START).0;
-        self.save(tx, mailbox)
-    }
-
-    /// Reads on from an earlier place. The chain of what was read behind it is kept, so that what comes once
-    /// more is recognized, if it was read not too long ago.
-    pub(in crate::engine) fn go_back_to(
-        &mut self,
-        tx: &Transaction<'_>,
-        mailbox: &MailboxId,
-        seq: u64,
-    ) -> Result<(), StoreError> {
-        self.seq = seq;
-        self.chain = chain_at(tx, mailbox, seq)?.unwrap_or(Chain::START).0;
         self.save(tx, mailbox)
     }
 

@@ -474,17 +474,19 @@ impl Talk<'_, '_> {
 
     /// Whether a device has asked to be taken back, lately.
     pub(super) fn has_asked(&mut self, member: &Member) -> Result<bool, Error> {
-        let since = self.step.now.saturating_sub(2 * LONGEST);
-        let known = heard(self.step.tx, &self.id)?;
-        Ok(known.iter().any(|(_, asked)| asked.is_of(member) && asked.came >= since))
+        Ok(self.asked_lately(member)?.is_some())
     }
 
     /// Whether a device asks to be taken back, and was not since.
     pub(super) fn asks(&mut self, member: &Member) -> Result<bool, Error> {
+        Ok(self.asked_lately(member)?.is_some_and(|asked| asked.came > asked.added.0))
+    }
+
+    /// What a device has asked for lately: the latest counts.
+    fn asked_lately(&mut self, member: &Member) -> Result<Option<Heard>, Error> {
         let since = self.step.now.saturating_sub(2 * LONGEST);
-        let known = heard(self.step.tx, &self.id)?;
-        let is_open = |asked: &Heard| asked.came >= since && asked.came > asked.added.0;
-        Ok(known.iter().any(|(_, asked)| asked.is_of(member) && is_open(asked)))
+        let known = heard(self.step.tx, &self.id)?.into_iter().map(|(_, asked)| asked);
+        Ok(known.filter(|asked| asked.came >= since).find(|asked| asked.is_of(member)))
     }
 
     /// These devices came in: what they asked for before is answered.
