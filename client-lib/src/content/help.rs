@@ -54,8 +54,11 @@ pub struct Help {
     pub repair: Option<Vec<u8>>,
     /// The leaf whose commit that is: whoever follows a repair may second it.
     pub committer: u32,
-    /// The repair that has led it to where it cannot stay: another one won, or nobody followed.
-    pub lost: Option<Repaired>,
+    /// The repair that has led it to where it is.
+    pub led_by: Option<Repaired>,
+    /// It goes on there, and says so to those who may be elsewhere. Else it cannot stay: another repair won,
+    /// nobody followed, or it is suspended.
+    pub stays: bool,
 }
 
 impl Repaired {
@@ -83,10 +86,10 @@ impl Repaired {
 }
 
 impl Help {
-    /// The repair by which it says to be where it is: its own, or the one that has lost.
+    /// The repair by which it says to be where it is.
     pub(crate) fn is_at(&self) -> Option<Repaired> {
         let of = |commit: &Vec<u8>| Repaired::by(self.epoch, self.committer, commit);
-        self.repair.as_ref().map(of).or(self.lost)
+        self.repair.as_ref().map(of).or(self.led_by)
     }
 
     /// Signs and encodes, ready to be sealed.
@@ -100,7 +103,8 @@ impl Help {
             key_package: self.key_package.clone(),
             repair: self.repair.clone().unwrap_or_default(),
             committer: self.committer,
-            lost: self.lost.map(Repaired::to_wire),
+            led_by: self.led_by.map(Repaired::to_wire),
+            stays: self.stays,
         }
         .encode_to_vec();
         let signature = identity.sign(LABEL, &[&help]).to_vec();
@@ -130,7 +134,8 @@ impl UnverifiedHelp {
             key_package: raw.key_package,
             repair: Some(raw.repair).filter(|commit| !commit.is_empty()),
             committer: raw.committer,
-            lost: raw.lost.as_ref().map(Repaired::from_wire).transpose()?,
+            led_by: raw.led_by.as_ref().map(Repaired::from_wire).transpose()?,
+            stays: raw.stays,
         })
     }
 }
@@ -150,7 +155,8 @@ mod tests {
             epoch: 7,
             key_package: vec![4; 50],
             committer: u32::from(repair.is_some()),
-            lost: repair.as_ref().map(|_| Repaired { epoch: 6, leaf: 2, hash: [6; 32] }),
+            led_by: repair.as_ref().map(|_| Repaired { epoch: 6, leaf: 2, hash: [6; 32] }),
+            stays: false,
             repair,
         };
         (identity, help)

@@ -75,13 +75,16 @@ pub(crate) struct Healing {
     /// That repair has lost against this one, of which we heard later, or against those who repaired nothing:
     /// we wait to be taken in there. And since when.
     pub(crate) lost_to: Option<(Repaired, u64)>,
-    /// Of these nobody was heard yet where our own repair led, or one by which we came back: it may be that
-    /// all others go on elsewhere.
+    /// Where a repair led, these tell by speaking that they go on there, too.
     pub(crate) alone_without: Option<Vec<PersonId>>,
     /// Until then nobody may have followed our own repair, so that invitations back wait, unix milliseconds.
     pub(crate) alone_until: u64,
     /// Repairs followed on the word of the only other person: the day, and how many on it.
     pub(crate) on_a_word: (u64, u32),
+    /// Those who go on where the repair led, as far as we look for them: until it is sure that this is where
+    /// all go on.
+    #[serde(default)]
+    pub(crate) here: Vec<PersonId>,
 }
 
 /// A request for a way back.
@@ -114,11 +117,46 @@ impl Healing {
             (Some(best), _, Some(there)) => !best.beats(&there),
             (Some(_), _, None) => true,
             // Nobody has come to where we are: anything is better.
-            _ if self.alone_without.is_some() && self.is_old(now) => true,
+            _ if self.is_alone() && self.is_old(now) => true,
             (None, Some(ours), Some(there)) => !ours.beats(&there),
-            (None, Some(_), None) => waits || self.alone_without.is_some(),
+            (None, Some(_), None) => waits || self.is_alone(),
             (None, None, _) => true,
         }
+    }
+
+    /// Here a repair led. Others may go on elsewhere until enough of them are heard here: one may be in two
+    /// places at once, and only says so by speaking in one of them.
+    pub(crate) fn look_for(&mut self, others: Vec<PersonId>, here: Vec<PersonId>) {
+        (self.alone_without, self.here) = (Some(others).filter(|others| !others.is_empty()), here);
+    }
+
+    /// Somebody speaks here.
+    pub(crate) fn is_here(&mut self, person: PersonId) {
+        let counts = self.alone_without.as_ref().is_some_and(|others| others.contains(&person));
+        if counts && !self.are_enough() && !self.here.contains(&person) {
+            self.here.push(person);
+            self.alone_until = 0;
+        }
+    }
+
+    /// Somebody says to be elsewhere.
+    pub(crate) fn is_elsewhere(&mut self, person: &PersonId) {
+        self.here.retain(|here| here != person);
+    }
+
+    /// Whether nobody goes on where a repair led this device.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.alone_without.is_some() && self.here.is_empty()
+    }
+
+    /// Whether others may go on elsewhere: for as long as there may be rivals; of whoever is alone, for ever.
+    pub(crate) fn is_unsure(&self, now: u64) -> bool {
+        self.is_alone() || (!self.are_enough() && self.followed(now).is_some())
+    }
+
+    fn are_enough(&self) -> bool {
+        let Some(others) = &self.alone_without else { return true };
+        self.here.len() >= 2 || (!others.is_empty() && others.iter().all(|other| self.here.contains(other)))
     }
 
     fn is_old(&self, now: u64) -> bool {
@@ -138,7 +176,7 @@ impl Healing {
     /// Takes the requests that are not to be answered any more: all may be while we wait, and for a while
     /// after one was, because others may have begun to answer another.
     pub(crate) fn take_closed(&mut self, waits: bool, now: u64) -> Vec<Asked> {
-        if waits || self.lost_to(now).is_some() || self.alone_without.is_some() {
+        if waits || self.lost_to(now).is_some() || self.is_unsure(now) {
             return Vec::new();
         }
         self.asked.extract_if(.., |asked| now.saturating_sub(asked.at) >= ANSWERED_WITHIN).collect()
@@ -156,6 +194,32 @@ mod tests {
     }
 
     #[test]
+    fn where_all_go_on_is_known_by_two_or_by_all_others() {
+        let person = |number: u8| PersonId([number; 32]);
+        let mut healing = Healing { followed: Some((of(0), HOUR)), alone_until: HOUR, ..Healing::default() };
+        assert!(!healing.is_unsure(HOUR), "nobody is looked for");
+        healing.look_for([1, 2, 3].map(person).to_vec(), vec![]);
+        healing.is_here(person(9));
+        assert!(healing.is_alone() && healing.is_unsure(HOUR) && healing.alone_until > 0, "a newcomer");
+        healing.is_here(person(1));
+        healing.is_here(person(1));
+        assert!(
+            !healing.is_alone() && healing.is_unsure(HOUR) && healing.alone_until == 0,
+            "and the others?"
+        );
+        assert!(!healing.is_unsure(HOUR + RIVALS_WITHIN), "there is no rival any more");
+        healing.is_elsewhere(&person(1));
+        assert!(healing.is_alone() && healing.is_unsure(HOUR + RIVALS_WITHIN), "whoever is alone asks on");
+        healing.is_here(person(2));
+        healing.is_here(person(3));
+        assert!(!healing.is_unsure(HOUR));
+        healing.is_elsewhere(&person(2));
+        assert!(healing.is_unsure(HOUR), "one has gone");
+        healing.look_for(vec![person(1)], vec![person(1)]);
+        assert!(!healing.is_unsure(HOUR), "there is nobody else");
+    }
+
+    #[test]
     fn an_answer_leads_to_no_loser_and_not_back_from_others() {
         let plain = Healing::default();
         assert!(plain.leads_on(None, false, HOUR) && plain.leads_on(Some(of(3)), false, HOUR));
@@ -165,7 +229,7 @@ mod tests {
         assert!(!followed.leads_on(None, false, HOUR), "back, although others are here");
         assert!(followed.leads_on(None, true, HOUR), "it cannot stay");
         assert!(followed.leads_on(Some(of(3)), false, 26 * HOUR), "of another trouble");
-        let alone = Healing { alone_without: Some(vec![]), ..followed.clone() };
+        let alone = Healing { alone_without: Some(vec![PersonId([1; 32])]), ..followed.clone() };
         assert!(alone.leads_on(None, false, HOUR) && !alone.leads_on(Some(of(3)), false, HOUR));
         assert!(alone.leads_on(Some(of(3)), false, 2 * HOUR), "nobody came");
         let lost = Healing { lost_to: Some((of(1), HOUR)), ..alone };

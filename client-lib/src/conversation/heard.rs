@@ -32,6 +32,9 @@ pub(crate) struct Heard {
     /// It cannot stay there.
     #[serde(default)]
     pub(crate) leaves: bool,
+    /// It goes on there, and only says so.
+    #[serde(default)]
+    pub(crate) stays: bool,
     /// When it came, unix milliseconds; 0 if the device never asked.
     pub(crate) came: u64,
     /// When to answer it, unix milliseconds; 0 once that is done.
@@ -51,7 +54,9 @@ pub(crate) fn put_heard(tx: &Transaction<'_>, id: &ConversationId, new: Heard) -
     match TABLE.find(tx, id, &label)? {
         Some((_, known)) if known.at >= new.at => Ok(false),
         Some((row, known)) => {
-            let new = Heard { answered: known.answered, added: known.added, ..new };
+            // A repair is said once, and still counts while the device says to be there.
+            let repair = new.repair.clone().or(known.repair.filter(|_| new.is_at == known.is_at));
+            let new = Heard { answered: known.answered, added: known.added, repair, ..new };
             TABLE.update(tx, row, Some(&label[..]), &new).map(|()| true)
         }
         None => TABLE.put(tx, id, Some(&label[..]), &new).map(|_| true),
@@ -78,6 +83,7 @@ pub(crate) fn note_added(
         repair: None,
         is_at: None,
         leaves: false,
+        stays: false,
         came: known.as_ref().map_or(0, |(_, known)| known.came),
         due: 0,
         looked: false,

@@ -174,6 +174,12 @@ impl Conversation {
         (self.relay_identity, self.mailbox) = (relay.identity, mailbox);
     }
 
+    /// Whether somebody is a member, or about to be one again.
+    pub(crate) fn has(&self, person: &PersonId) -> bool {
+        let mut away = self.away.iter().map(|away| &away.who.person);
+        self.members.iter().any(|member| member.person == *person) || away.any(|away| away == person)
+    }
+
     /// A conversation at a place, about which nothing else is known yet.
     pub(crate) fn new(
         group: GroupId,

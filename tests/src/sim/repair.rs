@@ -283,7 +283,7 @@ impl Story {
         })
     }
 
-    /// All are in one epoch, with the same members.
+    /// All are in one epoch, with the same members, and hear each other.
     fn is_one(&mut self) -> Result<(), String> {
         let group = self.group;
         let mut seen = Vec::new();
@@ -299,7 +299,18 @@ impl Story {
             seen.push((one.epoch, members));
         }
         let same = seen.iter().all(|one| *one == seen[0]) && seen[0].1.len() == self.count;
-        if same { Ok(()) } else { Err(format!("they are not together: {seen:?}")) }
+        if !same {
+            return Err(format!("they are not together: {seen:?}"));
+        }
+        // Places of rival repairs look alike.
+        let Some(last) = self.sent.last() else { return Ok(()) };
+        for device in (0..self.count).filter(|device| !last.not_for.contains(device)) {
+            let entries = history_of(&mut self.world, device, group);
+            if !entries.iter().any(|entry| entry.text() == Some(&last.text)) {
+                return Err(format!("{} does not hear {:?}", NAMES[device], last.text));
+            }
+        }
+        Ok(())
     }
 
     /// What was said is there for everybody, once.

@@ -81,6 +81,8 @@ pub(super) struct World {
     pub(super) mute_inboxes: bool,
     /// Devices that have no network.
     away: BTreeSet<usize>,
+    /// What groups are called on devices, as it was when it was asked first.
+    first: BTreeMap<(usize, GroupId), ConversationId>,
     /// Steps taken, for reports.
     pub(super) steps: u64,
 }
@@ -107,6 +109,7 @@ impl World {
             folder: folder.expect("a folder for the databases"),
             away: BTreeSet::new(),
             mute_inboxes: false,
+            first: BTreeMap::new(),
             steps: 0,
         }
     }
@@ -141,12 +144,17 @@ impl World {
         self.ask(device, Command::Conversations).expect("has an account")
     }
 
-    /// What a group is called on a device: the conversation that goes on, else the newest that ended.
+    /// What a group is called on a device: the conversation that goes on, else the newest that ended. Of two
+    /// that go on, the one that was there first: somebody who was taken out may begin another in its name.
     pub(super) fn local(&mut self, device: usize, group: GroupId) -> Option<ConversationId> {
         let mut all = self.conversations(device);
         all.retain(|one| one.group == group);
-        let open = all.iter().find(|one| super::check::goes_on(&one.state));
-        open.or(all.first()).map(|one| one.id)
+        let mut open = all.iter().filter(|one| super::check::goes_on(&one.state));
+        let first = self.first.get(&(device, group)).copied();
+        let found = open.clone().find(|one| Some(one.id) == first).or(open.next()).or(all.first());
+        let id = found.map(|one| one.id)?;
+        self.first.entry((device, group)).or_insert(id);
+        Some(id)
     }
 
     /// Who has this name.

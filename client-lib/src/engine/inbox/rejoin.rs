@@ -32,8 +32,7 @@ impl Step<'_> {
         for (id, _) in all {
             let (record, is_open) =
                 self.talk_known(&id, |talk| Ok((talk.record().clone(), talk.has_open_requests()?)))?;
-            let by_member = record.members.iter().any(|member| member.person == inviter);
-            if !record.is_read() || !by_member || !is_open {
+            if !record.is_read() || !record.has(&inviter) || !is_open {
                 continue;
             }
             // The mailbox must be this conversation's, or nobody's yet.
@@ -74,7 +73,7 @@ impl Step<'_> {
         let inviter = PersonId::from(&invitation.inviter.identity());
         let is_it = |record: &Conversation| {
             record.group == invitation.group
-                && record.members.iter().any(|member| member.person == inviter)
+                && record.has(&inviter)
                 && (record.state == ConversationState::Active || !record.healing.asked.is_empty())
         };
         Ok(Conversation::all(self.tx)?.iter().any(|(_, record)| is_it(record)))
@@ -159,6 +158,7 @@ impl Talk<'_, '_> {
         (record.leaf_since, record.leaf_seq) = (now, seq);
         record.receipt_sent = Receipt { delivered: seq, read: seq };
         (record.everyone, record.read, record.receipt_due) = (Receipt::default(), seq, 0);
+        let left = record.healing.followed(now);
         let asked_today = record.healing.asked_today;
         let followed = repaired.map(|repaired| (repaired, now));
         record.healing = Healing { asked_today, asked, followed, ..Healing::default() };
@@ -170,7 +170,12 @@ impl Talk<'_, '_> {
         let everyone = self.everyone()?;
         self.change().everyone = everyone;
         if repaired.is_some() {
-            self.look_for_others(by.person)?;
+            self.look_for_others(&[by.person])?;
+            self.say_here()?;
+        }
+        if !waits && repaired != left {
+            // Whoever stays behind is to know.
+            self.ask_for_help(None)?;
         }
         self.notice(Some(seq), Notice::Returned { by })?;
         self.wish_to_update(UPDATE_WITHIN)?;

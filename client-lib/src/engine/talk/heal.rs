@@ -27,8 +27,10 @@ const JITTER: u64 = 60_000;
 /// What did not help is tried again after this long, milliseconds; doubled up to [`LONGEST`].
 const AGAIN: u64 = 10 * 60_000;
 const LONGEST: u64 = 24 * 3600 * 1000;
-/// Requests that a device sends to the members of one conversation in a day.
-const ASKED: u32 = 12;
+/// Requests that a device sends to the members of one conversation in a day, and how many of them only say
+/// where it is.
+const ASKED: u32 = 24;
+const TOLD: u32 = 12;
 /// How often one device is taken out and in again for the asking in a day, by one other.
 const ANSWERED: u32 = 6;
 /// Repairs that are followed in a day on the word of the only other person.
@@ -51,6 +53,11 @@ impl Heard {
         let person = PersonId::from(&member.credential.identity());
         (person, member.credential.device()) == (self.person, self.device)
     }
+}
+
+/// How long to wait after so many tries, milliseconds.
+fn wait_after(tries: u32) -> u64 {
+    AGAIN.saturating_mul(1 << tries.min(8)).min(LONGEST)
 }
 
 impl Step<'_> {
@@ -97,14 +104,19 @@ impl Talk<'_, '_> {
             key_package: help.key_package.clone(),
             repair: help.repair.clone(),
             is_at: help.is_at(),
-            leaves: help.lost.is_some(),
+            leaves: help.led_by.is_some() && !help.stays,
+            stays: help.stays,
             came: now,
             due,
             looked: false,
             added: (0, 0),
             answered: (0, 0),
         };
+        let (person, is_at) = (new.person, new.is_at);
         if put_heard(self.step.tx, &self.id, new)? {
+            if !self.is_where(is_at) {
+                self.change().healing.is_elsewhere(&person);
+            }
             self.step.wake_talk(self.id, due);
             self.look_again();
         }
@@ -131,11 +143,11 @@ impl Talk<'_, '_> {
             let due = now + PATIENCE + self.step.rng.random_range(0..JITTER);
             (self.change().healing.due, self.change().healing.tries) = (due, 0);
         }
-        if !self.is_due(self.record().healing.due) {
+        if !self.is_next_due() {
             return Ok(());
         }
         self.plan_next();
-        if !self.may_ask() {
+        if !self.may_ask(ASKED) {
             // A repair that nobody is told of would leave us alone.
             return Ok(());
         }
@@ -145,53 +157,69 @@ impl Talk<'_, '_> {
         Ok(())
     }
 
-    /// Whether a time has come; if not, it is looked at again then. One that is further away than anything
-    /// is planned was planned by a clock that has been put back since.
-    fn is_due(&mut self, due: u64) -> bool {
-        let waits = (1..=2 * LONGEST).contains(&due.saturating_sub(self.step.now));
+    /// Whether a time has come; if not, it is looked at again then. One that is further away than what was
+    /// planned was planned by a clock that has been put back since.
+    fn is_due(&mut self, due: u64, planned: u64) -> bool {
+        let waits = (1..=planned).contains(&due.saturating_sub(self.step.now));
         if waits {
             self.step.wake_talk(self.id, due);
         }
         !waits
     }
 
+    /// Whether to try what comes next.
+    fn is_next_due(&mut self) -> bool {
+        let healing = &self.record().healing;
+        let (due, before) = (healing.due, healing.tries.saturating_sub(1));
+        self.is_due(due, wait_after(before) + JITTER)
+    }
+
     fn plan_next(&mut self) {
         let (now, jitter) = (self.step.now, self.step.rng.random_range(0..JITTER));
         let healing = &mut self.change().healing;
-        let wait = AGAIN.saturating_mul(1 << healing.tries.min(8)).min(LONGEST);
+        healing.due = now + wait_after(healing.tries) + jitter;
         healing.tries += 1;
-        healing.due = now + wait + jitter;
         let due = healing.due;
         self.step.wake_talk(self.id, due);
     }
 
-    /// Whoever took this device in where a repair led may be on the way to where another did: whether others
-    /// are here shows when one of them says something. Until then this device goes on asking.
-    pub(in crate::engine) fn look_for_others(&mut self, than: PersonId) -> Result<(), Error> {
+    /// A repair led here, and these are here, too. Whoever took this device in may be on the way to where
+    /// another led: who else is here shows when they say something. Until then this device asks on.
+    pub(in crate::engine) fn look_for_others(&mut self, than: &[PersonId]) -> Result<(), Error> {
         let own = self.step.own()?.person;
         let members = self.record().members.iter().map(|member| member.person);
-        let others: Vec<PersonId> = members.filter(|person| *person != own && *person != than).collect();
-        if !others.is_empty() {
-            self.change().healing.alone_without = Some(others);
-            self.plan_next();
-        }
+        let others = members.filter(|person| *person != own).collect();
+        self.change().healing.look_for(others, than.to_vec());
+        self.plan_next();
         Ok(())
     }
 
-    /// Whether one more request may be sent today.
-    fn may_ask(&mut self) -> bool {
+    /// Whether this repair led here; none: whether none did.
+    fn is_where(&self, repair: Option<Repaired>) -> bool {
+        self.record().healing.followed.map(|(repaired, _)| repaired) == repair
+    }
+
+    /// Whether one more request may be sent today, of at most so many.
+    fn may_ask(&mut self, most: u32) -> bool {
         let today = self.step.now / DAY;
         let healing = &mut self.change().healing;
         if healing.asked_today.0 != today {
             healing.asked_today = (today, 0);
         }
-        healing.asked_today.1 < ASKED
+        healing.asked_today.1 < most
     }
 
     /// Asks every member's devices for a way back, and perhaps to follow a repair of ours.
-    pub(super) fn ask_for_help(&mut self, repair: Option<(Repaired, Vec<u8>)>) -> Result<(), Error> {
+    pub(in crate::engine) fn ask_for_help(
+        &mut self,
+        repair: Option<(Repaired, Vec<u8>)>,
+    ) -> Result<(), Error> {
         let now = self.step.relay_now();
-        if !self.may_ask() {
+        let goes_on = self.record().state == ConversationState::Active && repair.is_none();
+        let healing = &self.record().healing;
+        let led_by = healing.followed(self.step.now).filter(|_| goes_on);
+        let stays = goes_on && healing.lost_to(self.step.now).is_none() && !healing.is_alone();
+        if !self.may_ask(if stays { TOLD } else { ASKED }) {
             return Ok(());
         }
         self.change().healing.asked_today.1 += 1;
@@ -199,9 +227,7 @@ impl Talk<'_, '_> {
         let provider = Provider::new(self.step.tx, None);
         let made = KeyPackage::make(&provider, &own.leaf()?, KeyPackageKind::OneTime, now)?;
         profile::note_key_package(self.step.tx, &made)?;
-        let goes_on = self.record().state == ConversationState::Active;
-        let lost = self.record().healing.followed(self.step.now).filter(|_| goes_on);
-        let from = repair.as_ref().map(|(repaired, _)| *repaired).or(lost);
+        let from = repair.as_ref().map(|(repaired, _)| *repaired).or(led_by);
         let epoch = from.map_or(self.record().epoch, |repaired| repaired.epoch);
         let at = self.step.now;
         let asked = Asked { package: made.reference.0, above: epoch, at };
@@ -217,7 +243,8 @@ impl Talk<'_, '_> {
             key_package: made.bytes,
             committer: repair.as_ref().map_or(0, |(repaired, _)| repaired.leaf),
             repair: repair.map(|(_, commit)| commit),
-            lost,
+            led_by,
+            stays,
         };
         let data = help.encode(&own.profile.identity());
         let members = self.group(|group, _| group.members())?;
@@ -240,23 +267,23 @@ impl Talk<'_, '_> {
     pub(super) fn answer_heard(&mut self) -> Result<(), Error> {
         self.tidy_heard()?;
         let healing = &self.record().healing;
-        let is_alone = healing.alone_without.is_some() && healing.alone_until == 0;
-        if healing.lost_to(self.step.now).is_some() || is_alone {
-            if self.is_due(self.record().healing.due) {
+        let looks = healing.alone_until == 0 && healing.is_unsure(self.step.now);
+        if healing.lost_to(self.step.now).is_some() || looks {
+            if self.is_next_due() {
                 self.plan_next();
                 self.ask_for_help(None)?;
             }
         } else if self.record().healing.due > 0 {
             (self.change().healing.due, self.change().healing.tries) = (0, 0);
         }
-        if self.record().healing.alone_until > 0 && self.is_due(self.record().healing.alone_until) {
+        if self.record().healing.alone_until > 0 && self.is_due(self.record().healing.alone_until, AGAIN) {
             self.change().healing.alone_until = 0;
             self.step.live.held_dirty = true;
             let soon = self.step.now + 1;
             self.step.wake_talk(self.id, soon);
         }
         for (row, asked) in heard(self.step.tx, &self.id)? {
-            if asked.due == 0 || !self.is_due(asked.due) {
+            if asked.due == 0 || !self.is_due(asked.due, AGAIN) {
                 continue;
             }
             let epoch = self.record().epoch;
@@ -275,21 +302,25 @@ impl Talk<'_, '_> {
         let Some(member) = members.iter().find(|member| asked.is_of(member)).cloned() else {
             return self.settle(row, asked);
         };
-        if let (Some(commit), Some(repaired)) = (asked.repair.clone(), asked.is_at) {
-            match self.judge_repair(&repaired, &commit, &asked)? {
+        // Whoever is here, too, is no way on.
+        if (asked.is_at.is_some() || asked.stays) && self.is_where(asked.is_at) {
+            return self.settle(row, asked);
+        }
+        if let Some(repaired) = asked.is_at.filter(|_| !asked.leaves) {
+            match self.judge_repair(&repaired, &asked)? {
                 Judged::Follow => return self.follow_repair().map(drop),
                 Judged::Look => return self.look(row, asked),
+                Judged::Wait => return Ok(()),
+                Judged::Better => {
+                    self.settle(row, asked)?;
+                    return self.ask_soon();
+                }
                 Judged::Lost => {
                     self.settle(row, asked)?;
                     return self.has_lost(repaired);
                 }
-                Judged::Here => return self.settle(row, asked),
                 Judged::Answer => {}
             }
-        }
-        // Whoever came here by the same repair is no way on.
-        if asked.leaves && asked.is_at == self.record().healing.followed(self.step.now) {
-            return self.settle(row, asked);
         }
         self.take_back(row, asked, &member)
     }
@@ -310,28 +341,42 @@ impl Talk<'_, '_> {
         Ok(())
     }
 
-    /// What to make of somebody's repair, where we go on ourselves.
-    fn judge_repair(&mut self, repair: &Repaired, commit: &[u8], asked: &Heard) -> Result<Judged, Error> {
-        let epoch = self.record().epoch;
-        if repair.epoch == epoch && self.can_follow(commit)? {
-            return Ok(if self.is_confirmed()? {
-                Judged::Follow
-            } else if asked.looked && self.is_caught_up() && self.is_due(asked.came + SECONDED_WITHIN) {
-                // We see nothing wrong, and nobody else says so: whoever moved away is taken back.
-                Judged::Answer
-            } else {
-                Judged::Look
-            });
-        }
-        let ours = self.record().healing.followed(self.step.now);
-        if ours.as_ref() == Some(repair) {
-            return Ok(Judged::Here);
+    /// What to make of somebody who is where another repair led, where we go on ourselves.
+    fn judge_repair(&mut self, repair: &Repaired, asked: &Heard) -> Result<Judged, Error> {
+        let healing = &self.record().healing;
+        let (ours, is_alone) = (healing.followed(self.step.now), healing.is_alone());
+        let leads_on = repair.epoch == self.record().epoch && self.followed_to(repair)?;
+        if leads_on && self.is_confirmed()? {
+            return Ok(Judged::Follow);
         }
         // What cannot be checked is a claim: it takes two persons to make us leave others.
         let wins = ours.is_none_or(|ours| repair.beats(&ours));
-        let is_alone = self.record().healing.alone_without.is_some();
-        let is_lost = wins && (is_alone || self.people_at(repair)? >= 2);
-        Ok(if is_lost { Judged::Lost } else { Judged::Answer })
+        if !leads_on && wins && self.people_at(repair)? >= 2 {
+            return Ok(Judged::Lost);
+        }
+        if !leads_on && wins && is_alone {
+            return Ok(Judged::Better);
+        }
+        let waits = leads_on || (asked.stays && wins);
+        let is_seconded_late = !waits || self.is_due(asked.came + SECONDED_WITHIN, AGAIN);
+        Ok(match (leads_on, is_seconded_late) {
+            // We see nothing wrong, and nobody else says so: whoever moved away is taken back.
+            (false, true) => Judged::Answer,
+            (true, true) if asked.looked && self.is_caught_up() => Judged::Answer,
+            (true, _) => Judged::Look,
+            (false, false) => Judged::Wait,
+        })
+    }
+
+    /// Whether we were sent this repair, and could follow it.
+    fn followed_to(&mut self, repair: &Repaired) -> Result<bool, Error> {
+        let known = heard(self.step.tx, &self.id)?.into_iter();
+        let sent =
+            known.filter(|(_, asked)| asked.is_at == Some(*repair)).find_map(|(_, asked)| asked.repair);
+        Ok(match sent {
+            Some(commit) => self.can_follow(&commit)?,
+            None => false,
+        })
     }
 
     /// How many others say that they are where this repair leads.
@@ -340,7 +385,8 @@ impl Talk<'_, '_> {
         let now = self.step.now;
         let there = heard(self.step.tx, &self.id)?
             .into_iter()
-            .filter(|(_, asked)| asked.is_at == Some(*repair) && now.saturating_sub(asked.came) < DAY);
+            .filter(|(_, asked)| asked.is_at == Some(*repair) && !asked.leaves)
+            .filter(|(_, asked)| now.saturating_sub(asked.came) < DAY);
         let people: BTreeSet<PersonId> = there.map(|(_, asked)| asked.person).filter(|p| *p != own).collect();
         Ok(people.len())
     }
@@ -351,10 +397,10 @@ impl Talk<'_, '_> {
         let (own, epoch) = (self.step.own()?.person, self.record().epoch);
         let mut people = BTreeSet::new();
         for (_, asked) in heard(self.step.tx, &self.id)? {
-            let Some(commit) = asked.repair.filter(|_| asked.epoch == epoch && asked.person != own) else {
+            let Some(repair) = asked.is_at.filter(|repair| repair.epoch == epoch && !asked.leaves) else {
                 continue;
             };
-            if !people.contains(&asked.person) && self.can_follow(&commit)? {
+            if asked.person != own && !people.contains(&asked.person) && self.followed_to(&repair)? {
                 people.insert(asked.person);
             }
         }
@@ -411,6 +457,16 @@ impl Talk<'_, '_> {
         (healing.tries, healing.due, healing.alone_until) = (0, now + jitter, 0);
         self.step.live.held_dirty = true;
         self.step.wake_talk(self.id, now + jitter);
+        Ok(())
+    }
+
+    /// Those who may have followed our repair have had time, and whoever else there is asked.
+    fn ask_soon(&mut self) -> Result<(), Error> {
+        let soon = self.step.now + self.step.rng.random_range(0..JITTER);
+        if self.record().healing.alone_until > soon {
+            self.change().healing.alone_until = soon;
+            self.step.wake_talk(self.id, soon);
+        }
         Ok(())
     }
 
@@ -551,8 +607,10 @@ enum Judged {
     Follow,
     /// Look at the mailbox ourselves first.
     Look,
-    /// We are there.
-    Here,
+    /// Somebody else may say so, too.
+    Wait,
+    /// It would win, says one person; and nobody is where we are.
+    Better,
     /// It wins against where we are.
     Lost,
     /// It leads nowhere: whoever made it is taken back.

@@ -12,6 +12,7 @@ use crate::conversation::{Cause, MessageId, history};
 use crate::engine::Error;
 use crate::engine::mailbox::reading::chain_at;
 use crate::group::{Change, GroupError, Outcome, ReaderSecret, Received, StagedChange};
+use crate::identity::PersonId;
 use crate::outbox::{self, Parcel};
 
 /// For so long whoever repaired follows nobody's invitation back, milliseconds: the others may be following.
@@ -80,11 +81,9 @@ impl Talk<'_, '_> {
         // Who is asked, and where they can be reached, is as it was before we go.
         self.ask_for_help(Some((repaired, commit)))?;
         self.go_on(&outcome, repaired)?;
-        let own = self.step.own()?.person;
-        let record = self.change();
-        let others = record.members.iter().map(|member| member.person).filter(|person| *person != own);
-        record.healing.alone_without = Some(others.collect());
-        record.healing.alone_until = now + ALONE;
+        self.look_for_others(&[])?;
+        self.say_here()?;
+        self.change().healing.alone_until = now + ALONE;
         self.step.wake_talk(self.id, now + ALONE);
         Ok(())
     }
@@ -116,11 +115,16 @@ impl Talk<'_, '_> {
         self.settle(row, asked)?;
         self.second(repaired, commit)?;
         self.go_on(&outcome, repaired)?;
-        // Whoever repaired sees that it is not alone.
+        self.look_for_others(&[PersonId::from(&outcome.committer.credential.identity())])?;
+        self.say_here()?;
+        Ok(true)
+    }
+
+    /// Says something where a repair led: whoever is there sees that it is not alone.
+    pub(in crate::engine) fn say_here(&mut self) -> Result<(), Error> {
         let said = Said::new(ReceiptOnly {}).map_err(|error| Error::BadContent(error.to_string()))?;
         let message = MessageId::random(self.step.rng);
-        self.say(message, said)?;
-        Ok(true)
+        self.say(message, said)
     }
 
     /// Says it, too, if we find the same ourselves and only one person has said so: who finds nothing wrong

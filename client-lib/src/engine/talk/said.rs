@@ -31,11 +31,8 @@ impl Talk<'_, '_> {
         let mine = sender.credential.identity() == own.key;
         self.receipt(sender, content.receipt, seq)?;
         let sender_id = PersonId::from(&sender.credential.identity());
-        if self.record().healing.alone_without.as_ref().is_some_and(|others| others.contains(&sender_id)) {
-            // Somebody has followed our repair: nobody has to take us back.
-            let healing = &mut self.change().healing;
-            healing.alone_until = 0;
-            healing.alone_without = None;
+        if self.record().healing.alone_without.is_some() {
+            self.change().healing.is_here(sender_id);
         }
         let author = author_of(sender);
         let (kind, class) = (content.said.read(), content.said.class());

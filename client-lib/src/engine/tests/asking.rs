@@ -36,7 +36,8 @@ fn help(desk: &mut Desk, at: u64, epoch: u64, key_package: Vec<u8>, repair: Opti
         key_package,
         repair,
         committer: 0,
-        lost: None,
+        led_by: None,
+        stays: false,
     };
     help.encode(&identity)
 }
@@ -243,7 +244,92 @@ fn whoever_is_taken_in_where_a_repair_led_looks_for_others() {
     let (mut mallory, mut bob, asked, repaired) = lapsed(false);
     answers(&mut mallory, &mut bob, &asked, Some(repaired), 7);
     assert_eq!(bob.state(&TALK), Some(ConversationState::Active));
-    assert_eq!(asks_anew(&mut bob, &mut mallory).lost, Some(repaired));
+    assert_eq!(asks_anew(&mut bob, &mut mallory).led_by, Some(repaired));
+}
+
+/// What somebody says of where they are, without a repair that bob could check.
+fn says_where(desk: &mut Desk, to: &mut Desk, place: Option<Repaired>, number: u8) {
+    let (profile, card) = (desk.profile(), to.card());
+    let (identity, device) = (profile.identity(), desk.card().devices()[0].credential.device());
+    let help = Help {
+        group: TALK,
+        identity: identity.key(),
+        device,
+        at: to.now,
+        epoch: 1,
+        key_package: desk.package(KeyPackageKind::OneTime),
+        repair: None,
+        committer: 0,
+        led_by: place,
+        stays: true,
+    };
+    to.takes(post(number), seals(&help.encode(&identity), &card, post(number)));
+    to.now += 10_000;
+    to.tick();
+}
+
+/// Of where a repair led that bob cannot check one person's word moves him nowhere: after three minutes they
+/// are asked back. When two say so, he goes there.
+#[test]
+fn two_who_say_to_be_elsewhere_are_followed_and_one_is_taken_back() {
+    let there = Some(Repaired { epoch: 7, leaf: 2, hash: [7; 32] });
+    let (mut mallory, mut bob, mut carol) = three();
+    let takes_back = |bob: &mut Desk, later: u64| {
+        bob.now += later;
+        bob.tick();
+        let intents = bob.intents(&TALK);
+        intents.iter().filter(|intent| matches!(intent, Intent::Readmit { .. })).count()
+    };
+    let card = mallory.card();
+    bob.step(|step| Ok(people::meet(step.tx, &card)?));
+    says_where(&mut mallory, &mut bob, None, 5);
+    assert_eq!(takes_back(&mut bob, 4 * 60_000), 0, "she is where bob is");
+    says_where(&mut mallory, &mut bob, there, 6);
+    assert_eq!(takes_back(&mut bob, 60_000), 0, "somebody else may say so, too");
+    assert_eq!(takes_back(&mut bob, 3 * 60_000), 1);
+    assert_eq!(bob.conversation(&TALK).expect("is").healing.lost_to, None);
+    says_where(&mut carol, &mut bob, there, 7);
+    let lost_to = bob.conversation(&TALK).expect("is").healing.lost_to;
+    assert_eq!(lost_to.map(|(there, _)| there), there);
+    let asked = asks_anew(&mut bob, &mut mallory);
+    assert!(!asked.stays && !asked.key_package.is_empty());
+}
+
+/// Whoever stays behind is to know that one of them has gone on.
+#[test]
+fn whoever_goes_from_one_repair_to_another_says_so() {
+    let better = Repaired { epoch: 2, leaf: 0, hash: [0; 32] };
+    let (mut mallory, mut bob, asked, repaired) = lapsed(false);
+    answers(&mut mallory, &mut bob, &asked, Some(repaired), 7);
+    let asked = asks_anew(&mut bob, &mut mallory);
+    assert_eq!((asked.led_by, asked.stays), (Some(repaired), true), "he is not alone there");
+    bob.step(|step| {
+        for (_, mailbox, _) in outbox::inbox_parcels(step.tx)? {
+            outbox::remove_all(step.tx, &mailbox)?;
+        }
+        Ok(())
+    });
+    answers(&mut mallory, &mut bob, &asked, Some(better), 8);
+    bob.step(|step| step.flush());
+    let told = asked_of(&mut bob, &mut mallory).pop().expect("he says where he is");
+    assert_eq!((told.led_by, told.stays), (Some(better), true));
+}
+
+/// Mallory has asked to be taken back in herself, and is out for a moment while carol does that. What she
+/// answers meanwhile leads on in the same conversation, or nowhere; not into a second one.
+#[test]
+fn an_answer_of_one_who_is_out_for_a_moment_begins_no_conversation() {
+    let (mut mallory, mut bob, mut carol) = three();
+    let card = bob.card();
+    let (package, now) = (mallory.package(KeyPackageKind::OneTime), bob.now);
+    let data = help(&mut mallory, now, 1, package, None);
+    bob.takes(post(5), seals(&data, &card, post(5)));
+    let (commit, turn) = commits(&mut carol, post(2), removes("mallory"));
+    assert_eq!(reads(&mut bob, post(2), commit, Some(turn)), (None, vec![]));
+    breaks(&mut bob, Cause::Lapsed);
+    let asked = asks_anew(&mut bob, &mut carol);
+    answers(&mut mallory, &mut bob, &asked, None, 7);
+    assert_eq!((bob.all(&TALK).len(), bob.rows("invited")), (1, 0));
 }
 
 /// One message of a member about a repair that never was: no honest answer leads on any more.
