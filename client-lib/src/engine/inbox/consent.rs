@@ -215,8 +215,12 @@ impl Step<'_> {
         })?;
         let Err(error) = joined else { return Ok(Ok(())) };
         let declined = declined.unwrap_or_else(|| Declined::new(Cause::BadInvitation, error.to_string()));
-        if declined.ask_again && !self.is_in_touch(invitation)? {
-            self.refuse_welcome(invitation, declined.cause)?;
+        if declined.ask_again {
+            if self.is_in_touch(invitation)? {
+                self.say_where(invitation)?;
+            } else {
+                self.refuse_welcome(invitation, declined.cause)?;
+            }
         }
         Ok(Err(declined))
     }

@@ -60,7 +60,10 @@ impl Step<'_> {
                 // It may lead back to where we read, the old way (`held`). It begins no second conversation:
                 // what was asked for and came too late would.
                 Err(_) if not_for_us && record.mailbox == invitation.mailbox => return Ok(Rejoined::No),
-                Err(_) if not_for_us => return Ok(Rejoined::Done),
+                Err(_) if not_for_us => {
+                    self.say_where(invitation)?;
+                    return Ok(Rejoined::Done);
+                }
                 Err(error) => self.inbox_alarm(Some(id), Cause::BadInvitation, error.to_string())?,
             }
         }
@@ -77,6 +80,25 @@ impl Step<'_> {
                 && (record.state == ConversationState::Active || !record.healing.asked.is_empty())
         };
         Ok(Conversation::all(self.tx)?.iter().any(|(_, record)| is_it(record)))
+    }
+
+    /// Whoever invites where this device does not go, because it goes on with others where a repair led, is
+    /// to know that: they believe it to be back.
+    pub(super) fn say_where(&mut self, invitation: &Invitation) -> Result<(), Error> {
+        let inviter = PersonId::from(&invitation.inviter.identity());
+        let now = self.now;
+        let goes_on = |record: &Conversation| {
+            record.group == invitation.group
+                && record.has(&inviter)
+                && record.state == ConversationState::Active
+                && record.mailbox != invitation.mailbox
+                && record.healing.followed(now).is_some()
+        };
+        let all = Conversation::all(self.tx)?;
+        for (id, _) in all.iter().filter(|(_, record)| goes_on(record)) {
+            self.talk_known(id, |talk| talk.ask_for_help(None))?;
+        }
+        Ok(())
     }
 
     fn rejoin_later(

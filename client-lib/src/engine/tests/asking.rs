@@ -127,10 +127,16 @@ fn taken_back(mallory: &mut Desk, bob: &mut Desk, carol: &mut Desk, package: &[u
     assert_eq!(bob.conversation(&TALK).expect("is").epoch, 3);
 }
 
-/// Bob and carol follow an honest repair of mallory; then bob lapses and asks; what he asked. If poisoned,
-/// she has told him before of a repair that nobody made.
+/// Bob follows an honest repair of mallory; then he lapses and asks; what he asked. If poisoned, she has told
+/// him before of a repair that nobody made.
 fn lapsed(poisoned: bool) -> (Desk, Desk, Help, Repaired) {
-    let (mut mallory, mut bob, _carol) = three();
+    let (mallory, bob, _carol, asked, repaired) = lapsed_of_three(poisoned);
+    (mallory, bob, asked, repaired)
+}
+
+/// Likewise, with carol, who has stayed.
+fn lapsed_of_three(poisoned: bool) -> (Desk, Desk, Desk, Help, Repaired) {
+    let (mut mallory, mut bob, carol) = three();
     let card = bob.card();
     let seen = (1, Chain([4; 32]));
     let there = MailboxId([0x88; 16]);
@@ -154,7 +160,7 @@ fn lapsed(poisoned: bool) -> (Desk, Desk, Help, Repaired) {
     bob.now += HOUR;
     breaks(&mut bob, Cause::Lapsed);
     let asked = asks_anew(&mut bob, &mut mallory);
-    (mallory, bob, asked, repaired)
+    (mallory, bob, carol, asked, repaired)
 }
 
 fn answers(
@@ -313,6 +319,27 @@ fn whoever_goes_from_one_repair_to_another_says_so() {
     bob.step(|step| step.flush());
     let told = asked_of(&mut bob, &mut mallory).pop().expect("he says where he is");
     assert_eq!((told.led_by, told.stays), (Some(better), true));
+}
+
+/// Carol takes bob back to where he was, while he goes on where a repair led: she would believe that he is
+/// back, so he tells her where he is.
+#[test]
+fn whoever_is_invited_to_where_it_does_not_go_says_where_it_is() {
+    let (mut mallory, mut bob, mut carol, asked, repaired) = lapsed_of_three(false);
+    answers(&mut mallory, &mut bob, &asked, Some(repaired), 7);
+    assert_eq!(bob.state(&TALK), Some(ConversationState::Active));
+    bob.step(|step| {
+        for (_, mailbox, _) in outbox::inbox_parcels(step.tx)? {
+            outbox::remove_all(step.tx, &mailbox)?;
+        }
+        Ok(())
+    });
+    let card = carol.card();
+    bob.step(|step| Ok(people::meet(step.tx, &card)?));
+    answers(&mut carol, &mut bob, &asked, None, 8);
+    bob.step(|step| step.flush());
+    let told = asked_of(&mut bob, &mut mallory).pop().expect("he says where he is");
+    assert_eq!((told.led_by, told.stays), (Some(repaired), true));
 }
 
 /// Mallory has asked to be taken back in herself, and is out for a moment while carol does that. What she
