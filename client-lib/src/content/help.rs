@@ -45,7 +45,7 @@ pub struct Help {
     pub device: DeviceId,
     /// Unix milliseconds; of one device the latest counts.
     pub at: u64,
-    /// The epoch that it was in when it could not go on.
+    /// The epoch that it was in when it could not go on, or was led away.
     pub epoch: u64,
     /// A fresh one.
     pub key_package: Vec<u8>,
@@ -172,13 +172,14 @@ mod tests {
     /// What lies in an inbox may be read by a later version.
     #[test]
     fn its_bytes_stay_as_they_are() {
-        let hashes = [None, Some(vec![5; 60])].map(|repair| {
-            let (identity, help) = help(repair);
+        let hashes = [(None, false), (Some(vec![5; 60]), false), (None, true)].map(|(repair, stays)| {
+            let (identity, mut help) = help(repair);
+            help.stays = stays;
             let bytes = help.encode(&identity);
             assert_eq!(read(&bytes).expect("good"), help);
             Sha256::digest(&bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>()
         });
-        assert_eq!(hashes, ["406bd45d074e8c62", "3053f7768e3fcc09"]);
+        assert_eq!(hashes, ["406bd45d074e8c62", "3053f7768e3fcc09", "64804cf6daad8c0f"]);
     }
 
     #[test]

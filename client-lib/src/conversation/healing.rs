@@ -68,6 +68,9 @@ pub(crate) struct Healing {
     pub(crate) tries: u32,
     /// Requests sent to the others: the day, and how many on it.
     pub(crate) asked_today: (u64, u32),
+    /// Those that only say where this device is, likewise.
+    #[serde(default)]
+    pub(crate) told_today: (u64, u32),
     /// The requests that an invitation may answer: the latest few.
     pub(crate) asked: Vec<Asked>,
     /// The repair by which this device came to where it is, and when, unix milliseconds.
@@ -75,8 +78,9 @@ pub(crate) struct Healing {
     /// That repair has lost against this one, of which we heard later, or against those who repaired nothing:
     /// we wait to be taken in there. And since when.
     pub(crate) lost_to: Option<(Repaired, u64)>,
-    /// Where a repair led, these tell by speaking that they go on there, too.
-    pub(crate) alone_without: Option<Vec<PersonId>>,
+    /// Who is looked for where a repair led: they tell by speaking that they go on there, too.
+    #[serde(rename = "alone_without")]
+    pub(crate) sought: Option<Vec<PersonId>>,
     /// Until then nobody may have followed our own repair, so that invitations back wait, unix milliseconds.
     pub(crate) alone_until: u64,
     /// Repairs followed on the word of the only other person: the day, and how many on it.
@@ -127,26 +131,36 @@ impl Healing {
     /// Here a repair led. Others may go on elsewhere until enough of them are heard here: one may be in two
     /// places at once, and only says so by speaking in one of them.
     pub(crate) fn look_for(&mut self, others: Vec<PersonId>, here: Vec<PersonId>) {
-        (self.alone_without, self.here) = (Some(others).filter(|others| !others.is_empty()), here);
+        (self.sought, self.here) = (Some(others).filter(|others| !others.is_empty()), here);
+    }
+
+    /// When there can be no rival any more, and others are here, nobody is looked for.
+    pub(crate) fn end_search(&mut self, now: u64) {
+        if self.sought.is_some() && self.followed(now).is_none() && !self.is_alone() {
+            (self.sought, self.here) = (None, Vec::new());
+        }
     }
 
     /// Somebody speaks here.
     pub(crate) fn is_here(&mut self, person: PersonId) {
-        let counts = self.alone_without.as_ref().is_some_and(|others| others.contains(&person));
+        let counts = self.sought.as_ref().is_some_and(|others| others.contains(&person));
         if counts && !self.are_enough() && !self.here.contains(&person) {
             self.here.push(person);
             self.alone_until = 0;
         }
     }
 
-    /// Somebody says to be elsewhere.
-    pub(crate) fn is_elsewhere(&mut self, person: &PersonId) {
-        self.here.retain(|here| here != person);
+    /// Somebody asks from elsewhere, or says to be there. Of who has lapsed here it cannot be told apart, but
+    /// on the day of a repair.
+    pub(crate) fn is_elsewhere(&mut self, person: &PersonId, now: u64) {
+        if self.followed(now).is_some() {
+            self.here.retain(|here| here != person);
+        }
     }
 
     /// Whether nobody goes on where a repair led this device.
     pub(crate) fn is_alone(&self) -> bool {
-        self.alone_without.is_some() && self.here.is_empty()
+        self.sought.is_some() && self.here.is_empty()
     }
 
     /// Whether others may go on elsewhere: for as long as there may be rivals; of whoever is alone, for ever.
@@ -155,7 +169,7 @@ impl Healing {
     }
 
     fn are_enough(&self) -> bool {
-        let Some(others) = &self.alone_without else { return true };
+        let Some(others) = &self.sought else { return true };
         self.here.len() >= 2 || (!others.is_empty() && others.iter().all(|other| self.here.contains(other)))
     }
 
@@ -176,7 +190,7 @@ impl Healing {
     /// Takes the requests that are not to be answered any more: all may be while we wait, and for a while
     /// after one was, because others may have begun to answer another.
     pub(crate) fn take_closed(&mut self, waits: bool, now: u64) -> Vec<Asked> {
-        if waits || self.lost_to(now).is_some() || self.is_unsure(now) {
+        if waits || self.lost_to(now).is_some() || self.is_alone() {
             return Vec::new();
         }
         self.asked.extract_if(.., |asked| now.saturating_sub(asked.at) >= ANSWERED_WITHIN).collect()
@@ -208,13 +222,18 @@ mod tests {
             "and the others?"
         );
         assert!(!healing.is_unsure(HOUR + RIVALS_WITHIN), "there is no rival any more");
-        healing.is_elsewhere(&person(1));
+        healing.is_elsewhere(&person(1), HOUR);
         assert!(healing.is_alone() && healing.is_unsure(HOUR + RIVALS_WITHIN), "whoever is alone asks on");
         healing.is_here(person(2));
         healing.is_here(person(3));
         assert!(!healing.is_unsure(HOUR));
-        healing.is_elsewhere(&person(2));
+        healing.is_elsewhere(&person(2), HOUR);
         assert!(healing.is_unsure(HOUR), "one has gone");
+        healing.end_search(HOUR);
+        healing.is_elsewhere(&person(3), 2 * RIVALS_WITHIN);
+        assert_eq!(healing.here, [person(3)], "a day later nobody who asks is gone");
+        healing.end_search(2 * RIVALS_WITHIN);
+        assert!(healing.sought.is_none() && !healing.is_alone());
         healing.look_for(vec![person(1)], vec![person(1)]);
         assert!(!healing.is_unsure(HOUR), "there is nobody else");
     }
@@ -229,7 +248,7 @@ mod tests {
         assert!(!followed.leads_on(None, false, HOUR), "back, although others are here");
         assert!(followed.leads_on(None, true, HOUR), "it cannot stay");
         assert!(followed.leads_on(Some(of(3)), false, 26 * HOUR), "of another trouble");
-        let alone = Healing { alone_without: Some(vec![PersonId([1; 32])]), ..followed.clone() };
+        let alone = Healing { sought: Some(vec![PersonId([1; 32])]), ..followed.clone() };
         assert!(alone.leads_on(None, false, HOUR) && !alone.leads_on(Some(of(3)), false, HOUR));
         assert!(alone.leads_on(Some(of(3)), false, 2 * HOUR), "nobody came");
         let lost = Healing { lost_to: Some((of(1), HOUR)), ..alone };

@@ -19,7 +19,7 @@ pub(crate) struct Heard {
     pub(crate) device: DeviceId,
     /// Its own number, unix milliseconds: of one device the latest counts.
     pub(crate) at: u64,
-    /// The epoch that it could not go on in.
+    /// The epoch that it could not go on in, or left.
     pub(crate) epoch: u64,
     #[serde(with = "serde_bytes")]
     pub(crate) key_package: Vec<u8>,
@@ -54,8 +54,9 @@ pub(crate) fn put_heard(tx: &Transaction<'_>, id: &ConversationId, new: Heard) -
     match TABLE.find(tx, id, &label)? {
         Some((_, known)) if known.at >= new.at => Ok(false),
         Some((row, known)) => {
-            // A repair is said once, and still counts while the device says to be there.
-            let repair = new.repair.clone().or(known.repair.filter(|_| new.is_at == known.is_at));
+            // A repair is said once, and still counts while the device says that it goes on there.
+            let is_there = new.is_at == known.is_at && !new.leaves;
+            let repair = new.repair.clone().or(known.repair.filter(|_| is_there));
             let new = Heard { answered: known.answered, added: known.added, repair, ..new };
             TABLE.update(tx, row, Some(&label[..]), &new).map(|()| true)
         }

@@ -128,6 +128,9 @@ pub(crate) struct Conversation {
     pub(crate) earlier: Vec<(u32, Receipt)>,
 }
 
+/// Whoever is not in again within this time was removed, milliseconds.
+pub(crate) const BACK_WITHIN: u64 = 10 * 60_000;
+
 /// Somebody who was taken out and is about to come in again.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Away {
@@ -167,6 +170,14 @@ impl ConversationState {
     }
 }
 
+impl Away {
+    /// Whether this takes too long. Of a clock that was put back since it is not waited for that it comes
+    /// there again.
+    pub(crate) fn is_gone(&self, now: u64) -> bool {
+        self.since > now || now - self.since >= BACK_WITHIN
+    }
+}
+
 impl Conversation {
     /// An invitation leads there.
     pub(crate) fn leads_to(&mut self, relay: &RelayAddress, mailbox: MailboxId) {
@@ -175,9 +186,10 @@ impl Conversation {
     }
 
     /// Whether somebody is a member, or about to be one again.
-    pub(crate) fn has(&self, person: &PersonId) -> bool {
-        let mut away = self.away.iter().map(|away| &away.who.person);
-        self.members.iter().any(|member| member.person == *person) || away.any(|away| away == person)
+    pub(crate) fn has(&self, person: &PersonId, now: u64) -> bool {
+        let mut away = self.away.iter().filter(|away| !away.is_gone(now));
+        self.members.iter().any(|member| member.person == *person)
+            || away.any(|away| away.who.person == *person)
     }
 
     /// A conversation at a place, about which nothing else is known yet.

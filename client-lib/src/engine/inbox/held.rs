@@ -45,7 +45,7 @@ impl Step<'_> {
             return Ok(());
         }
         // Whoever is not a member here may have come in behind what was read: they wait among strangers.
-        let again = is_same && there.has(inviter);
+        let again = is_same && there.has(inviter, self.now);
         let id = ConversationId::random(self.rng);
         let held = Invited {
             inviter: *inviter,

@@ -32,7 +32,7 @@ impl Step<'_> {
         for (id, _) in all {
             let (record, is_open) =
                 self.talk_known(&id, |talk| Ok((talk.record().clone(), talk.has_open_requests()?)))?;
-            if !record.is_read() || !record.has(&inviter) || !is_open {
+            if !record.is_read() || !record.has(&inviter, now) || !is_open {
                 continue;
             }
             // The mailbox must be this conversation's, or nobody's yet.
@@ -74,9 +74,10 @@ impl Step<'_> {
     /// that does not open is one too many, and another would end what one of them began.
     pub(super) fn is_in_touch(&mut self, invitation: &Invitation) -> Result<bool, Error> {
         let inviter = PersonId::from(&invitation.inviter.identity());
+        let now = self.now;
         let is_it = |record: &Conversation| {
             record.group == invitation.group
-                && record.has(&inviter)
+                && record.has(&inviter, now)
                 && (record.state == ConversationState::Active || !record.healing.asked.is_empty())
         };
         Ok(Conversation::all(self.tx)?.iter().any(|(_, record)| is_it(record)))
@@ -89,14 +90,14 @@ impl Step<'_> {
         let now = self.now;
         let goes_on = |record: &Conversation| {
             record.group == invitation.group
-                && record.has(&inviter)
+                && record.has(&inviter, now)
                 && record.state == ConversationState::Active
                 && record.mailbox != invitation.mailbox
                 && record.healing.followed(now).is_some()
         };
         let all = Conversation::all(self.tx)?;
         for (id, _) in all.iter().filter(|(_, record)| goes_on(record)) {
-            self.talk_known(id, |talk| talk.ask_for_help(None))?;
+            self.talk_known(id, |talk| talk.ask_for_help(None, &[]))?;
         }
         Ok(())
     }
@@ -131,6 +132,7 @@ impl Talk<'_, '_> {
         let own = self.step.own()?;
         let leaving = self.record().is_leaving();
         self.give_up_commit()?;
+        let stay = self.group(|group, _| group.members())?;
         self.delete_group()?;
         let provider = Provider::new(self.step.tx, Some(self.id));
         let join = match PendingJoin::new(&provider, &own.leaf()?, &invitation.welcome) {
@@ -181,9 +183,9 @@ impl Talk<'_, '_> {
         record.receipt_sent = Receipt { delivered: seq, read: seq };
         (record.everyone, record.read, record.receipt_due) = (Receipt::default(), seq, 0);
         let left = record.healing.followed(now);
-        let asked_today = record.healing.asked_today;
+        let Healing { asked_today, told_today, .. } = record.healing;
         let followed = repaired.map(|repaired| (repaired, now));
-        record.healing = Healing { asked_today, asked, followed, ..Healing::default() };
+        record.healing = Healing { asked_today, told_today, asked, followed, ..Healing::default() };
         record.state = if leaving { ConversationState::Leaving } else { ConversationState::Active };
         // Whoever asked before was not asking where we are now; they ask again.
         self.settle_all(|_| true)?;
@@ -195,9 +197,9 @@ impl Talk<'_, '_> {
             self.look_for_others(&[by.person])?;
             self.say_here()?;
         }
-        if !waits && repaired != left {
+        if repaired != left && (left.is_some() || !waits) {
             // Whoever stays behind is to know.
-            self.ask_for_help(None)?;
+            self.ask_for_help(None, &stay)?;
         }
         self.notice(Some(seq), Notice::Returned { by })?;
         self.wish_to_update(UPDATE_WITHIN)?;

@@ -3,16 +3,15 @@
 use super::Talk;
 use super::deliver::After;
 use crate::content::Named;
-use crate::conversation::{Away, Cause, ConversationState, Intent, Notice, intents, remove_intent};
+use crate::conversation::{
+    Away, BACK_WITHIN, Cause, ConversationState, Intent, Notice, intents, remove_intent,
+};
 use crate::engine::mailbox::Arrival;
 use crate::engine::people;
 use crate::engine::{Error, Known};
 use crate::group::{Member, Outcome, StagedChange};
 use crate::identity::{Credential, PersonId};
 use posthorn_proto::Turn;
-
-/// Whoever is taken out for the asking is in again after this long, milliseconds; else they were removed.
-const BACK_WITHIN: u64 = 10 * 60_000;
 
 impl Talk<'_, '_> {
     /// Another member's commit: its turn must say what it says (rule 1), then it is applied, and ours has
@@ -144,12 +143,10 @@ impl Talk<'_, '_> {
     /// Whoever did not come in again was removed.
     pub(super) fn tell_gone(&mut self) -> Result<(), Error> {
         let now = self.step.now;
-        // Of a clock that was put back since it is not waited for that it comes there again.
-        let is_gone = |gone: &Away| gone.since > now || now - gone.since >= BACK_WITHIN;
-        if !self.record().away.iter().any(is_gone) {
+        if !self.record().away.iter().any(|away| away.is_gone(now)) {
             return Ok(());
         }
-        let gone: Vec<Away> = self.change().away.extract_if(.., |gone| is_gone(gone)).collect();
+        let gone: Vec<Away> = self.change().away.extract_if(.., |away| away.is_gone(now)).collect();
         for Away { who, by, place, .. } in gone {
             self.notice_at(Some(place), Notice::Removed { by, who: vec![who] })?;
         }

@@ -1,5 +1,5 @@
-//! What heals itself (rule 7): a conversation that cannot go on here asks for a way back, or is repaired; and
-//! one that goes on answers those who ask.
+//! What heals itself (rule 7): a conversation that cannot go on here asks for a way back, or is repaired; one
+//! that goes on answers those who ask; and those who went on in different places find together.
 //!
 //! Nothing of it happens at once: what is suspended is looked at again first, and everybody waits a random
 //! time, so that mostly one device does what all could do. Everything is bounded for each device and day.
@@ -27,10 +27,12 @@ const JITTER: u64 = 60_000;
 /// What did not help is tried again after this long, milliseconds; doubled up to [`LONGEST`].
 const AGAIN: u64 = 10 * 60_000;
 const LONGEST: u64 = 24 * 3600 * 1000;
-/// Requests that a device sends to the members of one conversation in a day, and how many of them only say
-/// where it is.
-const ASKED: u32 = 24;
-const TOLD: u32 = 12;
+/// Requests that a device sends to the members of one conversation in a day; and beside them, how often it
+/// only says where it is.
+const ASKED: u32 = 12;
+/// Whoever is alone asks at once when it hears of a better place, but not again within this time,
+/// milliseconds.
+const BETTER: u64 = 2 * HOUR;
 /// How often one device is taken out and in again for the asking in a day, by one other.
 const ANSWERED: u32 = 6;
 /// Repairs that are followed in a day on the word of the only other person.
@@ -53,6 +55,12 @@ impl Heard {
         let person = PersonId::from(&member.credential.identity());
         (person, member.credential.device()) == (self.person, self.device)
     }
+}
+
+/// The first by leaf answers first, and the others see it done: after how long, milliseconds.
+fn turn(members: &[Member], own_leaf: u32, asker: &Member) -> u64 {
+    let before = members.iter().filter(|member| member.leaf < own_leaf && member.leaf != asker.leaf).count();
+    before.min(40) as u64 * STEP
 }
 
 /// How long to wait after so many tries, milliseconds.
@@ -93,9 +101,7 @@ impl Talk<'_, '_> {
             member.credential.identity() == help.identity && member.credential.device() == help.device
         };
         let Some(asker) = members.iter().find(asks) else { return Ok(()) };
-        // The first by leaf answers first, and the others see it done.
-        let before = members.iter().filter(|m| m.leaf < own_leaf && m.leaf != asker.leaf).count() as u64;
-        let due = now + before.min(40) * STEP + self.step.rng.random_range(500..STEP);
+        let due = now + turn(&members, own_leaf, asker) + self.step.rng.random_range(500..STEP);
         let new = Heard {
             person: PersonId::from(&help.identity),
             device: help.device,
@@ -115,7 +121,7 @@ impl Talk<'_, '_> {
         let (person, is_at) = (new.person, new.is_at);
         if put_heard(self.step.tx, &self.id, new)? {
             if !self.is_where(is_at) {
-                self.change().healing.is_elsewhere(&person);
+                self.change().healing.is_elsewhere(&person, now);
             }
             self.step.wake_talk(self.id, due);
             self.look_again();
@@ -147,12 +153,12 @@ impl Talk<'_, '_> {
             return Ok(());
         }
         self.plan_next();
-        if !self.may_ask(ASKED) {
+        if !self.may_ask(false) {
             // A repair that nobody is told of would leave us alone.
             return Ok(());
         }
         if remedy == Remedy::Return || !self.stage_repair()? {
-            self.ask_for_help(None)?;
+            self.ask_for_help(None, &[])?;
         }
         Ok(())
     }
@@ -189,7 +195,8 @@ impl Talk<'_, '_> {
         let own = self.step.own()?.person;
         let members = self.record().members.iter().map(|member| member.person);
         let others = members.filter(|person| *person != own).collect();
-        self.change().healing.look_for(others, than.to_vec());
+        let here = than.iter().copied().filter(|person| *person != own).collect();
+        self.change().healing.look_for(others, here);
         self.plan_next();
         Ok(())
     }
@@ -199,30 +206,38 @@ impl Talk<'_, '_> {
         self.record().healing.followed.map(|(repaired, _)| repaired) == repair
     }
 
-    /// Whether one more request may be sent today, of at most so many.
-    fn may_ask(&mut self, most: u32) -> bool {
-        let today = self.step.now / DAY;
-        let healing = &mut self.change().healing;
-        if healing.asked_today.0 != today {
-            healing.asked_today = (today, 0);
-        }
-        healing.asked_today.1 < most
+    /// Whether one more request may be sent today, or told where this device is.
+    fn may_ask(&mut self, stays: bool) -> bool {
+        let count = self.asked_today(stays);
+        *count < ASKED
     }
 
-    /// Asks every member's devices for a way back, and perhaps to follow a repair of ours.
+    fn asked_today(&mut self, stays: bool) -> &mut u32 {
+        let today = self.step.now / DAY;
+        let healing = &mut self.change().healing;
+        let (day, count) = if stays { &mut healing.told_today } else { &mut healing.asked_today };
+        if *day != today {
+            (*day, *count) = (today, 0);
+        }
+        count
+    }
+
+    /// Asks every member's devices, and these, for a way back, and perhaps to follow a repair of ours; or
+    /// tells them where this one is.
     pub(in crate::engine) fn ask_for_help(
         &mut self,
         repair: Option<(Repaired, Vec<u8>)>,
+        and: &[Member],
     ) -> Result<(), Error> {
         let now = self.step.relay_now();
         let goes_on = self.record().state == ConversationState::Active && repair.is_none();
         let healing = &self.record().healing;
         let led_by = healing.followed(self.step.now).filter(|_| goes_on);
         let stays = goes_on && healing.lost_to(self.step.now).is_none() && !healing.is_alone();
-        if !self.may_ask(if stays { TOLD } else { ASKED }) {
+        if !self.may_ask(stays) {
             return Ok(());
         }
-        self.change().healing.asked_today.1 += 1;
+        *self.asked_today(stays) += 1;
         let own = self.step.own()?;
         let provider = Provider::new(self.step.tx, None);
         let made = KeyPackage::make(&provider, &own.leaf()?, KeyPackageKind::OneTime, now)?;
@@ -248,10 +263,15 @@ impl Talk<'_, '_> {
         };
         let data = help.encode(&own.profile.identity());
         let members = self.group(|group, _| group.members())?;
-        for member in members.iter().filter(|member| {
-            member.credential.identity() != own.key || member.credential.device() != help.device
-        }) {
-            let (identity, device) = (member.credential.identity(), member.credential.device());
+        let mut devices: Vec<_> = members
+            .iter()
+            .chain(and)
+            .map(|member| (member.credential.identity(), member.credential.device()))
+            .filter(|one| *one != (own.key, help.device))
+            .collect();
+        devices.sort_by_key(|(identity, device)| (*identity.as_bytes(), device.0));
+        devices.dedup();
+        for (identity, device) in devices {
             if let Some(inbox) = self.step.inboxes_of(&identity, &device)?.first() {
                 let person = PersonId::from(&identity);
                 let (since, data) = (self.step.now, data.clone());
@@ -262,24 +282,31 @@ impl Talk<'_, '_> {
         Ok(())
     }
 
-    /// What a conversation that goes on does for those who asked, and for itself where it came by a repair
-    /// that lost.
+    /// What a conversation that goes on does for those who asked, and for itself where it came by a repair:
+    /// that may have lost, or others may be elsewhere.
     pub(super) fn answer_heard(&mut self) -> Result<(), Error> {
         self.tidy_heard()?;
+        if self.record().healing.sought.is_some() {
+            let now = self.step.now;
+            self.change().healing.end_search(now);
+        }
         let healing = &self.record().healing;
         let looks = healing.alone_until == 0 && healing.is_unsure(self.step.now);
         if healing.lost_to(self.step.now).is_some() || looks {
-            if self.is_next_due() {
+            if self.record().healing.due == 0 {
                 self.plan_next();
-                self.ask_for_help(None)?;
+            } else if self.is_next_due() {
+                self.plan_next();
+                self.ask_for_help(None, &[])?;
             }
         } else if self.record().healing.due > 0 {
-            (self.change().healing.due, self.change().healing.tries) = (0, 0);
+            self.change().healing.due = 0;
         }
         if self.record().healing.alone_until > 0 && self.is_due(self.record().healing.alone_until, AGAIN) {
-            self.change().healing.alone_until = 0;
-            self.step.live.held_dirty = true;
             let soon = self.step.now + 1;
+            let healing = &mut self.change().healing;
+            (healing.alone_until, healing.due, healing.tries) = (0, soon, 0);
+            self.step.live.held_dirty = true;
             self.step.wake_talk(self.id, soon);
         }
         for (row, asked) in heard(self.step.tx, &self.id)? {
@@ -307,13 +334,16 @@ impl Talk<'_, '_> {
             return self.settle(row, asked);
         }
         if let Some(repaired) = asked.is_at.filter(|_| !asked.leaves) {
-            match self.judge_repair(&repaired, &asked)? {
-                Judged::Follow => return self.follow_repair().map(drop),
-                Judged::Look => return self.look(row, asked),
+            let own_leaf = self.group(|group, _| Ok(group.own_leaf()))?;
+            let late = asked.came + SECONDED_WITHIN + turn(&members, own_leaf, &member);
+            match self.judge_repair(&repaired, &asked, late)? {
+                Judged::Follow if self.follow_repair()? => return Ok(()),
+                Judged::Follow | Judged::Look => return self.look(row, asked),
                 Judged::Wait => return Ok(()),
                 Judged::Better => {
                     self.settle(row, asked)?;
-                    return self.ask_soon();
+                    self.ask_soon();
+                    return Ok(());
                 }
                 Judged::Lost => {
                     self.settle(row, asked)?;
@@ -342,11 +372,13 @@ impl Talk<'_, '_> {
     }
 
     /// What to make of somebody who is where another repair led, where we go on ourselves.
-    fn judge_repair(&mut self, repair: &Repaired, asked: &Heard) -> Result<Judged, Error> {
+    /// Until `late` others may say the same.
+    fn judge_repair(&mut self, repair: &Repaired, asked: &Heard, late: u64) -> Result<Judged, Error> {
         let healing = &self.record().healing;
         let (ours, is_alone) = (healing.followed(self.step.now), healing.is_alone());
-        let leads_on = repair.epoch == self.record().epoch && self.followed_to(repair)?;
-        if leads_on && self.is_confirmed()? {
+        let all = heard(self.step.tx, &self.id)?;
+        let leads_on = repair.epoch == self.record().epoch && self.leads_on(&all, repair)?;
+        if leads_on && self.is_confirmed(&all)? {
             return Ok(Judged::Follow);
         }
         // What cannot be checked is a claim: it takes two persons to make us leave others.
@@ -358,7 +390,7 @@ impl Talk<'_, '_> {
             return Ok(Judged::Better);
         }
         let waits = leads_on || (asked.stays && wins);
-        let is_seconded_late = !waits || self.is_due(asked.came + SECONDED_WITHIN, AGAIN);
+        let is_seconded_late = !waits || self.is_due(late, AGAIN);
         Ok(match (leads_on, is_seconded_late) {
             // We see nothing wrong, and nobody else says so: whoever moved away is taken back.
             (false, true) => Judged::Answer,
@@ -368,15 +400,13 @@ impl Talk<'_, '_> {
         })
     }
 
-    /// Whether we were sent this repair, and could follow it.
-    fn followed_to(&mut self, repair: &Repaired) -> Result<bool, Error> {
-        let known = heard(self.step.tx, &self.id)?.into_iter();
-        let sent =
-            known.filter(|(_, asked)| asked.is_at == Some(*repair)).find_map(|(_, asked)| asked.repair);
-        Ok(match sent {
-            Some(commit) => self.can_follow(&commit)?,
-            None => false,
-        })
+    /// Whether somebody has sent us this repair, and we could follow it.
+    fn leads_on(&mut self, all: &[(i64, Heard)], repair: &Repaired) -> Result<bool, Error> {
+        let mut there = all.iter().filter(|(_, asked)| asked.is_at == Some(*repair));
+        match there.find_map(|(_, asked)| asked.repair.as_ref()) {
+            Some(commit) => self.can_follow(commit),
+            None => Ok(false),
+        }
     }
 
     /// How many others say that they are where this repair leads.
@@ -393,19 +423,20 @@ impl Talk<'_, '_> {
 
     /// Whether a repair of this epoch is to be followed although we see nothing wrong ourselves: two others
     /// say so; or, bounded, the only other person does.
-    fn is_confirmed(&mut self) -> Result<bool, Error> {
+    fn is_confirmed(&mut self, all: &[(i64, Heard)]) -> Result<bool, Error> {
         let (own, epoch) = (self.step.own()?.person, self.record().epoch);
-        let mut people = BTreeSet::new();
-        for (_, asked) in heard(self.step.tx, &self.id)? {
-            let Some(repair) = asked.is_at.filter(|repair| repair.epoch == epoch && !asked.leaves) else {
-                continue;
-            };
-            if asked.person != own && !people.contains(&asked.person) && self.followed_to(&repair)? {
+        let (mut people, mut checked) = (BTreeSet::new(), Vec::new());
+        for (_, asked) in all.iter().filter(|(_, asked)| asked.person != own && !asked.leaves) {
+            let Some(repair) = asked.is_at.filter(|repair| repair.epoch == epoch) else { continue };
+            let known = checked.iter().find(|(one, _)| *one == repair).map(|(_, leads_on)| *leads_on);
+            let leads_on = known.map_or_else(|| self.leads_on(all, &repair), Ok)?;
+            checked.push((repair, leads_on));
+            if leads_on {
                 people.insert(asked.person);
             }
-        }
-        if people.len() >= 2 {
-            return Ok(true);
+            if people.len() >= 2 {
+                return Ok(true);
+            }
         }
         let today = self.step.now / DAY;
         let is_two = self.record().members.len() == 2;
@@ -460,14 +491,22 @@ impl Talk<'_, '_> {
         Ok(())
     }
 
-    /// Those who may have followed our repair have had time, and whoever else there is asked.
-    fn ask_soon(&mut self) -> Result<(), Error> {
+    /// Somebody says to be where it is better than to be alone here. The only other one may be believed at
+    /// once; else those who may follow our own repair have their time.
+    fn ask_soon(&mut self) {
         let soon = self.step.now + self.step.rng.random_range(0..JITTER);
-        if self.record().healing.alone_until > soon {
-            self.change().healing.alone_until = soon;
-            self.step.wake_talk(self.id, soon);
+        let is_two = self.record().members.len() == 2;
+        let healing = &mut self.change().healing;
+        if is_two && healing.alone_until > soon {
+            healing.alone_until = soon;
         }
-        Ok(())
+        let asked = healing.asked.first().map_or(0, |asked| asked.at);
+        let next = soon.max(asked + BETTER);
+        if healing.alone_until == 0 && healing.due > next {
+            healing.due = next;
+        }
+        self.step.wake_talk(self.id, soon);
+        self.step.wake_talk(self.id, next);
     }
 
     /// Whether an answer to a request of ours may still come.
@@ -548,7 +587,7 @@ impl Talk<'_, '_> {
     /// These devices came in: what they asked for before is answered.
     pub(super) fn were_added(&mut self, added: &[Member]) -> Result<(), Error> {
         let (now, epoch) = (self.step.now, self.record().epoch);
-        if self.record().healing.alone_without.is_some() {
+        if self.record().healing.sought.is_some() {
             // Whoever was taken in here since has not found for itself that this is where to go on.
             // But for those who had asked: they left where they were.
             let mut strangers = Vec::new();
@@ -557,7 +596,7 @@ impl Talk<'_, '_> {
                     strangers.push(PersonId::from(&member.credential.identity()));
                 }
             }
-            let others = self.change().healing.alone_without.iter_mut();
+            let others = self.change().healing.sought.iter_mut();
             others.for_each(|others| others.retain(|other| !strangers.contains(other)));
         }
         let at = self.step.relay_now();
@@ -586,7 +625,8 @@ impl Talk<'_, '_> {
             if !is_member {
                 self.step.wake_talk(self.id, asked.came + DAY);
             }
-            let is_answered = asked.due == 0 && asked.epoch < epoch;
+            let left = asked.is_at.map_or(asked.epoch, |repair| repair.epoch);
+            let is_answered = asked.due == 0 && left < epoch;
             if (is_answered || !is_member) && (asked.repair.is_some() || !asked.key_package.is_empty()) {
                 (asked.repair, asked.due) = (None, 0);
                 asked.key_package.clear();

@@ -79,7 +79,7 @@ impl Talk<'_, '_> {
         (record.leaf_since, record.updated_at) = (now, now);
         let repaired = Repaired::by(epoch, outcome.committer.leaf, &commit);
         // Who is asked, and where they can be reached, is as it was before we go.
-        self.ask_for_help(Some((repaired, commit)))?;
+        self.ask_for_help(Some((repaired, commit)), &[])?;
         self.go_on(&outcome, repaired)?;
         self.look_for_others(&[])?;
         self.say_here()?;
@@ -93,7 +93,8 @@ impl Talk<'_, '_> {
         let epoch = self.record().epoch;
         let mut best: Option<(Repaired, i64)> = None;
         for (row, asked) in heard(self.step.tx, &self.id)? {
-            let Some(commit) = asked.repair.filter(|_| asked.epoch == epoch) else { continue };
+            let is_of_now = asked.is_at.is_some_and(|repair| repair.epoch == epoch);
+            let Some(commit) = asked.repair.filter(|_| is_of_now) else { continue };
             let Some(change) = self.read_repair(&commit)? else { continue };
             let repaired = Repaired::by(epoch, change.outcome().committer.leaf, &commit);
             if best.as_ref().is_none_or(|(known, _)| repaired.beats(known)) {
@@ -139,7 +140,7 @@ impl Talk<'_, '_> {
         if people.len() > 1 || self.record().members.len() < 3 || !self.record().is_suspended() {
             return Ok(());
         }
-        self.ask_for_help(Some((repaired, commit)))
+        self.ask_for_help(Some((repaired, commit)), &[])
     }
 
     /// Whether a commit is a repair that could be applied here.

@@ -31,7 +31,7 @@ impl Talk<'_, '_> {
         let mine = sender.credential.identity() == own.key;
         self.receipt(sender, content.receipt, seq)?;
         let sender_id = PersonId::from(&sender.credential.identity());
-        if self.record().healing.alone_without.is_some() {
+        if self.record().healing.sought.is_some() {
             self.change().healing.is_here(sender_id);
         }
         let author = author_of(sender);

@@ -13,7 +13,7 @@ use super::returns::exchanged;
 use crate::content::{Help, InboxMessage, Named, Repaired};
 use crate::conversation::{Body, Cause, ConversationState, Entry, Intent, Notice};
 use crate::engine::talk::slot::AuthorSlot;
-use crate::engine::{Effect, Link, LinkId, people};
+use crate::engine::{Effect, Link, LinkId, Step, people};
 use crate::group::{Change, KeyPackage, KeyPackageKind, Provider, ReaderSecret, UnverifiedKeyPackage};
 use crate::identity::Card;
 use crate::outbox::{self, Parcel};
@@ -255,6 +255,10 @@ fn whoever_is_taken_in_where_a_repair_led_looks_for_others() {
 
 /// What somebody says of where they are, without a repair that bob could check.
 fn says_where(desk: &mut Desk, to: &mut Desk, place: Option<Repaired>, number: u8) {
+    says_where_in(desk, to, place, 1, number);
+}
+
+fn says_where_in(desk: &mut Desk, to: &mut Desk, place: Option<Repaired>, epoch: u64, number: u8) {
     let (profile, card) = (desk.profile(), to.card());
     let (identity, device) = (profile.identity(), desk.card().devices()[0].credential.device());
     let help = Help {
@@ -262,7 +266,7 @@ fn says_where(desk: &mut Desk, to: &mut Desk, place: Option<Repaired>, number: u
         identity: identity.key(),
         device,
         at: to.now,
-        epoch: 1,
+        epoch,
         key_package: desk.package(KeyPackageKind::OneTime),
         repair: None,
         committer: 0,
@@ -301,20 +305,88 @@ fn two_who_say_to_be_elsewhere_are_followed_and_one_is_taken_back() {
     assert!(!asked.stays && !asked.key_package.is_empty());
 }
 
+/// Carol stays where mallory's repair led, and says so; mallory says an epoch that is none. Bob follows.
+#[test]
+fn a_wrong_epoch_beside_a_repair_keeps_nobody_from_it() {
+    let (mut mallory, mut bob, mut carol) = three();
+    let (card, seen, there) = (bob.card(), (1, Chain([4; 32])), MailboxId([0x88; 16]));
+    let commit = repair(&mut mallory, seen, there, true);
+    let repaired = Repaired::by(1, 0, &commit);
+    let now = bob.now;
+    let data = help(&mut mallory, now, 1, vec![1], Some(commit));
+    bob.takes(post(5), seals(&data, &card, post(5)));
+    says_where_in(&mut mallory, &mut bob, Some(repaired), 99, 6);
+    says_where(&mut carol, &mut bob, Some(repaired), 7);
+    assert_eq!(bob.conversation(&TALK).expect("is").mailbox, there);
+}
+
+/// Mallory repairs, and then says that she cannot stay there: nobody goes there because of her.
+#[test]
+fn a_repair_whose_maker_leaves_is_not_followed() {
+    let (mut mallory, mut bob, _carol) = three();
+    let (card, seen, there) = (bob.card(), (1, Chain([4; 32])), MailboxId([0x88; 16]));
+    let commit = repair(&mut mallory, seen, there, true);
+    let led_by = Some(Repaired::by(1, 0, &commit));
+    let now = bob.now;
+    let data = help(&mut mallory, now, 1, vec![1], Some(commit));
+    bob.takes(post(5), seals(&data, &card, post(5)));
+    let identity = mallory.profile().identity();
+    let data = help(&mut mallory, now + 1, 1, vec![1], None);
+    let InboxMessage::Help(known) = InboxMessage::decode(&data).expect("good") else { panic!() };
+    let leaves = Help { led_by, ..known.verify().expect("signed") };
+    bob.takes(post(6), seals(&leaves.encode(&identity), &card, post(6)));
+    breaks(&mut bob, Cause::MailboxGone);
+    assert_eq!(bob.conversation(&TALK).expect("is").mailbox, PLACE);
+}
+
+/// One who is here speaks, says to be elsewhere, and so on: that makes nobody say more than it would.
+#[test]
+fn one_who_comes_and_goes_makes_nobody_ask_more_often() {
+    let (mut mallory, mut bob, asked, repaired) = lapsed(false);
+    answers(&mut mallory, &mut bob, &asked, Some(repaired), 7);
+    let told = |bob: &mut Desk| {
+        let healing = bob.conversation(&TALK).expect("is").healing;
+        (healing.asked_today.1, healing.told_today.1)
+    };
+    let before = told(&mut bob);
+    let (id, mallorys) = (bob.find(&TALK).expect("is"), mallory.person());
+    for number in 10..30 {
+        let at = Some(Repaired { epoch: 1, leaf: 1, hash: [number; 32] });
+        says_where(&mut mallory, &mut bob, at, number);
+        bob.step(|step| {
+            step.talk(&id, |talk| {
+                talk.change().healing.is_here(mallorys);
+                talk.look_again();
+                Ok(())
+            })
+        });
+        bob.tick();
+    }
+    let after = told(&mut bob);
+    assert!(after.0 + after.1 <= before.0 + before.1 + 1, "{before:?} {after:?}");
+}
+
 /// Whoever stays behind is to know that one of them has gone on.
 #[test]
 fn whoever_goes_from_one_repair_to_another_says_so() {
     let better = Repaired { epoch: 2, leaf: 0, hash: [0; 32] };
     let (mut mallory, mut bob, asked, repaired) = lapsed(false);
     answers(&mut mallory, &mut bob, &asked, Some(repaired), 7);
-    let asked = asks_anew(&mut bob, &mut mallory);
-    assert_eq!((asked.led_by, asked.stays), (Some(repaired), true), "he is not alone there");
-    bob.step(|step| {
+    let forget = |step: &mut Step<'_>| {
         for (_, mailbox, _) in outbox::inbox_parcels(step.tx)? {
             outbox::remove_all(step.tx, &mailbox)?;
         }
         Ok(())
-    });
+    };
+    bob.step(forget);
+    while asked_of(&mut bob, &mut mallory).is_empty() {
+        bob.now += 60_000;
+        bob.tick();
+        bob.step(|step| step.flush());
+    }
+    let asked = asked_of(&mut bob, &mut mallory).pop().expect("he asks");
+    assert_eq!((asked.led_by, asked.stays), (Some(repaired), true), "he is not alone there");
+    bob.step(forget);
     answers(&mut mallory, &mut bob, &asked, Some(better), 8);
     bob.step(|step| step.flush());
     let told = asked_of(&mut bob, &mut mallory).pop().expect("he says where he is");
@@ -355,6 +427,13 @@ fn an_answer_of_one_who_is_out_for_a_moment_begins_no_conversation() {
     assert_eq!(reads(&mut bob, post(2), commit, Some(turn)), (None, vec![]));
     breaks(&mut bob, Cause::Lapsed);
     let asked = asks_anew(&mut bob, &mut carol);
+    let (id, now) = (bob.find(&TALK).expect("is"), bob.now);
+    bob.step(|step| {
+        step.talk(&id, |talk| {
+            talk.change().away.iter_mut().for_each(|away| away.since = now);
+            Ok(())
+        })
+    });
     answers(&mut mallory, &mut bob, &asked, None, 7);
     assert_eq!((bob.all(&TALK).len(), bob.rows("invited")), (1, 0));
 }
