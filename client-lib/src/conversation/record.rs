@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::healing::Healing;
 use super::history::Marks;
 use super::{Cause, ConversationId, GroupId};
-use crate::content::{Named, Receipt};
+use crate::content::{Author, Named, Receipt};
 use crate::identity::{PersonId, RelayAddress};
 use crate::store::record::Secret;
 use crate::store::table::Table;
@@ -123,6 +123,9 @@ pub(crate) struct Conversation {
     /// Who was taken out because they had asked to be taken back in, and is not in again yet.
     #[serde(default)]
     pub(crate) away: Vec<Away>,
+    /// Devices that were taken out lately, at which place number and seq, and when, unix milliseconds.
+    #[serde(default)]
+    pub(crate) out: Vec<(Author, (u32, u64), u64)>,
     /// What every other member had got and read in earlier places, the latest of them.
     #[serde(default)]
     pub(crate) earlier: Vec<(u32, Receipt)>,
@@ -226,6 +229,7 @@ impl Conversation {
             archived: false,
             healing: Healing::default(),
             away: Vec::new(),
+            out: Vec::new(),
             earlier: Vec::new(),
         }
     }

@@ -21,6 +21,7 @@ pub const STEPS: &[Step] = &[
     ("2: a message that comes twice is shown once", said_twice),
     ("3: a commit is merged when it is read, not when it is answered", answered_first),
     ("7: what is said again after a repair is not for who came later", not_for_newcomers),
+    ("7: who is taken out and in again at once came no later", exchanged_is_no_newcomer),
     ("9: what does not open is recorded, and reading goes on", unreadable),
     ("10: an old copy of the database sends nothing", rolled_back),
     ("10: a copy from before an unread message of its own renews its keys", rolled_back_unread),
@@ -174,6 +175,32 @@ fn not_for_newcomers(seed: u64) -> Result<(), String> {
     let read = [BOB, DAVE].map(|device| texts(&mut world, device, conversation));
     must(read[0].last().is_some_and(|text| text == "to all"), || format!("bob reads {:?}", read[0]))?;
     must(read[1] == ["to all"], || format!("dave reads {:?}", read[1]))
+}
+
+/// Bob is away when alice says something, and takes dave out and in again, who has read it. Then the mailbox
+/// is gone: bob gets what he lacks.
+fn exchanged_is_no_newcomer(seed: u64) -> Result<(), String> {
+    let mut world = World::new(seed);
+    people(&mut world, &["alice", "bob", "dave"])?;
+    let conversation = start(&mut world, "", &["bob", "dave"])?;
+    world.settle()?;
+    world.go_away(BOB);
+    say(&mut world, ALICE, conversation, "to all")?;
+    world.run(400);
+    for change in [remove, add] {
+        let slot = change(&mut world, ALICE, conversation, "dave").ok_or("alice is not in")?;
+        world.answered(ALICE, &slot)?.map_err(|error| error.to_string())?;
+        world.run(400);
+    }
+    world.destroy_busiest();
+    world.come_back(BOB);
+    for _ in 0..20_000 {
+        if texts(&mut world, BOB, conversation) == ["to all"] {
+            return Ok(());
+        }
+        world.step();
+    }
+    Err(format!("bob reads {:?}", texts(&mut world, BOB, conversation)))
 }
 
 fn unreadable(seed: u64) -> Result<(), String> {

@@ -86,6 +86,7 @@ impl Talk<'_, '_> {
         }
         added.dedup();
         removed.dedup();
+        self.note_out(&outcome.removed, seq);
         self.note_away(&outcome.removed, &mut removed, &by, seq)?;
         self.note_back(&mut added, seq)?;
         if !removed.is_empty() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Talk;
 use super::said::author_of;
 use crate::content::{Receipt, ReceiptOnly, Said};
-use crate::conversation::{ConversationState, MessageId, history, receipt_of, set_receipt};
+use crate::conversation::{BACK_WITHIN, ConversationState, MessageId, history, receipt_of, set_receipt};
 use crate::engine::{Error, Event};
 use crate::group::Member;
 use crate::identity::PersonId;
@@ -98,7 +98,7 @@ impl Talk<'_, '_> {
     pub(in crate::engine) fn newcomer(&mut self, member: &Member, seq: u64) -> Result<(), Error> {
         let receipt = Receipt { delivered: seq, read: seq };
         let place = self.record().place;
-        if self.has_asked(member)? {
+        if self.has_asked(member)? || self.was_here(member)? {
             let had = receipt_of(self.step.tx, &self.id, &author_of(member), place)?.delivered;
             let mailbox = self.record().mailbox;
             for parcel in self.lacking(place, had)? {
@@ -109,6 +109,28 @@ impl Talk<'_, '_> {
         }
         set_receipt(self.step.tx, &self.id, &author_of(member), place, receipt)?;
         Ok(())
+    }
+
+    /// Whether a device was taken out a moment ago, since when nothing was said that it is not to read: it is
+    /// exchanged, and we have not heard yet that it asked for that.
+    fn was_here(&mut self, member: &Member) -> Result<bool, Error> {
+        let (author, now, place) = (author_of(member), self.step.now, self.record().place);
+        let mut out = self.record().out.iter().rev();
+        let Some((_, (at, seq), since)) = out.find(|(who, ..)| *who == author).copied() else {
+            return Ok(false);
+        };
+        let is_late = since > now || now - since >= BACK_WITHIN;
+        Ok(at == place
+            && !is_late
+            && history::own_said_above(self.step.tx, &self.id, place, seq, 1)?.is_empty())
+    }
+
+    /// Devices are taken out.
+    pub(in crate::engine) fn note_out(&mut self, removed: &[Member], seq: u64) {
+        let (now, place) = (self.step.now, self.record().place);
+        let out = &mut self.change().out;
+        out.retain(|(_, _, since)| *since <= now && now - since < BACK_WITHIN);
+        out.extend(removed.iter().map(|member| (author_of(member), (place, seq), now)));
     }
 
     /// The person saw everything, or everything up to a row.
