@@ -93,7 +93,7 @@ impl Step<'_> {
                 && record.has(&inviter, now)
                 && record.state == ConversationState::Active
                 && record.mailbox != invitation.mailbox
-                && record.healing.followed.is_some()
+                && record.healing.followed(now).is_some()
         };
         let all = Conversation::all(self.tx)?;
         for (id, _) in all.iter().filter(|(_, record)| goes_on(record)) {
@@ -150,9 +150,7 @@ impl Talk<'_, '_> {
         }
         let (healing, now) = (&self.record().healing, self.step.now);
         let repaired = invitation.repaired_before(join.epoch());
-        // Where this device was left behind, or went alone, it has made epochs of its own.
-        let is_apart = healing.lost_to(now).is_some();
-        let is_stale = !is_apart && repaired == healing.left_by(now) && join.epoch() <= self.record().epoch;
+        let is_stale = repaired == healing.followed(now) && join.epoch() <= self.record().epoch;
         if join.epoch() <= answered.above || is_stale {
             return declined("it leads back to an earlier epoch");
         }
