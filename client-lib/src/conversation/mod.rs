@@ -23,7 +23,7 @@ pub(crate) use intent::{
     Candidate, Intent, Package, get_intent, intents, put_intent, remove_intent, remove_intents, update_intent,
 };
 pub(crate) use receipt::{receipt_of, set_receipt};
-pub(crate) use record::{Away, BACK_WITHIN, Conversation, Leaver};
+pub(crate) use record::{Away, BACK_WITHIN, Conversation, Leaver, is_out_for_good};
 pub use record::{ConversationState, Suspension};
 
 use crate::store::{StoreError, Transaction};

@@ -173,12 +173,10 @@ impl ConversationState {
     }
 }
 
-impl Away {
-    /// Whether this takes too long. Of a clock that was put back since it is not waited for that it comes
-    /// there again.
-    pub(crate) fn is_gone(&self, now: u64) -> bool {
-        self.since > now || now - self.since >= BACK_WITHIN
-    }
+/// Whether whoever was taken out then is out for good. Of a clock that was put back since it is not waited
+/// for that it comes there again.
+pub(crate) fn is_out_for_good(since: u64, now: u64) -> bool {
+    since > now || now - since >= BACK_WITHIN
 }
 
 impl Conversation {
@@ -190,7 +188,7 @@ impl Conversation {
 
     /// Whether somebody is a member, or about to be one again.
     pub(crate) fn has(&self, person: &PersonId, now: u64) -> bool {
-        let mut away = self.away.iter().filter(|away| !away.is_gone(now));
+        let mut away = self.away.iter().filter(|away| !is_out_for_good(away.since, now));
         self.members.iter().any(|member| member.person == *person)
             || away.any(|away| away.who.person == *person)
     }

@@ -4,7 +4,7 @@ use super::Talk;
 use super::deliver::After;
 use crate::content::Named;
 use crate::conversation::{
-    Away, BACK_WITHIN, Cause, ConversationState, Intent, Notice, intents, remove_intent,
+    Away, BACK_WITHIN, Cause, ConversationState, Intent, Notice, intents, is_out_for_good, remove_intent,
 };
 use crate::engine::mailbox::Arrival;
 use crate::engine::people;
@@ -144,10 +144,11 @@ impl Talk<'_, '_> {
     /// Whoever did not come in again was removed.
     pub(super) fn tell_gone(&mut self) -> Result<(), Error> {
         let now = self.step.now;
-        if !self.record().away.iter().any(|away| away.is_gone(now)) {
+        if !self.record().away.iter().any(|away| is_out_for_good(away.since, now)) {
             return Ok(());
         }
-        let gone: Vec<Away> = self.change().away.extract_if(.., |away| away.is_gone(now)).collect();
+        let gone: Vec<Away> =
+            self.change().away.extract_if(.., |away| is_out_for_good(away.since, now)).collect();
         for Away { who, by, place, .. } in gone {
             self.notice_at(Some(place), Notice::Removed { by, who: vec![who] })?;
         }

@@ -230,7 +230,7 @@ impl Talk<'_, '_> {
         and: &[Member],
     ) -> Result<(), Error> {
         let now = self.step.relay_now();
-        let goes_on = self.record().state == ConversationState::Active && repair.is_none();
+        let goes_on = !self.record().is_suspended() && repair.is_none();
         let healing = &self.record().healing;
         let led_by = healing.followed(self.step.now).filter(|_| goes_on);
         let stays = goes_on && healing.lost_to(self.step.now).is_none() && !healing.is_alone();
@@ -377,26 +377,25 @@ impl Talk<'_, '_> {
         let healing = &self.record().healing;
         let (ours, is_alone) = (healing.followed(self.step.now), healing.is_alone());
         let all = heard(self.step.tx, &self.id)?;
-        let leads_on = repair.epoch == self.record().epoch && self.leads_on(&all, repair)?;
-        if leads_on && self.is_confirmed(&all)? {
-            return Ok(Judged::Follow);
+        if repair.epoch == self.record().epoch && self.leads_on(&all, repair)? {
+            if self.is_confirmed(&all)? {
+                return Ok(Judged::Follow);
+            }
+            // We see nothing wrong, and nobody else says so: whoever moved away is taken back.
+            let is_late = self.is_due(late, AGAIN);
+            let is_known = is_late && asked.looked && self.is_caught_up();
+            return Ok(if is_known { Judged::Answer } else { Judged::Look });
         }
         // What cannot be checked is a claim: it takes two persons to make us leave others.
         let wins = ours.is_none_or(|ours| repair.beats(&ours));
-        if !leads_on && wins && self.people_at(repair)? >= 2 {
-            return Ok(Judged::Lost);
-        }
-        if !leads_on && wins && is_alone {
-            return Ok(Judged::Better);
-        }
-        let waits = leads_on || (asked.stays && wins);
-        let is_seconded_late = !waits || self.is_due(late, AGAIN);
-        Ok(match (leads_on, is_seconded_late) {
-            // We see nothing wrong, and nobody else says so: whoever moved away is taken back.
-            (false, true) => Judged::Answer,
-            (true, true) if asked.looked && self.is_caught_up() => Judged::Answer,
-            (true, _) => Judged::Look,
-            (false, false) => Judged::Wait,
+        Ok(if wins && self.people_at(&all, repair)? >= 2 {
+            Judged::Lost
+        } else if wins && is_alone {
+            Judged::Better
+        } else if wins && asked.stays && !self.is_due(late, AGAIN) {
+            Judged::Wait
+        } else {
+            Judged::Answer
         })
     }
 
@@ -410,15 +409,13 @@ impl Talk<'_, '_> {
     }
 
     /// How many others say that they are where this repair leads.
-    fn people_at(&mut self, repair: &Repaired) -> Result<usize, Error> {
-        let own = self.step.own()?.person;
-        let now = self.step.now;
-        let there = heard(self.step.tx, &self.id)?
-            .into_iter()
+    fn people_at(&mut self, all: &[(i64, Heard)], repair: &Repaired) -> Result<usize, Error> {
+        let (own, now) = (self.step.own()?.person, self.step.now);
+        let there = all
+            .iter()
             .filter(|(_, asked)| asked.is_at == Some(*repair) && !asked.leaves)
-            .filter(|(_, asked)| now.saturating_sub(asked.came) < DAY);
-        let people: BTreeSet<PersonId> = there.map(|(_, asked)| asked.person).filter(|p| *p != own).collect();
-        Ok(people.len())
+            .filter(|(_, asked)| asked.person != own && now.saturating_sub(asked.came) < DAY);
+        Ok(there.map(|(_, asked)| asked.person).collect::<BTreeSet<_>>().len())
     }
 
     /// Whether a repair of this epoch is to be followed although we see nothing wrong ourselves: two others

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Talk;
 use super::said::author_of;
 use crate::content::{Receipt, ReceiptOnly, Said};
-use crate::conversation::{BACK_WITHIN, ConversationState, MessageId, history, receipt_of, set_receipt};
+use crate::conversation::{ConversationState, MessageId, history, is_out_for_good, receipt_of, set_receipt};
 use crate::engine::{Error, Event};
 use crate::group::Member;
 use crate::identity::PersonId;
@@ -119,9 +119,8 @@ impl Talk<'_, '_> {
         let Some((_, (at, seq), since)) = out.find(|(who, ..)| *who == author).copied() else {
             return Ok(false);
         };
-        let is_late = since > now || now - since >= BACK_WITHIN;
         Ok(at == place
-            && !is_late
+            && !is_out_for_good(since, now)
             && history::own_said_above(self.step.tx, &self.id, place, seq, 1)?.is_empty())
     }
 
@@ -129,7 +128,7 @@ impl Talk<'_, '_> {
     pub(in crate::engine) fn note_out(&mut self, removed: &[Member], seq: u64) {
         let (now, place) = (self.step.now, self.record().place);
         let out = &mut self.change().out;
-        out.retain(|(_, _, since)| *since <= now && now - since < BACK_WITHIN);
+        out.retain(|(_, _, since)| !is_out_for_good(*since, now));
         out.extend(removed.iter().map(|member| (author_of(member), (place, seq), now)));
     }
 

@@ -315,6 +315,7 @@ fn a_wrong_epoch_beside_a_repair_keeps_nobody_from_it() {
     let now = bob.now;
     let data = help(&mut mallory, now, 1, vec![1], Some(commit));
     bob.takes(post(5), seals(&data, &card, post(5)));
+    bob.now += 1;
     says_where_in(&mut mallory, &mut bob, Some(repaired), 99, 6);
     says_where(&mut carol, &mut bob, Some(repaired), 7);
     assert_eq!(bob.conversation(&TALK).expect("is").mailbox, there);
@@ -342,20 +343,20 @@ fn a_repair_whose_maker_leaves_is_not_followed() {
 /// One who is here speaks, says to be elsewhere, and so on: that makes nobody say more than it would.
 #[test]
 fn one_who_comes_and_goes_makes_nobody_ask_more_often() {
-    let (mut mallory, mut bob, asked, repaired) = lapsed(false);
+    let (mut mallory, mut bob, mut carol, asked, repaired) = lapsed_of_three(false);
     answers(&mut mallory, &mut bob, &asked, Some(repaired), 7);
     let told = |bob: &mut Desk| {
         let healing = bob.conversation(&TALK).expect("is").healing;
         (healing.asked_today.1, healing.told_today.1)
     };
     let before = told(&mut bob);
-    let (id, mallorys) = (bob.find(&TALK).expect("is"), mallory.person());
+    let (id, both) = (bob.find(&TALK).expect("is"), [mallory.person(), carol.person()]);
     for number in 10..30 {
         let at = Some(Repaired { epoch: 1, leaf: 1, hash: [number; 32] });
         says_where(&mut mallory, &mut bob, at, number);
         bob.step(|step| {
             step.talk(&id, |talk| {
-                talk.change().healing.is_here(mallorys);
+                both.into_iter().for_each(|person| talk.change().healing.is_here(person));
                 talk.look_again();
                 Ok(())
             })
@@ -366,9 +367,47 @@ fn one_who_comes_and_goes_makes_nobody_ask_more_often() {
     assert!(after.0 + after.1 <= before.0 + before.1 + 1, "{before:?} {after:?}");
 }
 
+/// Bob is alone where he repaired, and his next request is hours away. Somebody says to be where it is
+/// better: he asks at once, but not again for it within two hours. His own other device is no company.
+#[test]
+fn whoever_is_alone_asks_when_it_hears_of_a_better_place() {
+    let (mut mallory, mut bob, _carol) = three();
+    let (id, now) = (bob.find(&TALK).expect("is"), bob.now);
+    let ours = Repaired { epoch: 1, leaf: 1, hash: [1; 32] };
+    bob.step(|step| {
+        step.talk(&id, |talk| {
+            let own = talk.step.own()?.person;
+            talk.change().healing.followed = Some((ours, now));
+            talk.look_for_others(&[own])?;
+            let healing = &mut talk.change().healing;
+            assert!(healing.is_alone(), "with a device of his own");
+            (healing.due, healing.tries) = (now + 10 * HOUR, 7);
+            Ok(())
+        })
+    });
+    let asked = |bob: &mut Desk| {
+        for _ in 0..10 {
+            bob.now += 20_000;
+            bob.tick();
+        }
+        bob.conversation(&TALK).expect("is").healing.asked_today.1
+    };
+    assert_eq!(asked(&mut bob), 0);
+    for (number, leaf) in [(5, 0), (6, 0)] {
+        says_where(&mut mallory, &mut bob, Some(Repaired { epoch: 1, leaf, hash: [number; 32] }), number);
+        assert_eq!(asked(&mut bob), 1);
+    }
+}
+
 /// Whoever stays behind is to know that one of them has gone on.
 #[test]
 fn whoever_goes_from_one_repair_to_another_says_so() {
+    goes_from_one_repair_to_another(false);
+    // It is no request: whoever is leaving is not taken out and in again for it.
+    goes_from_one_repair_to_another(true);
+}
+
+fn goes_from_one_repair_to_another(leaving: bool) {
     let better = Repaired { epoch: 2, leaf: 0, hash: [0; 32] };
     let (mut mallory, mut bob, asked, repaired) = lapsed(false);
     answers(&mut mallory, &mut bob, &asked, Some(repaired), 7);
@@ -387,10 +426,19 @@ fn whoever_goes_from_one_repair_to_another_says_so() {
     let asked = asked_of(&mut bob, &mut mallory).pop().expect("he asks");
     assert_eq!((asked.led_by, asked.stays), (Some(repaired), true), "he is not alone there");
     bob.step(forget);
+    if leaving {
+        let id = bob.find(&TALK).expect("is");
+        bob.step(|step| {
+            step.talk(&id, |talk| {
+                talk.change().state = ConversationState::Leaving;
+                Ok(())
+            })
+        });
+    }
     answers(&mut mallory, &mut bob, &asked, Some(better), 8);
     bob.step(|step| step.flush());
     let told = asked_of(&mut bob, &mut mallory).pop().expect("he says where he is");
-    assert_eq!((told.led_by, told.stays), (Some(better), true));
+    assert_eq!((told.led_by, told.stays), (Some(better), true), "{leaving}");
 }
 
 /// Carol takes bob back to where he was, while he goes on where a repair led: she would believe that he is
