@@ -17,6 +17,8 @@ use crate::store::{StoreError, Transaction, record};
 const TABLE: &str = "entry";
 /// Where what is not on the relay yet stands: behind everything.
 const QUEUED: (i64, i64) = (1 << 33, 1 << 54);
+/// The columns of where something lies: what was said once, and what was said again.
+const LIES: [[&str; 2]; 2] = [["again_place IS NULL AND place", "seq"], ["again_place", "again_seq"]];
 
 /// Something that is said, to be inserted.
 #[derive(Debug, Clone)]
@@ -69,6 +71,9 @@ struct Record {
     what: What,
     sent_at: u64,
     place: Option<(u32, u64)>,
+    /// Where it lies since we said it again; it is shown where it was said first.
+    #[serde(default)]
+    again: Option<(u32, u64)>,
     failed: Option<Cause>,
 }
 
@@ -92,7 +97,7 @@ impl Record {
     }
 
     fn state(&self, marks: &Marks) -> EntryState {
-        match (self.failed, self.mine, self.place) {
+        match (self.failed, self.mine, self.again.or(self.place)) {
             (Some(cause), _, _) => EntryState::Failed(cause),
             (None, false, _) => EntryState::Received,
             (None, true, None) => EntryState::Queued,
@@ -133,6 +138,7 @@ pub(crate) fn insert(
         what: What::Said(new.said.clone()),
         sent_at: new.sent_at,
         place: new.place,
+        again: None,
         failed: None,
     };
     put(tx, conversation, &name, &record, new.unread)
@@ -193,6 +199,7 @@ fn insert_unsaid(
         what,
         sent_at: now,
         place,
+        again: None,
         failed: None,
     };
     // The id is random.
@@ -229,10 +236,14 @@ fn put(
 
 fn update(tx: &Transaction<'_>, row: u64, record: &Record) -> Result<(), StoreError> {
     let (place, seq) = record.columns();
+    let (again_place, again_seq) = record.again.map(|(place, seq)| (place, seq as i64)).unzip();
     let value = record::seal(tx, TABLE, &row.to_be_bytes(), record);
     tx.sql()
-        .prepare_cached("UPDATE entry SET place = ?2, seq = ?3, value = ?4 WHERE row = ?1")?
-        .execute((row, place, seq, value))?;
+        .prepare_cached(
+            "UPDATE entry SET place = ?2, seq = ?3, again_place = ?4, again_seq = ?5, value = ?6
+             WHERE row = ?1",
+        )?
+        .execute((row, place, seq, again_place, again_seq, value))?;
     Ok(())
 }
 
@@ -426,7 +437,8 @@ pub(crate) fn last(
     Ok(page(tx, conversation, None, None, 1, marks)?.pop())
 }
 
-/// Notes where something of ours was stored. Its row, if that is news.
+/// Notes where something of ours was stored. Its row, if that is news. What was said before stays where it
+/// is shown: there the others have it.
 pub(crate) fn set_place(
     tx: &Transaction<'_>,
     conversation: &ConversationId,
@@ -435,8 +447,11 @@ pub(crate) fn set_place(
     place: (u32, u64),
 ) -> Result<Option<u64>, StoreError> {
     change(tx, conversation, own, id, |record| {
-        let is_news = record.place != Some(place);
-        (record.place, record.failed) = (Some(place), None);
+        let is_news = record.again.or(record.place) != Some(place);
+        if is_news {
+            let lies = if record.place.is_none() { &mut record.place } else { &mut record.again };
+            (*lies, record.failed) = (Some(place), None);
+        }
         is_news
     })
 }
@@ -474,7 +489,10 @@ fn change(
     Ok(Some(row))
 }
 
-/// What we said in a place behind a seq: id, when, and what; the newest so many, oldest first.
+/// Among how many entries, of everybody, those of ours are looked for.
+const MOST_LOOKED_AT: u32 = 8192;
+
+/// What of ours lies in a place behind a seq: id, when, and what; the newest so many, oldest first.
 pub(crate) fn own_said_above(
     tx: &Transaction<'_>,
     conversation: &ConversationId,
@@ -482,17 +500,34 @@ pub(crate) fn own_said_above(
     above: u64,
     most: usize,
 ) -> Result<Vec<(MessageId, u64, Said)>, StoreError> {
-    let which = format!("place = {place} AND class < 2 AND seq > ?2 ORDER BY seq DESC LIMIT ?3");
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
-    let rows = select(tx, conversation, &which, (above as i64, most))?;
-    let said = |record: Record| match record.what {
-        What::Said(said) if record.mine && record.failed.is_none() => Some((record.id, record.sent_at, said)),
-        _ => None,
-    };
-    Ok(rows.into_iter().rev().filter_map(|(_, record)| said(record)).collect())
+    let mut found = Vec::new();
+    for [at, seq] in LIES {
+        let sql = format!(
+            "SELECT row, value FROM entry WHERE conversation = ?1 AND {at} = ?2 AND {seq} > ?3 AND class < 2
+             ORDER BY {seq} DESC LIMIT {MOST_LOOKED_AT}"
+        );
+        let mut statement = tx.sql().prepare_cached(&sql)?;
+        let mut rows = statement.query((&conversation.0[..], place, above as i64))?;
+        let mut wanted = most;
+        while wanted > 0
+            && let Some(row) = rows.next()?
+        {
+            let (row, value): (u64, Vec<u8>) = (row.get(0)?, row.get(1)?);
+            let record: Record = record::open(tx, TABLE, &row.to_be_bytes(), &value)?;
+            if let What::Said(said) = record.what
+                && record.mine
+                && record.failed.is_none()
+            {
+                found.push((record.again.or(record.place), (record.id, record.sent_at, said)));
+                wanted -= 1;
+            }
+        }
+    }
+    found.sort_by_key(|(lies, _)| *lies);
+    Ok(found.split_off(found.len().saturating_sub(most)).into_iter().map(|(_, said)| said).collect())
 }
 
-/// Our own entries of a place whose seq is in `(after, up_to]`: those whose mark a receipt changes.
+/// Our own entries that lie in a place at a seq in `(after, up_to]`: those whose mark a receipt changes.
 pub(crate) fn own_rows_between(
     tx: &Transaction<'_>,
     conversation: &ConversationId,
@@ -500,13 +535,18 @@ pub(crate) fn own_rows_between(
     after: u64,
     up_to: u64,
 ) -> Result<Vec<u64>, StoreError> {
-    let which = format!("place = {place} AND class = 0 AND seq > ?2 AND seq <= ?3 ORDER BY seq");
-    let rows = select(tx, conversation, &which, (after as i64, up_to as i64))?;
+    let mut found = Vec::new();
+    for [at, seq] in LIES {
+        let which = format!("{at} = {place} AND class = 0 AND {seq} > ?2 AND {seq} <= ?3");
+        found.extend(select(tx, conversation, &which, (after as i64, up_to as i64))?);
+    }
     let has_marks = |record: &Record| match &record.what {
         What::Said(said) => record.mine && said.read().has_marks(said.class()),
         What::Notice(_) | What::Unreadable(_) => false,
     };
-    Ok(rows.into_iter().filter(|(_, record)| has_marks(record)).map(|(row, _)| row).collect())
+    found.retain(|(_, record)| has_marks(record));
+    found.sort_by_key(|(_, record)| record.again.or(record.place));
+    Ok(found.into_iter().map(|(row, _)| row).collect())
 }
 
 /// How many entries were not seen yet.

@@ -755,6 +755,52 @@ fn receipts_of_one_place_mark_nothing_in_another() {
     assert_eq!(states, [EntryState::Sent, EntryState::Delivered]);
 }
 
+/// The others have it where it was said first, and its mark counts where it lies now.
+#[test]
+fn what_is_said_again_stays_where_it_is_shown() {
+    use crate::conversation::history::{own_rows_between, own_said_above, set_place};
+    let (_, mut bob, _) = three();
+    let id = bob.find(&TALK).expect("in it");
+    let own = bob.person();
+    for (text, at) in [("first", 5), ("second", 6), ("third", 7)] {
+        let said = Said::new(Text::new(text)).expect("fits");
+        let message = MessageId([at; 16]);
+        bob.does(|reply| Command::Send { conversation: id, id: Some(message), said, reply }).expect("queued");
+        let place = (1, u64::from(at));
+        bob.step(|step| Ok(set_place(step.tx, &id, &own, &message, place)?)).0.expect("is there");
+    }
+    for (at, seq) in [(5, 9), (6, 3)] {
+        let place = (if at == 5 { 1 } else { 2 }, seq);
+        let again = |step: &mut crate::engine::step::Step<'_>| {
+            Ok(set_place(step.tx, &id, &own, &MessageId([at; 16]), place)?)
+        };
+        assert!(bob.step(again).0.is_some(), "news");
+        assert!(bob.step(again).0.is_none(), "no news any more");
+    }
+    let ids = |found: Vec<(MessageId, u64, Said)>| found.into_iter().map(|(id, ..)| id.0[0]).collect();
+    let (first, newest, second, marked): (Vec<u8>, Vec<u8>, Vec<u8>, usize) = bob
+        .step(|step| {
+            let above = |place, seq, most| own_said_above(step.tx, &id, place, seq, most).map(ids);
+            let marked = own_rows_between(step.tx, &id, 1, 7, 9)?.len();
+            Ok((above(1, 5, 9)?, above(1, 0, 1)?, above(2, 0, 9)?, marked))
+        })
+        .0;
+    assert_eq!((first, newest, second, marked), (vec![7, 5], vec![5], vec![6], 1));
+    bob.step(|step| {
+        step.talk(&id, |talk| {
+            (talk.change().place, talk.change().everyone) = (2, Receipt { delivered: 3, read: 0 });
+            Ok(())
+        })
+    });
+    let own = bob.history(&TALK).into_iter().filter(|entry| entry.mine);
+    let seen: Vec<_> = own.map(|entry| (entry.place, entry.seq, entry.state)).collect();
+    let shown = |seq, state| (Some(1), Some(seq), state);
+    assert_eq!(
+        seen,
+        [shown(5, EntryState::Sent), shown(6, EntryState::Delivered), shown(7, EntryState::Sent)]
+    );
+}
+
 /// Retry-safe sending: who did not hear the answer says the same again.
 #[test]
 fn what_is_sent_twice_under_one_id_is_said_once() {
