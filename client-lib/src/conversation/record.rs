@@ -89,6 +89,9 @@ pub(crate) struct Conversation {
     pub(crate) epoch: u64,
     /// The epoch in which our keys may have served before, so that nothing is said in it.
     pub(crate) doubtful: Option<u64>,
+    /// Since when this device takes part; unix milliseconds.
+    #[serde(default)]
+    pub(crate) came: u64,
     /// Since when our leaf has its keys, and when we updated it last (0 = never); unix milliseconds.
     pub(crate) leaf_since: u64,
     pub(crate) updated_at: u64,
@@ -212,6 +215,7 @@ impl Conversation {
             inviter: None,
             epoch: 0,
             doubtful: None,
+            came: 0,
             leaf_since: 0,
             leaf_seq: 0,
             updated_at: 0,

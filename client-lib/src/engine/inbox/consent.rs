@@ -42,6 +42,8 @@ impl Step<'_> {
             let id = ConversationId::random(self.rng);
             return match self.follow(id, &invitation, apart, None)? {
                 Ok(()) => self.strangers(|today| &mut today.conversations, CONVERSATIONS).map(drop),
+                // It answers an earlier request, and they are told where this device goes on.
+                Err(declined) if declined.ask_again && self.is_in_touch(&invitation)? => Ok(()),
                 Err(declined) => self.inbox_alarm(None, declined.cause, declined.text),
             };
         }
@@ -66,7 +68,7 @@ impl Step<'_> {
         let since = self.now.saturating_sub(DAY);
         let began = |record: &Conversation| {
             let by = record.inviter.as_ref().is_some_and(|by| by.person == *inviter);
-            by && record.leaf_since > since
+            by && record.came > since
         };
         let of_one = Conversation::all(self.tx)?.iter().filter(|(_, record)| began(record)).count();
         Ok(of_one < OF_ONE_A_DAY && self.today()?.conversations < CONVERSATIONS)

@@ -91,7 +91,7 @@ impl Step<'_> {
         (record.epoch, record.place) = (epoch, place);
         record.inviter = Some(by.clone());
         record.healing.followed = invitation.repaired_before(epoch).map(|repaired| (repaired, self.now));
-        (record.leaf_since, record.leaf_seq) = (self.now, invitation.seq);
+        (record.came, record.leaf_since, record.leaf_seq) = (self.now, self.now, invitation.seq);
         // What was said before we came counts as neither got nor read by us, and is not ours to confirm.
         record.receipt_sent = Receipt { delivered: invitation.seq, read: invitation.seq };
         record.read = invitation.seq;
@@ -133,6 +133,7 @@ impl Step<'_> {
         relay: &RelayAddress,
         apart: bool,
     ) -> Result<Reading, Error> {
+        self.is_there(&relay.url)?;
         let read_key = ReadKey::random(self.rng);
         let mut reading =
             Reading::new(Purpose::Conversation(id), relay.url.as_str(), invitation.reader, &read_key)

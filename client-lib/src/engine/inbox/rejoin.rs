@@ -93,7 +93,7 @@ impl Step<'_> {
                 && record.has(&inviter, now)
                 && record.state == ConversationState::Active
                 && record.mailbox != invitation.mailbox
-                && record.healing.followed(now).is_some()
+                && record.healing.followed.is_some()
         };
         let all = Conversation::all(self.tx)?;
         for (id, _) in all.iter().filter(|(_, record)| goes_on(record)) {
@@ -150,16 +150,15 @@ impl Talk<'_, '_> {
         }
         let (healing, now) = (&self.record().healing, self.step.now);
         let repaired = invitation.repaired_before(join.epoch());
-        let is_stale = repaired == healing.followed(now) && join.epoch() <= self.record().epoch;
+        // Where this device was left behind, or went alone, it has made epochs of its own.
+        let is_apart = healing.lost_to(now).is_some();
+        let is_stale = !is_apart && repaired == healing.left_by(now) && join.epoch() <= self.record().epoch;
         if join.epoch() <= answered.above || is_stale {
             return declined("it leads back to an earlier epoch");
         }
         let waits = self.record().is_suspended();
         if !healing.leads_on(repaired, waits, now) {
             return declined("it leads to where a repair has lost");
-        }
-        if !self.step.uses_relay(&invitation.relay.identity)? {
-            return declined("it leads to a relay that this device does not use");
         }
         let (epoch, place) = (join.epoch(), join.info().place.number);
         let is_known = |person: PersonId| self.record().members.iter().any(|known| known.person == person);
@@ -169,6 +168,7 @@ impl Talk<'_, '_> {
         people::meet(self.step.tx, &invitation.inviter)?;
         let by = people::of_card(self.step.tx, &own, &invitation.inviter)?;
         let relay = self.step.known_address(&invitation.relay)?;
+        let is_foreign = !self.step.uses_relay(&relay.identity)?;
         let apart = self.reading().is_some_and(|reading| reading.apart);
         let (before, lacking) = (self.record().place, self.record().everyone.delivered);
         // Who came while we were away is not to read what was said before.
@@ -179,13 +179,17 @@ impl Talk<'_, '_> {
         let record = self.change();
         record.leads_to(&relay, invitation.mailbox);
         (record.epoch, record.place, record.doubtful) = (epoch, place, None);
-        (record.leaf_since, record.leaf_seq) = (now, seq);
+        (record.came, record.leaf_since, record.leaf_seq) = (now, now, seq);
         record.receipt_sent = Receipt { delivered: seq, read: seq };
         (record.everyone, record.read, record.receipt_due) = (Receipt::default(), seq, 0);
-        let left = record.healing.followed(now);
+        // Whoever went on elsewhere leaves others there, however long ago that was.
+        let followed = record.healing.followed.map(|(repaired, _)| repaired);
+        let left = if waits { record.healing.followed(now) } else { followed };
         let Healing { asked_today, told_today, .. } = record.healing;
         let followed = repaired.map(|repaired| (repaired, now));
-        record.healing = Healing { asked_today, told_today, asked, followed, ..Healing::default() };
+        // It may not have led to where those said to be who were to take it in: it asks on.
+        let lost_to = record.healing.lost_to.filter(|(to, _)| Some(*to) != repaired);
+        record.healing = Healing { asked_today, told_today, asked, followed, lost_to, ..Healing::default() };
         record.state = if leaving { ConversationState::Leaving } else { ConversationState::Active };
         // Whoever asked before was not asking where we are now; they ask again.
         self.settle_all(|_| true)?;
@@ -203,6 +207,9 @@ impl Talk<'_, '_> {
         }
         self.notice(Some(seq), Notice::Returned { by })?;
         self.wish_to_update(UPDATE_WITHIN)?;
+        if is_foreign {
+            self.wait_for_consent(&relay)?;
+        }
         self.look_again();
         self.tell();
         Ok(Ok(()))

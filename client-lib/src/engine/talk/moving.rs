@@ -278,6 +278,7 @@ impl Talk<'_, '_> {
     /// Opens the new place at once, unless the person has to agree to its relay, or it is moved to and fro.
     fn settle_in(&mut self, relay: &RelayAddress) -> Result<(), Error> {
         let (now, today) = (self.step.now, self.step.now / DAY);
+        self.step.is_there(&relay.url)?;
         let record = self.change();
         let count = if record.moves.0 == today { record.moves.1 + 1 } else { 1 };
         record.moves = (today, count);
@@ -288,11 +289,7 @@ impl Talk<'_, '_> {
         }
         // The row of the conversation at hand still says where it was.
         if !self.step.uses_relay(&relay.identity)? {
-            let text = format!(
-                "the conversation moved to {}, which this device has never connected to: accept that relay to go on",
-                relay.url
-            );
-            return self.stay_away(Cause::ForeignRelay, &text);
+            return self.wait_for_consent(relay);
         }
         if count > FOLLOWED {
             let at = now + MOVED_TOO_OFTEN;
@@ -307,6 +304,15 @@ impl Talk<'_, '_> {
             );
         }
         Ok(())
+    }
+
+    /// It goes on at a relay that the person has not agreed to yet.
+    pub(in crate::engine) fn wait_for_consent(&mut self, relay: &RelayAddress) -> Result<(), Error> {
+        let text = format!(
+            "the conversation moved to {}, which this device has never connected to: accept that relay to go on",
+            relay.url
+        );
+        self.stay_away(Cause::ForeignRelay, &text)
     }
 
     /// It is not connected to where it is now.

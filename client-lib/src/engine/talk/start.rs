@@ -90,7 +90,7 @@ impl Step<'_> {
         let provider = Provider::new(self.tx, Some(id));
         Group::create(&provider, &leaf, group, &info)?;
         let mut record = Conversation::new(group, &relay, mailbox, ConversationState::Creating);
-        record.leaf_since = now;
+        (record.came, record.leaf_since) = (now, now);
         let read_key = ReadKey::random(self.rng);
         let mut reading = Reading::new(Purpose::Conversation(id), relay.url.as_str(), reader, &read_key);
         reading.pause = Some(Pause::NotMade);

@@ -13,7 +13,7 @@ use super::returns::exchanged;
 use crate::content::{Help, InboxMessage, Named, Repaired};
 use crate::conversation::{Body, Cause, ConversationState, Entry, Intent, Notice};
 use crate::engine::talk::slot::AuthorSlot;
-use crate::engine::{Effect, Link, LinkId, Step, people};
+use crate::engine::{Effect, Link, LinkId, people};
 use crate::group::{Change, KeyPackage, KeyPackageKind, Provider, ReaderSecret, UnverifiedKeyPackage};
 use crate::identity::Card;
 use crate::outbox::{self, Parcel};
@@ -24,7 +24,13 @@ fn post(number: u8) -> PostId {
     PostId([number; 16])
 }
 
-fn help(desk: &mut Desk, at: u64, epoch: u64, key_package: Vec<u8>, repair: Option<Vec<u8>>) -> Vec<u8> {
+pub(super) fn help(
+    desk: &mut Desk,
+    at: u64,
+    epoch: u64,
+    key_package: Vec<u8>,
+    repair: Option<Vec<u8>>,
+) -> Vec<u8> {
     let profile = desk.profile();
     let (identity, device) = (profile.identity(), desk.card().devices()[0].credential.device());
     let help = Help {
@@ -43,7 +49,7 @@ fn help(desk: &mut Desk, at: u64, epoch: u64, key_package: Vec<u8>, repair: Opti
 }
 
 /// A repair commit out of mallory's present epoch into that mailbox; merged or not.
-fn repair(by: &mut Desk, seen: (u64, Chain), there: MailboxId, merge: bool) -> Vec<u8> {
+pub(super) fn repair(by: &mut Desk, seen: (u64, Chain), there: MailboxId, merge: bool) -> Vec<u8> {
     by.in_group(&TALK, |group, own, _| {
         let mut rng = ChaCha20Rng::from_seed([there.0[0]; 32]);
         let info = group.info().moved(relay(), there, ReaderSecret::generate(&mut rng));
@@ -64,14 +70,14 @@ fn repair(by: &mut Desk, seen: (u64, Chain), there: MailboxId, merge: bool) -> V
     })
 }
 
-fn breaks(desk: &mut Desk, cause: Cause) {
+pub(super) fn breaks(desk: &mut Desk, cause: Cause) {
     let id = desk.find(&TALK).expect("in it");
     desk.step(|step| step.suspend_talk(&id, cause, "test"));
     desk.tick();
 }
 
 /// What this device asks of mallory, from what waits in its outbox.
-fn asked_of(desk: &mut Desk, of: &mut Desk) -> Vec<Help> {
+pub(super) fn asked_of(desk: &mut Desk, of: &mut Desk) -> Vec<Help> {
     let parcels = desk.step(|step| Ok(outbox::inbox_parcels(step.tx)?)).0;
     let profile = of.profile();
     let mut found = Vec::new();
@@ -89,14 +95,19 @@ fn asked_of(desk: &mut Desk, of: &mut Desk) -> Vec<Help> {
     found
 }
 
-/// What this device asks of mallory within a while; what it asked before is of no interest.
-fn asks_anew(desk: &mut Desk, of: &mut Desk) -> Help {
+/// What it asked before is of no interest.
+pub(super) fn forgets_requests(desk: &mut Desk) {
     desk.step(|step| {
         for (_, mailbox, _) in outbox::inbox_parcels(step.tx)? {
             outbox::remove_all(step.tx, &mailbox)?;
         }
         Ok(())
     });
+}
+
+/// What this device asks of mallory within a while; what it asked before is of no interest.
+pub(super) fn asks_anew(desk: &mut Desk, of: &mut Desk) -> Help {
+    forgets_requests(desk);
     for _ in 0..30 {
         desk.now += 200_000;
         desk.tick();
@@ -129,7 +140,7 @@ fn taken_back(mallory: &mut Desk, bob: &mut Desk, carol: &mut Desk, package: &[u
 
 /// Bob follows an honest repair of mallory; then he lapses and asks; what he asked. If poisoned, she has told
 /// him before of a repair that nobody made.
-fn lapsed(poisoned: bool) -> (Desk, Desk, Help, Repaired) {
+pub(super) fn lapsed(poisoned: bool) -> (Desk, Desk, Help, Repaired) {
     let (mallory, bob, _carol, asked, repaired) = lapsed_of_three(poisoned);
     (mallory, bob, asked, repaired)
 }
@@ -163,7 +174,7 @@ fn lapsed_of_three(poisoned: bool) -> (Desk, Desk, Desk, Help, Repaired) {
     (mallory, bob, carol, asked, repaired)
 }
 
-fn answers(
+pub(super) fn answers(
     mallory: &mut Desk,
     bob: &mut Desk,
     asked: &Help,
@@ -254,7 +265,7 @@ fn whoever_is_taken_in_where_a_repair_led_looks_for_others() {
 }
 
 /// What somebody says of where they are, without a repair that bob could check.
-fn says_where(desk: &mut Desk, to: &mut Desk, place: Option<Repaired>, number: u8) {
+pub(super) fn says_where(desk: &mut Desk, to: &mut Desk, place: Option<Repaired>, number: u8) {
     says_where_in(desk, to, place, 1, number);
 }
 
@@ -411,13 +422,7 @@ fn goes_from_one_repair_to_another(leaving: bool) {
     let better = Repaired { epoch: 2, leaf: 0, hash: [0; 32] };
     let (mut mallory, mut bob, asked, repaired) = lapsed(false);
     answers(&mut mallory, &mut bob, &asked, Some(repaired), 7);
-    let forget = |step: &mut Step<'_>| {
-        for (_, mailbox, _) in outbox::inbox_parcels(step.tx)? {
-            outbox::remove_all(step.tx, &mailbox)?;
-        }
-        Ok(())
-    };
-    bob.step(forget);
+    forgets_requests(&mut bob);
     while asked_of(&mut bob, &mut mallory).is_empty() {
         bob.now += 60_000;
         bob.tick();
@@ -425,7 +430,7 @@ fn goes_from_one_repair_to_another(leaving: bool) {
     }
     let asked = asked_of(&mut bob, &mut mallory).pop().expect("he asks");
     assert_eq!((asked.led_by, asked.stays), (Some(repaired), true), "he is not alone there");
-    bob.step(forget);
+    forgets_requests(&mut bob);
     if leaving {
         let id = bob.find(&TALK).expect("is");
         bob.step(|step| {
@@ -448,12 +453,7 @@ fn whoever_is_invited_to_where_it_does_not_go_says_where_it_is() {
     let (mut mallory, mut bob, mut carol, asked, repaired) = lapsed_of_three(false);
     answers(&mut mallory, &mut bob, &asked, Some(repaired), 7);
     assert_eq!(bob.state(&TALK), Some(ConversationState::Active));
-    bob.step(|step| {
-        for (_, mailbox, _) in outbox::inbox_parcels(step.tx)? {
-            outbox::remove_all(step.tx, &mailbox)?;
-        }
-        Ok(())
-    });
+    forgets_requests(&mut bob);
     let card = carol.card();
     bob.step(|step| Ok(people::meet(step.tx, &card)?));
     answers(&mut carol, &mut bob, &asked, None, 8);
