@@ -30,7 +30,6 @@ impl Cause {
     pub(crate) fn remedy(self) -> Option<Remedy> {
         match self {
             Self::MailboxGone
-            | Self::RelayGone
             | Self::RelayRolledBack
             | Self::KeyMismatch
             | Self::BadTurn
@@ -49,9 +48,6 @@ impl Cause {
     /// only waiting helps, or a decision.
     pub fn what_is_done(self) -> &'static str {
         match self.remedy() {
-            _ if self == Self::RelayGone => {
-                "it goes on at this device's own relay within minutes, with whoever finds the same"
-            }
             Some(Remedy::Repair) => {
                 "it goes on in another mailbox within minutes, with whoever finds the same"
             }
@@ -184,12 +180,6 @@ impl Healing {
     /// The repair by which this device came to where it is, as long as there may be rivals of it.
     pub(crate) fn followed(&self, now: u64) -> Option<Repaired> {
         recent(self.followed, now)
-    }
-
-    /// The repair by which this device left the others, as long as that matters: while nobody has come to
-    /// where it led, for as long as it takes.
-    pub(crate) fn left_by(&self, now: u64) -> Option<Repaired> {
-        if self.is_alone() { self.followed.map(|(repaired, _)| repaired) } else { self.followed(now) }
     }
 
     /// The one that it has lost to, as long as somebody there may take it in.

@@ -133,7 +133,6 @@ impl Step<'_> {
         relay: &RelayAddress,
         apart: bool,
     ) -> Result<Reading, Error> {
-        self.is_there(&relay.url)?;
         let read_key = ReadKey::random(self.rng);
         let mut reading =
             Reading::new(Purpose::Conversation(id), relay.url.as_str(), invitation.reader, &read_key)

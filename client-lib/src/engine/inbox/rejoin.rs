@@ -93,7 +93,7 @@ impl Step<'_> {
                 && record.has(&inviter, now)
                 && record.state == ConversationState::Active
                 && record.mailbox != invitation.mailbox
-                && record.healing.followed.is_some()
+                && record.healing.followed(now).is_some()
         };
         let all = Conversation::all(self.tx)?;
         for (id, _) in all.iter().filter(|(_, record)| goes_on(record)) {
@@ -150,9 +150,7 @@ impl Talk<'_, '_> {
         }
         let (healing, now) = (&self.record().healing, self.step.now);
         let repaired = invitation.repaired_before(join.epoch());
-        // Where this device was left behind, or went alone, it has made epochs of its own.
-        let is_apart = healing.lost_to(now).is_some();
-        let is_stale = !is_apart && repaired == healing.left_by(now) && join.epoch() <= self.record().epoch;
+        let is_stale = repaired == healing.followed(now) && join.epoch() <= self.record().epoch;
         if join.epoch() <= answered.above || is_stale {
             return declined("it leads back to an earlier epoch");
         }
@@ -182,9 +180,7 @@ impl Talk<'_, '_> {
         (record.came, record.leaf_since, record.leaf_seq) = (now, now, seq);
         record.receipt_sent = Receipt { delivered: seq, read: seq };
         (record.everyone, record.read, record.receipt_due) = (Receipt::default(), seq, 0);
-        // Whoever went on elsewhere leaves others there, however long ago that was.
-        let followed = record.healing.followed.map(|(repaired, _)| repaired);
-        let left = if waits { record.healing.followed(now) } else { followed };
+        let left = record.healing.followed(now);
         let Healing { asked_today, told_today, .. } = record.healing;
         let followed = repaired.map(|repaired| (repaired, now));
         // It may not have led to where those said to be who were to take it in: it asks on.

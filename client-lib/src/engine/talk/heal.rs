@@ -46,14 +46,9 @@ const LOOK: u64 = 20_000;
 /// A device that was added within this time may have asked before it knew of that, milliseconds.
 const JUST_ADDED: u64 = 5 * 60_000;
 /// A request counts for so long, milliseconds, by the clocks of relays: three days.
-pub(in crate::engine) const ASKED_WITHIN: u64 = 3 * DAY;
+const ASKED_WITHIN: u64 = 3 * DAY;
 const HOUR: u64 = 3600 * 1000;
 const DAY: u64 = 24 * HOUR;
-
-/// Whether a request that was made then counts.
-fn is_of_now(at: u64, relay_now: u64) -> bool {
-    at.saturating_add(ASKED_WITHIN) >= relay_now
-}
 
 impl Heard {
     fn is_of(&self, member: &Member) -> bool {
@@ -96,12 +91,9 @@ impl Talk<'_, '_> {
         let since = self.record().came;
         // Of what was asked before we came, we do not know whether it is answered.
         let is_before_us = since <= now && help.at.saturating_add(skew) < since;
-        let is_old = is_before_us || !is_of_now(help.at, relay_now);
-        // What leads on from where we are is of use however old it is, to whoever was away for longer.
-        let leads_on = help.repair.is_some() && help.epoch == self.record().epoch;
-        // A relay that was put back may show an old time until its operator confirms the new one.
-        let is_ahead = help.at > relay_now.max(now).saturating_add(HOUR);
-        if is_ahead || (is_old && !leads_on) || help.device == own {
+        let is_of_now =
+            help.at <= relay_now.saturating_add(HOUR) && help.at.saturating_add(ASKED_WITHIN) >= relay_now;
+        if !is_of_now || is_before_us || help.device == own {
             return Ok(());
         }
         let (members, own_leaf) = self.group(|group, _| Ok((group.members()?, group.own_leaf())))?;
@@ -214,14 +206,6 @@ impl Talk<'_, '_> {
         self.record().healing.followed.map(|(repaired, _)| repaired) == repair
     }
 
-    /// Those who could not be asked can be now: not all in the same second.
-    pub(in crate::engine) fn ask_those_back(&mut self) -> Result<(), Error> {
-        let due = self.step.now + self.step.rng.random_range(0..JITTER);
-        (self.change().healing.due, self.change().healing.tries) = (due, 0);
-        self.step.wake_talk(self.id, due);
-        Ok(())
-    }
-
     /// Whether one more request may be sent today, or told where this device is.
     fn may_ask(&mut self, stays: bool) -> bool {
         let count = self.asked_today(stays);
@@ -248,9 +232,8 @@ impl Talk<'_, '_> {
         let now = self.step.relay_now();
         let goes_on = !self.record().is_suspended() && repair.is_none();
         let healing = &self.record().healing;
-        let led_by = healing.followed.map(|(repaired, _)| repaired).filter(|_| goes_on);
-        let lost_to = healing.lost_to(self.step.now).filter(|_| goes_on);
-        let stays = goes_on && lost_to.is_none() && !healing.is_alone();
+        let led_by = healing.followed(self.step.now).filter(|_| goes_on);
+        let stays = goes_on && healing.lost_to(self.step.now).is_none() && !healing.is_alone();
         if !self.may_ask(stays) {
             return Ok(());
         }
@@ -259,10 +242,8 @@ impl Talk<'_, '_> {
         let provider = Provider::new(self.step.tx, None);
         let made = KeyPackage::make(&provider, &own.leaf()?, KeyPackageKind::OneTime, now)?;
         profile::note_key_package(self.step.tx, &made)?;
-        // What came after that was ours alone: for the others we are where we left them.
-        let from = repair.as_ref().map(|(repaired, _)| *repaired).or(led_by).or(lost_to);
-        let here = self.record().epoch;
-        let epoch = from.map_or(here, |repaired| repaired.epoch.min(here));
+        let from = repair.as_ref().map(|(repaired, _)| *repaired).or(led_by);
+        let epoch = from.map_or(self.record().epoch, |repaired| repaired.epoch);
         let at = self.step.now;
         let asked = Asked { package: made.reference.0, above: epoch, at };
         let closed = self.change().healing.note_asked(asked);
@@ -292,9 +273,6 @@ impl Talk<'_, '_> {
         devices.dedup();
         for (identity, device) in devices {
             if let Some(inbox) = self.step.inboxes_of(&identity, &device)?.first() {
-                if !self.step.makes_room(&inbox.mailbox, &help)? {
-                    continue;
-                }
                 let person = PersonId::from(&identity);
                 let (since, data) = (self.step.now, data.clone());
                 let errand = Errand { conversation: None, person, device, since, tries: 0, data };
@@ -358,8 +336,7 @@ impl Talk<'_, '_> {
         if let Some(repaired) = asked.is_at.filter(|_| !asked.leaves) {
             let own_leaf = self.group(|group, _| Ok(group.own_leaf()))?;
             let late = asked.came + SECONDED_WITHIN + turn(&members, own_leaf, &member);
-            let judged = self.judge_repair(&repaired, &asked, late)?;
-            match judged {
+            match self.judge_repair(&repaired, &asked, late)? {
                 Judged::Follow if self.follow_repair()? => return Ok(()),
                 Judged::Follow | Judged::Look => return self.look(row, asked),
                 Judged::Wait => return Ok(()),
@@ -478,10 +455,8 @@ impl Talk<'_, '_> {
     /// Opens the mailbox anew: the relay has to say what it has.
     fn look(&mut self, row: i64, mut asked: Heard) -> Result<(), Error> {
         if asked.looked {
-            // The relay has not answered yet. If it cannot be reached, we look again when it can.
-            if self.link().is_some_and(|link| self.step.live.known(&link).is_some()) {
-                self.step.wake_talk(self.id, self.step.now + LOOK);
-            }
+            // The relay has not answered yet.
+            self.step.wake_talk(self.id, self.step.now + LOOK);
             return Ok(());
         }
         if let Some(link) = self.link() {
@@ -561,7 +536,7 @@ impl Talk<'_, '_> {
         let is_ahead = asked.repair.is_none() && asked.epoch > self.record().epoch;
         // It asked before it knew that it is back. If that is not so, it asks again.
         let is_back = asked.epoch < added_in && self.step.now.saturating_sub(added_at) < JUST_ADDED;
-        if is_ahead || is_back || !is_of_now(asked.at, now) {
+        if is_ahead || is_back {
             return self.settle(row, asked);
         }
         if asked.answered.0 != today {
@@ -569,10 +544,7 @@ impl Talk<'_, '_> {
         }
         // Whoever cannot be reached from here would be out for good.
         let identity = member.credential.identity();
-        let mut can_tell = false;
-        for inbox in self.step.inboxes_of(&identity, &asked.device)? {
-            can_tell |= !self.step.is_down(&inbox.relay.url)?;
-        }
+        let can_tell = !self.step.inboxes_of(&identity, &asked.device)?.is_empty();
         let package = asked.key_package.clone();
         let is_good = self.group(|_, provider| {
             let package = UnverifiedKeyPackage::parse(&package)

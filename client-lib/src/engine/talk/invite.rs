@@ -2,15 +2,14 @@
 //! obligation until the relay has them, or until it is certain that it never will.
 
 use super::Talk;
-use crate::content::{Invitation, Repaired};
-use crate::conversation::heard::heard;
+use crate::content::Invitation;
 use crate::conversation::{Cause, ConversationId, Intent, put_intent};
 use crate::engine::mailbox::Arrival;
 use crate::engine::{Error, Step};
 use crate::identity::{IdentityKey, PersonId};
 use crate::inbox::InboxAddress;
 use crate::outbox::{Errand, Invitee};
-use posthorn_proto::{DeviceId, ReadKey};
+use posthorn_proto::ReadKey;
 
 impl Talk<'_, '_> {
     /// Seals an invitation and puts it into the outbox (rules 11 and 14).
@@ -29,7 +28,6 @@ impl Talk<'_, '_> {
             return self.take_out(&PersonId(invitee.identity), invitee.device);
         };
         let info = self.group(|group, _| Ok(group.info().clone()))?;
-        let repaired = self.led_here(&PersonId::from(&identity), invitee.device)?;
         let invitation = Invitation {
             recipient: (invitee.device, identity),
             inviter: own.card(own.profile.card_version)?,
@@ -41,7 +39,7 @@ impl Talk<'_, '_> {
             seq: arrival.delivery.seq,
             chain: arrival.chain,
             welcome,
-            repaired,
+            repaired: self.record().healing.followed(self.step.now),
         };
         let data = invitation.encode(&own.profile.identity());
         let errand = Errand {
@@ -55,20 +53,13 @@ impl Talk<'_, '_> {
         self.step.post_to_inbox(&inbox, errand)
     }
 
-    /// The repair that led here, as somebody who comes in is to know it: there may be a rival to one of the
-    /// last day; and whoever did not come through it left others where they asked from, however long ago.
-    fn led_here(&mut self, person: &PersonId, device: DeviceId) -> Result<Option<Repaired>, Error> {
-        let healing = &self.record().healing;
-        let (lately, ever) = (healing.followed(self.step.now), healing.followed.map(|(repair, _)| repair));
-        let Some(repair) = ever.filter(|_| lately.is_none()) else { return Ok(lately) };
-        let mut all = heard(self.step.tx, &self.id)?.into_iter();
-        let asked = all.find(|(_, asked)| (asked.person, asked.device) == (*person, device));
-        Ok(asked.filter(|(_, asked)| asked.epoch <= repair.epoch).map(|_| repair))
-    }
-
     /// A device that cannot be reached is no member: who is in the tree and knows nothing of it would keep
     /// every path to it open for ever.
-    pub(in crate::engine) fn take_out(&mut self, person: &PersonId, device: DeviceId) -> Result<(), Error> {
+    pub(in crate::engine) fn take_out(
+        &mut self,
+        person: &PersonId,
+        device: posthorn_proto::DeviceId,
+    ) -> Result<(), Error> {
         let members = self.group(|group, _| group.members())?;
         let found = members.iter().find(|member| {
             PersonId::from(&member.credential.identity()) == *person && member.credential.device() == device

@@ -27,7 +27,6 @@ mod start;
 mod suspend;
 mod wish;
 
-pub(super) use heal::ASKED_WITHIN;
 pub(super) use post::post_request;
 
 use super::mailbox::reading::{Purpose, Reading};

@@ -49,7 +49,7 @@ pub(super) fn help(
 }
 
 /// A repair commit out of mallory's present epoch into that mailbox; merged or not.
-pub(super) fn repair(by: &mut Desk, seen: (u64, Chain), there: MailboxId, merge: bool) -> Vec<u8> {
+fn repair(by: &mut Desk, seen: (u64, Chain), there: MailboxId, merge: bool) -> Vec<u8> {
     by.in_group(&TALK, |group, own, _| {
         let mut rng = ChaCha20Rng::from_seed([there.0[0]; 32]);
         let info = group.info().moved(relay(), there, ReaderSecret::generate(&mut rng));
@@ -70,14 +70,14 @@ pub(super) fn repair(by: &mut Desk, seen: (u64, Chain), there: MailboxId, merge:
     })
 }
 
-pub(super) fn breaks(desk: &mut Desk, cause: Cause) {
+fn breaks(desk: &mut Desk, cause: Cause) {
     let id = desk.find(&TALK).expect("in it");
     desk.step(|step| step.suspend_talk(&id, cause, "test"));
     desk.tick();
 }
 
 /// What this device asks of mallory, from what waits in its outbox.
-pub(super) fn asked_of(desk: &mut Desk, of: &mut Desk) -> Vec<Help> {
+fn asked_of(desk: &mut Desk, of: &mut Desk) -> Vec<Help> {
     let parcels = desk.step(|step| Ok(outbox::inbox_parcels(step.tx)?)).0;
     let profile = of.profile();
     let mut found = Vec::new();
@@ -96,7 +96,7 @@ pub(super) fn asked_of(desk: &mut Desk, of: &mut Desk) -> Vec<Help> {
 }
 
 /// What it asked before is of no interest.
-pub(super) fn forgets_requests(desk: &mut Desk) {
+fn forgets_requests(desk: &mut Desk) {
     desk.step(|step| {
         for (_, mailbox, _) in outbox::inbox_parcels(step.tx)? {
             outbox::remove_all(step.tx, &mailbox)?;
