@@ -9,14 +9,15 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::wire::{PATIENCE, Wire};
 
@@ -254,6 +255,16 @@ impl RelayProcess {
         let fields: Vec<&str> = fields.split(' ').collect();
         let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
         Ok(ticks as f64 / 100.0)
+    }
+
+    /// Waits until the relay has printed this: that takes a moment, or it does so by itself.
+    pub async fn says(&self, words: &str) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        while !self.said().contains(words) {
+            ensure!(begun.elapsed() < PATIENCE, "the relay does not say {words}:\n{}", self.said());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
     }
 
     /// What the relay has printed since it was started, for messages about failures.

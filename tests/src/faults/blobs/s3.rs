@@ -61,16 +61,6 @@ async fn back(relay: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until the log says this: the relay looks at the server by itself, at its start, too.
-async fn told(relay: &RelayProcess, words: &str) -> anyhow::Result<()> {
-    let begun = now();
-    while !relay.said().contains(words) {
-        ensure!(begun.elapsed() < PATIENCE, "the log does not say {words}: {}", relay.said());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    Ok(())
-}
-
 /// Waits until nothing is there that belongs to nobody.
 async fn swept(server: &Seaweed, book: &Book) -> anyhow::Result<()> {
     let begun = now();
@@ -148,10 +138,10 @@ async fn away(run: &Run, program: &Path) -> anyhow::Result<String> {
     relay.restart().await?;
     let answer = relay.connect().await?.ask(Request::Ping).await?;
     ensure!(answer == ServerBody::Done, "messages go on: {answer:?}");
-    told(&relay, "s3.endpoint").await?;
+    relay.says("s3.endpoint").await?;
     server.restart().await?;
     back(relay.address()).await?;
-    told(&relay, "blobs are taken again").await?;
+    relay.says("blobs are taken again").await?;
     let mut http = Http::connect(relay.address()).await?;
     for part in 0..3 {
         ensure!(blob.put(&mut http, part).await?.status == 201, "part {part} can be put");
