@@ -302,11 +302,11 @@ fn an_own_update_makes_no_request_old() {
     let now = bob.now;
     bob.step(|step| {
         step.talk(&id, |talk| {
-            talk.change().leaf_since = now + 1;
+            talk.change().leaf_since = now;
             Ok(())
         })
     });
-    let data = help(&mut mallory, now, 1, vec![1], None);
+    let data = help(&mut mallory, now - 1_000, 1, vec![1], None);
     bob.takes(post(5), seals(&data, &card, post(5)));
     assert_eq!(bob.rows("heard"), 1);
 }
