@@ -1,6 +1,6 @@
 //! The simulation in its short form; `cargo xtask sim --seeds N` plays as many seeds as there is time for.
 
-use posthorn_tests::sim::{LIES, STEPS, Scenario, lie, repair, run};
+use posthorn_tests::sim::{LIES, STEPS, Scenario, gone, lie, repair, run};
 
 #[test]
 fn people_talk_while_much_goes_wrong() {
@@ -17,6 +17,16 @@ fn what_does_not_pass_by_itself_heals() {
     for seed in 1..=2 {
         let healed = repair(seed, false).unwrap_or_else(|error| {
             panic!("seed {seed}: {error}\nreplay: cargo xtask sim --seeds 1 --seed {seed} --profile repair");
+        });
+        assert!(healed.compared > 20, "{healed:?}");
+    }
+}
+
+#[test]
+fn what_lives_at_a_relay_that_is_gone_goes_on_elsewhere() {
+    for seed in 1..=2 {
+        let healed = gone(seed).unwrap_or_else(|error| {
+            panic!("seed {seed}: {error}\nreplay: cargo xtask sim --seeds 1 --seed {seed} --profile gone");
         });
         assert!(healed.compared > 20, "{healed:?}");
     }

@@ -110,6 +110,13 @@ fn thorough(steps: &mut Steps) -> anyhow::Result<()> {
         "replay the seed that it printed: `cargo xtask sim --seeds 1 --seed <seed> --profile repair`",
         seeds.give(&mut heals).current_dir(root()),
     )?;
+    let seeds = SimArguments { seeds: 6, profile: "gone".to_owned(), ..seeds };
+    let mut goes_on = Command::new(built.join("sim"));
+    steps.run(
+        "relay-gone",
+        "replay the seed that it printed: `cargo xtask sim --seeds 1 --seed <seed> --profile gone`",
+        seeds.give(&mut goes_on).current_dir(root()),
+    )?;
     steps.run(
         "faults",
         "run the program that failed alone, with the seed that it printed: `cargo xtask faults <program> --seed <seed>`",

@@ -43,6 +43,8 @@ causes! {
     Lapsed "LAPSED",
     /// The mailbox is gone from the relay.
     MailboxGone "MAILBOX_GONE",
+    /// The relay has not answered for days, while our own did.
+    RelayGone "RELAY_GONE",
     /// The relay says that we were removed, and the commit that says so is not to be had any more.
     Evicted "EVICTED",
     /// A commit removed us.

@@ -12,6 +12,8 @@ const REQUESTS: usize = 4;
 const ANSWERED_WITHIN: u64 = 10 * 60_000;
 /// Rivals find out within this time where others are, milliseconds.
 const ALONE_FOR: u64 = 10 * 60_000;
+/// What was said so long before may have been said since, by clocks that differ, milliseconds.
+const SKEW: u64 = 3600 * 1000;
 /// Repairs of one trouble are made within this time, milliseconds.
 const RIVALS_WITHIN: u64 = 24 * 3600 * 1000;
 
@@ -30,6 +32,7 @@ impl Cause {
     pub(crate) fn remedy(self) -> Option<Remedy> {
         match self {
             Self::MailboxGone
+            | Self::RelayGone
             | Self::RelayRolledBack
             | Self::KeyMismatch
             | Self::BadTurn
@@ -89,6 +92,10 @@ pub(crate) struct Healing {
     /// all go on.
     #[serde(default)]
     pub(crate) here: Vec<PersonId>,
+    /// When this device found that it was away for longer than inboxes keep what is left there, so that it
+    /// may have missed where the others went, unix milliseconds; 0 = it was not, or has found them.
+    #[serde(default)]
+    pub(crate) lost_touch: u64,
 }
 
 /// A request for a way back.
@@ -132,18 +139,31 @@ impl Healing {
     /// places at once, and only says so by speaking in one of them.
     pub(crate) fn look_for(&mut self, others: Vec<PersonId>, here: Vec<PersonId>) {
         (self.sought, self.here) = (Some(others).filter(|others| !others.is_empty()), here);
+        self.lost_touch = 0;
+    }
+
+    /// The others may have gone on elsewhere long ago, and what they said of it is not to be had any more.
+    pub(crate) fn lose_touch(&mut self, others: Vec<PersonId>, now: u64) {
+        self.look_for(others, Vec::new());
+        self.lost_touch = now;
+    }
+
+    /// Whether this device still looks for those with whom it lost touch.
+    pub(crate) fn has_lost_touch(&self) -> bool {
+        self.lost_touch > 0 && !self.are_enough()
     }
 
     /// When there can be no rival any more, and others are here, nobody is looked for.
     pub(crate) fn end_search(&mut self, now: u64) {
-        if self.sought.is_some() && self.followed(now).is_none() && !self.is_alone() {
-            (self.sought, self.here) = (None, Vec::new());
+        if self.sought.is_some() && !self.is_new_here(now) && !self.is_alone() {
+            (self.sought, self.here, self.lost_touch) = (None, Vec::new(), 0);
         }
     }
 
-    /// Somebody speaks here.
-    pub(crate) fn is_here(&mut self, person: PersonId) {
-        let counts = self.sought.as_ref().is_some_and(|others| others.contains(&person));
+    /// Somebody speaks here, or did at that time, unix milliseconds.
+    pub(crate) fn is_here(&mut self, person: PersonId, at: u64) {
+        let is_sought = self.sought.as_ref().is_some_and(|others| others.contains(&person));
+        let counts = is_sought && at.saturating_add(SKEW) >= self.lost_touch;
         if counts && !self.are_enough() && !self.here.contains(&person) {
             self.here.push(person);
             self.alone_until = 0;
@@ -153,7 +173,7 @@ impl Healing {
     /// Somebody asks from elsewhere, or says to be there. Of who has lapsed here it cannot be told apart, but
     /// on the day of a repair.
     pub(crate) fn is_elsewhere(&mut self, person: &PersonId, now: u64) {
-        if self.followed(now).is_some() {
+        if self.is_new_here(now) {
             self.here.retain(|here| here != person);
         }
     }
@@ -165,7 +185,12 @@ impl Healing {
 
     /// Whether others may go on elsewhere: for as long as there may be rivals; of whoever is alone, for ever.
     pub(crate) fn is_unsure(&self, now: u64) -> bool {
-        self.is_alone() || (!self.are_enough() && self.followed(now).is_some())
+        self.is_alone() || (!self.are_enough() && self.is_new_here(now))
+    }
+
+    /// Whether a repair led here within a day, or this device has come back within one after a long time.
+    fn is_new_here(&self, now: u64) -> bool {
+        self.followed(now).is_some() || (self.lost_touch > 0 && now.abs_diff(self.lost_touch) < RIVALS_WITHIN)
     }
 
     fn are_enough(&self) -> bool {
@@ -177,7 +202,12 @@ impl Healing {
         self.followed.is_none_or(|(_, at)| now.abs_diff(at) >= ALONE_FOR)
     }
 
-    /// The repair by which this device came to where it is, as long as there may be rivals of it.
+    /// The repair by which this device came to where it is: what tells this place from others.
+    pub(crate) fn led_by(&self) -> Option<Repaired> {
+        self.followed.map(|(repaired, _)| repaired)
+    }
+
+    /// Likewise, as long as there may be rivals of it.
     pub(crate) fn followed(&self, now: u64) -> Option<Repaired> {
         recent(self.followed, now)
     }
@@ -190,7 +220,7 @@ impl Healing {
     /// Takes the requests that are not to be answered any more: all may be while we wait, and for a while
     /// after one was, because others may have begun to answer another.
     pub(crate) fn take_closed(&mut self, waits: bool, now: u64) -> Vec<Asked> {
-        if waits || self.lost_to(now).is_some() || self.is_alone() {
+        if waits || self.lost_to(now).is_some() || self.is_alone() || self.has_lost_touch() {
             return Vec::new();
         }
         self.asked.extract_if(.., |asked| now.saturating_sub(asked.at) >= ANSWERED_WITHIN).collect()
@@ -213,10 +243,10 @@ mod tests {
         let mut healing = Healing { followed: Some((of(0), HOUR)), alone_until: HOUR, ..Healing::default() };
         assert!(!healing.is_unsure(HOUR), "nobody is looked for");
         healing.look_for([1, 2, 3].map(person).to_vec(), vec![]);
-        healing.is_here(person(9));
+        healing.is_here(person(9), 0);
         assert!(healing.is_alone() && healing.is_unsure(HOUR) && healing.alone_until > 0, "a newcomer");
-        healing.is_here(person(1));
-        healing.is_here(person(1));
+        healing.is_here(person(1), 0);
+        healing.is_here(person(1), 0);
         assert!(
             !healing.is_alone() && healing.is_unsure(HOUR) && healing.alone_until == 0,
             "and the others?"
@@ -224,8 +254,8 @@ mod tests {
         assert!(!healing.is_unsure(HOUR + RIVALS_WITHIN), "there is no rival any more");
         healing.is_elsewhere(&person(1), HOUR);
         assert!(healing.is_alone() && healing.is_unsure(HOUR + RIVALS_WITHIN), "whoever is alone asks on");
-        healing.is_here(person(2));
-        healing.is_here(person(3));
+        healing.is_here(person(2), 0);
+        healing.is_here(person(3), 0);
         assert!(!healing.is_unsure(HOUR));
         healing.is_elsewhere(&person(2), HOUR);
         assert!(healing.is_unsure(HOUR), "one has gone");
@@ -236,6 +266,28 @@ mod tests {
         assert!(healing.sought.is_none() && !healing.is_alone());
         healing.look_for(vec![person(1)], vec![person(1)]);
         assert!(!healing.is_unsure(HOUR), "there is nobody else");
+    }
+
+    #[test]
+    fn whoever_lost_touch_is_taken_in_anywhere_until_others_are_heard() {
+        let (person, back) = (|number: u8| PersonId([number; 32]), 100 * HOUR);
+        let mut healing = Healing { followed: Some((of(1), HOUR)), ..Healing::default() };
+        healing.lose_touch([1, 2, 3].map(person).to_vec(), back);
+        assert!(healing.is_alone() && healing.has_lost_touch() && healing.is_unsure(back));
+        assert!(healing.leads_on(Some(of(3)), false, back) && healing.leads_on(None, false, back));
+        healing.is_here(person(1), back - 2 * HOUR);
+        assert!(healing.is_alone(), "that was said before");
+        healing.is_here(person(1), back);
+        assert!(healing.has_lost_touch() && healing.is_unsure(back) && !healing.is_alone());
+        assert_eq!(healing.take_closed(false, 2 * back), [], "answers may still come");
+        healing.is_elsewhere(&person(1), back);
+        assert!(healing.is_alone(), "and went");
+        healing.is_here(person(2), back);
+        healing.is_here(person(3), back);
+        assert!(!healing.has_lost_touch() && !healing.is_unsure(back), "two are here");
+        healing.is_elsewhere(&person(2), back);
+        healing.end_search(back + RIVALS_WITHIN);
+        assert_eq!((healing.sought, healing.lost_touch), (None, 0), "and one is enough after a day");
     }
 
     #[test]

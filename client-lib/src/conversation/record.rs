@@ -260,6 +260,13 @@ impl Conversation {
         }
     }
 
+    /// Since when it is where it is at the latest, as far as this device knows, unix milliseconds.
+    pub(crate) fn here_since(&self) -> u64 {
+        let repaired = self.healing.followed.map_or(0, |(_, at)| at);
+        let moved = self.moves.0 * 24 * 3600 * 1000;
+        self.came.max(repaired).max(moved)
+    }
+
     /// Whether it moved to a relay that this device does not use, and the person was not asked yet.
     pub(crate) fn awaits_consent(&self) -> bool {
         matches!(&self.state, ConversationState::Suspended(why) if why.cause == Cause::ForeignRelay)

@@ -20,6 +20,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema/0103_route.sql"),
     include_str!("schema/0104_heard.sql"),
     include_str!("schema/0105_again.sql"),
+    include_str!("schema/0106_down.sql"),
 ];
 
 /// Brings the tables of an open database to what this version knows, and writes `also`, all in one

@@ -1,10 +1,10 @@
-//! `cargo xtask sim --seeds N [--seed S] [--profile plain|hostile|repair]`: plays the simulation for many
-//! seeds. The last line is `N passed, M failed`.
+//! `cargo xtask sim --seeds N [--seed S] [--profile plain|hostile|repair|gone]`: plays the simulation for
+//! many seeds. The last line is `N passed, M failed`.
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use posthorn_tests::sim::{LIES, STEPS, Scenario, lie, repair, run, siege};
+use posthorn_tests::sim::{LIES, STEPS, Scenario, gone, lie, repair, run, siege};
 
 /// Deterministic simulation of devices, a relay, and a network on which much goes wrong.
 #[derive(Parser)]
@@ -19,8 +19,8 @@ struct Args {
     /// some minutes.
     #[arg(long, default_value_t = 20)]
     rounds: u32,
-    /// What is played: people while much goes wrong, a siege by all who mean harm, or what does not pass by
-    /// itself and is repaired.
+    /// What is played: people while much goes wrong, a siege by all who mean harm, what does not pass by
+    /// itself and is repaired, or a relay that is gone for days.
     #[arg(long, value_enum, default_value_t = Profile::Plain)]
     profile: Profile,
     /// With `--profile repair`: nobody can be asked for help, so that a seed has to fail to pass.
@@ -33,6 +33,7 @@ enum Profile {
     Plain,
     Hostile,
     Repair,
+    Gone,
 }
 
 fn main() -> ExitCode {
@@ -58,6 +59,9 @@ fn main() -> ExitCode {
                 (false, result) => result,
             };
             count(format!("repair, seed {seed}"), format!("{replay} --profile repair"), result);
+        } else if args.profile == Profile::Gone {
+            let result = caught(move || gone(seed)).map(|healed| format!("{healed:?}"));
+            count(format!("gone, seed {seed}"), format!("{replay} --profile gone"), result);
         } else if args.profile == Profile::Plain {
             let result = caught(move || run(Scenario::Talk, seed)).map(|report| format!("{report:?}"));
             count(format!("talk, seed {seed}"), replay, result);

@@ -9,6 +9,8 @@
 use std::collections::BTreeSet;
 
 use posthorn_client::conversation::{Cause, ConversationState, GroupId};
+use posthorn_client::engine::Command;
+use posthorn_client::identity::PersonId;
 use posthorn_proto::KeyHash;
 use posthorn_proto::frame::Request;
 use rand::rngs::StdRng;
@@ -18,8 +20,8 @@ use super::check::history_of;
 use super::scenario::{move_here, people, say, start};
 use super::world::{Faults, World};
 
-const NAMES: [&str; 6] = ["alice", "bob", "carol", "dave", "eve", "frank"];
-const DAY: u64 = 24 * 3600 * 1000;
+pub(super) const NAMES: [&str; 6] = ["alice", "bob", "carol", "dave", "eve", "frank"];
+pub(super) const DAY: u64 = 24 * 3600 * 1000;
 /// What is not healed within this long is not healed, milliseconds.
 const HEALED_WITHIN: u64 = 2 * DAY;
 /// Where nobody can be asked it never is, and every device goes on asking: that is not waited for as long.
@@ -41,23 +43,23 @@ pub struct Healed {
 }
 
 /// A text, who said it, and who need not have it.
-struct Sent {
-    by: usize,
+pub(super) struct Sent {
+    pub(super) by: usize,
     text: String,
     /// They were away for too long when it was said, or forgot it when they were put back.
-    not_for: BTreeSet<usize>,
+    pub(super) not_for: BTreeSet<usize>,
 }
 
-struct Story {
-    world: World,
-    rng: StdRng,
-    group: GroupId,
-    count: usize,
-    sent: Vec<Sent>,
-    healed: Healed,
+pub(super) struct Story {
+    pub(super) world: World,
+    pub(super) rng: StdRng,
+    pub(super) group: GroupId,
+    pub(super) count: usize,
+    pub(super) sent: Vec<Sent>,
+    pub(super) healed: Healed,
     said: u32,
     /// What happened, for whoever looks for the reason of a failure.
-    log: Vec<String>,
+    pub(super) log: Vec<String>,
 }
 
 /// Plays it. With `helpless` nothing is left in inboxes, so that nobody can be asked: the same seeds fail.
@@ -68,8 +70,7 @@ pub fn repair(seed: u64, helpless: bool) -> Result<Healed, String> {
     people(&mut world, &NAMES[..count])?;
     let group = start(&mut world, "garden", &NAMES[1..count])?;
     world.mute_inboxes = helpless;
-    let mut story =
-        Story { world, rng, group, count, sent: Vec::new(), healed: Healed::default(), said: 0, log: vec![] };
+    let mut story = Story::new(world, rng, group, count);
     for _ in 0..3 {
         story.talk(4);
     }
@@ -94,8 +95,12 @@ pub fn repair(seed: u64, helpless: bool) -> Result<Healed, String> {
 }
 
 impl Story {
+    pub(super) fn new(world: World, rng: StdRng, group: GroupId, count: usize) -> Self {
+        Self { world, rng, group, count, sent: Vec::new(), healed: Healed::default(), said: 0, log: vec![] }
+    }
+
     /// Some of them say something; who is asked, in what order, is the seed's.
-    fn talk(&mut self, times: u32) {
+    pub(super) fn talk(&mut self, times: u32) {
         for _ in 0..times {
             let by = self.rng.random_range(0..self.count);
             let text = format!("{} says {}", NAMES[by], self.said);
@@ -116,10 +121,10 @@ impl Story {
         let device = self.rng.random_range(0..self.count);
         Ok(match self.rng.random_range(0..7) {
             0 => {
-                self.world.keep_relay();
+                self.world.keep_relay(0);
                 self.talk(4);
                 self.world.run(300);
-                self.world.restore_relay();
+                self.world.restore_relay(0);
                 "the relay went back to an older copy".to_owned()
             }
             1 => {
@@ -168,11 +173,11 @@ impl Story {
     fn restore_without(&mut self, device: usize) {
         self.world.run(600);
         self.world.go_away(device);
-        self.world.keep_relay();
+        self.world.keep_relay(0);
         self.talk_without(device);
         self.talk_without(device);
         self.world.run(600);
-        self.world.restore_relay();
+        self.world.restore_relay(0);
         for _ in 0..40 {
             self.world.wait(30_000);
             self.world.run(100);
@@ -199,7 +204,7 @@ impl Story {
     }
 
     /// What a device has not read by now it need not read later.
-    fn excuse(&mut self, device: usize) {
+    pub(super) fn excuse(&mut self, device: usize) {
         let entries = history_of(&mut self.world, device, self.group);
         for sent in &mut self.sent {
             if !entries.iter().any(|entry| entry.text() == Some(&sent.text)) {
@@ -234,7 +239,7 @@ impl Story {
     }
 
     /// Runs until everybody goes on and nothing is left to do.
-    fn go_on(&mut self, after: &str) -> Result<(), String> {
+    pub(super) fn go_on(&mut self, after: &str) -> Result<(), String> {
         self.world.faults = Faults::NONE;
         let within = if self.world.mute_inboxes { HOPELESS_AFTER } else { HEALED_WITHIN };
         let until = self.world.now + within;
@@ -247,6 +252,7 @@ impl Story {
                 continue;
             }
             if !self.is_well() {
+                self.agree();
                 well_since = None;
                 continue;
             }
@@ -268,6 +274,24 @@ impl Story {
             })
             .collect();
         Err(format!("{after}: it does not heal: {states:?}"))
+    }
+
+    /// Everybody agrees to go where the conversation is, if that is a relay that they have not used.
+    pub(super) fn agree(&mut self) {
+        for device in 0..self.count {
+            for one in self.world.conversations(device) {
+                let is_asked = match &one.state {
+                    ConversationState::Invited => true,
+                    ConversationState::Suspended(why) => why.cause == Cause::ForeignRelay,
+                    _ => false,
+                };
+                if is_asked {
+                    let conversation = one.id;
+                    let accept = |reply| Command::Accept { conversation, foreign_relay: true, reply };
+                    self.world.command(device, accept);
+                }
+            }
+        }
     }
 
     fn is_well(&mut self) -> bool {
@@ -294,7 +318,7 @@ impl Story {
                 return Err(format!("{name} has the conversation {} times", all.len()));
             }
             let one = all.remove(0);
-            let mut members: Vec<String> = one.members.iter().map(|one| one.handle.clone()).collect();
+            let mut members: Vec<PersonId> = one.members.iter().map(|one| one.person).collect();
             members.sort();
             seen.push((one.epoch, members));
         }
@@ -314,7 +338,7 @@ impl Story {
     }
 
     /// What was said is there for everybody, once.
-    fn everything_is_there(&mut self) -> Result<(), String> {
+    pub(super) fn everything_is_there(&mut self) -> Result<(), String> {
         for (device, name) in NAMES.iter().enumerate().take(self.count) {
             let entries = history_of(&mut self.world, device, self.group);
             for sent in &self.sent {

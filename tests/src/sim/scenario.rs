@@ -58,10 +58,16 @@ pub(super) fn text(words: &str) -> Said {
 
 /// Makes devices with accounts.
 pub(super) fn people(world: &mut World, names: &[&str]) -> Result<(), String> {
-    for name in names {
+    let first: Vec<_> = names.iter().map(|name| (*name, 0)).collect();
+    people_at(world, &first)
+}
+
+/// Likewise, each at a relay.
+pub(super) fn people_at(world: &mut World, names: &[(&str, usize)]) -> Result<(), String> {
+    for (name, relay) in names {
         let device = world.add_device(name);
         let slot = world.command(device, |reply| Command::Register {
-            relay: relay_url(),
+            relay: relay_url(*relay),
             handle: handle(name),
             invite: String::new(),
             reply,
@@ -74,6 +80,11 @@ pub(super) fn people(world: &mut World, names: &[&str]) -> Result<(), String> {
 /// Starts a conversation of the first with the others, and waits until it stands.
 pub(super) fn start(world: &mut World, name: &str, others: &[&str]) -> Result<GroupId, String> {
     let members = others.iter().map(|other| contact(other)).collect();
+    start_with(world, name, members)
+}
+
+/// Likewise with people of any relays.
+pub(super) fn start_with(world: &mut World, name: &str, members: Vec<Who>) -> Result<GroupId, String> {
     let name = name.to_owned();
     let slot = world.command(0, |reply| Command::Start { id: None, name, members, again: true, reply });
     match world.answered(0, &slot)? {

@@ -7,7 +7,7 @@ use posthorn_client::conversation::{Cause, ConversationId, GroupId};
 use posthorn_client::engine::{
     Command, ConversationSummary, Effect, Error, Input, Link, LinkId, Reply, SyncState,
 };
-use posthorn_client::identity::PersonId;
+use posthorn_client::identity::{PersonId, RelayUrl};
 use posthorn_proto::frame::{ClientFrame, Request, ServerFrame};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -73,7 +73,10 @@ pub(super) struct World {
     pub(super) is_skewed: bool,
     pub(super) tamper: Option<Tamper>,
     pub(super) patch: Option<Patch>,
-    relay: SimRelay,
+    /// Where devices can be, by number.
+    relays: Vec<SimRelay>,
+    /// Those that cannot be reached.
+    dead: BTreeSet<usize>,
     wires: BTreeMap<Wire, Flow>,
     pub(super) watch: Watch,
     folder: tempfile::TempDir,
@@ -94,9 +97,10 @@ impl World {
         // Memory file systems make fsync free; whether a disk keeps its word is not what is simulated.
         let memory = std::path::Path::new("/dev/shm");
         let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        let relay = SimRelay::new(now, &mut rng);
+        let relays = vec![SimRelay::new(now, &mut rng)];
         Self {
-            relay,
+            relays,
+            dead: BTreeSet::new(),
             rng,
             now,
             devices: Vec::new(),
@@ -112,6 +116,18 @@ impl World {
             first: BTreeMap::new(),
             steps: 0,
         }
+    }
+
+    /// One more relay; its number.
+    pub(super) fn add_relay(&mut self) -> usize {
+        self.relays.push(SimRelay::new(self.now, &mut self.rng));
+        self.relays.len() - 1
+    }
+
+    /// The relay at the other end of a connection.
+    fn relay_of(&mut self, wire: &Wire) -> &mut SimRelay {
+        let number = number_of(&wire.1);
+        &mut self.relays[number]
     }
 
     pub(super) fn add_device(&mut self, name: &str) -> usize {
@@ -202,10 +218,11 @@ impl World {
             match effect {
                 Effect::Connect(link) => {
                     let wire = (device, link.clone());
-                    if self.away.contains(&device) || self.happens(self.faults.refused) {
+                    let is_dead = self.dead.contains(&number_of(&link));
+                    if is_dead || self.away.contains(&device) || self.happens(self.faults.refused) {
                         self.input(device, Input::Disconnected(link, "refused".to_owned()));
                     } else {
-                        self.relay.connect(&wire);
+                        self.relay_of(&wire).connect(&wire);
                         self.wires.insert(wire, Flow::default());
                         self.input(device, Input::Connected(link));
                     }
@@ -239,7 +256,7 @@ impl World {
     fn cut(&mut self, wire: &Wire) {
         if self.wires.remove(wire).is_some() {
             self.watch.ended(wire);
-            self.relay.disconnect(wire);
+            self.relay_of(wire).disconnect(wire);
             self.input(wire.0, Input::Disconnected(wire.1.clone(), "cut".to_owned()));
         }
     }
@@ -256,7 +273,7 @@ impl World {
         for wire in gone {
             self.wires.remove(&wire);
             self.watch.ended(&wire);
-            self.relay.disconnect(&wire);
+            self.relay_of(&wire).disconnect(&wire);
         }
     }
 
@@ -288,10 +305,11 @@ impl World {
 
     /// Somebody from anywhere says this to the relay, on a connection of its own.
     pub(super) fn outsider(&mut self, request: Request) {
-        let wire = (usize::MAX, LinkId { relay: relay_url(), link: Link::Post });
-        self.relay.connect(&wire);
-        self.relay.take(&wire, ClientFrame { request: 1, body: request }.encode());
-        self.relay.disconnect(&wire);
+        let wire = (usize::MAX, LinkId { relay: relay_url(0), link: Link::Post });
+        let relay = self.relay_of(&wire);
+        relay.connect(&wire);
+        relay.take(&wire, ClientFrame { request: 1, body: request }.encode());
+        relay.disconnect(&wire);
     }
 
     /// A device has no network from now on.
@@ -305,19 +323,40 @@ impl World {
         self.away.remove(&device);
     }
 
-    /// Keeps a copy of the relay's store, for [`World::restore_relay`].
-    pub(super) fn keep_relay(&mut self) {
-        self.relay.keep();
+    /// Keeps a copy of a relay's store, for [`World::restore_relay`].
+    pub(super) fn keep_relay(&mut self, relay: usize) {
+        self.relays[relay].keep();
     }
 
-    /// The relay's store is put back to the copy, and starts a new life.
-    pub(super) fn restore_relay(&mut self) {
-        let wires: Vec<Wire> = self.wires.keys().cloned().collect();
-        self.wires.clear();
-        wires.iter().for_each(|wire| self.watch.ended(wire));
-        self.relay.restore(&mut self.rng);
+    /// A relay's store is put back to the copy, and starts a new life.
+    pub(super) fn restore_relay(&mut self, relay: usize) {
+        let rng = &mut self.rng;
+        self.relays[relay].restore(rng);
+        self.lose_relay(relay, "the relay is restored");
+    }
+
+    /// A relay cannot be reached any more.
+    pub(super) fn kill_relay(&mut self, relay: usize) {
+        self.dead.insert(relay);
+        self.lose_relay(relay, "the relay is gone");
+    }
+
+    /// It can be again, and its operator has confirmed its clock, as its log asks for.
+    pub(super) fn revive_relay(&mut self, relay: usize) {
+        self.dead.remove(&relay);
+        self.relays[relay].set_clock(0, true);
+    }
+
+    /// Every connection to a relay ends.
+    fn lose_relay(&mut self, relay: usize, why: &str) {
+        let there = |wire: &&Wire| number_of(&wire.1) == relay;
+        let wires: Vec<Wire> = self.wires.keys().filter(there).cloned().collect();
+        for wire in &wires {
+            self.wires.remove(wire);
+            self.watch.ended(wire);
+        }
         for wire in wires {
-            self.input(wire.0, Input::Disconnected(wire.1, "the relay is restored".to_owned()));
+            self.input(wire.0, Input::Disconnected(wire.1, why.to_owned()));
         }
     }
 
@@ -327,7 +366,7 @@ impl World {
         let talk = last.into_iter().find(|mailbox| self.watch.turned.contains_key(mailbox));
         let Some(mailbox) = talk else { return };
         for lock in self.watch.turned[&mailbox].iter().rev() {
-            if self.relay.destroy(mailbox, *lock) {
+            if self.relays.iter().any(|relay| relay.destroy(mailbox, *lock)) {
                 return;
             }
         }
@@ -352,20 +391,24 @@ impl World {
     }
 
     fn crash_relay(&mut self) {
-        let wires: Vec<Wire> = self.wires.keys().cloned().collect();
-        self.wires.clear();
-        wires.iter().for_each(|wire| self.watch.ended(wire));
-        self.relay.restart(&mut self.rng);
-        for wire in wires {
-            self.input(wire.0, Input::Disconnected(wire.1, "the relay died".to_owned()));
-        }
+        let relay = self.any_relay();
+        let rng = &mut self.rng;
+        self.relays[relay].restart(rng);
+        self.lose_relay(relay, "the relay died");
+    }
+
+    /// One of them. Where there is one alone, nothing is drawn.
+    fn any_relay(&mut self) -> usize {
+        let count = self.relays.len();
+        if count == 1 { 0 } else { self.rng.random_range(0..count) }
     }
 
     /// One step of the schedule. Returns false if nothing was on its way, so that time had to pass.
     pub(super) fn step(&mut self) -> bool {
         self.steps += 1;
         self.go_wrong();
-        for (wire, frame) in self.relay.outgoing() {
+        let frames: Vec<_> = self.relays.iter_mut().flat_map(SimRelay::outgoing).collect();
+        for (wire, frame) in frames {
             if let Some(flow) = self.wires.get_mut(&wire) {
                 flow.to_device.push_back(frame);
             }
@@ -416,7 +459,10 @@ impl World {
                 self.devices[device].set_clock(ahead);
                 self.input_tick(device);
             }
-            _ => self.relay.set_clock(ahead, self.rng.random()),
+            _ => {
+                let relay = self.any_relay();
+                self.relays[relay].set_clock(ahead, self.rng.random());
+            }
         }
     }
 
@@ -426,7 +472,7 @@ impl World {
         let to_relay = !flow.to_relay.is_empty() && (flow.to_device.is_empty() || self.rng.random_bool(0.5));
         if to_relay {
             if let Some(frame) = flow.to_relay.pop_front() {
-                self.relay.take(wire, frame);
+                self.relay_of(wire).take(wire, frame);
             }
             return;
         }
@@ -457,7 +503,7 @@ impl World {
 
     fn set_time(&mut self, now: u64) {
         self.now = now;
-        self.relay.set_time(now);
+        self.relays.iter().for_each(|relay| relay.set_time(now));
     }
 
     /// Runs until a command is answered.
@@ -530,7 +576,17 @@ impl World {
     }
 }
 
-/// The one relay's URL.
-pub(super) fn relay_url() -> posthorn_client::identity::RelayUrl {
-    posthorn_client::identity::RelayUrl::parse("ws://127.0.0.1:4100").expect("a relay's URL")
+/// The port of the first relay; the others follow.
+const PORT: usize = 4100;
+
+/// A relay's URL.
+pub(super) fn relay_url(relay: usize) -> RelayUrl {
+    RelayUrl::parse(&format!("ws://127.0.0.1:{}", PORT + relay)).expect("a relay's URL")
+}
+
+/// The number of the relay that a connection leads to.
+fn number_of(link: &LinkId) -> usize {
+    let port =
+        link.relay.as_str().rsplit(':').next().and_then(|port| port.trim_end_matches('/').parse().ok());
+    port.map_or(0, |port: usize| port - PORT)
 }

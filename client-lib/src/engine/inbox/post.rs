@@ -7,9 +7,11 @@ use posthorn_proto::frame::Refusal;
 use posthorn_proto::{DeviceId, ErrorCode, MailboxId};
 use rand::Rng as _;
 
-use crate::conversation::Cause;
+use crate::content::{Help, InboxMessage};
+use crate::conversation::{Cause, Conversation};
 use crate::engine::link::request::{Pending, is_passing};
 use crate::engine::link::{LONGEST_ADVICE, LinkState};
+use crate::engine::talk::ASKED_WITHIN;
 use crate::engine::{Effect, Error, Link, LinkId, Step, people};
 use crate::identity::{IdentityKey, RelayUrl};
 use crate::inbox::InboxAddress;
@@ -21,6 +23,14 @@ const LATER: std::ops::Range<u64> = 100..1_000;
 const FULL_PAUSE: u64 = 10 * 60 * 1000;
 /// An invitation that could not be left for this long is given up, milliseconds: 7 days.
 const GIVE_UP_AFTER: u64 = 7 * 24 * 3600 * 1000;
+
+/// The request for a way back that an errand carries, if it is one.
+fn request_in(errand: &Errand) -> Option<Help> {
+    match InboxMessage::decode(&errand.data).ok()? {
+        InboxMessage::Help(help) => help.verify().ok(),
+        _ => None,
+    }
+}
 
 impl Step<'_> {
     /// Seals something to an inbox and puts it into the outbox.
@@ -128,16 +138,48 @@ impl Step<'_> {
             return Ok(());
         }
         outbox::remove(self.tx, row)?;
-        if refusal.code == Some(ErrorCode::PostIdTime)
-            && self.now.saturating_sub(errand.since) < GIVE_UP_AFTER
-        {
+        let waited = self.now.saturating_sub(errand.since);
+        // It waited for a relay that was gone.
+        let anew = if waited >= ASKED_WITHIN { self.asked_anew(&errand)? } else { None };
+        if refusal.code == Some(ErrorCode::PostIdTime) && (waited < GIVE_UP_AFTER || anew.is_some()) {
             // Whoever finds the same invitation twice follows it once.
             self.correct_time(link, refusal);
+            let errand = anew.unwrap_or_else(|| errand.clone());
             if let Some(inbox) = self.others_inbox(&errand, |inbox| inbox.mailbox == mailbox)? {
                 return self.post_to_inbox(&inbox, errand);
             }
         }
         self.try_other_inbox(mailbox, errand, &refusal.message)
+    }
+
+    /// Whether a request is to be left in an inbox beside what waits for it. Of a device only the latest
+    /// counts, so that it takes the place of an earlier one; but for one that came with the repair which led
+    /// it to where it still is: that says more.
+    pub(in crate::engine) fn makes_room(&mut self, inbox: &MailboxId, new: &Help) -> Result<bool, Error> {
+        for (row, parcel) in outbox::all(self.tx, inbox)? {
+            let Parcel::Inbox { errand, .. } = parcel else { continue };
+            let same = |old: &Help| (old.group, old.device) == (new.group, new.device);
+            let Some(old) = request_in(&errand).filter(same) else { continue };
+            if old.repair.is_some() && new.repair.is_none() && old.is_at() == new.is_at() {
+                return Ok(false);
+            }
+            outbox::remove(self.tx, row)?;
+        }
+        Ok(true)
+    }
+
+    /// A request of ours, made anew if it is still of use: it brings a repair, or may still be answered.
+    fn asked_anew(&mut self, errand: &Errand) -> Result<Option<Errand>, Error> {
+        let Some(mut help) = request_in(errand) else { return Ok(None) };
+        self.flush()?;
+        let mut all = Conversation::all(self.tx)?.into_iter();
+        let ours = all.find(|(_, record)| record.group == help.group && record.is_read());
+        if help.repair.is_none() && ours.is_none_or(|(_, record)| record.healing.asked.is_empty()) {
+            return Ok(None);
+        }
+        help.at = self.relay_now();
+        let data = help.encode(&self.own()?.profile.identity());
+        Ok(Some(Errand { since: self.now, data, ..errand.clone() }))
     }
 
     /// An inbox of the device that an errand is for.

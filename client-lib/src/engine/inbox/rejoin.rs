@@ -1,14 +1,14 @@
 //! The answer to a request for a way back: an invitation that uses the key package which this device sent
 //! with it. That is our own word, so it continues the conversation that asked, under its history (rule 27).
 
-use crate::content::{Invitation, Receipt};
-use crate::conversation::healing::Healing;
+use crate::content::{Invitation, Receipt, Repaired};
+use crate::conversation::healing::{Asked, Healing};
 use crate::conversation::invited::{Held, Invited, hold_invited};
 use crate::conversation::{Cause, Conversation, ConversationId, ConversationState, Notice};
 use crate::engine::mailbox::reading::{Purpose, Reading};
 use crate::engine::talk::Talk;
 use crate::engine::{Error, Step, people};
-use crate::group::{PendingJoin, Provider};
+use crate::group::{Member, PendingJoin, Provider};
 use crate::identity::PersonId;
 
 use super::invitation::{Declined, UPDATE_WITHIN, fits};
@@ -93,7 +93,7 @@ impl Step<'_> {
                 && record.has(&inviter, now)
                 && record.state == ConversationState::Active
                 && record.mailbox != invitation.mailbox
-                && record.healing.followed(now).is_some()
+                && record.healing.followed.is_some()
         };
         let all = Conversation::all(self.tx)?;
         for (id, _) in all.iter().filter(|(_, record)| goes_on(record)) {
@@ -124,6 +124,23 @@ impl Step<'_> {
 }
 
 impl Talk<'_, '_> {
+    /// Whether an answer leads to where this device can go on, and not back.
+    fn is_way_on(&self, invitation: &Invitation, join: &PendingJoin<'_>, above: u64) -> Result<(), Declined> {
+        fits(invitation, join)?;
+        let declined = |text: &str| Err(Declined::new(Cause::BadInvitation, text));
+        let (record, repaired) = (self.record(), invitation.repaired_before(join.epoch()));
+        // What waits for the person's consent may be somebody's fork: whoever else answers is heard, too.
+        let is_stale =
+            repaired == record.healing.led_by() && join.epoch() <= record.epoch && !record.awaits_consent();
+        if join.epoch() <= above || is_stale {
+            return declined("it leads back to an earlier epoch");
+        }
+        if !record.healing.leads_on(repaired, record.is_suspended(), self.step.now) {
+            return declined("it leads to where a repair has lost");
+        }
+        Ok(())
+    }
+
     /// Takes the place of our old seat in the group by a new one. An outer error, and a refusal, are to be
     /// rolled back.
     fn come_back(&mut self, invitation: &Invitation) -> Result<Result<(), Declined>, Error> {
@@ -145,19 +162,10 @@ impl Talk<'_, '_> {
             return declined("it answers no request of ours");
         };
         let answered = asked.remove(place);
-        if let Err(declined) = fits(invitation, &join) {
+        if let Err(declined) = self.is_way_on(invitation, &join, answered.above) {
             return Ok(Err(declined));
         }
-        let (healing, now) = (&self.record().healing, self.step.now);
-        let repaired = invitation.repaired_before(join.epoch());
-        let is_stale = repaired == healing.followed(now) && join.epoch() <= self.record().epoch;
-        if join.epoch() <= answered.above || is_stale {
-            return declined("it leads back to an earlier epoch");
-        }
-        let waits = self.record().is_suspended();
-        if !healing.leads_on(repaired, waits, now) {
-            return declined("it leads to where a repair has lost");
-        }
+        let (repaired, waits) = (invitation.repaired_before(join.epoch()), self.record().is_suspended());
         let (epoch, place) = (join.epoch(), join.info().place.number);
         let is_known = |person: PersonId| self.record().members.iter().any(|known| known.person == person);
         let has_newcomers =
@@ -180,27 +188,12 @@ impl Talk<'_, '_> {
         (record.came, record.leaf_since, record.leaf_seq) = (now, now, seq);
         record.receipt_sent = Receipt { delivered: seq, read: seq };
         (record.everyone, record.read, record.receipt_due) = (Receipt::default(), seq, 0);
-        let left = record.healing.followed(now);
-        let Healing { asked_today, told_today, .. } = record.healing;
-        let followed = repaired.map(|repaired| (repaired, now));
-        // It may not have led to where those said to be who were to take it in: it asks on.
-        let lost_to = record.healing.lost_to.filter(|(to, _)| Some(*to) != repaired);
-        record.healing = Healing { asked_today, told_today, asked, followed, lost_to, ..Healing::default() };
         record.state = if leaving { ConversationState::Leaving } else { ConversationState::Active };
-        // Whoever asked before was not asking where we are now; they ask again.
-        self.settle_all(|_| true)?;
         self.set_reading(reading);
         self.note_members()?;
         let everyone = self.everyone()?;
         self.change().everyone = everyone;
-        if repaired.is_some() {
-            self.look_for_others(&[by.person])?;
-            self.say_here()?;
-        }
-        if repaired != left && (left.is_some() || !waits) {
-            // Whoever stays behind is to know.
-            self.ask_for_help(None, &stay)?;
-        }
+        self.came_by(repaired, by.person, asked, waits, &stay)?;
         self.notice(Some(seq), Notice::Returned { by })?;
         self.wish_to_update(UPDATE_WITHIN)?;
         if is_foreign {
@@ -209,5 +202,38 @@ impl Talk<'_, '_> {
         self.look_again();
         self.tell();
         Ok(Ok(()))
+    }
+
+    /// It goes on where this repair led, if one did: who took it in is there, and these stay where it was.
+    fn came_by(
+        &mut self,
+        repaired: Option<Repaired>,
+        with: PersonId,
+        asked: Vec<Asked>,
+        waited: bool,
+        stay: &[Member],
+    ) -> Result<(), Error> {
+        let now = self.step.now;
+        let healing = &mut self.change().healing;
+        let left = healing.led_by();
+        let knows = repaired == left && !healing.is_unsure(now);
+        let followed = if knows { healing.followed } else { repaired.map(|repaired| (repaired, now)) };
+        // It may not have led to where those said to be who were to take it in: it asks on.
+        let lost_to = healing.lost_to.filter(|(to, _)| Some(*to) != repaired);
+        let Healing { asked_today, told_today, .. } = *healing;
+        *healing = Healing { asked_today, told_today, asked, followed, lost_to, ..Healing::default() };
+        // Whoever asked before was not asking where we are now; they ask again.
+        self.settle_all(|_| true)?;
+        let members = self.group(|group, _| group.members())?;
+        self.end_exchanges(&members)?;
+        if repaired.is_some() && !knows {
+            self.look_for_others(&[with])?;
+            self.say_here()?;
+        }
+        if repaired != left && (left.is_some() || !waited) {
+            // Whoever stays behind is to know.
+            self.ask_for_help(None, stay)?;
+        }
+        Ok(())
     }
 }

@@ -4,6 +4,7 @@
 //! of the design: a read key shown to the wrong relay is lost). One relay identity has one URL on this
 //! device.
 
+mod gone;
 mod greet;
 pub(super) mod known;
 pub(super) mod request;
@@ -73,6 +74,7 @@ impl Step<'_> {
         }
         if !was_proven {
             self.cannot_reach(&id.relay, &reason);
+            self.not_reached(&id.relay)?;
         }
         if id.link == Link::Directory && attempts >= DIRECTORY_TRIES {
             self.directory_unreachable(id, &reason)?;

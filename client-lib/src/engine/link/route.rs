@@ -46,6 +46,7 @@ impl Step<'_> {
             None => drop(TABLE.remove(self.tx, &key)?),
         }
         self.live.routes = all(self.tx)?;
+        self.reached_otherwise(relay)?;
         self.live.own_url = self.own_or_none()?.map(|own| own.profile.relay_url()).transpose()?;
         let is_ours = self.live.own_url.as_ref() == Some(relay);
         for (id, state) in &self.live.links {

@@ -157,7 +157,7 @@ impl Talk<'_, '_> {
 
     /// A device that another member took out is not ours to let in again: either it was removed, or whoever
     /// did it is exchanging it.
-    fn end_exchanges(&mut self, removed: &[Member]) -> Result<(), Error> {
+    pub(in crate::engine) fn end_exchanges(&mut self, removed: &[Member]) -> Result<(), Error> {
         for (row, intent) in intents(self.step.tx, &self.id)? {
             let Intent::Readmit { device, person, .. } = intent else { continue };
             let is_it = |member: &Member| {

@@ -39,7 +39,7 @@ impl Talk<'_, '_> {
             seq: arrival.delivery.seq,
             chain: arrival.chain,
             welcome,
-            repaired: self.record().healing.followed(self.step.now),
+            repaired: self.record().healing.led_by(),
         };
         let data = invitation.encode(&own.profile.identity());
         let errand = Errand {

@@ -8,6 +8,7 @@
 //! `changed` by commits), `receipt`, `moving` (to another mailbox), `suspend` (what cannot go on), `heal` and
 //! `repair` (what is done about that), `leave`; `look` tells all of it to the app.
 
+mod answer;
 mod candidate;
 mod changed;
 mod commit;
@@ -15,6 +16,7 @@ mod create;
 mod deliver;
 mod heal;
 mod invite;
+mod judge;
 mod leave;
 mod look;
 mod moving;
@@ -27,6 +29,7 @@ mod start;
 mod suspend;
 mod wish;
 
+pub(super) use answer::ASKED_WITHIN;
 pub(super) use post::post_request;
 
 use super::mailbox::reading::{Purpose, Reading};
@@ -202,6 +205,7 @@ impl Talk<'_, '_> {
             ConversationState::Active | ConversationState::Leaving => {
                 self.tell_gone()?;
                 self.resolve_candidates()?;
+                self.ask_on()?;
                 self.answer_heard()?;
                 self.renew_leaf()?;
                 self.progress_posts()

@@ -32,7 +32,7 @@ impl Talk<'_, '_> {
         self.receipt(sender, content.receipt, seq)?;
         let sender_id = PersonId::from(&sender.credential.identity());
         if self.record().healing.sought.is_some() {
-            self.change().healing.is_here(sender_id);
+            self.change().healing.is_here(sender_id, content.sent_at);
         }
         let author = author_of(sender);
         let (kind, class) = (content.said.read(), content.said.class());

@@ -49,7 +49,7 @@ pub(super) fn help(
 }
 
 /// A repair commit out of mallory's present epoch into that mailbox; merged or not.
-fn repair(by: &mut Desk, seen: (u64, Chain), there: MailboxId, merge: bool) -> Vec<u8> {
+pub(super) fn repair(by: &mut Desk, seen: (u64, Chain), there: MailboxId, merge: bool) -> Vec<u8> {
     by.in_group(&TALK, |group, own, _| {
         let mut rng = ChaCha20Rng::from_seed([there.0[0]; 32]);
         let info = group.info().moved(relay(), there, ReaderSecret::generate(&mut rng));
@@ -70,14 +70,14 @@ fn repair(by: &mut Desk, seen: (u64, Chain), there: MailboxId, merge: bool) -> V
     })
 }
 
-fn breaks(desk: &mut Desk, cause: Cause) {
+pub(super) fn breaks(desk: &mut Desk, cause: Cause) {
     let id = desk.find(&TALK).expect("in it");
     desk.step(|step| step.suspend_talk(&id, cause, "test"));
     desk.tick();
 }
 
 /// What this device asks of mallory, from what waits in its outbox.
-fn asked_of(desk: &mut Desk, of: &mut Desk) -> Vec<Help> {
+pub(super) fn asked_of(desk: &mut Desk, of: &mut Desk) -> Vec<Help> {
     let parcels = desk.step(|step| Ok(outbox::inbox_parcels(step.tx)?)).0;
     let profile = of.profile();
     let mut found = Vec::new();
@@ -96,7 +96,7 @@ fn asked_of(desk: &mut Desk, of: &mut Desk) -> Vec<Help> {
 }
 
 /// What it asked before is of no interest.
-fn forgets_requests(desk: &mut Desk) {
+pub(super) fn forgets_requests(desk: &mut Desk) {
     desk.step(|step| {
         for (_, mailbox, _) in outbox::inbox_parcels(step.tx)? {
             outbox::remove_all(step.tx, &mailbox)?;
@@ -146,7 +146,7 @@ pub(super) fn lapsed(poisoned: bool) -> (Desk, Desk, Help, Repaired) {
 }
 
 /// Likewise, with carol, who has stayed.
-fn lapsed_of_three(poisoned: bool) -> (Desk, Desk, Desk, Help, Repaired) {
+pub(super) fn lapsed_of_three(poisoned: bool) -> (Desk, Desk, Desk, Help, Repaired) {
     let (mut mallory, mut bob, carol) = three();
     let card = bob.card();
     let seen = (1, Chain([4; 32]));
@@ -332,6 +332,30 @@ fn a_wrong_epoch_beside_a_repair_keeps_nobody_from_it() {
     assert_eq!(bob.conversation(&TALK).expect("is").mailbox, there);
 }
 
+/// Bob was about to take mallory back in, and follows her to where her repair led: she is there.
+#[test]
+fn whoever_is_followed_is_not_taken_out_where_it_led() {
+    let (mut mallory, mut bob, _carol) = three();
+    let (card, seen, there) = (bob.card(), (1, Chain([4; 32])), MailboxId([0x88; 16]));
+    let mallorys = mallory.card();
+    bob.step(|step| Ok(people::meet(step.tx, &mallorys)?));
+    let commit = repair(&mut mallory, seen, there, true);
+    let (led_by, now) = (Some(Repaired::by(1, 0, &commit)), bob.now);
+    let package = mallory.package(KeyPackageKind::OneTime);
+    let data = help(&mut mallory, now, 1, package, None);
+    let InboxMessage::Help(known) = InboxMessage::decode(&data).expect("good") else { panic!() };
+    let alone = Help { led_by, ..known.verify().expect("signed") };
+    let identity = mallory.profile().identity();
+    assert!(asked(&mut bob, 5, &alone.encode(&identity)), "nobody went there");
+    let data = help(&mut mallory, now + 1, 1, vec![1], Some(commit));
+    bob.takes(post(6), seals(&data, &card, post(6)));
+    let id = bob.find(&TALK).expect("in it");
+    bob.step(|step| step.suspend_talk(&id, Cause::MailboxGone, "test"));
+    bob.tick();
+    assert_eq!(bob.conversation(&TALK).expect("is").mailbox, there);
+    assert!(bob.intents(&TALK).iter().all(|intent| !matches!(intent, Intent::Readmit { .. })));
+}
+
 /// Mallory repairs, and then says that she cannot stay there: nobody goes there because of her.
 #[test]
 fn a_repair_whose_maker_leaves_is_not_followed() {
@@ -367,7 +391,7 @@ fn one_who_comes_and_goes_makes_nobody_ask_more_often() {
         says_where(&mut mallory, &mut bob, at, number);
         bob.step(|step| {
             step.talk(&id, |talk| {
-                both.into_iter().for_each(|person| talk.change().healing.is_here(person));
+                both.into_iter().for_each(|person| talk.change().healing.is_here(person, 0));
                 talk.look_again();
                 Ok(())
             })
@@ -460,6 +484,30 @@ fn whoever_is_invited_to_where_it_does_not_go_says_where_it_is() {
     bob.step(|step| step.flush());
     let told = asked_of(&mut bob, &mut mallory).pop().expect("he says where he is");
     assert_eq!((told.led_by, told.stays), (Some(repaired), true));
+}
+
+/// Whoever is sure of where all go on says so, and no more: an answer to that would lead elsewhere.
+#[test]
+fn what_only_says_where_somebody_is_opens_nothing() {
+    let (mut mallory, mut bob, mut carol, asked, repaired) = lapsed_of_three(false);
+    answers(&mut mallory, &mut bob, &asked, Some(repaired), 7);
+    let (id, both) = (bob.find(&TALK).expect("is"), [mallory.person(), carol.person()]);
+    bob.step(|step| {
+        step.talk(&id, |talk| {
+            both.into_iter().for_each(|person| talk.change().healing.is_here(person, 0));
+            Ok(())
+        })
+    });
+    forgets_requests(&mut bob);
+    let card = carol.card();
+    bob.step(|step| Ok(people::meet(step.tx, &card)?));
+    let open = bob.conversation(&TALK).expect("is").healing.asked;
+    answers(&mut carol, &mut bob, &asked, None, 8);
+    bob.step(|step| step.flush());
+    let told = asked_of(&mut bob, &mut mallory).pop().expect("he says where he is");
+    assert_eq!((told.led_by, told.stays, told.key_package), (Some(repaired), true, vec![]));
+    let still = bob.conversation(&TALK).expect("is").healing.asked;
+    assert!(still.iter().all(|asked| open.contains(asked)), "{still:?}");
 }
 
 /// Mallory has asked to be taken back in herself, and is out for a moment while carol does that. What she

@@ -14,6 +14,8 @@ mod desk;
 mod directory;
 #[cfg(test)]
 mod elsewhere;
+#[cfg(test)]
+mod gone;
 pub(super) mod hostile;
 #[cfg(test)]
 mod members;
