@@ -87,6 +87,7 @@ impl Talk<'_, '_> {
             person: PersonId::from(&help.identity),
             device: help.device,
             at: help.at,
+            said: help.at,
             epoch: help.epoch,
             key_package: help.key_package.clone(),
             repair: help.repair.clone(),

@@ -562,6 +562,27 @@ fn a_request_that_was_answered_takes_nobody_out() {
     }
 }
 
+/// Carol is taken back in to where she does not go, and says at once where she is, by a relay whose clock is
+/// behind: it is heard, once.
+#[test]
+fn what_is_said_right_after_one_was_added_is_heard() {
+    let (mut mallory, mut bob, mut carol) = three();
+    let there = Some(Repaired { epoch: 7, leaf: 2, hash: [7; 32] });
+    let package = carol.package(KeyPackageKind::OneTime);
+    taken_back(&mut mallory, &mut bob, &mut carol, &package);
+    let is_heard = |bob: &mut Desk| {
+        let id = bob.find(&TALK).expect("is");
+        let heard = bob.step(|step| Ok(crate::conversation::heard::heard(step.tx, &id)?)).0;
+        heard.iter().any(|(_, asked)| asked.is_at == there)
+    };
+    let now = bob.now;
+    for (behind, heard) in [(11 * 60_000, false), (60_000, true)] {
+        bob.now = now - behind;
+        says_where(&mut carol, &mut bob, there, 6 + u8::from(heard));
+        assert_eq!(is_heard(&mut bob), heard, "{behind}");
+    }
+}
+
 /// What somebody asked is kept when they are no member any more.
 #[test]
 fn what_was_asked_is_forgotten() {
