@@ -20,7 +20,8 @@ pub(crate) struct SimArguments {
     #[arg(long, default_value_t = 20)]
     pub(crate) rounds: u32,
     /// `plain`: people while much goes wrong; `hostile`: a siege by all who mean harm, and a member who says
-    /// anything at all inside of the encryption; `repair`: what does not pass by itself.
+    /// anything at all inside of the encryption; `repair`: what does not pass by itself; `gone`: a relay that
+    /// is gone for days.
     #[arg(long, default_value = "plain")]
     pub(crate) profile: String,
     /// With `--profile repair`: nobody can be asked for help, so that a seed has to fail to pass.

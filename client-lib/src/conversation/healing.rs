@@ -161,9 +161,9 @@ impl Healing {
     }
 
     /// Somebody speaks here, or did at that time, unix milliseconds.
-    pub(crate) fn is_here(&mut self, person: PersonId, at: u64) {
+    pub(crate) fn note_here(&mut self, person: PersonId, at: u64, now: u64) {
         let is_sought = self.sought.as_ref().is_some_and(|others| others.contains(&person));
-        let counts = is_sought && at.saturating_add(SKEW) >= self.lost_touch;
+        let counts = is_sought && at.saturating_add(SKEW) >= self.lost_touch.min(now);
         if counts && !self.are_enough() && !self.here.contains(&person) {
             self.here.push(person);
             self.alone_until = 0;
@@ -172,7 +172,7 @@ impl Healing {
 
     /// Somebody asks from elsewhere, or says to be there. Of who has lapsed here it cannot be told apart, but
     /// on the day of a repair.
-    pub(crate) fn is_elsewhere(&mut self, person: &PersonId, now: u64) {
+    pub(crate) fn note_elsewhere(&mut self, person: &PersonId, now: u64) {
         if self.is_new_here(now) {
             self.here.retain(|here| here != person);
         }
@@ -243,24 +243,24 @@ mod tests {
         let mut healing = Healing { followed: Some((of(0), HOUR)), alone_until: HOUR, ..Healing::default() };
         assert!(!healing.is_unsure(HOUR), "nobody is looked for");
         healing.look_for([1, 2, 3].map(person).to_vec(), vec![]);
-        healing.is_here(person(9), 0);
+        healing.note_here(person(9), 0, HOUR);
         assert!(healing.is_alone() && healing.is_unsure(HOUR) && healing.alone_until > 0, "a newcomer");
-        healing.is_here(person(1), 0);
-        healing.is_here(person(1), 0);
+        healing.note_here(person(1), 0, HOUR);
+        healing.note_here(person(1), 0, HOUR);
         assert!(
             !healing.is_alone() && healing.is_unsure(HOUR) && healing.alone_until == 0,
             "and the others?"
         );
         assert!(!healing.is_unsure(HOUR + RIVALS_WITHIN), "there is no rival any more");
-        healing.is_elsewhere(&person(1), HOUR);
+        healing.note_elsewhere(&person(1), HOUR);
         assert!(healing.is_alone() && healing.is_unsure(HOUR + RIVALS_WITHIN), "whoever is alone asks on");
-        healing.is_here(person(2), 0);
-        healing.is_here(person(3), 0);
+        healing.note_here(person(2), 0, HOUR);
+        healing.note_here(person(3), 0, HOUR);
         assert!(!healing.is_unsure(HOUR));
-        healing.is_elsewhere(&person(2), HOUR);
+        healing.note_elsewhere(&person(2), HOUR);
         assert!(healing.is_unsure(HOUR), "one has gone");
         healing.end_search(HOUR);
-        healing.is_elsewhere(&person(3), 2 * RIVALS_WITHIN);
+        healing.note_elsewhere(&person(3), 2 * RIVALS_WITHIN);
         assert_eq!(healing.here, [person(3)], "a day later nobody who asks is gone");
         healing.end_search(2 * RIVALS_WITHIN);
         assert!(healing.sought.is_none() && !healing.is_alone());
@@ -275,17 +275,17 @@ mod tests {
         healing.lose_touch([1, 2, 3].map(person).to_vec(), back);
         assert!(healing.is_alone() && healing.has_lost_touch() && healing.is_unsure(back));
         assert!(healing.leads_on(Some(of(3)), false, back) && healing.leads_on(None, false, back));
-        healing.is_here(person(1), back - 2 * HOUR);
+        healing.note_here(person(1), back - 2 * HOUR, back);
         assert!(healing.is_alone(), "that was said before");
-        healing.is_here(person(1), back);
+        healing.note_here(person(1), back, back);
         assert!(healing.has_lost_touch() && healing.is_unsure(back) && !healing.is_alone());
         assert_eq!(healing.take_closed(false, 2 * back), [], "answers may still come");
-        healing.is_elsewhere(&person(1), back);
+        healing.note_elsewhere(&person(1), back);
         assert!(healing.is_alone(), "and went");
-        healing.is_here(person(2), back);
-        healing.is_here(person(3), back);
+        healing.note_here(person(2), back, back);
+        healing.note_here(person(3), back, back);
         assert!(!healing.has_lost_touch() && !healing.is_unsure(back), "two are here");
-        healing.is_elsewhere(&person(2), back);
+        healing.note_elsewhere(&person(2), back);
         healing.end_search(back + RIVALS_WITHIN);
         assert_eq!((healing.sought, healing.lost_touch), (None, 0), "and one is enough after a day");
     }

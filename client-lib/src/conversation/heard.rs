@@ -12,20 +12,19 @@ use crate::store::{StoreError, Transaction};
 
 const TABLE: Queue<ConversationId, Heard> = Queue::new("heard");
 
-/// Clocks of relays differ by no more than this, milliseconds.
-const CLOCKS: u64 = 10 * 60_000;
+/// What is older than the adding by no more than this may be of after it, milliseconds.
+const LEEWAY: u64 = 10 * 60_000;
 
 /// A request of a member's device. Its signature was checked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Heard {
     pub(crate) person: PersonId,
     pub(crate) device: DeviceId,
-    /// Its own number, unix milliseconds: of one device the latest counts; and what it asked for before it was
-    /// added is answered by that.
+    /// Its own number, unix milliseconds: of one device the latest counts.
     pub(crate) at: u64,
-    /// The number of what it said last.
+    /// When it was added, unix milliseconds by the relay's clock: what it asked for before is answered.
     #[serde(default)]
-    pub(crate) said: u64,
+    pub(crate) answered_by: u64,
     /// The epoch that it could not go on in, or left.
     pub(crate) epoch: u64,
     #[serde(with = "serde_bytes")]
@@ -56,21 +55,27 @@ pub(crate) struct Heard {
 }
 
 /// Keeps a request in place of an earlier one of the device; false if that was later.
-pub(crate) fn put_heard(tx: &Transaction<'_>, id: &ConversationId, new: Heard) -> Result<bool, StoreError> {
+pub(crate) fn put_heard(
+    tx: &Transaction<'_>,
+    id: &ConversationId,
+    mut new: Heard,
+) -> Result<bool, StoreError> {
     let label = TABLE.hidden(tx, &[&new.person.0[..], &new.device.0].concat());
-    let is_known = |known: &Heard| {
-        // Where it is, it may say right after it was added, by a clock that is behind ours.
-        let is_answer = new.stays && new.at > known.said && new.at.saturating_add(CLOCKS) >= known.at;
-        known.at >= new.at && !is_answer
-    };
+    // Clocks differ: what says where a device is, it may have said right after it was added.
+    let leeway = if new.stays { LEEWAY } else { 0 };
+    let is_known = |known: &Heard| new.at <= known.at || new.at.saturating_add(leeway) <= known.answered_by;
     match TABLE.find(tx, id, &label)? {
         Some((_, known)) if is_known(&known) => Ok(false),
         Some((row, known)) => {
+            if new.at <= known.answered_by {
+                // What was asked with it may be answered: it only tells.
+                (new.key_package, new.repair) = (Vec::new(), None);
+            }
             // A repair is said once, and still counts while the device says that it goes on there.
             let is_there = new.is_at == known.is_at && !new.leaves;
             let repair = new.repair.clone().or(known.repair.filter(|_| is_there));
-            let at = new.at.max(known.at);
-            let new = Heard { at, answered: known.answered, added: known.added, repair, ..new };
+            let Heard { answered, added, answered_by, .. } = known;
+            let new = Heard { answered, added, answered_by, repair, ..new };
             TABLE.update(tx, row, Some(&label[..]), &new).map(|()| true)
         }
         None => TABLE.put(tx, id, Some(&label[..]), &new).map(|_| true),
@@ -87,12 +92,12 @@ pub(crate) fn note_added(
     let label = TABLE.hidden(tx, &[&person.0[..], &device.0].concat());
     let known = TABLE.find(tx, id, &label)?;
     let answered = known.as_ref().map_or((0, 0), |(_, known)| known.answered);
-    let (at, said) = known.as_ref().map_or((at, 0), |(_, known)| (known.at.max(at), known.said));
+    let (answered_by, at) = (at, known.as_ref().map_or(0, |(_, known)| known.at));
     let new = Heard {
         person,
         device,
         at,
-        said,
+        answered_by,
         epoch,
         key_package: Vec::new(),
         repair: None,

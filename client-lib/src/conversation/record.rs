@@ -263,7 +263,8 @@ impl Conversation {
     /// Since when it is where it is at the latest, as far as this device knows, unix milliseconds.
     pub(crate) fn here_since(&self) -> u64 {
         let repaired = self.healing.followed.map_or(0, |(_, at)| at);
-        let moved = self.moves.0 * 24 * 3600 * 1000;
+        // The day is known, so it was by the end of that.
+        let moved = if self.moves.1 > 0 { (self.moves.0 + 1) * 24 * 3600 * 1000 } else { 0 };
         self.came.max(repaired).max(moved)
     }
 

@@ -1,22 +1,20 @@
-//! A relay that is gone for days, with a conversation that people of several relays have there. Those whose
+//! A relay that is gone for days, with a conversation that people of two relays have there. Those whose
 //! own relay answers go on elsewhere by themselves; and when it comes back, after days or after weeks, as it
 //! was or as an older copy, everybody is together again and has what was said, once.
 //!
 //! Who is at the relay that is gone cannot be reached meanwhile; one of the others may be away, too.
 
 use posthorn_client::conversation::ConversationState;
-use posthorn_client::engine::Who;
-use posthorn_proto::Handle;
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngCore as _, SeedableRng as _};
 
-use super::repair::{DAY, Healed, NAMES, Story};
-use super::scenario::{people_at, start_with};
+use super::repair::{DAY, Healed, NAMES, Story, start_at};
 use super::world::{World, relay_url};
 
 /// Time passes by so much at once, milliseconds: while devices find that the relay is gone, and later.
 const LEAP: u64 = 10 * 60_000;
-const LATER: u64 = 2 * 60 * 60_000;
+const LONG_LEAP: u64 = 2 * 60 * 60_000;
+/// In so much time what is under way arrives, milliseconds.
 const ARRIVES: u64 = 20_000;
 /// By then, those who can have gone on elsewhere.
 const GONE_ON_WITHIN: u64 = 4 * DAY;
@@ -39,14 +37,7 @@ pub fn gone(seed: u64) -> Result<Healed, String> {
             }
         })
         .collect();
-    let people: Vec<_> = NAMES.iter().copied().zip(homes.iter().copied()).collect();
-    people_at(&mut world, &people)?;
-    let handle = |name: &str| Handle::parse(name).expect("a handle");
-    let who = |(name, home): &(&str, usize)| match *home {
-        0 => Who::Elsewhere(handle(name), relay_url(0)),
-        _ => Who::Handle(handle(name)),
-    };
-    let group = start_with(&mut world, "garden", people[1..].iter().map(who).collect())?;
+    let group = start_at(&mut world, &homes)?;
     let mut story = Story::new(world, rng, group, count);
     story.go_on("at the beginning")?;
     for _ in 0..3 {
@@ -75,7 +66,7 @@ pub fn gone(seed: u64) -> Result<Healed, String> {
     story.are_elsewhere(&stay).map_err(|error| format!("{error}; {:?}", story.log))?;
     story.healed.longest = (story.world.now - since) / 1000;
     story.talk(4);
-    story.wait_until(since + days * DAY, LATER);
+    story.wait_until(since + days * DAY, LONG_LEAP);
     if days > 30 {
         // What is older than anything is kept for, or said again, is for those who have it.
         story.sent.iter_mut().for_each(|sent| sent.not_for.extend(0..count));

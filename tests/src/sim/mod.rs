@@ -5,9 +5,9 @@
 //!
 //! `world` is the network and the schedule, `device` a device with its database on disk, `relay` the relay,
 //! `scenario` what the people do, `check` what must be true when everything has settled, `watch` what must be
-//! true of every frame, `repair` what does not pass by itself, `gone` a
-//! relay that is gone for days, `hostile` a relay that lies, `siege` everybody
-//! who means harm at once, `rules` one step for each rule of the design that the others would not miss.
+//! true of every frame, `repair` what does not pass by itself, `gone` a relay that is gone for days,
+//! `hostile` a relay that lies, `siege` everybody who means harm at once, `rules` one step for each rule of
+//! the design that the others would not miss.
 
 mod check;
 mod device;

@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 
 use posthorn_client::conversation::{Cause, ConversationState, GroupId};
-use posthorn_client::engine::Command;
+use posthorn_client::engine::{Command, Who};
 use posthorn_client::identity::PersonId;
 use posthorn_proto::KeyHash;
 use posthorn_proto::frame::Request;
@@ -17,10 +17,10 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, RngCore as _, SeedableRng as _};
 
 use super::check::history_of;
-use super::scenario::{move_here, people, say, start};
-use super::world::{Faults, World};
+use super::scenario::{contact, move_here, people_at, say, start_with};
+use super::world::{Faults, World, relay_url};
 
-pub(super) const NAMES: [&str; 6] = ["alice", "bob", "carol", "dave", "eve", "frank"];
+pub(super) const NAMES: [&str; 8] = ["alice", "bob", "carol", "dave", "eve", "frank", "grace", "heidi"];
 pub(super) const DAY: u64 = 24 * 3600 * 1000;
 /// What is not healed within this long is not healed, milliseconds.
 const HEALED_WITHIN: u64 = 2 * DAY;
@@ -44,7 +44,7 @@ pub struct Healed {
 
 /// A text, who said it, and who need not have it.
 pub(super) struct Sent {
-    pub(super) by: usize,
+    by: usize,
     text: String,
     /// They were away for too long when it was said, or forgot it when they were put back.
     pub(super) not_for: BTreeSet<usize>,
@@ -54,7 +54,7 @@ pub(super) struct Story {
     pub(super) world: World,
     pub(super) rng: StdRng,
     pub(super) group: GroupId,
-    pub(super) count: usize,
+    count: usize,
     pub(super) sent: Vec<Sent>,
     pub(super) healed: Healed,
     said: u32,
@@ -62,13 +62,28 @@ pub(super) struct Story {
     pub(super) log: Vec<String>,
 }
 
+/// Makes people with accounts at these relays, and starts a conversation of the first with all others.
+pub(super) fn start_at(world: &mut World, homes: &[usize]) -> Result<GroupId, String> {
+    let people: Vec<_> = NAMES.iter().copied().zip(homes.iter().copied()).collect();
+    people_at(world, &people)?;
+    let who = |(name, home): &(&str, usize)| match contact(name) {
+        Who::Handle(handle) if *home != homes[0] => Who::Elsewhere(handle, relay_url(*home)),
+        here => here,
+    };
+    start_with(world, "garden", people[1..].iter().map(who).collect())
+}
+
 /// Plays it. With `helpless` nothing is left in inboxes, so that nobody can be asked: the same seeds fail.
 pub fn repair(seed: u64, helpless: bool) -> Result<Healed, String> {
     let mut world = World::new(seed);
     let mut rng = StdRng::seed_from_u64(world.rng.next_u64());
     let count = rng.random_range(2..=NAMES.len());
-    people(&mut world, &NAMES[..count])?;
-    let group = start(&mut world, "garden", &NAMES[1..count])?;
+    let relays = rng.random_range(1..=3);
+    for _ in 1..relays {
+        world.add_relay();
+    }
+    let homes: Vec<usize> = (0..count).map(|_| rng.random_range(0..relays)).collect();
+    let group = start_at(&mut world, &homes)?;
     world.mute_inboxes = helpless;
     let mut story = Story::new(world, rng, group, count);
     for _ in 0..3 {
@@ -121,11 +136,12 @@ impl Story {
         let device = self.rng.random_range(0..self.count);
         Ok(match self.rng.random_range(0..7) {
             0 => {
-                self.world.keep_relay(0);
+                let relay = self.world.any_relay();
+                self.world.keep_relay(relay);
                 self.talk(4);
                 self.world.run(300);
-                self.world.restore_relay(0);
-                "the relay went back to an older copy".to_owned()
+                self.world.restore_relay(relay);
+                format!("relay {relay} went back to an older copy")
             }
             1 => {
                 self.world.destroy_busiest();
@@ -141,7 +157,7 @@ impl Story {
             }
             4 if self.count > 2 => {
                 self.restore_without(device);
-                format!("the relay went back to an older copy while {} was away", NAMES[device])
+                format!("a relay went back to an older copy while {} was away", NAMES[device])
             }
             5 => {
                 self.put_back(device);
@@ -173,11 +189,12 @@ impl Story {
     fn restore_without(&mut self, device: usize) {
         self.world.run(600);
         self.world.go_away(device);
-        self.world.keep_relay(0);
+        let relay = self.world.any_relay();
+        self.world.keep_relay(relay);
         self.talk_without(device);
         self.talk_without(device);
         self.world.run(600);
-        self.world.restore_relay(0);
+        self.world.restore_relay(relay);
         for _ in 0..40 {
             self.world.wait(30_000);
             self.world.run(100);
@@ -204,7 +221,7 @@ impl Story {
     }
 
     /// What a device has not read by now it need not read later.
-    pub(super) fn excuse(&mut self, device: usize) {
+    fn excuse(&mut self, device: usize) {
         let entries = history_of(&mut self.world, device, self.group);
         for sent in &mut self.sent {
             if !entries.iter().any(|entry| entry.text() == Some(&sent.text)) {
@@ -277,7 +294,7 @@ impl Story {
     }
 
     /// Everybody agrees to go where the conversation is, if that is a relay that they have not used.
-    pub(super) fn agree(&mut self) {
+    fn agree(&mut self) {
         for device in 0..self.count {
             for one in self.world.conversations(device) {
                 let is_asked = match &one.state {

@@ -398,7 +398,7 @@ impl World {
     }
 
     /// One of them. Where there is one alone, nothing is drawn.
-    fn any_relay(&mut self) -> usize {
+    pub(super) fn any_relay(&mut self) -> usize {
         let count = self.relays.len();
         if count == 1 { 0 } else { self.rng.random_range(0..count) }
     }

@@ -118,6 +118,7 @@ impl Step<'_> {
             inbox.token = None;
         })?;
         Reading::delete(self.tx, mailbox)?;
+        self.lose_touch()?;
         let text = "the relay does not have an inbox of this device any more; it is made again";
         self.alarm(None, Cause::MailboxGone, None, text);
         Ok(())

@@ -139,23 +139,29 @@ impl Step<'_> {
         }
         outbox::remove(self.tx, row)?;
         let waited = self.now.saturating_sub(errand.since);
-        // It waited for a relay that was gone.
-        let anew = if waited >= ASKED_WITHIN { self.asked_anew(&errand)? } else { None };
-        if refusal.code == Some(ErrorCode::PostIdTime) && (waited < GIVE_UP_AFTER || anew.is_some()) {
-            // Whoever finds the same invitation twice follows it once.
-            self.correct_time(link, refusal);
-            let errand = anew.unwrap_or_else(|| errand.clone());
-            if let Some(inbox) = self.others_inbox(&errand, |inbox| inbox.mailbox == mailbox)? {
-                return self.post_to_inbox(&inbox, errand);
+        if refusal.code == Some(ErrorCode::PostIdTime) {
+            // A request that waited for longer than one counts would be heard by nobody.
+            let anew = if waited >= ASKED_WITHIN { self.asked_anew(&errand)? } else { None };
+            if waited < GIVE_UP_AFTER || anew.is_some() {
+                // Whoever finds the same invitation twice follows it once.
+                self.correct_time(link, refusal);
+                let errand = anew.unwrap_or_else(|| errand.clone());
+                if let Some(inbox) = self.others_inbox(&errand, |inbox| inbox.mailbox == mailbox)? {
+                    return self.post_to_inbox(&inbox, errand);
+                }
             }
         }
         self.try_other_inbox(mailbox, errand, &refusal.message)
     }
 
-    /// Whether a request is to be left in an inbox beside what waits for it. Of a device only the latest
-    /// counts, so that it takes the place of an earlier one; but for one that came with the repair which led
-    /// it to where it still is: that says more.
-    pub(in crate::engine) fn makes_room(&mut self, inbox: &MailboxId, new: &Help) -> Result<bool, Error> {
+    /// Removes what a new request takes the place of in what waits for an inbox, and returns whether it is to
+    /// be left there: of a device only the latest counts, but an earlier one that brings the repair by which
+    /// the device is where it is says more.
+    pub(in crate::engine) fn replace_waiting(
+        &mut self,
+        inbox: &MailboxId,
+        new: &Help,
+    ) -> Result<bool, Error> {
         for (row, parcel) in outbox::all(self.tx, inbox)? {
             let Parcel::Inbox { errand, .. } = parcel else { continue };
             let same = |old: &Help| (old.group, old.device) == (new.group, new.device);
@@ -168,18 +174,24 @@ impl Step<'_> {
         Ok(true)
     }
 
-    /// A request of ours, made anew if it is still of use: it brings a repair, or may still be answered.
+    /// A request of ours, dated anew, once, if it is still of use: it brings the repair by which this device
+    /// is where it is, or may still be answered.
     fn asked_anew(&mut self, errand: &Errand) -> Result<Option<Errand>, Error> {
-        let Some(mut help) = request_in(errand) else { return Ok(None) };
+        let Some(mut help) = request_in(errand).filter(|_| errand.tries == 0) else { return Ok(None) };
         self.flush()?;
-        let mut all = Conversation::all(self.tx)?.into_iter();
-        let ours = all.find(|(_, record)| record.group == help.group && record.is_read());
-        if help.repair.is_none() && ours.is_none_or(|(_, record)| record.healing.asked.is_empty()) {
+        let is_of_use = |record: &Conversation| {
+            let leads_here = help.repair.is_some() && help.is_at() == record.healing.led_by();
+            record.group == help.group
+                && record.is_read()
+                && !record.is_leaving()
+                && (leads_here || !record.healing.asked.is_empty())
+        };
+        if !Conversation::all(self.tx)?.iter().any(|(_, record)| is_of_use(record)) {
             return Ok(None);
         }
         help.at = self.relay_now();
         let data = help.encode(&self.own()?.profile.identity());
-        Ok(Some(Errand { since: self.now, data, ..errand.clone() }))
+        Ok(Some(Errand { since: self.now, tries: 1, data, ..errand.clone() }))
     }
 
     /// An inbox of the device that an errand is for.

@@ -71,14 +71,15 @@ impl Step<'_> {
     }
 
     /// Whether this device takes part in that conversation, or has asked to be taken in again: then a Welcome
-    /// that does not open is one too many, and another would end what one of them began.
+    /// that does not open is one too many, and another would end what one of them began. (Whoever invites may
+    /// have been taken out here, and be where another repair led.)
     pub(super) fn is_in_touch(&mut self, invitation: &Invitation) -> Result<bool, Error> {
         let inviter = PersonId::from(&invitation.inviter.identity());
         let now = self.now;
         let is_it = |record: &Conversation| {
             record.group == invitation.group
-                && record.has(&inviter, now)
-                && (record.state == ConversationState::Active || !record.healing.asked.is_empty())
+                && (record.state == ConversationState::Active
+                    || (record.has(&inviter, now) && !record.healing.asked.is_empty()))
         };
         Ok(Conversation::all(self.tx)?.iter().any(|(_, record)| is_it(record)))
     }
@@ -93,7 +94,6 @@ impl Step<'_> {
                 && record.has(&inviter, now)
                 && record.state == ConversationState::Active
                 && record.mailbox != invitation.mailbox
-                && record.healing.followed.is_some()
         };
         let all = Conversation::all(self.tx)?;
         for (id, _) in all.iter().filter(|(_, record)| goes_on(record)) {
@@ -124,8 +124,13 @@ impl Step<'_> {
 }
 
 impl Talk<'_, '_> {
-    /// Whether an answer leads to where this device can go on, and not back.
-    fn is_way_on(&self, invitation: &Invitation, join: &PendingJoin<'_>, above: u64) -> Result<(), Declined> {
+    /// The repair to which an answer leads, if this device can go on there, and does not go back.
+    fn way_on(
+        &self,
+        invitation: &Invitation,
+        join: &PendingJoin<'_>,
+        above: u64,
+    ) -> Result<Option<Repaired>, Declined> {
         fits(invitation, join)?;
         let declined = |text: &str| Err(Declined::new(Cause::BadInvitation, text));
         let (record, repaired) = (self.record(), invitation.repaired_before(join.epoch()));
@@ -138,7 +143,7 @@ impl Talk<'_, '_> {
         if !record.healing.leads_on(repaired, record.is_suspended(), self.step.now) {
             return declined("it leads to where a repair has lost");
         }
-        Ok(())
+        Ok(repaired)
     }
 
     /// Takes the place of our old seat in the group by a new one. An outer error, and a refusal, are to be
@@ -149,7 +154,7 @@ impl Talk<'_, '_> {
         let own = self.step.own()?;
         let leaving = self.record().is_leaving();
         self.give_up_commit()?;
-        let stay = self.group(|group, _| group.members())?;
+        let those = self.group(|group, _| group.members())?;
         self.delete_group()?;
         let provider = Provider::new(self.step.tx, Some(self.id));
         let join = match PendingJoin::new(&provider, &own.leaf()?, &invitation.welcome) {
@@ -162,10 +167,11 @@ impl Talk<'_, '_> {
             return declined("it answers no request of ours");
         };
         let answered = asked.remove(place);
-        if let Err(declined) = self.is_way_on(invitation, &join, answered.above) {
-            return Ok(Err(declined));
-        }
-        let (repaired, waits) = (invitation.repaired_before(join.epoch()), self.record().is_suspended());
+        let repaired = match self.way_on(invitation, &join, answered.above) {
+            Ok(repaired) => repaired,
+            Err(declined) => return Ok(Err(declined)),
+        };
+        let waits = self.record().is_suspended();
         let (epoch, place) = (join.epoch(), join.info().place.number);
         let is_known = |person: PersonId| self.record().members.iter().any(|known| known.person == person);
         let has_newcomers =
@@ -193,7 +199,7 @@ impl Talk<'_, '_> {
         self.note_members()?;
         let everyone = self.everyone()?;
         self.change().everyone = everyone;
-        self.came_by(repaired, by.person, asked, waits, &stay)?;
+        self.came_by(repaired, by.person, asked, waits, &those)?;
         self.notice(Some(seq), Notice::Returned { by })?;
         self.wish_to_update(UPDATE_WITHIN)?;
         if is_foreign {
@@ -204,14 +210,14 @@ impl Talk<'_, '_> {
         Ok(Ok(()))
     }
 
-    /// It goes on where this repair led, if one did: who took it in is there, and these stay where it was.
+    /// It goes on where this repair led, if one did: who took it in is there, and these were with it before.
     fn came_by(
         &mut self,
         repaired: Option<Repaired>,
         with: PersonId,
         asked: Vec<Asked>,
         waited: bool,
-        stay: &[Member],
+        before: &[Member],
     ) -> Result<(), Error> {
         let now = self.step.now;
         let healing = &mut self.change().healing;
@@ -220,19 +226,25 @@ impl Talk<'_, '_> {
         let followed = if knows { healing.followed } else { repaired.map(|repaired| (repaired, now)) };
         // It may not have led to where those said to be who were to take it in: it asks on.
         let lost_to = healing.lost_to.filter(|(to, _)| Some(*to) != repaired);
-        let Healing { asked_today, told_today, .. } = *healing;
+        let Healing { asked_today, told_today, lost_touch, .. } = *healing;
         *healing = Healing { asked_today, told_today, asked, followed, lost_to, ..Healing::default() };
-        // Whoever asked before was not asking where we are now; they ask again.
+        // Whoever asked before was not asking where we are now, and nor is it to be exchanged there: they ask
+        // again.
         self.settle_all(|_| true)?;
         let members = self.group(|group, _| group.members())?;
         self.end_exchanges(&members)?;
         if repaired.is_some() && !knows {
             self.look_for_others(&[with])?;
             self.say_here()?;
+        } else if lost_touch > 0 {
+            // Whoever answered first may be one who was left behind, too.
+            let others = self.others()?;
+            self.change().healing.lose_touch(others, lost_touch);
+            self.change().healing.here.push(with);
         }
         if repaired != left && (left.is_some() || !waited) {
             // Whoever stays behind is to know.
-            self.ask_for_help(None, stay)?;
+            self.ask_for_help(None, before)?;
         }
         Ok(())
     }

@@ -19,11 +19,7 @@ const HOUR: u64 = 3600 * 1000;
 const DAY: u64 = 24 * HOUR;
 /// A relay that has not answered for so long is gone, milliseconds.
 const GONE_AFTER: u64 = 3 * DAY;
-/// For so much of that time this device must have tried, milliseconds: one that is asleep sees nothing.
-const TRIED: u64 = HOUR;
-/// Between two tries it tried for so long at most, milliseconds; and for so long at most, nothing came in
-/// between.
-const BETWEEN: u64 = 15 * 60_000;
+/// A longer time between two tries counts as this much, milliseconds: a device that is asleep sees nothing.
 const ASLEEP: u64 = 12 * HOUR;
 /// What was not tried for so long is forgotten, milliseconds.
 const KEPT: u64 = 30 * DAY;
@@ -33,22 +29,19 @@ const KEPT: u64 = 30 * DAY;
 struct Down {
     /// The last try, unix milliseconds.
     last: u64,
-    /// For how long it has not answered, and how much of that this device tried, milliseconds.
+    /// For how long it has not answered, milliseconds.
     lasts: u64,
-    tried: u64,
 }
 
 impl Down {
     fn again(&mut self, now: u64) {
-        // A clock that was put back neither adds nor takes away.
-        let gap = now.saturating_sub(self.last);
-        self.lasts += gap.min(ASLEEP);
-        self.tried += gap.min(BETWEEN);
+        // A clock that was put back takes nothing away, and forward it adds no more than sleep does.
+        self.lasts += now.saturating_sub(self.last).min(ASLEEP);
         self.last = now;
     }
 
     fn is_gone(&self) -> bool {
-        self.lasts >= GONE_AFTER && self.tried >= TRIED
+        self.lasts >= GONE_AFTER
     }
 }
 
@@ -58,7 +51,7 @@ fn key(tx: &Transaction<'_>, relay: &RelayUrl) -> [u8; 32] {
 
 impl Step<'_> {
     /// Another relay than our own could not be reached.
-    pub(super) fn not_reached(&mut self, relay: &RelayUrl) -> Result<(), Error> {
+    pub(super) fn note_down(&mut self, relay: &RelayUrl) -> Result<(), Error> {
         let Some(own) = self.live.own_url.clone() else { return Ok(()) };
         let has_network = [Link::Account, Link::Mailboxes, Link::Inbox]
             .into_iter()
@@ -84,7 +77,7 @@ impl Step<'_> {
     }
 
     /// A relay answers. Whoever went on alone, because the others could not be reached there, asks them.
-    pub(super) fn answers_again(&mut self, relay: &RelayUrl) -> Result<(), Error> {
+    pub(super) fn note_up(&mut self, relay: &RelayUrl) -> Result<(), Error> {
         let key = key(self.tx, relay);
         let Some(down) = TABLE.get(self.tx, &key)? else { return Ok(()) };
         TABLE.remove(self.tx, &key)?;
@@ -123,16 +116,24 @@ impl Step<'_> {
         self.flush()?;
         let now = self.now;
         let lives_there = |record: &Conversation| {
-            record.state == ConversationState::Active
+            matches!(record.state, ConversationState::Active | ConversationState::Leaving)
                 && record.epoch > 0
                 && record.relay_url == relay.as_str()
-                && now.saturating_sub(record.here_since()) >= GONE_AFTER
+                && now.abs_diff(record.here_since()) >= GONE_AFTER
         };
         let all = Conversation::all(self.tx)?.into_iter().filter(|(_, record)| lives_there(record));
         let text =
             format!("{relay} has not answered for {days} days: the conversation goes on at another relay");
-        for (id, _) in all.collect::<Vec<_>>() {
-            self.suspend_talk(&id, Cause::RelayGone, &text)?;
+        for (id, record) in all.collect::<Vec<_>>() {
+            if record.state == ConversationState::Leaving {
+                // Nobody is there to make it true.
+                self.talk(&id, |talk| {
+                    talk.note_own_leave(None)?;
+                    talk.end(ConversationState::Left)
+                })?;
+            } else {
+                self.suspend_talk(&id, Cause::RelayGone, &text)?;
+            }
         }
         Ok(())
     }
@@ -145,7 +146,7 @@ mod tests {
     const MINUTE: u64 = 60_000;
 
     #[test]
-    fn a_relay_is_gone_after_three_days_of_which_an_hour_was_tried() {
+    fn a_relay_is_gone_after_three_days_that_this_device_was_awake() {
         let begun = Down { last: DAY, ..Down::default() };
         let mut asleep = begun.clone();
         asleep.again(40 * DAY);

@@ -60,7 +60,7 @@ impl Step<'_> {
         self.went_well(id);
         self.pin_relay(id, challenge.relay_identity)?;
         self.can_reach(&id.relay);
-        self.answers_again(&id.relay)?;
+        self.note_up(&id.relay)?;
         // The account's connection is of use, and told, once it is authenticated.
         if matches!(id.link, Link::Mailboxes | Link::Inbox) && self.is_own_relay(id)? {
             self.event(Event::Connected);

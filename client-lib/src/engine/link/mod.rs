@@ -74,7 +74,7 @@ impl Step<'_> {
         }
         if !was_proven {
             self.cannot_reach(&id.relay, &reason);
-            self.not_reached(&id.relay)?;
+            self.note_down(&id.relay)?;
         }
         if id.link == Link::Directory && attempts >= DIRECTORY_TRIES {
             self.directory_unreachable(id, &reason)?;

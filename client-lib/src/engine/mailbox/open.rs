@@ -8,7 +8,7 @@ use posthorn_proto::frame::{
 use posthorn_proto::{ErrorCode, Incarnation, MailboxId};
 
 use super::reading::{Pause, Purpose, Reading};
-use crate::conversation::{Cause, Conversation, ConversationState};
+use crate::conversation::{Cause, Conversation};
 use crate::engine::link::Opening;
 use crate::engine::link::request::Pending;
 use crate::engine::{Effect, Error, LinkId, Step};
@@ -108,19 +108,17 @@ impl Step<'_> {
         // is enough to know once.
         if let Some((cause, text)) = wrong.filter(|(cause, _)| !restored || *cause != Cause::RelayRolledBack)
         {
-            if cause == Cause::Lapsed {
-                self.lose_touch()?;
-            }
+            self.lose_touch()?;
             self.inbox_alarm(None, cause, text)?;
         }
         self.note_opening(id, &mailbox, &reading, state)
     }
 
-    /// What was left in an inbox has expired: it may have said where conversations went.
-    fn lose_touch(&mut self) -> Result<(), Error> {
+    /// What was left in an inbox is not to be had any more: it may have said where conversations went.
+    pub(in crate::engine) fn lose_touch(&mut self) -> Result<(), Error> {
         self.flush()?;
         for (id, record) in Conversation::all(self.tx)? {
-            if record.state == ConversationState::Active && record.members.len() > 1 {
+            if record.is_read() && record.members.len() > 1 {
                 self.talk(&id, |talk| talk.lose_touch())?;
             }
         }

@@ -25,8 +25,8 @@ const LOOK: u64 = 20_000;
 const JUST_ADDED: u64 = 5 * 60_000;
 /// A request counts for so long, milliseconds, by the clocks of relays: three days.
 pub(in crate::engine) const ASKED_WITHIN: u64 = 3 * DAY;
-/// Clocks of relays differ by no more than this, milliseconds.
-const SKEW: u64 = 3600 * 1000;
+/// What is said to be of later than this is of the future, milliseconds.
+const AHEAD: u64 = 3600 * 1000;
 
 /// Whether a request that was made then counts.
 fn is_of_now(at: u64, relay_now: u64) -> bool {
@@ -71,10 +71,10 @@ impl Talk<'_, '_> {
         let is_before_us = since <= now && help.at.saturating_add(skew) < since;
         let is_old = is_before_us || !is_of_now(help.at, relay_now);
         // What leads on from where we are is of use however old it is, to whoever was away for longer.
-        let leads_on = help.repair.is_some() && help.epoch == self.record().epoch;
+        let is_from_here = help.repair.is_some() && help.epoch == self.record().epoch;
         // A relay that was put back may show an old time until its operator confirms the new one.
-        let is_ahead = help.at > relay_now.max(now).saturating_add(SKEW);
-        if is_ahead || (is_old && !leads_on) || help.device == own {
+        let is_ahead = help.at > relay_now.max(now).saturating_add(AHEAD);
+        if is_ahead || (is_old && !is_from_here) || help.device == own {
             return Ok(());
         }
         let (members, own_leaf) = self.group(|group, _| Ok((group.members()?, group.own_leaf())))?;
@@ -87,7 +87,7 @@ impl Talk<'_, '_> {
             person: PersonId::from(&help.identity),
             device: help.device,
             at: help.at,
-            said: help.at,
+            answered_by: 0,
             epoch: help.epoch,
             key_package: help.key_package.clone(),
             repair: help.repair.clone(),
@@ -103,7 +103,7 @@ impl Talk<'_, '_> {
         let (person, is_at) = (new.person, new.is_at);
         if put_heard(self.step.tx, &self.id, new)? {
             if !self.is_where(is_at) {
-                self.change().healing.is_elsewhere(&person, now);
+                self.change().healing.note_elsewhere(&person, now);
             }
             self.step.wake_talk(self.id, due);
             self.look_again();
@@ -152,7 +152,8 @@ impl Talk<'_, '_> {
                 }
                 Judged::Lost => {
                     self.settle(row, asked)?;
-                    return self.has_lost(repaired);
+                    self.note_lost(repaired);
+                    return Ok(());
                 }
                 Judged::Answer => {}
             }
@@ -166,17 +167,6 @@ impl Talk<'_, '_> {
         Ok(update_heard(self.step.tx, row, &asked)?)
     }
 
-    /// Whoever says to be where this led is not to be taken out and in there for what they asked before.
-    pub(super) fn are_here(&mut self, repaired: Repaired) -> Result<(), Error> {
-        let asked = heard(self.step.tx, &self.id)?;
-        let is_here = |member: &&Member| {
-            asked.iter().any(|(_, asked)| asked.is_at == Some(repaired) && asked.is_of(member))
-        };
-        let members = self.group(|group, _| group.members())?;
-        let here: Vec<Member> = members.iter().filter(is_here).cloned().collect();
-        self.end_exchanges(&here)
-    }
-
     /// So do all of these.
     pub(in crate::engine) fn settle_all(&mut self, which: impl Fn(&Heard) -> bool) -> Result<(), Error> {
         for (row, asked) in heard(self.step.tx, &self.id)? {
@@ -185,6 +175,17 @@ impl Talk<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// Whoever says to be where this led is not to be taken out and in there for what they asked before.
+    pub(super) fn end_exchanges_at(&mut self, repaired: Repaired) -> Result<(), Error> {
+        let asked = heard(self.step.tx, &self.id)?;
+        let is_here = |member: &&Member| {
+            asked.iter().any(|(_, asked)| asked.is_at == Some(repaired) && asked.is_of(member))
+        };
+        let members = self.group(|group, _| group.members())?;
+        let here: Vec<Member> = members.iter().filter(is_here).cloned().collect();
+        self.end_exchanges(&here)
     }
 
     /// Opens the mailbox anew: the relay has to say what it has.
@@ -209,6 +210,11 @@ impl Talk<'_, '_> {
 
     /// Takes a device out and in again that asked for it.
     fn take_back(&mut self, row: i64, mut asked: Heard, member: &Member) -> Result<(), Error> {
+        if asked.stays && asked.key_package.is_empty() {
+            // It does not mean to come: it is to know that others are elsewhere.
+            self.settle(row, asked)?;
+            return self.ask_for_help(None, &[]);
+        }
         let (today, now) = (self.step.now / DAY, self.step.relay_now());
         let (added_at, added_in) = asked.added;
         // It was further than we are: it is not ours to let in.

@@ -155,16 +155,16 @@ impl Talk<'_, '_> {
         Ok(())
     }
 
-    /// A device that another member took out is not ours to let in again: either it was removed, or whoever
-    /// did it is exchanging it.
-    pub(in crate::engine) fn end_exchanges(&mut self, removed: &[Member]) -> Result<(), Error> {
+    /// These devices are not ours to take out and in any more: another member took them out, who may be doing
+    /// just that; or they are where we are now.
+    pub(in crate::engine) fn end_exchanges(&mut self, devices: &[Member]) -> Result<(), Error> {
         for (row, intent) in intents(self.step.tx, &self.id)? {
             let Intent::Readmit { device, person, .. } = intent else { continue };
             let is_it = |member: &Member| {
                 member.credential.device() == device
                     && PersonId::from(&member.credential.identity()) == person
             };
-            if removed.iter().any(is_it) {
+            if devices.iter().any(is_it) {
                 remove_intent(self.step.tx, row)?;
             }
         }

@@ -114,7 +114,7 @@ impl Talk<'_, '_> {
         let healing = &self.record().healing;
         let led_by = healing.led_by().filter(|_| goes_on);
         let lost_to = healing.lost_to(self.step.now).filter(|_| goes_on);
-        let has_lost_touch = goes_on && healing.has_lost_touch();
+        let has_lost_touch = repair.is_none() && healing.has_lost_touch();
         let stays = goes_on && lost_to.is_none() && (!healing.is_alone() || has_lost_touch);
         let is_sure = stays && !healing.is_unsure(self.step.now);
         if !self.may_ask(stays) {
@@ -161,7 +161,7 @@ impl Talk<'_, '_> {
         devices.dedup();
         for (identity, device) in devices {
             if let Some(inbox) = self.step.inboxes_of(&identity, &device)?.first() {
-                if !self.step.makes_room(&inbox.mailbox, help)? {
+                if !self.step.replace_waiting(&inbox.mailbox, help)? {
                     continue;
                 }
                 let person = PersonId::from(&identity);
@@ -199,7 +199,7 @@ impl Talk<'_, '_> {
 
     /// Requests that an answer is too late for: their key packages open no Welcome any more, which would
     /// begin another conversation.
-    fn close_requests(&mut self, closed: Vec<Asked>) -> Result<(), Error> {
+    pub(super) fn close_requests(&mut self, closed: Vec<Asked>) -> Result<(), Error> {
         let provider = Provider::new(self.step.tx, None);
         for asked in closed {
             KeyPackage::forget(&provider, &KeyPackageRef(asked.package))?;
@@ -210,21 +210,23 @@ impl Talk<'_, '_> {
     /// A repair led here, and these are here, too. Whoever took this device in may be on the way to where
     /// another led: who else is here shows when they say something. Until then this device asks on.
     pub(in crate::engine) fn look_for_others(&mut self, than: &[PersonId]) -> Result<(), Error> {
-        let own = self.step.own()?.person;
-        let members = self.record().members.iter().map(|member| member.person);
-        let others = members.filter(|person| *person != own).collect();
+        let (own, others) = (self.step.own()?.person, self.others()?);
         let here = than.iter().copied().filter(|person| *person != own).collect();
         self.change().healing.look_for(others, here);
         self.plan_next();
         Ok(())
     }
 
+    pub(in crate::engine) fn others(&mut self) -> Result<Vec<PersonId>, Error> {
+        let own = self.step.own()?.person;
+        let members = self.record().members.iter().map(|member| member.person);
+        Ok(members.filter(|person| *person != own).collect())
+    }
+
     /// This device was away for so long that it may have missed where the others went: it says to all where
     /// it is, and those who are elsewhere take it in there.
     pub(in crate::engine) fn lose_touch(&mut self) -> Result<(), Error> {
-        let (own, now) = (self.step.own()?.person, self.step.now);
-        let others = self.record().members.iter().map(|member| member.person);
-        let others = others.filter(|person| *person != own).collect();
+        let (others, now) = (self.others()?, self.step.now);
         self.change().healing.lose_touch(others, now);
         self.ask_anew();
         self.look_again();
@@ -239,21 +241,19 @@ impl Talk<'_, '_> {
     }
 
     /// The repair by which we are here has lost, or we are behind one: those who are there take us in.
-    pub(super) fn has_lost(&mut self, to: Repaired) -> Result<(), Error> {
-        let (now, jitter) = (self.step.now, self.step.rng.random_range(0..JITTER));
+    pub(super) fn note_lost(&mut self, to: Repaired) {
+        let now = self.step.now;
         let healing = &mut self.change().healing;
         let known = healing.lost_to(now);
         if known.is_none_or(|known| to.beats(&known)) {
             healing.lost_to = Some((to, now));
         }
-        if known.is_some() {
-            return Ok(());
+        if known.is_none() {
+            // They may have answered what we asked before.
+            healing.alone_until = 0;
+            self.step.live.held_dirty = true;
+            self.ask_anew();
         }
-        // They may have answered what we asked before.
-        (healing.tries, healing.due, healing.alone_until) = (0, now + jitter, 0);
-        self.step.live.held_dirty = true;
-        self.step.wake_talk(self.id, now + jitter);
-        Ok(())
     }
 
     /// Somebody says to be where it is better than to be alone here. The only other one may be believed at

@@ -24,7 +24,7 @@ impl Talk<'_, '_> {
         let healing = &self.record().healing;
         let (ours, is_alone) = (healing.led_by(), healing.is_alone());
         let all = heard(self.step.tx, &self.id)?;
-        if repair.epoch == self.record().epoch && self.leads_on(&all, repair)? {
+        if repair.epoch == self.record().epoch && self.could_follow_one(&all, repair)? {
             if self.is_confirmed(&all)? {
                 return Ok(Judged::Follow);
             }
@@ -47,7 +47,7 @@ impl Talk<'_, '_> {
     }
 
     /// Whether somebody has sent us this repair, and we could follow it.
-    fn leads_on(&mut self, all: &[(i64, Heard)], repair: &Repaired) -> Result<bool, Error> {
+    fn could_follow_one(&mut self, all: &[(i64, Heard)], repair: &Repaired) -> Result<bool, Error> {
         let mut there = all.iter().filter(|(_, asked)| asked.is_at == Some(*repair));
         match there.find_map(|(_, asked)| asked.repair.as_ref()) {
             Some(commit) => self.can_follow(commit),
@@ -73,7 +73,7 @@ impl Talk<'_, '_> {
         for (_, asked) in all.iter().filter(|(_, asked)| asked.person != own && !asked.leaves) {
             let Some(repair) = asked.is_at.filter(|repair| repair.epoch == epoch) else { continue };
             let known = checked.iter().find(|(one, _)| *one == repair).map(|(_, leads_on)| *leads_on);
-            let leads_on = known.map_or_else(|| self.leads_on(all, &repair), Ok)?;
+            let leads_on = known.map_or_else(|| self.could_follow_one(all, &repair), Ok)?;
             checked.push((repair, leads_on));
             if leads_on {
                 people.insert(asked.person);

@@ -186,7 +186,7 @@ impl Talk<'_, '_> {
         let healing = &mut self.change().healing;
         (healing.due, healing.tries, healing.lost_to) = (0, 0, None);
         healing.followed = Some((repaired, now));
-        self.are_here(repaired)?;
+        self.end_exchanges_at(repaired)?;
         let again = self.lacking(place, lacking)?;
         self.follow_with(again)
     }

@@ -32,7 +32,8 @@ impl Talk<'_, '_> {
         self.receipt(sender, content.receipt, seq)?;
         let sender_id = PersonId::from(&sender.credential.identity());
         if self.record().healing.sought.is_some() {
-            self.change().healing.is_here(sender_id, content.sent_at);
+            let now = self.step.now;
+            self.change().healing.note_here(sender_id, content.sent_at, now);
         }
         let author = author_of(sender);
         let (kind, class) = (content.said.read(), content.said.class());

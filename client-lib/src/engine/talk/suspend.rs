@@ -115,6 +115,8 @@ impl Talk<'_, '_> {
         let cause = if state == ConversationState::Left { Cause::Left } else { Cause::Removed };
         self.give_up_commit()?;
         self.abandon_intents()?;
+        let asked = std::mem::take(&mut self.change().healing.asked);
+        self.close_requests(asked)?;
         self.delete_group()?;
         // An invitation reads nothing: the mailbox that it names may be another conversation's.
         if self.open.reading.take().is_some() {

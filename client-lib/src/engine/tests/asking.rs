@@ -11,6 +11,7 @@ use super::desk::{Desk, NOW, all_opened, relay, requests, seals};
 use super::members::{PLACE, TALK, commits, reads, removes, three};
 use super::returns::exchanged;
 use crate::content::{Help, InboxMessage, Named, Repaired};
+use crate::conversation::heard::{heard, note_added};
 use crate::conversation::{Body, Cause, ConversationState, Entry, Intent, Notice};
 use crate::engine::talk::slot::AuthorSlot;
 use crate::engine::{Effect, Link, LinkId, people};
@@ -391,7 +392,7 @@ fn one_who_comes_and_goes_makes_nobody_ask_more_often() {
         says_where(&mut mallory, &mut bob, at, number);
         bob.step(|step| {
             step.talk(&id, |talk| {
-                both.into_iter().for_each(|person| talk.change().healing.is_here(person, 0));
+                both.into_iter().for_each(|person| talk.change().healing.note_here(person, 0, 0));
                 talk.look_again();
                 Ok(())
             })
@@ -494,7 +495,7 @@ fn what_only_says_where_somebody_is_opens_nothing() {
     let (id, both) = (bob.find(&TALK).expect("is"), [mallory.person(), carol.person()]);
     bob.step(|step| {
         step.talk(&id, |talk| {
-            both.into_iter().for_each(|person| talk.change().healing.is_here(person, 0));
+            both.into_iter().for_each(|person| talk.change().healing.note_here(person, 0, 0));
             Ok(())
         })
     });
@@ -508,6 +509,25 @@ fn what_only_says_where_somebody_is_opens_nothing() {
     assert_eq!((told.led_by, told.stays, told.key_package), (Some(repaired), true, vec![]));
     let still = bob.conversation(&TALK).expect("is").healing.asked;
     assert!(still.iter().all(|asked| open.contains(asked)), "{still:?}");
+}
+
+/// Mallory is sure of where she is, and bob of being somewhere else: she is told, and not taken out.
+#[test]
+fn whoever_is_sure_elsewhere_is_told_where_others_are() {
+    let (mut mallory, mut bob, _carol) = three();
+    let (now, identity) = (bob.now, mallory.profile().identity());
+    let data = help(&mut mallory, now, 1, vec![], None);
+    let InboxMessage::Help(known) = InboxMessage::decode(&data).expect("good") else { panic!() };
+    let led_by = Some(Repaired { epoch: 7, leaf: 2, hash: [7; 32] });
+    let told = Help { led_by, stays: true, ..known.verify().expect("signed") }.encode(&identity);
+    assert!(!asked(&mut bob, 5, &told));
+    bob.now += 4 * 60_000;
+    bob.tick();
+    bob.step(|step| step.flush());
+    let intents = bob.intents(&TALK);
+    assert!(intents.iter().all(|intent| !matches!(intent, Intent::Readmit { .. })));
+    let told = asked_of(&mut bob, &mut mallory).pop().expect("he says where he is");
+    assert_eq!((told.led_by, told.stays), (None, true));
 }
 
 /// Mallory has asked to be taken back in herself, and is out for a moment while carol does that. What she
@@ -563,24 +583,33 @@ fn a_request_that_was_answered_takes_nobody_out() {
 }
 
 /// Carol is taken back in to where she does not go, and says at once where she is, by a relay whose clock is
-/// behind: it is heard, once.
+/// behind: that is heard, but not again when she was added anew.
 #[test]
 fn what_is_said_right_after_one_was_added_is_heard() {
     let (mut mallory, mut bob, mut carol) = three();
-    let there = Some(Repaired { epoch: 7, leaf: 2, hash: [7; 32] });
-    let package = carol.package(KeyPackageKind::OneTime);
-    taken_back(&mut mallory, &mut bob, &mut carol, &package);
-    let is_heard = |bob: &mut Desk| {
-        let id = bob.find(&TALK).expect("is");
-        let heard = bob.step(|step| Ok(crate::conversation::heard::heard(step.tx, &id)?)).0;
-        heard.iter().any(|(_, asked)| asked.is_at == there)
-    };
-    let now = bob.now;
-    for (behind, heard) in [(11 * 60_000, false), (60_000, true)] {
-        bob.now = now - behind;
-        says_where(&mut carol, &mut bob, there, 6 + u8::from(heard));
-        assert_eq!(is_heard(&mut bob), heard, "{behind}");
+    let led_by = Some(Repaired { epoch: 7, leaf: 2, hash: [7; 32] });
+    for desk in [&mut mallory, &mut bob, &mut carol] {
+        desk.now += HOUR;
     }
+    let (card, package) = (bob.card(), carol.package(KeyPackageKind::OneTime));
+    taken_back(&mut mallory, &mut bob, &mut carol, &package);
+    let (id, now) = (bob.find(&TALK).expect("is"), bob.now);
+    let (identity, who) = (carol.profile().identity(), carol.person());
+    let device = carol.card().devices()[0].credential.device();
+    let mut says = |bob: &mut Desk, at: u64, number: u8| {
+        let data = help(&mut carol, at, 1, vec![1], None);
+        let InboxMessage::Help(known) = InboxMessage::decode(&data).expect("good") else { panic!() };
+        let told = Help { led_by, stays: true, ..known.verify().expect("signed") }.encode(&identity);
+        bob.takes(post(number), seals(&told, &card, post(number)));
+        let heard = bob.step(|step| Ok(heard(step.tx, &id)?)).0;
+        heard.iter().any(|(_, asked)| asked.is_at == led_by)
+    };
+    assert!(!says(&mut bob, now - 11 * 60_000, 5));
+    assert!(says(&mut bob, now - 60_000, 6));
+    let known = bob.step(|step| Ok(heard(step.tx, &id)?)).0;
+    assert!(known.iter().all(|(_, asked)| asked.key_package.is_empty()), "that may be answered");
+    bob.step(|step| Ok(note_added(step.tx, &id, (who, device), (now, now, 5))?));
+    assert!(!says(&mut bob, now - 60_000, 7), "it was known when she was added");
 }
 
 /// What somebody asked is kept when they are no member any more.

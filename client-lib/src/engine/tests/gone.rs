@@ -3,19 +3,15 @@
 use posthorn_proto::chain::Chain;
 use posthorn_proto::frame::{OpenState, Refusal, Request, ServerBody};
 use posthorn_proto::{ErrorCode, MailboxId, PostId};
-use rand::SeedableRng as _;
-use rand_chacha::ChaCha20Rng;
 
-use super::asking::{
-    answers, asked_of, asks_anew, breaks, forgets_requests, help, lapsed, lapsed_of_three, repair, says_where,
-};
+use super::asking::{answers, asked_of, asks_anew, breaks, forgets_requests, help, repair};
 use super::desk::{Desk, all_opened, at, elsewhere, link, requests, seals, wanted};
-use super::members::{PLACE, TALK, three};
+use super::members::{TALK, three};
 use super::relays::{founds, open_here};
 use crate::content::Repaired;
 use crate::conversation::{Cause, ConversationId, ConversationState, GroupId};
-use crate::engine::{Command, Input, Link, LinkId};
-use crate::group::{Change, KeyPackageKind, ReaderSecret};
+use crate::engine::{Input, Link, LinkId};
+use crate::group::KeyPackageKind;
 use crate::outbox::{self, Parcel};
 
 const MINUTE: u64 = 60_000;
@@ -68,6 +64,21 @@ fn a_relay_that_is_gone_is_left_if_our_own_answers() {
     founds(&mut offline, AWAY, &elsewhere());
     refused_for(&mut offline, 5 * DAY);
     assert_eq!(cause(&mut offline, &group), None);
+}
+
+/// Nobody at a relay that is gone can make it true that bob leaves.
+#[test]
+fn what_is_being_left_at_a_relay_that_is_gone_is_left() {
+    let mut bob = open_here();
+    founds(&mut bob, AWAY, &elsewhere());
+    bob.step(|step| {
+        step.talk(&AWAY.0, |talk| {
+            talk.change().state = ConversationState::Leaving;
+            Ok(())
+        })
+    });
+    refused_for(&mut bob, 3 * DAY + 60 * MINUTE);
+    assert_eq!(bob.state(&GroupId(AWAY.0.0)), Some(ConversationState::Left));
 }
 
 /// A relay that was heard in between is not gone.
@@ -154,79 +165,12 @@ fn an_old_repair_leads_on_whoever_is_still_there() {
     }
 }
 
-/// Whoever renews its keys has been there before, and hears what was asked before that.
-#[test]
-fn an_own_update_makes_no_request_old() {
-    let (mut mallory, mut bob, _) = three();
-    let (card, id) = (bob.card(), bob.find(&TALK).expect("is"));
-    bob.now += MINUTE;
-    let now = bob.now;
-    bob.step(|step| {
-        step.talk(&id, |talk| {
-            talk.change().leaf_since = now;
-            Ok(())
-        })
-    });
-    let data = help(&mut mallory, now - 1_000, 1, vec![1], None);
-    bob.takes(post(5), seals(&data, &card, post(5)));
-    assert_eq!(bob.rows("heard"), 1);
-}
-
-/// Nobody makes this device connect to a relay that the person has not agreed to, and nobody is lost by that.
-#[test]
-fn a_way_back_to_a_relay_that_is_not_used_waits_for_consent() {
-    let (mut mallory, mut bob, asked, repaired) = lapsed(false);
-    mallory.in_group(&TALK, |group, own, _| {
-        let mut rng = ChaCha20Rng::from_seed([9; 32]);
-        let secret = ReaderSecret::generate(&mut rng);
-        let info = Some(group.info().moved(elsewhere(), MailboxId([0x99; 16]), secret));
-        group.stage(own, &Change { info, ..Change::default() }, b"")?;
-        group.merge_pending()
-    });
-    answers(&mut mallory, &mut bob, &asked, Some(repaired), 7);
-    assert_eq!(cause(&mut bob, &TALK), Some(Cause::ForeignRelay));
-    assert!(wanted(&bob.tick()).iter().all(|id| id.relay != elsewhere().url), "not even a connection");
-    let conversation = bob.find(&TALK).expect("is");
-    bob.does(|reply| Command::Accept { conversation, foreign_relay: true, reply }).expect("agreed");
-    let record = bob.conversation(&TALK).expect("is");
-    assert_eq!((record.state, record.mailbox), (ConversationState::Active, MailboxId([0x99; 16])));
-}
-
-/// The first to answer a lapsed device leads it to a relay that it does not use, with whatever epoch: until
-/// the person agrees, another answer is followed as well.
-#[test]
-fn what_waits_for_consent_keeps_no_other_answer_out() {
-    let (mut mallory, mut bob, mut carol, asked, repaired) = lapsed_of_three(false);
-    for number in [0x98, 0x99] {
-        mallory.in_group(&TALK, |group, own, _| {
-            let secret = ReaderSecret::generate(&mut ChaCha20Rng::from_seed([number; 32]));
-            let info = Some(group.info().moved(elsewhere(), MailboxId([number; 16]), secret));
-            group.stage(own, &Change { info, ..Change::default() }, b"")?;
-            group.merge_pending()
-        });
-    }
-    let later = asks_anew(&mut bob, &mut mallory);
-    answers(&mut mallory, &mut bob, &asked, Some(repaired), 7);
-    assert_eq!(cause(&mut bob, &TALK), Some(Cause::ForeignRelay));
-    let forked = bob.conversation(&TALK).expect("is").epoch;
-    answers(&mut carol, &mut bob, &later, Some(repaired), 8);
-    let record = bob.conversation(&TALK).expect("is");
-    assert_eq!((record.state, record.mailbox), (ConversationState::Active, PLACE));
-    assert!(record.epoch < forked, "{} {forked}", record.epoch);
-}
-
-/// Two say to be elsewhere, and somebody takes bob back to where he was all the same: he asks on.
-#[test]
-fn a_way_back_to_where_it_was_ends_no_way_on() {
-    let there = Repaired { epoch: 7, leaf: 2, hash: [7; 32] };
-    let (mut mallory, mut bob, mut carol) = three();
-    says_where(&mut mallory, &mut bob, Some(there), 6);
-    says_where(&mut carol, &mut bob, Some(there), 7);
-    let asked = asks_anew(&mut bob, &mut mallory);
-    answers(&mut mallory, &mut bob, &asked, None, 8);
-    let record = bob.conversation(&TALK).expect("is");
-    assert_eq!(record.epoch, 3);
-    assert_eq!(record.healing.lost_to.map(|(to, _)| to), Some(there));
+/// What was left in this device's inbox has expired.
+fn lapses(desk: &mut Desk) {
+    let id = link(Link::Inbox);
+    let sent = desk.connects(&id);
+    let state = OpenState { oldest: 8, ..at(9, 0) };
+    desk.frames(&id, vec![all_opened(&requests(&sent, &id), |_| state)]);
 }
 
 /// What was left in bob's inbox has expired, and may have said where the others went. He says to all where
@@ -242,12 +186,45 @@ fn whoever_was_away_for_too_long_is_taken_in_where_the_others_went() {
             Ok(())
         })
     });
-    let sent = bob.connects(&link(Link::Inbox));
-    let state = OpenState { oldest: 8, ..at(9, 0) };
-    bob.frames(&link(Link::Inbox), vec![all_opened(&requests(&sent, &link(Link::Inbox)), |_| state)]);
+    lapses(&mut bob);
     let asked = asks_anew(&mut bob, &mut mallory);
     assert_eq!((asked.stays, asked.led_by, asked.epoch), (true, None, 0), "who is here need do nothing");
     answers(&mut mallory, &mut bob, &asked, Some(there), 7);
     let record = bob.conversation(&TALK).expect("is");
     assert_eq!((record.epoch, record.healing.led_by()), (3, Some(there)));
+}
+
+/// Bob could not go on in the conversation either, and the first to take him back in is one who was left
+/// behind, too: he still looks for the others.
+#[test]
+fn whoever_was_away_for_too_long_is_not_sure_by_one_answer() {
+    for order in [true, false] {
+        let (mut mallory, mut bob, _) = three();
+        if order {
+            breaks(&mut bob, Cause::Lapsed);
+        }
+        lapses(&mut bob);
+        if !order {
+            breaks(&mut bob, Cause::Lapsed);
+        }
+        let asked = asks_anew(&mut bob, &mut mallory);
+        assert!(!asked.stays && asked.epoch == 0);
+        answers(&mut mallory, &mut bob, &asked, None, 7);
+        assert_eq!(bob.state(&TALK), Some(ConversationState::Active));
+        let asked = asks_anew(&mut bob, &mut mallory);
+        assert!(asked.stays && !asked.key_package.is_empty(), "{order}");
+    }
+}
+
+/// What was asked for is over with the conversation: an answer begins nothing.
+#[test]
+fn who_has_left_is_not_taken_back_in() {
+    let (mut mallory, mut bob, _) = three();
+    breaks(&mut bob, Cause::Lapsed);
+    let asked = asks_anew(&mut bob, &mut mallory);
+    let id = bob.find(&TALK).expect("is");
+    bob.step(|step| step.talk(&id, |talk| talk.end(ConversationState::Left)));
+    answers(&mut mallory, &mut bob, &asked, None, 7);
+    let states: Vec<_> = bob.all(&TALK).into_iter().map(|(_, record)| record.state).collect();
+    assert_eq!(states, [ConversationState::Left]);
 }

@@ -2,13 +2,16 @@
 
 use posthorn_proto::chain::Chain;
 use posthorn_proto::{MailboxId, PostId, RelayIdentity};
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha20Rng;
 
+use super::asking::{answers, asks_anew, help, lapsed, lapsed_of_three, says_where};
 use super::desk::{Desk, Made, NOW, alarms, elsewhere, relay, seals, wanted};
 use super::members::{PLACE, TALK, commits, reads, refused, removes, three};
-use crate::content::Invitation;
+use crate::content::{Invitation, Repaired};
 use crate::conversation::{Cause, ConversationId, ConversationState, GroupId, Intent};
 use crate::engine::{Command, Consent, Link, LinkId};
-use crate::group::{Change, Group, KeyPackageKind, Provider, UnverifiedKeyPackage};
+use crate::group::{Change, Group, KeyPackageKind, Provider, ReaderSecret, UnverifiedKeyPackage};
 use crate::identity::{Card, RelayAddress};
 
 fn post(number: u8) -> PostId {
@@ -288,4 +291,79 @@ fn what_is_held_is_not_held_against_a_clock() {
     let mut bob = bob.reopened();
     bob.tick();
     assert_eq!(bob.rows("invited"), 1);
+}
+
+/// Whoever renews its keys has been there before, and hears what was asked before that.
+#[test]
+fn an_own_update_makes_no_request_old() {
+    let (mut mallory, mut bob, _) = three();
+    let (card, id) = (bob.card(), bob.find(&TALK).expect("is"));
+    bob.now += 60_000;
+    let now = bob.now;
+    bob.step(|step| {
+        step.talk(&id, |talk| {
+            talk.change().leaf_since = now;
+            Ok(())
+        })
+    });
+    let data = help(&mut mallory, now - 1_000, 1, vec![1], None);
+    bob.takes(post(5), seals(&data, &card, post(5)));
+    assert_eq!(bob.rows("heard"), 1);
+}
+
+/// Nobody makes this device connect to a relay that the person has not agreed to, and nobody is lost by that.
+#[test]
+fn a_way_back_to_a_relay_that_is_not_used_waits_for_consent() {
+    let (mut mallory, mut bob, asked, repaired) = lapsed(false);
+    mallory.in_group(&TALK, |group, own, _| {
+        let mut rng = ChaCha20Rng::from_seed([9; 32]);
+        let secret = ReaderSecret::generate(&mut rng);
+        let info = Some(group.info().moved(elsewhere(), MailboxId([0x99; 16]), secret));
+        group.stage(own, &Change { info, ..Change::default() }, b"")?;
+        group.merge_pending()
+    });
+    answers(&mut mallory, &mut bob, &asked, Some(repaired), 7);
+    assert_eq!(cause(&mut bob), Some(Cause::ForeignRelay));
+    assert!(wanted(&bob.tick()).iter().all(|id| id.relay != elsewhere().url), "not even a connection");
+    let conversation = bob.find(&TALK).expect("is");
+    bob.does(|reply| Command::Accept { conversation, foreign_relay: true, reply }).expect("agreed");
+    let record = bob.conversation(&TALK).expect("is");
+    assert_eq!((record.state, record.mailbox), (ConversationState::Active, MailboxId([0x99; 16])));
+}
+
+/// The first to answer a lapsed device leads it to a relay that it does not use, with whatever epoch: until
+/// the person agrees, another answer is followed as well.
+#[test]
+fn what_waits_for_consent_keeps_no_other_answer_out() {
+    let (mut mallory, mut bob, mut carol, asked, repaired) = lapsed_of_three(false);
+    for number in [0x98, 0x99] {
+        mallory.in_group(&TALK, |group, own, _| {
+            let secret = ReaderSecret::generate(&mut ChaCha20Rng::from_seed([number; 32]));
+            let info = Some(group.info().moved(elsewhere(), MailboxId([number; 16]), secret));
+            group.stage(own, &Change { info, ..Change::default() }, b"")?;
+            group.merge_pending()
+        });
+    }
+    let later = asks_anew(&mut bob, &mut mallory);
+    answers(&mut mallory, &mut bob, &asked, Some(repaired), 7);
+    assert_eq!(cause(&mut bob), Some(Cause::ForeignRelay));
+    let forked = bob.conversation(&TALK).expect("is").epoch;
+    answers(&mut carol, &mut bob, &later, Some(repaired), 8);
+    let record = bob.conversation(&TALK).expect("is");
+    assert_eq!((record.state, record.mailbox), (ConversationState::Active, PLACE));
+    assert!(record.epoch < forked, "{} {forked}", record.epoch);
+}
+
+/// Two say to be elsewhere, and somebody takes bob back to where he was all the same: he asks on.
+#[test]
+fn a_way_back_to_where_it_was_ends_no_way_on() {
+    let there = Repaired { epoch: 7, leaf: 2, hash: [7; 32] };
+    let (mut mallory, mut bob, mut carol) = three();
+    says_where(&mut mallory, &mut bob, Some(there), 6);
+    says_where(&mut carol, &mut bob, Some(there), 7);
+    let asked = asks_anew(&mut bob, &mut mallory);
+    answers(&mut mallory, &mut bob, &asked, None, 8);
+    let record = bob.conversation(&TALK).expect("is");
+    assert_eq!(record.epoch, 3);
+    assert_eq!(record.healing.lost_to.map(|(to, _)| to), Some(there));
 }
