@@ -211,9 +211,12 @@ impl Talk<'_, '_> {
     /// Takes a device out and in again that asked for it.
     fn take_back(&mut self, row: i64, mut asked: Heard, member: &Member) -> Result<(), Error> {
         if asked.stays && asked.key_package.is_empty() {
-            // It does not mean to come: it is to know that others are elsewhere.
+            // It does not mean to come: it is to know that others are elsewhere. Whoever is not sure says so
+            // by itself, and is not to spend its requests on this.
             self.settle(row, asked)?;
-            return self.ask_for_help(None, &[]);
+            let (healing, now) = (&self.record().healing, self.step.now);
+            let is_sure = healing.lost_to(now).is_none() && !healing.is_unsure(now);
+            return if is_sure { self.ask_for_help(None, &[]) } else { Ok(()) };
         }
         let (today, now) = (self.step.now / DAY, self.step.relay_now());
         let (added_at, added_in) = asked.added;

@@ -228,7 +228,12 @@ impl Talk<'_, '_> {
     pub(in crate::engine) fn lose_touch(&mut self) -> Result<(), Error> {
         let (others, now) = (self.others()?, self.step.now);
         self.change().healing.lose_touch(others, now);
-        self.ask_anew();
+        if !self.record().is_suspended() {
+            // A relay that was started on a wrong folder has lost inboxes, too, and is to move nobody.
+            let due = now + PATIENCE + self.step.rng.random_range(0..JITTER);
+            (self.change().healing.due, self.change().healing.tries) = (due, 0);
+            self.step.wake_talk(self.id, due);
+        }
         self.look_again();
         Ok(())
     }

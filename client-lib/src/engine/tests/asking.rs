@@ -526,8 +526,24 @@ fn whoever_is_sure_elsewhere_is_told_where_others_are() {
     bob.step(|step| step.flush());
     let intents = bob.intents(&TALK);
     assert!(intents.iter().all(|intent| !matches!(intent, Intent::Readmit { .. })));
-    let told = asked_of(&mut bob, &mut mallory).pop().expect("he says where he is");
-    assert_eq!((told.led_by, told.stays), (None, true));
+    let answer = asked_of(&mut bob, &mut mallory).pop().expect("he says where he is");
+    assert_eq!((answer.led_by, answer.stays), (None, true));
+    // Whoever is alone needs its requests for itself.
+    let (_, mut bob, _) = three();
+    let id = bob.find(&TALK).expect("is");
+    bob.step(|step| {
+        step.talk(&id, |talk| {
+            talk.look_for_others(&[])?;
+            let ours = Repaired { epoch: 9, leaf: 1, hash: [1; 32] };
+            let healing = &mut talk.change().healing;
+            (healing.followed, healing.due, healing.tries) = (Some((ours, now)), now + 10 * HOUR, 7);
+            Ok(())
+        })
+    });
+    assert!(!asked(&mut bob, 5, &told));
+    bob.now += 4 * 60_000;
+    bob.tick();
+    assert_eq!(bob.conversation(&TALK).expect("is").healing.asked_today.1, 0);
 }
 
 /// Mallory has asked to be taken back in herself, and is out for a moment while carol does that. What she

@@ -194,6 +194,27 @@ fn whoever_was_away_for_too_long_is_taken_in_where_the_others_went() {
     assert_eq!((record.epoch, record.healing.led_by()), (3, Some(there)));
 }
 
+/// A relay that was started on a wrong folder has lost inboxes, too: nobody moves within two minutes.
+#[test]
+fn who_lost_an_inbox_repairs_no_earlier() {
+    for inbox_first in [true, false] {
+        let (_, mut bob, _) = three();
+        if inbox_first {
+            lapses(&mut bob);
+        }
+        breaks(&mut bob, Cause::MailboxGone);
+        if !inbox_first {
+            lapses(&mut bob);
+        }
+        bob.now += 110_000;
+        bob.tick();
+        assert_eq!(bob.conversation(&TALK).expect("is").commit_row, None, "{inbox_first}");
+        bob.now += 100_000;
+        bob.tick();
+        assert!(bob.conversation(&TALK).expect("is").commit_row.is_some(), "{inbox_first}");
+    }
+}
+
 /// Bob could not go on in the conversation either, and the first to take him back in is one who was left
 /// behind, too: he still looks for the others.
 #[test]
