@@ -16,6 +16,13 @@ use crate::step::{Steps, cargo, root, target_directory};
 use crate::tidy;
 
 const WASM: &str = "wasm32-unknown-unknown";
+/// What is simulated, by the name of its step: the profile, and how many seeds.
+const SIMULATIONS: [(&str, &str, u64); 4] = [
+    ("simulation", "plain", 40),
+    ("siege", "hostile", 40),
+    ("repair", "repair", 16),
+    ("relay-gone", "gone", 6),
+];
 
 /// Runs all steps or, if `quick`, those that a developer waits for before each commit.
 pub(crate) fn run(quick: bool) -> anyhow::Result<()> {
@@ -88,35 +95,19 @@ fn thorough(steps: &mut Steps) -> anyhow::Result<()> {
         "play one alone: `cargo xtask drill move` or `restore`",
         Command::new(built.join("drill")).current_dir(root()),
     )?;
-    let seeds =
-        SimArguments { seeds: 40, seed: None, rounds: 40, profile: "plain".to_owned(), helpless: false };
-    let mut sim = Command::new(built.join("sim"));
-    steps.run(
-        "simulation",
-        "replay the seed that it printed: `cargo xtask sim --seeds 1 --seed <seed>`",
-        seeds.give(&mut sim).current_dir(root()),
-    )?;
-    let seeds = SimArguments { profile: "hostile".to_owned(), ..seeds };
-    let mut siege = Command::new(built.join("sim"));
-    steps.run(
-        "siege",
-        "replay the seed that it printed: `cargo xtask sim --seeds 1 --seed <seed> --profile hostile`",
-        seeds.give(&mut siege).current_dir(root()),
-    )?;
-    let seeds = SimArguments { seeds: 16, profile: "repair".to_owned(), ..seeds };
-    let mut heals = Command::new(built.join("sim"));
-    steps.run(
-        "repair",
-        "replay the seed that it printed: `cargo xtask sim --seeds 1 --seed <seed> --profile repair`",
-        seeds.give(&mut heals).current_dir(root()),
-    )?;
-    let seeds = SimArguments { seeds: 6, profile: "gone".to_owned(), ..seeds };
-    let mut goes_on = Command::new(built.join("sim"));
-    steps.run(
-        "relay-gone",
-        "replay the seed that it printed: `cargo xtask sim --seeds 1 --seed <seed> --profile gone`",
-        seeds.give(&mut goes_on).current_dir(root()),
-    )?;
+    for (name, profile, seeds) in SIMULATIONS {
+        let (profile, rounds) = (profile.to_owned(), 40);
+        let seeds = SimArguments { seeds, seed: None, rounds, profile, helpless: false };
+        let mut sim = Command::new(built.join("sim"));
+        steps.run(
+            name,
+            &format!(
+                "replay the seed that it printed: `cargo xtask sim --seeds 1 --seed <seed> --profile {}`",
+                seeds.profile
+            ),
+            seeds.give(&mut sim).current_dir(root()),
+        )?;
+    }
     steps.run(
         "faults",
         "run the program that failed alone, with the seed that it printed: `cargo xtask faults <program> --seed <seed>`",

@@ -19,10 +19,11 @@ pub(super) const TEXTS: [&str; 5] = [
 const LOOKS: usize = 20;
 
 /// These acts.
-pub(super) async fn play(stage: &Stage, report: &mut Report, first: &Address) -> Result<(), Failure> {
+pub(super) async fn play(stage: &Stage, report: &mut Report, first: &Address) -> Result<Address, Failure> {
     let other = somebody_elsewhere(stage, report, first).await?;
     a_move(stage, report, &other).await?;
-    a_move_that_is_cut_off(stage, report, first).await
+    a_move_that_is_cut_off(stage, report, first).await?;
+    Ok(other)
 }
 
 /// Somebody is found in the directory of a relay where nobody of the five has an account, and asked.

@@ -1,15 +1,16 @@
 //! `posthorn demo`: the tour. Two relays and six people, each command a process of its own, on this machine
 //! and nowhere else.
 //!
-//! Reading guide: `script` is what happens, in acts, and `elsewhere` has those with the other relay; `stage`
-//! starts and ends the processes; `stored` looks at what a relay has on disk; `report` keeps the checks and
-//! draws the tables. Everything lies in a temporary folder that is removed at the end.
+//! Reading guide: `script` is what happens, in acts; `elsewhere` has those with the other relay, and
+//! `mending` the one in which disks die; `stage` starts and ends the processes; `stored` looks at what a
+//! relay has on disk; `report` keeps the checks and draws the tables.
 //!
 //! Invariant: the programs are those that people use, `posthorn` and `posthorn-server`, found beside this
 //! one; nothing of them is linked here. Only the profiles are made beforehand, with a passphrase that is
 //! cheap to check: what a person waits for at each command would be most of the tour.
 
 mod elsewhere;
+mod mending;
 mod report;
 mod script;
 mod stage;

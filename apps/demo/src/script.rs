@@ -15,10 +15,10 @@ use crate::stage::{
     ANNA, Address, BORIS, CLARA, DAVID, ELENA, EVERYBODY, FELIX, Failure, Person, Running, Stage, Which,
 };
 use crate::stored::Mailboxes;
-use crate::{elsewhere, stored};
+use crate::{elsewhere, mending, stored};
 
 /// The group that everybody is in at the end.
-const GROUP: &str = "Bergtour 🏔 Ålesund";
+pub(super) const GROUP: &str = "Bergtour 🏔 Ålesund";
 /// What people say beyond ASCII.
 const GREETING: &str = "Grüße aus Zürich! 👩‍👩‍👧 日本語も、ελληνικά και русский тоже, مرحبا";
 const ANSWER: &str = "Wie schön 😀 – naïve façade, ¿qué tal?";
@@ -47,9 +47,10 @@ const LOOKS: usize = 10;
 pub(super) async fn play(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
     let (address, links) = registration(stage, report).await?;
     conversation_of_two(stage, report, &links).await?;
-    elsewhere::play(stage, report, &address).await?;
+    let other = elsewhere::play(stage, report, &address).await?;
     group(stage, report).await?;
     let stored = crash(stage, report, &address).await?;
+    mending::play(stage, report, &address, &other).await?;
     inspection(stage, report, stored).await
 }
 
@@ -212,7 +213,7 @@ async fn group(stage: &Stage, report: &mut Report) -> Result<(), Failure> {
 }
 
 /// Whether all see five members and one epoch; looks again while changes are still under way.
-async fn agreement(stage: &Stage) -> Result<(bool, String), Failure> {
+pub(super) async fn agreement(stage: &Stage) -> Result<(bool, String), Failure> {
     let mut seen = String::new();
     for _ in 0..LOOKS {
         settle(stage, &EVERYBODY).await?;
@@ -380,7 +381,7 @@ async fn compare_histories(stage: &Stage, report: &mut Report) -> Result<(), Fai
 }
 
 async fn inspection(stage: &Stage, report: &mut Report, mut mailboxes: Mailboxes) -> Result<(), Failure> {
-    act(7, "What each person read, and what the relay has of it");
+    act(8, "What each person read, and what the relay has of it");
     let mut reads = Vec::new();
     for person in EVERYBODY {
         reads.push((person, read_by(stage, person, GROUP).await?));
@@ -432,6 +433,8 @@ fn secrets() -> Vec<String> {
     words.extend((1..=STORM).flat_map(|number| [ANNA, BORIS].map(|person| storm_text(person, number))));
     words.extend(long_text().lines().map(str::to_owned));
     words.extend(elsewhere::TEXTS.map(str::to_owned));
+    words
+        .extend(mending::CHOIR_TEXTS.iter().chain(&mending::GROUP_TEXTS).map(|(_, text)| (*text).to_owned()));
     words
 }
 

@@ -125,6 +125,26 @@ impl Stage {
         }
     }
 
+    fn copy_of(&self, which: Which) -> PathBuf {
+        self.data_of(which).with_extension("copy")
+    }
+
+    /// Copies the data of a relay that does not run.
+    pub(super) fn copy_relay(&self, which: Which) -> Result<(), Failure> {
+        copy(&self.data_of(which), &self.copy_of(which))
+    }
+
+    /// Puts the copy in the place of what is there.
+    pub(super) fn put_back_relay(&self, which: Which) -> Result<(), Failure> {
+        remove(&self.data_of(which))?;
+        copy(&self.copy_of(which), &self.data_of(which))
+    }
+
+    /// Removes a person's profile.
+    pub(super) fn lose_profile(&self, person: Person) -> Result<(), Failure> {
+        remove(&self.home(person))
+    }
+
     /// Removes everything.
     pub(super) async fn strike(self) {
         for (_, mut relay) in self.relays.into_inner() {
@@ -189,8 +209,32 @@ impl Stage {
         let mut child = self.spawn(person, arguments)?;
         let input = child.stdin.take();
         let output = child.stdout.take().ok_or("no standard output")?;
-        Ok(Running { person, child, input, output: BufReader::new(output).lines() })
+        Ok(Running { person, child, input, output: Some(BufReader::new(output).lines()) })
     }
+}
+
+fn remove(folder: &Path) -> Result<(), Failure> {
+    std::fs::remove_dir_all(folder)
+        .map_err(|error| format!("{} cannot be removed: {error}", folder.display()))
+}
+
+/// Copies the files of a folder. A relay that was killed leaves its socket there, too.
+fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
+    let copied = || -> std::io::Result<()> {
+        std::fs::create_dir_all(to)?;
+        for entry in std::fs::read_dir(from)? {
+            let entry = entry?;
+            let (from, to) = (entry.path(), to.join(entry.file_name()));
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                copy(&from, &to).map_err(std::io::Error::other)?;
+            } else if kind.is_file() {
+                std::fs::copy(&from, &to)?;
+            }
+        }
+        Ok(())
+    };
+    copied().map_err(|error| format!("{} cannot be copied: {error}", from.display()))
 }
 
 /// A program that must lie where this one does.
@@ -250,7 +294,7 @@ pub(super) struct Running {
     person: Person,
     child: Child,
     input: Option<ChildStdin>,
-    output: Lines<BufReader<ChildStdout>>,
+    output: Option<Lines<BufReader<ChildStdout>>>,
 }
 
 impl Running {
@@ -259,9 +303,15 @@ impl Running {
         self.input.take().ok_or_else(|| "its input is closed".to_owned())
     }
 
+    /// What it prints, to be read beside it.
+    pub(super) fn take_output(&mut self) -> Result<Lines<BufReader<ChildStdout>>, Failure> {
+        self.output.take().ok_or_else(|| "its output is taken".to_owned())
+    }
+
     /// The next object that it prints; `None` when it has ended.
     pub(super) async fn next(&mut self) -> Result<Option<Value>, Failure> {
-        let line = tokio::time::timeout(LONGEST, self.output.next_line())
+        let output = self.output.as_mut().ok_or("its output is taken")?;
+        let line = tokio::time::timeout(LONGEST, output.next_line())
             .await
             .map_err(|_| format!("{} printed nothing for {} s", self.person.0, LONGEST.as_secs()))?
             .map_err(|error| format!("{}: {error}", self.person.0))?;
