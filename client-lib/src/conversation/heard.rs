@@ -41,6 +41,9 @@ pub(crate) struct Heard {
     /// It goes on there, and only says so.
     #[serde(default)]
     pub(crate) stays: bool,
+    /// As it came, if it only says so: others may have to hear it from us.
+    #[serde(default, with = "serde_bytes")]
+    pub(crate) word: Vec<u8>,
     /// When it came, unix milliseconds; 0 if the device never asked.
     pub(crate) came: u64,
     /// When to answer it, unix milliseconds; 0 once that is done.
@@ -104,6 +107,7 @@ pub(crate) fn note_added(
         is_at: None,
         leaves: false,
         stays: false,
+        word: Vec::new(),
         came: known.as_ref().map_or(0, |(_, known)| known.came),
         due: 0,
         looked: false,

@@ -5,7 +5,8 @@
 //!
 //! `world` is the network and the schedule, `device` a device with its database on disk, `relay` the relay,
 //! `scenario` what the people do, `check` what must be true when everything has settled, `watch` what must be
-//! true of every frame, `repair` what does not pass by itself, `gone` a relay that is gone for days,
+//! true of every frame, `repair` what does not pass by itself, `traitor` a member who means harm meanwhile,
+//! `gone` a relay that is gone for days,
 //! `hostile` a relay that lies, `siege` everybody who means harm at once, `rules` one step for each rule of
 //! the design that the others would not miss.
 
@@ -18,6 +19,7 @@ mod repair;
 mod rules;
 mod scenario;
 mod siege;
+mod traitor;
 mod watch;
 mod world;
 

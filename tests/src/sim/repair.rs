@@ -4,7 +4,8 @@
 //! between.
 //!
 //! When it is over, nothing is suspended, everybody is in one place and one epoch, and everybody has what was
-//! said, once: but for what was said while a device had lapsed, or was rolled back.
+//! said, once: but for what was said while a device had lapsed, or was rolled back. In some seeds one of them
+//! means harm all the while (`traitor`); then all this is so for the others.
 
 use std::collections::BTreeSet;
 
@@ -18,6 +19,7 @@ use rand::{Rng as _, RngCore as _, SeedableRng as _};
 
 use super::check::history_of;
 use super::scenario::{contact, move_here, people_at, say, start_with};
+use super::traitor::SPITE;
 use super::world::{Faults, World, relay_url};
 
 pub(super) const NAMES: [&str; 8] = ["alice", "bob", "carol", "dave", "eve", "frank", "grace", "heidi"];
@@ -58,6 +60,8 @@ pub(super) struct Story {
     pub(super) sent: Vec<Sent>,
     pub(super) healed: Healed,
     said: u32,
+    /// Who means harm, if anybody does.
+    pub(super) traitor: Option<usize>,
     /// What happened, for whoever looks for the reason of a failure.
     pub(super) log: Vec<String>,
 }
@@ -86,32 +90,56 @@ pub fn repair(seed: u64, helpless: bool) -> Result<Healed, String> {
     let group = start_at(&mut world, &homes)?;
     world.mute_inboxes = helpless;
     let mut story = Story::new(world, rng, group, count);
-    for _ in 0..3 {
-        story.talk(4);
+    story.log.push(format!("homes {homes:?}"));
+    // Of two, the other has nobody to be with.
+    if count > 2 && !helpless && story.rng.random_bool(0.4) {
+        story.traitor = Some(count - 1);
+        story.log.push(format!("{} is a traitor", NAMES[count - 1]));
     }
-    story.go_on("at the beginning")?;
-    for _ in 0..6 {
-        let what = story.trouble()?;
-        story.log.push(format!("{what} before {}", story.said));
-        story.healed.troubles += 1;
-        let (since, bytes) = (story.world.now, story.world.watch.inbox_bytes);
-        story.talk(3);
-        story.go_on(&what)?;
-        let took = story.world.now.saturating_sub(since) / 1000;
-        story.healed.longest = story.healed.longest.max(took);
-        story.healed.together += took;
-        story.healed.bytes += story.world.watch.inbox_bytes - bytes;
-        story.talk(3);
+    match story.play() {
+        Ok(()) => Ok(story.healed),
+        Err(error) => Err(format!("{error}; {:?}", story.log)),
     }
-    story.go_on("at the end")?;
-    story.everything_is_there().map_err(|error| format!("{error}; {:?}", story.log))?;
-    story.world.watch.verdict()?;
-    Ok(story.healed)
 }
 
 impl Story {
+    fn play(&mut self) -> Result<(), String> {
+        for _ in 0..3 {
+            self.talk(4);
+        }
+        self.go_on("at the beginning")?;
+        for _ in 0..6 {
+            self.betray();
+            let what = self.trouble()?;
+            self.log.push(format!("{what} before {}", self.said));
+            self.healed.troubles += 1;
+            let (since, bytes) = (self.world.now, self.world.watch.inbox_bytes);
+            self.talk(3);
+            self.go_on(&what)?;
+            let took = self.world.now.saturating_sub(since) / 1000;
+            self.healed.longest = self.healed.longest.max(took);
+            self.healed.together += took;
+            self.healed.bytes += self.world.watch.inbox_bytes - bytes;
+            self.talk(3);
+        }
+        self.go_on("at the end")?;
+        self.everything_is_there()?;
+        // What the traitor's program posts is not ours to answer for.
+        if self.traitor.is_none() { self.world.watch.verdict() } else { Ok(()) }
+    }
+
     pub(super) fn new(world: World, rng: StdRng, group: GroupId, count: usize) -> Self {
-        Self { world, rng, group, count, sent: Vec::new(), healed: Healed::default(), said: 0, log: vec![] }
+        Self {
+            world,
+            rng,
+            group,
+            count,
+            sent: Vec::new(),
+            healed: Healed::default(),
+            said: 0,
+            traitor: None,
+            log: vec![],
+        }
     }
 
     /// Some of them say something; who is asked, in what order, is the seed's.
@@ -119,13 +147,24 @@ impl Story {
         for _ in 0..times {
             let by = self.rng.random_range(0..self.count);
             let text = format!("{} says {}", NAMES[by], self.said);
-            self.said += 1;
-            if say(&mut self.world, by, self.group, &text).is_ok() {
-                self.sent.push(Sent { by, text, not_for: BTreeSet::new() });
-            }
+            self.says(by, text);
+            self.spite();
             let steps = self.rng.random_range(0..60);
             self.world.run(steps);
         }
+    }
+
+    /// Says something. What a traitor says nobody need have.
+    fn says(&mut self, by: usize, text: String) {
+        self.said += 1;
+        if say(&mut self.world, by, self.group, &text).is_ok() && Some(by) != self.traitor {
+            self.sent.push(Sent { by, text, not_for: self.traitor.into_iter().collect() });
+        }
+    }
+
+    /// All who keep to the rules.
+    fn honest(&self) -> Vec<usize> {
+        (0..self.count).filter(|device| Some(*device) != self.traitor).collect()
     }
 
     /// Something goes wrong that does not pass by itself; what.
@@ -183,6 +222,7 @@ impl Story {
         move_here(&mut self.world, device, self.group);
         self.world.run(200);
         self.world.patch = None;
+        self.betray();
     }
 
     /// The relay goes back while somebody is away who has read everything before: the others move on.
@@ -249,24 +289,29 @@ impl Story {
         let others: Vec<usize> = (0..self.count).filter(|other| *other != device).collect();
         let by = others[self.rng.random_range(0..others.len())];
         let text = format!("{} says {} without {}", NAMES[by], self.said, NAMES[device]);
-        self.said += 1;
-        if say(&mut self.world, by, self.group, &text).is_ok() {
-            self.sent.push(Sent { by, text, not_for: BTreeSet::new() });
-        }
+        self.says(by, text);
     }
 
     /// Runs until everybody goes on and nothing is left to do.
     pub(super) fn go_on(&mut self, after: &str) -> Result<(), String> {
         self.world.faults = Faults::NONE;
         let within = if self.world.mute_inboxes { HOPELESS_AFTER } else { HEALED_WITHIN };
+        let mut peace = self.traitor.map(|_| self.world.now + self.rng.random_range(0..SPITE));
         let until = self.world.now + within;
         let mut well_since = None;
         for _ in 0..400_000 {
             if self.world.now > until {
                 break;
             }
+            if peace.is_some_and(|peace| self.world.now > peace) {
+                self.make_peace();
+                peace = None;
+            }
             if self.world.step() {
                 continue;
+            }
+            if peace.is_some() {
+                self.spite();
             }
             if !self.is_well() {
                 self.agree();
@@ -313,7 +358,7 @@ impl Story {
 
     fn is_well(&mut self) -> bool {
         let group = self.group;
-        (0..self.count).all(|device| {
+        self.honest().into_iter().all(|device| {
             let state = self.world.state(device);
             let quiet = state.connected && state.caught_up && state.outbox == 0 && state.intents == 0;
             let mut all = self.world.conversations(device).into_iter().filter(|one| one.group == group);
@@ -328,18 +373,20 @@ impl Story {
     fn is_one(&mut self) -> Result<(), String> {
         let group = self.group;
         let mut seen = Vec::new();
-        for (device, name) in NAMES.iter().enumerate().take(self.count) {
+        let honest: Vec<_> = self.honest().iter().map(|device| self.world.person(NAMES[*device])).collect();
+        for device in self.honest() {
             let mut all: Vec<_> =
                 self.world.conversations(device).into_iter().filter(|one| one.group == group).collect();
             if all.len() != 1 {
-                return Err(format!("{name} has the conversation {} times", all.len()));
+                return Err(format!("{} has the conversation {} times", NAMES[device], all.len()));
             }
             let one = all.remove(0);
             let mut members: Vec<PersonId> = one.members.iter().map(|one| one.person).collect();
             members.sort();
             seen.push((one.epoch, members));
         }
-        let same = seen.iter().all(|one| *one == seen[0]) && seen[0].1.len() == self.count;
+        let are_in = honest.iter().all(|person| seen[0].1.contains(person));
+        let same = seen.iter().all(|one| *one == seen[0]) && are_in;
         if !same {
             return Err(format!("they are not together: {seen:?}"));
         }
@@ -356,14 +403,14 @@ impl Story {
 
     /// What was said is there for everybody, once.
     pub(super) fn everything_is_there(&mut self) -> Result<(), String> {
-        for (device, name) in NAMES.iter().enumerate().take(self.count) {
+        for device in self.honest() {
             let entries = history_of(&mut self.world, device, self.group);
             for sent in &self.sent {
                 let count = entries.iter().filter(|entry| entry.text() == Some(&sent.text)).count();
                 let may_lack = sent.not_for.contains(&device);
                 if count > 1 || (count == 0 && !may_lack) {
                     let text = &sent.text;
-                    return Err(format!("{name} has {text:?} {count} times"));
+                    return Err(format!("{} has {text:?} {count} times", NAMES[device]));
                 }
                 self.healed.compared += 1;
             }

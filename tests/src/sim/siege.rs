@@ -102,7 +102,7 @@ fn attack(world: &mut World, shed: GroupId, garden: GroupId) {
             0..5 => drop(say(world, device, group, &format!("{} says {round}", NAMES[device]))),
             5 => drop(remove(world, device, garden, newcomer(device))),
             6 => drop(add(world, device, garden, newcomer(device))),
-            _ => abuse(world, &mut rng),
+            _ => abuse(world, &mut rng, MALLORY),
         }
     }
 }
@@ -113,9 +113,9 @@ fn newcomer(device: usize) -> &'static str {
 }
 
 /// A member or a stranger leaves something where it may be left, with nothing but the key that permits it.
-fn abuse(world: &mut World, rng: &mut StdRng) {
+pub(super) fn abuse(world: &mut World, rng: &mut StdRng, member: usize) {
     let may_post =
-        |mailbox: &MailboxId| world.watch.posted.iter().any(|(who, at, _)| (*who, at) == (MALLORY, mailbox));
+        |mailbox: &MailboxId| world.watch.posted.iter().any(|(who, at, _)| (*who, at) == (member, mailbox));
     let open = world.watch.shelves.iter().filter(|(mailbox, shelf)| shelf.is_inbox() || may_post(mailbox));
     let open: Vec<MailboxId> = open.map(|(mailbox, _)| *mailbox).collect();
     let Some(mailbox) = open.get(rng.random_range(0..open.len().max(1))).copied() else { return };
@@ -147,16 +147,24 @@ fn abuse(world: &mut World, rng: &mut StdRng) {
 /// Mallory's commits carry turns that say something else than the commits.
 fn forges(mut rng: StdRng) -> Patch {
     Box::new(move |device, frame| {
-        let Request::Post(post) = &mut frame.body else { return };
-        let Some(turn) = post.turn.as_mut().filter(|_| device == MALLORY) else { return };
-        match rng.random_range(0..5) {
-            0 => turn.turn.post_key_hash = KeyHash([9; 32]),
-            1 => turn.turn.turn_key_hash = KeyHash([9; 32]),
-            2 => turn.turn.admit.clear(),
-            3 => turn.turn.evict.clear(),
-            _ => {}
+        if let Request::Post(post) = &mut frame.body
+            && device == MALLORY
+        {
+            forge(post, &mut rng);
         }
     })
+}
+
+/// A commit's turn says something else, or is left as it is.
+pub(super) fn forge(post: &mut Post, rng: &mut StdRng) {
+    let Some(turn) = &mut post.turn else { return };
+    match rng.random_range(0..5) {
+        0 => turn.turn.post_key_hash = KeyHash([9; 32]),
+        1 => turn.turn.turn_key_hash = KeyHash([9; 32]),
+        2 => turn.turn.admit.clear(),
+        3 => turn.turn.evict.clear(),
+        _ => {}
+    }
 }
 
 /// The relay tells bob whatever it likes.

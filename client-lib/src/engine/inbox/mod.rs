@@ -39,7 +39,7 @@ impl Step<'_> {
             }
             Ok(InboxMessage::WelcomeRefused(refused)) => self.welcome_refused(&refused),
             Ok(InboxMessage::Help(unverified)) => match unverified.verify() {
-                Ok(help) => self.help_asked(&help),
+                Ok(help) => self.help_asked(&help, &data),
                 Err(error) => self.inbox_alarm(None, Cause::BadInvitation, error.to_string()),
             },
             // Of a kind that a later version knows.

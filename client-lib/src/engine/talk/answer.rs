@@ -47,21 +47,21 @@ fn turn(members: &[Member], own_leaf: u32, asker: &Member) -> u64 {
 }
 
 impl Step<'_> {
-    /// A device asks for help. Only members of what we take part in are heard.
-    pub(in crate::engine) fn help_asked(&mut self, help: &Help) -> Result<(), Error> {
+    /// A device asks for help, by this message. Only members of what we take part in are heard.
+    pub(in crate::engine) fn help_asked(&mut self, help: &Help, message: &[u8]) -> Result<(), Error> {
         self.flush()?;
         let all = Conversation::all(self.tx)?;
         let ours = |record: &Conversation| record.group == help.group && record.is_read();
         // Groups of strangers may have the same id.
         for (id, _) in all.into_iter().filter(|(_, record)| ours(record)) {
-            self.talk_known(&id, |talk| talk.hear(help))?;
+            self.talk_known(&id, |talk| talk.hear(help, message))?;
         }
         Ok(())
     }
 }
 
 impl Talk<'_, '_> {
-    fn hear(&mut self, help: &Help) -> Result<(), Error> {
+    fn hear(&mut self, help: &Help, message: &[u8]) -> Result<(), Error> {
         let (now, own) = (self.step.now, self.step.own()?.device()?.id());
         // Whoever still waits asks again: an old request is a repeat, by whomever, and nobody's is to stand
         // for ever because it says that it is of the future.
@@ -94,6 +94,7 @@ impl Talk<'_, '_> {
             is_at: help.is_at(),
             leaves: help.led_by.is_some() && !help.stays,
             stays: help.stays,
+            word: if help.stays { message.to_vec() } else { Vec::new() },
             came: now,
             due,
             looked: false,
@@ -134,8 +135,11 @@ impl Talk<'_, '_> {
         let Some(member) = members.iter().find(|member| asked.is_of(member)).cloned() else {
             return self.settle(row, asked);
         };
-        // Whoever is here, too, is no way on.
+        // Whoever is here, too, is no way on, and needs nothing of what they asked for from elsewhere.
         if (asked.is_at.is_some() || asked.stays) && self.is_where(asked.is_at) {
+            if !asked.leaves {
+                self.end_exchanges(&[member])?;
+            }
             return self.settle(row, asked);
         }
         if let Some(repaired) = asked.is_at.filter(|_| !asked.leaves) {
@@ -201,6 +205,11 @@ impl Talk<'_, '_> {
             let mailbox = self.record().mailbox;
             self.step.close(&link, &mailbox);
             self.step.live.openings_dirty = true;
+        }
+        if let Some((_, slot)) =
+            asked.repair.as_ref().map(|commit| self.read_repair(commit)).transpose()?.flatten()
+        {
+            self.compare_history(&slot)?;
         }
         asked.looked = true;
         asked.due = self.step.now + LOOK;

@@ -7,9 +7,10 @@
 use rand::Rng as _;
 
 use super::Talk;
-use crate::content::{Help, Repaired};
+use crate::content::{Help, InboxMessage, Repaired};
 use crate::conversation::ConversationState;
 use crate::conversation::healing::{Asked, Remedy};
+use crate::conversation::heard::heard;
 use crate::engine::Error;
 use crate::engine::account::profile;
 use crate::group::{KeyPackage, KeyPackageKind, KeyPackageRef, Member, Provider};
@@ -159,18 +160,41 @@ impl Talk<'_, '_> {
             .collect();
         devices.sort_by_key(|(identity, device)| (*identity.as_bytes(), device.0));
         devices.dedup();
+        let second = if help.stays { self.second_word(help.is_at())? } else { None };
         for (identity, device) in devices {
-            if let Some(inbox) = self.step.inboxes_of(&identity, &device)?.first() {
-                if !self.step.replace_waiting(&inbox.mailbox, help)? {
-                    continue;
-                }
-                let person = PersonId::from(&identity);
-                let (since, data) = (self.step.now, data.clone());
+            let Some(inbox) = self.step.inboxes_of(&identity, &device)?.into_iter().next() else { continue };
+            let (since, person) = (self.step.now, PersonId::from(&identity));
+            if self.step.replace_waiting(&inbox.mailbox, help)? {
+                let data = data.clone();
                 let errand = Errand { conversation: None, person, device, since, tries: 0, data };
-                self.step.post_to_inbox(inbox, errand)?;
+                self.step.post_to_inbox(&inbox, errand)?;
+            }
+            if let Some((theirs, word)) = &second
+                && (theirs.identity, theirs.device) != (identity, device)
+                && self.step.replace_waiting(&inbox.mailbox, theirs)?
+            {
+                // It is not ours to be dated anew, or to be tried elsewhere.
+                let errand =
+                    Errand { conversation: None, person, device, since, tries: 1, data: word.clone() };
+                self.step.post_to_inbox(&inbox, errand)?;
             }
         }
         Ok(())
+    }
+
+    /// The latest that somebody else said of being here, too, as it came: they may not use the relays of all
+    /// to whom we say it, and one person's word moves nobody.
+    fn second_word(&mut self, here: Option<Repaired>) -> Result<Option<(Help, Vec<u8>)>, Error> {
+        let (own, now) = (self.step.own()?.person, self.step.now);
+        let said = heard(self.step.tx, &self.id)?.into_iter().map(|(_, heard)| heard);
+        let lately = said.filter(|one| {
+            one.stays && one.is_at == here && one.person != own && now.saturating_sub(one.came) < DAY
+        });
+        let latest = lately.max_by_key(|one| one.came).map(|one| one.word);
+        Ok(latest.and_then(|word| match InboxMessage::decode(&word) {
+            Ok(InboxMessage::Help(help)) => help.verify().ok().map(|help| (help, word)),
+            _ => None,
+        }))
     }
 
     /// Makes the key package of a request. An answer that leads to this epoch or an earlier one is none.

@@ -1,15 +1,15 @@
 //! Receipts: what everybody has got and read (rule 22), by place and seq.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Talk;
 use super::said::author_of;
-use crate::content::{Receipt, ReceiptOnly, Said};
+use crate::content::{Author, Receipt, ReceiptOnly, Said};
 use crate::conversation::{ConversationState, MessageId, history, is_out_for_good, receipt_of, set_receipt};
 use crate::engine::{Error, Event};
 use crate::group::Member;
 use crate::identity::PersonId;
-use crate::outbox;
+use crate::outbox::{self, Parcel};
 
 /// How long a receipt waits for a message to ride on, milliseconds.
 pub(in crate::engine) const RECEIPT_DELAY: u64 = 1_000;
@@ -99,9 +99,8 @@ impl Talk<'_, '_> {
         let receipt = Receipt { delivered: seq, read: seq };
         let place = self.record().place;
         if self.has_asked(member)? || self.was_here(member)? {
-            let had = receipt_of(self.step.tx, &self.id, &author_of(member), place)?.delivered;
             let mailbox = self.record().mailbox;
-            for parcel in self.lacking(place, had)? {
+            for parcel in self.lacked_by(&author_of(member))? {
                 outbox::put(self.step.tx, &mailbox, &parcel)?;
             }
         } else {
@@ -109,6 +108,31 @@ impl Talk<'_, '_> {
         }
         set_receipt(self.step.tx, &self.id, &author_of(member), place, receipt)?;
         Ok(())
+    }
+
+    /// What we said and a device has not confirmed: here, and in the places before, back to the last in which
+    /// it confirmed anything.
+    pub(in crate::engine) fn lacked_by(&mut self, device: &Author) -> Result<Vec<Parcel>, Error> {
+        let here = self.record().place;
+        let earlier = self.record().earlier.iter().map(|(place, _)| *place).filter(|place| *place < here);
+        let places: BTreeSet<u32> = earlier.chain([here]).collect();
+        let mut had = Vec::new();
+        for place in places.into_iter().rev() {
+            let receipt = receipt_of(self.step.tx, &self.id, device, place)?;
+            had.push((place, receipt.delivered));
+            if receipt.delivered > 0 {
+                break;
+            }
+        }
+        if had.last().is_some_and(|(_, delivered)| *delivered == 0) {
+            // It has never confirmed anything, and may have been no member before.
+            had.truncate(1);
+        }
+        let mut lacked = Vec::new();
+        for (place, delivered) in had.into_iter().rev() {
+            lacked.extend(self.lacking(place, delivered)?);
+        }
+        Ok(lacked)
     }
 
     /// Whether a device was taken out a moment ago, since when nothing was said that it is not to read: it is

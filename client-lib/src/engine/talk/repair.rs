@@ -95,7 +95,7 @@ impl Talk<'_, '_> {
         for (row, asked) in heard(self.step.tx, &self.id)? {
             let is_of_now = asked.is_at.is_some_and(|repair| repair.epoch == epoch);
             let Some(commit) = asked.repair.filter(|_| is_of_now) else { continue };
-            let Some(change) = self.read_repair(&commit)? else { continue };
+            let Some((change, _)) = self.read_repair(&commit)? else { continue };
             let repaired = Repaired::by(epoch, change.outcome().committer.leaf, &commit);
             if best.as_ref().is_none_or(|(known, _)| repaired.beats(known)) {
                 best = Some((repaired, row));
@@ -105,11 +105,14 @@ impl Talk<'_, '_> {
         let Some((_, asked)) = heard(self.step.tx, &self.id)?.into_iter().find(|(at, _)| *at == row) else {
             return Ok(false);
         };
-        let Some(change) =
+        let Some((change, slot)) =
             asked.repair.as_ref().map(|commit| self.read_repair(commit)).transpose()?.flatten()
         else {
             return Ok(false);
         };
+        if !asked.looked {
+            self.compare_history(&slot)?;
+        }
         let outcome = self.group(|group, _| group.apply(change))?;
         self.give_up_commit()?;
         let commit = asked.repair.clone().unwrap_or_default();
@@ -148,8 +151,9 @@ impl Talk<'_, '_> {
         Ok(self.read_repair(commit)?.is_some())
     }
 
-    /// The repair in a commit, if it is one of this epoch that leads from here to somewhere new.
-    fn read_repair(&mut self, commit: &[u8]) -> Result<Option<StagedChange>, Error> {
+    /// The repair in a commit, if it is one of this epoch that leads from here to somewhere new, and what its
+    /// author had seen.
+    pub(super) fn read_repair(&mut self, commit: &[u8]) -> Result<Option<(StagedChange, AuthorSlot)>, Error> {
         let received = self.group(|group, _| Ok(group.receive(commit, &[])))?;
         let change = match received {
             Ok(Received::Commit(change)) => *change,
@@ -157,20 +161,25 @@ impl Talk<'_, '_> {
             _ => return Ok(None),
         };
         let place = change.outcome().info.place.clone();
-        let slot = AuthorSlot::decode(change.aad());
+        let Some(slot) = AuthorSlot::decode(change.aad()) else { return Ok(None) };
         let here = self.record().mailbox;
-        let is_repair = slot.is_some_and(|slot| slot.mailbox == here && slot.post == PostId([0; 16]))
+        let is_repair = slot.mailbox == here
+            && slot.post == PostId([0; 16])
             && place.number != self.record().place
             && !self.leads_astray(&place)?;
-        let Some(slot) = slot.filter(|_| is_repair) else { return Ok(None) };
-        // What it saw must be what we saw, where we saw both (C4).
+        Ok(Some((change, slot)).filter(|_| is_repair))
+    }
+
+    /// What a member saw who repaired the conversation must be what we saw, where we saw both (C4).
+    pub(super) fn compare_history(&mut self, slot: &AuthorSlot) -> Result<(), Error> {
+        let here = self.record().mailbox;
         if let Some(ours) = chain_at(self.step.tx, &here, slot.seq)?
             && ours != slot.chain
         {
             let text = "the relay showed a member who repaired the conversation a different history than us";
             self.alarm(Cause::ChainMismatch, Some(slot.seq), text);
         }
-        Ok(Some(change))
+        Ok(())
     }
 
     /// A repair is true: on to where it leads, and everything that somebody may lack is said again there.
@@ -196,6 +205,9 @@ impl Talk<'_, '_> {
         let since = self.step.now.saturating_sub(SENT_AGAIN_SINCE);
         // Whoever came later is not to read what was said before (a promise to all others).
         let (newest, seq) = self.record().healing.newest;
+        if newest > place {
+            return Ok(Vec::new());
+        }
         let above = if newest == place { above.max(seq) } else { above };
         let mailbox = self.record().mailbox;
         let mut waiting = Vec::new();

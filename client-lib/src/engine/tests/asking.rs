@@ -79,14 +79,11 @@ pub(super) fn breaks(desk: &mut Desk, cause: Cause) {
 
 /// What this device asks of mallory, from what waits in its outbox.
 pub(super) fn asked_of(desk: &mut Desk, of: &mut Desk) -> Vec<Help> {
-    let parcels = desk.step(|step| Ok(outbox::inbox_parcels(step.tx)?)).0;
-    let profile = of.profile();
-    let mut found = Vec::new();
-    for (_, mailbox, parcel) in parcels {
-        let Parcel::Inbox { sealed, .. } = parcel else { continue };
-        for inbox in [&profile.public_inbox, &profile.private_inbox] {
-            if inbox.mailbox == mailbox
-                && let Some(data) = inbox.open(&mailbox, &sealed.post, &sealed.envelope)
+    let (profile, mut found) = (of.profile(), Vec::new());
+    for inbox in [&profile.public_inbox, &profile.private_inbox] {
+        for (_, parcel) in desk.step(|step| Ok(outbox::all(step.tx, &inbox.mailbox)?)).0 {
+            if let Parcel::Inbox { sealed, .. } = parcel
+                && let Some(data) = inbox.open(&inbox.mailbox, &sealed.post, &sealed.envelope)
                 && let Ok(InboxMessage::Help(help)) = InboxMessage::decode(&data)
             {
                 found.push(help.verify().expect("signed"));
@@ -544,6 +541,48 @@ fn whoever_is_sure_elsewhere_is_told_where_others_are() {
     bob.now += 4 * 60_000;
     bob.tick();
     assert_eq!(bob.conversation(&TALK).expect("is").healing.asked_today.1, 0);
+}
+
+/// Carol may not use the relay of mallory's inbox: bob brings mallory what carol said, beside his own word,
+/// for one person's moves nobody.
+#[test]
+fn a_word_that_its_author_cannot_bring_is_brought_by_another() {
+    let (mut mallory, mut bob, mut carol) = three();
+    says_where(&mut carol, &mut bob, None, 5);
+    let identity = mallory.profile().identity();
+    let data = help(&mut mallory, bob.now, 1, vec![], None);
+    let InboxMessage::Help(known) = InboxMessage::decode(&data).expect("good") else { panic!() };
+    let led_by = Some(Repaired { epoch: 7, leaf: 2, hash: [7; 32] });
+    let told = Help { led_by, stays: true, ..known.verify().expect("signed") };
+    assert!(!asked(&mut bob, 6, &told.encode(&identity)));
+    bob.now += 4 * 60_000;
+    bob.tick();
+    bob.step(|step| step.flush());
+    let said = asked_of(&mut bob, &mut mallory).into_iter().map(|help| help.identity);
+    let [bobs, carols] = [&mut bob, &mut carol].map(|desk| desk.card().identity());
+    assert_eq!(said.collect::<Vec<_>>(), [bobs, carols]);
+    forgets_requests(&mut bob);
+    bob.now += 48 * HOUR;
+    // Of two days ago she may think otherwise.
+    let told = Help { at: bob.now, ..told };
+    assert!(!asked(&mut bob, 7, &told.encode(&identity)));
+    bob.now += 4 * 60_000;
+    bob.tick();
+    bob.step(|step| step.flush());
+    assert_eq!(asked_of(&mut bob, &mut mallory).len(), 1);
+}
+
+/// Mallory asked bob from elsewhere, and is where he is before he could do anything about it.
+#[test]
+fn whoever_is_here_is_not_exchanged_for_what_it_asked_before() {
+    let (mut mallory, mut bob, _carol) = three();
+    let card = mallory.card();
+    bob.step(|step| Ok(people::meet(step.tx, &card)?));
+    let (package, now) = (mallory.package(KeyPackageKind::OneTime), bob.now);
+    let data = help(&mut mallory, now, 1, package, None);
+    assert!(asked(&mut bob, 5, &data));
+    says_where(&mut mallory, &mut bob, None, 6);
+    assert!(bob.intents(&TALK).iter().all(|intent| !matches!(intent, Intent::Readmit { .. })));
 }
 
 /// Mallory has asked to be taken back in herself, and is out for a moment while carol does that. What she

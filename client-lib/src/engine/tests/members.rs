@@ -17,6 +17,7 @@ use crate::group::{
     Change, Group, GroupError, GroupInfo, KeyPackageKind, Provider, Refusal, UnverifiedKeyPackage,
 };
 use crate::identity::PersonId;
+use crate::outbox::{self, Parcel};
 use crate::people::pin;
 
 pub(super) const TALK: GroupId = GroupId([0x77; 16]);
@@ -799,6 +800,48 @@ fn what_is_said_again_stays_where_it_is_shown() {
         seen,
         [shown(5, EntryState::Sent), shown(6, EntryState::Delivered), shown(7, EntryState::Sent)]
     );
+}
+
+/// Whoever is taken in again gets what was said since it stopped, although the conversation has moved
+/// meanwhile; and nothing of before somebody new came.
+#[test]
+fn what_somebody_lacks_is_looked_for_in_earlier_places_too() {
+    use crate::conversation::history::set_place;
+    let (mut mallory, mut bob, mut carol) = three();
+    let id = bob.find(&TALK).expect("in it");
+    let own = bob.person();
+    for (number, place) in [(1, (1, 5)), (2, (1, 6)), (3, (2, 4)), (4, (3, 2))] {
+        let said = Said::new(Text::new("x")).expect("fits");
+        let message = Some(MessageId([number; 16]));
+        bob.does(|reply| Command::Send { conversation: id, id: message, said, reply }).expect("queued");
+        bob.step(|step| Ok(set_place(step.tx, &id, &own, &MessageId([number; 16]), place)?));
+    }
+    let mallorys = mallory.step(|step| step.own()?.author()).0;
+    let carols = carol.step(|step| step.own()?.author()).0;
+    let mut lacks = |author, newest| {
+        bob.step(|step| {
+            let confirmed = Receipt { delivered: 5, read: 0 };
+            crate::conversation::set_receipt(step.tx, &id, &mallorys, 1, confirmed)?;
+            outbox::remove_all(step.tx, &PLACE)?;
+            step.talk(&id, |talk| {
+                let earlier = [1, 2].map(|place| (place, Receipt::default()));
+                (talk.change().place, talk.change().earlier) = (3, earlier.to_vec());
+                talk.change().healing.newest = newest;
+                talk.lacked_by(&author)
+            })
+        })
+        .0
+        .into_iter()
+        .flatten()
+        .map(|parcel| match parcel {
+            Parcel::Message { message, .. } => message.0[0],
+            other => panic!("{other:?}"),
+        })
+        .collect::<Vec<_>>()
+    };
+    assert_eq!(lacks(mallorys, (0, 0)), [2, 3, 4]);
+    assert_eq!(lacks(mallorys, (2, 1)), [3, 4], "somebody came");
+    assert_eq!(lacks(carols, (0, 0)), [4], "who confirmed nothing may have been no member");
 }
 
 /// Retry-safe sending: who did not hear the answer says the same again.
