@@ -67,6 +67,7 @@ impl Step<'_> {
         if delivery.seq > reading.seq + 1 {
             let text = "the relay has lost something that lay in an inbox";
             self.inbox_alarm(None, Cause::Gap, text)?;
+            self.lose_touch()?;
             reading.go_to(self.tx, &mailbox, delivery.seq - 1)?;
         }
         let arrival = Arrival::at(&reading, delivery);
@@ -135,6 +136,7 @@ impl Step<'_> {
         let Some(mut reading) = Reading::load(self.tx, mailbox)? else { return Ok(()) };
         if seq > reading.seq {
             self.inbox_alarm(None, Cause::Damaged, text)?;
+            self.lose_touch()?;
             reading.go_to(self.tx, mailbox, seq)?;
             self.note_head(id, mailbox, seq);
         }

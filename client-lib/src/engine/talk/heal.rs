@@ -255,7 +255,11 @@ impl Talk<'_, '_> {
         if !self.record().is_suspended() {
             // A relay that was started on a wrong folder has lost inboxes, too, and is to move nobody.
             let due = now + PATIENCE + self.step.rng.random_range(0..JITTER);
-            (self.change().healing.due, self.change().healing.tries) = (due, 0);
+            let healing = &mut self.change().healing;
+            // Holes without end are not to put it off.
+            if healing.due == 0 || healing.due > due {
+                (healing.due, healing.tries) = (due, 0);
+            }
             self.step.wake_talk(self.id, due);
         }
         self.look_again();

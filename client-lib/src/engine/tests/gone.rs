@@ -7,7 +7,7 @@ use posthorn_proto::{ErrorCode, MailboxId, PostId};
 use super::asking::{answers, asked_of, asks_anew, breaks, forgets_requests, help, repair};
 use super::desk::{Desk, all_opened, at, elsewhere, link, requests, seals, wanted};
 use super::members::{TALK, three};
-use super::relays::{founds, open_here};
+use super::relays::{delivery, founds, lost, open_here};
 use crate::content::Repaired;
 use crate::conversation::{Cause, ConversationId, ConversationState, GroupId};
 use crate::engine::{Input, Link, LinkId};
@@ -192,6 +192,26 @@ fn whoever_was_away_for_too_long_is_taken_in_where_the_others_went() {
     answers(&mut mallory, &mut bob, &asked, Some(there), 7);
     let record = bob.conversation(&TALK).expect("is");
     assert_eq!((record.epoch, record.healing.led_by()), (3, Some(there)));
+}
+
+/// So may have what was damaged there, told or not. However often, bob says where he is.
+#[test]
+fn a_hole_in_an_inbox_loses_touch() {
+    for told in [false, true] {
+        let (mut mallory, mut bob, _) = three();
+        let (id, mailbox) = (link(Link::Inbox), bob.profile().private_inbox.mailbox);
+        let sent = bob.connects(&id);
+        bob.frames(&id, vec![all_opened(&requests(&sent, &id), |_| at(200, 0))]);
+        for hole in 1..20 {
+            let damaged = if told { vec![lost(mailbox, 2 * hole - 1)] } else { vec![] };
+            bob.frames(&id, [damaged, vec![delivery(mailbox, 2 * hole, 1)]].concat());
+            bob.now += 15_000;
+            bob.tick();
+        }
+        bob.step(|step| step.flush());
+        let asked = asked_of(&mut bob, &mut mallory).pop().expect("he says where he is");
+        assert_eq!((asked.stays, asked.epoch), (true, 0), "{told}");
+    }
 }
 
 /// A relay that was started on a wrong folder has lost inboxes, too: nobody moves within two minutes.

@@ -84,13 +84,13 @@ pub(super) fn send(desk: &mut Desk, text: &str) -> Vec<Effect> {
     effects
 }
 
-fn delivery(mailbox: MailboxId, seq: u64, bytes: u8) -> ServerFrame {
+pub(super) fn delivery(mailbox: MailboxId, seq: u64, bytes: u8) -> ServerFrame {
     let envelope = vec![bytes; 256].into();
     let post_id = PostId([8; 16]);
     ServerFrame::push(ServerBody::Delivery(Delivery { mailbox, seq, post_id, envelope, turn: None }))
 }
 
-fn lost(mailbox: MailboxId, seq: u64) -> ServerFrame {
+pub(super) fn lost(mailbox: MailboxId, seq: u64) -> ServerFrame {
     let reason = Refusal::new(ErrorCode::StoreUnavailable, "damaged");
     ServerFrame::push(ServerBody::Lost { mailbox, seq, reason })
 }
