@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 
-use posthorn_client::conversation::{Cause, ConversationState, GroupId};
+use posthorn_client::conversation::{Body, Cause, ConversationState, Entry, GroupId, Notice};
 use posthorn_client::engine::{Command, Who};
 use posthorn_client::identity::PersonId;
 use posthorn_proto::KeyHash;
@@ -60,6 +60,8 @@ pub(super) struct Story {
     pub(super) sent: Vec<Sent>,
     pub(super) healed: Healed,
     said: u32,
+    /// What had been said before the trouble, and how often each had been taken in again.
+    before: (usize, Vec<usize>),
     /// Who means harm, if anybody does.
     pub(super) traitor: Option<usize>,
     /// What happened, for whoever looks for the reason of a failure.
@@ -110,6 +112,7 @@ impl Story {
         self.go_on("at the beginning")?;
         for _ in 0..6 {
             self.betray();
+            self.before = (self.sent.len(), self.returns());
             let what = self.trouble()?;
             self.log.push(format!("{what} before {}", self.said));
             self.healed.troubles += 1;
@@ -137,6 +140,7 @@ impl Story {
             sent: Vec::new(),
             healed: Healed::default(),
             said: 0,
+            before: Default::default(),
             traitor: None,
             log: vec![],
         }
@@ -369,8 +373,32 @@ impl Story {
         })
     }
 
+    /// How often each was taken in again.
+    fn returns(&mut self) -> Vec<usize> {
+        let returned = |entry: &Entry| matches!(entry.body, Body::Notice(Notice::Returned { .. }));
+        let of =
+            |device| history_of(&mut self.world, device, self.group).into_iter().filter(returned).count();
+        (0..self.count).map(of).collect()
+    }
+
+    /// A traitor can make newcomers of those who were there all the time: whoever was out meanwhile does not
+    /// get what was said before those came.
+    fn excuse_returned(&mut self) {
+        if self.traitor.is_none() {
+            return;
+        }
+        for (device, returns) in self.returns().into_iter().enumerate() {
+            if self.before.1.get(device).is_some_and(|before| returns > *before) {
+                for sent in &mut self.sent[self.before.0..] {
+                    sent.not_for.insert(device);
+                }
+            }
+        }
+    }
+
     /// All are in one epoch, with the same members, and hear each other.
     fn is_one(&mut self) -> Result<(), String> {
+        self.excuse_returned();
         let group = self.group;
         let mut seen = Vec::new();
         let honest: Vec<_> = self.honest().iter().map(|device| self.world.person(NAMES[*device])).collect();
