@@ -60,7 +60,7 @@ pub(super) struct Story {
     pub(super) sent: Vec<Sent>,
     pub(super) healed: Healed,
     said: u32,
-    /// What had been said before the trouble, and how often each had been taken in again.
+    /// How much had arrived before the trouble, and how often each had been taken in again.
     before: (usize, Vec<usize>),
     /// Who means harm, if anybody does.
     pub(super) traitor: Option<usize>,
@@ -112,7 +112,7 @@ impl Story {
         self.go_on("at the beginning")?;
         for _ in 0..6 {
             self.betray();
-            self.before = (self.sent.len(), self.returns());
+            self.before.1 = self.returns();
             let what = self.trouble()?;
             self.log.push(format!("{what} before {}", self.said));
             self.healed.troubles += 1;
@@ -327,7 +327,10 @@ impl Story {
                 // Whoever repaired alone finds out within an hour.
                 match self.is_one() {
                     Err(_) if !self.world.mute_inboxes && self.world.now < since + 2 * 3_600_000 => {}
-                    is_one => return is_one.map_err(|error| format!("{after}: {error}")),
+                    is_one => {
+                        self.before.0 = self.sent.len();
+                        return is_one.map_err(|error| format!("{after}: {error}"));
+                    }
                 }
             }
         }
