@@ -327,9 +327,11 @@ impl Talk<'_, '_> {
             }
             let left = asked.is_at.map_or(asked.epoch, |repair| repair.epoch);
             let is_answered = asked.due == 0 && left < epoch;
-            if (is_answered || !is_member) && (asked.repair.is_some() || !asked.key_package.is_empty()) {
+            let has_bytes = asked.repair.is_some() || !asked.key_package.is_empty();
+            if (is_answered && has_bytes) || (!is_member && (has_bytes || !asked.word.is_empty())) {
                 (asked.repair, asked.due) = (None, 0);
                 asked.key_package.clear();
+                asked.word.clear();
                 update_heard(self.step.tx, row, &asked)?;
             }
         }

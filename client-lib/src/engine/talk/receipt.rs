@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Talk;
+use super::heal::LONGEST;
 use super::said::author_of;
 use crate::content::{Author, Receipt, ReceiptOnly, Said};
 use crate::conversation::{ConversationState, MessageId, history, is_out_for_good, receipt_of, set_receipt};
@@ -15,6 +16,11 @@ use crate::outbox::{self, Parcel};
 pub(in crate::engine) const RECEIPT_DELAY: u64 = 1_000;
 /// Above this many members' devices no receipts are sent (rule 22).
 pub(in crate::engine) const RECEIPT_MEMBERS: usize = 32;
+
+/// Who was taken out is known for as long as what it asked for before counts, milliseconds; the latest so
+/// many.
+const OUT_KEPT_FOR: u64 = 2 * LONGEST;
+const OUT_KEPT: usize = 64;
 
 impl Talk<'_, '_> {
     /// Notes a receipt and tells the app which marks it changes.
@@ -98,7 +104,7 @@ impl Talk<'_, '_> {
     pub(in crate::engine) fn newcomer(&mut self, member: &Member, seq: u64) -> Result<(), Error> {
         let receipt = Receipt { delivered: seq, read: seq };
         let place = self.record().place;
-        if self.has_asked(member)? || self.was_here(member)? {
+        if (self.has_asked(member)? && !self.was_removed(member)) || self.was_here(member)? {
             let mailbox = self.record().mailbox;
             for parcel in self.lacked_by(&author_of(member))? {
                 outbox::put(self.step.tx, &mailbox, &parcel)?;
@@ -148,12 +154,21 @@ impl Talk<'_, '_> {
             && history::own_said_above(self.step.tx, &self.id, place, seq, 1)?.is_empty())
     }
 
+    /// Whether a device was taken out lately, and for good: what was said until it came again is not for it,
+    /// whatever it had asked for before.
+    fn was_removed(&self, member: &Member) -> bool {
+        let (author, now) = (author_of(member), self.step.now);
+        let out = self.record().out.iter().rev().find(|(who, ..)| *who == author);
+        out.is_some_and(|(_, _, since)| is_out_for_good(*since, now))
+    }
+
     /// Devices are taken out.
     pub(in crate::engine) fn note_out(&mut self, removed: &[Member], seq: u64) {
         let (now, place) = (self.step.now, self.record().place);
         let out = &mut self.change().out;
-        out.retain(|(_, _, since)| !is_out_for_good(*since, now));
         out.extend(removed.iter().map(|member| (author_of(member), (place, seq), now)));
+        out.retain(|(_, _, since)| now.saturating_sub(*since) < OUT_KEPT_FOR);
+        out.drain(..out.len().saturating_sub(OUT_KEPT));
     }
 
     /// The person saw everything, or everything up to a row.

@@ -10,13 +10,14 @@ use rand_chacha::ChaCha20Rng;
 use super::desk::{Desk, NOW, all_opened, relay, requests, seals};
 use super::members::{PLACE, TALK, commits, reads, removes, three};
 use super::returns::exchanged;
-use crate::content::{Help, InboxMessage, Named, Repaired};
+use crate::content::{Help, InboxMessage, Named, Repaired, Said, Text};
 use crate::conversation::heard::{heard, note_added};
-use crate::conversation::{Body, Cause, ConversationState, Entry, Intent, Notice};
+use crate::conversation::{Body, Cause, ConversationState, Entry, Intent, MessageId, Notice};
+use crate::engine::talk::Talk;
 use crate::engine::talk::slot::AuthorSlot;
-use crate::engine::{Effect, Link, LinkId, people};
+use crate::engine::{Command, Effect, Link, LinkId, people};
 use crate::group::{Change, KeyPackage, KeyPackageKind, Provider, ReaderSecret, UnverifiedKeyPackage};
-use crate::identity::Card;
+use crate::identity::{Card, PersonId};
 use crate::outbox::{self, Parcel};
 
 const HOUR: u64 = 3_600_000;
@@ -583,6 +584,45 @@ fn whoever_is_here_is_not_exchanged_for_what_it_asked_before() {
     assert!(asked(&mut bob, 5, &data));
     says_where(&mut mallory, &mut bob, None, 6);
     assert!(bob.intents(&TALK).iter().all(|intent| !matches!(intent, Intent::Readmit { .. })));
+}
+
+/// Mallory asked to be taken back in, and was. Bob says again what he said meanwhile; but not if she was out
+/// for good since, for then it was not for her.
+#[test]
+fn whoever_was_removed_gets_nothing_of_what_was_said_then() {
+    for (out, again) in [(60_000, 1), (HOUR, 0)] {
+        let (mut mallory, mut bob, _carol) = three();
+        let now = bob.now;
+        let data = help(&mut mallory, now, 1, vec![1], None);
+        asked(&mut bob, 5, &data);
+        let (id, own, person) = (bob.find(&TALK).expect("is"), bob.person(), mallory.person());
+        let mallorys = |talk: &mut Talk<'_, '_>| {
+            let members = talk.group(|group, _| group.members())?;
+            let mut members = members.iter();
+            let found = members.find(|one| PersonId::from(&one.credential.identity()) == person);
+            Ok::<_, crate::engine::Error>(found.expect("is").clone())
+        };
+        bob.step(|step| {
+            step.talk(&id, |talk| {
+                let member = mallorys(talk)?;
+                talk.note_out(&[member], 2);
+                Ok(())
+            })
+        });
+        let (message, said) = (MessageId([1; 16]), Said::new(Text::new("x")).expect("fits"));
+        bob.does(|reply| Command::Send { conversation: id, id: Some(message), said, reply }).expect("queued");
+        bob.now += out;
+        let said = bob.step(|step| {
+            crate::conversation::history::set_place(step.tx, &id, &own, &message, (1, 3))?;
+            outbox::remove_all(step.tx, &PLACE)?;
+            step.talk(&id, |talk| {
+                let member = mallorys(talk)?;
+                talk.newcomer(&member, 5)
+            })?;
+            Ok(outbox::all(step.tx, &PLACE)?.len())
+        });
+        assert_eq!(said.0, again, "{out}");
+    }
 }
 
 /// Mallory has asked to be taken back in herself, and is out for a moment while carol does that. What she
